@@ -1,0 +1,76 @@
+//! An address group: a named set of ranges of one organization (design.md §2.6).
+//!
+//! Invariant: `set` is the set of addresses that `ranges` covers; it is computed once for each content and shared by
+//! every rule, node and version of the policy that names the group.
+//! Not here: who uses a group.
+
+use std::sync::Arc;
+
+use super::name::Id;
+use super::ranges::{RangeList, RangeSet};
+use super::time::Timestamp;
+
+/// An address group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its id, unique among the organization's groups.
+    pub id: Id,
+    /// Free text.
+    pub description: Arc<str>,
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When its settable fields or its ranges were last changed.
+    pub update_time: Timestamp,
+    /// The organization's revision that last changed description or ranges: its etag.
+    pub changed_at: u64,
+    /// The organization's revision that last changed the ranges: the state that page tokens are bound to, and what
+    /// compiled forms are shared by.
+    pub content_changed_at: u64,
+    ranges: Arc<RangeList>,
+    set: Arc<RangeSet>,
+}
+
+impl Group {
+    /// A new group.
+    pub fn new(id: Id, description: Arc<str>, ranges: RangeList, now: Timestamp, revision: u64) -> Self {
+        Self {
+            id,
+            description,
+            create_time: now,
+            update_time: now,
+            changed_at: revision,
+            content_changed_at: revision,
+            set: Arc::new(ranges.to_set()),
+            ranges: Arc::new(ranges),
+        }
+    }
+
+    /// The ranges.
+    pub fn ranges(&self) -> &Arc<RangeList> {
+        &self.ranges
+    }
+
+    /// The addresses that the ranges cover.
+    pub fn set(&self) -> &Arc<RangeSet> {
+        &self.set
+    }
+
+    /// The group with another description.
+    #[must_use]
+    pub fn with_description(&self, description: Arc<str>, now: Timestamp, revision: u64) -> Self {
+        Self { description, update_time: now, changed_at: revision, ..self.clone() }
+    }
+
+    /// The group with other ranges.
+    #[must_use]
+    pub fn with_ranges(&self, ranges: RangeList, now: Timestamp, revision: u64) -> Self {
+        Self {
+            update_time: now,
+            changed_at: revision,
+            content_changed_at: revision,
+            set: Arc::new(ranges.to_set()),
+            ranges: Arc::new(ranges),
+            ..self.clone()
+        }
+    }
+}

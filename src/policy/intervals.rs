@@ -1,0 +1,234 @@
+//! The interval algebra of one address family: sets of addresses, and functions from address to label.
+//!
+//! Invariant: a set's intervals are sorted, disjoint and not adjacent, so equal sets are equal values. A map's labels
+//! change at every start, its first start is the lowest address, so equal functions are equal values.
+//! Not here: both families at once (`ranges`), fast lookup (`table`).
+
+use super::address::Block;
+use super::word::Word;
+
+/// A set of addresses of one family, as the fewest intervals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IntervalSet<W> {
+    intervals: Vec<(W, W)>,
+}
+
+/// A function from every address of one family to a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IntervalMap<W> {
+    starts: Vec<W>,
+    labels: Vec<u32>,
+}
+
+impl<W> Default for IntervalSet<W> {
+    fn default() -> Self {
+        Self { intervals: Vec::new() }
+    }
+}
+
+impl<W: Word> IntervalSet<W> {
+    /// All addresses of the family.
+    pub fn full() -> Self {
+        Self { intervals: vec![(W::MIN, W::MAX)] }
+    }
+
+    /// The union of blocks that come ordered by first address.
+    pub fn from_sorted_blocks(blocks: impl Iterator<Item = Block<W>>) -> Self {
+        let mut set = Self { intervals: Vec::with_capacity(blocks.size_hint().0) };
+        for block in blocks {
+            set.push(block.first(), block.last());
+        }
+        set.intervals.shrink_to_fit();
+        set
+    }
+
+    /// The addresses whose label `keep` accepts.
+    pub fn from_map(map: &IntervalMap<W>, mut keep: impl FnMut(u32) -> bool) -> Self {
+        let mut set = Self::default();
+        for (first, last, label) in map.iter() {
+            if keep(label) {
+                set.push(first, last);
+            }
+        }
+        set
+    }
+
+    /// The intervals, first and last address each, in order.
+    pub fn intervals(&self) -> &[(W, W)] {
+        &self.intervals
+    }
+
+    /// Whether there is no address in it.
+    pub fn is_empty(&self) -> bool {
+        self.intervals.is_empty()
+    }
+
+    /// Whether the address is in it.
+    pub fn contains(&self, word: W) -> bool {
+        let after = self.intervals.partition_point(|(first, _)| *first <= word);
+        after.checked_sub(1).and_then(|at| self.intervals.get(at)).is_some_and(|(_, last)| word <= *last)
+    }
+
+    /// The addresses in either.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        self.combine(other, |a, b| a || b)
+    }
+
+    /// The addresses in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.combine(other, |a, b| a && b)
+    }
+
+    /// The addresses in `self` and not in `other`.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        self.combine(other, |a, b| a && !b)
+    }
+
+    /// Whether every address of `self` is in `other`.
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.difference(other).is_empty()
+    }
+
+    /// The fewest CIDR blocks that make up the set, in order.
+    pub fn blocks(&self) -> impl Iterator<Item = Block<W>> + '_ {
+        self.intervals.iter().flat_map(|(first, last)| Blocks { next: Some(*first), last: *last })
+    }
+
+    fn combine(&self, other: &Self, keep: impl Fn(bool, bool) -> bool) -> Self {
+        let mut set = Self::default();
+        let (mut left, mut right) = (Cursor::new(&self.intervals), Cursor::new(&other.intervals));
+        let mut at = Some(W::MIN);
+        while let Some(first) = at {
+            let (in_left, left_last) = left.at(first);
+            let (in_right, right_last) = right.at(first);
+            let last = left_last.min(right_last);
+            if keep(in_left, in_right) {
+                set.push(first, last);
+            }
+            at = last.next();
+        }
+        set
+    }
+
+    /// Appends an interval that starts at or after the last one's start.
+    fn push(&mut self, first: W, last: W) {
+        if let Some((_, end)) = self.intervals.last_mut()
+            && end.next().is_none_or(|next| first <= next)
+        {
+            *end = (*end).max(last);
+            return;
+        }
+        self.intervals.push((first, last));
+    }
+}
+
+/// Walks the intervals of a set upwards and tells, for an address, whether it is in and up to where that holds.
+struct Cursor<'a, W> {
+    rest: &'a [(W, W)],
+}
+
+impl<'a, W: Word> Cursor<'a, W> {
+    fn new(intervals: &'a [(W, W)]) -> Self {
+        Self { rest: intervals }
+    }
+
+    /// Addresses must be asked for in ascending order.
+    fn at(&mut self, word: W) -> (bool, W) {
+        while let [(_, last), rest @ ..] = self.rest
+            && *last < word
+        {
+            self.rest = rest;
+        }
+        match self.rest.first() {
+            Some((first, last)) if *first <= word => (true, *last),
+            Some((first, _)) => (false, first.previous().unwrap_or(W::MIN)),
+            None => (false, W::MAX),
+        }
+    }
+}
+
+/// The fewest blocks of one interval, from its low end.
+struct Blocks<W> {
+    next: Option<W>,
+    last: W,
+}
+
+impl<W: Word> Iterator for Blocks<W> {
+    type Item = Block<W>;
+
+    fn next(&mut self) -> Option<Block<W>> {
+        let first = self.next?;
+        let size_exponent = first.trailing_zeros().min(first.span_exponent(self.last));
+        let block = Block::new(first, W::BITS - size_exponent)?;
+        self.next = block.last().next().filter(|next| *next <= self.last);
+        Some(block)
+    }
+}
+
+impl<W: Word> IntervalMap<W> {
+    /// The function that gives every address the same label.
+    pub fn uniform(label: u32) -> Self {
+        Self { starts: vec![W::MIN], labels: vec![label] }
+    }
+
+    /// 1 inside the set, 0 outside.
+    pub fn of_set(set: &IntervalSet<W>) -> Self {
+        let mut map = Self::with_capacity(2 * set.intervals.len() + 1);
+        map.push(W::MIN, 0);
+        for (first, last) in &set.intervals {
+            map.push(*first, 1);
+            if let Some(next) = last.next() {
+                map.push(next, 0);
+            }
+        }
+        map
+    }
+
+    /// An empty beginning of a map; `push` must be called with the lowest address first.
+    pub(super) fn with_capacity(capacity: usize) -> Self {
+        Self { starts: Vec::with_capacity(capacity), labels: Vec::with_capacity(capacity) }
+    }
+
+    /// Sets the label from `start` on; starts must not descend, and a later push at the same start replaces.
+    pub(super) fn push(&mut self, start: W, label: u32) {
+        if self.starts.last() == Some(&start) {
+            self.starts.pop();
+            self.labels.pop();
+        }
+        if self.labels.last() != Some(&label) {
+            self.starts.push(start);
+            self.labels.push(label);
+        }
+    }
+
+    /// First address of every interval, ascending.
+    pub fn starts(&self) -> &[W] {
+        &self.starts
+    }
+
+    /// Label of every interval.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// The intervals in order: first address, last address, label.
+    pub fn iter(&self) -> impl Iterator<Item = (W, W, u32)> + '_ {
+        let ends = self.starts.iter().skip(1).map(|next| next.previous().unwrap_or(W::MIN)).chain([W::MAX]);
+        self.starts.iter().zip(ends).zip(&self.labels).map(|((first, last), label)| (*first, last, *label))
+    }
+
+    /// The label of an address, by binary search.
+    pub fn label(&self, word: W) -> u32 {
+        let after = self.starts.partition_point(|start| *start <= word);
+        after.checked_sub(1).and_then(|at| self.labels.get(at)).copied().unwrap_or_default()
+    }
+
+    /// Releases what was reserved and is not used.
+    pub(super) fn shrink(&mut self) {
+        self.starts.shrink_to_fit();
+        self.labels.shrink_to_fit();
+    }
+}

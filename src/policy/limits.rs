@@ -1,0 +1,40 @@
+//! How large a policy may become (design.md §3.8).
+//!
+//! Invariant: reaching a limit refuses the change; nothing is ever cut short.
+//! Not here: limits of requests and answers (`api`).
+
+/// Limits of the policy state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Organizations of a server.
+    pub organizations_max: usize,
+    /// Rules of an organization.
+    pub rules_per_organization_max: usize,
+    /// Address groups of an organization.
+    pub groups_per_organization_max: usize,
+    /// Ranges of an address group.
+    pub ranges_per_group_max: usize,
+    /// Ranges of all address groups of an organization.
+    pub ranges_per_organization_max: usize,
+    /// Nodes below an organization.
+    pub nodes_per_organization_max: usize,
+    /// Entries of a node's allowlist.
+    pub entries_per_node_max: usize,
+    /// Characters of a description, a display name or a comment.
+    pub description_characters_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            organizations_max: 100_000,
+            rules_per_organization_max: 100_000,
+            groups_per_organization_max: 10_000,
+            ranges_per_group_max: 1_000_000,
+            ranges_per_organization_max: 2_000_000,
+            nodes_per_organization_max: 100_000,
+            entries_per_node_max: 10_000,
+            description_characters_max: 1_024,
+        }
+    }
+}

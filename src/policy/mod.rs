@@ -1,0 +1,46 @@
+//! The policy core: what a policy is, how it changes and what it decides. Pure: no input or output, no clock, no lock,
+//! no async, no log; time is a value that it is given.
+//!
+//! # The meaning of a decision
+//!
+//! One table says it all (design.md §2.4). The steps are taken in this order, and the first that refuses gives the
+//! reason:
+//!
+//! | step | refuses when | reason |
+//! |---|---|---|
+//! | target | the organization is unknown; or it requires projects and the project named is unknown | `UnknownEndpoint` |
+//! | cluster access | the cluster does not permit the address | `OutsideCluster` |
+//! | firewall | the first matching rule denies | `DenyRule` |
+//! | organization access | the organization does not permit the address | `OutsideOrganization` |
+//! | effective access | the nearest of endpoint, workspace, project that does not inherit does not permit it | `OutsideEndpoint` |
+//! | otherwise | a rule matched: `AllowRule`; none did: `DefaultAllow` | |
+//!
+//! # How it is built
+//!
+//! A policy is a function from address to verdict, kept as sorted disjoint intervals (`intervals`). `organization` is
+//! the form that is edited, `plan` turns what somebody asks for into a `change`, `snapshot` is the compiled form that
+//! decides, out of `firewall` and `members`, which are lookups in a `table`.
+//!
+//! Invariant: nothing here depends on anything but the standard library, `ipnet` and an error derive; a test compiles
+//! this folder alone.
+//! Not here: where policies are kept (`store`) and which one is current (`engine`).
+
+pub mod address;
+pub mod change;
+pub mod cow_map;
+pub mod decision;
+pub mod firewall;
+pub mod group;
+pub mod intervals;
+pub mod limits;
+pub mod members;
+pub mod name;
+pub mod node;
+pub mod organization;
+pub mod plan;
+pub mod ranges;
+pub mod rule;
+pub mod snapshot;
+pub mod table;
+pub mod time;
+pub mod word;

@@ -1,0 +1,243 @@
+//! Resource names and the ids in them (design.md §3.1).
+//!
+//! Invariant: a value of these types is a well-formed name; nothing else is checked here.
+//! Not here: whether what a name names exists.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// The name of the node above all organizations.
+pub const CLUSTER: &str = "cluster";
+
+/// Longest id in characters.
+pub const ID_LENGTH_MAX: usize = 63;
+
+/// The last segment of a resource name: 1–63 of `a-z 0-9 -`, starting and ending with a letter or digit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(Arc<str>);
+
+/// Why a text is no resource name of the kind that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// Nothing was given.
+    #[error("is empty: give a name of the form `{0}`")]
+    Empty(&'static str),
+    /// The segments are not those of the form.
+    #[error("`{0}` is not of the form `{1}`")]
+    Form(String, &'static str),
+    /// One of the ids has a character or a length that ids do not have.
+    #[error("`{0}` is not a valid id: use 1 to 63 of `a-z`, `0-9` and `-`, with a letter or digit at both ends")]
+    Id(String),
+}
+
+impl Id {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Parses an id.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_id(text)?;
+        Ok(Self(text.into()))
+    }
+}
+
+impl Borrow<str> for Id {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.0)
+    }
+}
+
+fn check_id(text: &str) -> Result<(), NameError> {
+    let bytes = text.as_bytes();
+    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-');
+    let valid = bytes.len() <= ID_LENGTH_MAX
+        && bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && edge(bytes.first())
+        && edge(bytes.last());
+    if valid { Ok(()) } else { Err(NameError::Id(shorten(text))) }
+}
+
+/// A node name, borrowed from its text and split: what a Check names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodePath<'a> {
+    /// The whole name.
+    pub text: &'a str,
+    /// The organization's id.
+    pub organization: &'a str,
+    /// The project's id, for a project and what is below it.
+    pub project: Option<&'a str>,
+    /// The workspace's id, for a workspace and an endpoint.
+    pub workspace: Option<&'a str>,
+    /// The endpoint's id.
+    pub endpoint: Option<&'a str>,
+}
+
+/// The form that messages show for a node name.
+const NODE_FORM: &str =
+    "organizations/{organization}[/projects/{project}[/workspaces/{workspace}[/endpoints/{endpoint}]]]";
+
+impl<'a> NodePath<'a> {
+    /// Splits the name of an organization, project, workspace or endpoint.
+    pub fn parse(text: &'a str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty(NODE_FORM));
+        }
+        let form = || NameError::Form(shorten(text), NODE_FORM);
+        let mut segments = text.split('/');
+        let mut level = |collection: &str| -> Result<Option<&'a str>, NameError> {
+            match (segments.next(), segments.next()) {
+                (None, _) => Ok(None),
+                (Some(found), Some(id)) if found == collection => check_id(id).map(|()| Some(id)),
+                _ => Err(form()),
+            }
+        };
+        let organization = level("organizations")?.ok_or_else(form)?;
+        let project = level("projects")?;
+        let workspace = level("workspaces")?;
+        let endpoint = level("endpoints")?;
+        match segments.next() {
+            None => Ok(Self { text, organization, project, workspace, endpoint }),
+            Some(_) => Err(form()),
+        }
+    }
+
+    /// The name of this path's first `level`s: the organization alone is level 0, its project level 1, and so on.
+    /// Borrowed from the whole name.
+    pub fn ancestor(&self, level: usize) -> &'a str {
+        let mut end = 0;
+        for (count, segment) in self.text.split('/').enumerate() {
+            if count >= 2 * (level + 1) {
+                break;
+            }
+            end += segment.len() + usize::from(count > 0);
+        }
+        self.text.get(..end).unwrap_or(self.text)
+    }
+
+    /// The part of the name below the organization, as nodes are keyed; empty for the organization itself.
+    pub fn key(&self) -> &'a str {
+        self.text.get(self.ancestor(0).len() + 1..).unwrap_or("")
+    }
+}
+
+/// A node below an organization: a project, a workspace or an endpoint. Ordered so that a subtree is contiguous.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeKey {
+    /// The project's id.
+    pub project: Id,
+    /// The workspace's id, for a workspace and an endpoint.
+    pub workspace: Option<Id>,
+    /// The endpoint's id.
+    pub endpoint: Option<Id>,
+}
+
+/// What kind of node a key names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeKind {
+    /// Directly below an organization.
+    Project,
+    /// Below a project.
+    Workspace,
+    /// Below a workspace.
+    Endpoint,
+}
+
+impl NodeKey {
+    /// The key of a path; none for the organization itself.
+    pub fn of(path: &NodePath<'_>) -> Option<Self> {
+        let id = |text: &str| Id(text.into());
+        path.project.map(|project| Self {
+            project: id(project),
+            workspace: path.workspace.map(id),
+            endpoint: path.endpoint.map(id),
+        })
+    }
+
+    /// What kind of node it is.
+    pub fn kind(&self) -> NodeKind {
+        match (&self.workspace, &self.endpoint) {
+            (None, _) => NodeKind::Project,
+            (Some(_), None) => NodeKind::Workspace,
+            (Some(_), Some(_)) => NodeKind::Endpoint,
+        }
+    }
+
+    /// The node above; none for a project, whose parent is the organization.
+    pub fn parent(&self) -> Option<Self> {
+        match self.kind() {
+            NodeKind::Project => None,
+            NodeKind::Workspace => Some(Self { project: self.project.clone(), workspace: None, endpoint: None }),
+            NodeKind::Endpoint => Some(Self { endpoint: None, ..self.clone() }),
+        }
+    }
+
+    /// The key of a child with the given id; none below an endpoint.
+    pub fn child(&self, id: Id) -> Option<Self> {
+        match self.kind() {
+            NodeKind::Project => Some(Self { workspace: Some(id), ..self.clone() }),
+            NodeKind::Workspace => Some(Self { endpoint: Some(id), ..self.clone() }),
+            NodeKind::Endpoint => None,
+        }
+    }
+
+    /// Whether `self` is `ancestor` or lies below it.
+    pub fn is_within(&self, ancestor: &Self) -> bool {
+        self.project == ancestor.project
+            && (ancestor.workspace.is_none() || self.workspace == ancestor.workspace)
+            && (ancestor.endpoint.is_none() || self.endpoint == ancestor.endpoint)
+    }
+}
+
+impl fmt::Display for NodeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "projects/{}", self.project)?;
+        if let Some(workspace) = &self.workspace {
+            write!(f, "/workspaces/{workspace}")?;
+        }
+        if let Some(endpoint) = &self.endpoint {
+            write!(f, "/endpoints/{endpoint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Splits `organizations/{organization}/{collection}/{id}`; `form` is what messages show.
+pub fn parse_below_organization(text: &str, collection: &str, form: &'static str) -> Result<(Id, Id), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty(form));
+    }
+    let mut segments = text.split('/');
+    let parts = (segments.next(), segments.next(), segments.next(), segments.next(), segments.next());
+    match parts {
+        (Some("organizations"), Some(organization), Some(found), Some(id), None) if found == collection => {
+            Ok((Id::parse(organization)?, Id::parse(id)?))
+        }
+        _ => Err(NameError::Form(shorten(text), form)),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 320;
+    let mut shown: String = text.chars().take(CHARACTERS_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}

@@ -1,0 +1,213 @@
+//! The policy state of one organization and of the cluster: the editable form, and how a change alters it.
+//!
+//! Invariant: `apply` is the only way to a new state, at run time and when the journal is replayed, so that both give
+//! the same state. A clone shares everything that a later change leaves alone.
+//! Not here: whether a change is permitted (`plan`), its compiled form (`snapshot`).
+
+use std::sync::Arc;
+
+use super::change::{Delta, GroupContent};
+use super::cow_map::CowMap;
+use super::group::Group;
+use super::name::{Id, NodeKey};
+use super::node::{Access, Node};
+use super::ranges::{RangeList, RangeSet};
+use super::rule::{Rule, Source};
+use super::time::Timestamp;
+
+/// The policy of one organization.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Organization {
+    /// Its id.
+    pub id: Id,
+    /// Counts its changes.
+    pub revision: u64,
+    /// Its own node.
+    pub node: Arc<Node>,
+    /// The firewall, first rule first.
+    pub rules: Arc<Vec<Arc<Rule>>>,
+    /// The revision that last changed the list of rules or one of them: the list's etag.
+    pub rules_changed_at: u64,
+    /// The address groups.
+    pub groups: CowMap<Id, Group>,
+    /// The nodes below it.
+    pub nodes: CowMap<NodeKey, Node>,
+}
+
+/// The operator's restriction of the whole installation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Counts its changes.
+    pub revision: u64,
+    /// The node named `cluster`.
+    pub node: Arc<Node>,
+}
+
+impl Cluster {
+    /// The cluster as it starts: everything allowed, revision 1.
+    pub fn new(now: Timestamp) -> Self {
+        Self { revision: 1, node: Arc::new(Node::new(Access::AllowAll, now, 1)) }
+    }
+}
+
+impl Organization {
+    /// An organization as it is created.
+    pub fn new(id: Id, revision: u64, node: Node) -> Self {
+        Self {
+            id,
+            revision,
+            node: Arc::new(node),
+            rules: Arc::default(),
+            rules_changed_at: revision,
+            groups: CowMap::default(),
+            nodes: CowMap::default(),
+        }
+    }
+
+    /// A rule and its place, 0 being the first.
+    pub fn rule(&self, id: &str) -> Option<(usize, &Arc<Rule>)> {
+        self.rules.iter().enumerate().find(|(_, rule)| rule.id.as_str() == id)
+    }
+
+    /// Whether a node, or the organization itself (no key), has children.
+    pub fn has_children(&self, key: Option<&NodeKey>) -> bool {
+        match key {
+            None => !self.nodes.is_empty(),
+            Some(key) => self.nodes.iter_after(Some(key)).next().is_some_and(|(next, _)| next.is_within(key)),
+        }
+    }
+
+    /// The nearest of the node and its ancestors below the organization that does not inherit, and its own access;
+    /// none when the project is unknown, so that only the organization's levels apply.
+    pub fn effective_access(&self, key: &NodeKey) -> Option<(NodeKey, &Access)> {
+        let mut at = Some(key.clone());
+        while let Some(key) = at {
+            match self.nodes.get(&key) {
+                Some(node) if node.access != Access::Inherit => return Some((key, &node.access)),
+                _ => at = key.parent(),
+            }
+        }
+        None
+    }
+
+    /// The addresses of a source; a group that does not exist has none.
+    pub fn source_set(&self, source: &Source) -> RangeSet {
+        match source {
+            Source::Range(range) => std::iter::once(*range).collect::<RangeList>().to_set(),
+            Source::Group(id) => self.groups.get(id.as_str()).map(|group| (**group.set()).clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The addresses that an own access setting permits by itself. `Inherit` has none of its own.
+    pub fn access_set(&self, access: &Access) -> RangeSet {
+        match access {
+            Access::Inherit => RangeSet::default(),
+            Access::AllowAll => RangeSet::full(),
+            Access::AllowList(entries) => {
+                let (mut ranges, mut set) = (Vec::new(), RangeSet::default());
+                for entry in entries.iter() {
+                    match &entry.source {
+                        Source::Range(range) => ranges.push(*range),
+                        group @ Source::Group(_) => set = set.union(&self.source_set(group)),
+                    }
+                }
+                set.union(&ranges.into_iter().collect::<RangeList>().to_set())
+            }
+        }
+    }
+
+    /// Sets the revision and carries out the deltas of one change, in order. Deltas that name what does not exist are
+    /// without effect: a plan never makes them.
+    pub fn apply(&mut self, revision: u64, time: Timestamp, deltas: &[Delta]) {
+        self.revision = revision;
+        for delta in deltas {
+            self.apply_delta(revision, time, delta);
+        }
+    }
+
+    fn apply_delta(&mut self, revision: u64, time: Timestamp, delta: &Delta) {
+        match delta {
+            Delta::SetOrganization { node } => self.node = Arc::new(node.clone()),
+            Delta::SetNode { key, node } => self.nodes.insert(key.clone(), Arc::new(node.clone())),
+            Delta::RemoveNode { key } => self.remove_subtree(key),
+            Delta::SetGroup { id, description } => self.set_group(id, description, time, revision),
+            Delta::SetGroupContent { id, content } => self.set_group_content(id, content, time, revision),
+            Delta::RemoveGroup { id } => {
+                self.groups.remove(id.as_str());
+            }
+            Delta::InsertRule { .. }
+            | Delta::SetRule { .. }
+            | Delta::RemoveRule { .. }
+            | Delta::MoveRule { .. }
+            | Delta::OrderRules { .. }
+            | Delta::ReplaceRules { .. } => {
+                self.rules_changed_at = revision;
+                apply_to_rules(Arc::make_mut(&mut self.rules), delta);
+            }
+        }
+    }
+
+    fn remove_subtree(&mut self, root: &NodeKey) {
+        let below: Vec<NodeKey> = self
+            .nodes
+            .iter_after(Some(root))
+            .map(|(key, _)| key)
+            .take_while(|key| key.is_within(root))
+            .cloned()
+            .collect();
+        self.nodes.remove(root);
+        for key in below {
+            self.nodes.remove(&key);
+        }
+    }
+
+    fn set_group(&mut self, id: &Id, description: &Arc<str>, time: Timestamp, revision: u64) {
+        let description = Arc::clone(description);
+        let group = match self.groups.get(id.as_str()) {
+            Some(group) => group.with_description(description, time, revision),
+            None => Group::new(id.clone(), description, RangeList::default(), time, revision),
+        };
+        self.groups.insert(id.clone(), Arc::new(group));
+    }
+
+    fn set_group_content(&mut self, id: &Id, content: &GroupContent, time: Timestamp, revision: u64) {
+        let Some(group) = self.groups.get(id.as_str()) else { return };
+        let ranges = match content {
+            GroupContent::Whole(ranges) => ranges.clone(),
+            GroupContent::Patch { added, removed } => group.ranges().without(removed).with(added),
+        };
+        let group = group.with_ranges(ranges, time, revision);
+        self.groups.insert(id.clone(), Arc::new(group));
+    }
+}
+
+fn apply_to_rules(rules: &mut Vec<Arc<Rule>>, delta: &Delta) {
+    let place = |rules: &[Arc<Rule>], id: &Id| rules.iter().position(|rule| rule.id == *id);
+    match delta {
+        Delta::InsertRule { at, rule } => rules.insert((*at).min(rules.len()), Arc::new(rule.clone())),
+        Delta::SetRule { rule } => {
+            if let Some(slot) = rules.iter_mut().find(|slot| slot.id == rule.id) {
+                *slot = Arc::new(rule.clone());
+            }
+        }
+        Delta::RemoveRule { id } => rules.retain(|rule| rule.id != *id),
+        Delta::MoveRule { id, at } => {
+            if let Some(from) = place(rules, id) {
+                let rule = rules.remove(from);
+                rules.insert((*at).min(rules.len()), rule);
+            }
+        }
+        Delta::OrderRules { order } => {
+            let old = rules.clone();
+            rules.clear();
+            rules.extend(order.iter().filter_map(|at| old.get(*at as usize).cloned()));
+        }
+        Delta::ReplaceRules { rules: new } => *rules = new.iter().cloned().map(Arc::new).collect(),
+        Delta::SetOrganization { .. }
+        | Delta::SetNode { .. }
+        | Delta::RemoveNode { .. }
+        | Delta::SetGroup { .. }
+        | Delta::SetGroupContent { .. }
+        | Delta::RemoveGroup { .. } => {}
+    }
+}

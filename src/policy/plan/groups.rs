@@ -1,0 +1,144 @@
+//! Planning changes of address groups.
+//!
+//! Invariant: a group that a rule or an allowlist names is never removed; adding what is there and removing what is
+//! not have no deltas.
+//! Not here: parsing of ranges (`address`).
+
+use std::sync::Arc;
+
+use super::{PlanError, Task, check_etag, check_limit, etag_of_group};
+use crate::policy::change::{Delta, GroupContent};
+use crate::policy::group::Group;
+use crate::policy::name::Id;
+use crate::policy::ranges::RangeList;
+use crate::policy::rule::Source;
+
+impl Task<'_> {
+    pub(super) fn create_group(
+        mut self,
+        id: Id,
+        description: Arc<str>,
+        ranges: RangeList,
+    ) -> Result<Vec<Delta>, PlanError> {
+        if self.organization.groups.get(id.as_str()).is_some() {
+            return Err(PlanError::AlreadyExists(self.group_name(&id)));
+        }
+        self.refuse()?;
+        let limits = self.planner.limits;
+        check_limit(
+            "address groups of an organization",
+            self.organization.groups.len() + 1,
+            limits.groups_per_organization_max,
+        )?;
+        self.check_range_limits(0, ranges.len())?;
+        let mut deltas = vec![Delta::SetGroup { id: id.clone(), description }];
+        if !ranges.is_empty() {
+            deltas.push(Delta::SetGroupContent { id, content: GroupContent::Whole(ranges) });
+        }
+        Ok(deltas)
+    }
+
+    pub(super) fn update_group(
+        mut self,
+        id: Id,
+        etag: Option<String>,
+        description: Option<Arc<str>>,
+    ) -> Result<Vec<Delta>, PlanError> {
+        let group = self.guarded_group(&id, etag)?;
+        self.refuse()?;
+        let changed = description.filter(|description| *description != group.description);
+        Ok(changed.map(|description| Delta::SetGroup { id, description }).into_iter().collect())
+    }
+
+    pub(super) fn delete_group(mut self, id: Id, etag: Option<String>) -> Result<Vec<Delta>, PlanError> {
+        self.guarded_group(&id, etag)?;
+        self.refuse()?;
+        if let Some(user) = self.user_of(&id) {
+            return Err(PlanError::GroupInUse { group: self.group_name(&id), user });
+        }
+        Ok(vec![Delta::RemoveGroup { id }])
+    }
+
+    pub(super) fn add_ranges(mut self, id: Id, ranges: &RangeList) -> Result<Vec<Delta>, PlanError> {
+        let group = self.guarded_group(&id, None)?;
+        self.refuse()?;
+        let added = ranges.without(group.ranges());
+        self.patch(id, &group, added, RangeList::default())
+    }
+
+    pub(super) fn remove_ranges(mut self, id: Id, ranges: &RangeList) -> Result<Vec<Delta>, PlanError> {
+        let group = self.guarded_group(&id, None)?;
+        self.refuse()?;
+        let removed = ranges.without(&ranges.without(group.ranges()));
+        self.patch(id, &group, RangeList::default(), removed)
+    }
+
+    pub(super) fn replace_ranges(
+        mut self,
+        id: Id,
+        etag: Option<String>,
+        ranges: RangeList,
+    ) -> Result<Vec<Delta>, PlanError> {
+        let group = self.guarded_group(&id, etag)?;
+        self.refuse()?;
+        let (added, removed) = (ranges.without(group.ranges()), group.ranges().without(&ranges));
+        if added.len() + removed.len() < ranges.len() {
+            return self.patch(id, &group, added, removed);
+        }
+        if ranges == **group.ranges() {
+            return Ok(Vec::new());
+        }
+        self.check_range_limits(group.ranges().len(), ranges.len())?;
+        Ok(vec![Delta::SetGroupContent { id, content: GroupContent::Whole(ranges) }])
+    }
+
+    fn patch(&self, id: Id, group: &Group, added: RangeList, removed: RangeList) -> Result<Vec<Delta>, PlanError> {
+        if added.is_empty() && removed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let old = group.ranges().len();
+        if added.len() > removed.len() {
+            self.check_range_limits(old, old + added.len() - removed.len())?;
+        }
+        Ok(vec![Delta::SetGroupContent { id, content: GroupContent::Patch { added, removed } }])
+    }
+
+    /// Whether a group may grow from `old` to `new` ranges.
+    fn check_range_limits(&self, old: usize, new: usize) -> Result<(), PlanError> {
+        let limits = self.planner.limits;
+        check_limit("ranges of an address group", new, limits.ranges_per_group_max)?;
+        let all: usize = self.organization.groups.values().map(|group| group.ranges().len()).sum();
+        check_limit(
+            "ranges of all address groups of an organization",
+            (all + new).saturating_sub(old),
+            limits.ranges_per_organization_max,
+        )
+    }
+
+    /// The name of a rule or node that names the group.
+    fn user_of(&self, id: &Id) -> Option<String> {
+        let organization = self.organization;
+        let names = |source: &Source| matches!(source, Source::Group(named) if named == id);
+        let listed = |entries: &[crate::policy::node::AccessEntry]| entries.iter().any(|entry| names(&entry.source));
+        let name = format!("organizations/{}", organization.id);
+        if let Some(rule) = organization.rules.iter().find(|rule| names(&rule.source)) {
+            return Some(format!("{name}/rules/{}", rule.id));
+        }
+        if listed(organization.node.access.entries()) {
+            return Some(name);
+        }
+        let node = organization.nodes.iter().find(|(_, node)| listed(node.access.entries()));
+        node.map(|(key, _)| format!("{name}/{key}"))
+    }
+
+    fn guarded_group(&self, id: &Id, etag: Option<String>) -> Result<Arc<Group>, PlanError> {
+        let name = self.group_name(id);
+        let Some(group) = self.organization.groups.get(id.as_str()) else { return Err(PlanError::NotFound(name)) };
+        check_etag(&name, etag.as_deref(), &etag_of_group(group.changed_at))?;
+        Ok(Arc::clone(group))
+    }
+
+    fn group_name(&self, id: &Id) -> String {
+        format!("organizations/{}/addressGroups/{id}", self.organization.id)
+    }
+}

@@ -1,0 +1,163 @@
+//! A firewall rule (design.md §2.2) and what can be set in it.
+//!
+//! Invariant: a rule that exists has an action and a source.
+//! Not here: the order of rules (`organization`) and which of them wins (`firewall`).
+
+use std::sync::Arc;
+
+use super::address::Range;
+use super::name::Id;
+use super::time::Timestamp;
+
+/// What a rule does with the connections it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The firewall lets them through; allowlists still apply.
+    Allow,
+    /// They are refused.
+    Deny,
+}
+
+/// How a person connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConnectionType {
+    /// A terminal, over a WebSocket.
+    Shell,
+    /// A live preview, over HTTP.
+    Preview,
+}
+
+impl ConnectionType {
+    /// Every connection type.
+    pub const ALL: [Self; 2] = [Self::Shell, Self::Preview];
+}
+
+/// A set of connection types; the empty set in a rule means all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConnectionTypes {
+    shell: bool,
+    preview: bool,
+}
+
+impl ConnectionTypes {
+    /// The members, in a fixed order.
+    pub fn iter(self) -> impl Iterator<Item = ConnectionType> {
+        ConnectionType::ALL.into_iter().filter(move |connection_type| self.contains(*connection_type))
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Whether the type is named; see `applies_to` for what the empty set means.
+    fn contains(self, connection_type: ConnectionType) -> bool {
+        match connection_type {
+            ConnectionType::Shell => self.shell,
+            ConnectionType::Preview => self.preview,
+        }
+    }
+
+    /// Whether a rule with this set applies to the type.
+    pub fn applies_to(self, connection_type: ConnectionType) -> bool {
+        self.is_empty() || self.contains(connection_type)
+    }
+}
+
+impl FromIterator<ConnectionType> for ConnectionTypes {
+    fn from_iter<I: IntoIterator<Item = ConnectionType>>(types: I) -> Self {
+        let mut set = Self::default();
+        for connection_type in types {
+            match connection_type {
+                ConnectionType::Shell => set.shell = true,
+                ConnectionType::Preview => set.preview = true,
+            }
+        }
+        set
+    }
+}
+
+/// Where a rule or an allowlist entry takes its addresses from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// One range.
+    Range(Range),
+    /// An address group of the same organization.
+    Group(Id),
+}
+
+/// A rule as it stands in an organization's firewall.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its id, unique among the organization's rules.
+    pub id: Id,
+    /// What it does with the connections it matches.
+    pub action: Action,
+    /// The addresses it matches.
+    pub source: Source,
+    /// The connection types it applies to.
+    pub connection_types: ConnectionTypes,
+    /// Free text.
+    pub description: Arc<str>,
+    /// Whether it is skipped.
+    pub disabled: bool,
+    /// From when on it no longer matches.
+    pub expire_time: Option<Timestamp>,
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When its settable fields were last changed.
+    pub update_time: Timestamp,
+    /// The organization's revision that last changed its settable fields: its etag.
+    pub changed_at: u64,
+}
+
+/// Values for settable fields of a rule; what is absent stays, or takes its default in a new rule.
+#[derive(Clone, Debug, Default)]
+pub struct RulePatch {
+    /// See [`Rule::action`]; a new rule must have one.
+    pub action: Option<Action>,
+    /// See [`Rule::source`]; a new rule must have one.
+    pub source: Option<Source>,
+    /// See [`Rule::connection_types`].
+    pub connection_types: Option<ConnectionTypes>,
+    /// See [`Rule::description`].
+    pub description: Option<Arc<str>>,
+    /// See [`Rule::disabled`].
+    pub disabled: Option<bool>,
+    /// See [`Rule::expire_time`]; the inner option is the value.
+    pub expire_time: Option<Option<Timestamp>>,
+}
+
+impl RulePatch {
+    /// `rule` with the patch's values; times and etag are the caller's.
+    pub fn applied_to(&self, rule: &Rule) -> Rule {
+        Rule {
+            id: rule.id.clone(),
+            action: self.action.unwrap_or(rule.action),
+            source: self.source.clone().unwrap_or_else(|| rule.source.clone()),
+            connection_types: self.connection_types.unwrap_or(rule.connection_types),
+            description: self.description.clone().unwrap_or_else(|| Arc::clone(&rule.description)),
+            disabled: self.disabled.unwrap_or(rule.disabled),
+            expire_time: self.expire_time.unwrap_or(rule.expire_time),
+            create_time: rule.create_time,
+            update_time: rule.update_time,
+            changed_at: rule.changed_at,
+        }
+    }
+
+    /// A new rule; none when action or source is missing.
+    pub fn to_rule(&self, id: Id, now: Timestamp, revision: u64) -> Option<Rule> {
+        Some(Rule {
+            id,
+            action: self.action?,
+            source: self.source.clone()?,
+            connection_types: self.connection_types.unwrap_or_default(),
+            description: self.description.clone().unwrap_or_default(),
+            disabled: self.disabled.unwrap_or_default(),
+            expire_time: self.expire_time.flatten(),
+            create_time: now,
+            update_time: now,
+            changed_at: revision,
+        })
+    }
+}

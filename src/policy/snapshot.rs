@@ -1,0 +1,333 @@
+//! The compiled policy of one organization, and the decision (design.md §2.4).
+//!
+//! Invariant: a snapshot is never altered; what it decides is what §2 says about the state it was compiled from.
+//! `advance` gives the same decisions as compiling anew.
+//! Not here: which snapshot is current (`engine`).
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+
+use super::address::Address;
+use super::change::Delta;
+use super::decision::{Level, Reason, Verdict};
+use super::firewall::Firewall;
+use super::members::{CompiledAccess, MembersCache};
+use super::name::{Id, NodeKey, NodePath};
+use super::node::Access;
+use super::organization::{Cluster, Organization};
+use super::rule::{Action, ConnectionType, Source};
+use super::time::Timestamp;
+
+/// The compiled policy of one organization.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    revision: u64,
+    require_projects: bool,
+    firewall: Firewall,
+    access: CompiledAccess,
+    nodes: NodeIndex,
+}
+
+/// The compiled setting of the cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterSnapshot {
+    revision: u64,
+    access: CompiledAccess,
+}
+
+impl ClusterSnapshot {
+    /// Compiles the cluster's setting.
+    pub fn compile(cluster: &Cluster) -> Self {
+        // The cluster's entries are ranges only, so any organization will do to look names up in.
+        let access = match &cluster.node.access {
+            Access::AllowList(entries) => {
+                let ranges = entries.iter().filter_map(|entry| match &entry.source {
+                    Source::Range(range) => Some(*range),
+                    Source::Group(_) => None,
+                });
+                let set = ranges.collect::<super::ranges::RangeList>().to_set();
+                CompiledAccess::AllowList(Arc::new(super::members::Members::new(&set)))
+            }
+            Access::Inherit | Access::AllowAll => CompiledAccess::AllowAll,
+        };
+        Self { revision: cluster.revision, access }
+    }
+
+    /// The cluster's revision.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+}
+
+/// The verdict on a target in an organization that does not exist.
+pub fn unknown_organization() -> Verdict<'static> {
+    Verdict { reason: Reason::UnknownEndpoint, rule: None, level: None }
+}
+
+impl Snapshot {
+    /// Compiles an organization's policy.
+    pub fn compile(organization: &Organization, lists: &mut MembersCache) -> Self {
+        Self {
+            revision: organization.revision,
+            require_projects: organization.node.require_projects,
+            firewall: Firewall::compile(organization),
+            access: lists.compile(organization, &organization.node.access),
+            nodes: NodeIndex::compile(organization, lists),
+        }
+    }
+
+    /// The snapshot after a change that led to `organization`: only what the deltas touch is compiled.
+    #[must_use]
+    pub fn advance(&self, organization: &Organization, deltas: &[Delta], lists: &mut MembersCache) -> Self {
+        let mut next = self.clone();
+        next.revision = organization.revision;
+        let mut firewall_changed = false;
+        for delta in deltas {
+            match delta {
+                Delta::SetOrganization { node } => {
+                    next.require_projects = node.require_projects;
+                    next.access = lists.compile(organization, &node.access);
+                }
+                Delta::SetNode { key, node } => {
+                    next.nodes.set(key, lists.compile(organization, &node.access));
+                }
+                Delta::RemoveNode { key } => next.nodes.remove_subtree(key),
+                Delta::InsertRule { .. }
+                | Delta::SetRule { .. }
+                | Delta::RemoveRule { .. }
+                | Delta::MoveRule { .. }
+                | Delta::OrderRules { .. }
+                | Delta::ReplaceRules { .. } => firewall_changed = true,
+                // A group that is created or removed is named by nobody.
+                Delta::SetGroup { .. } | Delta::RemoveGroup { .. } => {}
+                Delta::SetGroupContent { id, .. } => {
+                    firewall_changed |= organization.rules.iter().any(|rule| names(&rule.source, id));
+                    next.recompile_lists_with(organization, id, lists);
+                }
+            }
+        }
+        if firewall_changed {
+            next.firewall = Firewall::compile(organization);
+        }
+        next
+    }
+
+    fn recompile_lists_with(&mut self, organization: &Organization, group: &Id, lists: &mut MembersCache) {
+        let listed = |access: &Access| access.entries().iter().any(|entry| names(&entry.source, group));
+        if listed(&organization.node.access) {
+            self.access = lists.compile(organization, &organization.node.access);
+        }
+        for (key, node) in organization.nodes.iter().filter(|(_, node)| listed(&node.access)) {
+            self.nodes.set(key, lists.compile(organization, &node.access));
+        }
+    }
+
+    /// The organization's revision.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The compiled firewall.
+    pub fn firewall(&self) -> &Firewall {
+        &self.firewall
+    }
+
+    /// Decides: may `address` open this type of connection to `target` at `now`?
+    #[inline]
+    pub fn decide(
+        &self,
+        cluster: &ClusterSnapshot,
+        address: Address,
+        connection_type: ConnectionType,
+        target: &NodePath<'_>,
+        now: Timestamp,
+    ) -> Verdict<'_> {
+        let Some(effective) = self.nodes.effective(target, self.require_projects) else {
+            return unknown_organization();
+        };
+        let outside = |reason, level| Verdict { reason, rule: None, level: Some(level) };
+        if !permits(&cluster.access, address) {
+            return outside(Reason::OutsideCluster, Level::Cluster);
+        }
+        let rule = self.firewall.first_match(address, connection_type, now);
+        if let Some((_, matched)) = rule
+            && matched.action == Action::Deny
+        {
+            return Verdict { reason: Reason::DenyRule, rule, level: None };
+        }
+        if !permits(&self.access, address) {
+            return outside(Reason::OutsideOrganization, Level::Organization);
+        }
+        if let Some((level, access)) = effective
+            && !permits(access, address)
+        {
+            return outside(Reason::OutsideEndpoint, level);
+        }
+        let reason = if rule.is_some() { Reason::AllowRule } else { Reason::DefaultAllow };
+        Verdict { reason, rule, level: None }
+    }
+}
+
+fn names(source: &Source, group: &Id) -> bool {
+    matches!(source, Source::Group(id) if id == group)
+}
+
+/// Whether a setting permits an address. A setting that only inherits has nothing to say: its parent was asked.
+#[inline]
+fn permits(access: &CompiledAccess, address: Address) -> bool {
+    match access {
+        CompiledAccess::Inherit | CompiledAccess::AllowAll => true,
+        CompiledAccess::AllowList(members) => members.contains(address),
+    }
+}
+
+/// Compiled settings by the node's name below the organization. Sharded, so that a change copies one shard.
+#[derive(Clone, Debug)]
+struct NodeIndex {
+    shards: Vec<Arc<Shard>>,
+    hasher: NameHasher,
+}
+
+type Shard = HashMap<Arc<str>, CompiledAccess, NameHasher>;
+
+/// Nodes for each shard, about, when an index is compiled.
+const SHARD_NODES: usize = 256;
+
+impl NodeIndex {
+    fn compile(organization: &Organization, lists: &mut MembersCache) -> Self {
+        let hasher = NameHasher::new();
+        let count = organization.nodes.len().div_ceil(SHARD_NODES).next_power_of_two();
+        let mut shards: Vec<Shard> = (0..count).map(|_| Shard::with_hasher(hasher)).collect();
+        for (key, node) in organization.nodes.iter() {
+            let name: Arc<str> = key.to_string().into();
+            if let Some(shard) = shards.get_mut(shard_of(&hasher, &name, count)) {
+                shard.insert(name, lists.compile(organization, &node.access));
+            }
+        }
+        Self { shards: shards.into_iter().map(Arc::new).collect(), hasher }
+    }
+
+    #[inline]
+    fn get(&self, name: &str) -> Option<&CompiledAccess> {
+        self.shards.get(shard_of(&self.hasher, name, self.shards.len()))?.get(name)
+    }
+
+    fn set(&mut self, key: &NodeKey, access: CompiledAccess) {
+        let name: Arc<str> = key.to_string().into();
+        let at = shard_of(&self.hasher, &name, self.shards.len());
+        if let Some(shard) = self.shards.get_mut(at) {
+            Arc::make_mut(shard).insert(name, access);
+        }
+        self.grow();
+    }
+
+    /// Doubles the number of shards when they have become large, so that a change stays cheap.
+    fn grow(&mut self) {
+        let nodes: usize = self.shards.iter().map(|shard| shard.len()).sum();
+        if nodes <= 4 * SHARD_NODES * self.shards.len() {
+            return;
+        }
+        let count = nodes.div_ceil(SHARD_NODES).next_power_of_two();
+        let mut shards: Vec<Shard> = (0..count).map(|_| Shard::with_hasher(self.hasher)).collect();
+        for (name, access) in self.shards.iter().flat_map(|shard| shard.iter()) {
+            if let Some(shard) = shards.get_mut(shard_of(&self.hasher, name, count)) {
+                shard.insert(Arc::clone(name), access.clone());
+            }
+        }
+        self.shards = shards.into_iter().map(Arc::new).collect();
+    }
+
+    fn remove_subtree(&mut self, root: &NodeKey) {
+        let root = root.to_string();
+        let within = |name: &str| name.strip_prefix(root.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        for shard in &mut self.shards {
+            if shard.keys().any(|name| within(name)) {
+                Arc::make_mut(shard).retain(|name, _| !within(name));
+            }
+        }
+    }
+
+    /// The setting that applies to the target below the organization, and whose it is; the inner none where only the
+    /// organization's levels apply. None at all when the project is required and unknown.
+    #[inline]
+    #[expect(clippy::option_option, reason = "unknown target and no level below the organization are different answers")]
+    fn effective(&self, target: &NodePath<'_>, require_projects: bool) -> Option<Option<(Level, &CompiledAccess)>> {
+        let Some(project) = target.project else { return Some(None) };
+        let key = target.key();
+        let project_end = "projects/".len() + project.len();
+        let workspace_end = project_end + target.workspace.map_or(0, |id| "/workspaces/".len() + id.len());
+        let project_access = key.get(..project_end).and_then(|name| self.get(name));
+        if project_access.is_none() && require_projects {
+            return None;
+        }
+        let own = |name: Option<&str>| {
+            name.and_then(|name| self.get(name)).filter(|access| !matches!(access, CompiledAccess::Inherit))
+        };
+        if target.endpoint.is_some()
+            && let Some(access) = own(Some(key))
+        {
+            return Some(Some((Level::Endpoint, access)));
+        }
+        if target.workspace.is_some()
+            && let Some(access) = own(key.get(..workspace_end))
+        {
+            return Some(Some((Level::Workspace, access)));
+        }
+        Some(project_access.map(|access| (Level::Project, access)))
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "any bits of the hash will do")]
+#[inline]
+fn shard_of(hasher: &NameHasher, name: &str, count: usize) -> usize {
+    if count == 1 { 0 } else { (hasher.hash_one(name) >> 40) as usize & (count - 1) }
+}
+
+/// Hashes names: one multiplication for 8 bytes, with a random seed for each index, so that nobody can choose names
+/// that collide. The standard hasher costs more than all the rest of a decision.
+#[derive(Clone, Copy, Debug)]
+struct NameHasher {
+    seed: u64,
+    state: u64,
+}
+
+impl NameHasher {
+    fn new() -> Self {
+        let seed = RandomState::new().hash_one(0_u8);
+        Self { seed, state: seed }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "folds the upper half into the lower one")]
+    fn mix(&mut self, word: u64) {
+        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+        let product = u128::from(self.state ^ word) * u128::from(MULTIPLIER);
+        self.state = (product as u64) ^ ((product >> 64) as u64);
+    }
+}
+
+impl BuildHasher for NameHasher {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self { seed: self.seed, state: self.seed }
+    }
+}
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.state
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.mix(u64::from_le_bytes(*word));
+        }
+        let mut last = [0; 8];
+        for (slot, byte) in last.iter_mut().zip(rest) {
+            *slot = *byte;
+        }
+        self.mix(u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56);
+    }
+}

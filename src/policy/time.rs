@@ -1,0 +1,46 @@
+//! A moment, as a value that the policy is given.
+//!
+//! Invariant: order is the order of time; nanoseconds are below one second.
+//! Not here: any clock.
+
+/// A moment in UTC: seconds since 1970 and nanoseconds of that second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp {
+    seconds: i64,
+    nanos: u32,
+}
+
+impl Timestamp {
+    /// 0001-01-01T00:00:00Z, the earliest moment that `google.protobuf.Timestamp` names.
+    pub const SECONDS_MIN: i64 = -62_135_596_800;
+    /// The last second of the year 9999, the latest that `google.protobuf.Timestamp` names.
+    pub const SECONDS_MAX: i64 = 253_402_300_799;
+
+    /// The moment; none outside the years 1 to 9999 or with a nanosecond count of a whole second.
+    pub fn new(seconds: i64, nanos: u32) -> Option<Self> {
+        let valid = (Self::SECONDS_MIN..=Self::SECONDS_MAX).contains(&seconds) && nanos < 1_000_000_000;
+        valid.then_some(Self { seconds, nanos })
+    }
+
+    /// Whole seconds since 1970.
+    pub fn seconds(self) -> i64 {
+        self.seconds
+    }
+
+    /// Nanoseconds after that second.
+    pub fn nanos(self) -> u32 {
+        self.nanos
+    }
+
+    /// Milliseconds since 1970, rounded down.
+    pub fn millis(self) -> i64 {
+        self.seconds * 1_000 + i64::from(self.nanos / 1_000_000)
+    }
+
+    /// The moment that many milliseconds after 1970; clamped to the years 1 to 9999.
+    pub fn from_millis(millis: i64) -> Self {
+        let seconds = millis.div_euclid(1_000).clamp(Self::SECONDS_MIN, Self::SECONDS_MAX);
+        let nanos = u32::try_from(millis.rem_euclid(1_000)).unwrap_or(0) * 1_000_000;
+        Self { seconds, nanos }
+    }
+}

@@ -1,0 +1,99 @@
+//! The two address families as unsigned words, so that the interval algebra and the compiled table are written once.
+//!
+//! Invariant: a word's order is the order of addresses of its family.
+//! Not here: text forms (see `address`) and anything that mixes families.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+/// An address of one family as an unsigned number: `u32` for IPv4, `u128` for IPv6.
+pub trait Word: Copy + Ord + Hash + Debug + Send + Sync + 'static {
+    /// Width of the family's addresses in bits: 32 or 128.
+    const BITS: u8;
+    /// The lowest address.
+    const MIN: Self;
+    /// The highest address.
+    const MAX: Self;
+
+    /// The address after this one; none after the highest.
+    fn next(self) -> Option<Self>;
+    /// The address before this one; none before the lowest.
+    fn previous(self) -> Option<Self>;
+    /// The last address of the block of `prefix_length` that starts at `self` (its host bits are zero).
+    fn block_end(self, prefix_length: u8) -> Self;
+    /// `self` with all bits after the first `prefix_length` cleared.
+    fn network(self, prefix_length: u8) -> Self;
+    /// Number of zero bits at the low end; `BITS` for zero.
+    fn trailing_zeros(self) -> u8;
+    /// Position of the highest bit in which `last - self + 1` reaches a power of two: the size exponent of the largest
+    /// aligned-by-size block that fits in `self..=last`, ignoring alignment.
+    fn span_exponent(self, last: Self) -> u8;
+    /// The first 16 bits.
+    fn top16(self) -> usize;
+    /// The 8 bits that follow the first `offset` bits, `offset` being at most `BITS - 8`.
+    fn octet_at(self, offset: u8) -> u8;
+    /// `self` with the 8 bits that follow the first `offset` bits set to `octet`; they must be zero.
+    fn with_octet_at(self, offset: u8, octet: u8) -> Self;
+    /// The word whose first 16 bits are `top` and whose others are zero.
+    fn from_top16(top: u16) -> Self;
+}
+
+macro_rules! word {
+    ($type:ty, $bits:literal) => {
+        impl Word for $type {
+            const BITS: u8 = $bits;
+            const MIN: Self = <$type>::MIN;
+            const MAX: Self = <$type>::MAX;
+
+            fn next(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+
+            fn previous(self) -> Option<Self> {
+                self.checked_sub(1)
+            }
+
+            fn block_end(self, prefix_length: u8) -> Self {
+                self | <$type>::MAX.checked_shr(u32::from(prefix_length)).unwrap_or(0)
+            }
+
+            fn network(self, prefix_length: u8) -> Self {
+                self & !<$type>::MAX.checked_shr(u32::from(prefix_length)).unwrap_or(0)
+            }
+
+            #[expect(clippy::cast_possible_truncation, reason = "at most 128")]
+            fn trailing_zeros(self) -> u8 {
+                <$type>::trailing_zeros(self) as u8
+            }
+
+            #[expect(clippy::cast_possible_truncation, reason = "at most 128")]
+            fn span_exponent(self, last: Self) -> u8 {
+                match last.wrapping_sub(self).checked_add(1) {
+                    Some(size) => size.checked_ilog2().unwrap_or(0) as u8,
+                    None => $bits,
+                }
+            }
+
+            #[expect(clippy::cast_possible_truncation, reason = "shifted down to 16 bits")]
+            fn top16(self) -> usize {
+                (self >> ($bits - 16)) as usize
+            }
+
+            #[expect(clippy::cast_possible_truncation, reason = "the low 8 bits are what is meant")]
+            fn octet_at(self, offset: u8) -> u8 {
+                (self >> ($bits - 8 - u32::from(offset))) as u8
+            }
+
+            fn with_octet_at(self, offset: u8, octet: u8) -> Self {
+                self | (<$type>::from(octet) << ($bits - 8 - u32::from(offset)))
+            }
+
+            fn from_top16(top: u16) -> Self {
+                <$type>::from(top) << ($bits - 16)
+            }
+        }
+    };
+}
+
+word!(u32, 32);
+word!(u128, 128);
