@@ -28,10 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let public_files = proto_files(Path::new(PUBLIC_DIR))?;
     let public = protox::compile(&public_files, [PROTO_ROOT])?;
-    fs::write(
-        out_dir.join("portcullis_descriptor.bin"),
-        public.encode_to_vec(),
-    )?;
+    fs::write(out_dir.join("portcullis_descriptor.bin"), public.encode_to_vec())?;
 
     let storage_dir = Path::new(STORAGE_DIR);
     let everything = if storage_dir.is_dir() {
@@ -49,13 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The `.proto` files of a directory, sorted, so that the output does not depend on the file system.
 fn proto_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = fs::read_dir(dir)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<io::Result<Vec<_>>>()?;
-    files.retain(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "proto")
-    });
+    let mut files = fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "proto"));
     files.sort();
     Ok(files)
 }

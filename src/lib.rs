@@ -1,3 +1,10 @@
 //! x
 
+pub mod api;
+pub mod config;
+pub mod engine;
 pub mod policy;
+pub mod proto;
+pub mod server;
+pub mod store;
+pub mod telemetry;

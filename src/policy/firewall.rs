@@ -95,7 +95,10 @@ impl Firewall {
     }
 
     #[inline]
-    #[expect(clippy::indexing_slicing, reason = "labels are made from this list; a wrong one must not pass as no match")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "labels are made from this list; a wrong one must not pass as no match"
+    )]
     fn rule_at(&self, place: usize) -> (usize, &Rule) {
         (place, &self.rules[place])
     }
@@ -141,7 +144,10 @@ impl FirewallTable {
         Self { v4, v6, chains: chains.chains }
     }
 
-    #[expect(clippy::indexing_slicing, reason = "labels are made from this list; a wrong one must not pass as no match")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "labels are made from this list; a wrong one must not pass as no match"
+    )]
     fn chain(&self, label: u32) -> &[u32] {
         &self.chains[(label - FIRST_CHAIN) as usize]
     }

@@ -45,6 +45,12 @@ impl Group {
         }
     }
 
+    /// The group as it was stored, with the time and revision of its last changes.
+    #[must_use]
+    pub fn with_history(self, update_time: Timestamp, content_changed_at: u64) -> Self {
+        Self { update_time, content_changed_at, ..self }
+    }
+
     /// The ranges.
     pub fn ranges(&self) -> &Arc<RangeList> {
         &self.ranges

@@ -41,6 +41,7 @@ pub mod plan;
 pub mod ranges;
 pub mod rule;
 pub mod snapshot;
+pub mod state;
 pub mod table;
 pub mod time;
 pub mod word;

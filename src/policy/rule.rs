@@ -111,6 +111,17 @@ pub struct Rule {
     pub changed_at: u64,
 }
 
+/// How often a rule decided, and when last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleMatches {
+    /// Its decisions since `start`.
+    pub count: u64,
+    /// Since when it is counted: the rule's creation, or later where older counts were lost.
+    pub start: Timestamp,
+    /// The last decision, to the millisecond.
+    pub last: Option<Timestamp>,
+}
+
 /// Values for settable fields of a rule; what is absent stays, or takes its default in a new rule.
 #[derive(Clone, Debug, Default)]
 pub struct RulePatch {

@@ -79,7 +79,12 @@ impl Snapshot {
 
     /// The snapshot after a change that led to `organization`: only what the deltas touch is compiled.
     #[must_use]
-    pub fn advance(&self, organization: &Organization, deltas: &[Delta], lists: &mut MembersCache) -> Self {
+    pub fn advance<'a>(
+        &self,
+        organization: &Organization,
+        deltas: impl IntoIterator<Item = &'a Delta>,
+        lists: &mut MembersCache,
+    ) -> Self {
         let mut next = self.clone();
         next.revision = organization.revision;
         let mut firewall_changed = false;
@@ -240,7 +245,8 @@ impl NodeIndex {
 
     fn remove_subtree(&mut self, root: &NodeKey) {
         let root = root.to_string();
-        let within = |name: &str| name.strip_prefix(root.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let within =
+            |name: &str| name.strip_prefix(root.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         for shard in &mut self.shards {
             if shard.keys().any(|name| within(name)) {
                 Arc::make_mut(shard).retain(|name, _| !within(name));
@@ -251,7 +257,10 @@ impl NodeIndex {
     /// The setting that applies to the target below the organization, and whose it is; the inner none where only the
     /// organization's levels apply. None at all when the project is required and unknown.
     #[inline]
-    #[expect(clippy::option_option, reason = "unknown target and no level below the organization are different answers")]
+    #[expect(
+        clippy::option_option,
+        reason = "unknown target and no level below the organization are different answers"
+    )]
     fn effective(&self, target: &NodePath<'_>, require_projects: bool) -> Option<Option<(Level, &CompiledAccess)>> {
         let Some(project) = target.project else { return Some(None) };
         let key = target.key();

@@ -1,7 +1,4 @@
-//! The integration tests: behaviour through the public surface.
-//!
-//! - `naive`: the semantics as a slow, obvious evaluator; `strategies`: random policies and what to ask them
-//! - `decisions`: the compiled policy against the naive evaluator
+//! The integration tests: behaviour through the public surface, one module a subject or hazard.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +7,27 @@
     reason = "a test that meets the unexpected must fail, and helpers are outside of #[test] functions"
 )]
 
+/// The compiled policy against the naive evaluator.
 mod decisions;
+/// A running service.
+mod harness;
+/// The semantics as a slow, obvious evaluator.
 mod naive;
+/// The portal's own examples, through real gRPC.
+mod portal_examples;
+/// The data directory: one owner, one format, room for bad times.
+mod store_directory;
+/// Disks that fail and lose power, for the tests of what is stored.
+mod store_disk;
+/// The journal: the same suite over all adapters.
+mod store_journal;
+/// The journal when the disk fails, the process dies or the power goes, at every operation.
+mod store_journal_crash;
+/// The journal's files: torn, damaged, missing, foreign.
+mod store_journal_files;
+/// Snapshots: written whole, damaged ones passed over.
+mod store_snapshots;
+/// State stores: the same suite over all adapters, and what sled finds after a crash.
+mod store_state;
+/// Random policies and what to ask them.
 mod strategies;

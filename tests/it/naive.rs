@@ -141,8 +141,7 @@ pub(crate) fn decide(
     endpoint: &str,
     now_ms: i64,
 ) -> Answer {
-    let lineage =
-        lineage(endpoint).unwrap_or_else(|why| panic!("`{endpoint}` cannot be checked: {why}"));
+    let lineage = lineage(endpoint).unwrap_or_else(|why| panic!("`{endpoint}` cannot be checked: {why}"));
     let organization_name = &lineage[0];
     let organization_id = organization_name.rsplit('/').next().unwrap_or_default();
 
@@ -179,16 +178,10 @@ pub(crate) fn decide(
 
     // Step 3: firewall. Only a denial ends the decision here; an allow rule lifts nothing that
     // follows.
-    let first_match = organization
-        .rules
-        .iter()
-        .find(|rule| matches(rule, &organization.groups, ip, connection_type, now_ms));
+    let first_match =
+        organization.rules.iter().find(|rule| matches(rule, &organization.groups, ip, connection_type, now_ms));
     let first_match_name = first_match.map(|rule| format!("{organization_name}/rules/{}", rule.id));
-    if let Some(Rule {
-        action: Action::Deny,
-        ..
-    }) = first_match
-    {
+    if let Some(Rule { action: Action::Deny, .. }) = first_match {
         answer.rule = first_match_name;
         return answer.because(Reason::DenyRule);
     }
@@ -235,11 +228,7 @@ pub(crate) fn lineage(target: &str) -> Result<Vec<String>, String> {
             return Err(format!("`{}` is not an id", pair[1]));
         }
         let own = format!("{collection}/{}", pair[1]);
-        names.push(
-            names
-                .last()
-                .map_or(own.clone(), |parent| format!("{parent}/{own}")),
-        );
+        names.push(names.last().map_or(own.clone(), |parent| format!("{parent}/{own}")));
     }
     Ok(names)
 }
@@ -267,25 +256,12 @@ pub(crate) fn is_id(text: &str) -> bool {
 ///   inherits.
 /// * `AllowAll` on a workspace or endpoint ends the search too: it lifts the project's list, not
 ///   the organization's.
-fn effective_access<'a>(
-    organization: &'a Organization,
-    lineage: &'a [String],
-) -> Option<(&'a str, &'a Access)> {
-    let known: Vec<(&str, &Access)> = lineage
-        .iter()
-        .skip(1)
-        .map_while(|name| Some((name.as_str(), organization.nodes.get(name)?)))
-        .collect();
+fn effective_access<'a>(organization: &'a Organization, lineage: &'a [String]) -> Option<(&'a str, &'a Access)> {
+    let known: Vec<(&str, &Access)> =
+        lineage.iter().skip(1).map_while(|name| Some((name.as_str(), organization.nodes.get(name)?))).collect();
     let (project, below) = known.split_first()?;
-    assert!(
-        *project.1 != Access::Inherit,
-        "`{}` is a project and cannot inherit",
-        project.0
-    );
-    let nearest = below
-        .iter()
-        .rev()
-        .find(|(_, access)| **access != Access::Inherit);
+    assert!(*project.1 != Access::Inherit, "`{}` is a project and cannot inherit", project.0);
+    let nearest = below.iter().rev().find(|(_, access)| **access != Access::Inherit);
     Some(*nearest.unwrap_or(project))
 }
 
@@ -293,9 +269,7 @@ fn permits(access: &Access, groups: &BTreeMap<String, Vec<String>>, ip: Address)
     match access {
         Access::Inherit => panic!("neither the cluster nor an organization can inherit"),
         Access::AllowAll => true,
-        Access::AllowList(entries) => entries
-            .iter()
-            .any(|entry| source_contains(entry, groups, ip)),
+        Access::AllowList(entries) => entries.iter().any(|entry| source_contains(entry, groups, ip)),
     }
 }
 
@@ -306,39 +280,23 @@ fn matches(
     connection_type: ConnectionType,
     now_ms: i64,
 ) -> bool {
-    let expired = rule
-        .expire_time_ms
-        .is_some_and(|expire_time_ms| now_ms >= expire_time_ms);
-    let applies =
-        rule.connection_types.is_empty() || rule.connection_types.contains(&connection_type);
+    let expired = rule.expire_time_ms.is_some_and(|expire_time_ms| now_ms >= expire_time_ms);
+    let applies = rule.connection_types.is_empty() || rule.connection_types.contains(&connection_type);
     !rule.disabled && !expired && applies && source_contains(&rule.source, groups, ip)
 }
 
 /// An empty group contains nothing; a group that does not exist cannot be named.
 fn source_contains(source: &Source, groups: &BTreeMap<String, Vec<String>>, ip: Address) -> bool {
-    let text_contains = |text: &String| {
-        parse_range(text)
-            .expect("a policy holds valid ranges only")
-            .contains(ip)
-    };
+    let text_contains = |text: &String| parse_range(text).expect("a policy holds valid ranges only").contains(ip);
     match source {
         Source::Range(text) => text_contains(text),
-        Source::Group(id) => groups
-            .get(id)
-            .expect("a policy names existing groups only")
-            .iter()
-            .any(text_contains),
+        Source::Group(id) => groups.get(id).expect("a policy names existing groups only").iter().any(text_contains),
     }
 }
 
 impl Answer {
     fn because(self, reason: Reason) -> Self {
-        Self {
-            allow: reason.allows(),
-            reason,
-            message: reason.message(),
-            ..self
-        }
+        Self { allow: reason.allows(), reason, message: reason.message(), ..self }
     }
 }
 
@@ -409,8 +367,7 @@ pub(crate) fn parse_range(text: &str) -> Result<Range, String> {
             Address::V6(first) => Range::V6 { first, len: 128 },
         });
     };
-    let written =
-        parse_written(address_text).ok_or_else(|| format!("`{address_text}` is not an address"))?;
+    let written = parse_written(address_text).ok_or_else(|| format!("`{address_text}` is not an address"))?;
     let len_max = match written {
         Written::V4(_) => 32,
         Written::V6(_) => 128,
@@ -428,33 +385,17 @@ pub(crate) fn parse_range(text: &str) -> Result<Range, String> {
             // Its host bits would be set as well (the last bit of `ffff` is bit 96), but masking
             // them off would offer an IPv6 range that contains no IPv4 address: not what was meant.
             (Address::V4(_), None) => {
-                return Err(format!(
-                    "`{text}` is an IPv4-mapped range, whose prefix length starts at 96"
-                ));
+                return Err(format!("`{text}` is an IPv4-mapped range, whose prefix length starts at 96"));
             }
         },
     };
     let (masked, address) = match range {
         Range::Any => (range, range),
-        Range::V4 { first, len } => (
-            Range::V4 {
-                first: first & mask_v4(len),
-                len,
-            },
-            Range::V4 { first, len: 32 },
-        ),
-        Range::V6 { first, len } => (
-            Range::V6 {
-                first: first & mask_v6(len),
-                len,
-            },
-            Range::V6 { first, len: 128 },
-        ),
+        Range::V4 { first, len } => (Range::V4 { first: first & mask_v4(len), len }, Range::V4 { first, len: 32 }),
+        Range::V6 { first, len } => (Range::V6 { first: first & mask_v6(len), len }, Range::V6 { first, len: 128 }),
     };
     if masked != range {
-        return Err(format!(
-            "`{text}` has host bits set: write `{masked}` or `{address}`"
-        ));
+        return Err(format!("`{text}` has host bits set: write `{masked}` or `{address}`"));
     }
     Ok(range)
 }
@@ -475,12 +416,8 @@ impl Range {
     pub(crate) fn contains(self, address: Address) -> bool {
         match (self, address) {
             (Self::Any, _) => true,
-            (Self::V4 { first, len }, Address::V4(ip)) => {
-                first <= ip && ip <= first | !mask_v4(len)
-            }
-            (Self::V6 { first, len }, Address::V6(ip)) => {
-                first <= ip && ip <= first | !mask_v6(len)
-            }
+            (Self::V4 { first, len }, Address::V4(ip)) => first <= ip && ip <= first | !mask_v4(len),
+            (Self::V6 { first, len }, Address::V6(ip)) => first <= ip && ip <= first | !mask_v6(len),
             (Self::V4 { .. }, Address::V6(_)) | (Self::V6 { .. }, Address::V4(_)) => false,
         }
     }
@@ -523,11 +460,7 @@ enum Written {
 }
 
 fn parse_written(text: &str) -> Option<Written> {
-    if text.contains(':') {
-        parse_v6(text).map(Written::V6)
-    } else {
-        parse_v4(text).map(Written::V4)
-    }
+    if text.contains(':') { parse_v6(text).map(Written::V6) } else { parse_v4(text).map(Written::V4) }
 }
 
 /// Four octets, nothing else.
@@ -536,26 +469,16 @@ fn parse_v4(text: &str) -> Option<u32> {
     if octets.len() != 4 {
         return None;
     }
-    octets.into_iter().try_fold(0, |bits, octet| {
-        Some((bits << 8) | parse_decimal(octet, 255)?)
-    })
+    octets.into_iter().try_fold(0, |bits, octet| Some((bits << 8) | parse_decimal(octet, 255)?))
 }
 
 /// A decimal number without sign, spaces or leading zeros.
 fn parse_decimal(text: &str, max: u32) -> Option<u32> {
-    let digits: Vec<u32> = text
-        .chars()
-        .map(|c| c.to_digit(10))
-        .collect::<Option<_>>()?;
+    let digits: Vec<u32> = text.chars().map(|c| c.to_digit(10)).collect::<Option<_>>()?;
     if digits.is_empty() || digits.len() > 3 || (digits.len() > 1 && digits[0] == 0) {
         return None;
     }
-    Some(
-        digits
-            .into_iter()
-            .fold(0, |number, digit| number * 10 + digit),
-    )
-    .filter(|number| *number <= max)
+    Some(digits.into_iter().fold(0, |number, digit| number * 10 + digit)).filter(|number| *number <= max)
 }
 
 /// Eight groups of 16 bits, of which one run of *at least one* zero group may be `::`, and the last
@@ -567,9 +490,7 @@ fn parse_v6(text: &str) -> Option<u128> {
         [head, tail] => {
             let head = parse_half(head, false)?;
             let tail = parse_half(tail, true)?;
-            let zeros = 8_usize
-                .checked_sub(head.len() + tail.len())
-                .filter(|zeros| *zeros >= 1)?;
+            let zeros = 8_usize.checked_sub(head.len() + tail.len()).filter(|zeros| *zeros >= 1)?;
             [head, vec![0; zeros], tail].concat()
         }
         _ => return None,
@@ -577,20 +498,12 @@ fn parse_v6(text: &str) -> Option<u128> {
     if groups.len() != 8 {
         return None;
     }
-    Some(
-        groups
-            .into_iter()
-            .fold(0, |bits, group| (bits << 16) | u128::from(group)),
-    )
+    Some(groups.into_iter().fold(0, |bits, group| (bits << 16) | u128::from(group)))
 }
 
 /// What stands on one side of `::`, which may be nothing.
 fn parse_half(text: &str, at_end: bool) -> Option<Vec<u16>> {
-    if text.is_empty() {
-        Some(Vec::new())
-    } else {
-        parse_groups(text, at_end)
-    }
+    if text.is_empty() { Some(Vec::new()) } else { parse_groups(text, at_end) }
 }
 
 fn parse_groups(text: &str, at_end: bool) -> Option<Vec<u16>> {
@@ -618,22 +531,11 @@ pub(crate) fn groups_of(bits: u128) -> [u16; 8] {
 /// RFC 5952: lower case, no leading zeros, the first of the longest runs of two or more zero groups
 /// as `::`. IPv4 dots are for mapped addresses (its section 5), and those are IPv4 here.
 fn write_v6(f: &mut fmt::Formatter<'_>, groups: &[u16; 8]) -> fmt::Result {
-    let hex = |groups: &[u16]| {
-        groups
-            .iter()
-            .map(|group| format!("{group:x}"))
-            .collect::<Vec<_>>()
-            .join(":")
-    };
+    let hex = |groups: &[u16]| groups.iter().map(|group| format!("{group:x}")).collect::<Vec<_>>().join(":");
     for run in (2..=8).rev() {
         for start in 0..=8 - run {
             if groups[start..start + run].iter().all(|group| *group == 0) {
-                return write!(
-                    f,
-                    "{}::{}",
-                    hex(&groups[..start]),
-                    hex(&groups[start + run..])
-                );
+                return write!(f, "{}::{}", hex(&groups[..start]), hex(&groups[start + run..]));
             }
         }
     }
@@ -726,10 +628,7 @@ mod tests {
         ("all", None),
         // IPv6
         ("2001:DB8::1", Some("2001:db8::1")),
-        (
-            "2001:0db8:0000:0000:0000:0000:0000:0001",
-            Some("2001:db8::1"),
-        ),
+        ("2001:0db8:0000:0000:0000:0000:0000:0001", Some("2001:db8::1")),
         ("2001:db8::/32", Some("2001:db8::/32")),
         ("2001:db8:0:0:1:0:0:1", Some("2001:db8::1:0:0:1")),
         ("2001:0:0:1:0:0:0:1", Some("2001:0:0:1::1")),
@@ -742,10 +641,7 @@ mod tests {
         ("::1", Some("::1")),
         ("1::", Some("1::")),
         ("8000::/1", Some("8000::/1")),
-        (
-            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-            Some("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
-        ),
+        ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", Some("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")),
         ("::1/0", None),
         ("2001:db8::1/32", None),
         ("::/129", None),
@@ -772,10 +668,7 @@ mod tests {
         ("::ffff:c633:642a", Some("198.51.100.42")),
         ("::FFFF:C633:642A", Some("198.51.100.42")),
         ("0:0:0:0:0:ffff:198.51.100.42", Some("198.51.100.42")),
-        (
-            "0000:0000:0000:0000:0000:ffff:c633:642a",
-            Some("198.51.100.42"),
-        ),
+        ("0000:0000:0000:0000:0000:ffff:c633:642a", Some("198.51.100.42")),
         ("::ffff:198.51.100.42/128", Some("198.51.100.42")),
         ("::ffff:10.0.0.0/104", Some("10.0.0.0/8")),
         ("::ffff:a00:0/104", Some("10.0.0.0/8")),
@@ -815,17 +708,9 @@ mod tests {
     fn ranges_parse_to_their_canonical_form_or_not_at_all() {
         for &(text, canonical) in RANGES {
             let parsed = parse_range(text);
-            assert_eq!(
-                parsed.as_ref().ok().map(ToString::to_string).as_deref(),
-                canonical,
-                "`{text}`"
-            );
+            assert_eq!(parsed.as_ref().ok().map(ToString::to_string).as_deref(), canonical, "`{text}`");
             if let Ok(range) = parsed {
-                assert_eq!(
-                    parse_range(&range.to_string()),
-                    Ok(range),
-                    "`{text}` is not stable"
-                );
+                assert_eq!(parse_range(&range.to_string()), Ok(range), "`{text}` is not stable");
             }
             // An address is a range of one, written without prefix length; nothing else is.
             let address = parse_address(text).ok().map(|address| address.to_string());
@@ -848,76 +733,30 @@ mod tests {
         }
         // A mapped range that is too short is not told to use an IPv6 range, which would match
         // nothing that it meant.
-        assert!(
-            !parse_range("::ffff:0:0/95")
-                .unwrap_err()
-                .contains("::fffe:0:0/95")
-        );
+        assert!(!parse_range("::ffff:0:0/95").unwrap_err().contains("::fffe:0:0/95"));
     }
 
     // Hazard: an IPv6 range that covers the mapped block by its bits lets IPv4 clients in.
     #[test]
     fn families_never_mix() {
         for (range, inside, outside) in [
-            (
-                "any",
-                &["0.0.0.0", "255.255.255.255", "::", "::ffff:0:0", "ffff::"][..],
-                &[][..],
-            ),
-            (
-                "0.0.0.0/0",
-                &["0.0.0.0", "255.255.255.255", "::ffff:a00:1"],
-                &["::", "::1", "64:ff9b::a00:1"],
-            ),
-            (
-                "::/0",
-                &["::", "::fffe:ffff:ffff", "::1:0:0:0", "ffff::"],
-                &["10.0.0.1", "::ffff:10.0.0.1"],
-            ),
-            (
-                "::/80",
-                &["::", "::fffe:ffff:ffff"],
-                &["::1:0:0:0", "::ffff:0:0", "0.0.0.0"],
-            ),
-            (
-                "::fffe:0:0/95",
-                &["::fffe:0:0", "::fffe:ffff:ffff"],
-                &["::ffff:0:0", "::ffff:ffff:ffff", "1.2.3.4"],
-            ),
-            (
-                "::ffff:0:0/96",
-                &["0.0.0.0", "::ffff:1.2.3.4"],
-                &["::", "::fffe:ffff:ffff", "::1:0:0:0"],
-            ),
+            ("any", &["0.0.0.0", "255.255.255.255", "::", "::ffff:0:0", "ffff::"][..], &[][..]),
+            ("0.0.0.0/0", &["0.0.0.0", "255.255.255.255", "::ffff:a00:1"], &["::", "::1", "64:ff9b::a00:1"]),
+            ("::/0", &["::", "::fffe:ffff:ffff", "::1:0:0:0", "ffff::"], &["10.0.0.1", "::ffff:10.0.0.1"]),
+            ("::/80", &["::", "::fffe:ffff:ffff"], &["::1:0:0:0", "::ffff:0:0", "0.0.0.0"]),
+            ("::fffe:0:0/95", &["::fffe:0:0", "::fffe:ffff:ffff"], &["::ffff:0:0", "::ffff:ffff:ffff", "1.2.3.4"]),
+            ("::ffff:0:0/96", &["0.0.0.0", "::ffff:1.2.3.4"], &["::", "::fffe:ffff:ffff", "::1:0:0:0"]),
             ("::/96", &["::10.0.0.1", "::"], &["10.0.0.1", "::1:0:0"]),
-            (
-                "10.0.5.42/31",
-                &["10.0.5.42", "10.0.5.43"],
-                &["10.0.5.41", "10.0.5.44"],
-            ),
-            (
-                "10.0.5.42",
-                &["10.0.5.42", "::ffff:a00:52a"],
-                &["10.0.5.41", "10.0.5.43", "::a00:52a"],
-            ),
-            (
-                "2001:db8::/33",
-                &["2001:db8:7fff::"],
-                &["2001:db8:8000::", "2001:db7:ffff::"],
-            ),
+            ("10.0.5.42/31", &["10.0.5.42", "10.0.5.43"], &["10.0.5.41", "10.0.5.44"]),
+            ("10.0.5.42", &["10.0.5.42", "::ffff:a00:52a"], &["10.0.5.41", "10.0.5.43", "::a00:52a"]),
+            ("2001:db8::/33", &["2001:db8:7fff::"], &["2001:db8:8000::", "2001:db7:ffff::"]),
         ] {
             let parsed = parse_range(range).unwrap();
             for ip in inside {
-                assert!(
-                    parsed.contains(parse_address(ip).unwrap()),
-                    "`{range}` contains `{ip}`"
-                );
+                assert!(parsed.contains(parse_address(ip).unwrap()), "`{range}` contains `{ip}`");
             }
             for ip in outside {
-                assert!(
-                    !parsed.contains(parse_address(ip).unwrap()),
-                    "`{range}` does not contain `{ip}`"
-                );
+                assert!(!parsed.contains(parse_address(ip).unwrap()), "`{range}` does not contain `{ip}`");
             }
         }
         assert_ne!(parse_range("any"), parse_range("::/0"));
@@ -953,31 +792,13 @@ mod tests {
 
     #[test]
     fn the_first_matching_rule_wins() {
-        let allow_first = firewall([
-            ("a", Action::Allow, "10.0.0.0/8"),
-            ("b", Action::Deny, "10.0.5.0/24"),
-        ]);
-        assert_eq!(
-            ask(&allow_first, "10.0.5.1"),
-            (Reason::AllowRule, Some(format!("{ACME}/rules/a")), None)
-        );
-        assert_eq!(
-            ask(&allow_first, "11.0.0.1"),
-            (Reason::DefaultAllow, None, None)
-        );
+        let allow_first = firewall([("a", Action::Allow, "10.0.0.0/8"), ("b", Action::Deny, "10.0.5.0/24")]);
+        assert_eq!(ask(&allow_first, "10.0.5.1"), (Reason::AllowRule, Some(format!("{ACME}/rules/a")), None));
+        assert_eq!(ask(&allow_first, "11.0.0.1"), (Reason::DefaultAllow, None, None));
 
-        let deny_first = firewall([
-            ("b", Action::Deny, "10.0.5.0/24"),
-            ("a", Action::Allow, "10.0.0.0/8"),
-        ]);
-        assert_eq!(
-            ask(&deny_first, "10.0.5.255"),
-            (Reason::DenyRule, Some(format!("{ACME}/rules/b")), None)
-        );
-        assert_eq!(
-            ask(&deny_first, "10.0.6.0"),
-            (Reason::AllowRule, Some(format!("{ACME}/rules/a")), None)
-        );
+        let deny_first = firewall([("b", Action::Deny, "10.0.5.0/24"), ("a", Action::Allow, "10.0.0.0/8")]);
+        assert_eq!(ask(&deny_first, "10.0.5.255"), (Reason::DenyRule, Some(format!("{ACME}/rules/b")), None));
+        assert_eq!(ask(&deny_first, "10.0.6.0"), (Reason::AllowRule, Some(format!("{ACME}/rules/a")), None));
 
         let closed = firewall([
             ("a", Action::Allow, "10.0.0.0/8"),
@@ -985,23 +806,10 @@ mod tests {
             ("c", Action::Deny, "0.0.0.0/0"),
         ]);
         assert_eq!(ask(&closed, "::ffff:10.0.5.1").0, Reason::AllowRule);
-        assert_eq!(
-            ask(&closed, "::ffff:c633:642a"),
-            (Reason::DenyRule, Some(format!("{ACME}/rules/c")), None)
-        );
-        assert_eq!(
-            ask(&closed, "2001:db8::1").0,
-            Reason::DefaultAllow,
-            "0.0.0.0/0 is IPv4 only"
-        );
-        assert_eq!(
-            ask(&firewall([("d", Action::Deny, "any")]), "2001:db8::1").0,
-            Reason::DenyRule
-        );
-        assert_eq!(
-            ask(&firewall([("d", Action::Deny, "::/0")]), "::ffff:1.2.3.4").0,
-            Reason::DefaultAllow
-        );
+        assert_eq!(ask(&closed, "::ffff:c633:642a"), (Reason::DenyRule, Some(format!("{ACME}/rules/c")), None));
+        assert_eq!(ask(&closed, "2001:db8::1").0, Reason::DefaultAllow, "0.0.0.0/0 is IPv4 only");
+        assert_eq!(ask(&firewall([("d", Action::Deny, "any")]), "2001:db8::1").0, Reason::DenyRule);
+        assert_eq!(ask(&firewall([("d", Action::Deny, "::/0")]), "::ffff:1.2.3.4").0, Reason::DefaultAllow);
         assert_eq!(ask(&firewall([]), "10.0.0.1").0, Reason::DefaultAllow);
     }
 
@@ -1009,55 +817,26 @@ mod tests {
     fn a_rule_that_does_not_apply_is_passed_over() {
         let mut policy = firewall([("d", Action::Deny, "any"), ("a", Action::Allow, "any")]);
         let reason = |policy: &Policy, connection_type, now_ms| {
-            decide(
-                policy,
-                parse_address("10.0.0.1").unwrap(),
-                connection_type,
-                ACME,
-                now_ms,
-            )
-            .reason
+            decide(policy, parse_address("10.0.0.1").unwrap(), connection_type, ACME, now_ms).reason
         };
         rule(&mut policy, 0).connection_types = vec![ConnectionType::Shell];
-        assert_eq!(
-            reason(&policy, ConnectionType::Shell, NOW),
-            Reason::DenyRule
-        );
-        assert_eq!(
-            reason(&policy, ConnectionType::Preview, NOW),
-            Reason::AllowRule
-        );
+        assert_eq!(reason(&policy, ConnectionType::Shell, NOW), Reason::DenyRule);
+        assert_eq!(reason(&policy, ConnectionType::Preview, NOW), Reason::AllowRule);
 
         rule(&mut policy, 0).expire_time_ms = Some(NOW);
-        assert_eq!(
-            reason(&policy, ConnectionType::Shell, NOW - 1),
-            Reason::DenyRule
-        );
-        assert_eq!(
-            reason(&policy, ConnectionType::Shell, NOW),
-            Reason::AllowRule,
-            "expired at its expire time"
-        );
-        assert_eq!(
-            reason(&policy, ConnectionType::Shell, NOW + 1),
-            Reason::AllowRule
-        );
+        assert_eq!(reason(&policy, ConnectionType::Shell, NOW - 1), Reason::DenyRule);
+        assert_eq!(reason(&policy, ConnectionType::Shell, NOW), Reason::AllowRule, "expired at its expire time");
+        assert_eq!(reason(&policy, ConnectionType::Shell, NOW + 1), Reason::AllowRule);
 
         rule(&mut policy, 0).disabled = true;
-        assert_eq!(
-            reason(&policy, ConnectionType::Shell, NOW - 1),
-            Reason::AllowRule
-        );
+        assert_eq!(reason(&policy, ConnectionType::Shell, NOW - 1), Reason::AllowRule);
     }
 
     #[test]
     fn a_group_stands_for_its_ranges() {
         let mut policy = firewall([("d", Action::Deny, "any")]);
         let organization = organization(&mut policy);
-        organization.groups.insert(
-            "offices".to_owned(),
-            vec!["::ffff:10.0.0.0/104".to_owned(), "::1".to_owned()],
-        );
+        organization.groups.insert("offices".to_owned(), vec!["::ffff:10.0.0.0/104".to_owned(), "::1".to_owned()]);
         organization.groups.insert("nobody".to_owned(), Vec::new());
         organization.rules[0].source = Source::Group("offices".to_owned());
         assert_eq!(ask(&policy, "10.1.2.3").0, Reason::DenyRule);
@@ -1065,8 +844,7 @@ mod tests {
         assert_eq!(ask(&policy, "11.0.0.0").0, Reason::DefaultAllow);
         rule(&mut policy, 0).source = Source::Group("nobody".to_owned());
         assert_eq!(ask(&policy, "10.1.2.3").0, Reason::DefaultAllow);
-        self::organization(&mut policy).access =
-            Access::AllowList(vec![Source::Group("nobody".to_owned())]);
+        self::organization(&mut policy).access = Access::AllowList(vec![Source::Group("nobody".to_owned())]);
         assert_eq!(ask(&policy, "10.1.2.3").0, Reason::OutsideOrganization);
     }
 
@@ -1081,40 +859,22 @@ mod tests {
 
         let steps: [(&str, Reason, Option<&str>); 5] = [
             ("unknown_endpoint", Reason::UnknownEndpoint, None),
-            (
-                "cluster_restricted",
-                Reason::OutsideCluster,
-                Some("cluster"),
-            ),
+            ("cluster_restricted", Reason::OutsideCluster, Some("cluster")),
             ("firewall_blocked", Reason::DenyRule, None),
-            (
-                "organization_restricted",
-                Reason::OutsideOrganization,
-                Some(ACME),
-            ),
+            ("organization_restricted", Reason::OutsideOrganization, Some(ACME)),
             ("endpoint_restricted", Reason::OutsideEndpoint, Some(WEB)),
         ];
         for (lifted, (message, reason, node)) in steps.into_iter().enumerate() {
             let organization = self::organization(&mut policy);
             match lifted {
                 0 => {}
-                1 => drop(
-                    organization
-                        .nodes
-                        .insert(WEB.to_owned(), Access::AllowList(Vec::new())),
-                ),
+                1 => drop(organization.nodes.insert(WEB.to_owned(), Access::AllowList(Vec::new()))),
                 2 => policy.cluster = list(["10.0.0.0/8"]),
                 3 => organization.rules[0].action = Action::Allow,
                 _ => organization.access = Access::AllowAll,
             }
             assert_eq!(
-                decide(
-                    &policy,
-                    parse_address("10.0.0.1").unwrap(),
-                    ConnectionType::Shell,
-                    PORT,
-                    NOW
-                ),
+                decide(&policy, parse_address("10.0.0.1").unwrap(), ConnectionType::Shell, PORT, NOW),
                 Answer {
                     allow: false,
                     reason,
@@ -1126,17 +886,9 @@ mod tests {
                 }
             );
         }
-        self::organization(&mut policy)
-            .nodes
-            .insert(WEB.to_owned(), list(["10.0.0.1"]));
+        self::organization(&mut policy).nodes.insert(WEB.to_owned(), list(["10.0.0.1"]));
         assert_eq!(
-            decide(
-                &policy,
-                parse_address("10.0.0.1").unwrap(),
-                ConnectionType::Shell,
-                PORT,
-                NOW
-            ),
+            decide(&policy, parse_address("10.0.0.1").unwrap(), ConnectionType::Shell, PORT, NOW),
             Answer {
                 allow: true,
                 reason: Reason::AllowRule,
@@ -1155,10 +907,7 @@ mod tests {
         policy.cluster = Access::AllowList(Vec::new());
         for name in ["organizations/acme-2", "organizations/acm/projects/web"] {
             let answer = decide(&policy, Address::V4(0), ConnectionType::Shell, name, NOW);
-            assert_eq!(
-                (answer.reason, answer.node, answer.revision),
-                (Reason::UnknownEndpoint, None, 0)
-            );
+            assert_eq!((answer.reason, answer.node, answer.revision), (Reason::UnknownEndpoint, None, 0));
             assert_eq!(answer.cluster_revision, 3);
         }
     }
@@ -1172,27 +921,12 @@ mod tests {
             (PORT.to_owned(), list(["11.0.0.0/8"])),
             (format!("{MAIN}/endpoints/open"), Access::AllowAll),
             (format!("{MAIN}/endpoints/plain"), Access::Inherit),
-            (
-                format!("{WEB}/workspaces/closed"),
-                Access::AllowList(Vec::new()),
-            ),
-            (
-                format!("{WEB}/workspaces/closed/endpoints/plain"),
-                Access::Inherit,
-            ),
-            (
-                format!("{WEB}/workspaces/closed/endpoints/own"),
-                list(["12.0.0.0/8"]),
-            ),
+            (format!("{WEB}/workspaces/closed"), Access::AllowList(Vec::new())),
+            (format!("{WEB}/workspaces/closed/endpoints/plain"), Access::Inherit),
+            (format!("{WEB}/workspaces/closed/endpoints/own"), list(["12.0.0.0/8"])),
         ]);
         let refused_by = |policy: &Policy, ip: &str, target: &str| {
-            let answer = decide(
-                policy,
-                parse_address(ip).unwrap(),
-                ConnectionType::Shell,
-                target,
-                NOW,
-            );
+            let answer = decide(policy, parse_address(ip).unwrap(), ConnectionType::Shell, target, NOW);
             match answer.reason {
                 Reason::DefaultAllow => None,
                 Reason::OutsideEndpoint => answer.node,
@@ -1207,96 +941,54 @@ mod tests {
             ("10.0.0.0", WEB.to_owned(), None),
             ("12.0.0.0", MAIN.to_owned(), Some(WEB)),
             ("12.0.0.0", format!("{WEB}/workspaces/unknown"), Some(WEB)),
-            (
-                "12.0.0.0",
-                format!("{WEB}/workspaces/unknown/endpoints/p3000"),
-                Some(WEB),
-            ),
-            (
-                "11.0.0.0",
-                format!("{WEB}/workspaces/unknown/endpoints/p3000"),
-                Some(WEB),
-            ),
+            ("12.0.0.0", format!("{WEB}/workspaces/unknown/endpoints/p3000"), Some(WEB)),
+            ("11.0.0.0", format!("{WEB}/workspaces/unknown/endpoints/p3000"), Some(WEB)),
             ("11.0.0.0", PORT.to_owned(), None),
             ("10.0.0.0", PORT.to_owned(), Some(PORT)),
             ("12.0.0.0", format!("{MAIN}/endpoints/open"), None),
             ("12.0.0.0", format!("{MAIN}/endpoints/plain"), Some(WEB)),
             ("12.0.0.0", format!("{MAIN}/endpoints/unknown"), Some(WEB)),
             ("10.0.0.0", format!("{MAIN}/endpoints/unknown"), None),
-            (
-                "10.0.0.0",
-                format!("{closed}/endpoints/plain"),
-                Some(closed.as_str()),
-            ),
-            (
-                "10.0.0.0",
-                format!("{closed}/endpoints/unknown"),
-                Some(closed.as_str()),
-            ),
+            ("10.0.0.0", format!("{closed}/endpoints/plain"), Some(closed.as_str())),
+            ("10.0.0.0", format!("{closed}/endpoints/unknown"), Some(closed.as_str())),
             // Three levels with settings of their own: the lowest applies, alone.
             ("12.0.0.0", own.clone(), None),
             ("10.0.0.0", own.clone(), Some(own.as_str())),
             // The project is unknown and need not be known: only the organization counts.
             ("12.0.0.0", format!("{ACME}/projects/unknown"), None),
-            (
-                "12.0.0.0",
-                format!("{ACME}/projects/unknown/workspaces/closed/endpoints/plain"),
-                None,
-            ),
+            ("12.0.0.0", format!("{ACME}/projects/unknown/workspaces/closed/endpoints/plain"), None),
         ] {
-            assert_eq!(
-                refused_by(&policy, ip, &target).as_deref(),
-                node,
-                "`{ip}` at `{target}`"
-            );
+            assert_eq!(refused_by(&policy, ip, &target).as_deref(), node, "`{ip}` at `{target}`");
         }
         // What the organization refuses, no `AllowAll` below it lifts.
         self::organization(&mut policy).access = list(["10.0.0.0/8"]);
         let open = format!("{MAIN}/endpoints/open");
-        let answer = decide(
-            &policy,
-            parse_address("12.0.0.0").unwrap(),
-            ConnectionType::Shell,
-            &open,
-            NOW,
-        );
-        assert_eq!(
-            (answer.reason, answer.node.as_deref()),
-            (Reason::OutsideOrganization, Some(ACME))
-        );
+        let answer = decide(&policy, parse_address("12.0.0.0").unwrap(), ConnectionType::Shell, &open, NOW);
+        assert_eq!((answer.reason, answer.node.as_deref()), (Reason::OutsideOrganization, Some(ACME)));
     }
 
     #[test]
     fn required_projects_concern_the_project_only() {
         let mut policy = firewall([]);
         self::organization(&mut policy).require_projects = true;
-        let reason = |policy: &Policy, target: &str| {
-            decide(policy, Address::V4(0), ConnectionType::Preview, target, NOW).reason
-        };
+        let reason =
+            |policy: &Policy, target: &str| decide(policy, Address::V4(0), ConnectionType::Preview, target, NOW).reason;
         assert_eq!(reason(&policy, ACME), Reason::DefaultAllow);
         for target in [WEB, MAIN, PORT] {
             assert_eq!(reason(&policy, target), Reason::UnknownEndpoint);
         }
-        self::organization(&mut policy)
-            .nodes
-            .insert(WEB.to_owned(), Access::AllowAll);
+        self::organization(&mut policy).nodes.insert(WEB.to_owned(), Access::AllowAll);
         for target in [WEB, MAIN, PORT] {
             assert_eq!(reason(&policy, target), Reason::DefaultAllow);
         }
-        assert_eq!(
-            reason(&policy, &format!("{ACME}/projects/web-2")),
-            Reason::UnknownEndpoint
-        );
+        assert_eq!(reason(&policy, &format!("{ACME}/projects/web-2")), Reason::UnknownEndpoint);
     }
 
     #[test]
     fn reasons_are_named_as_in_the_contract() {
         for reason in Reason::ALL {
             assert_eq!(reason.allows(), reason.message().is_empty());
-            assert_eq!(
-                reason.name().to_lowercase().replace('_', ""),
-                format!("{reason:?}").to_lowercase()
-            );
+            assert_eq!(reason.name().to_lowercase().replace('_', ""), format!("{reason:?}").to_lowercase());
         }
     }
 
@@ -1362,16 +1054,8 @@ mod tests {
     }
 
     fn same_as_std(text: &str) -> Result<(), TestCaseError> {
-        let std = text
-            .parse::<IpAddr>()
-            .ok()
-            .map(|ip| ip.to_canonical().to_string());
-        prop_assert_eq!(
-            parse_address(text).ok().map(|ip| ip.to_string()),
-            std,
-            "`{}`",
-            text
-        );
+        let std = text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical().to_string());
+        prop_assert_eq!(parse_address(text).ok().map(|ip| ip.to_string()), std, "`{}`", text);
         Ok(())
     }
 
@@ -1409,23 +1093,12 @@ mod tests {
     }
 
     fn list<const N: usize>(ranges: [&str; N]) -> Access {
-        Access::AllowList(
-            ranges
-                .iter()
-                .map(|range| Source::Range((*range).to_owned()))
-                .collect(),
-        )
+        Access::AllowList(ranges.iter().map(|range| Source::Range((*range).to_owned())).collect())
     }
 
     /// Reason, rule and node of a check of the organization itself.
     fn ask(policy: &Policy, ip: &str) -> (Reason, Option<String>, Option<String>) {
-        let answer = decide(
-            policy,
-            parse_address(ip).unwrap(),
-            ConnectionType::Shell,
-            ACME,
-            NOW,
-        );
+        let answer = decide(policy, parse_address(ip).unwrap(), ConnectionType::Shell, ACME, NOW);
         (answer.reason, answer.rule, answer.node)
     }
 }

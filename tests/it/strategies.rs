@@ -17,8 +17,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
 use crate::naive::{
-    Access, Action, Address, ConnectionType, Organization, Policy, Range, Rule, Source, groups_of,
-    lineage, mask_v4, mask_v6, parse_range,
+    Access, Action, Address, ConnectionType, Organization, Policy, Range, Rule, Source, groups_of, lineage, mask_v4,
+    mask_v6, parse_range,
 };
 
 /// The moment around which rules expire, in milliseconds since the epoch.
@@ -158,16 +158,11 @@ pub(crate) fn policy() -> impl Strategy<Value = Policy> {
         1 => organizations,
         9 => btree_map(select(&ORGANIZATION_IDS[..]), organization_draft(), 1..=2),
     ];
-    (cluster_access(), 1_i64..1000, organizations).prop_map(
-        |(cluster, cluster_revision, organizations)| Policy {
-            cluster,
-            cluster_revision,
-            organizations: organizations
-                .into_iter()
-                .map(|(id, draft)| (id.to_owned(), draft.finish(id)))
-                .collect(),
-        },
-    )
+    (cluster_access(), 1_i64..1000, organizations).prop_map(|(cluster, cluster_revision, organizations)| Policy {
+        cluster,
+        cluster_revision,
+        organizations: organizations.into_iter().map(|(id, draft)| (id.to_owned(), draft.finish(id))).collect(),
+    })
 }
 
 /// The text of a valid range, in any spelling.
@@ -195,20 +190,13 @@ pub(crate) fn probes(policy: &Policy) -> Probes {
     }
 
     let mut times_ms = BTreeSet::from([BASE_TIME_MS - 1_000_000, BASE_TIME_MS + 1_000_000]);
-    for rule in policy
-        .organizations
-        .values()
-        .flat_map(|organization| &organization.rules)
-    {
+    for rule in policy.organizations.values().flat_map(|organization| &organization.rules) {
         if let Some(expire_time_ms) = rule.expire_time_ms {
             times_ms.extend([expire_time_ms - 1, expire_time_ms, expire_time_ms + 1]);
         }
     }
     let endpoints = endpoints_of(policy);
-    let known_endpoints = endpoints
-        .iter()
-        .filter(|endpoint| is_known(policy, endpoint))
-        .cloned();
+    let known_endpoints = endpoints.iter().filter(|endpoint| is_known(policy, endpoint)).cloned();
     Probes {
         addresses: addresses.into_iter().collect(),
         known_endpoints: known_endpoints.collect(),
@@ -228,11 +216,7 @@ pub(crate) fn spellings(address: Address) -> Vec<String> {
                 format!("::ffff:{hex}"),
                 format!("::FFFF:{}", hex.to_uppercase()),
                 format!("0:0:0:0:0:ffff:{address}"),
-                format!(
-                    "0000:0000:0000:0000:0000:ffff:{:04x}:{:04x}",
-                    bits >> 16,
-                    bits & 0xffff
-                ),
+                format!("0000:0000:0000:0000:0000:ffff:{:04x}:{:04x}", bits >> 16, bits & 0xffff),
             ]
         }
         Address::V6(bits) => {
@@ -240,11 +224,7 @@ pub(crate) fn spellings(address: Address) -> Vec<String> {
             let [a, b, c, d] = bits.to_be_bytes()[12..] else {
                 panic!("16 bytes less 12 are 4");
             };
-            vec![
-                address.to_string(),
-                long.join(":"),
-                format!("{}:{a}.{b}.{c}.{d}", long[..6].join(":")),
-            ]
+            vec![address.to_string(), long.join(":"), format!("{}:{a}.{b}.{c}.{d}", long[..6].join(":"))]
         }
     }
 }
@@ -257,36 +237,24 @@ impl Probes {
         let mut chance = Chance(1);
         let mut sweep = Vec::new();
         for connection_type in ConnectionType::ALL {
-            let mut ask =
-                |address: Option<&Address>, endpoint: Option<&String>, time: Option<&i64>| {
-                    let address = *address.unwrap_or_else(|| chance.pick(&self.addresses));
-                    let endpoint = endpoint.unwrap_or_else(|| {
-                        let known_only = !self.known_endpoints.is_empty()
-                            && *chance.pick(&[true, true, true, false]);
-                        chance.pick(if known_only {
-                            &self.known_endpoints
-                        } else {
-                            &self.endpoints
-                        })
-                    });
-                    let now_ms = *time.unwrap_or_else(|| chance.pick(&self.times_ms));
-                    sweep.push(Probe {
-                        ip: chance.pick(&spellings(address)).clone(),
-                        address,
-                        connection_type,
-                        endpoint: endpoint.clone(),
-                        now_ms,
-                    });
-                };
-            self.addresses
-                .iter()
-                .for_each(|address| ask(Some(address), None, None));
-            self.endpoints
-                .iter()
-                .for_each(|endpoint| ask(None, Some(endpoint), None));
-            self.times_ms
-                .iter()
-                .for_each(|time| ask(None, None, Some(time)));
+            let mut ask = |address: Option<&Address>, endpoint: Option<&String>, time: Option<&i64>| {
+                let address = *address.unwrap_or_else(|| chance.pick(&self.addresses));
+                let endpoint = endpoint.unwrap_or_else(|| {
+                    let known_only = !self.known_endpoints.is_empty() && *chance.pick(&[true, true, true, false]);
+                    chance.pick(if known_only { &self.known_endpoints } else { &self.endpoints })
+                });
+                let now_ms = *time.unwrap_or_else(|| chance.pick(&self.times_ms));
+                sweep.push(Probe {
+                    ip: chance.pick(&spellings(address)).clone(),
+                    address,
+                    connection_type,
+                    endpoint: endpoint.clone(),
+                    now_ms,
+                });
+            };
+            self.addresses.iter().for_each(|address| ask(Some(address), None, None));
+            self.endpoints.iter().for_each(|endpoint| ask(None, Some(endpoint), None));
+            self.times_ms.iter().for_each(|time| ask(None, None, Some(time)));
         }
         sweep
     }
@@ -298,24 +266,17 @@ impl Probes {
 fn nested_range() -> impl Strategy<Value = Range> {
     prop_oneof![
         (any::<u32>(), 8_u32..=32).prop_map(|(bits, len)| v4_range(10 << 24 | bits >> 20, len)),
-        (any::<u128>(), 32_u32..=128)
-            .prop_map(|(bits, len)| v6_range(0x2001_0db8 << 96 | bits >> 120, len)),
+        (any::<u128>(), 32_u32..=128).prop_map(|(bits, len)| v6_range(0x2001_0db8 << 96 | bits >> 120, len)),
     ]
 }
 
 fn v4_range(bits: u32, len: u32) -> Range {
-    Range::V4 {
-        first: bits & mask_v4(len),
-        len,
-    }
+    Range::V4 { first: bits & mask_v4(len), len }
 }
 
 /// Through its text, so that what happens to lie in the mapped block becomes IPv4.
 fn v6_range(bits: u128, len: u32) -> Range {
-    let range = Range::V6 {
-        first: bits & mask_v6(len),
-        len,
-    };
+    let range = Range::V6 { first: bits & mask_v6(len), len };
     parse_range(&range.to_string()).unwrap()
 }
 
@@ -324,19 +285,11 @@ fn ranges_of(policy: &Policy) -> BTreeSet<Range> {
     let mut texts: Vec<&String> = ranges_in(&policy.cluster).collect();
     for organization in policy.organizations.values() {
         texts.extend(organization.groups.values().flatten());
-        texts.extend(
-            organization
-                .rules
-                .iter()
-                .filter_map(|rule| range_in(&rule.source)),
-        );
+        texts.extend(organization.rules.iter().filter_map(|rule| range_in(&rule.source)));
         texts.extend(ranges_in(&organization.access));
         texts.extend(organization.nodes.values().flat_map(ranges_in));
     }
-    texts
-        .into_iter()
-        .map(|text| parse_range(text).unwrap())
-        .collect()
+    texts.into_iter().map(|text| parse_range(text).unwrap()).collect()
 }
 
 fn ranges_in(access: &Access) -> impl Iterator<Item = &String> {
@@ -367,29 +320,13 @@ fn interesting_addresses(range: Range, chance: &mut Chance) -> Vec<Address> {
         Range::V4 { first, len } => {
             let inside = first | (chance.bits_u32() & !mask_v4(len));
             let last = first | !mask_v4(len);
-            [
-                first.wrapping_sub(1),
-                first,
-                inside,
-                last,
-                last.wrapping_add(1),
-            ]
-            .map(Address::V4)
-            .to_vec()
+            [first.wrapping_sub(1), first, inside, last, last.wrapping_add(1)].map(Address::V4).to_vec()
         }
         Range::V6 { first, len } => {
             let inside = first | (chance.bits_u128() & !mask_v6(len));
             let last = first | !mask_v6(len);
             // A neighbour may lie in the mapped block: as text it is IPv4, and is asked as that.
-            [
-                first.wrapping_sub(1),
-                first,
-                inside,
-                last,
-                last.wrapping_add(1),
-            ]
-            .map(Address::from_v6_bits)
-            .to_vec()
+            [first.wrapping_sub(1), first, inside, last, last.wrapping_add(1)].map(Address::from_v6_bits).to_vec()
         }
     }
 }
@@ -442,24 +379,16 @@ fn organization_draft() -> impl Strategy<Value = OrganizationDraft> {
     let rules = prop_oneof![vec(rule_draft(), 0..=4), vec(rule_draft(), 0..=40)];
     let groups = btree_map(select(&GROUP_IDS[..]), vec(range_text(), 0..=30), 0..=4);
     let projects = btree_map(select(&PROJECT_IDS[..]), project_draft(), 0..=3);
-    (
-        1_i64..1000,
-        any::<bool>(),
-        top_access_draft(),
-        rules,
-        groups,
-        projects,
+    (1_i64..1000, any::<bool>(), top_access_draft(), rules, groups, projects).prop_map(
+        |(revision, require_projects, access, rules, groups, projects)| OrganizationDraft {
+            revision,
+            require_projects,
+            access,
+            rules,
+            groups,
+            projects,
+        },
     )
-        .prop_map(
-            |(revision, require_projects, access, rules, groups, projects)| OrganizationDraft {
-                revision,
-                require_projects,
-                access,
-                rules,
-                groups,
-                projects,
-            },
-        )
 }
 
 fn rule_draft() -> impl Strategy<Value = RuleDraft> {
@@ -479,29 +408,23 @@ fn rule_draft() -> impl Strategy<Value = RuleDraft> {
         prop::bool::weighted(0.15),
         expire_time_ms,
     )
-        .prop_map(
-            |(action, source, connection_types, disabled, expire_time_ms)| RuleDraft {
-                action,
-                source,
-                connection_types,
-                disabled,
-                expire_time_ms,
-            },
-        )
+        .prop_map(|(action, source, connection_types, disabled, expire_time_ms)| RuleDraft {
+            action,
+            source,
+            connection_types,
+            disabled,
+            expire_time_ms,
+        })
 }
 
 fn source_draft() -> impl Strategy<Value = SourceDraft> {
-    (range_text(), prop::option::weighted(0.3, any::<Index>()))
-        .prop_map(|(range, group)| SourceDraft { range, group })
+    (range_text(), prop::option::weighted(0.3, any::<Index>())).prop_map(|(range, group)| SourceDraft { range, group })
 }
 
 /// Entries of which one in two lists has a wide one: most addresses must get past the upper levels,
 /// or the lower ones are never asked.
 fn entries_draft() -> impl Strategy<Value = Vec<SourceDraft>> {
-    let wide = select(&WIDE_RANGES[..]).prop_map(|range| SourceDraft {
-        range: range.to_owned(),
-        group: None,
-    });
+    let wide = select(&WIDE_RANGES[..]).prop_map(|range| SourceDraft { range: range.to_owned(), group: None });
     prop_oneof![
         vec(source_draft(), 0..=8),
         (wide, vec(source_draft(), 0..=3)).prop_map(|(wide, mut entries)| {
@@ -513,10 +436,7 @@ fn entries_draft() -> impl Strategy<Value = Vec<SourceDraft>> {
 
 /// Organizations and projects.
 fn top_access_draft() -> impl Strategy<Value = AccessDraft> {
-    prop_oneof![
-        Just(AccessDraft::AllowAll),
-        entries_draft().prop_map(AccessDraft::AllowList),
-    ]
+    prop_oneof![Just(AccessDraft::AllowAll), entries_draft().prop_map(AccessDraft::AllowList),]
 }
 
 /// Workspaces and endpoints.
@@ -538,13 +458,9 @@ fn cluster_access() -> impl Strategy<Value = Access> {
 }
 
 fn project_draft() -> impl Strategy<Value = NodeDraft> {
-    let endpoint = lower_access_draft().prop_map(|access| NodeDraft {
-        access,
-        children: BTreeMap::new(),
-    });
+    let endpoint = lower_access_draft().prop_map(|access| NodeDraft { access, children: BTreeMap::new() });
     let endpoints = btree_map(select(&ENDPOINT_IDS[..]), endpoint, 0..=2);
-    let workspace = (lower_access_draft(), endpoints)
-        .prop_map(|(access, children)| NodeDraft { access, children });
+    let workspace = (lower_access_draft(), endpoints).prop_map(|(access, children)| NodeDraft { access, children });
     let workspaces = btree_map(select(&WORKSPACE_IDS[..]), workspace, 0..=2);
     (top_access_draft(), workspaces).prop_map(|(access, children)| NodeDraft { access, children })
 }
@@ -557,41 +473,27 @@ impl OrganizationDraft {
             let name = format!("organizations/{id}/projects/{project}");
             draft.finish(name, &["workspaces", "endpoints"], &group_ids, &mut nodes);
         }
-        let rules = self
-            .rules
-            .into_iter()
-            .enumerate()
-            .map(|(index, draft)| Rule {
-                id: format!("r{}", index + 1),
-                action: draft.action,
-                source: draft.source.finish(&group_ids),
-                connection_types: draft.connection_types,
-                disabled: draft.disabled,
-                expire_time_ms: draft.expire_time_ms,
-            });
+        let rules = self.rules.into_iter().enumerate().map(|(index, draft)| Rule {
+            id: format!("r{}", index + 1),
+            action: draft.action,
+            source: draft.source.finish(&group_ids),
+            connection_types: draft.connection_types,
+            disabled: draft.disabled,
+            expire_time_ms: draft.expire_time_ms,
+        });
         Organization {
             revision: self.revision,
             require_projects: self.require_projects,
             access: self.access.finish(&group_ids),
             rules: rules.collect(),
-            groups: self
-                .groups
-                .into_iter()
-                .map(|(id, ranges)| (id.to_owned(), ranges))
-                .collect(),
+            groups: self.groups.into_iter().map(|(id, ranges)| (id.to_owned(), ranges)).collect(),
             nodes,
         }
     }
 }
 
 impl NodeDraft {
-    fn finish(
-        self,
-        name: String,
-        collections: &[&str],
-        group_ids: &[&str],
-        nodes: &mut BTreeMap<String, Access>,
-    ) {
+    fn finish(self, name: String, collections: &[&str], group_ids: &[&str], nodes: &mut BTreeMap<String, Access>) {
         if let Some((collection, below)) = collections.split_first() {
             for (id, child) in self.children {
                 child.finish(format!("{name}/{collection}/{id}"), below, group_ids, nodes);
@@ -606,12 +508,9 @@ impl AccessDraft {
         match self {
             Self::Inherit => Access::Inherit,
             Self::AllowAll => Access::AllowAll,
-            Self::AllowList(entries) => Access::AllowList(
-                entries
-                    .into_iter()
-                    .map(|entry| entry.finish(group_ids))
-                    .collect(),
-            ),
+            Self::AllowList(entries) => {
+                Access::AllowList(entries.into_iter().map(|entry| entry.finish(group_ids)).collect())
+            }
         }
     }
 }
@@ -619,9 +518,7 @@ impl AccessDraft {
 impl SourceDraft {
     fn finish(self, group_ids: &[&str]) -> Source {
         match self.group {
-            Some(index) if !group_ids.is_empty() => {
-                Source::Group((*index.get(group_ids)).to_owned())
-            }
+            Some(index) if !group_ids.is_empty() => Source::Group((*index.get(group_ids)).to_owned()),
             _ => Source::Range(self.range),
         }
     }
@@ -633,11 +530,7 @@ impl SourceDraft {
 fn endpoints_of(policy: &Policy) -> Vec<String> {
     let mut ids: [BTreeSet<&str>; 4] = std::array::from_fn(|_| BTreeSet::from([UNKNOWN_ID]));
     ids[0].extend(policy.organizations.keys().map(String::as_str));
-    for name in policy
-        .organizations
-        .values()
-        .flat_map(|organization| organization.nodes.keys())
-    {
+    for name in policy.organizations.values().flat_map(|organization| organization.nodes.keys()) {
         for (level, id) in name.split('/').skip(1).step_by(2).enumerate() {
             ids[level].insert(id);
         }
@@ -646,13 +539,8 @@ fn endpoints_of(policy: &Policy) -> Vec<String> {
     let mut parents = vec![String::new()];
     let mut endpoints = Vec::new();
     for (collection, ids) in collections.iter().zip(&ids) {
-        parents = parents
-            .iter()
-            .flat_map(|parent| {
-                ids.iter()
-                    .map(move |id| format!("{parent}{collection}/{id}"))
-            })
-            .collect();
+        parents =
+            parents.iter().flat_map(|parent| ids.iter().map(move |id| format!("{parent}{collection}/{id}"))).collect();
         endpoints.extend_from_slice(&parents);
     }
     endpoints.sort_unstable();
@@ -662,15 +550,9 @@ fn endpoints_of(policy: &Policy) -> Vec<String> {
 /// Whether the organization is known, and the project too if one is named.
 fn is_known(policy: &Policy, endpoint: &str) -> bool {
     let lineage = lineage(endpoint).unwrap();
-    let organization = lineage[0]
-        .rsplit('/')
-        .next()
-        .and_then(|id| policy.organizations.get(id));
-    organization.is_some_and(|organization| {
-        lineage
-            .get(1)
-            .is_none_or(|project| organization.nodes.contains_key(project))
-    })
+    let organization = lineage[0].rsplit('/').next().and_then(|id| policy.organizations.get(id));
+    organization
+        .is_some_and(|organization| lineage.get(1).is_none_or(|project| organization.nodes.contains_key(project)))
 }
 
 /// A fixed sequence of numbers (`SplitMix64`): the same policy must always have the same probes, or
@@ -724,10 +606,7 @@ mod tests {
     fn spellings_mean_the_same_address() {
         for address in interesting_addresses(Range::Any, &mut Chance(2)) {
             let spellings = spellings(address);
-            assert_eq!(
-                BTreeSet::from_iter(&spellings).len(),
-                spellings.len().min(6)
-            );
+            assert_eq!(BTreeSet::from_iter(&spellings).len(), spellings.len().min(6));
             for spelling in spellings {
                 assert_eq!(parse_address(&spelling), Ok(address), "`{spelling}`");
             }
@@ -745,26 +624,16 @@ mod tests {
                 let answer = ask(&policy, probe);
                 questions += 1;
                 *seen.entry(answer.reason).or_insert(0_usize) += 1;
-                if answer
-                    .rule
-                    .is_some_and(|rule| rule.len() > "organizations/acme-2/rules/r9".len())
-                {
+                if answer.rule.is_some_and(|rule| rule.len() > "organizations/acme-2/rules/r9".len()) {
                     last_rule += 1;
                 }
             }
         }
         for reason in Reason::ALL {
             let share = seen.get(&reason).copied().unwrap_or_default() * 100 / questions;
-            assert!(
-                share >= 2,
-                "{} answers {share} % of {questions}: {seen:?}",
-                reason.name()
-            );
+            assert!(share >= 2, "{} answers {share} % of {questions}: {seen:?}", reason.name());
         }
-        assert!(
-            last_rule * 100 >= questions,
-            "{last_rule} of {questions} reach past rule 9"
-        );
+        assert!(last_rule * 100 >= questions, "{last_rule} of {questions} reach past rule 9");
     }
 
     #[test]
@@ -795,10 +664,7 @@ mod tests {
             "2001:db9::",
             "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
         ] {
-            assert!(
-                probes.addresses.contains(&parse_address(text).unwrap()),
-                "`{text}`"
-            );
+            assert!(probes.addresses.contains(&parse_address(text).unwrap()), "`{text}`");
         }
     }
 
@@ -878,13 +744,7 @@ mod tests {
     }
 
     fn ask(policy: &Policy, probe: &Probe) -> crate::naive::Answer {
-        decide(
-            policy,
-            probe.address,
-            probe.connection_type,
-            &probe.endpoint,
-            probe.now_ms,
-        )
+        decide(policy, probe.address, probe.connection_type, &probe.endpoint, probe.now_ms)
     }
 
     fn groups_in(access: &Access) -> Vec<&String> {

@@ -348,9 +348,7 @@ fn check_limit(what: &'static str, would_be: usize, max: usize) -> Result<(), Pl
 
 fn check_etag(name: &str, given: Option<&str>, current: &str) -> Result<(), PlanError> {
     match given {
-        Some(given) if given != current => {
-            Err(PlanError::Stale { name: name.to_owned(), given: given.to_owned() })
-        }
+        Some(given) if given != current => Err(PlanError::Stale { name: name.to_owned(), given: given.to_owned() }),
         _ => Ok(()),
     }
 }

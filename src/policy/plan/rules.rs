@@ -68,7 +68,8 @@ impl Task<'_> {
     pub(super) fn reorder_rules(mut self, order: &[Id], etag: Option<String>) -> Result<Vec<Delta>, PlanError> {
         self.check_list_etag(etag)?;
         let rules = &self.organization.rules;
-        let mut places: HashMap<&str, u32> = (0_u32..).zip(rules.iter()).map(|(at, rule)| (rule.id.as_str(), at)).collect();
+        let mut places: HashMap<&str, u32> =
+            (0_u32..).zip(rules.iter()).map(|(at, rule)| (rule.id.as_str(), at)).collect();
         let known: HashSet<&str> = places.keys().copied().collect();
         let mut new_order = Vec::with_capacity(order.len());
         for (index, id) in order.iter().enumerate() {

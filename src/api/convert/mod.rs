@@ -1,0 +1,153 @@
+//! Between the API's messages and the policy's types.
+//!
+//! Invariant: parsing goes on after the first fault and notes every one with its field's path; messages are
+//! destructured whole, so that a new field breaks the build until somebody decides about it.
+//! Not here: what depends on the policy's state, such as whether a group exists (`policy::plan`).
+
+pub(super) mod names;
+pub(super) mod node;
+pub(super) mod options;
+pub(super) mod rule;
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::policy::address::{Address, Range};
+use crate::policy::plan::Violation;
+use crate::policy::rule::{ConnectionType, Source};
+use crate::policy::time::Timestamp;
+use crate::proto::v1;
+
+use names::group_id;
+
+/// What is wrong with a request, so far.
+#[derive(Default)]
+pub(super) struct Faults {
+    violations: Vec<Violation>,
+}
+
+/// Faults after which parsing notes no more: nobody reads ten thousand, and a request of 16 MiB can have more.
+const FAULTS_MAX: usize = 1_000;
+
+impl Faults {
+    /// Notes a fault.
+    pub(super) fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
+        if self.violations.len() < FAULTS_MAX {
+            self.violations.push(Violation::new(field, description));
+        }
+    }
+
+    /// Whether nothing more is noted.
+    pub(super) fn is_full(&self) -> bool {
+        self.violations.len() >= FAULTS_MAX
+    }
+
+    /// All of them.
+    pub(super) fn into_violations(self) -> Vec<Violation> {
+        self.violations
+    }
+
+    /// Parses a field; notes why it cannot be.
+    pub(super) fn parse<T: FromStr<Err: ToString>>(&mut self, field: &str, text: &str) -> Option<T> {
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.add(field, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// An address.
+    pub(super) fn address(&mut self, field: &str, text: &str) -> Option<Address> {
+        self.parse(field, text)
+    }
+
+    /// Ranges, each with its index in the path.
+    pub(super) fn ranges(&mut self, field: &str, first_index: usize, texts: &[String]) -> Vec<Range> {
+        let mut ranges = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            match text.parse() {
+                Ok(range) => ranges.push(range),
+                Err(_) if self.is_full() => break,
+                Err(error) => {
+                    let error: crate::policy::address::RangeError = error;
+                    self.add(format!("{field}[{}]", first_index + index), error.to_string());
+                }
+            }
+        }
+        ranges
+    }
+
+    /// Free text of a limited length.
+    pub(super) fn text(&mut self, field: &str, text: &str, characters_max: usize) -> Arc<str> {
+        let characters = text.chars().count();
+        if characters > characters_max {
+            self.add(field, format!("has {characters} characters: use {characters_max} at most"));
+        }
+        text.into()
+    }
+
+    /// A connection type that must be given.
+    pub(super) fn connection_type(&mut self, field: &str, value: i32) -> Option<ConnectionType> {
+        match v1::ConnectionType::try_from(value) {
+            Ok(v1::ConnectionType::Shell) => Some(ConnectionType::Shell),
+            Ok(v1::ConnectionType::Preview) => Some(ConnectionType::Preview),
+            Ok(v1::ConnectionType::Unspecified) => {
+                self.add(field, "is required: use CONNECTION_TYPE_SHELL or CONNECTION_TYPE_PREVIEW");
+                None
+            }
+            Err(_) => {
+                let advice = "use CONNECTION_TYPE_SHELL or CONNECTION_TYPE_PREVIEW";
+                self.add(field, format!("`{value}` is no connection type: {advice}"));
+                None
+            }
+        }
+    }
+
+    /// A number that cannot be negative.
+    pub(super) fn unsigned(&mut self, field: &str, value: i64) -> u64 {
+        u64::try_from(value).unwrap_or_else(|_| {
+            self.add(field, format!("`{value}` is negative: give 0 or more"));
+            0
+        })
+    }
+
+    /// A moment.
+    pub(super) fn time(&mut self, field: &str, time: prost_types::Timestamp) -> Option<Timestamp> {
+        let prost_types::Timestamp { seconds, nanos } = time;
+        let time = u32::try_from(nanos).ok().and_then(|nanos| Timestamp::new(seconds, nanos));
+        if time.is_none() {
+            self.add(field, "is not a time between the years 1 and 9999");
+        }
+        time
+    }
+
+    /// A range or a group, under the paths of their own fields.
+    pub(super) fn source(&mut self, field: &str, organization: Option<&str>, source: SourceText<'_>) -> Option<Source> {
+        match source {
+            SourceText::Range(text) => self.parse(&format!("{field}.range"), text).map(Source::Range),
+            SourceText::Group(name) => group_id(self, &format!("{field}.address_group"), organization, name),
+        }
+    }
+}
+
+/// The two forms of a source in a message.
+#[derive(Clone, Copy)]
+pub(super) enum SourceText<'a> {
+    Range(&'a str),
+    Group(&'a str),
+}
+
+/// A moment as the API has it.
+pub(super) fn to_time(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: time.seconds(), nanos: i32::try_from(time.nanos()).unwrap_or_default() }
+}
+
+/// A connection type as the API has it.
+pub(super) fn to_connection_type(connection_type: ConnectionType) -> v1::ConnectionType {
+    match connection_type {
+        ConnectionType::Shell => v1::ConnectionType::Shell,
+        ConnectionType::Preview => v1::ConnectionType::Preview,
+    }
+}

@@ -1,0 +1,137 @@
+//! Resource names in requests.
+//!
+//! Invariant: a name of another organization than the one that is changed is a fault, never silently taken.
+//! Not here: whether what is named exists.
+
+use tonic::Status;
+
+use super::Faults;
+use crate::api::status;
+use crate::policy::name::{CLUSTER, Id, NameError, NodeKey, NodePath, parse_below_organization};
+use crate::policy::rule::Source;
+
+const ORGANIZATION_FORM: &str = "organizations/{organization}";
+const RULE_FORM: &str = "organizations/{organization}/rules/{rule}";
+const GROUP_FORM: &str = "organizations/{organization}/addressGroups/{address_group}";
+
+/// What a node name names.
+#[derive(Clone, Debug)]
+pub(in crate::api) enum NodeName {
+    /// The cluster.
+    Cluster,
+    /// An organization.
+    Organization(Id),
+    /// A node below one.
+    Below(Id, NodeKey),
+}
+
+/// The id of an organization, from its name.
+pub(in crate::api) fn organization(faults: &mut Faults, field: &str, text: &str) -> Option<Id> {
+    match parse_organization(text) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            faults.add(field, error.to_string());
+            None
+        }
+    }
+}
+
+/// The id of an organization, from its name; refuses at once.
+#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+pub(in crate::api) fn required_organization(field: &str, text: &str) -> Result<Id, Status> {
+    parse_organization(text).map_err(|error| status::invalid_field(field, error.to_string()))
+}
+
+fn parse_organization(text: &str) -> Result<Id, NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty(ORGANIZATION_FORM));
+    }
+    let path = NodePath::parse(text).map_err(|error| match error {
+        NameError::Form(text, _) => NameError::Form(text, ORGANIZATION_FORM),
+        error => error,
+    })?;
+    if path.project.is_some() {
+        return Err(NameError::Form(text.to_owned(), ORGANIZATION_FORM));
+    }
+    Id::parse(path.organization)
+}
+
+/// Organization and rule, from a rule's name.
+pub(in crate::api) fn rule(text: &str) -> Result<(Id, Id), NameError> {
+    parse_below_organization(text, "rules", RULE_FORM)
+}
+
+/// Organization and group, from a group's name.
+pub(in crate::api) fn group(text: &str) -> Result<(Id, Id), NameError> {
+    parse_below_organization(text, "addressGroups", GROUP_FORM)
+}
+
+/// The rule of a name that must be of the given organization.
+pub(in crate::api) fn rule_of(faults: &mut Faults, field: &str, organization: &Id, text: &str) -> Option<Id> {
+    let fault = match rule(text) {
+        Ok((of, id)) if of == *organization => return Some(id),
+        Ok(_) => format!("`{text}` is not a rule of `organizations/{organization}`"),
+        Err(error) => error.to_string(),
+    };
+    faults.add(field, fault);
+    None
+}
+
+/// The group of a source; it must be of the organization that is changed, where that is known.
+pub(super) fn group_id(faults: &mut Faults, field: &str, organization: Option<&str>, text: &str) -> Option<Source> {
+    let fault = match group(text) {
+        Ok((of, id)) if organization.is_none_or(|organization| organization == of.as_str()) => {
+            return Some(Source::Group(id));
+        }
+        Ok(_) => format!("`{text}` belongs to another organization: name a group of the same one"),
+        Err(error) => error.to_string(),
+    };
+    faults.add(field, fault);
+    None
+}
+
+/// A node's name, the cluster's included.
+pub(in crate::api) fn node(text: &str) -> Result<NodeName, NameError> {
+    if text == CLUSTER {
+        return Ok(NodeName::Cluster);
+    }
+    let path = NodePath::parse(text)?;
+    let organization = Id::parse(path.organization)?;
+    Ok(match NodeKey::of(&path) {
+        None => NodeName::Organization(organization),
+        Some(key) => NodeName::Below(organization, key),
+    })
+}
+
+/// An id that the caller chose, or one made up.
+pub(in crate::api) fn chosen_or_new_id(faults: &mut Faults, field: &str, text: &str, prefix: &str) -> Option<Id> {
+    if !text.is_empty() {
+        return chosen_id(faults, field, text);
+    }
+    let id = new_id(prefix);
+    if id.is_none() {
+        faults.add(field, "cannot be made up now: choose an id");
+    }
+    id
+}
+
+/// An id that the caller must choose.
+pub(in crate::api) fn chosen_id(faults: &mut Faults, field: &str, text: &str) -> Option<Id> {
+    match Id::parse(text) {
+        Ok(id) => Some(id),
+        Err(_) if text.is_empty() => {
+            faults.add(field, "is required: choose an id of 1 to 63 of `a-z`, `0-9` and `-`");
+            None
+        }
+        Err(error) => {
+            faults.add(field, error.to_string());
+            None
+        }
+    }
+}
+
+/// An id that nobody has used; none when the system gives no random numbers.
+pub(in crate::api) fn new_id(prefix: &str) -> Option<Id> {
+    let random = getrandom::u64().ok()?;
+    Id::parse(&format!("{prefix}-{random:016x}")).ok()
+}

@@ -1,0 +1,152 @@
+//! Nodes and access settings in messages.
+//!
+//! Invariant: an access that is given has a mode, and entries only with an allowlist; only a wholly absent access of a
+//! new node takes the node's default.
+//! Not here: which modes a kind of node can have (`policy::plan`).
+
+use std::sync::Arc;
+
+use super::options::Mask;
+use super::rule::group_name;
+use super::{Faults, SourceText, to_time};
+use crate::api::{ANSWER_BYTES_MAX, to_i64};
+use crate::policy::node::{Access, AccessEntry, Node, NodePatch};
+use crate::policy::plan::etag_of_node;
+use crate::policy::rule::Source;
+use crate::proto::v1;
+use crate::proto::v1::access_entry::Source as EntrySource;
+use prost::Message;
+
+/// Fields of a node that an update may name.
+pub(in crate::api) const SETTABLE: &[&str] = &["display_name", "require_projects", "access"];
+
+/// Bytes of a node, so that it fits an answer, with others beside it.
+const NODE_BYTES_MAX: usize = ANSWER_BYTES_MAX / 4;
+
+/// Reads the settable fields of a node. `organization` is the id of the one it belongs to, where it has one.
+pub(in crate::api) fn patch(
+    faults: &mut Faults,
+    organization: Option<&str>,
+    node: v1::Node,
+    mask: &Mask,
+    characters_max: usize,
+) -> NodePatch {
+    if node.encoded_len() > NODE_BYTES_MAX {
+        let advice = "use an address group, or shorter descriptions";
+        faults.add("node", format!("has more than {NODE_BYTES_MAX} bytes: {advice}"));
+        return NodePatch::default();
+    }
+    let v1::Node {
+        name: _,
+        display_name,
+        require_projects,
+        revision: _,
+        access,
+        etag: _,
+        create_time: _,
+        update_time: _,
+    } = node;
+    let mut patch = NodePatch::default();
+    if mask.names("display_name", !display_name.is_empty()) {
+        patch.display_name = Some(faults.text("node.display_name", &display_name, characters_max));
+    }
+    if mask.names("require_projects", require_projects) {
+        patch.require_projects = Some(require_projects);
+    }
+    if mask.names("access", access.is_some()) {
+        match access {
+            Some(access) => patch.access = read_access(faults, organization, access, characters_max),
+            None => faults.add("node.access", "is required: give a mode, and for ACCESS_MODE_ALLOW_LIST the entries"),
+        }
+    }
+    patch
+}
+
+fn read_access(
+    faults: &mut Faults,
+    organization: Option<&str>,
+    access: v1::Access,
+    characters_max: usize,
+) -> Option<Access> {
+    const MODES: &str = "use ACCESS_MODE_INHERIT, ACCESS_MODE_ALLOW_ALL or ACCESS_MODE_ALLOW_LIST";
+    let v1::Access { mode, entries } = access;
+    let given_entries = !entries.is_empty();
+    let entries = entries.into_iter().enumerate();
+    let entries: Vec<AccessEntry> =
+        entries.filter_map(|(index, entry)| read_entry(faults, organization, index, entry, characters_max)).collect();
+    let without_entries = match v1::AccessMode::try_from(mode) {
+        Ok(v1::AccessMode::AllowList) => return Some(Access::AllowList(entries.into())),
+        Ok(v1::AccessMode::Inherit) => Access::Inherit,
+        Ok(v1::AccessMode::AllowAll) => Access::AllowAll,
+        Ok(v1::AccessMode::Unspecified) => {
+            faults.add("node.access.mode", format!("is required: {MODES}"));
+            return None;
+        }
+        Err(_) => {
+            faults.add("node.access.mode", format!("`{mode}` is no access mode: {MODES}"));
+            return None;
+        }
+    };
+    if given_entries {
+        faults.add("node.access.entries", "are for ACCESS_MODE_ALLOW_LIST only: leave them out or change the mode");
+        return None;
+    }
+    Some(without_entries)
+}
+
+fn read_entry(
+    faults: &mut Faults,
+    organization: Option<&str>,
+    index: usize,
+    entry: v1::AccessEntry,
+    characters_max: usize,
+) -> Option<AccessEntry> {
+    let v1::AccessEntry { source, description } = entry;
+    let field = format!("node.access.entries[{index}]");
+    let source = match &source {
+        Some(EntrySource::Range(text)) => faults.source(&field, organization, SourceText::Range(text)),
+        Some(EntrySource::AddressGroup(name)) => faults.source(&field, organization, SourceText::Group(name)),
+        None => {
+            faults.add(format!("{field}.range"), "is required: give a `range` or an `address_group`");
+            None
+        }
+    };
+    let description: Arc<str> = faults.text(&format!("{field}.description"), &description, characters_max);
+    Some(AccessEntry { source: source?, description })
+}
+
+/// A node as the API shows it. `organization` is the id of the one it belongs to, where it has one.
+pub(in crate::api) fn to_node(name: String, organization: Option<&str>, revision: u64, node: &Node) -> v1::Node {
+    let Node { display_name, require_projects, access, create_time, update_time, changed_at } = node;
+    v1::Node {
+        name,
+        display_name: display_name.to_string(),
+        require_projects: *require_projects,
+        revision: to_i64(revision),
+        access: Some(v1::Access { mode: to_mode(access).into(), entries: to_entries(organization, access) }),
+        etag: etag_of_node(*changed_at),
+        create_time: Some(to_time(*create_time)),
+        update_time: Some(to_time(*update_time)),
+    }
+}
+
+/// A mode as the API has it.
+pub(in crate::api) fn to_mode(access: &Access) -> v1::AccessMode {
+    match access {
+        Access::Inherit => v1::AccessMode::Inherit,
+        Access::AllowAll => v1::AccessMode::AllowAll,
+        Access::AllowList(_) => v1::AccessMode::AllowList,
+    }
+}
+
+/// Entries as the API has them.
+pub(in crate::api) fn to_entries(organization: Option<&str>, access: &Access) -> Vec<v1::AccessEntry> {
+    let entry = |AccessEntry { source, description }: &AccessEntry| {
+        let source = match source {
+            Source::Range(range) => EntrySource::Range(range.to_string()),
+            Source::Group(group) => EntrySource::AddressGroup(group_name(organization.unwrap_or(""), group.as_str())),
+        };
+        v1::AccessEntry { source: Some(source), description: description.to_string() }
+    };
+    access.entries().iter().map(entry).collect()
+}

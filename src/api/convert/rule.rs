@@ -1,0 +1,171 @@
+//! Rules and address groups in messages.
+//!
+//! Invariant: an unspecified or unknown action or connection type is a fault; nothing unset means allow.
+//! Not here: positions and order (`policy::plan`).
+
+use super::options::Mask;
+use super::{Faults, SourceText, to_connection_type, to_time};
+use crate::api::{count_to_i64, to_i64};
+use crate::engine::directory::OrganizationView;
+use crate::policy::group::Group;
+use crate::policy::plan::{etag_of_group, etag_of_rule};
+use crate::policy::rule::{Action, ConnectionTypes, Rule, RulePatch, Source};
+use crate::proto::v1;
+use crate::proto::v1::rule::Source as RuleSource;
+
+/// Fields of a rule that an update may name.
+pub(in crate::api) const SETTABLE: &[&str] =
+    &["action", "range", "address_group", "connection_types", "description", "disabled", "expire_time"];
+
+/// Reads the settable fields of a rule. `field` is the path of the rule in the request, `organization` the id of the
+/// one it belongs to.
+pub(in crate::api) fn patch(
+    faults: &mut Faults,
+    field: &str,
+    organization: Option<&str>,
+    rule: v1::Rule,
+    mask: &Mask,
+    characters_max: usize,
+) -> RulePatch {
+    let v1::Rule {
+        name: _,
+        action,
+        source,
+        connection_types,
+        description,
+        position: _,
+        disabled,
+        expire_time,
+        create_time: _,
+        update_time: _,
+        etag: _,
+        match_count: _,
+        match_count_start_time: _,
+        last_match_time: _,
+        revision: _,
+    } = rule;
+    let mut patch = RulePatch::default();
+    if mask.names("action", action != 0) {
+        patch.action = read_action(faults, &format!("{field}.action"), action);
+    }
+    let (range, group) = match &source {
+        Some(RuleSource::Range(_)) => (true, false),
+        Some(RuleSource::AddressGroup(_)) => (false, true),
+        None => (false, false),
+    };
+    if mask.names("range", range) || mask.names("address_group", group) {
+        patch.source = read_source(faults, field, organization, source.as_ref());
+    }
+    if mask.names("connection_types", !connection_types.is_empty()) {
+        patch.connection_types = Some(read_connection_types(faults, field, &connection_types));
+    }
+    if mask.names("description", !description.is_empty()) {
+        patch.description = Some(faults.text(&format!("{field}.description"), &description, characters_max));
+    }
+    if mask.names("disabled", disabled) {
+        patch.disabled = Some(disabled);
+    }
+    if mask.names("expire_time", expire_time.is_some()) {
+        patch.expire_time = Some(expire_time.and_then(|time| faults.time(&format!("{field}.expire_time"), time)));
+    }
+    patch
+}
+
+fn read_action(faults: &mut Faults, field: &str, action: i32) -> Option<Action> {
+    match v1::Action::try_from(action) {
+        Ok(v1::Action::Allow) => Some(Action::Allow),
+        Ok(v1::Action::Deny) => Some(Action::Deny),
+        Ok(v1::Action::Unspecified) => {
+            faults.add(field, "is required: use ACTION_ALLOW or ACTION_DENY");
+            None
+        }
+        Err(_) => {
+            faults.add(field, format!("`{action}` is no action: use ACTION_ALLOW or ACTION_DENY"));
+            None
+        }
+    }
+}
+
+fn read_source(
+    faults: &mut Faults,
+    field: &str,
+    organization: Option<&str>,
+    source: Option<&RuleSource>,
+) -> Option<Source> {
+    match source {
+        Some(RuleSource::Range(text)) => faults.source(field, organization, SourceText::Range(text)),
+        Some(RuleSource::AddressGroup(name)) => faults.source(field, organization, SourceText::Group(name)),
+        None => {
+            faults.add(format!("{field}.range"), "is required: give a `range` or an `address_group`");
+            None
+        }
+    }
+}
+
+fn read_connection_types(faults: &mut Faults, field: &str, values: &[i32]) -> ConnectionTypes {
+    let read =
+        |(index, value): (usize, &i32)| faults.connection_type(&format!("{field}.connection_types[{index}]"), *value);
+    values.iter().enumerate().filter_map(read).collect()
+}
+
+/// A rule as the API shows it. `place` is its place in the order, 0 being the first.
+pub(in crate::api) fn to_rule(view: &OrganizationView, place: usize, rule: &Rule) -> v1::Rule {
+    let Rule {
+        id,
+        action,
+        source,
+        connection_types,
+        description,
+        disabled,
+        expire_time,
+        create_time,
+        update_time,
+        changed_at,
+    } = rule;
+    let organization = &view.organization.id;
+    let matches = view.matches(place);
+    let action = match action {
+        Action::Allow => v1::Action::Allow,
+        Action::Deny => v1::Action::Deny,
+    };
+    let source = match source {
+        Source::Range(range) => RuleSource::Range(range.to_string()),
+        Source::Group(group) => RuleSource::AddressGroup(group_name(organization.as_str(), group.as_str())),
+    };
+    v1::Rule {
+        name: format!("organizations/{organization}/rules/{id}"),
+        action: action.into(),
+        source: Some(source),
+        connection_types: connection_types.iter().map(|named| to_connection_type(named).into()).collect(),
+        description: description.to_string(),
+        position: i32::try_from(place + 1).unwrap_or(i32::MAX),
+        disabled: *disabled,
+        expire_time: expire_time.map(to_time),
+        create_time: Some(to_time(*create_time)),
+        update_time: Some(to_time(*update_time)),
+        etag: etag_of_rule(*changed_at),
+        match_count: matches.map_or(0, |matches| to_i64(matches.count)),
+        match_count_start_time: matches.map(|matches| to_time(matches.start)),
+        last_match_time: matches.and_then(|matches| matches.last).map(to_time),
+        revision: to_i64(view.organization.revision),
+    }
+}
+
+/// A group's name.
+pub(in crate::api) fn group_name(organization: &str, group: &str) -> String {
+    format!("organizations/{organization}/addressGroups/{group}")
+}
+
+/// A group as the API shows it: without its ranges, which have a list of their own.
+pub(in crate::api) fn to_group(view: &OrganizationView, group: &Group) -> v1::AddressGroup {
+    v1::AddressGroup {
+        name: group_name(view.organization.id.as_str(), group.id.as_str()),
+        description: group.description.to_string(),
+        ranges: Vec::new(),
+        range_count: count_to_i64(group.ranges().len()),
+        etag: etag_of_group(group.changed_at),
+        create_time: Some(to_time(group.create_time)),
+        update_time: Some(to_time(group.update_time)),
+        revision: to_i64(view.organization.revision),
+    }
+}

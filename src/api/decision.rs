@@ -1,0 +1,148 @@
+//! DecisionService (design.md §3.2). `Check` is served; the calls about sessions, streams and batches are answered
+//! `UNIMPLEMENTED` by name, so that a client is told the truth about this version.
+//!
+//! Invariant: an error is the absence of a decision; nothing malformed is ever answered by one.
+//! Not here: the decision itself (`engine::check`).
+
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::convert::Faults;
+use super::{Api, at_revision, status, to_i64};
+use crate::engine::check::{Answer, Question};
+use crate::policy::decision::{Decision, Level, Reason};
+use crate::policy::name::{CLUSTER, NodePath};
+use crate::proto::v1::decision_service_server::DecisionService;
+use crate::proto::v1::{
+    self, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, EndSessionRequest, RenewSessionsRequest,
+    RenewSessionsResponse, Session,
+};
+
+const REQUEST_ID_CHARACTERS_MAX: usize = 128;
+const USER_EMAIL_CHARACTERS_MAX: usize = 320;
+
+/// The stream of a call that is not served yet.
+type NoStream = tokio_stream::Empty<Result<CheckResponse, Status>>;
+
+#[tonic::async_trait]
+impl DecisionService for Api {
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let request = request.into_inner();
+        let question = question(&request)?;
+        let answer = self.engine()?.check(&question).map_err(|refusal| status::check(&refusal))?;
+        Ok(at_revision(to_response(&answer, &question.target), answer.revision))
+    }
+
+    async fn batch_check(&self, _: Request<BatchCheckRequest>) -> Result<Response<BatchCheckResponse>, Status> {
+        Err(not_served("BatchCheck"))
+    }
+
+    type StreamCheckStream = NoStream;
+
+    async fn stream_check(&self, _: Request<Streaming<CheckRequest>>) -> Result<Response<NoStream>, Status> {
+        Err(not_served("StreamCheck"))
+    }
+
+    async fn end_session(&self, _: Request<EndSessionRequest>) -> Result<Response<Session>, Status> {
+        Err(not_served("EndSession"))
+    }
+
+    async fn renew_sessions(
+        &self,
+        _: Request<RenewSessionsRequest>,
+    ) -> Result<Response<RenewSessionsResponse>, Status> {
+        Err(not_served("RenewSessions"))
+    }
+}
+
+fn not_served(method: &str) -> Status {
+    let message = format!("method `{method}` is not served by this version: use `Check`");
+    status::error(Code::Unimplemented, v1::ErrorReason::MethodNotFound, message)
+}
+
+#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+fn question(request: &CheckRequest) -> Result<Question<'_>, Status> {
+    let CheckRequest {
+        ip,
+        connection_type,
+        endpoint,
+        user_email,
+        min_revision,
+        min_cluster_revision,
+        session_lease,
+        request_id,
+    } = request;
+    let mut faults = Faults::default();
+    let address = faults.address("ip", ip);
+    let connection_type = faults.connection_type("connection_type", *connection_type);
+    let target = match NodePath::parse(endpoint) {
+        Ok(target) => Some(target),
+        Err(error) => {
+            faults.add("endpoint", error.to_string());
+            None
+        }
+    };
+    check_length(&mut faults, "user_email", user_email, USER_EMAIL_CHARACTERS_MAX);
+    check_length(&mut faults, "request_id", request_id, REQUEST_ID_CHARACTERS_MAX);
+    let min_revision = faults.unsigned("min_revision", *min_revision);
+    let min_cluster_revision = faults.unsigned("min_cluster_revision", *min_cluster_revision);
+    if session_lease.is_some() {
+        faults.add("session_lease", "is not supported by this version, which keeps no sessions: leave it unset");
+    }
+    match (address, connection_type, target, faults.into_violations()) {
+        (Some(address), Some(connection_type), Some(target), violations) if violations.is_empty() => {
+            Ok(Question { address, connection_type, target, min_revision, min_cluster_revision })
+        }
+        (_, _, _, violations) => Err(status::invalid(violations)),
+    }
+}
+
+/// Counts characters only where there could be too many of them.
+fn check_length(faults: &mut Faults, field: &str, text: &str, characters_max: usize) {
+    if text.len() > characters_max {
+        let _ = faults.text(field, text, characters_max);
+    }
+}
+
+fn to_response(answer: &Answer, target: &NodePath<'_>) -> CheckResponse {
+    let Answer { reason, rule, level, revision, cluster_revision, decision_id } = answer;
+    let organization = target.organization;
+    let rule = rule.as_ref().map(|rule| format!("organizations/{organization}/rules/{rule}"));
+    let decision = match reason.decision() {
+        Decision::Allow => v1::Decision::Allow,
+        Decision::Deny => v1::Decision::Deny,
+    };
+    CheckResponse {
+        decision: decision.into(),
+        reason: to_reason(*reason).into(),
+        message: reason.message().to_owned(),
+        rule: rule.unwrap_or_default(),
+        node: level.map(|level| node_name(level, target).to_owned()).unwrap_or_default(),
+        session: String::new(),
+        revision: to_i64(*revision),
+        cluster_revision: to_i64(*cluster_revision),
+        decision_id: decision_id.to_string(),
+        error: None,
+    }
+}
+
+fn to_reason(reason: Reason) -> v1::Reason {
+    match reason {
+        Reason::AllowRule => v1::Reason::AllowRule,
+        Reason::DefaultAllow => v1::Reason::DefaultAllow,
+        Reason::UnknownEndpoint => v1::Reason::UnknownEndpoint,
+        Reason::OutsideCluster => v1::Reason::OutsideCluster,
+        Reason::DenyRule => v1::Reason::DenyRule,
+        Reason::OutsideOrganization => v1::Reason::OutsideOrganization,
+        Reason::OutsideEndpoint => v1::Reason::OutsideEndpoint,
+    }
+}
+
+fn node_name<'a>(level: Level, target: &NodePath<'a>) -> &'a str {
+    match level {
+        Level::Cluster => CLUSTER,
+        Level::Organization => target.ancestor(0),
+        Level::Project => target.ancestor(1),
+        Level::Workspace => target.ancestor(2),
+        Level::Endpoint => target.ancestor(3),
+    }
+}

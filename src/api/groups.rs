@@ -1,0 +1,260 @@
+//! Address groups: from requests to mutations and back (design.md §2.6, §3.3).
+//!
+//! Invariant: a replacement that comes in pieces changes nothing until all of it has come and is valid.
+//! Not here: what a range is (`policy::address`).
+
+use tonic::{Response, Status, Streaming};
+
+use super::convert::Faults;
+use super::convert::names::{self, chosen_or_new_id, organization, required_organization};
+use super::convert::options::{Mask, Options, options};
+use super::convert::rule::to_group;
+use super::mutation::{ChangedOrganization, etag};
+use super::paging::PageRequest;
+use super::{Api, at_revision, status, to_i64, transport};
+use crate::policy::address::Range;
+use crate::policy::name::Id;
+use crate::policy::plan::{Mutation, Violation, etag_of_group};
+use crate::proto::v1;
+
+/// Fields of a group that an update may name.
+const SETTABLE: &[&str] = &["description"];
+
+impl Api {
+    pub(super) async fn create_group(
+        &self,
+        request: v1::CreateAddressGroupRequest,
+    ) -> Result<Response<v1::AddressGroup>, Status> {
+        let v1::CreateAddressGroupRequest { parent, address_group, address_group_id, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let parent = organization(&mut faults, "parent", &parent);
+        let id = chosen_or_new_id(&mut faults, "address_group_id", &address_group_id, "group");
+        let group = address_group.unwrap_or_default();
+        let characters_max = self.limits.description_characters_max;
+        let description = faults.text("address_group.description", &group.description, characters_max);
+        let ranges = faults.ranges("address_group.ranges", 0, &group.ranges).into_iter().collect();
+        let mutation = id.clone().map(|id| Mutation::CreateGroup { id, description, ranges });
+        let changed = self.change_organization(parent, mutation, faults, options).await?;
+        group_answer(&changed, id.as_ref())
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    pub(super) fn get_group(&self, request: &v1::GetAddressGroupRequest) -> Result<Response<v1::AddressGroup>, Status> {
+        let v1::GetAddressGroupRequest { name } = request;
+        let (organization, id) =
+            names::group(name).map_err(|error| status::invalid_field("name", error.to_string()))?;
+        let published = self.published(&organization)?;
+        let view = &published.view;
+        let group = view.organization.groups.get(id.as_str()).ok_or_else(|| status::not_found(name))?;
+        Ok(at_revision(to_group(view, group), view.organization.revision))
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    #[expect(clippy::needless_pass_by_value, reason = "a request is taken apart whole")]
+    pub(super) fn list_groups(
+        &self,
+        request: v1::ListAddressGroupsRequest,
+    ) -> Result<Response<v1::ListAddressGroupsResponse>, Status> {
+        let v1::ListAddressGroupsRequest { parent, page_size, page_token } = request;
+        let id = required_organization("parent", &parent)?;
+        let published = self.published(&id)?;
+        let view = &published.view;
+        let page = PageRequest::new(format!("groups {parent}"), String::new(), page_size, &page_token)?;
+        let groups = view.organization.groups.iter_after(page.cursor.as_deref());
+        let groups = groups.map(|(id, group)| (id, to_group(view, group)));
+        let (groups, more) = page.take(groups, |(_, group)| prost::Message::encoded_len(group));
+        let last = groups.last().filter(|_| more);
+        let next_page_token = last.map(|(id, _)| page.token(id.as_str())).unwrap_or_default();
+        let address_groups = groups.into_iter().map(|(_, group)| group).collect();
+        let revision = view.organization.revision;
+        // Any change of a group changes the organization's revision, so it can stand for the list.
+        let (etag, problems) = (format!("groups-{revision}"), Vec::new());
+        let revision_shown = to_i64(revision);
+        let answer =
+            v1::ListAddressGroupsResponse { address_groups, next_page_token, etag, revision: revision_shown, problems };
+        Ok(at_revision(answer, revision))
+    }
+
+    pub(super) async fn update_group(
+        &self,
+        request: v1::UpdateAddressGroupRequest,
+    ) -> Result<Response<v1::AddressGroup>, Status> {
+        let v1::UpdateAddressGroupRequest { address_group, update_mask, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let group = address_group.unwrap_or_default();
+        let named = read_group_name(&mut faults, "address_group.name", &group.name);
+        if update_mask.as_ref().is_none_or(|mask| mask.paths.is_empty()) && !group.ranges.is_empty() {
+            let description = "cannot be updated here: use AddRanges, RemoveRanges or ReplaceRanges";
+            faults.add("address_group.ranges", description);
+        }
+        let mask = Mask::new(&mut faults, update_mask, SETTABLE);
+        let characters_max = self.limits.description_characters_max;
+        let description = mask
+            .names("description", !group.description.is_empty())
+            .then(|| faults.text("address_group.description", &group.description, characters_max));
+        let (organization, id) = named.unzip();
+        let etag = etag(group.etag);
+        let mutation = id.clone().map(|id| Mutation::UpdateGroup { id, etag, description });
+        let changed = self.change_organization(organization, mutation, faults, options).await?;
+        group_answer(&changed, id.as_ref())
+    }
+
+    pub(super) async fn delete_group(&self, request: v1::DeleteAddressGroupRequest) -> Result<Response<()>, Status> {
+        let v1::DeleteAddressGroupRequest { name, etag: guard, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
+        let mutation = id.map(|id| Mutation::DeleteGroup { id, etag: etag(guard) });
+        let changed = self.change_organization(organization, mutation, faults, options).await?;
+        Ok(at_revision((), changed.revision))
+    }
+
+    pub(super) async fn add_ranges(&self, request: v1::AddRangesRequest) -> Result<Response<v1::AddressGroup>, Status> {
+        let v1::AddRangesRequest { name, ranges, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
+        let ranges = faults.ranges("ranges", 0, &ranges).into_iter().collect();
+        let mutation = id.clone().map(|id| Mutation::AddRanges { id, ranges });
+        let changed = self.change_organization(organization, mutation, faults, options).await?;
+        group_answer(&changed, id.as_ref())
+    }
+
+    pub(super) async fn remove_ranges(
+        &self,
+        request: v1::RemoveRangesRequest,
+    ) -> Result<Response<v1::AddressGroup>, Status> {
+        let v1::RemoveRangesRequest { name, ranges, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
+        let ranges = faults.ranges("ranges", 0, &ranges).into_iter().collect();
+        let mutation = id.clone().map(|id| Mutation::RemoveRanges { id, ranges });
+        let changed = self.change_organization(organization, mutation, faults, options).await?;
+        group_answer(&changed, id.as_ref())
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    #[expect(clippy::needless_pass_by_value, reason = "a request is taken apart whole")]
+    pub(super) fn list_ranges(
+        &self,
+        request: v1::ListRangesRequest,
+    ) -> Result<Response<v1::ListRangesResponse>, Status> {
+        let v1::ListRangesRequest { name, page_size, page_token } = request;
+        let (organization, id) =
+            names::group(&name).map_err(|error| status::invalid_field("name", error.to_string()))?;
+        let published = self.published(&organization)?;
+        let organization = &published.view.organization;
+        let group = organization.groups.get(id.as_str()).ok_or_else(|| status::not_found(&name))?;
+        let state = group.content_changed_at.to_string();
+        let page = PageRequest::new(format!("ranges {name}"), state, page_size, &page_token)?;
+        let offset = page.offset();
+        let ranges = group.ranges().iter_from(offset).map(|range| range.to_string());
+        let (ranges, more) = page.take(ranges, String::len);
+        let next_page_token = if more { page.token(&(offset + ranges.len()).to_string()) } else { String::new() };
+        let (etag, revision) = (etag_of_group(group.changed_at), to_i64(organization.revision));
+        let answer = v1::ListRangesResponse { ranges, next_page_token, etag, revision };
+        Ok(at_revision(answer, organization.revision))
+    }
+
+    pub(super) async fn replace_ranges(
+        &self,
+        mut stream: Streaming<v1::ReplaceRangesRequest>,
+    ) -> Result<Response<v1::AddressGroup>, Status> {
+        let mut faults = Faults::default();
+        let Some(first) = stream.message().await.map_err(transport::explained)? else {
+            return Err(status::invalid_field("name", "is required: send at least one message"));
+        };
+        let v1::ReplaceRangesRequest { name, etag: guard, expected_count, allow_empty, ranges, options: given } = first;
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
+        let mut parsed = faults.ranges("ranges", 0, &ranges);
+        let mut count = ranges.len();
+        while let Some(message) = stream.message().await.map_err(transport::explained)? {
+            check_later_message(&mut faults, &name, &message);
+            parsed.extend(faults.ranges("ranges", count, &message.ranges));
+            count += message.ranges.len();
+            if count > self.limits.ranges_per_group_max {
+                let refusal = crate::policy::plan::PlanError::LimitReached {
+                    what: "ranges of an address group",
+                    max: self.limits.ranges_per_group_max,
+                    would_be: count,
+                };
+                return Err(status::plan(refusal));
+            }
+        }
+        check_count(&mut faults, count, expected_count, allow_empty)?;
+        self.replace_with(organization, id, etag(guard), parsed, faults, options).await
+    }
+
+    async fn replace_with(
+        &self,
+        organization: Option<Id>,
+        id: Option<Id>,
+        etag: Option<String>,
+        ranges: Vec<Range>,
+        faults: Faults,
+        options: Options,
+    ) -> Result<Response<v1::AddressGroup>, Status> {
+        let ranges = ranges.into_iter().collect();
+        let mutation = id.clone().map(|id| Mutation::ReplaceRanges { id, etag, ranges });
+        let changed = self.change_organization(organization, mutation, faults, options).await?;
+        group_answer(&changed, id.as_ref())
+    }
+}
+
+/// What the first message says is not said again.
+fn check_later_message(faults: &mut Faults, name: &str, message: &v1::ReplaceRangesRequest) {
+    let v1::ReplaceRangesRequest { name: again, etag, expected_count, allow_empty, ranges: _, options } = message;
+    let given = [
+        ("name", !again.is_empty() && again != name),
+        ("etag", !etag.is_empty()),
+        ("expected_count", *expected_count != 0),
+        ("allow_empty", *allow_empty),
+        ("options", options.is_some()),
+    ];
+    for (field, _) in given.iter().filter(|(_, given)| *given) {
+        faults.add(*field, "belongs in the first message: leave it out of the others");
+    }
+}
+
+/// Refuses what came incomplete, or came empty without saying so.
+#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+fn check_count(faults: &mut Faults, count: usize, expected: i64, allow_empty: bool) -> Result<(), Status> {
+    let expected = faults.unsigned("expected_count", expected);
+    if expected != 0 && expected != count as u64 {
+        let description =
+            format!("`{expected}` ranges were announced and {count} came: send them again, or correct it");
+        let violations = vec![Violation::new("expected_count", description)];
+        return Err(status::invalid_because(v1::ErrorReason::CountMismatch, violations));
+    }
+    if count == 0 && !allow_empty {
+        let description = "no ranges came: set `allow_empty` if the group is to become empty";
+        let violations = vec![Violation::new("ranges", description)];
+        return Err(status::invalid_because(v1::ErrorReason::EmptyReplacement, violations));
+    }
+    Ok(())
+}
+
+fn read_group_name(faults: &mut Faults, field: &str, name: &str) -> Option<(Id, Id)> {
+    match names::group(name) {
+        Ok(ids) => Some(ids),
+        Err(error) => {
+            faults.add(field, error.to_string());
+            None
+        }
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+fn group_answer(changed: &ChangedOrganization, id: Option<&Id>) -> Result<Response<v1::AddressGroup>, Status> {
+    let view = &changed.view;
+    let group = id.and_then(|id| view.organization.groups.get(id.as_str()));
+    let group = group.ok_or_else(|| status::not_found("the address group"))?;
+    let mut answer = to_group(view, group);
+    answer.etag = changed.etag(answer.etag);
+    answer.revision = to_i64(changed.revision);
+    Ok(at_revision(answer, changed.revision))
+}

@@ -1,0 +1,340 @@
+//! HierarchyService (design.md §3.4): the cluster, organizations and the nodes below them.
+//!
+//! Invariant: what kind of node a call is about follows from the name alone.
+//! Not here: inheritance as decisions see it (`policy::snapshot`), permitted ranges (`permitted`).
+
+use std::sync::Arc;
+
+use prost::Message;
+use tonic::{Code, Request, Response, Status};
+
+use super::convert::names::{NodeName, chosen_id, node as read_node_name};
+use super::convert::node::{SETTABLE, patch, to_node};
+use super::convert::options::{Mask, options};
+use super::convert::{Faults, names};
+use super::mutation::etag;
+use super::paging::PageRequest;
+use super::{Api, at_revision, permitted, status, to_i64};
+use crate::engine::change::{After, ChangeTarget, Changed};
+use crate::engine::directory::Directory;
+use crate::policy::name::{CLUSTER, Id, NodeKey};
+use crate::policy::node::{Node, NodePatch};
+use crate::policy::organization::Organization;
+use crate::policy::plan::Mutation;
+use crate::proto::v1::hierarchy_service_server::HierarchyService;
+use crate::proto::v1::{
+    self, CreateNodeRequest, DeleteNodeRequest, EffectiveAccess, ErrorReason, GetEffectiveAccessRequest,
+    GetNodeRequest, ListNodesRequest, ListNodesResponse, ListPermittedRangesRequest, ListPermittedRangesResponse,
+    UpdateNodeRequest,
+};
+
+#[tonic::async_trait]
+impl HierarchyService for Api {
+    async fn create_node(&self, request: Request<CreateNodeRequest>) -> Result<Response<v1::Node>, Status> {
+        let CreateNodeRequest { parent, node_id, node, options: given } = request.into_inner();
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let id = chosen_id(&mut faults, "node_id", &node_id);
+        let parent = read_parent(&mut faults, &parent);
+        let organization = match &parent {
+            Some(Some(NodeName::Organization(id) | NodeName::Below(id, _))) => Some(id.clone()),
+            _ => None,
+        };
+        let patch = self.node_patch(&mut faults, organization.as_ref(), node.unwrap_or_default(), None);
+        let target = match (parent, id) {
+            (Some(None), Some(id)) => Some(ChangeTarget::CreateOrganization { id, patch }),
+            (Some(Some(NodeName::Organization(organization))), Some(id)) => {
+                let key = NodeKey { project: id, workspace: None, endpoint: None };
+                Some(below(organization, Mutation::CreateNode { key, patch }))
+            }
+            (Some(Some(NodeName::Below(organization, parent))), Some(id)) => {
+                parent.child(id).map(|key| below(organization, Mutation::CreateNode { key, patch }))
+            }
+            _ => None,
+        };
+        let name = target.as_ref().map(created_name);
+        self.change_node(target, name.as_deref(), faults, options).await
+    }
+
+    async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
+        let GetNodeRequest { name } = request.into_inner();
+        let (node, revision) = find(self.engine()?.directory(), &name)?;
+        Ok(at_revision(node, revision))
+    }
+
+    async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Result<Response<ListNodesResponse>, Status> {
+        let ListNodesRequest { parent, page_size, page_token, recursive } = request.into_inner();
+        let list = format!("nodes {parent} {recursive}");
+        let page = PageRequest::new(list, String::new(), page_size, &page_token)?;
+        let directory = self.engine()?.directory();
+        let (nodes, revision) = if parent.is_empty() {
+            (organizations(directory, &page, recursive)?, None)
+        } else {
+            let (nodes, revision) = below_parent(directory, &page, &parent, recursive)?;
+            (nodes, Some(revision))
+        };
+        let (nodes, more) = page.take(nodes.into_iter(), v1::Node::encoded_len);
+        let last = nodes.last().filter(|_| more);
+        let next_page_token = last.map(|node| page.token(&node.name)).unwrap_or_default();
+        let problems = nodes.iter().filter_map(permitted::problem_of).collect();
+        let answer = ListNodesResponse { nodes, next_page_token, problems };
+        Ok(match revision {
+            Some(revision) => at_revision(answer, revision),
+            None => Response::new(answer),
+        })
+    }
+
+    async fn update_node(&self, request: Request<UpdateNodeRequest>) -> Result<Response<v1::Node>, Status> {
+        let UpdateNodeRequest { node, update_mask, options: given } = request.into_inner();
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let mut node = node.unwrap_or_default();
+        let etag = etag(std::mem::take(&mut node.etag));
+        let name = std::mem::take(&mut node.name);
+        let named = read_name(&mut faults, "node.name", &name);
+        let mask = Mask::new(&mut faults, update_mask, SETTABLE);
+        let organization = match &named {
+            Some(NodeName::Organization(id) | NodeName::Below(id, _)) => Some(id),
+            Some(NodeName::Cluster) | None => None,
+        };
+        let patch = self.node_patch(&mut faults, organization, node, Some(&mask));
+        let target = named.map(|named| match named {
+            NodeName::Cluster => ChangeTarget::Cluster { etag, patch },
+            NodeName::Organization(id) => below(id, Mutation::UpdateNode { key: None, etag, patch }),
+            NodeName::Below(id, key) => below(id, Mutation::UpdateNode { key: Some(key), etag, patch }),
+        });
+        self.change_node(target, Some(&name), faults, options).await
+    }
+
+    async fn delete_node(&self, request: Request<DeleteNodeRequest>) -> Result<Response<()>, Status> {
+        let DeleteNodeRequest { name, etag: guard, force, options: given } = request.into_inner();
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let etag = etag(guard);
+        let target = match read_name(&mut faults, "name", &name) {
+            None => return Err(status::invalid(faults.into_violations())),
+            Some(NodeName::Cluster) => {
+                let message = "`cluster` cannot be deleted: set its access to ACCESS_MODE_ALLOW_ALL to lift it";
+                return Err(status::error(Code::InvalidArgument, ErrorReason::ClusterUndeletable, message));
+            }
+            Some(NodeName::Organization(id)) => ChangeTarget::DeleteOrganization { id, etag, force },
+            Some(NodeName::Below(id, key)) => below(id, Mutation::DeleteNode { key, etag, force }),
+        };
+        let Changed { after: _, revision } = self.change(target, faults, options).await?;
+        Ok(at_revision((), revision))
+    }
+
+    async fn get_effective_access(
+        &self,
+        request: Request<GetEffectiveAccessRequest>,
+    ) -> Result<Response<EffectiveAccess>, Status> {
+        self.effective_access(request.into_inner()).await
+    }
+
+    async fn list_permitted_ranges(
+        &self,
+        request: Request<ListPermittedRangesRequest>,
+    ) -> Result<Response<ListPermittedRangesResponse>, Status> {
+        self.permitted_ranges(request.into_inner()).await
+    }
+}
+
+impl Api {
+    /// Reads a node's settable fields; without a mask, as those of a new node.
+    fn node_patch(
+        &self,
+        faults: &mut Faults,
+        organization: Option<&Id>,
+        node: v1::Node,
+        mask: Option<&Mask>,
+    ) -> NodePatch {
+        let characters_max = self.limits.description_characters_max;
+        patch(faults, organization.map(Id::as_str), node, mask.unwrap_or(&Mask::Populated), characters_max)
+    }
+
+    async fn change_node(
+        &self,
+        target: Option<ChangeTarget>,
+        name: Option<&str>,
+        faults: Faults,
+        options: super::convert::options::Options,
+    ) -> Result<Response<v1::Node>, Status> {
+        let (Some(target), Some(name)) = (target, name) else {
+            return Err(status::invalid(faults.into_violations()));
+        };
+        let validate_only = options.validate_only;
+        let Changed { after, revision } = self.change(target, faults, options).await?;
+        let node = match &after {
+            After::Cluster(cluster) => Some(to_node(CLUSTER.to_owned(), None, revision, &cluster.node)),
+            After::Organization(view) => node_in(&view.organization, name),
+            After::Deleted => None,
+        };
+        let mut node = node.ok_or_else(|| status::not_found(name))?;
+        node.revision = to_i64(revision);
+        if validate_only {
+            node.etag = String::new();
+        }
+        Ok(at_revision(node, revision))
+    }
+}
+
+fn below(id: Id, mutation: Mutation) -> ChangeTarget {
+    ChangeTarget::Organization { id, mutation }
+}
+
+fn created_name(target: &ChangeTarget) -> String {
+    match target {
+        ChangeTarget::CreateOrganization { id, .. } => format!("organizations/{id}"),
+        ChangeTarget::Organization { id, mutation: Mutation::CreateNode { key, .. } } => {
+            format!("organizations/{id}/{key}")
+        }
+        _ => String::new(),
+    }
+}
+
+/// The parent of a new node: the inner none is the empty parent, of organizations.
+#[expect(clippy::option_option, reason = "no parent and an unreadable one are different answers")]
+fn read_parent(faults: &mut Faults, parent: &str) -> Option<Option<NodeName>> {
+    if parent.is_empty() {
+        return Some(None);
+    }
+    let named = read_name(faults, "parent", parent)?;
+    let fault = match &named {
+        NodeName::Cluster => "leave it empty to create an organization: `cluster` has no nodes of its own",
+        NodeName::Below(_, key) if key.endpoint.is_some() => "an endpoint has no nodes below it",
+        NodeName::Organization(_) | NodeName::Below(..) => return Some(Some(named)),
+    };
+    faults.add("parent", fault);
+    None
+}
+
+fn read_name(faults: &mut Faults, field: &str, name: &str) -> Option<NodeName> {
+    match read_node_name(name) {
+        Ok(named) => Some(named),
+        Err(error) => {
+            faults.add(field, error.to_string());
+            None
+        }
+    }
+}
+
+/// A node of an organization by its full name.
+fn node_in(organization: &Organization, name: &str) -> Option<v1::Node> {
+    let id = organization.id.as_str();
+    let node = match names::node(name).ok()? {
+        NodeName::Cluster => return None,
+        NodeName::Organization(_) => &organization.node,
+        NodeName::Below(_, key) => organization.nodes.get(&key)?,
+    };
+    Some(to_node(name.to_owned(), Some(id), organization.revision, node))
+}
+
+#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+fn find(directory: &Directory, name: &str) -> Result<(v1::Node, u64), Status> {
+    let id = match names::node(name).map_err(|error| status::invalid_field("name", error.to_string()))? {
+        NodeName::Cluster => {
+            let cluster = &directory.cluster().cluster;
+            return Ok((to_node(CLUSTER.to_owned(), None, cluster.revision, &cluster.node), cluster.revision));
+        }
+        NodeName::Organization(id) | NodeName::Below(id, _) => id,
+    };
+    let published = directory.organization(id.as_str()).ok_or_else(|| status::not_found(name))?;
+    let organization = &published.view.organization;
+    let node = node_in(organization, name).ok_or_else(|| status::not_found(name))?;
+    Ok((node, organization.revision))
+}
+
+/// One more than a page of the organizations after the cursor, with `recursive` each followed by its nodes.
+#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+fn organizations(directory: &Directory, page: &PageRequest, recursive: bool) -> Result<Vec<v1::Node>, Status> {
+    let wanted = page.size + 1;
+    let mut nodes = Vec::new();
+    let mut after: Option<Id> = None;
+    if let Some(cursor) = &page.cursor {
+        let (organization, key) = match read_node_name(cursor) {
+            Ok(NodeName::Organization(id)) => (id, None),
+            Ok(NodeName::Below(id, key)) => (id, Some(key)),
+            Ok(NodeName::Cluster) | Err(_) => {
+                return Err(status::invalid_field("page_token", "is no token of this list"));
+            }
+        };
+        if recursive && let Some(published) = directory.organization(organization.as_str()) {
+            push_nodes(&mut nodes, &published.view.organization, key.as_ref(), wanted, |_| true);
+        }
+        after = Some(organization);
+    }
+    while nodes.len() < wanted {
+        let some = directory.organizations_after(after.as_ref().map(Id::as_str), wanted);
+        let Some(last) = some.last() else { break };
+        after = Some(last.view.organization.id.clone());
+        for published in &some {
+            let organization = &published.view.organization;
+            nodes.push(own_node(organization));
+            if recursive {
+                push_nodes(&mut nodes, organization, None, wanted, |_| true);
+            }
+            if nodes.len() >= wanted {
+                break;
+            }
+        }
+    }
+    Ok(nodes)
+}
+
+fn own_node(organization: &Organization) -> v1::Node {
+    let id = organization.id.as_str();
+    to_node(format!("organizations/{id}"), Some(id), organization.revision, &organization.node)
+}
+
+/// Adds the nodes after a key that `is_listed` accepts, until there are `wanted`.
+fn push_nodes(
+    nodes: &mut Vec<v1::Node>,
+    organization: &Organization,
+    after: Option<&NodeKey>,
+    wanted: usize,
+    is_listed: impl Fn(&NodeKey) -> bool,
+) {
+    let id = organization.id.as_str();
+    let listed = organization.nodes.iter_after(after).filter(|(key, _)| is_listed(key));
+    let shown = |(key, node): (&NodeKey, &Arc<Node>)| {
+        to_node(format!("organizations/{id}/{key}"), Some(id), organization.revision, node)
+    };
+    nodes.extend(listed.map(shown).take(wanted.saturating_sub(nodes.len())));
+}
+
+/// One more than a page of the nodes below a parent.
+#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+fn below_parent(
+    directory: &Directory,
+    page: &PageRequest,
+    parent: &str,
+    recursive: bool,
+) -> Result<(Vec<v1::Node>, u64), Status> {
+    let invalid = |error: String| status::invalid_field("parent", error);
+    let (id, root) = match names::node(parent).map_err(|error| invalid(error.to_string()))? {
+        NodeName::Cluster => {
+            return Err(invalid("leave it empty to list organizations: `cluster` has no nodes of its own".to_owned()));
+        }
+        NodeName::Organization(id) => (id, None),
+        NodeName::Below(id, key) => (id, Some(key)),
+    };
+    let published = directory.organization(id.as_str()).ok_or_else(|| status::not_found(parent))?;
+    let organization = &published.view.organization;
+    if let Some(root) = &root
+        && organization.nodes.get(root).is_none()
+    {
+        return Err(status::not_found(parent));
+    }
+    let cursor = match page.cursor.as_deref().map(read_node_name) {
+        Some(Ok(NodeName::Below(_, key))) => Some(key),
+        Some(_) => return Err(status::invalid_field("page_token", "is no token of this list")),
+        None => root.clone(),
+    };
+    let is_listed = |key: &NodeKey| {
+        let inside = root.as_ref().is_none_or(|root| key.is_within(root) && key != root);
+        inside && (recursive || key.parent() == root)
+    };
+    let mut nodes = Vec::new();
+    push_nodes(&mut nodes, organization, cursor.as_ref(), page.size + 1, is_listed);
+    Ok((nodes, organization.revision))
+}

@@ -1,0 +1,82 @@
+//! The gRPC edge: generated types come in and go out here and nowhere else.
+//!
+//! Every service parses a request into policy terms, noting all that is wrong with it, lets the engine do it, and words
+//! the answer. Conversions are in `convert`, errors in `status`.
+//!
+//! Invariant: no error leaves without a code, a `google.rpc.ErrorInfo` and, where fields are at fault, their paths
+//! (design.md §3.7). No answer exceeds [`ANSWER_BYTES_MAX`].
+//! Not here: what a decision is (`policy`) and who listens where (`server`).
+
+pub mod admission;
+mod convert;
+mod decision;
+mod firewall;
+mod groups;
+mod hierarchy;
+mod mutation;
+mod paging;
+mod permitted;
+mod rules;
+mod status;
+pub mod transport;
+
+use std::sync::{Arc, OnceLock};
+
+use tonic::{Response, Status};
+
+use crate::engine::Engine;
+use crate::policy::limits::Limits;
+
+/// The most bytes of an answer.
+pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of an answer that pages leave for what is not an item.
+const ANSWER_BYTES_RESERVED: usize = 64 * 1024;
+
+/// The header that names the organization's revision an answer was given at.
+pub const REVISION_HEADER: &str = "portcullis-revision";
+
+/// What the services share. The engine comes once the policy is recovered; until then they answer that the service is
+/// starting.
+#[derive(Clone)]
+pub struct Api {
+    engine: Arc<OnceLock<Arc<Engine>>>,
+    limits: Limits,
+    permitted: Arc<permitted::PermittedCache>,
+}
+
+impl Api {
+    /// Services whose engine is set later.
+    pub fn new(limits: Limits) -> Self {
+        Self { engine: Arc::default(), limits, permitted: Arc::default() }
+    }
+
+    /// The services' engine: from now on they serve.
+    pub fn start(&self, engine: Arc<Engine>) {
+        if self.engine.set(engine).is_err() {
+            tracing::error!("the services were started twice; the first engine stays");
+        }
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    fn engine(&self) -> Result<&Arc<Engine>, Status> {
+        self.engine.get().ok_or_else(status::starting)
+    }
+}
+
+/// The answer with the header that names the revision.
+fn at_revision<T>(message: T, revision: u64) -> Response<T> {
+    let mut response = Response::new(message);
+    response.metadata_mut().insert(REVISION_HEADER, revision.into());
+    response
+}
+
+/// Revisions and counts as the API has them; they stay far below 2⁶³.
+fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Numbers of items as the API has them.
+fn count_to_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,114 @@
+//! Pages of lists (AIP-158).
+//!
+//! A token names where to go on, what list it is of, and, for ordered or mutable sets, the state of that list. It is
+//! no secret and nothing is granted by it; its checksum keeps a token of one list from being used for another.
+//!
+//! Invariant: paging through a list that does not change gives every item once, whatever the sizes of the pages.
+//! Not here: what is listed.
+
+use prost::Message;
+use tonic::Status;
+
+use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, status};
+
+const PAGE_SIZE_DEFAULT: usize = 100;
+const PAGE_SIZE_MAX: usize = 1_000;
+
+/// Where a page begins and how long it may be.
+#[derive(Debug)]
+pub(super) struct PageRequest {
+    list: String,
+    state: String,
+    /// Where the last page ended; none for the first page.
+    pub(super) cursor: Option<String>,
+    /// Items of the page at most.
+    pub(super) size: usize,
+}
+
+impl PageRequest {
+    /// Reads size and token. `list` is the method with its parent and filters; `state` is what the list's state is
+    /// named by, or empty where a page of a changed list is as good.
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    pub(super) fn new(list: String, state: String, page_size: i32, token: &str) -> Result<Self, Status> {
+        let request = Self::of_any_state(list, page_size, token)?;
+        if request.cursor.is_some() && request.state != state {
+            return Err(status::list_changed());
+        }
+        Ok(Self { state, ..request })
+    }
+
+    /// The same for a list whose state is the caller's to judge: it is the token's, empty for the first page.
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    pub(super) fn of_any_state(list: String, page_size: i32, token: &str) -> Result<Self, Status> {
+        let size = match usize::try_from(page_size) {
+            Ok(0) => PAGE_SIZE_DEFAULT,
+            Ok(size) => size.min(PAGE_SIZE_MAX),
+            Err(_) => {
+                let description = format!("`{page_size}` is negative: give 0 for the default or up to {PAGE_SIZE_MAX}");
+                return Err(status::invalid_field("page_size", description));
+            }
+        };
+        if token.is_empty() {
+            return Ok(Self { list, state: String::new(), cursor: None, size });
+        }
+        let invalid = || {
+            let description = "is no token of this list: give one that the same call with the same filters returned";
+            status::invalid_field("page_token", description)
+        };
+        let (checksum, rest) = token.split_once('.').ok_or_else(invalid)?;
+        let (state, cursor) = rest.split_once('.').ok_or_else(invalid)?;
+        if checksum != checksum_of(&list, state, cursor) {
+            return Err(invalid());
+        }
+        Ok(Self { state: state.to_owned(), cursor: Some(cursor.to_owned()), list, size })
+    }
+
+    /// The state that the token names; empty for the first page.
+    pub(super) fn state(&self) -> &str {
+        &self.state
+    }
+
+    /// The same page of a list in this state.
+    pub(super) fn in_state(self, state: String) -> Self {
+        Self { state, ..self }
+    }
+
+    /// The cursor as a number of items that came before; 0 for the first page.
+    pub(super) fn offset(&self) -> usize {
+        self.cursor.as_ref().and_then(|cursor| cursor.parse().ok()).unwrap_or(0)
+    }
+
+    /// The token of the page after `cursor`.
+    pub(super) fn token(&self, cursor: &str) -> String {
+        let checksum = checksum_of(&self.list, &self.state, cursor);
+        format!("{checksum}.{}.{cursor}", self.state)
+    }
+
+    /// Takes items for one page: as many as asked for and as fit the answer, one at least. Tells whether more follow.
+    pub(super) fn take<T: Sized>(&self, items: impl Iterator<Item = T>, bytes: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
+        let (mut page, mut room) = (Vec::new(), ANSWER_BYTES_MAX - ANSWER_BYTES_RESERVED);
+        for item in items {
+            // Each item of a repeated field costs up to 6 bytes more than itself.
+            let size = bytes(&item) + 6;
+            if page.len() >= self.size || (size > room && !page.is_empty()) {
+                return (page, true);
+            }
+            room = room.saturating_sub(size);
+            page.push(item);
+        }
+        (page, false)
+    }
+
+    /// A page of a list that is counted: the items and the token of the next page, empty at the end.
+    pub(super) fn page_by_offset<T: Message>(&self, items: impl Iterator<Item = T>) -> (Vec<T>, String) {
+        let (page, more) = self.take(items, T::encoded_len);
+        let next = if more { self.token(&(self.offset() + page.len()).to_string()) } else { String::new() };
+        (page, next)
+    }
+}
+
+fn checksum_of(list: &str, state: &str, cursor: &str) -> String {
+    let checksum = crc32c::crc32c(list.as_bytes());
+    let checksum = crc32c::crc32c_append(checksum, state.as_bytes());
+    format!("{:08x}", crc32c::crc32c_append(crc32c::crc32c_append(checksum, b"."), cursor.as_bytes()))
+}

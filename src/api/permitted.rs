@@ -1,0 +1,247 @@
+//! Who is permitted: effective access, and the fewest ranges that it comes to (design.md §3.4).
+//!
+//! Invariant: a range that is listed is let through by cluster, firewall, organization and effective access alike, at
+//! the revisions and the moment that the answer was made for; all pages of a list are of one moment.
+//! Not here: decisions (`engine::check`).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prost::Message;
+use tonic::{Response, Status};
+
+use super::convert::names::{self, NodeName};
+use super::convert::node::{to_entries, to_mode};
+use super::convert::{Faults, to_connection_type};
+use super::paging::PageRequest;
+use super::{ANSWER_BYTES_MAX, Api, at_revision, status};
+use crate::engine::directory::{Published, PublishedCluster};
+use crate::policy::name::{CLUSTER, Id, NodeKey};
+use crate::policy::node::Access;
+use crate::policy::ranges::RangeSet;
+use crate::policy::rule::ConnectionType;
+use crate::policy::time::Timestamp;
+use crate::proto::v1;
+
+/// Ranges that an effective access shows for each connection type; the list has them all.
+const RANGES_SHOWN_MAX: usize = 10_000;
+
+/// Lists that are kept for their next page: computing one of half a million ranges takes longer than sending a page.
+const LISTS_KEPT: usize = 4;
+
+/// Lists of permitted ranges that are being paged through.
+#[derive(Default)]
+pub(super) struct PermittedCache {
+    lists: Mutex<VecDeque<(String, Arc<Vec<String>>)>>,
+}
+
+impl PermittedCache {
+    fn get(&self, key: &str) -> Option<Arc<Vec<String>>> {
+        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.iter().find(|(kept, _)| kept == key).map(|(_, list)| Arc::clone(list))
+    }
+
+    fn keep(&self, key: String, list: &Arc<Vec<String>>) {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.push_front((key, Arc::clone(list)));
+        lists.truncate(LISTS_KEPT);
+    }
+}
+
+/// A node of an organization that a question is about, with the policy that answers it.
+struct Subject {
+    published: Arc<Published>,
+    cluster: Arc<PublishedCluster>,
+    /// None: the organization itself.
+    key: Option<NodeKey>,
+}
+
+impl Subject {
+    /// The own access that applies, and the name of the node whose it is.
+    fn effective(&self) -> (String, &Access) {
+        let organization = &self.published.view.organization;
+        let name = format!("organizations/{}", organization.id);
+        match self.key.as_ref().and_then(|key| organization.effective_access(key)) {
+            Some((key, access)) => (format!("{name}/{key}"), access),
+            None => (name, &organization.node.access),
+        }
+    }
+
+    /// The addresses that every level lets through.
+    fn permitted(&self, connection_type: ConnectionType, now: Timestamp) -> RangeSet {
+        let organization = &self.published.view.organization;
+        let firewall = self.published.snapshot.firewall().allowed(connection_type, now);
+        [&self.cluster.cluster.node.access, &organization.node.access, self.effective().1]
+            .into_iter()
+            .fold(firewall, |permitted, access| permitted.intersection(&organization.access_set(access)))
+    }
+}
+
+impl Api {
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    fn subject(&self, name: &str, organization: &Id, key: Option<NodeKey>) -> Result<Subject, Status> {
+        let published = self.published(organization)?;
+        let known_project = key.as_ref().is_none_or(|key| {
+            let project = NodeKey { project: key.project.clone(), workspace: None, endpoint: None };
+            published.view.organization.nodes.get(&project).is_some()
+        });
+        if !known_project && published.view.organization.node.require_projects {
+            return Err(status::not_found(name));
+        }
+        Ok(Subject { published, cluster: self.engine()?.directory().cluster(), key })
+    }
+
+    pub(super) async fn effective_access(
+        &self,
+        request: v1::GetEffectiveAccessRequest,
+    ) -> Result<Response<v1::EffectiveAccess>, Status> {
+        let v1::GetEffectiveAccessRequest { name } = request;
+        let named = names::node(&name).map_err(|error| status::invalid_field("name", error.to_string()))?;
+        let (id, key) = match named {
+            NodeName::Cluster => return self.effective_access_of_cluster(),
+            NodeName::Organization(id) => (id, None),
+            NodeName::Below(id, key) => (id, Some(key)),
+        };
+        let subject = self.subject(&name, &id, key)?;
+        let (revision, now) = (subject.published.view.organization.revision, self.engine()?.clock().now());
+        // Intersecting half a million ranges takes tens of milliseconds: not on the threads that answer Checks.
+        let answer = tokio::task::spawn_blocking(move || effective_access(name, &subject, now)).await;
+        let answer = answer.map_err(|error| status::internal(&error))?;
+        if answer.encoded_len() > ANSWER_BYTES_MAX {
+            return Err(status::answer_too_large("read the nodes one by one with GetNode"));
+        }
+        Ok(at_revision(answer, revision))
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    fn effective_access_of_cluster(&self) -> Result<Response<v1::EffectiveAccess>, Status> {
+        let cluster = Arc::clone(&self.engine()?.directory().cluster().cluster);
+        let entries = to_entries(None, &cluster.node.access);
+        let answer = v1::EffectiveAccess {
+            name: CLUSTER.to_owned(),
+            mode: to_mode(&cluster.node.access).into(),
+            source: CLUSTER.to_owned(),
+            cluster_entries: entries.clone(),
+            entries,
+            organization_entries: Vec::new(),
+            permitted_ranges: Vec::new(),
+            problems: problem(CLUSTER, &cluster.node.access).into_iter().collect(),
+            truncated: false,
+        };
+        Ok(at_revision(answer, cluster.revision))
+    }
+
+    pub(super) async fn permitted_ranges(
+        &self,
+        request: v1::ListPermittedRangesRequest,
+    ) -> Result<Response<v1::ListPermittedRangesResponse>, Status> {
+        let v1::ListPermittedRangesRequest { name, connection_type, page_size, page_token } = request;
+        let mut faults = Faults::default();
+        let wanted = faults.connection_type("connection_type", connection_type);
+        let named = match names::node(&name) {
+            Ok(NodeName::Organization(id)) => Some((id, None)),
+            Ok(NodeName::Below(id, key)) => Some((id, Some(key))),
+            Ok(NodeName::Cluster) => {
+                faults.add("name", "name an organization or a node below one: connections are made to these");
+                None
+            }
+            Err(error) => {
+                faults.add("name", error.to_string());
+                None
+            }
+        };
+        let (Some(connection_type), Some((id, key))) = (wanted, named) else {
+            return Err(status::invalid(faults.into_violations()));
+        };
+        let subject = self.subject(&name, &id, key)?;
+        let list = format!("permitted {name} {connection_type:?}");
+        let page = PageRequest::of_any_state(list.clone(), page_size, &page_token)?;
+        let (revision, cluster_revision) =
+            (subject.published.view.organization.revision, subject.cluster.cluster.revision);
+        // The moment is part of the state, so that rules that expire meanwhile do not shift the pages.
+        let at = match page.state().split('-').collect::<Vec<_>>().as_slice() {
+            [""] => self.engine()?.clock().now(),
+            [r, c, at] if *r == revision.to_string() && *c == cluster_revision.to_string() => {
+                Timestamp::from_millis(at.parse().unwrap_or_default())
+            }
+            _ => return Err(status::list_changed()),
+        };
+        let page = page.in_state(format!("{revision}-{cluster_revision}-{}", at.millis()));
+        let at = Timestamp::from_millis(at.millis());
+        let key = format!("{list} {}", page.state());
+        let ranges = match self.permitted.get(&key) {
+            Some(ranges) => ranges,
+            None => self.compute_permitted(key, subject, connection_type, at).await?,
+        };
+        let offset = page.offset();
+        let (ranges, more) = page.take(ranges.iter().skip(offset).cloned(), String::len);
+        let next_page_token = if more { page.token(&(offset + ranges.len()).to_string()) } else { String::new() };
+        Ok(at_revision(v1::ListPermittedRangesResponse { ranges, next_page_token }, revision))
+    }
+
+    async fn compute_permitted(
+        &self,
+        key: String,
+        subject: Subject,
+        connection_type: ConnectionType,
+        at: Timestamp,
+    ) -> Result<Arc<Vec<String>>, Status> {
+        let compute = move || -> Vec<String> {
+            subject.permitted(connection_type, at).ranges().map(|range| range.to_string()).collect()
+        };
+        let ranges = tokio::task::spawn_blocking(compute).await.map_err(|error| status::internal(&error))?;
+        let ranges = Arc::new(ranges);
+        self.permitted.keep(key, &ranges);
+        Ok(ranges)
+    }
+}
+
+fn effective_access(name: String, subject: &Subject, now: Timestamp) -> v1::EffectiveAccess {
+    let organization = &subject.published.view.organization;
+    let id = Some(organization.id.as_str());
+    let (source, access) = subject.effective();
+    let mut truncated = false;
+    let mut permitted_ranges = Vec::new();
+    for connection_type in ConnectionType::ALL {
+        let permitted = subject.permitted(connection_type, now);
+        let mut ranges: Vec<String> =
+            permitted.ranges().take(RANGES_SHOWN_MAX + 1).map(|range| range.to_string()).collect();
+        truncated |= ranges.len() > RANGES_SHOWN_MAX;
+        ranges.truncate(RANGES_SHOWN_MAX);
+        let connection_type = to_connection_type(connection_type).into();
+        permitted_ranges.push(v1::PermittedRanges { connection_type, ranges });
+    }
+    v1::EffectiveAccess {
+        mode: to_mode(access).into(),
+        entries: to_entries(id, access),
+        organization_entries: to_entries(id, &organization.node.access),
+        cluster_entries: to_entries(None, &subject.cluster.cluster.node.access),
+        permitted_ranges,
+        problems: problem(&source, access).into_iter().collect(),
+        truncated,
+        source,
+        name,
+    }
+}
+
+/// An allowlist that permits nobody is reported: a new project has one until it is set.
+fn problem(name: &str, access: &Access) -> Option<v1::Problem> {
+    matches!(access, Access::AllowList(entries) if entries.is_empty()).then(|| no_addresses(name))
+}
+
+/// The same of a node as the API shows it.
+pub(super) fn problem_of(node: &v1::Node) -> Option<v1::Problem> {
+    let access = node.access.as_ref()?;
+    (access.mode() == v1::AccessMode::AllowList && access.entries.is_empty()).then(|| no_addresses(&node.name))
+}
+
+fn no_addresses(name: &str) -> v1::Problem {
+    v1::Problem {
+        code: v1::ProblemCode::NoAddresses.into(),
+        severity: v1::Severity::Warning.into(),
+        resource: name.to_owned(),
+        message: "the allowlist has no entries, so nobody is permitted: add ranges or a group".to_owned(),
+        ranges: Vec::new(),
+        related: Vec::new(),
+    }
+}

@@ -1,0 +1,211 @@
+//! Rules: from requests to mutations and back (design.md §3.3).
+//!
+//! Invariant: an answer shows the policy right after its change, or the current one.
+//! Not here: the meaning of a mutation (`policy::plan`).
+
+use std::sync::Arc;
+
+use prost::Message;
+use tonic::{Response, Status};
+
+use super::convert::names::{chosen_or_new_id, organization, required_organization, rule_of};
+use super::convert::options::{Mask, options};
+use super::convert::rule::{SETTABLE, patch, to_rule};
+use super::convert::{Faults, names};
+use super::mutation::{ChangedOrganization, etag};
+use super::paging::PageRequest;
+use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
+use crate::engine::directory::{OrganizationView, Published};
+use crate::policy::name::Id;
+use crate::policy::plan::{Mutation, etag_of_rules};
+use crate::proto::v1;
+
+/// Rules in the answer of a call that changes the whole list.
+const RULES_SHOWN_MAX: usize = 1_000;
+
+impl Api {
+    /// The current version of an organization that a read names.
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    pub(super) fn published(&self, id: &Id) -> Result<Arc<Published>, Status> {
+        let published = self.engine()?.directory().organization(id.as_str());
+        published.ok_or_else(|| status::not_found(&format!("organizations/{id}")))
+    }
+
+    pub(super) async fn create_rule(&self, request: v1::CreateRuleRequest) -> Result<Response<v1::Rule>, Status> {
+        let v1::CreateRuleRequest { parent, rule, rule_id, position, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let parent = organization(&mut faults, "parent", &parent);
+        let id = chosen_or_new_id(&mut faults, "rule_id", &rule_id, "rule");
+        let patch = self.new_rule(&mut faults, "rule", parent.as_ref(), rule);
+        let mutation = id.clone().map(|id| Mutation::CreateRule { id, position, patch });
+        let changed = self.change_organization(parent, mutation, faults, options).await?;
+        rule_answer(&changed, id.as_ref())
+    }
+
+    fn new_rule(
+        &self,
+        faults: &mut Faults,
+        field: &str,
+        organization: Option<&Id>,
+        rule: Option<v1::Rule>,
+    ) -> crate::policy::rule::RulePatch {
+        let organization = organization.map(Id::as_str);
+        let rule = rule.unwrap_or_default();
+        patch(faults, field, organization, rule, &Mask::All, self.limits.description_characters_max)
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    #[expect(clippy::needless_pass_by_value, reason = "a request is taken apart whole")]
+    pub(super) fn get_rule(&self, request: v1::GetRuleRequest) -> Result<Response<v1::Rule>, Status> {
+        let v1::GetRuleRequest { name } = request;
+        let (organization, id) =
+            names::rule(&name).map_err(|error| status::invalid_field("name", error.to_string()))?;
+        let published = self.published(&organization)?;
+        let view = &published.view;
+        let (place, rule) = view.organization.rule(id.as_str()).ok_or_else(|| status::not_found(&name))?;
+        Ok(at_revision(to_rule(view, place, rule), view.organization.revision))
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+    #[expect(clippy::needless_pass_by_value, reason = "a request is taken apart whole")]
+    pub(super) fn list_rules(&self, request: v1::ListRulesRequest) -> Result<Response<v1::ListRulesResponse>, Status> {
+        let v1::ListRulesRequest { parent, page_size, page_token } = request;
+        let id = required_organization("parent", &parent)?;
+        let published = self.published(&id)?;
+        let view = &published.view;
+        let etag = etag_of_rules(view.organization.rules_changed_at);
+        let page = PageRequest::new(format!("rules {parent}"), etag.clone(), page_size, &page_token)?;
+        let rules = view.organization.rules.iter().enumerate().skip(page.offset());
+        let (rules, next_page_token) = page.page_by_offset(rules.map(|(place, rule)| to_rule(view, place, rule)));
+        let revision = view.organization.revision;
+        let problems = Vec::new();
+        let answer = v1::ListRulesResponse { rules, next_page_token, etag, revision: to_i64(revision), problems };
+        Ok(at_revision(answer, revision))
+    }
+
+    pub(super) async fn update_rule(&self, request: v1::UpdateRuleRequest) -> Result<Response<v1::Rule>, Status> {
+        let v1::UpdateRuleRequest { rule, update_mask, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let mut rule = rule.unwrap_or_default();
+        let guard = etag(std::mem::take(&mut rule.etag));
+        let named = read_rule_name(&mut faults, "rule.name", &rule.name);
+        let mask = Mask::new(&mut faults, update_mask, SETTABLE);
+        let organization = named.as_ref().map(|(organization, _)| organization.as_str());
+        let characters_max = self.limits.description_characters_max;
+        let patch = patch(&mut faults, "rule", organization, rule, &mask, characters_max);
+        let (organization, id) = named.unzip();
+        let mutation = id.clone().map(|id| Mutation::UpdateRule { id, etag: guard, patch });
+        let changed = self.change_organization(organization, mutation, faults, options).await?;
+        rule_answer(&changed, id.as_ref())
+    }
+
+    pub(super) async fn delete_rule(&self, request: v1::DeleteRuleRequest) -> Result<Response<()>, Status> {
+        let v1::DeleteRuleRequest { name, etag: guard, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let (organization, id) = read_rule_name(&mut faults, "name", &name).unzip();
+        let mutation = id.map(|id| Mutation::DeleteRule { id, etag: etag(guard) });
+        let changed = self.change_organization(organization, mutation, faults, options).await?;
+        Ok(at_revision((), changed.revision))
+    }
+
+    pub(super) async fn move_rule(&self, request: v1::MoveRuleRequest) -> Result<Response<v1::Rule>, Status> {
+        let v1::MoveRuleRequest { name, position, etag: guard, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let (organization, id) = read_rule_name(&mut faults, "name", &name).unzip();
+        let mutation = id.clone().map(|id| Mutation::MoveRule { id, position, etag: etag(guard) });
+        let changed = self.change_organization(organization, mutation, faults, options).await?;
+        rule_answer(&changed, id.as_ref())
+    }
+
+    pub(super) async fn reorder_rules(
+        &self,
+        request: v1::ReorderRulesRequest,
+    ) -> Result<Response<v1::ReorderRulesResponse>, Status> {
+        let v1::ReorderRulesRequest { parent, rules, etag: guard, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let parent = organization(&mut faults, "parent", &parent);
+        let mut order = Vec::with_capacity(rules.len());
+        for (index, name) in rules.iter().enumerate() {
+            if let Some(parent) = &parent {
+                order.extend(rule_of(&mut faults, &format!("rules[{index}]"), parent, name));
+            }
+        }
+        let mutation = Mutation::ReorderRules { order, etag: etag(guard) };
+        let changed = self.change_organization(parent, Some(mutation), faults, options).await?;
+        let (rules, etag) = (shown_rules(&changed.view), list_etag(&changed));
+        let answer = v1::ReorderRulesResponse { rules, etag, revision: to_i64(changed.revision) };
+        Ok(at_revision(answer, changed.revision))
+    }
+
+    pub(super) async fn replace_rules(
+        &self,
+        request: v1::ReplaceRulesRequest,
+    ) -> Result<Response<v1::ReplaceRulesResponse>, Status> {
+        let v1::ReplaceRulesRequest { parent, rules, etag: guard, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let parent = organization(&mut faults, "parent", &parent);
+        let mut patches = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.into_iter().enumerate() {
+            if faults.is_full() {
+                break;
+            }
+            let field = format!("rules[{index}]");
+            let name_field = format!("{field}.name");
+            let id = match &parent {
+                Some(parent) if !rule.name.is_empty() => rule_of(&mut faults, &name_field, parent, &rule.name),
+                _ => chosen_or_new_id(&mut faults, &name_field, "", "rule"),
+            };
+            let patch = self.new_rule(&mut faults, &field, parent.as_ref(), Some(rule));
+            patches.extend(id.map(|id| (id, patch)));
+        }
+        let mutation = Mutation::ReplaceRules { rules: patches, etag: etag(guard) };
+        let changed = self.change_organization(parent, Some(mutation), faults, options).await?;
+        let (rules, etag) = (shown_rules(&changed.view), list_etag(&changed));
+        let answer = v1::ReplaceRulesResponse { rules, etag, revision: to_i64(changed.revision) };
+        Ok(at_revision(answer, changed.revision))
+    }
+}
+
+fn read_rule_name(faults: &mut Faults, field: &str, name: &str) -> Option<(Id, Id)> {
+    match names::rule(name) {
+        Ok(ids) => Some(ids),
+        Err(error) => {
+            faults.add(field, error.to_string());
+            None
+        }
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
+fn rule_answer(changed: &ChangedOrganization, id: Option<&Id>) -> Result<Response<v1::Rule>, Status> {
+    let view = &changed.view;
+    let found = id.and_then(|id| view.organization.rule(id.as_str()));
+    let (place, rule) = found.ok_or_else(|| status::not_found("the rule"))?;
+    let mut answer = to_rule(view, place, rule);
+    answer.etag = changed.etag(answer.etag);
+    answer.revision = to_i64(changed.revision);
+    Ok(at_revision(answer, changed.revision))
+}
+
+fn list_etag(changed: &ChangedOrganization) -> String {
+    changed.etag(etag_of_rules(changed.view.organization.rules_changed_at))
+}
+
+/// The first rules of a list, as many as are shown and fit.
+fn shown_rules(view: &OrganizationView) -> Vec<v1::Rule> {
+    let mut room = ANSWER_BYTES_MAX - ANSWER_BYTES_RESERVED;
+    let rules = view.organization.rules.iter().enumerate().take(RULES_SHOWN_MAX);
+    let rules = rules.map(|(place, rule)| to_rule(view, place, rule));
+    let fits = |rule: &v1::Rule| {
+        let left = room.checked_sub(rule.encoded_len() + 6);
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    rules.take_while(fits).collect()
+}

@@ -1,0 +1,116 @@
+//! Every error of the service as a gRPC status: one table (design.md §3.7).
+//!
+//! Invariant: each has an `ErrorInfo` of the domain `portcullis` whose reason is a value of `ErrorReason`.
+//! Not here: errors that tonic makes by itself (`transport`).
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::engine::change::ChangeError;
+use crate::engine::check::CheckError;
+use crate::policy::plan::{PlanError, Violation};
+use crate::proto::v1::ErrorReason;
+
+/// The domain of every error.
+pub(super) const DOMAIN: &str = "portcullis";
+
+/// Details travel in a header, which clients limit: violations that do not fit are counted instead.
+const DETAILS_BYTES_MAX: usize = 4 * 1024;
+
+/// A status with its reason.
+pub(super) fn error(code: Code, reason: ErrorReason, message: impl Into<String>) -> Status {
+    Status::with_error_details(code, message, details(reason))
+}
+
+fn details(reason: ErrorReason) -> ErrorDetails {
+    let name = reason.as_str_name();
+    let name = name.strip_prefix("ERROR_REASON_").unwrap_or(name);
+    ErrorDetails::with_error_info(name, DOMAIN, std::collections::HashMap::<String, String>::new())
+}
+
+/// Malformed fields, all at once.
+pub(super) fn invalid(violations: Vec<Violation>) -> Status {
+    invalid_because(ErrorReason::InvalidField, violations)
+}
+
+/// Malformed fields, for a reason that has a name of its own.
+pub(super) fn invalid_because(reason: ErrorReason, violations: Vec<Violation>) -> Status {
+    let mut details = details(reason);
+    let (mut bytes, count) = (0, violations.len());
+    let message = PlanError::Invalid(violations.clone()).to_string();
+    for (index, Violation { field, description }) in violations.into_iter().enumerate() {
+        bytes += field.len() + description.len();
+        if bytes > DETAILS_BYTES_MAX && index > 0 {
+            details.add_bad_request_violation(field, format!("and {} more", count - index - 1));
+            break;
+        }
+        details.add_bad_request_violation(field, description);
+    }
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// One malformed field.
+pub(super) fn invalid_field(field: &str, description: impl Into<String>) -> Status {
+    invalid(vec![Violation::new(field, description)])
+}
+
+/// Something that is named does not exist.
+pub(super) fn not_found(name: &str) -> Status {
+    plan(PlanError::NotFound(name.to_owned()))
+}
+
+/// The policy is not recovered yet.
+pub(super) fn starting() -> Status {
+    error(Code::Unavailable, ErrorReason::Starting, "the service is starting: try again in a moment")
+}
+
+/// A list was changed while it was paged through.
+pub(super) fn list_changed() -> Status {
+    let message = "the list was changed since the page token was made: begin again without a token";
+    error(Code::Aborted, ErrorReason::ListChanged, message)
+}
+
+/// A fault of the service itself; what happened is logged, not told.
+pub(super) fn internal(fault: &dyn std::error::Error) -> Status {
+    tracing::error!(error = %fault, "internal fault");
+    error(Code::Internal, ErrorReason::Internal, "internal fault: see the log of the service")
+}
+
+/// An answer that cannot be made shorter.
+pub(super) fn answer_too_large(advice: &str) -> Status {
+    let message = format!("the answer would exceed {} bytes: {advice}", super::ANSWER_BYTES_MAX);
+    error(Code::ResourceExhausted, ErrorReason::AnswerTooLarge, message)
+}
+
+pub(super) fn plan(refusal: PlanError) -> Status {
+    let message = refusal.to_string();
+    let (code, reason) = match refusal {
+        PlanError::Invalid(violations) => return invalid(violations),
+        PlanError::NotFound(_) => (Code::NotFound, ErrorReason::NotFound),
+        PlanError::AlreadyExists(_) => (Code::AlreadyExists, ErrorReason::AlreadyExists),
+        PlanError::Stale { .. } => (Code::Aborted, ErrorReason::StaleEtag),
+        PlanError::HasChildren(_) => (Code::FailedPrecondition, ErrorReason::HasChildren),
+        PlanError::WouldWidenAccess(_) => (Code::FailedPrecondition, ErrorReason::WouldWidenAccess),
+        PlanError::GroupInUse { .. } => (Code::FailedPrecondition, ErrorReason::GroupInUse),
+        PlanError::LimitReached { .. } => (Code::ResourceExhausted, ErrorReason::LimitReached),
+    };
+    error(code, reason, message)
+}
+
+pub(super) fn change(refusal: ChangeError) -> Status {
+    let message = refusal.to_string();
+    match refusal {
+        ChangeError::Refused(refusal) => plan(refusal),
+        ChangeError::NotWritable(_) => error(Code::Unavailable, ErrorReason::JournalNotWritable, message),
+        ChangeError::TooLarge(_) => error(Code::ResourceExhausted, ErrorReason::LimitReached, message),
+        ChangeError::ShuttingDown => error(Code::Unavailable, ErrorReason::ShuttingDown, message),
+    }
+}
+
+pub(super) fn check(refusal: &CheckError) -> Status {
+    let reason = match refusal {
+        CheckError::RevisionNotReached { .. } => ErrorReason::RevisionNotReached,
+        CheckError::ClusterRevisionNotReached { .. } => ErrorReason::ClusterRevisionNotReached,
+    };
+    error(Code::Unavailable, reason, refusal.to_string())
+}

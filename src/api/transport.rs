@@ -1,0 +1,99 @@
+//! Errors of the transport in the form of all others (design.md §3.7).
+//!
+//! tonic answers by itself what never reaches a service: unknown methods, messages too large or undecodable, unknown
+//! compression. Such a status has no details; this layer gives it the code and the `ErrorInfo` that the contract wants.
+//!
+//! Invariant: an error that leaves has an `ErrorInfo`; one that a service made passes unchanged.
+//! Not here: overload and deadlines (`admission`).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use super::status;
+use crate::proto::v1::ErrorReason;
+
+/// The status in the form of the contract; unchanged when it has details.
+pub(super) fn explained(bare: Status) -> Status {
+    if !bare.details().is_empty() {
+        return bare;
+    }
+    let message = bare.message();
+    let (code, reason, message) = match bare.code() {
+        // tonic names both directions by one code, and tells them apart in words only.
+        Code::OutOfRange if message.contains("encoded message") && !message.contains("decoded message") => (
+            Code::ResourceExhausted,
+            ErrorReason::AnswerTooLarge,
+            "the answer is too large: ask for less at a time".to_owned(),
+        ),
+        Code::OutOfRange | Code::ResourceExhausted => {
+            let message = format!("the request message is too large: send less at a time ({message})");
+            (Code::ResourceExhausted, ErrorReason::MessageTooLarge, message)
+        }
+        Code::Internal | Code::InvalidArgument => {
+            let message =
+                format!("the request message cannot be decoded: check the client's protocol files ({message})");
+            (Code::InvalidArgument, ErrorReason::MalformedMessage, message)
+        }
+        Code::Unimplemented if message.is_empty() => {
+            let message = "the method does not exist in this version: list the methods by reflection".to_owned();
+            (Code::Unimplemented, ErrorReason::MethodNotFound, message)
+        }
+        Code::Unimplemented => (Code::Unimplemented, ErrorReason::UnsupportedEncoding, message.to_owned()),
+        Code::Cancelled => (Code::Cancelled, ErrorReason::Cancelled, "the call was cancelled".to_owned()),
+        Code::DeadlineExceeded => (Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message.to_owned()),
+        Code::Unavailable => (Code::Unavailable, ErrorReason::Overloaded, message.to_owned()),
+        Code::NotFound => (Code::NotFound, ErrorReason::NotFound, message.to_owned()),
+        code => (code, ErrorReason::Internal, message.to_owned()),
+    };
+    status::error(code, reason, message)
+}
+
+/// Puts transport errors into the form of the contract.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExplainLayer;
+
+impl<S> Layer<S> for ExplainLayer {
+    type Service = Explain<S>;
+
+    fn layer(&self, inner: S) -> Explain<S> {
+        Explain { inner }
+    }
+}
+
+/// See [`ExplainLayer`].
+#[derive(Clone, Debug)]
+pub struct Explain<S> {
+    inner: S,
+}
+
+impl<S, Q, B> Service<Request<Q>> for Explain<S>
+where
+    S: Service<Request<Q>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    B: Default + 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Q>) -> Self::Future {
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            // Only an answer that is nothing but an error has its status among the headers.
+            match Status::from_header_map(answer.headers()) {
+                Some(bare) if bare.code() != Code::Ok && bare.details().is_empty() => Ok(explained(bare).into_http()),
+                _ => Ok(answer),
+            }
+        })
+    }
+}

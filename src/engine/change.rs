@@ -1,0 +1,114 @@
+//! A change of policy: what is asked for, and what comes back.
+//!
+//! Invariant: a change that is answered as applied is durable and visible to every Check that begins afterwards.
+//! Not here: how it is carried out (`writer`).
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::Engine;
+use super::directory::OrganizationView;
+use super::writer::Order;
+use crate::policy::name::Id;
+use crate::policy::node::NodePatch;
+use crate::policy::organization::Cluster;
+use crate::policy::plan::{Mutation, PlanError, Violation};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct ChangeRequest {
+    /// What is to change.
+    pub target: ChangeTarget,
+    /// What parsing the request found wrong; refused with everything else that is wrong with it.
+    pub violations: Vec<Violation>,
+    /// Who asks.
+    pub actor: Arc<str>,
+    /// The caller's comment.
+    pub comment: Arc<str>,
+    /// Whether to judge the change and leave it at that.
+    pub validate_only: bool,
+}
+
+/// What is to change.
+#[derive(Clone, Debug)]
+pub enum ChangeTarget {
+    /// The cluster's node.
+    Cluster {
+        /// Guards the node.
+        etag: Option<String>,
+        /// The new values.
+        patch: NodePatch,
+    },
+    /// A new organization.
+    CreateOrganization {
+        /// Its id.
+        id: Id,
+        /// Its fields.
+        patch: NodePatch,
+    },
+    /// An organization less.
+    DeleteOrganization {
+        /// Its id.
+        id: Id,
+        /// Guards its node.
+        etag: Option<String>,
+        /// Whether what is below it may go with it.
+        force: bool,
+    },
+    /// Something in an organization.
+    Organization {
+        /// Its id.
+        id: Id,
+        /// What.
+        mutation: Mutation,
+    },
+}
+
+/// A change that was carried out, or was found acceptable where only that was asked.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// What the object's owner looks like afterwards.
+    pub after: After,
+    /// The revision that now holds. A change without effect, and one that was only judged, leave it as it was.
+    pub revision: u64,
+}
+
+/// The policy after a change.
+#[derive(Clone, Debug)]
+pub enum After {
+    /// The cluster.
+    Cluster(Arc<Cluster>),
+    /// An organization.
+    Organization(OrganizationView),
+    /// The organization is gone.
+    Deleted,
+}
+
+/// Why a change was not made.
+#[derive(Debug, Error)]
+pub enum ChangeError {
+    /// It is not acceptable.
+    #[error(transparent)]
+    Refused(#[from] PlanError),
+    /// It cannot be made durable now. Whether a later start finds it is open only where the process ends before the
+    /// journal is writable again.
+    #[error("the policy journal cannot be written now, so nothing was changed: {0}; try again")]
+    NotWritable(String),
+    /// It is larger than the journal takes in one piece.
+    #[error("the change is too large for one step: {0}")]
+    TooLarge(String),
+    /// The service is ending.
+    #[error("the service is shutting down: try again on another or later")]
+    ShuttingDown,
+}
+
+impl Engine {
+    /// Carries out a change: returns when it is durable and visible.
+    pub async fn change(&self, request: ChangeRequest) -> Result<Changed, ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order { request, reply })?;
+        answer.await.map_err(|_| ChangeError::ShuttingDown)?
+    }
+}

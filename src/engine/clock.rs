@@ -1,0 +1,67 @@
+//! The time of decisions and changes.
+//!
+//! Invariant: `now` is never before the time of the newest durable record, so a system clock that is set back revives
+//! no expired rule (design.md §2.2). This is the only place that reads the system clock for policy.
+//! Not here: timeouts and intervals, which are the runtime's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::policy::time::Timestamp;
+
+/// Where the time comes from; tests bring their own.
+pub trait Source: Send + Sync {
+    /// Nanoseconds since 1970.
+    fn nanos(&self) -> i64;
+}
+
+/// The operating system's clock.
+#[derive(Debug, Default)]
+pub struct SystemSource;
+
+impl Source for SystemSource {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else has to use")]
+    fn nanos(&self) -> i64 {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The clock of a server.
+#[derive(Clone)]
+pub struct Clock {
+    source: Arc<dyn Source>,
+    /// Time of the newest durable record, in nanoseconds since 1970.
+    floor: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// A clock that has seen no record yet.
+    pub fn new(source: Arc<dyn Source>) -> Self {
+        Self { source, floor: Arc::new(AtomicI64::new(i64::MIN)) }
+    }
+
+    /// The operating system's clock.
+    pub fn system() -> Self {
+        Self::new(Arc::new(SystemSource))
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Timestamp {
+        let nanos = self.source.nanos().max(self.floor.load(Ordering::Acquire));
+        from_nanos(nanos)
+    }
+
+    /// Notes that a record of this time is durable.
+    pub fn advance_to(&self, time: Timestamp) {
+        let nanos = time.seconds().saturating_mul(1_000_000_000).saturating_add(i64::from(time.nanos()));
+        self.floor.fetch_max(nanos, Ordering::AcqRel);
+    }
+}
+
+/// 64 bits of nanoseconds reach from 1677 to 2262, all of it inside the years 1 to 9999.
+fn from_nanos(nanos: i64) -> Timestamp {
+    let subsecond = u32::try_from(nanos.rem_euclid(1_000_000_000)).unwrap_or_default();
+    Timestamp::new(nanos.div_euclid(1_000_000_000), subsecond).unwrap_or_default()
+}

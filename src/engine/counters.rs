@@ -1,0 +1,100 @@
+//! How often each rule decided, and when last.
+//!
+//! Invariant: counting is one atomic addition and never waits; a counter belongs to one creation of a rule, so a rule
+//! that is deleted and made again starts from zero.
+//! Not here: how counts are kept over a restart (`follower`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crate::policy::name::Id;
+use crate::policy::organization::Organization;
+use crate::policy::rule::{Rule, RuleMatches};
+use crate::policy::time::Timestamp;
+
+/// No match yet.
+const NEVER: i64 = i64::MIN;
+
+/// Never written to the state store: even a zero is worth writing then, for it says since when it is zero.
+const UNSAVED: u64 = u64::MAX;
+
+/// The counter of one rule.
+#[derive(Debug)]
+pub struct RuleCounter {
+    count: AtomicU64,
+    last_match_millis: AtomicI64,
+    start: Timestamp,
+    /// The count that was last written to the state store, or `UNSAVED`.
+    saved: AtomicU64,
+}
+
+impl RuleCounter {
+    /// A counter that goes on from what was kept.
+    pub fn new(matches: RuleMatches) -> Self {
+        Self {
+            count: AtomicU64::new(matches.count),
+            last_match_millis: AtomicI64::new(matches.last.map_or(NEVER, Timestamp::millis)),
+            start: matches.start,
+            saved: AtomicU64::new(matches.count),
+        }
+    }
+
+    /// A counter at zero, not saved yet.
+    pub fn starting(start: Timestamp) -> Self {
+        Self { saved: AtomicU64::new(UNSAVED), ..Self::new(RuleMatches { count: 0, start, last: None }) }
+    }
+
+    /// Counts one decision.
+    pub fn count(&self, now: Timestamp) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.last_match_millis.fetch_max(now.millis(), Ordering::Relaxed);
+    }
+
+    /// What it says now, unless that was taken before. For the one thread that saves counters.
+    pub fn take_unsaved(&self) -> Option<RuleMatches> {
+        let matches = self.matches();
+        (self.saved.swap(matches.count, Ordering::Relaxed) != matches.count).then_some(matches)
+    }
+
+    /// What it says now.
+    pub fn matches(&self) -> RuleMatches {
+        let last = self.last_match_millis.load(Ordering::Relaxed);
+        RuleMatches {
+            count: self.count.load(Ordering::Relaxed),
+            start: self.start,
+            last: (last != NEVER).then(|| Timestamp::from_millis(last)),
+        }
+    }
+}
+
+/// Names one creation of a rule.
+pub type RuleKey = (Id, Timestamp);
+
+/// The counters of an organization's rules, in the order of the rules.
+#[derive(Debug, Default)]
+pub struct RuleCounters {
+    in_order: Vec<Arc<RuleCounter>>,
+}
+
+impl RuleCounters {
+    /// The counters for the organization's rules: those there are for rules that stay, new ones for new rules.
+    pub fn following(organization: &Organization, old: &HashMap<RuleKey, Arc<RuleCounter>>, now: Timestamp) -> Self {
+        let counter = |rule: &Arc<Rule>| {
+            let key = (rule.id.clone(), rule.create_time);
+            old.get(&key).map_or_else(|| Arc::new(RuleCounter::starting(now)), Arc::clone)
+        };
+        Self { in_order: organization.rules.iter().map(counter).collect() }
+    }
+
+    /// The counters by rule, for the next version.
+    pub fn by_key(&self, organization: &Organization) -> HashMap<RuleKey, Arc<RuleCounter>> {
+        let keys = organization.rules.iter().map(|rule| (rule.id.clone(), rule.create_time));
+        keys.zip(self.in_order.iter().cloned()).collect()
+    }
+
+    /// The counter of the rule at a place, 0 being the first.
+    pub fn at(&self, place: usize) -> Option<&RuleCounter> {
+        self.in_order.get(place).map(|counter| &**counter)
+    }
+}

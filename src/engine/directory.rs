@@ -1,0 +1,163 @@
+//! Which policy is current: the published form of the cluster and of every organization.
+//!
+//! Invariant: a reader takes no lock and sees one version of an organization, whole. Publishing one organization
+//! touches nothing of another.
+//! Not here: who may publish (`writer` alone) and what is decided (`check`).
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::counters::RuleCounters;
+use crate::policy::cow_map::CowMap;
+use crate::policy::name::Id;
+use crate::policy::organization::{Cluster, Organization};
+use crate::policy::rule::RuleMatches;
+use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
+
+/// An organization's editable policy with its counters, as readers see it.
+#[derive(Clone, Debug)]
+pub struct OrganizationView {
+    /// The policy.
+    pub organization: Arc<Organization>,
+    pub(super) counters: Arc<RuleCounters>,
+}
+
+impl OrganizationView {
+    /// How often the rule at a place decided; 0 is the first.
+    pub fn matches(&self, place: usize) -> Option<RuleMatches> {
+        self.counters.at(place).map(super::counters::RuleCounter::matches)
+    }
+}
+
+/// One version of an organization: what is read, and what decides.
+#[derive(Debug)]
+pub struct Published {
+    /// What is read.
+    pub view: OrganizationView,
+    /// What decides.
+    pub snapshot: Snapshot,
+}
+
+/// One version of the cluster.
+#[derive(Debug)]
+pub struct PublishedCluster {
+    /// What is read.
+    pub cluster: Arc<Cluster>,
+    /// What decides.
+    pub snapshot: ClusterSnapshot,
+}
+
+/// The place of one organization.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) published: ArcSwap<Published>,
+}
+
+type Shard = HashMap<Id, Arc<Slot>>;
+
+/// Shards, so that creating one of 100,000 organizations copies some hundreds of entries.
+const SHARDS: usize = 256;
+
+/// Everything that is published.
+pub struct Directory {
+    cluster: ArcSwap<PublishedCluster>,
+    shards: Vec<ArcSwap<Shard>>,
+    /// The same slots in order of ids, for lists.
+    ordered: ArcSwap<CowMap<Id, Slot>>,
+    hasher: RandomState,
+}
+
+impl Directory {
+    /// A directory without organizations.
+    pub(super) fn new(cluster: PublishedCluster) -> Self {
+        Self {
+            cluster: ArcSwap::from_pointee(cluster),
+            shards: (0..SHARDS).map(|_| ArcSwap::default()).collect(),
+            ordered: ArcSwap::from_pointee(CowMap::default()),
+            hasher: RandomState::new(),
+        }
+    }
+
+    fn shard(&self, id: &str) -> Option<&ArcSwap<Shard>> {
+        let hash = usize::try_from(self.hasher.hash_one(id) % SHARDS as u64).unwrap_or_default();
+        self.shards.get(hash)
+    }
+
+    /// Reads the current version of an organization; the reader must be quick and must not wait.
+    pub(super) fn with<T>(&self, id: &str, read: impl FnOnce(Option<&Published>) -> T) -> T {
+        let Some(shard) = self.shard(id) else { return read(None) };
+        let shard = shard.load();
+        match shard.get(id) {
+            Some(slot) => read(Some(&slot.published.load())),
+            None => read(None),
+        }
+    }
+
+    /// The current version of an organization, to keep.
+    pub fn organization(&self, id: &str) -> Option<Arc<Published>> {
+        let shard = self.shard(id)?.load();
+        shard.get(id).map(|slot| slot.published.load_full())
+    }
+
+    /// The current version of the cluster, to keep.
+    pub fn cluster(&self) -> Arc<PublishedCluster> {
+        self.cluster.load_full()
+    }
+
+    pub(super) fn cluster_guard(&self) -> arc_swap::Guard<Arc<PublishedCluster>> {
+        self.cluster.load()
+    }
+
+    /// The current versions of the organizations whose ids are greater than `after`, by ascending id; all where none is
+    /// given.
+    pub fn organizations_after(&self, after: Option<&str>, count_max: usize) -> Vec<Arc<Published>> {
+        let ordered = self.ordered.load_full();
+        ordered.iter_after(after).take(count_max).map(|(_, slot)| slot.published.load_full()).collect()
+    }
+
+    /// Number of organizations.
+    pub fn len(&self) -> usize {
+        self.ordered.load().len()
+    }
+
+    /// Whether there is no organization.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn publish_cluster(&self, cluster: PublishedCluster) {
+        self.cluster.store(Arc::new(cluster));
+    }
+
+    /// Publishes a version of an organization, new or known.
+    pub(super) fn publish(&self, published: Published) {
+        let id = published.view.organization.id.clone();
+        let Some(shard) = self.shard(id.as_str()) else { return };
+        let current = shard.load_full();
+        if let Some(slot) = current.get(id.as_str()) {
+            slot.published.store(Arc::new(published));
+            return;
+        }
+        let slot = Arc::new(Slot { published: ArcSwap::from_pointee(published) });
+        let mut changed = (*current).clone();
+        changed.insert(id.clone(), Arc::clone(&slot));
+        shard.store(Arc::new(changed));
+        let mut ordered = (*self.ordered.load_full()).clone();
+        ordered.insert(id, slot);
+        self.ordered.store(Arc::new(ordered));
+    }
+
+    /// Takes an organization out.
+    pub(super) fn withdraw(&self, id: &Id) {
+        let Some(shard) = self.shard(id.as_str()) else { return };
+        let mut changed = (*shard.load_full()).clone();
+        changed.remove(id.as_str());
+        shard.store(Arc::new(changed));
+        let mut ordered = (*self.ordered.load_full()).clone();
+        ordered.remove(id.as_str());
+        self.ordered.store(Arc::new(ordered));
+    }
+}

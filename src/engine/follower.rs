@@ -1,0 +1,187 @@
+//! The follower: one thread that brings the state store and the snapshots up to what the journal has.
+//!
+//! Changes that come while it writes are noted as a set of objects and written together next, as they then are: it may
+//! lag, but what it still has to do never exceeds the size of the policy itself.
+//!
+//! Invariant: it never holds up a change or a Check, and nothing that is acknowledged depends on it: what it writes can
+//! be lost and is made again at the next start.
+//! Not here: checking the state store at the start (`recovery`).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::directory::Directory;
+use crate::policy::change::Change;
+use crate::policy::organization::Organization;
+use crate::policy::state::{Outcome, PolicyState};
+use crate::store::codec::{EntryEncoder, EntryKey, encode_counter, encode_mark, encode_snapshot, touched_keys};
+use crate::store::{Batch, Snapshots, StateError, StateStore, Tree, split};
+
+/// Changes between two snapshots: what a start has to replay at most, about.
+const SNAPSHOT_CHANGES: u64 = 10_000;
+
+/// How often match counts are written, and how long the state store rests after a failure.
+const COUNTERS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Objects written in one batch: batches hold sled's lock while they are applied.
+const BATCH_OBJECTS_MAX: usize = 256;
+
+/// The key of the high-water mark: up to which sequence of the journal the store has everything.
+pub(super) const MARK_KEY: &[u8] = b"policy-sequence";
+
+/// What the writer hands over, and the wish to stop.
+#[derive(Default)]
+struct Inbox {
+    outcomes: Vec<Outcome>,
+    touched: BTreeSet<EntryKey>,
+    sequence: u64,
+    changes: u64,
+    stop: bool,
+}
+
+/// The writer's end.
+#[derive(Default)]
+pub(super) struct Follower {
+    inbox: Mutex<Inbox>,
+    news: Condvar,
+}
+
+impl Follower {
+    /// Notes a durable change.
+    pub(super) fn note(&self, sequence: u64, change: &Change, before: Option<&Organization>, outcome: Outcome) {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.touched.extend(touched_keys(change, before));
+        inbox.outcomes.push(outcome);
+        inbox.sequence = sequence;
+        inbox.changes += 1;
+        self.news.notify_one();
+    }
+
+    /// Has the thread write what is left and end.
+    pub(super) fn stop(&self) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.news.notify_one();
+    }
+
+    /// Takes what came; waits for it up to the interval.
+    fn take(&self) -> Inbox {
+        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = |inbox: &mut Inbox| inbox.changes == 0 && !inbox.stop;
+        let (mut inbox, _) =
+            self.news.wait_timeout_while(inbox, COUNTERS_INTERVAL, idle).unwrap_or_else(PoisonError::into_inner);
+        let stop = inbox.stop;
+        Inbox { stop, ..std::mem::take(&mut *inbox) }
+    }
+}
+
+/// What the follower's thread owns.
+pub(super) struct Task {
+    pub(super) follower: Arc<Follower>,
+    pub(super) store: Arc<dyn StateStore>,
+    pub(super) snapshots: Box<dyn Snapshots>,
+    /// Its own copy of the state, which shares everything with the writer's.
+    pub(super) state: PolicyState,
+    pub(super) sequence: u64,
+    pub(super) snapshot_sequence: u64,
+    pub(super) directory: Arc<Directory>,
+}
+
+impl Task {
+    /// Follows until told to stop.
+    pub(super) fn run(mut self) {
+        let mut touched = BTreeSet::new();
+        let mut failing = false;
+        loop {
+            let news = self.follower.take();
+            for outcome in news.outcomes {
+                self.state.set(outcome);
+            }
+            self.sequence = self.sequence.max(news.sequence);
+            touched.extend(news.touched);
+            let result = self.write_objects(&touched).and_then(|()| self.write_counters());
+            match result {
+                Ok(()) => touched.clear(),
+                // Objects are written as they are when it succeeds again, so nothing else is to be remembered.
+                Err(error) if !failing => {
+                    tracing::error!(%error, "the state store cannot follow the journal; policy and decisions are not affected");
+                }
+                Err(_) => {}
+            }
+            if failing && touched.is_empty() {
+                tracing::info!("the state store follows the journal again");
+            }
+            failing = !touched.is_empty();
+            self.snapshot_when_due();
+            if news.stop {
+                if let Err(error) = self.store.flush() {
+                    tracing::warn!(%error, "the state store could not be flushed; it is checked at the next start");
+                }
+                return;
+            }
+        }
+    }
+
+    fn write_objects(&self, touched: &BTreeSet<EntryKey>) -> Result<(), StateError> {
+        if touched.is_empty() {
+            return Ok(());
+        }
+        write_objects(&*self.store, &self.state, touched.iter())?;
+        let mut batch = Batch::new();
+        batch.put(Tree::Meta, MARK_KEY, encode_mark(self.sequence));
+        self.store.apply(&batch)
+    }
+
+    /// Writes the counts of rules that decided something.
+    fn write_counters(&self) -> Result<(), StateError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.directory.organizations_after(after.as_deref(), BATCH_OBJECTS_MAX);
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.view.organization.id.to_string());
+            for published in &page {
+                let (view, mut batch) = (&published.view, Batch::new());
+                for (place, rule) in view.organization.rules.iter().enumerate() {
+                    if let Some(counter) = view.counters.at(place)
+                        && let Some(matches) = counter.take_unsaved()
+                    {
+                        let (key, value) = encode_counter(&view.organization.id, rule, &matches);
+                        batch.put(Tree::Counters, key, value);
+                    }
+                }
+                if !batch.is_empty() {
+                    self.store.apply(&batch)?;
+                }
+            }
+        }
+    }
+
+    fn snapshot_when_due(&mut self) {
+        if self.sequence < self.snapshot_sequence + SNAPSHOT_CHANGES {
+            return;
+        }
+        // Also after a failure the next attempt comes only when as many changes have come again.
+        self.snapshot_sequence = self.sequence;
+        match self.snapshots.write(self.sequence, &encode_snapshot(&self.state)) {
+            Ok(()) => tracing::info!(sequence = self.sequence, "policy snapshot written"),
+            Err(error) => tracing::warn!(%error, "no policy snapshot: the next start replays more of the journal"),
+        }
+    }
+}
+
+/// Writes objects as they are in the state, or removes them where they are not.
+pub(super) fn write_objects<'a>(
+    store: &dyn StateStore,
+    state: &PolicyState,
+    keys: impl Iterator<Item = &'a EntryKey>,
+) -> Result<(), StateError> {
+    let (mut encoder, mut batch, mut objects) = (EntryEncoder::new(state), Batch::new(), 0);
+    for key in keys {
+        split::put(store, &mut batch, Tree::Policy, &key.to_bytes(), encoder.encode(key).as_deref())?;
+        objects += 1;
+        if objects % BATCH_OBJECTS_MAX == 0 {
+            store.apply(&std::mem::take(&mut batch))?;
+        }
+    }
+    store.apply(&batch)
+}

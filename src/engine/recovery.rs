@@ -1,0 +1,213 @@
+//! The start: from what is on the disk to the policy, and the state store brought in line with it.
+//!
+//! Invariant: the policy comes from the journal (and a snapshot of it) alone; the state store is compared with it entry
+//! by entry and never believed.
+//! Not here: opening files (`server`, which picks the adapters).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use thiserror::Error;
+
+use super::clock::Clock;
+use super::follower::{MARK_KEY, write_objects};
+use crate::policy::name::NameError;
+use crate::policy::rule::RuleMatches;
+use crate::policy::state::{OutOfOrder, PolicyState};
+use crate::store::codec::{
+    CodecError, CounterKey, EntryEncoder, EntryKey, decode_change, decode_counter, decode_mark, decode_snapshot,
+    encode_change, encode_mark, keys_of,
+};
+use crate::store::{Batch, Journal, JournalError, SnapshotError, Snapshots, StateError, StateStore, Tree, split};
+
+/// Why the service cannot start on a data directory.
+#[derive(Debug, Error)]
+pub enum RecoveryError {
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The snapshots cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A record of the journal is whole, but no change of policy.
+    #[error("record {sequence} of the policy journal: {source}; use the version that wrote it, or restore a backup")]
+    Record {
+        /// Its sequence.
+        sequence: u64,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+    /// A record does not follow the one before it.
+    #[error("record {sequence} of the policy journal does not follow: {source}; restore the journal from a backup")]
+    Order {
+        /// Its sequence.
+        sequence: u64,
+        /// What does not follow.
+        source: OutOfOrder,
+    },
+    /// The journal ends before something that was made from it.
+    #[error(
+        "the policy journal ends at record {journal}, but {witness} has seen record {seen}: acknowledged changes are \
+         missing; restore the newest journal files, or remove {witness} to accept the loss"
+    )]
+    JournalCutOff {
+        /// The last record there is.
+        journal: u64,
+        /// What has seen more.
+        witness: &'static str,
+        /// What it has seen.
+        seen: u64,
+    },
+    /// The records between the newest usable snapshot and the journal's first are gone.
+    #[error(
+        "the policy journal begins at record {first}, but record {needed} is needed: restore the older journal files"
+    )]
+    JournalBegins {
+        /// The first record there is.
+        first: u64,
+        /// The record that is needed.
+        needed: u64,
+    },
+    /// A constant of this program is wrong.
+    #[error("the first organization cannot be named: {0}")]
+    FirstChanges(#[from] NameError),
+}
+
+/// What the journal says.
+pub(super) struct Recovered {
+    pub(super) state: PolicyState,
+    /// The last record; 0 where there is none.
+    pub(super) sequence: u64,
+    pub(super) snapshot_sequence: u64,
+}
+
+/// Reads the policy from snapshot and journal. A fresh journal gets its first changes.
+pub(super) fn recover(
+    journal: &mut dyn Journal,
+    snapshots: &dyn Snapshots,
+    clock: &Clock,
+) -> Result<Recovered, RecoveryError> {
+    if journal.next_sequence() == 1 && snapshots.newest_valid()?.is_none() {
+        let changes = PolicyState::first_changes(clock.now())?;
+        journal.append(&changes.each_ref().map(encode_change))?;
+        tracing::info!("fresh data directory: created `organizations/default`");
+    }
+    let (mut state, snapshot_sequence) = from_snapshot(snapshots)?;
+    let last = journal.next_sequence() - 1;
+    if snapshot_sequence > last {
+        let witness = "a snapshot in the policy directory";
+        return Err(RecoveryError::JournalCutOff { journal: last, witness, seen: snapshot_sequence });
+    }
+    let needed = snapshot_sequence + 1;
+    if journal.first_sequence() > needed {
+        return Err(RecoveryError::JournalBegins { first: journal.first_sequence(), needed });
+    }
+    for record in journal.read_from(needed)? {
+        let (sequence, bytes) = record?;
+        let change = decode_change(&bytes).map_err(|source| RecoveryError::Record { sequence, source })?;
+        state.apply(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
+        clock.advance_to(change.time);
+    }
+    Ok(Recovered { state, sequence: last, snapshot_sequence })
+}
+
+fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), RecoveryError> {
+    if let Some((sequence, bytes)) = snapshots.newest_valid()? {
+        match decode_snapshot(&bytes) {
+            Ok(state) => return Ok((state, sequence)),
+            Err(error) => {
+                tracing::warn!(%error, sequence, "policy snapshot not usable: replaying the whole journal");
+            }
+        }
+    }
+    Ok((PolicyState::empty(), 0))
+}
+
+/// Brings the state store in line with the policy, and says so where it was not. Refuses only where the store has seen
+/// more than the journal holds, for then the journal has lost something.
+pub(super) fn reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> Result<(), RecoveryError> {
+    match try_reconcile(store, state, sequence) {
+        Ok(Reconciled { mark, .. }) if mark > Some(sequence) => Err(RecoveryError::JournalCutOff {
+            journal: sequence,
+            witness: "the directory `sled`",
+            seen: mark.unwrap_or_default(),
+        }),
+        Ok(Reconciled { written: 0, .. }) => Ok(()),
+        Ok(Reconciled { mark, written }) => {
+            let was =
+                mark.map_or_else(|| "empty or damaged".to_owned(), |mark| format!("at record {mark} of {sequence}"));
+            tracing::warn!(was, objects = written, "the state store was rebuilt from the policy journal");
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!(%error, "the state store cannot be brought in line; policy and decisions are not affected");
+            Ok(())
+        }
+    }
+}
+
+struct Reconciled {
+    mark: Option<u64>,
+    written: usize,
+}
+
+fn try_reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> Result<Reconciled, StateError> {
+    let mark = store.get(Tree::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes));
+    if mark > Some(sequence) {
+        return Ok(Reconciled { mark, written: 0 });
+    }
+    let mut encoder = EntryEncoder::new(state);
+    let mut expected: BTreeMap<Vec<u8>, EntryKey> = keys_of(state).map(|key| (key.to_bytes(), key)).collect();
+    let (mut differing, mut foreign) = (BTreeSet::new(), Vec::new());
+    split::read_all(store, Tree::Policy, |stored_key, value| match expected.remove(stored_key) {
+        Some(key) if encoder.encode(&key).as_deref() == Some(value) => {}
+        Some(key) => drop(differing.insert(key)),
+        None => foreign.push(stored_key.to_vec()),
+    })?;
+    differing.extend(expected.into_values());
+    let written = differing.len() + foreign.len();
+    write_objects(store, state, differing.iter())?;
+    let mut batch = Batch::new();
+    for key in foreign {
+        split::put(store, &mut batch, Tree::Policy, &key, None)?;
+        batch.delete(Tree::Policy, key);
+    }
+    batch.put(Tree::Meta, MARK_KEY, encode_mark(sequence));
+    store.apply(&batch)?;
+    store.flush()?;
+    Ok(Reconciled { mark, written })
+}
+
+/// The match counts that the state store has; those of rules that are gone are removed.
+pub(super) fn read_counters(store: &dyn StateStore, state: &PolicyState) -> HashMap<CounterKey, RuleMatches> {
+    let mut counters = HashMap::new();
+    let known: BTreeSet<CounterKey> = state
+        .organizations
+        .values()
+        .flat_map(|organization| organization.rules.iter().map(|rule| CounterKey::new(&organization.id, rule)))
+        .collect();
+    let mut stale = Batch::new();
+    let mut from = Vec::new();
+    loop {
+        let page = match store.scan(Tree::Counters, &from, 1_000) {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::warn!(%error, "match counts cannot be read: rules count from now on");
+                return counters;
+            }
+        };
+        for (key, value) in page.entries {
+            match decode_counter(&key, &value) {
+                Some((key, matches)) if known.contains(&key) => drop(counters.insert(key, matches)),
+                _ => stale.delete(Tree::Counters, key),
+            }
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    if let Err(error) = store.apply(&stale) {
+        tracing::warn!(%error, "match counts of removed rules stay in the state store");
+    }
+    counters
+}

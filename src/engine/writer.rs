@@ -1,0 +1,349 @@
+//! The policy writer: one thread through which every change goes, one after the other.
+//!
+//! plan → journal (durable) → publish (visible) → answer → hand to the follower. What waits while a batch is written is
+//! planned on top of it and written as the next batch, so many small changes share one sync of the disk.
+//!
+//! Invariant: what is published is durable; what is answered as done is published. Revisions are dense: a batch that
+//! could not be written leaves no trace in the state.
+//! Not here: the state store (`follower`), which may lag behind.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use super::change::{After, ChangeError, ChangeRequest, ChangeTarget, Changed};
+use super::clock::Clock;
+use super::counters::{RuleCounter, RuleCounters, RuleKey};
+use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
+use super::follower::Follower;
+use crate::policy::change::{Change, Effect};
+use crate::policy::limits::Limits;
+use crate::policy::members::MembersCache;
+use crate::policy::name::Id;
+use crate::policy::organization::{Cluster, Organization};
+use crate::policy::plan::{PlanError, Planner};
+use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
+use crate::policy::state::{Outcome, PolicyState};
+use crate::policy::time::Timestamp;
+use crate::store::codec::encode_change;
+use crate::store::{Journal, JournalError};
+
+/// Changes that share one sync at most.
+const BATCH_CHANGES_MAX: usize = 256;
+
+/// How long a failed journal rests before the next attempt.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A request on its way to the writer.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) request: ChangeRequest,
+    pub(super) reply: oneshot::Sender<Result<Changed, ChangeError>>,
+}
+
+/// What the writer thread owns.
+pub(super) struct Writer {
+    pub(super) journal: Box<dyn Journal>,
+    pub(super) state: PolicyState,
+    pub(super) directory: Arc<Directory>,
+    pub(super) follower: Arc<Follower>,
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    pub(super) writable: watch::Sender<bool>,
+    pub(super) lists: HashMap<Id, MembersCache>,
+}
+
+/// Bytes of changes that are written in one piece, unless a single change has more.
+const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A change that is planned and not yet durable.
+struct Pending {
+    change: Change,
+    outcome: Outcome,
+    reply: oneshot::Sender<Result<Changed, ChangeError>>,
+}
+
+/// The state as it will be once the pending changes are durable; only what differs from the state.
+#[derive(Default)]
+struct Overlay {
+    cluster: Option<Arc<Cluster>>,
+    /// None inside: deleted, at this revision.
+    organizations: BTreeMap<Id, (Option<Arc<Organization>>, u64)>,
+}
+
+impl Writer {
+    /// Serves orders until the senders are gone.
+    pub(super) fn run(mut self, orders: &Receiver<Order>) {
+        loop {
+            let failed = !*self.writable.borrow();
+            let first = match orders.recv_timeout(PROBE_INTERVAL) {
+                Ok(order) => order,
+                Err(RecvTimeoutError::Timeout) if failed => {
+                    self.probe();
+                    continue;
+                }
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let more = std::iter::from_fn(|| orders.try_recv().ok()).take(BATCH_CHANGES_MAX - 1);
+            let batch: Vec<Order> = std::iter::once(first).chain(more).collect();
+            self.serve(batch);
+        }
+        self.follower.stop();
+    }
+
+    fn serve(&mut self, batch: Vec<Order>) {
+        let mut overlay = Overlay::default();
+        let mut pending = Vec::new();
+        for Order { request, reply } in batch {
+            match self.plan(&overlay, request) {
+                Ok(Planned::Answer(changed)) => drop(reply.send(Ok(changed))),
+                Ok(Planned::Change(change)) => {
+                    let outcome = self.outcome(&overlay, &change);
+                    overlay.set(outcome.clone());
+                    pending.push(Pending { change, outcome, reply });
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            }
+        }
+        let mut pending = pending.into_iter().peekable();
+        while pending.peek().is_some() {
+            let (mut piece, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some(next) = pending.next_if(|_| bytes < APPEND_BYTES_MAX) {
+                let record = encode_change(&next.change);
+                bytes += record.len();
+                records.push(record);
+                piece.push(next);
+            }
+            match self.append(&records) {
+                Ok(first_sequence) => self.commit(first_sequence, piece),
+                // What follows was planned on top of what failed.
+                Err(error) => {
+                    for Pending { reply, .. } in piece.into_iter().chain(pending.by_ref()) {
+                        drop(reply.send(Err(refusal(&error))));
+                    }
+                }
+            }
+        }
+    }
+
+    fn outcome(&self, overlay: &Overlay, change: &Change) -> Outcome {
+        let before = change.effect.organization().and_then(|id| self.organization(overlay, id));
+        PolicyState::outcome(change, before.as_ref())
+    }
+
+    fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, JournalError> {
+        let result = self.journal.append(records);
+        if let Err(error) = &result
+            && !matches!(error, JournalError::TooLarge { .. })
+            && *self.writable.borrow()
+        {
+            tracing::error!(%error, "the policy journal cannot be written: changes are refused until it can");
+            self.writable.send_replace(false);
+        }
+        result
+    }
+
+    /// Tries to make a failed journal writable again.
+    fn probe(&mut self) {
+        match self.journal.recover() {
+            Ok(()) => {
+                tracing::info!("the policy journal is writable again");
+                self.writable.send_replace(true);
+            }
+            Err(error) => tracing::debug!(%error, "the policy journal still cannot be written"),
+        }
+    }
+
+    /// The changes are durable: makes them visible and answers.
+    fn commit(&mut self, first_sequence: u64, pending: Vec<Pending>) {
+        let mut touched: BTreeMap<Option<Id>, Vec<&Change>> = BTreeMap::new();
+        for (sequence, Pending { change, outcome, .. }) in (first_sequence..).zip(&pending) {
+            let before = change.effect.organization().and_then(|id| self.state.organizations.get(id)).cloned();
+            self.state.set(outcome.clone());
+            self.clock.advance_to(change.time);
+            self.follower.note(sequence, change, before.as_deref(), outcome.clone());
+            touched.entry(change.effect.organization().cloned()).or_default().push(change);
+        }
+        for (id, changes) in touched {
+            match id {
+                None => self.publish_cluster(),
+                Some(id) => self.publish(&id, &changes),
+            }
+        }
+        for Pending { change, outcome, reply } in pending {
+            drop(reply.send(Ok(Changed { after: self.after(outcome), revision: change.effect.revision() })));
+        }
+    }
+
+    fn publish_cluster(&self) {
+        let cluster = Arc::clone(&self.state.cluster);
+        let snapshot = ClusterSnapshot::compile(&cluster);
+        self.directory.publish_cluster(PublishedCluster { cluster, snapshot });
+    }
+
+    fn publish(&mut self, id: &Id, changes: &[&Change]) {
+        let Some(organization) = self.state.organizations.get(id).cloned() else {
+            self.directory.withdraw(id);
+            self.lists.remove(id);
+            return;
+        };
+        let lists = self.lists.entry(id.clone()).or_default();
+        let current = self.directory.organization(id.as_str());
+        let published = next_version(current.as_deref(), organization, changes, lists, self.clock.now());
+        self.directory.publish(published);
+    }
+
+    fn after(&self, outcome: Outcome) -> After {
+        match outcome {
+            Outcome::Cluster(cluster) => After::Cluster(cluster),
+            Outcome::Organization(organization) => After::Organization(self.view(&organization)),
+            Outcome::Deleted(..) => After::Deleted,
+        }
+    }
+
+    fn plan(&self, overlay: &Overlay, request: ChangeRequest) -> Result<Planned, ChangeError> {
+        if !*self.writable.borrow() && !request.validate_only {
+            return Err(ChangeError::NotWritable("an earlier write failed".to_owned()));
+        }
+        let now = self.clock.now();
+        let cluster = overlay.cluster.as_ref().unwrap_or(&self.state.cluster);
+        let planner = Planner { now, limits: &self.limits, cluster };
+        let ChangeRequest { target, violations, actor, comment, validate_only } = request;
+        let effect = match target {
+            ChangeTarget::Cluster { etag, patch } => planner.update_cluster(etag.as_deref(), &patch, violations)?,
+            ChangeTarget::CreateOrganization { id, patch } => {
+                let exists = self.organization(overlay, &id).is_some();
+                let last =
+                    overlay.organizations.get(&id).map_or_else(|| self.state.last_revision(&id), |(_, last)| *last);
+                let count = overlay.count_organizations(&self.state);
+                Some(planner.create_organization(id, &patch, exists, last, count, violations)?)
+            }
+            ChangeTarget::DeleteOrganization { id, etag, force } => {
+                let organization = self.existing(overlay, &id)?;
+                Some(planner.delete_organization(&organization, etag.as_deref(), force, violations)?)
+            }
+            ChangeTarget::Organization { id, mutation } => {
+                let organization = self.existing(overlay, &id)?;
+                let deltas = planner.plan(&organization, mutation, violations)?;
+                let revision = organization.revision + 1;
+                if deltas.is_empty() {
+                    let view = self.view(&organization);
+                    let after = After::Organization(view);
+                    return Ok(Planned::Answer(Changed { after, revision: organization.revision }));
+                }
+                Some(Effect::Organization { id, revision, deltas })
+            }
+        };
+        let Some(effect) = effect else {
+            let (after, revision) = (After::Cluster(Arc::clone(cluster)), cluster.revision);
+            return Ok(Planned::Answer(Changed { after, revision }));
+        };
+        let change = Change { time: now, actor, comment, effect };
+        if validate_only {
+            let after = self.after(self.outcome(overlay, &change));
+            return Ok(Planned::Answer(Changed { after, revision: change.effect.revision() - 1 }));
+        }
+        Ok(Planned::Change(change))
+    }
+
+    /// A view of one version, with the counters of those of its rules that are published.
+    fn view(&self, organization: &Arc<Organization>) -> OrganizationView {
+        let current = self.directory.organization(organization.id.as_str());
+        if let Some(current) = &current
+            && Arc::ptr_eq(&current.view.organization.rules, &organization.rules)
+        {
+            let counters = Arc::clone(&current.view.counters);
+            return OrganizationView { organization: Arc::clone(organization), counters };
+        }
+        let known = current.map(|current| counters_of(&current.view)).unwrap_or_default();
+        let counters = RuleCounters::following(organization, &known, self.clock.now());
+        OrganizationView { organization: Arc::clone(organization), counters: Arc::new(counters) }
+    }
+
+    fn organization(&self, overlay: &Overlay, id: &Id) -> Option<Arc<Organization>> {
+        match overlay.organizations.get(id) {
+            Some((pending, _)) => pending.clone(),
+            None => self.state.organizations.get(id).cloned(),
+        }
+    }
+
+    fn existing(&self, overlay: &Overlay, id: &Id) -> Result<Arc<Organization>, PlanError> {
+        self.organization(overlay, id).ok_or_else(|| PlanError::NotFound(format!("organizations/{id}")))
+    }
+}
+
+/// What planning one request came to.
+enum Planned {
+    /// Nothing is to be written: no effect, or only judged.
+    Answer(Changed),
+    /// This is to be written.
+    Change(Change),
+}
+
+impl Overlay {
+    fn set(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Cluster(cluster) => self.cluster = Some(cluster),
+            Outcome::Organization(organization) => {
+                let (id, revision) = (organization.id.clone(), organization.revision);
+                self.organizations.insert(id, (Some(organization), revision));
+            }
+            Outcome::Deleted(id, revision) => {
+                self.organizations.insert(id, (None, revision));
+            }
+        }
+    }
+
+    fn count_organizations(&self, state: &PolicyState) -> usize {
+        let here = |(pending, _): &&(Option<Arc<Organization>>, u64)| pending.is_some();
+        let untouched = state.organizations.len()
+            - self.organizations.keys().filter(|id| state.organizations.contains_key(*id)).count();
+        untouched + self.organizations.values().filter(here).count()
+    }
+}
+
+fn refusal(error: &JournalError) -> ChangeError {
+    match error {
+        JournalError::TooLarge { .. } => ChangeError::TooLarge(error.to_string()),
+        _ => ChangeError::NotWritable(error.to_string()),
+    }
+}
+
+fn counters_of(view: &OrganizationView) -> HashMap<RuleKey, Arc<RuleCounter>> {
+    view.counters.by_key(&view.organization)
+}
+
+/// The version after `changes`, compiled as far as they reach.
+pub(super) fn next_version(
+    current: Option<&Published>,
+    organization: Arc<Organization>,
+    changes: &[&Change],
+    lists: &mut MembersCache,
+    now: Timestamp,
+) -> Published {
+    let inside = |change: &&Change| matches!(change.effect, Effect::Organization { .. });
+    let (snapshot, counters) = match current.filter(|_| changes.iter().all(inside)) {
+        None => {
+            let counters = RuleCounters::following(&organization, &HashMap::new(), now);
+            (Snapshot::compile(&organization, lists), Arc::new(counters))
+        }
+        Some(current) => {
+            let deltas = changes.iter().flat_map(|change| match &change.effect {
+                Effect::Organization { deltas, .. } => deltas.as_slice(),
+                _ => &[],
+            });
+            let same_rules = Arc::ptr_eq(&organization.rules, &current.view.organization.rules);
+            let counters = if same_rules {
+                Arc::clone(&current.view.counters)
+            } else {
+                Arc::new(RuleCounters::following(&organization, &counters_of(&current.view), now))
+            };
+            (current.snapshot.advance(&organization, deltas, lists), counters)
+        }
+    };
+    Published { view: OrganizationView { organization, counters }, snapshot }
+}

@@ -1,0 +1,73 @@
+//! Health (`grpc.health.v1`), overall and per service.
+//!
+//! Invariant: NOT_SERVING while the service starts, drains, or cannot make changes durable.
+//! Not here: how the journal is made writable again (`engine`).
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use crate::engine::Engine;
+
+/// Names whose health is told: the whole service, and each of its parts.
+const NAMES: [&str; 4] =
+    ["", "portcullis.v1.DecisionService", "portcullis.v1.FirewallService", "portcullis.v1.HierarchyService"];
+
+/// The gRPC service.
+pub(super) type Service = HealthServer<HealthService>;
+
+/// Tells the health of the service.
+pub(super) struct Health {
+    reporter: HealthReporter,
+    following: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Health {
+    /// Not serving yet.
+    pub(super) async fn new() -> (Self, Service) {
+        let reporter = HealthReporter::new();
+        // tonic-health says SERVING for the whole service until told otherwise.
+        report(&reporter, ServingStatus::NotServing).await;
+        let service = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
+        (Self { reporter, following: std::sync::Mutex::default() }, service)
+    }
+
+    /// Serving from now on, whenever changes can be made durable.
+    pub(super) async fn follow(&self, engine: &Engine) {
+        let mut writable = engine.writable();
+        report(&self.reporter, status_of(&mut writable)).await;
+        let reporter = self.reporter.clone();
+        let task = tokio::spawn(async move {
+            while writable.changed().await.is_ok() {
+                report(&reporter, status_of(&mut writable)).await;
+            }
+            // The writer is gone: nothing can be changed any more.
+            report(&reporter, ServingStatus::NotServing).await;
+        });
+        *self.following.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(task);
+    }
+
+    /// Not serving any more. Those who watch are told, and their streams end, so that they do not hold up the drain.
+    pub(super) async fn stop(&self) {
+        if let Some(task) = self.following.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            task.abort();
+        }
+        report(&self.reporter, ServingStatus::NotServing).await;
+        let mut reporter = self.reporter.clone();
+        for name in NAMES {
+            reporter.clear_service_status(name).await;
+        }
+    }
+}
+
+fn status_of(writable: &mut watch::Receiver<bool>) -> ServingStatus {
+    if *writable.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing }
+}
+
+async fn report(reporter: &HealthReporter, status: ServingStatus) {
+    for name in NAMES {
+        reporter.set_service_status(name, status).await;
+    }
+}

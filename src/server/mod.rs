@@ -1,0 +1,151 @@
+//! The composition root: which adapters stand behind which ports, and how the service starts, serves and ends.
+//!
+//! Invariant: it says SERVING only while it decides from the recovered policy and can make changes durable; when it
+//! ends, everything acknowledged is on the disk.
+//! Not here: what it serves (`api`), and how a process is told to end (`cli::serve`).
+
+mod connections;
+mod health;
+mod open;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::service::LayerExt;
+use tonic::transport::Server;
+use tower_http::trace::TraceLayer;
+
+use crate::api::admission::AdmissionLayer;
+use crate::api::transport::ExplainLayer;
+use crate::api::{ANSWER_BYTES_MAX, Api};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::proto::DESCRIPTOR;
+use crate::proto::v1::decision_service_server::DecisionServiceServer;
+use crate::proto::v1::firewall_service_server::FirewallServiceServer;
+use crate::proto::v1::hierarchy_service_server::HierarchyServiceServer;
+
+use health::Health;
+
+/// Streams of one connection at a time. More wait on the client's side.
+const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+
+/// Streams that a client may reset before its connection is closed: a flood of resets costs only the sender.
+const LOCAL_RESETS_MAX: usize = 1_024;
+
+/// Reset streams that may wait to be noticed.
+const PENDING_RESETS_MAX: usize = 20;
+
+/// How often an idle connection is asked whether it still lives, and how long it has to answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves until `shutdown`, then drains and returns. Returns early only where the service cannot start.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("the listener has no address")?;
+    let api = Api::new(config.limits);
+    let (health, health_service) = Health::new().await;
+    let (drain, draining) = watch::channel(false);
+    let serving = serve(&config, api.clone(), health_service, listener, draining)?;
+    let mut server = tokio::spawn(serving);
+
+    let data_dir = config.data_dir.clone();
+    let limits = config.limits;
+    let engine = tokio::task::spawn_blocking(move || open::open(&data_dir, limits)).await;
+    let engine = match engine.context("opening the data directory")? {
+        Ok(engine) => Arc::new(engine),
+        Err(error) => {
+            server.abort();
+            return Err(error);
+        }
+    };
+    api.start(Arc::clone(&engine));
+    health.follow(&engine).await;
+    tracing::info!(%address, data_dir = %config.data_dir.display(), "serving gRPC");
+
+    let stopped = tokio::select! {
+        () = shutdown => None,
+        result = &mut server => Some(result),
+    };
+    health.stop().await;
+    if stopped.is_none() {
+        tracing::info!("draining");
+        drain.send_replace(true);
+        if tokio::time::timeout(config.drain_timeout, &mut server).await.is_err() {
+            tracing::warn!(timeout = ?config.drain_timeout, "some calls did not end in time and are cut off");
+            server.abort();
+        }
+    }
+    close(engine).await;
+    match stopped {
+        Some(result) => result.context("the server's task failed")?.context("the server ended by itself"),
+        None => Ok(()),
+    }
+}
+
+/// Waits until everything acknowledged is on the disk.
+async fn close(engine: Arc<Engine>) {
+    if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
+        tracing::error!(%error, "the engine did not close");
+    }
+    tracing::info!("stopped");
+}
+
+/// The server as a future: all services behind the layers that every call passes.
+fn serve(
+    config: &Config,
+    api: Api,
+    health: health::Service,
+    listener: TcpListener,
+    mut draining: watch::Receiver<bool>,
+) -> anyhow::Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static> {
+    let reflection_v1 = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("the descriptors for reflection")?;
+    let reflection_v1alpha = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1alpha()
+        .context("the descriptors for reflection")?;
+    // Health and reflection are not limited: a busy service is still a living one.
+    let admission = AdmissionLayer::new(config.requests_in_flight_max, config.request_timeout);
+    let request_bytes_max = config.request_bytes_max;
+    macro_rules! limited {
+        ($server:ident) => {
+            admission.named_layer(
+                $server::new(api.clone())
+                    .max_decoding_message_size(request_bytes_max)
+                    .max_encoding_message_size(ANSWER_BYTES_MAX),
+            )
+        };
+    }
+    let connections = connections::accept(listener, config.connections_max);
+    let server = Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(TraceLayer::new_for_grpc())
+        .layer(ExplainLayer)
+        .add_service(health)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
+        .add_service(limited!(DecisionServiceServer))
+        .add_service(limited!(FirewallServiceServer))
+        .add_service(limited!(HierarchyServiceServer));
+    Ok(server.serve_with_incoming_shutdown(connections, async move {
+        // The sender lives as long as the service.
+        let _ = draining.wait_for(|draining| *draining).await;
+    }))
+}

@@ -1,0 +1,57 @@
+//! The stored form of match counts and of the state store's high-water mark.
+//!
+//! Invariant: a mark that was damaged does not decode, so a wrong one is never taken for a right one.
+//! Not here: when they are written (`engine::follower`).
+
+use crate::policy::name::Id;
+use crate::policy::rule::{Rule, RuleMatches};
+use crate::policy::time::Timestamp;
+
+/// Names the counter of one creation of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CounterKey {
+    text: String,
+}
+
+impl CounterKey {
+    /// The key of a rule's counter.
+    pub fn new(organization: &Id, rule: &Rule) -> Self {
+        let time = rule.create_time;
+        Self { text: format!("{organization}/{}/{}.{:09}", rule.id, time.seconds(), time.nanos()) }
+    }
+}
+
+/// Key and value of a counter: count, last match and start, 8 bytes each, times in milliseconds since 1970.
+pub fn encode_counter(organization: &Id, rule: &Rule, matches: &RuleMatches) -> (Vec<u8>, Vec<u8>) {
+    let last = matches.last.map_or(i64::MIN, Timestamp::millis);
+    let mut value = Vec::with_capacity(24);
+    value.extend_from_slice(&matches.count.to_be_bytes());
+    value.extend_from_slice(&last.to_be_bytes());
+    value.extend_from_slice(&matches.start.millis().to_be_bytes());
+    (CounterKey::new(organization, rule).text.into_bytes(), value)
+}
+
+/// The counter that key and value are; none when they are none.
+pub fn decode_counter(key: &[u8], value: &[u8]) -> Option<(CounterKey, RuleMatches)> {
+    let text = std::str::from_utf8(key).ok()?.to_owned();
+    let ([count, last, start], []) = value.as_chunks::<8>() else { return None };
+    let last = i64::from_be_bytes(*last);
+    let matches = RuleMatches {
+        count: u64::from_be_bytes(*count),
+        last: (last != i64::MIN).then(|| Timestamp::from_millis(last)),
+        start: Timestamp::from_millis(i64::from_be_bytes(*start)),
+    };
+    Some((CounterKey { text }, matches))
+}
+
+/// The bytes of a high-water mark, checksum included.
+pub fn encode_mark(sequence: u64) -> Vec<u8> {
+    let bytes = sequence.to_be_bytes();
+    [bytes.as_slice(), &crc32c::crc32c(&bytes).to_be_bytes()].concat()
+}
+
+/// The sequence of a mark; none when the bytes are damaged.
+pub fn decode_mark(bytes: &[u8]) -> Option<u64> {
+    let (sequence, checksum) = bytes.split_first_chunk::<8>()?;
+    (checksum == crc32c::crc32c(sequence).to_be_bytes()).then(|| u64::from_be_bytes(*sequence))
+}

@@ -1,0 +1,343 @@
+//! The policy state as entries: one for each object, in snapshots one after the other, in the state store each under
+//! its key.
+//!
+//! Invariant: the entries of a state, in any order, build an equal state again.
+//! Not here: when entries are written (`engine::follower`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::CodecError;
+use super::object::{
+    from_named_node, from_node, from_ranges, from_rule, from_time, id, required, to_named_node, to_node, to_ranges,
+    to_rule, to_time,
+};
+use crate::policy::change::{Change, Delta, Effect};
+use crate::policy::group::Group;
+use crate::policy::name::{Id, NodeKey};
+use crate::policy::organization::{Cluster, Organization};
+use crate::policy::ranges::RangeList;
+use crate::policy::rule::Rule;
+use crate::policy::state::PolicyState;
+use crate::proto::storage as stored;
+use crate::proto::storage::state_entry::Entry;
+
+/// Names one object of the policy state.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryKey {
+    /// The cluster.
+    Cluster,
+    /// What is left of a deleted organization.
+    Deleted(Id),
+    /// An organization's own part.
+    Organization(Id),
+    /// A rule.
+    Rule(Id, Id),
+    /// The order of an organization's rules.
+    RuleOrder(Id),
+    /// A group without its ranges.
+    Group(Id, Id),
+    /// A group's ranges.
+    GroupRanges(Id, Id),
+    /// A node.
+    Node(Id, NodeKey),
+}
+
+impl EntryKey {
+    /// The key as it is stored. Kinds of one organization stand beside each other.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let text = match self {
+            Self::Cluster => "cluster".to_owned(),
+            Self::Deleted(id) => format!("deleted/{id}"),
+            Self::Organization(id) => format!("organization/{id}"),
+            Self::Rule(organization, id) => format!("rule/{organization}/{id}"),
+            Self::RuleOrder(organization) => format!("rule-order/{organization}"),
+            Self::Group(organization, id) => format!("group/{organization}/{id}"),
+            Self::GroupRanges(organization, id) => format!("group-ranges/{organization}/{id}"),
+            Self::Node(organization, key) => format!("node/{organization}/{key}"),
+        };
+        text.into_bytes()
+    }
+}
+
+/// The keys of all objects of a state.
+pub fn keys_of(state: &PolicyState) -> impl Iterator<Item = EntryKey> + '_ {
+    let organizations = state.organizations.values().flat_map(|organization| keys_in(organization));
+    let deleted = state.deleted.keys().cloned().map(EntryKey::Deleted);
+    std::iter::once(EntryKey::Cluster).chain(deleted).chain(organizations)
+}
+
+fn keys_in(organization: &Organization) -> impl Iterator<Item = EntryKey> + '_ {
+    let of = &organization.id;
+    let own = [EntryKey::Organization(of.clone()), EntryKey::RuleOrder(of.clone())];
+    let rules = organization.rules.iter().map(|rule| EntryKey::Rule(of.clone(), rule.id.clone()));
+    let groups = organization.groups.iter().flat_map(|(group, _)| {
+        [EntryKey::Group(of.clone(), group.clone()), EntryKey::GroupRanges(of.clone(), group.clone())]
+    });
+    let nodes = organization.nodes.iter().map(|(key, _)| EntryKey::Node(of.clone(), key.clone()));
+    own.into_iter().chain(rules).chain(groups).chain(nodes)
+}
+
+/// The keys of the objects that a change makes, alters or removes. `before` is the organization as it was.
+pub fn touched_keys(change: &Change, before: Option<&Organization>) -> Vec<EntryKey> {
+    match &change.effect {
+        Effect::Cluster { .. } => vec![EntryKey::Cluster],
+        Effect::CreateOrganization { id, .. } => {
+            vec![EntryKey::Deleted(id.clone()), EntryKey::Organization(id.clone()), EntryKey::RuleOrder(id.clone())]
+        }
+        Effect::DeleteOrganization { id, .. } => {
+            let mut keys = vec![EntryKey::Deleted(id.clone())];
+            keys.extend(before.into_iter().flat_map(keys_in));
+            keys
+        }
+        Effect::Organization { id, deltas, .. } => {
+            let mut keys = vec![EntryKey::Organization(id.clone())];
+            for delta in deltas {
+                touched_by(id, delta, before, &mut keys);
+            }
+            keys
+        }
+    }
+}
+
+fn touched_by(of: &Id, delta: &Delta, before: Option<&Organization>, keys: &mut Vec<EntryKey>) {
+    let rule = |id: &Id| EntryKey::Rule(of.clone(), id.clone());
+    match delta {
+        Delta::SetOrganization { .. } => {}
+        Delta::SetNode { key, .. } => keys.push(EntryKey::Node(of.clone(), key.clone())),
+        Delta::RemoveNode { key } => {
+            let nodes = before.into_iter().flat_map(|before| before.nodes.iter());
+            let removed = nodes.filter(|(node, _)| node.is_within(key));
+            keys.extend(removed.map(|(node, _)| EntryKey::Node(of.clone(), node.clone())));
+        }
+        Delta::SetRule { rule: set } => keys.push(rule(&set.id)),
+        Delta::InsertRule { rule: new, .. } => keys.extend([rule(&new.id), EntryKey::RuleOrder(of.clone())]),
+        Delta::RemoveRule { id } => keys.extend([rule(id), EntryKey::RuleOrder(of.clone())]),
+        Delta::MoveRule { .. } | Delta::OrderRules { .. } => keys.push(EntryKey::RuleOrder(of.clone())),
+        Delta::ReplaceRules { rules } => {
+            let old = before.into_iter().flat_map(|before| before.rules.iter()).map(|old| rule(&old.id));
+            keys.extend(old.chain(rules.iter().map(|new| rule(&new.id))));
+            keys.push(EntryKey::RuleOrder(of.clone()));
+        }
+        Delta::SetGroup { id, .. } | Delta::RemoveGroup { id } => {
+            keys.push(EntryKey::Group(of.clone(), id.clone()));
+            keys.push(EntryKey::GroupRanges(of.clone(), id.clone()));
+        }
+        Delta::SetGroupContent { id, .. } => {
+            keys.push(EntryKey::Group(of.clone(), id.clone()));
+            keys.push(EntryKey::GroupRanges(of.clone(), id.clone()));
+        }
+    }
+}
+
+/// Encodes the objects of one state.
+pub struct EntryEncoder<'a> {
+    state: &'a PolicyState,
+    /// The rules of the organization asked for last, by id: looking each of 100,000 up in the list takes for ever.
+    rules: Option<(&'a Id, HashMap<&'a str, &'a Arc<Rule>>)>,
+}
+
+impl<'a> EntryEncoder<'a> {
+    /// An encoder for a state.
+    pub fn new(state: &'a PolicyState) -> Self {
+        Self { state, rules: None }
+    }
+
+    /// The bytes of one object; none when the state has no such object.
+    pub fn encode(&mut self, key: &EntryKey) -> Option<Vec<u8>> {
+        match key {
+            EntryKey::Rule(of, id) => Some(rule_entry(of, self.rule(of, id)?)),
+            _ => encode_entry(self.state, key),
+        }
+    }
+
+    fn rule(&mut self, of: &Id, id: &Id) -> Option<&'a Arc<Rule>> {
+        if self.rules.as_ref().is_none_or(|(indexed, _)| *indexed != of) {
+            let (indexed, organization) = self.state.organizations.get_key_value(of)?;
+            let rules = organization.rules.iter().map(|rule| (rule.id.as_str(), rule)).collect();
+            self.rules = Some((indexed, rules));
+        }
+        self.rules.as_ref()?.1.get(id.as_str()).copied()
+    }
+}
+
+/// The bytes of one object that is not a rule.
+fn encode_entry(state: &PolicyState, key: &EntryKey) -> Option<Vec<u8>> {
+    let organization = |id: &Id| state.organizations.get(id);
+    let entry = match key {
+        EntryKey::Cluster => Entry::Cluster(stored::ClusterEntry {
+            revision: state.cluster.revision,
+            node: Some(to_node(&state.cluster.node)),
+        }),
+        EntryKey::Deleted(id) => {
+            Entry::Deleted(stored::DeletedEntry { id: id.to_string(), revision: *state.deleted.get(id)? })
+        }
+        EntryKey::Organization(id) => {
+            let organization = organization(id)?;
+            Entry::Organization(stored::OrganizationEntry {
+                id: id.to_string(),
+                revision: organization.revision,
+                rules_changed_at: organization.rules_changed_at,
+                node: Some(to_node(&organization.node)),
+            })
+        }
+        EntryKey::Rule(..) => return None,
+        EntryKey::RuleOrder(of) => {
+            let rules = organization(of)?.rules.iter().map(|rule| rule.id.to_string()).collect();
+            Entry::RuleOrder(stored::RuleOrderEntry { organization: of.to_string(), rules })
+        }
+        EntryKey::Group(of, id) => Entry::Group(to_group(of, organization(of)?.groups.get(id.as_str())?)),
+        EntryKey::GroupRanges(of, id) => Entry::GroupRanges(stored::GroupRangesEntry {
+            organization: of.to_string(),
+            id: id.to_string(),
+            ranges: Some(to_ranges(organization(of)?.groups.get(id.as_str())?.ranges())),
+        }),
+        EntryKey::Node(of, key) => Entry::Node(stored::NodeEntry {
+            organization: of.to_string(),
+            node: Some(to_named_node(key, organization(of)?.nodes.get(key)?)),
+        }),
+    };
+    Some(stored::StateEntry { entry: Some(entry) }.encode_to_vec())
+}
+
+fn rule_entry(of: &Id, rule: &Rule) -> Vec<u8> {
+    let entry = Entry::Rule(stored::RuleEntry { organization: of.to_string(), rule: Some(to_rule(rule)) });
+    stored::StateEntry { entry: Some(entry) }.encode_to_vec()
+}
+
+fn to_group(of: &Id, group: &Group) -> stored::GroupEntry {
+    stored::GroupEntry {
+        organization: of.to_string(),
+        id: group.id.to_string(),
+        description: group.description.to_string(),
+        create_time: Some(to_time(group.create_time)),
+        update_time: Some(to_time(group.update_time)),
+        changed_at: group.changed_at,
+        content_changed_at: group.content_changed_at,
+    }
+}
+
+/// A whole state as bytes.
+pub fn encode_snapshot(state: &PolicyState) -> Vec<u8> {
+    let (mut bytes, mut encoder) = (Vec::new(), EntryEncoder::new(state));
+    for entry in keys_of(state).filter_map(|key| encoder.encode(&key)) {
+        prost::encoding::encode_varint(entry.len() as u64, &mut bytes);
+        bytes.extend_from_slice(&entry);
+    }
+    bytes
+}
+
+/// The state that the bytes of a snapshot are.
+pub fn decode_snapshot(mut bytes: &[u8]) -> Result<PolicyState, CodecError> {
+    let mut builder = StateBuilder::default();
+    while !bytes.is_empty() {
+        builder.add(stored::StateEntry::decode_length_delimited(&mut bytes)?)?;
+    }
+    builder.finish()
+}
+
+/// Collects entries, in any order, into a state.
+#[derive(Default)]
+pub struct StateBuilder {
+    cluster: Option<Cluster>,
+    deleted: BTreeMap<Id, u64>,
+    organizations: BTreeMap<Id, OrganizationParts>,
+}
+
+#[derive(Default)]
+struct OrganizationParts {
+    own: Option<Organization>,
+    rules: HashMap<Id, Arc<Rule>>,
+    order: Vec<Id>,
+    groups: Vec<stored::GroupEntry>,
+    ranges: HashMap<Id, RangeList>,
+    nodes: Vec<(NodeKey, crate::policy::node::Node)>,
+}
+
+impl StateBuilder {
+    /// Adds the entry that the bytes are.
+    pub fn add_bytes(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        self.add(stored::StateEntry::decode(bytes)?)
+    }
+
+    fn parts(&mut self, organization: &str) -> Result<&mut OrganizationParts, CodecError> {
+        Ok(self.organizations.entry(id(organization)?).or_default())
+    }
+
+    fn add(&mut self, entry: stored::StateEntry) -> Result<(), CodecError> {
+        match required(entry.entry, "entry")? {
+            Entry::Cluster(stored::ClusterEntry { revision, node }) => {
+                self.cluster = Some(Cluster { revision, node: Arc::new(from_node(node)?) });
+            }
+            Entry::Deleted(stored::DeletedEntry { id: deleted, revision }) => {
+                self.deleted.insert(id(&deleted)?, revision);
+            }
+            Entry::Organization(stored::OrganizationEntry { id: name, revision, rules_changed_at, node }) => {
+                let organization = Organization::new(id(&name)?, revision, from_node(node)?);
+                self.parts(&name)?.own = Some(Organization { rules_changed_at, ..organization });
+            }
+            Entry::Rule(stored::RuleEntry { organization, rule }) => {
+                let rule = from_rule(rule)?;
+                self.parts(&organization)?.rules.insert(rule.id.clone(), Arc::new(rule));
+            }
+            Entry::RuleOrder(stored::RuleOrderEntry { organization, rules }) => {
+                self.parts(&organization)?.order = rules.iter().map(|rule| id(rule)).collect::<Result<_, _>>()?;
+            }
+            Entry::Group(group) => self.parts(&group.organization.clone())?.groups.push(group),
+            Entry::GroupRanges(stored::GroupRangesEntry { organization, id: group, ranges }) => {
+                let (group, ranges) = (id(&group)?, from_ranges(ranges)?);
+                self.parts(&organization)?.ranges.insert(group, ranges);
+            }
+            Entry::Node(stored::NodeEntry { organization, node }) => {
+                let named = from_named_node(node)?;
+                self.parts(&organization)?.nodes.push(named);
+            }
+        }
+        Ok(())
+    }
+
+    /// The state; an error when an object refers to one that is missing.
+    pub fn finish(self) -> Result<PolicyState, CodecError> {
+        let mut state = PolicyState::empty();
+        state.cluster = Arc::new(required(self.cluster, "cluster")?);
+        state.deleted = self.deleted;
+        for (id, parts) in self.organizations {
+            state.organizations.insert(id, Arc::new(parts.finish()?));
+        }
+        Ok(state)
+    }
+}
+
+impl OrganizationParts {
+    fn finish(mut self) -> Result<Organization, CodecError> {
+        let mut organization = required(self.own, "organization")?;
+        let rules =
+            self.order.iter().map(|id| required(self.rules.remove(id), "rule order")).collect::<Result<_, _>>()?;
+        if !self.rules.is_empty() {
+            return Err(CodecError::Invalid("rule order"));
+        }
+        organization.rules = Arc::new(rules);
+        for stored in self.groups {
+            let stored::GroupEntry {
+                organization: _,
+                id: group,
+                description,
+                create_time,
+                update_time,
+                changed_at,
+                content_changed_at,
+            } = stored;
+            let group = id(&group)?;
+            let ranges = required(self.ranges.remove(&group), "group ranges")?;
+            let made = Group::new(group.clone(), description.into(), ranges, from_time(create_time)?, changed_at);
+            let made = made.with_history(from_time(update_time)?, content_changed_at);
+            organization.groups.insert(group, Arc::new(made));
+        }
+        for (key, node) in self.nodes {
+            organization.nodes.insert(key, Arc::new(node));
+        }
+        Ok(organization)
+    }
+}

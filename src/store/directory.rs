@@ -1,0 +1,231 @@
+//! The data directory: whose it is, which format it has, and room kept for bad times.
+//!
+//! ```text
+//! LOCK      locked for as long as a process uses the directory; holds that process's id
+//! FORMAT    the version of the layout, in decimal, and a line feed
+//! ballast   1 MiB of noise, given up when the disk is full, so that the stores can still be opened
+//! policy/   journal and snapshots      sled/   the embedded database
+//! ```
+//!
+//! Invariant: nothing below the directory is read or written by a process that does not hold the lock.
+//!
+//! Not here: what is in the subdirectories.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::DirectoryError;
+use super::disk::{self, RealDisk, UNFINISHED_SUFFIX};
+
+/// The version of the layout that this code writes, and the newest that it reads.
+const FORMAT_VERSION: u32 = 1;
+
+/// Twice what sled needs to open.
+const BALLAST_BYTES: usize = 1024 * 1024;
+
+/// Where less is free at the start, the ballast goes before anything is opened.
+const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024;
+
+/// A data directory that is ours for as long as this value lives.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    /// Held for its lock.
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Takes the directory `path` for this process, creating it, and those above it, where it does not exist, for this
+    /// user alone.
+    ///
+    /// # Errors
+    ///
+    /// Where another process uses it, where it holds something else, and where a newer version wrote it.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, DirectoryError> {
+        let path = path.into();
+        create(&path)?;
+        let lock = lock(&path)?;
+        check_format(&path)?;
+        let directory = Self { path, _lock: lock };
+        create(&directory.policy())?;
+        if directory.free_bytes()? < FREE_BYTES_MIN {
+            directory.release_ballast()?;
+        }
+        Ok(directory)
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the journal and the snapshots of policy are. It exists.
+    pub fn policy(&self) -> PathBuf {
+        self.path.join("policy")
+    }
+
+    /// Where sled is. It makes this directory itself, and one that exists may be moved aside.
+    pub fn sled(&self) -> PathBuf {
+        self.path.join("sled")
+    }
+
+    /// The bytes that this user can still write to the directory's file system.
+    pub fn free_bytes(&self) -> Result<u64, DirectoryError> {
+        let stat = rustix::fs::statvfs(&self.path)
+            .map_err(|error| io_error("see what is free in", &self.path, error.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Gives the ballast's room back to the file system, because something has to be written and nothing else is left.
+    /// No effect where there is none.
+    pub fn release_ballast(&self) -> Result<(), DirectoryError> {
+        let ballast = self.ballast();
+        match fs::remove_file(&ballast) {
+            Ok(()) => {
+                let path = ballast.display();
+                tracing::warn!(%path, "the disk is full: the ballast is given up");
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io_error("remove", &ballast, error)),
+        }
+    }
+
+    /// Sets the ballast aside (again), once the stores are open and there is room. No effect where it is there.
+    pub fn restore_ballast(&self) -> Result<(), DirectoryError> {
+        let ballast = self.ballast();
+        match ballast.metadata() {
+            Ok(metadata) if metadata.len() == BALLAST_BYTES as u64 => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("read", &ballast, error));
+            }
+            _ => {}
+        }
+        // Noise, because file systems that compress give zeros no room.
+        let mut bytes = vec![0; BALLAST_BYTES];
+        getrandom::fill(&mut bytes).map_err(|error| io_error("find noise for", &ballast, io::Error::other(error)))?;
+        disk::write_whole(&RealDisk, &ballast, &bytes).map_err(|error| io_error("write", &ballast, error))?;
+        Ok(())
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path.join("ballast")
+    }
+}
+
+/// Creates a directory, and those above it, and brings their names to the disk.
+fn create(path: &Path) -> Result<(), DirectoryError> {
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => {
+            warn_if_open_to_others(path, metadata.permissions().mode());
+            return Ok(());
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error("read", path, error));
+        }
+        _ => {}
+    }
+    let parent = disk::parent(path);
+    if parent != path {
+        create_parents(parent)?;
+    }
+    DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .and_then(|()| File::open(parent)?.sync_all())
+        .map_err(|error| io_error("create directory", path, error))
+}
+
+fn create_parents(path: &Path) -> Result<(), DirectoryError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    create(path)
+}
+
+fn warn_if_open_to_others(path: &Path, mode: u32) {
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            "other users can get into the data directory: `chmod 700` it"
+        );
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, DirectoryError> {
+    let path = directory.join("LOCK");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| io_error("open", &path, error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(DirectoryError::InUse { path: directory.to_owned(), process: holder(&mut file) });
+        }
+        Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
+    }
+    // The id only helps people; a full disk is no reason not to start.
+    if let Err(error) = write_holder(&mut file) {
+        tracing::warn!(%error, path = %path.display(), "cannot write the process id to the lock file");
+    }
+    Ok(file)
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn write_holder(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// Reads the format version, or writes it into a directory that is new.
+fn check_format(directory: &Path) -> Result<(), DirectoryError> {
+    let path = directory.join("FORMAT");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return initialize(directory, &path);
+        }
+        Err(error) => return Err(io_error("read", &path, error)),
+    };
+    let version = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_end().parse::<u32>().ok());
+    match version {
+        Some(FORMAT_VERSION) => Ok(()),
+        Some(version) if version > FORMAT_VERSION => {
+            Err(DirectoryError::NewerFormat { path: directory.to_owned(), version, supported: FORMAT_VERSION })
+        }
+        _ => Err(DirectoryError::UnreadableFormat { path }),
+    }
+}
+
+fn initialize(directory: &Path, format: &Path) -> Result<(), DirectoryError> {
+    let unfinished = format!("FORMAT{UNFINISHED_SUFFIX}");
+    let entries = directory.read_dir().map_err(|error| io_error("list", directory, error))?;
+    for entry in entries {
+        let name = entry.map_err(|error| io_error("list", directory, error))?.file_name();
+        // What an interrupted first start leaves, and what a fresh file system has.
+        let ours = name == "LOCK" || name == "lost+found" || name == unfinished.as_str();
+        if !ours {
+            return Err(DirectoryError::Foreign { path: directory.to_owned() });
+        }
+    }
+    disk::write_whole(&RealDisk, format, format!("{FORMAT_VERSION}\n").as_bytes())
+        .map_err(|error| io_error("write", format, error))?;
+    Ok(())
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
+    DirectoryError::Io { action, path: path.to_owned(), source }
+}

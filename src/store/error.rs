@@ -1,0 +1,254 @@
+//! What can go wrong with what is kept, said so that an operator knows which file it is and what to do.
+//!
+//! Invariant: an error is *transient* exactly where the same call may succeed later without anybody changing the files.
+//!
+//! Not here: gRPC codes; the edge picks them by [`JournalError::is_transient`] and its like.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the journal could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The operating system refused.
+    #[error("cannot {action} journal file `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: a verb.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// An earlier write failed, and [`Journal::recover`](super::Journal::recover) has not succeeded since.
+    #[error("the journal takes no records until it is recovered from an earlier failure: {cause}")]
+    Failed {
+        /// The earlier error.
+        cause: String,
+    },
+    /// A file does not hold what was written to it.
+    #[error(
+        "journal file `{}` is damaged at byte {offset} (sequence {sequence}): {detail}; restore the file from a backup, or give up everything from this sequence on by removing the journal files after this one and `truncate -s {offset}` of it",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where the first bad frame begins, in bytes from the start of the file.
+        offset: u64,
+        /// The sequence that belongs there.
+        sequence: u64,
+        /// What is wrong.
+        detail: &'static str,
+    },
+    /// A segment is missing between two others.
+    #[error(
+        "records {expected} to {} are missing in `{}`: restore the journal files between from a backup",
+        found.saturating_sub(1),
+        directory.display()
+    )]
+    Missing {
+        /// Where the files are.
+        directory: PathBuf,
+        /// The first sequence that is missing.
+        expected: u64,
+        /// The sequence at which the next file begins.
+        found: u64,
+    },
+    /// A file was written by a version that knows more.
+    #[error(
+        "journal file `{}` has format version {version}, this portcullis reads up to {supported}: use a newer portcullis",
+        path.display()
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u16,
+        /// The newest version that is understood.
+        supported: u16,
+    },
+    /// A file is no journal, or another one's.
+    #[error("`{}` is not a file of this journal: {detail}; move it elsewhere", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        detail: &'static str,
+    },
+    /// Too much for one append. Nothing was written.
+    #[error("cannot write {bytes} bytes at once, the most is {bytes_max}: make the change smaller")]
+    TooLarge {
+        /// The bytes asked for.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// A position that is not in the journal.
+    #[error("sequence {sequence} is not in the journal, which has {first} to {}", next.saturating_sub(1))]
+    OutOfRange {
+        /// The sequence asked for.
+        sequence: u64,
+        /// The oldest one kept.
+        first: u64,
+        /// The one that the next record gets.
+        next: u64,
+    },
+}
+
+impl JournalError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Failed { .. })
+    }
+}
+
+/// Why a snapshot could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The operating system refused.
+    #[error("cannot {action} snapshot `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: a verb.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The newest snapshot was written by a version that knows more.
+    #[error(
+        "snapshot `{}` has format version {version}, this portcullis reads up to {supported}: use a newer portcullis",
+        path.display()
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u16,
+        /// The newest version that is understood.
+        supported: u16,
+    },
+}
+
+impl SnapshotError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Io { .. })
+    }
+}
+
+/// Why the state store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The operating system refused.
+    #[error("cannot {action} the state store in `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: a verb.
+        action: &'static str,
+        /// The store's directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The store's files make no sense, or the embedded database panicked. Nothing more is read from it or written to
+    /// it.
+    #[error(
+        "the state store in `{}` is damaged: {detail}; it is moved aside and made again from the journal at the next start",
+        path.display()
+    )]
+    Damaged {
+        /// The store's directory.
+        path: PathBuf,
+        /// What happened.
+        detail: String,
+    },
+    /// The files are open elsewhere, perhaps still in this process.
+    #[error("the state store in `{}` is in use: stop the process that has it open", path.display())]
+    InUse {
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// A key or value beyond the limit. Nothing was written.
+    #[error("a {what} of {bytes} bytes is too large for the state store, the most is {bytes_max}")]
+    TooLarge {
+        /// `key` or `value`.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+impl StateError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::InUse { .. })
+    }
+}
+
+/// Why the data directory could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The operating system refused.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: a verb.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Another process holds the lock.
+    #[error(
+        "data directory `{}` is in use by another process{}: stop it or choose another --data-dir",
+        path.display(),
+        process.map(|id| format!(" ({id})")).unwrap_or_default()
+    )]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+        /// The process id found in the lock file.
+        process: Option<u32>,
+    },
+    /// The directory holds something else.
+    #[error(
+        "`{}` is not empty and no data directory of portcullis (it has no FORMAT file): choose another --data-dir",
+        path.display()
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The FORMAT file makes no sense.
+    #[error(
+        "`{}` does not hold a format version: restore it from a backup of the data directory",
+        path.display()
+    )]
+    UnreadableFormat {
+        /// The FORMAT file.
+        path: PathBuf,
+    },
+    /// The directory was written by a version that knows more.
+    #[error(
+        "data directory `{}` has format version {version}, this portcullis reads up to {supported}: use a newer portcullis",
+        path.display()
+    )]
+    NewerFormat {
+        /// The data directory.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+        /// The newest version that is understood.
+        supported: u32,
+    },
+}
+
+impl DirectoryError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::InUse { .. })
+    }
+}

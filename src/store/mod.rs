@@ -1,0 +1,221 @@
+//! The ports of the store, and the files behind them. Everything here is bytes: what they mean is the codec's.
+//!
+//! **The journal is the truth, the state store is what is read.** What is acknowledged is first in the [`Journal`]; the
+//! [`StateStore`] and the [`Snapshots`] can be lost at any time and are made again from it.
+//!
+//! Invariant: nothing here reports a write as done before it would survive a power cut, except [`StateStore::apply`],
+//! which promises that only together with [`StateStore::flush`].
+//!
+//! Not here: threads, clocks, retries, policy. Which adapters are used is decided where the server is put together.
+
+pub mod codec;
+pub mod directory;
+pub mod disk;
+mod error;
+pub mod journal;
+pub mod snapshots;
+pub mod split;
+pub mod state;
+
+pub use error::{DirectoryError, JournalError, SnapshotError, StateError};
+
+/// The most bytes that one value in a [`StateStore`] may have. Larger ones leak files in sled 0.34, so every adapter
+/// refuses them and the codec splits what is larger.
+pub const STATE_VALUE_BYTES_MAX: usize = 100 * 1024;
+
+/// The most bytes that one key in a [`StateStore`] may have.
+pub const STATE_KEY_BYTES_MAX: usize = 1024;
+
+/// The records of a journal, oldest first, each with its sequence.
+pub type Records<'a> = Box<dyn Iterator<Item = Result<(u64, Vec<u8>), JournalError>> + 'a>;
+
+/// An append-only sequence of records: the truth.
+///
+/// Sequences are dense. A journal has one writer, which is why the methods that write take `&mut self`.
+pub trait Journal: Send {
+    /// Appends `records` and returns the sequence of the first of them. They are on the disk when this returns. After a
+    /// crash in the middle either all of them are there or none. Without records nothing is written, and the answer is
+    /// the next sequence.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::TooLarge`] changes nothing. After any other error the journal is *failed*: whether the records
+    /// reached the disk is unknown, and every append is refused until [`Journal::recover`] has settled that they did
+    /// not. When the process stops before that, they may be there at the next start.
+    fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, JournalError>;
+
+    /// The sequence that the next record gets.
+    fn next_sequence(&self) -> u64;
+
+    /// The sequence of the oldest record kept; equal to [`Journal::next_sequence`] when there is none.
+    fn first_sequence(&self) -> u64;
+
+    /// The records from `sequence` to the end. Memory is bounded by the largest single append.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::OutOfRange`] where `sequence` is not in `first_sequence()..=next_sequence()`; an unreadable or
+    /// damaged file, here or as the last item of the iterator.
+    fn read_from(&self, sequence: u64) -> Result<Records<'_>, JournalError>;
+
+    /// Gives up records before `sequence` where that frees space. Some of them may stay; none from `sequence` on goes.
+    fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError>;
+
+    /// Makes a failed journal writable again, so that nothing of the failed append is ever read back. No effect on one
+    /// that is not failed.
+    ///
+    /// # Errors
+    ///
+    /// When the disk still refuses; the journal stays failed and the call can be repeated.
+    fn recover(&mut self) -> Result<(), JournalError>;
+}
+
+/// Full states written now and then, so that a start need not replay the whole journal.
+pub trait Snapshots: Send {
+    /// Writes the state as of `sequence` (that record and all before it are in it) and drops all but the newest two.
+    /// The snapshot is on the disk when this returns.
+    fn write(&self, sequence: u64, bytes: &[u8]) -> Result<(), SnapshotError>;
+
+    /// The newest snapshot that is whole, with its sequence. Damaged ones are passed over with a warning, so the caller
+    /// has to see whether the journal still reaches back far enough for the one it gets, or for none.
+    fn newest_valid(&self) -> Result<Option<(u64, Vec<u8>)>, SnapshotError>;
+}
+
+/// An ordered map from bytes to bytes: what is read. Rebuilt from the journal whenever it is lost.
+pub trait StateStore: Send + Sync {
+    /// The value of `key`.
+    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
+
+    /// Makes all changes of `batch`, over all trees, or none; later changes of a key win over earlier ones. Survives a
+    /// crash of the process and, after [`StateStore::flush`], one of the machine.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::TooLarge`] changes nothing. After another error the store may hold a part of the batch and refuse
+    /// further calls until it is opened again; which of the two, only opening it tells.
+    fn apply(&self, batch: &Batch) -> Result<(), StateError>;
+
+    /// At most `entries_max` entries (one at least) of `tree` in order of their keys, from `from` on, `from` included.
+    fn scan(&self, tree: Tree, from: &[u8], entries_max: usize) -> Result<Page, StateError>;
+
+    /// Returns when everything applied before is on the disk.
+    fn flush(&self) -> Result<(), StateError>;
+
+    /// Removes every entry of every tree. Not atomic: the caller marks the store as unfinished before, and as whole
+    /// after filling it again.
+    fn clear(&self) -> Result<(), StateError>;
+}
+
+/// The parts of a [`StateStore`]: each has its own keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tree {
+    /// Policy as it is edited: rules, groups, nodes.
+    Policy,
+    /// Numbers that grow: match counts and the like.
+    Counters,
+    /// What the store knows of itself, above all up to which sequence it has applied the journal.
+    Meta,
+}
+
+impl Tree {
+    /// Every tree.
+    pub const ALL: [Self; 3] = [Self::Policy, Self::Counters, Self::Meta];
+}
+
+/// Changes that a [`StateStore`] makes together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    changes: Vec<Change>,
+}
+
+/// One change of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Where the key is.
+    pub tree: Tree,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its new value; none removes it, and is no error where it is not there.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Batch {
+    /// A batch without changes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds: set `key` to `value`.
+    pub fn put(&mut self, tree: Tree, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.changes.push(Change { tree, key: key.into(), value: Some(value.into()) });
+    }
+
+    /// Adds: remove `key`.
+    pub fn delete(&mut self, tree: Tree, key: impl Into<Vec<u8>>) {
+        self.changes.push(Change { tree, key: key.into(), value: None });
+    }
+
+    /// Whether there are no changes.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The changes in the order in which they were added.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Checks what no store accepts, before anything of the batch is applied.
+    fn check(&self) -> Result<(), StateError> {
+        for change in &self.changes {
+            let value_bytes = change.value.as_ref().map_or(0, Vec::len);
+            if change.key.len() > STATE_KEY_BYTES_MAX {
+                return Err(StateError::TooLarge {
+                    what: "key",
+                    bytes: change.key.len(),
+                    bytes_max: STATE_KEY_BYTES_MAX,
+                });
+            }
+            if value_bytes > STATE_VALUE_BYTES_MAX {
+                return Err(StateError::TooLarge {
+                    what: "value",
+                    bytes: value_bytes,
+                    bytes_max: STATE_VALUE_BYTES_MAX,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A part of a tree, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Keys with their values.
+    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where the next page starts; none when there is nothing after this one. A page may be shorter than asked for and
+    /// still have a next one: it also ends at a few MiB.
+    pub next: Option<Vec<u8>>,
+}
+
+/// Where a page of [`StateStore::scan`] ends whatever the number of its entries, so that one never holds much memory.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+impl Page {
+    /// Takes from `entries` what fits a page.
+    fn fill<E>(entries: impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), E>>, entries_max: usize) -> Result<Self, E> {
+        let mut page = Self::default();
+        let mut bytes = 0;
+        for entry in entries {
+            let (key, value) = entry?;
+            let full = page.entries.len() >= entries_max || bytes >= PAGE_BYTES_MAX;
+            if full && !page.entries.is_empty() {
+                page.next = Some(key);
+                break;
+            }
+            bytes += key.len() + value.len();
+            page.entries.push((key, value));
+        }
+        Ok(page)
+    }
+}

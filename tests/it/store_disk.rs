@@ -1,0 +1,336 @@
+//! A disk in memory that keeps apart what programs see and what would survive a power cut, and that fails or dies at
+//! any operation that one names.
+//!
+//! It also holds the store to its rule that a file of which a write or sync failed is never written or synced again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use portcullis::store::disk::{Disk, DiskFile};
+
+const SECTOR_BYTES: usize = 512;
+
+/// A disk; clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SimulatedDisk(Arc<Mutex<World>>);
+
+/// What happens at an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It fails and does nothing.
+    Error,
+    /// It fails; of a write half arrived.
+    HalfWritten,
+    /// It fails after having done everything, as a write whose sync is what fails.
+    Done,
+    /// It and everything after it fails: the machine is off.
+    PowerCut,
+}
+
+impl Fault {
+    pub(crate) const ERRORS: [Self; 3] = [Self::Error, Self::HalfWritten, Self::Done];
+}
+
+/// What a power cut leaves of that which was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Survival {
+    /// Nothing.
+    Synced,
+    /// Everything, names included.
+    Everything,
+    /// The contents but not the names.
+    Contents,
+    /// The names but not the contents.
+    Names,
+    /// Every second change of a name, and all contents.
+    SomeNames,
+    /// Half the bytes of each file.
+    Half,
+    /// The sizes, with zeros for contents.
+    Sizes,
+}
+
+impl Survival {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Synced, Self::Everything, Self::Contents, Self::Names, Self::SomeNames, Self::Half, Self::Sizes];
+}
+
+#[derive(Debug, Default)]
+struct World {
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    files: Vec<Contents>,
+    operations: usize,
+    faults: BTreeMap<usize, Fault>,
+    off: bool,
+    /// Counts the starts, so that handles of before a power cut are dead.
+    boot: usize,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    seen: Vec<u8>,
+    durable: Vec<u8>,
+    /// Whether a write or sync failed.
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct SimulatedFile {
+    world: Arc<Mutex<World>>,
+    inode: usize,
+    boot: usize,
+}
+
+impl SimulatedDisk {
+    /// A disk on which the operations with these numbers, counted from 0, go wrong.
+    pub(crate) fn with_faults(faults: impl IntoIterator<Item = (usize, Fault)>) -> Self {
+        let disk = Self::default();
+        disk.0.lock().unwrap().faults = faults.into_iter().collect();
+        disk
+    }
+
+    /// Lets the operation with this number go wrong as well.
+    pub(crate) fn fail_at(&self, operation: usize, fault: Fault) {
+        self.0.lock().unwrap().faults.insert(operation, fault);
+    }
+
+    pub(crate) fn operations(&self) -> usize {
+        self.0.lock().unwrap().operations
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        self.0.lock().unwrap().off
+    }
+
+    /// Power goes and comes back.
+    pub(crate) fn power_cycle(&self, survival: Survival) {
+        let mut world = self.0.lock().unwrap();
+        let world = &mut *world;
+        match survival {
+            Survival::Everything | Survival::Names => world.durable_names = world.names.clone(),
+            Survival::SomeNames => world.keep_some_names(),
+            _ => {}
+        }
+        world.names = world.durable_names.clone();
+        for file in &mut world.files {
+            let synced = file.durable.len();
+            match survival {
+                Survival::Synced | Survival::Names => {}
+                Survival::Everything | Survival::Contents | Survival::SomeNames => {
+                    file.durable = file.seen.clone();
+                }
+                Survival::Half => {
+                    let half = usize::midpoint(synced, file.seen.len());
+                    file.durable = file.seen[..half].to_vec();
+                }
+                Survival::Sizes => file.durable.resize(file.seen.len(), 0),
+            }
+            file.seen = file.durable.clone();
+            file.failed = false;
+        }
+        world.restart();
+    }
+
+    /// The process dies, the machine goes on: everything written is still seen.
+    pub(crate) fn kill(&self) {
+        self.0.lock().unwrap().restart();
+    }
+}
+
+impl World {
+    fn restart(&mut self) {
+        self.off = false;
+        self.boot += 1;
+        self.faults.clear();
+    }
+
+    /// Brings the second, fourth and so on of the names that changed to the disk.
+    fn keep_some_names(&mut self) {
+        let all: BTreeSet<PathBuf> = self.names.keys().chain(self.durable_names.keys()).cloned().collect();
+        let changed =
+            all.into_iter().filter(|path| self.names.get(path) != self.durable_names.get(path)).collect::<Vec<_>>();
+        for path in changed.into_iter().skip(1).step_by(2) {
+            match self.names.get(&path) {
+                Some(inode) => self.durable_names.insert(path, *inode),
+                None => self.durable_names.remove(&path),
+            };
+        }
+    }
+
+    /// Counts an operation that changes something and says what goes wrong with it.
+    fn step(&mut self) -> io::Result<Option<Fault>> {
+        if self.off {
+            return Err(broken());
+        }
+        let fault = self.faults.get(&self.operations).copied();
+        self.operations += 1;
+        match fault {
+            Some(Fault::PowerCut) => {
+                self.off = true;
+                Err(broken())
+            }
+            fault => Ok(fault),
+        }
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::other("injected")
+}
+
+fn missing() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+fn finish(fault: Option<Fault>) -> io::Result<()> {
+    fault.map_or(Ok(()), |_| Err(broken()))
+}
+
+impl Disk for SimulatedDisk {
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let world = self.0.lock().unwrap();
+        let inside = world.names.keys().filter(|path| path.parent() == Some(directory));
+        Ok(inside.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let world = self.0.lock().unwrap();
+        if world.off {
+            return Err(broken());
+        }
+        let inode = *world.names.get(path).ok_or_else(missing)?;
+        let boot = world.boot;
+        drop(world);
+        let world = Arc::clone(&self.0);
+        Ok(Box::new(SimulatedFile { world, inode, boot }))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut world = self.0.lock().unwrap();
+        let fault = world.step()?;
+        if fault != Some(Fault::Error) {
+            world.files.push(Contents::default());
+            let inode = world.files.len() - 1;
+            world.names.insert(path.to_owned(), inode);
+        }
+        finish(fault)?;
+        drop(world);
+        self.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.0.lock().unwrap();
+        let fault = world.step()?;
+        if fault != Some(Fault::Error) {
+            let inode = world.names.remove(from).ok_or_else(missing)?;
+            world.names.insert(to.to_owned(), inode);
+        }
+        finish(fault)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.0.lock().unwrap();
+        let fault = world.step()?;
+        if fault != Some(Fault::Error) {
+            world.names.remove(path).ok_or_else(missing)?;
+        }
+        finish(fault)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        let mut world = self.0.lock().unwrap();
+        let fault = world.step()?;
+        if matches!(fault, None | Some(Fault::Done)) {
+            let inside = |path: &PathBuf| path.parent() == Some(directory);
+            world.durable_names.retain(|path, _| !inside(path));
+            let names: Vec<_> = world
+                .names
+                .iter()
+                .filter(|(path, _)| inside(path))
+                .map(|(path, inode)| (path.clone(), *inode))
+                .collect();
+            world.durable_names.extend(names);
+        }
+        finish(fault)
+    }
+}
+
+impl SimulatedFile {
+    fn with<T>(&self, work: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
+        let mut world = self.world.lock().unwrap();
+        if world.off || world.boot != self.boot {
+            return Err(broken());
+        }
+        work(&mut world)
+    }
+}
+
+impl DiskFile for SimulatedFile {
+    fn size(&self) -> io::Result<u64> {
+        self.with(|world| Ok(world.files[self.inode].seen.len() as u64))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.with(|world| {
+            let seen = &world.files[self.inode].seen;
+            let start = usize::try_from(offset).unwrap().min(seen.len());
+            let count = buffer.len().min(seen.len() - start);
+            buffer[..count].copy_from_slice(&seen[start..start + count]);
+            Ok(count)
+        })
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.with(|world| {
+            let fault = world.step()?;
+            let file = &mut world.files[self.inode];
+            assert!(!file.failed, "a failed file is written again");
+            let count = match fault {
+                None | Some(Fault::Done) => bytes.len(),
+                Some(Fault::HalfWritten) => bytes.len() / 2,
+                Some(_) => 0,
+            };
+            let start = usize::try_from(offset).unwrap();
+            assert_eq!(file.seen.len(), start, "a file is written from front to back");
+            file.seen.extend_from_slice(&bytes[..count]);
+            file.failed = fault.is_some();
+            finish(fault)
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.with(|world| {
+            let fault = world.step()?;
+            let file = &mut world.files[self.inode];
+            assert!(!file.failed, "a failed file is synced again");
+            match fault {
+                None | Some(Fault::Done) => file.durable = file.seen.clone(),
+                Some(Fault::HalfWritten) => {
+                    // A sector arrives whole or not at all.
+                    let half = usize::midpoint(file.durable.len(), file.seen.len());
+                    let arrived = (half - half % SECTOR_BYTES).max(file.durable.len());
+                    file.durable = file.seen[..arrived].to_vec();
+                }
+                Some(_) => {}
+            }
+            file.failed = fault.is_some();
+            finish(fault)
+        })
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.with(|world| {
+            let file = &mut world.files[self.inode];
+            if file.failed {
+                // The kernel holds what it could not write for written; forgetting it shows what is really there.
+                file.seen = file.durable.clone();
+            } else {
+                file.durable = file.seen.clone();
+            }
+            Ok(())
+        })
+    }
+}
