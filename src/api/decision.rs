@@ -59,7 +59,6 @@ fn not_served(method: &str) -> Status {
     status::error(Code::Unimplemented, v1::ErrorReason::MethodNotFound, message)
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
 fn question(request: &CheckRequest) -> Result<Question<'_>, Status> {
     let CheckRequest {
         ip,

@@ -39,7 +39,6 @@ impl Api {
         group_answer(&changed, id.as_ref())
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
     pub(super) fn get_group(&self, request: &v1::GetAddressGroupRequest) -> Result<Response<v1::AddressGroup>, Status> {
         let v1::GetAddressGroupRequest { name } = request;
         let (organization, id) =
@@ -50,8 +49,6 @@ impl Api {
         Ok(at_revision(to_group(view, group), view.organization.revision))
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
-    #[expect(clippy::needless_pass_by_value, reason = "a request is taken apart whole")]
     pub(super) fn list_groups(
         &self,
         request: v1::ListAddressGroupsRequest,
@@ -136,8 +133,6 @@ impl Api {
         group_answer(&changed, id.as_ref())
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
-    #[expect(clippy::needless_pass_by_value, reason = "a request is taken apart whole")]
     pub(super) fn list_ranges(
         &self,
         request: v1::ListRangesRequest,
@@ -221,7 +216,6 @@ fn check_later_message(faults: &mut Faults, name: &str, message: &v1::ReplaceRan
 }
 
 /// Refuses what came incomplete, or came empty without saying so.
-#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
 fn check_count(faults: &mut Faults, count: usize, expected: i64, allow_empty: bool) -> Result<(), Status> {
     let expected = faults.unsigned("expected_count", expected);
     if expected != 0 && expected != count as u64 {
@@ -248,7 +242,6 @@ fn read_group_name(faults: &mut Faults, field: &str, name: &str) -> Option<(Id, 
     }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
 fn group_answer(changed: &ChangedOrganization, id: Option<&Id>) -> Result<Response<v1::AddressGroup>, Status> {
     let view = &changed.view;
     let group = id.and_then(|id| view.organization.groups.get(id.as_str()));

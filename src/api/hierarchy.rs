@@ -74,8 +74,8 @@ impl HierarchyService for Api {
             (nodes, Some(revision))
         };
         let (nodes, more) = page.take(nodes.into_iter(), v1::Node::encoded_len);
-        let last = nodes.last().filter(|_| more);
-        let next_page_token = last.map(|node| page.token(&node.name)).unwrap_or_default();
+        let end = nodes.last().filter(|_| more);
+        let next_page_token = end.map(|node| page.token(&node.name)).unwrap_or_default();
         let problems = nodes.iter().filter_map(permitted::problem_of).collect();
         let answer = ListNodesResponse { nodes, next_page_token, problems };
         Ok(match revision {
@@ -229,7 +229,6 @@ fn node_in(organization: &Organization, name: &str) -> Option<v1::Node> {
     Some(to_node(name.to_owned(), Some(id), organization.revision, node))
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
 fn find(directory: &Directory, name: &str) -> Result<(v1::Node, u64), Status> {
     let id = match names::node(name).map_err(|error| status::invalid_field("name", error.to_string()))? {
         NodeName::Cluster => {
@@ -245,7 +244,6 @@ fn find(directory: &Directory, name: &str) -> Result<(v1::Node, u64), Status> {
 }
 
 /// One more than a page of the organizations after the cursor, with `recursive` each followed by its nodes.
-#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
 fn organizations(directory: &Directory, page: &PageRequest, recursive: bool) -> Result<Vec<v1::Node>, Status> {
     let wanted = page.size + 1;
     let mut nodes = Vec::new();
@@ -303,7 +301,6 @@ fn push_nodes(
 }
 
 /// One more than a page of the nodes below a parent.
-#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
 fn below_parent(
     directory: &Directory,
     page: &PageRequest,

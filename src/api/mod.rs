@@ -58,7 +58,6 @@ impl Api {
         }
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
     fn engine(&self) -> Result<&Arc<Engine>, Status> {
         self.engine.get().ok_or_else(status::starting)
     }

@@ -28,7 +28,6 @@ pub(super) struct PageRequest {
 impl PageRequest {
     /// Reads size and token. `list` is the method with its parent and filters; `state` is what the list's state is
     /// named by, or empty where a page of a changed list is as good.
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
     pub(super) fn new(list: String, state: String, page_size: i32, token: &str) -> Result<Self, Status> {
         let request = Self::of_any_state(list, page_size, token)?;
         if request.cursor.is_some() && request.state != state {
@@ -38,7 +37,6 @@ impl PageRequest {
     }
 
     /// The same for a list whose state is the caller's to judge: it is the token's, empty for the first page.
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
     pub(super) fn of_any_state(list: String, page_size: i32, token: &str) -> Result<Self, Status> {
         let size = match usize::try_from(page_size) {
             Ok(0) => PAGE_SIZE_DEFAULT,

@@ -78,7 +78,6 @@ impl Subject {
 }
 
 impl Api {
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
     fn subject(&self, name: &str, organization: &Id, key: Option<NodeKey>) -> Result<Subject, Status> {
         let published = self.published(organization)?;
         let known_project = key.as_ref().is_none_or(|key| {
@@ -113,7 +112,6 @@ impl Api {
         Ok(at_revision(answer, revision))
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
     fn effective_access_of_cluster(&self) -> Result<Response<v1::EffectiveAccess>, Status> {
         let cluster = Arc::clone(&self.engine()?.directory().cluster().cluster);
         let entries = to_entries(None, &cluster.node.access);

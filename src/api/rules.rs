@@ -25,7 +25,6 @@ const RULES_SHOWN_MAX: usize = 1_000;
 
 impl Api {
     /// The current version of an organization that a read names.
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
     pub(super) fn published(&self, id: &Id) -> Result<Arc<Published>, Status> {
         let published = self.engine()?.directory().organization(id.as_str());
         published.ok_or_else(|| status::not_found(&format!("organizations/{id}")))
@@ -55,8 +54,6 @@ impl Api {
         patch(faults, field, organization, rule, &Mask::All, self.limits.description_characters_max)
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
-    #[expect(clippy::needless_pass_by_value, reason = "a request is taken apart whole")]
     pub(super) fn get_rule(&self, request: v1::GetRuleRequest) -> Result<Response<v1::Rule>, Status> {
         let v1::GetRuleRequest { name } = request;
         let (organization, id) =
@@ -67,8 +64,6 @@ impl Api {
         Ok(at_revision(to_rule(view, place, rule), view.organization.revision))
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
-    #[expect(clippy::needless_pass_by_value, reason = "a request is taken apart whole")]
     pub(super) fn list_rules(&self, request: v1::ListRulesRequest) -> Result<Response<v1::ListRulesResponse>, Status> {
         let v1::ListRulesRequest { parent, page_size, page_token } = request;
         let id = required_organization("parent", &parent)?;
@@ -182,7 +177,6 @@ fn read_rule_name(faults: &mut Faults, field: &str, name: &str) -> Option<(Id, I
     }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
 fn rule_answer(changed: &ChangedOrganization, id: Option<&Id>) -> Result<Response<v1::Rule>, Status> {
     let view = &changed.view;
     let found = id.and_then(|id| view.organization.rule(id.as_str()));

@@ -5,24 +5,28 @@
 //!
 //! Invariant: it never holds up a change or a Check, and nothing that is acknowledged depends on it: what it writes can
 //! be lost and is made again at the next start.
-//! Not here: checking the state store at the start (`recovery`).
+//! Not here: comparing the state store with the policy (`recovery`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::clock::Clock;
 use super::directory::Directory;
+use super::recovery::reconcile;
 use crate::policy::change::Change;
+use crate::policy::name::Id;
 use crate::policy::organization::Organization;
 use crate::policy::state::{Outcome, PolicyState};
 use crate::store::codec::{EntryEncoder, EntryKey, encode_counter, encode_mark, encode_snapshot, touched_keys};
-use crate::store::{Batch, Snapshots, StateError, StateStore, Tree, split};
+use crate::store::{Batch, Snapshots, StateError, StateStore, StateStores, Tree, split};
 
 /// Changes between two snapshots: what a start has to replay at most, about.
 const SNAPSHOT_CHANGES: u64 = 10_000;
 
 /// How often match counts are written, and how long the state store rests after a failure.
-const COUNTERS_INTERVAL: Duration = Duration::from_secs(10);
+const COUNTERS_INTERVAL: Duration = Duration::from_millis(COUNTERS_INTERVAL_MILLIS.unsigned_abs());
+const COUNTERS_INTERVAL_MILLIS: i64 = 10_000;
 
 /// Objects written in one batch: batches hold sled's lock while they are applied.
 const BATCH_OBJECTS_MAX: usize = 256;
@@ -33,7 +37,8 @@ pub(super) const MARK_KEY: &[u8] = b"policy-sequence";
 /// What the writer hands over, and the wish to stop.
 #[derive(Default)]
 struct Inbox {
-    outcomes: Vec<Outcome>,
+    /// The newest outcome for each organization, and for the cluster under none.
+    outcomes: BTreeMap<Option<Id>, Outcome>,
     touched: BTreeSet<EntryKey>,
     sequence: u64,
     changes: u64,
@@ -52,7 +57,7 @@ impl Follower {
     pub(super) fn note(&self, sequence: u64, change: &Change, before: Option<&Organization>, outcome: Outcome) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.touched.extend(touched_keys(change, before));
-        inbox.outcomes.push(outcome);
+        inbox.outcomes.insert(change.effect.organization().cloned(), outcome);
         inbox.sequence = sequence;
         inbox.changes += 1;
         self.news.notify_one();
@@ -62,6 +67,12 @@ impl Follower {
     pub(super) fn stop(&self) {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
         self.news.notify_one();
+    }
+
+    /// Waits for the interval, or until told to stop.
+    fn rest(&self) {
+        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.news.wait_timeout_while(inbox, COUNTERS_INTERVAL, |inbox| !inbox.stop));
     }
 
     /// Takes what came; waits for it up to the interval.
@@ -78,62 +89,84 @@ impl Follower {
 /// What the follower's thread owns.
 pub(super) struct Task {
     pub(super) follower: Arc<Follower>,
-    pub(super) store: Arc<dyn StateStore>,
+    /// None while the store cannot be had.
+    pub(super) store: Option<Box<dyn StateStore>>,
+    pub(super) stores: Box<dyn StateStores>,
     pub(super) snapshots: Box<dyn Snapshots>,
     /// Its own copy of the state, which shares everything with the writer's.
     pub(super) state: PolicyState,
     pub(super) sequence: u64,
     pub(super) snapshot_sequence: u64,
     pub(super) directory: Arc<Directory>,
+    pub(super) clock: Clock,
+    /// When match counts were last written, in milliseconds since 1970.
+    pub(super) counters_written_millis: i64,
 }
 
 impl Task {
     /// Follows until told to stop.
     pub(super) fn run(mut self) {
-        let mut touched = BTreeSet::new();
-        let mut failing = false;
         loop {
             let news = self.follower.take();
-            for outcome in news.outcomes {
+            for outcome in news.outcomes.into_values() {
                 self.state.set(outcome);
             }
             self.sequence = self.sequence.max(news.sequence);
-            touched.extend(news.touched);
-            let result = self.write_objects(&touched).and_then(|()| self.write_counters());
-            match result {
-                Ok(()) => touched.clear(),
-                // Objects are written as they are when it succeeds again, so nothing else is to be remembered.
-                Err(error) if !failing => {
-                    tracing::error!(%error, "the state store cannot follow the journal; policy and decisions are not affected");
-                }
-                Err(_) => {}
-            }
-            if failing && touched.is_empty() {
-                tracing::info!("the state store follows the journal again");
-            }
-            failing = !touched.is_empty();
+            self.follow(&news.touched, news.stop);
             self.snapshot_when_due();
             if news.stop {
-                if let Err(error) = self.store.flush() {
-                    tracing::warn!(%error, "the state store could not be flushed; it is checked at the next start");
-                }
-                return;
+                return self.finish();
+            }
+            if self.store.is_none() {
+                self.follower.rest();
             }
         }
     }
 
-    fn write_objects(&self, touched: &BTreeSet<EntryKey>) -> Result<(), StateError> {
-        if touched.is_empty() {
-            return Ok(());
+    /// Brings the store up to date. A store that fails is given up, and opened and compared anew after a rest.
+    fn follow(&mut self, touched: &BTreeSet<EntryKey>, last: bool) {
+        let now_millis = self.clock.now().millis();
+        // Looking through all rules is not for every change.
+        let counters_due = last || self.counters_written_millis + COUNTERS_INTERVAL_MILLIS <= now_millis;
+        let result = match &self.store {
+            Some(store) => self.write(&**store, touched, counters_due),
+            None => return self.reopen(),
+        };
+        if counters_due {
+            self.counters_written_millis = now_millis;
         }
-        write_objects(&*self.store, &self.state, touched.iter())?;
-        let mut batch = Batch::new();
-        batch.put(Tree::Meta, MARK_KEY, encode_mark(self.sequence));
-        self.store.apply(&batch)
+        if let Err(error) = result {
+            tracing::error!(%error, "the state store failed and is opened again; policy and decisions are not affected");
+            self.store = None;
+        }
+    }
+
+    fn reopen(&mut self) {
+        let opened = self.stores.open().map_err(|error| error.to_string()).and_then(|store| {
+            reconcile(&*store, &self.state, self.sequence).map_err(|error| error.to_string())?;
+            Ok(store)
+        });
+        match opened {
+            Ok(store) => {
+                tracing::info!("the state store follows the journal again");
+                self.store = Some(store);
+            }
+            Err(error) => tracing::warn!(error, "the state store cannot be opened yet"),
+        }
+    }
+
+    fn write(&self, store: &dyn StateStore, touched: &BTreeSet<EntryKey>, counters: bool) -> Result<(), StateError> {
+        if !touched.is_empty() {
+            write_objects(store, &self.state, touched.iter())?;
+            let mut batch = Batch::new();
+            batch.put(Tree::Meta, MARK_KEY, encode_mark(self.sequence));
+            store.apply(&batch)?;
+        }
+        if counters { self.write_counters(store) } else { Ok(()) }
     }
 
     /// Writes the counts of rules that decided something.
-    fn write_counters(&self) -> Result<(), StateError> {
+    fn write_counters(&self, store: &dyn StateStore) -> Result<(), StateError> {
         let mut after: Option<String> = None;
         loop {
             let page = self.directory.organizations_after(after.as_deref(), BATCH_OBJECTS_MAX);
@@ -150,9 +183,17 @@ impl Task {
                     }
                 }
                 if !batch.is_empty() {
-                    self.store.apply(&batch)?;
+                    store.apply(&batch)?;
                 }
             }
+        }
+    }
+
+    fn finish(self) {
+        if let Some(store) = self.store
+            && let Err(error) = store.flush()
+        {
+            tracing::warn!(%error, "the state store could not be flushed; it is checked at the next start");
         }
     }
 

@@ -39,7 +39,7 @@ use crate::policy::rule::RuleMatches;
 use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::state::PolicyState;
 use crate::store::codec::CounterKey;
-use crate::store::{Journal, Snapshots, StateStore};
+use crate::store::{Journal, Snapshots, StateStores};
 
 /// Where the engine keeps things.
 pub struct Stores {
@@ -48,7 +48,7 @@ pub struct Stores {
     /// Shortens the replay of the journal.
     pub snapshots: Box<dyn Snapshots>,
     /// What is read.
-    pub state: Arc<dyn StateStore>,
+    pub state: Box<dyn StateStores>,
     /// Whatever must live as long as the stores are used, such as the lock on their directory.
     pub keep: Box<dyn Send + Sync>,
 }
@@ -84,9 +84,9 @@ impl Engine {
     /// Recovers the policy from the stores and starts the threads that change it.
     pub fn open(mut stores: Stores, limits: Limits, clock: Clock) -> Result<Self, OpenError> {
         let recovered = recovery::recover(&mut *stores.journal, &*stores.snapshots, &clock)?;
-        recovery::reconcile(&*stores.state, &recovered.state, recovered.sequence)?;
-        let counters = recovery::read_counters(&*stores.state, &recovered.state);
-        let (directory, lists) = publish_all(&recovered.state, &counters, &clock);
+        let store = recovery::open_state(&*stores.state, &recovered.state, recovered.sequence)?;
+        let counters = store.as_deref().map(|store| recovery::read_counters(store, &recovered.state));
+        let (directory, lists) = publish_all(&recovered.state, &counters.unwrap_or_default(), &clock);
         let directory = Arc::new(directory);
         let boot = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
         let (writable_sender, writable) = watch::channel(true);
@@ -94,12 +94,15 @@ impl Engine {
         let follower = Arc::new(Follower::default());
         let task = follower::Task {
             follower: Arc::clone(&follower),
-            store: stores.state,
+            store,
+            stores: stores.state,
             snapshots: stores.snapshots,
             state: recovered.state.clone(),
             sequence: recovered.sequence,
             snapshot_sequence: recovered.snapshot_sequence,
             directory: Arc::clone(&directory),
+            clock: clock.clone(),
+            counters_written_millis: i64::MIN / 2,
         };
         let writer = Writer {
             journal: stores.journal,

@@ -17,7 +17,9 @@ use crate::store::codec::{
     CodecError, CounterKey, EntryEncoder, EntryKey, decode_change, decode_counter, decode_mark, decode_snapshot,
     encode_change, encode_mark, keys_of,
 };
-use crate::store::{Batch, Journal, JournalError, SnapshotError, Snapshots, StateError, StateStore, Tree, split};
+use crate::store::{
+    Batch, Journal, JournalError, SnapshotError, Snapshots, StateError, StateStore, StateStores, Tree, split,
+};
 
 /// Why the service cannot start on a data directory.
 #[derive(Debug, Error)]
@@ -72,6 +74,20 @@ pub enum RecoveryError {
     FirstChanges(#[from] NameError),
 }
 
+/// Why a state store is not in line with the policy.
+#[derive(Debug, Error)]
+pub(super) enum ReconcileError {
+    /// It has seen a record that the journal does not have.
+    #[error("the state store has seen record {seen} of the policy journal, which is not there any more")]
+    Ahead {
+        /// That record.
+        seen: u64,
+    },
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StateError),
+}
+
 /// What the journal says.
 pub(super) struct Recovered {
     pub(super) state: PolicyState,
@@ -122,15 +138,13 @@ fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), Recove
     Ok((PolicyState::empty(), 0))
 }
 
-/// Brings the state store in line with the policy, and says so where it was not. Refuses only where the store has seen
-/// more than the journal holds, for then the journal has lost something.
-pub(super) fn reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> Result<(), RecoveryError> {
+/// Brings the state store in line with the policy, and says so where it was not. Refuses where the store has seen more
+/// than the journal holds, for then the journal has lost something.
+pub(super) fn reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> Result<(), ReconcileError> {
     match try_reconcile(store, state, sequence) {
-        Ok(Reconciled { mark, .. }) if mark > Some(sequence) => Err(RecoveryError::JournalCutOff {
-            journal: sequence,
-            witness: "the directory `sled`",
-            seen: mark.unwrap_or_default(),
-        }),
+        Ok(Reconciled { mark, .. }) if mark > Some(sequence) => {
+            Err(ReconcileError::Ahead { seen: mark.unwrap_or_default() })
+        }
         Ok(Reconciled { written: 0, .. }) => Ok(()),
         Ok(Reconciled { mark, written }) => {
             let was =
@@ -138,10 +152,7 @@ pub(super) fn reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u
             tracing::warn!(was, objects = written, "the state store was rebuilt from the policy journal");
             Ok(())
         }
-        Err(error) => {
-            tracing::error!(%error, "the state store cannot be brought in line; policy and decisions are not affected");
-            Ok(())
-        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -177,6 +188,30 @@ fn try_reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> 
     Ok(Reconciled { mark, written })
 }
 
+/// Opens the state store at the start and brings it in line. One that cannot be had is no reason not to serve: the
+/// follower tries again.
+pub(super) fn open_state(
+    stores: &dyn StateStores,
+    state: &PolicyState,
+    sequence: u64,
+) -> Result<Option<Box<dyn StateStore>>, RecoveryError> {
+    let opened = stores.open().map_err(ReconcileError::from).and_then(|store| {
+        reconcile(&*store, state, sequence)?;
+        Ok(store)
+    });
+    match opened {
+        Ok(store) => Ok(Some(store)),
+        Err(ReconcileError::Ahead { seen }) => {
+            let witness = "the directory `sled`";
+            Err(RecoveryError::JournalCutOff { journal: sequence, witness, seen })
+        }
+        Err(ReconcileError::Store(error)) => {
+            tracing::error!(%error, "the state store cannot be used yet; policy and decisions are not affected");
+            Ok(None)
+        }
+    }
+}
+
 /// The match counts that the state store has; those of rules that are gone are removed.
 pub(super) fn read_counters(store: &dyn StateStore, state: &PolicyState) -> HashMap<CounterKey, RuleMatches> {
     let mut counters = HashMap::new();
@@ -185,7 +220,7 @@ pub(super) fn read_counters(store: &dyn StateStore, state: &PolicyState) -> Hash
         .values()
         .flat_map(|organization| organization.rules.iter().map(|rule| CounterKey::new(&organization.id, rule)))
         .collect();
-    let mut stale = Batch::new();
+    let mut leftover = Batch::new();
     let mut from = Vec::new();
     loop {
         let page = match store.scan(Tree::Counters, &from, 1_000) {
@@ -198,7 +233,7 @@ pub(super) fn read_counters(store: &dyn StateStore, state: &PolicyState) -> Hash
         for (key, value) in page.entries {
             match decode_counter(&key, &value) {
                 Some((key, matches)) if known.contains(&key) => drop(counters.insert(key, matches)),
-                _ => stale.delete(Tree::Counters, key),
+                _ => leftover.delete(Tree::Counters, key),
             }
         }
         match page.next {
@@ -206,7 +241,7 @@ pub(super) fn read_counters(store: &dyn StateStore, state: &PolicyState) -> Hash
             None => break,
         }
     }
-    if let Err(error) = store.apply(&stale) {
+    if let Err(error) = store.apply(&leftover) {
         tracing::warn!(%error, "match counts of removed rules stay in the state store");
     }
     counters

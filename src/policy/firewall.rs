@@ -138,10 +138,10 @@ impl FirewallTable {
                 }
             }
         }
-        let mut chains = Chains { rules: &organization.rules, chains: Vec::new(), known: HashMap::new() };
+        let mut chains = Chains { rules: &organization.rules, made: Vec::new(), known: HashMap::new() };
         let v4 = Table::new(overlay(v4, &mut chains));
         let v6 = Table::new(overlay(v6, &mut chains));
-        Self { v4, v6, chains: chains.chains }
+        Self { v4, v6, chains: chains.made }
     }
 
     #[expect(
@@ -205,7 +205,7 @@ fn overlay<W: Word>(mut items: Vec<Item<W>>, chains: &mut Chains<'_>) -> Interva
 /// Makes labels, each distinct chain once.
 struct Chains<'a> {
     rules: &'a [Arc<Rule>],
-    chains: Vec<Box<[u32]>>,
+    made: Vec<Box<[u32]>>,
     known: HashMap<Box<[u32]>, u32>,
 }
 
@@ -233,8 +233,8 @@ impl Chains<'_> {
         if let Some(label) = self.known.get(&chain) {
             return *label;
         }
-        let label = FIRST_CHAIN + u32::try_from(self.chains.len()).unwrap_or(u32::MAX - FIRST_CHAIN);
-        self.chains.push(chain.clone());
+        let label = FIRST_CHAIN + u32::try_from(self.made.len()).unwrap_or(u32::MAX - FIRST_CHAIN);
+        self.made.push(chain.clone());
         self.known.insert(chain, label);
         label
     }

@@ -287,7 +287,6 @@ impl NodeIndex {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "any bits of the hash will do")]
 #[inline]
 fn shard_of(hasher: &NameHasher, name: &str, count: usize) -> usize {
     if count == 1 { 0 } else { (hasher.hash_one(name) >> 40) as usize & (count - 1) }

@@ -20,8 +20,10 @@ pub trait Word: Copy + Ord + Hash + Debug + Send + Sync + 'static {
     /// The address before this one; none before the lowest.
     fn previous(self) -> Option<Self>;
     /// The last address of the block of `prefix_length` that starts at `self` (its host bits are zero).
+    #[must_use]
     fn block_end(self, prefix_length: u8) -> Self;
     /// `self` with all bits after the first `prefix_length` cleared.
+    #[must_use]
     fn network(self, prefix_length: u8) -> Self;
     /// Number of zero bits at the low end; `BITS` for zero.
     fn trailing_zeros(self) -> u8;
@@ -33,6 +35,7 @@ pub trait Word: Copy + Ord + Hash + Debug + Send + Sync + 'static {
     /// The 8 bits that follow the first `offset` bits, `offset` being at most `BITS - 8`.
     fn octet_at(self, offset: u8) -> u8;
     /// `self` with the 8 bits that follow the first `offset` bits set to `octet`; they must be zero.
+    #[must_use]
     fn with_octet_at(self, offset: u8, octet: u8) -> Self;
     /// The word whose first 16 bits are `top` and whose others are zero.
     fn from_top16(top: u16) -> Self;
@@ -74,7 +77,6 @@ macro_rules! word {
                 }
             }
 
-            #[expect(clippy::cast_possible_truncation, reason = "shifted down to 16 bits")]
             fn top16(self) -> usize {
                 (self >> ($bits - 16)) as usize
             }

@@ -1,6 +1,6 @@
 //! Health (`grpc.health.v1`), overall and per service.
 //!
-//! Invariant: NOT_SERVING while the service starts, drains, or cannot make changes durable.
+//! Invariant: not serving while the service starts, drains, or cannot make changes durable.
 //! Not here: how the journal is made writable again (`engine`).
 
 use tokio::sync::watch;

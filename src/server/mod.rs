@@ -1,6 +1,6 @@
 //! The composition root: which adapters stand behind which ports, and how the service starts, serves and ends.
 //!
-//! Invariant: it says SERVING only while it decides from the recovered policy and can make changes durable; when it
+//! Invariant: it says it is serving only while it decides from the recovered policy and can make changes durable; when it
 //! ends, everything acknowledged is on the disk.
 //! Not here: what it serves (`api`), and how a process is told to end (`cli::serve`).
 
@@ -41,7 +41,7 @@ const LOCAL_RESETS_MAX: usize = 1_024;
 const PENDING_RESETS_MAX: usize = 20;
 
 /// How often an idle connection is asked whether it still lives, and how long it has to answer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves until `shutdown`, then drains and returns. Returns early only where the service cannot start.
@@ -54,7 +54,7 @@ pub async fn run(
     let api = Api::new(config.limits);
     let (health, health_service) = Health::new().await;
     let (drain, draining) = watch::channel(false);
-    let serving = serve(&config, api.clone(), health_service, listener, draining)?;
+    let serving = serve(&config, &api, health_service, listener, draining)?;
     let mut server = tokio::spawn(serving);
 
     let data_dir = config.data_dir.clone();
@@ -102,7 +102,7 @@ async fn close(engine: Arc<Engine>) {
 /// The server as a future: all services behind the layers that every call passes.
 fn serve(
     config: &Config,
-    api: Api,
+    api: &Api,
     health: health::Service,
     listener: TcpListener,
     mut draining: watch::Receiver<bool>,

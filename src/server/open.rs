@@ -3,7 +3,7 @@
 //! Invariant: the lock on the directory is held as long as the engine lives.
 //! Not here: what is recovered and how (`engine`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -15,8 +15,8 @@ use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::journal::{FileJournal, JournalOptions};
 use crate::store::snapshots::FileSnapshots;
-use crate::store::state::{MemoryState, Reopened, SledState};
-use crate::store::{Snapshots, StateStore};
+use crate::store::state::{Reopened, SledState};
+use crate::store::{Snapshots, StateError, StateStore, StateStores};
 
 /// Opens the engine on a data directory.
 pub(super) fn open(data_dir: &Path, limits: Limits) -> anyhow::Result<Engine> {
@@ -27,7 +27,7 @@ pub(super) fn open(data_dir: &Path, limits: Limits) -> anyhow::Result<Engine> {
     let first_sequence = snapshots.newest_valid()?.map_or(1, |(sequence, _)| sequence + 1);
     let options = JournalOptions { first_sequence, ..JournalOptions::default() };
     let journal = FileJournal::open(disk, directory.policy(), options)?;
-    let state = open_state(&directory);
+    let state = Box::new(Sled { path: directory.sled() });
     if let Err(error) = directory.restore_ballast() {
         tracing::warn!(%error, "no room is set aside for a full disk");
     }
@@ -36,20 +36,18 @@ pub(super) fn open(data_dir: &Path, limits: Limits) -> anyhow::Result<Engine> {
     Engine::open(stores, limits, Clock::system()).context("recovering the policy")
 }
 
-/// sled, or, where it cannot be opened at all, memory: what is read from it can always be made again, and a policy that
-/// is safe in its journal must be served.
-fn open_state(directory: &DataDirectory) -> Arc<dyn StateStore> {
-    match SledState::open_or_move_aside(directory.sled()) {
-        Ok((state, reopened)) => {
-            if let Reopened::MovedAside(path) = reopened {
-                let path = path.display();
-                tracing::warn!(%path, "the sled database was damaged and is moved aside: it is rebuilt from the journal");
-            }
-            Arc::new(state)
+/// The embedded database in the data directory.
+struct Sled {
+    path: PathBuf,
+}
+
+impl StateStores for Sled {
+    fn open(&self) -> Result<Box<dyn StateStore>, StateError> {
+        let (store, reopened) = SledState::open_or_move_aside(&self.path)?;
+        if let Reopened::MovedAside(path) = reopened {
+            let path = path.display();
+            tracing::warn!(%path, "the sled database was damaged and is moved aside: it is rebuilt from the journal");
         }
-        Err(error) => {
-            tracing::error!(%error, "sled cannot be opened: going on without it; match counts will not be kept");
-            Arc::new(MemoryState::new())
-        }
+        Ok(Box::new(store))
     }
 }

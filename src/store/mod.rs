@@ -106,6 +106,16 @@ pub trait StateStore: Send + Sync {
     fn clear(&self) -> Result<(), StateError>;
 }
 
+/// Opens the state store: at the start, and again after it failed.
+pub trait StateStores: Send {
+    /// The store, with what it held before, or empty where that is lost.
+    ///
+    /// # Errors
+    ///
+    /// When there is no store to be had now; the call can be repeated.
+    fn open(&self) -> Result<Box<dyn StateStore>, StateError>;
+}
+
 /// The parts of a [`StateStore`]: each has its own keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tree {

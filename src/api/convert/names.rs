@@ -37,7 +37,6 @@ pub(in crate::api) fn organization(faults: &mut Faults, field: &str, text: &str)
 }
 
 /// The id of an organization, from its name; refuses at once.
-#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
 pub(in crate::api) fn required_organization(field: &str, text: &str) -> Result<Id, Status> {
     parse_organization(text).map_err(|error| status::invalid_field(field, error.to_string()))
 }

@@ -21,7 +21,6 @@ pub(in crate::api) struct Options {
 }
 
 /// Reads the options.
-#[expect(clippy::result_large_err, reason = "tonic's own error type, on its way out")]
 pub(in crate::api) fn options(
     faults: &mut Faults,
     options: Option<ChangeOptions>,

@@ -41,7 +41,7 @@ impl Task<'_> {
     pub(super) fn update_group(
         mut self,
         id: Id,
-        etag: Option<String>,
+        etag: Option<&str>,
         description: Option<Arc<str>>,
     ) -> Result<Vec<Delta>, PlanError> {
         let group = self.guarded_group(&id, etag)?;
@@ -50,7 +50,7 @@ impl Task<'_> {
         Ok(changed.map(|description| Delta::SetGroup { id, description }).into_iter().collect())
     }
 
-    pub(super) fn delete_group(mut self, id: Id, etag: Option<String>) -> Result<Vec<Delta>, PlanError> {
+    pub(super) fn delete_group(mut self, id: Id, etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
         self.guarded_group(&id, etag)?;
         self.refuse()?;
         if let Some(user) = self.user_of(&id) {
@@ -76,7 +76,7 @@ impl Task<'_> {
     pub(super) fn replace_ranges(
         mut self,
         id: Id,
-        etag: Option<String>,
+        etag: Option<&str>,
         ranges: RangeList,
     ) -> Result<Vec<Delta>, PlanError> {
         let group = self.guarded_group(&id, etag)?;
@@ -131,10 +131,10 @@ impl Task<'_> {
         node.map(|(key, _)| format!("{name}/{key}"))
     }
 
-    fn guarded_group(&self, id: &Id, etag: Option<String>) -> Result<Arc<Group>, PlanError> {
+    fn guarded_group(&self, id: &Id, etag: Option<&str>) -> Result<Arc<Group>, PlanError> {
         let name = self.group_name(id);
         let Some(group) = self.organization.groups.get(id.as_str()) else { return Err(PlanError::NotFound(name)) };
-        check_etag(&name, etag.as_deref(), &etag_of_group(group.changed_at))?;
+        check_etag(&name, etag, &etag_of_group(group.changed_at))?;
         Ok(Arc::clone(group))
     }
 

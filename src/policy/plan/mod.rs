@@ -129,9 +129,9 @@ pub enum Mutation {
     MoveRule {
         /// Which.
         id: Id,
-        /// Its new 1-based position.
+        /// Its new 1-based position; one behind the last is the last.
         position: i32,
-        /// Guards the list.
+        /// Guards the rule or the list.
         etag: Option<String>,
     },
     /// A new order of all rules.
@@ -246,21 +246,21 @@ impl Planner<'_> {
         let task = Task { planner: *self, organization, revision: organization.revision + 1, violations };
         match mutation {
             Mutation::CreateRule { id, position, patch } => task.create_rule(id, position, &patch),
-            Mutation::UpdateRule { id, etag, patch } => task.update_rule(&id, etag, &patch),
-            Mutation::DeleteRule { id, etag } => task.delete_rule(id, etag),
-            Mutation::MoveRule { id, position, etag } => task.move_rule(id, position, etag),
-            Mutation::ReorderRules { order, etag } => task.reorder_rules(&order, etag),
-            Mutation::ReplaceRules { rules, etag } => task.replace_rules(rules, etag),
+            Mutation::UpdateRule { id, etag, patch } => task.update_rule(&id, etag.as_deref(), &patch),
+            Mutation::DeleteRule { id, etag } => task.delete_rule(id, etag.as_deref()),
+            Mutation::MoveRule { id, position, etag } => task.move_rule(id, position, etag.as_deref()),
+            Mutation::ReorderRules { order, etag } => task.reorder_rules(&order, etag.as_deref()),
+            Mutation::ReplaceRules { rules, etag } => task.replace_rules(rules, etag.as_deref()),
             Mutation::CreateGroup { id, description, ranges } => task.create_group(id, description, ranges),
-            Mutation::UpdateGroup { id, etag, description } => task.update_group(id, etag, description),
-            Mutation::DeleteGroup { id, etag } => task.delete_group(id, etag),
+            Mutation::UpdateGroup { id, etag, description } => task.update_group(id, etag.as_deref(), description),
+            Mutation::DeleteGroup { id, etag } => task.delete_group(id, etag.as_deref()),
             Mutation::AddRanges { id, ranges } => task.add_ranges(id, &ranges),
             Mutation::RemoveRanges { id, ranges } => task.remove_ranges(id, &ranges),
-            Mutation::ReplaceRanges { id, etag, ranges } => task.replace_ranges(id, etag, ranges),
+            Mutation::ReplaceRanges { id, etag, ranges } => task.replace_ranges(id, etag.as_deref(), ranges),
             Mutation::CreateNode { key, patch } => task.create_node(key, &patch),
-            Mutation::UpdateNode { key: None, etag, patch } => task.update_organization(etag, &patch),
-            Mutation::UpdateNode { key: Some(key), etag, patch } => task.update_node(key, etag, &patch),
-            Mutation::DeleteNode { key, etag, force } => task.delete_node(key, etag, force),
+            Mutation::UpdateNode { key: None, etag, patch } => task.update_organization(etag.as_deref(), &patch),
+            Mutation::UpdateNode { key: Some(key), etag, patch } => task.update_node(key, etag.as_deref(), &patch),
+            Mutation::DeleteNode { key, etag, force } => task.delete_node(key, etag.as_deref(), force),
         }
     }
 

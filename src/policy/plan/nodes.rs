@@ -51,12 +51,12 @@ impl Task<'_> {
 
     pub(super) fn update_organization(
         mut self,
-        etag: Option<String>,
+        etag: Option<&str>,
         patch: &NodePatch,
     ) -> Result<Vec<Delta>, PlanError> {
         let old = &self.organization.node;
         let name = format!("organizations/{}", self.organization.id);
-        check_etag(&name, etag.as_deref(), &etag_of_node(old.changed_at))?;
+        check_etag(&name, etag, &etag_of_node(old.changed_at))?;
         self.check_node_patch(None, patch);
         self.refuse()?;
         self.check_entry_limit(patch)?;
@@ -67,12 +67,12 @@ impl Task<'_> {
     pub(super) fn update_node(
         mut self,
         key: NodeKey,
-        etag: Option<String>,
+        etag: Option<&str>,
         patch: &NodePatch,
     ) -> Result<Vec<Delta>, PlanError> {
         let name = self.node_name(&key);
         let Some(old) = self.organization.nodes.get(&key) else { return Err(PlanError::NotFound(name)) };
-        check_etag(&name, etag.as_deref(), &etag_of_node(old.changed_at))?;
+        check_etag(&name, etag, &etag_of_node(old.changed_at))?;
         self.check_node_patch(Some(key.kind()), patch);
         self.refuse()?;
         self.check_entry_limit(patch)?;
@@ -83,12 +83,12 @@ impl Task<'_> {
     pub(super) fn delete_node(
         mut self,
         key: NodeKey,
-        etag: Option<String>,
+        etag: Option<&str>,
         force: bool,
     ) -> Result<Vec<Delta>, PlanError> {
         let name = self.node_name(&key);
         let Some(node) = self.organization.nodes.get(&key) else { return Err(PlanError::NotFound(name)) };
-        check_etag(&name, etag.as_deref(), &etag_of_node(node.changed_at))?;
+        check_etag(&name, etag, &etag_of_node(node.changed_at))?;
         self.refuse()?;
         if !force {
             if self.organization.has_children(Some(&key)) {

@@ -35,7 +35,7 @@ impl Task<'_> {
     pub(super) fn update_rule(
         mut self,
         id: &Id,
-        etag: Option<String>,
+        etag: Option<&str>,
         patch: &RulePatch,
     ) -> Result<Vec<Delta>, PlanError> {
         let old = self.guarded_rule(id, etag)?;
@@ -49,23 +49,27 @@ impl Task<'_> {
         Ok(vec![Delta::SetRule { rule }])
     }
 
-    pub(super) fn delete_rule(mut self, id: Id, etag: Option<String>) -> Result<Vec<Delta>, PlanError> {
+    pub(super) fn delete_rule(mut self, id: Id, etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
         self.guarded_rule(&id, etag)?;
         self.refuse()?;
         Ok(vec![Delta::RemoveRule { id }])
     }
 
-    pub(super) fn move_rule(mut self, id: Id, position: i32, etag: Option<String>) -> Result<Vec<Delta>, PlanError> {
-        let Some((from, _)) = self.organization.rule(id.as_str()) else {
-            return Err(PlanError::NotFound(self.rule_name(&id)));
-        };
-        self.check_list_etag(etag)?;
-        let at = self.place(position, self.organization.rules.len());
+    pub(super) fn move_rule(mut self, id: Id, position: i32, etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
+        let name = self.rule_name(&id);
+        let Some((from, rule)) = self.organization.rule(id.as_str()) else { return Err(PlanError::NotFound(name)) };
+        // Either guard makes sense: nobody changed the rule, or nobody changed the order.
+        if etag != Some(etag_of_rules(self.organization.rules_changed_at).as_str()) {
+            check_etag(&name, etag, &etag_of_rule(rule.changed_at))?;
+        }
+        let count = self.organization.rules.len();
+        // One behind the last is the end, as when a rule is created.
+        let at = self.place(position, count + 1).map(|at| at.min(count - 1));
         self.refuse()?;
         Ok(at.filter(|at| *at != from).map(|at| Delta::MoveRule { id, at }).into_iter().collect())
     }
 
-    pub(super) fn reorder_rules(mut self, order: &[Id], etag: Option<String>) -> Result<Vec<Delta>, PlanError> {
+    pub(super) fn reorder_rules(mut self, order: &[Id], etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
         self.check_list_etag(etag)?;
         let rules = &self.organization.rules;
         let mut places: HashMap<&str, u32> =
@@ -98,7 +102,7 @@ impl Task<'_> {
     pub(super) fn replace_rules(
         mut self,
         rules: Vec<(Id, RulePatch)>,
-        etag: Option<String>,
+        etag: Option<&str>,
     ) -> Result<Vec<Delta>, PlanError> {
         self.check_list_etag(etag)?;
         let old: HashMap<&str, &Arc<Rule>> =
@@ -146,16 +150,16 @@ impl Task<'_> {
         place
     }
 
-    fn guarded_rule(&self, id: &Id, etag: Option<String>) -> Result<Arc<Rule>, PlanError> {
+    fn guarded_rule(&self, id: &Id, etag: Option<&str>) -> Result<Arc<Rule>, PlanError> {
         let name = self.rule_name(id);
         let Some((_, rule)) = self.organization.rule(id.as_str()) else { return Err(PlanError::NotFound(name)) };
-        check_etag(&name, etag.as_deref(), &etag_of_rule(rule.changed_at))?;
+        check_etag(&name, etag, &etag_of_rule(rule.changed_at))?;
         Ok(Arc::clone(rule))
     }
 
-    fn check_list_etag(&self, etag: Option<String>) -> Result<(), PlanError> {
+    fn check_list_etag(&self, etag: Option<&str>) -> Result<(), PlanError> {
         let name = format!("organizations/{}/rules", self.organization.id);
-        check_etag(&name, etag.as_deref(), &etag_of_rules(self.organization.rules_changed_at))
+        check_etag(&name, etag, &etag_of_rules(self.organization.rules_changed_at))
     }
 
     fn rule_name(&self, id: &Id) -> String {

@@ -121,11 +121,7 @@ fn touched_by(of: &Id, delta: &Delta, before: Option<&Organization>, keys: &mut 
             keys.extend(old.chain(rules.iter().map(|new| rule(&new.id))));
             keys.push(EntryKey::RuleOrder(of.clone()));
         }
-        Delta::SetGroup { id, .. } | Delta::RemoveGroup { id } => {
-            keys.push(EntryKey::Group(of.clone(), id.clone()));
-            keys.push(EntryKey::GroupRanges(of.clone(), id.clone()));
-        }
-        Delta::SetGroupContent { id, .. } => {
+        Delta::SetGroup { id, .. } | Delta::RemoveGroup { id } | Delta::SetGroupContent { id, .. } => {
             keys.push(EntryKey::Group(of.clone(), id.clone()));
             keys.push(EntryKey::GroupRanges(of.clone(), id.clone()));
         }
