@@ -1,6 +1,7 @@
 //! x
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod policy;

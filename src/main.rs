@@ -1,1 +1,15 @@
-fn main() {}
+//! The `portcullis` binary.
+//!
+//! Invariant: it parses, runs and exits; whatever a command does is in the library.
+//! Not here: the commands (`cli`).
+
+use std::process::ExitCode;
+
+use portcullis::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::try_from_args(std::env::args_os()) {
+        Ok(cli) => cli.run().into(),
+        Err(usage) => usage.exit(),
+    }
+}

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Config, LogFormat};
 
 /// What is longer is hardly meant, and far from overflowing any clock.
-const TIMEOUT_CEILING: Duration = Duration::from_secs(24 * 60 * 60);
+const TIMEOUT_CEILING: Duration = Duration::from_hours(24);
 
 /// Everything that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

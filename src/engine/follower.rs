@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::directory::Directory;
-use super::recovery::reconcile;
+use super::recovery::open_in_line;
 use crate::policy::change::Change;
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
@@ -142,16 +142,12 @@ impl Task {
     }
 
     fn reopen(&mut self) {
-        let opened = self.stores.open().map_err(|error| error.to_string()).and_then(|store| {
-            reconcile(&*store, &self.state, self.sequence).map_err(|error| error.to_string())?;
-            Ok(store)
-        });
-        match opened {
+        match open_in_line(&*self.stores, &self.state, self.sequence) {
             Ok(store) => {
                 tracing::info!("the state store follows the journal again");
                 self.store = Some(store);
             }
-            Err(error) => tracing::warn!(error, "the state store cannot be opened yet"),
+            Err(error) => tracing::warn!(%error, "the state store cannot be used yet"),
         }
     }
 

@@ -140,7 +140,7 @@ fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), Recove
 
 /// Brings the state store in line with the policy, and says so where it was not. Refuses where the store has seen more
 /// than the journal holds, for then the journal has lost something.
-pub(super) fn reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> Result<(), ReconcileError> {
+fn reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> Result<(), ReconcileError> {
     match try_reconcile(store, state, sequence) {
         Ok(Reconciled { mark, .. }) if mark > Some(sequence) => {
             Err(ReconcileError::Ahead { seen: mark.unwrap_or_default() })
@@ -188,18 +188,34 @@ fn try_reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> 
     Ok(Reconciled { mark, written })
 }
 
-/// Opens the state store at the start and brings it in line. One that cannot be had is no reason not to serve: the
-/// follower tries again.
+/// Opens the state store and brings it in line. Damage may show only when it is read: then it is opened once more, which
+/// begins with an empty one.
+pub(super) fn open_in_line(
+    stores: &dyn StateStores,
+    state: &PolicyState,
+    sequence: u64,
+) -> Result<Box<dyn StateStore>, ReconcileError> {
+    let attempt = || {
+        let store = stores.open()?;
+        reconcile(&*store, state, sequence)?;
+        Ok(store)
+    };
+    match attempt() {
+        Err(ReconcileError::Store(error)) => {
+            tracing::warn!(%error, "the state store cannot be used as it is: opening it anew");
+            attempt()
+        }
+        result => result,
+    }
+}
+
+/// Opens the state store at the start. One that cannot be had is no reason not to serve: the follower tries again.
 pub(super) fn open_state(
     stores: &dyn StateStores,
     state: &PolicyState,
     sequence: u64,
 ) -> Result<Option<Box<dyn StateStore>>, RecoveryError> {
-    let opened = stores.open().map_err(ReconcileError::from).and_then(|store| {
-        reconcile(&*store, state, sequence)?;
-        Ok(store)
-    });
-    match opened {
+    match open_in_line(stores, state, sequence) {
         Ok(store) => Ok(Some(store)),
         Err(ReconcileError::Ahead { seen }) => {
             let witness = "the directory `sled`";

@@ -7,14 +7,22 @@
     reason = "a test that meets the unexpected must fail, and helpers are outside of #[test] functions"
 )]
 
+/// `kill -9`, and a sled directory that is lost or damaged.
+mod crash_kill;
+/// Power cuts.
+mod crash_power;
 /// The compiled policy against the naive evaluator.
 mod decisions;
 /// A running service.
 mod harness;
+/// A load of changes whose acknowledgements are remembered.
+mod load;
 /// The semantics as a slow, obvious evaluator.
 mod naive;
 /// The portal's own examples, through real gRPC.
 mod portal_examples;
+/// The service as a process of its own.
+mod process;
 /// The data directory: one owner, one format, room for bad times.
 mod store_directory;
 /// Disks that fail and lose power, for the tests of what is stored.
@@ -29,5 +37,7 @@ mod store_journal_files;
 mod store_snapshots;
 /// State stores: the same suite over all adapters, and what sled finds after a crash.
 mod store_state;
+/// What was ever stored is read for ever.
+mod stored_format;
 /// Random policies and what to ask them.
 mod strategies;

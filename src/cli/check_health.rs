@@ -1,0 +1,39 @@
+//! `portcullis check-health`: asks `grpc.health.v1` whether a server serves.
+//!
+//! Invariant: exit status 0 means that the server said SERVING within the time given, and nothing else does.
+//! Not here: what makes a server healthy (`server`).
+
+use std::time::Duration;
+
+use clap::Args;
+use tonic::Request;
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::Exit;
+use super::client::answer;
+use super::json::Json;
+use super::output::Output;
+use crate::config::parse_duration;
+
+#[derive(Args, Debug)]
+pub(super) struct CheckHealthArgs {
+    /// The service to ask about, such as `portcullis.v1.DecisionService` [default: the server as a whole]
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Wait this long for an answer
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+pub(super) async fn run(args: CheckHealthArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+    let mut request = Request::new(HealthCheckRequest { service: args.service.unwrap_or_default() });
+    request.set_timeout(args.timeout);
+    let health = answer(HealthClient::new(channel).check(request).await)?;
+    let status = ServingStatus::try_from(health.status).unwrap_or(ServingStatus::Unknown);
+    let name = status.as_str_name();
+    output.show(|| Json::object().text("status", name).into(), || format!("{name}\n"))?;
+    Ok(if status == ServingStatus::Serving { Exit::Success } else { Exit::Failure })
+}

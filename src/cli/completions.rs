@@ -1,0 +1,24 @@
+//! `portcullis completions`: the completion script of a shell.
+//!
+//! Invariant: the script comes from the same description as the parser.
+//! Not here: installing it.
+
+use clap::Args;
+use clap_complete::Shell;
+
+use super::output::Output;
+use super::{Cli, Exit};
+
+#[derive(Args, Debug)]
+pub(super) struct CompletionsArgs {
+    /// The shell to complete in
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub(super) fn run(args: &CompletionsArgs, output: &mut Output) -> anyhow::Result<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "portcullis", &mut script);
+    output.text(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,104 @@
+//! Errors as the command line shows them.
+//!
+//! Invariant: what a server said is shown whole: its message and every field violation; control characters in it never
+//! reach a terminal.
+//! Not here: the codes and messages themselves (`api`).
+
+use std::error::Error;
+use std::fmt;
+
+use thiserror::Error as ThisError;
+use tonic::{ConnectError, Status};
+use tonic_types::StatusExt;
+
+use super::table::clean;
+
+/// A command that was well-formed for the parser and still cannot be meant.
+#[derive(Debug, ThisError)]
+#[error("{0}")]
+pub(super) struct UsageError(pub(super) String);
+
+/// A call without the answer that was asked for.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// There is no connection to the server.
+    Unreachable {
+        /// Why not.
+        cause: String,
+    },
+    /// There was a connection, and it ended before the answer.
+    Broken {
+        /// Why.
+        cause: String,
+    },
+    /// The server answered with an error.
+    Refused {
+        /// What the server said.
+        message: String,
+        /// The fields that it refused.
+        violations: Vec<Violation>,
+    },
+}
+
+/// A field of a request that the server refused.
+#[derive(Debug)]
+pub(super) struct Violation {
+    field: String,
+    description: String,
+}
+
+impl CallError {
+    /// Renames the fields that `name` has a better name for, such as the line of a file.
+    pub(super) fn with_fields(mut self, name: impl Fn(&str) -> Option<String>) -> Self {
+        if let Self::Refused { violations, .. } = &mut self {
+            for violation in violations {
+                violation.field = name(&violation.field).unwrap_or_else(|| std::mem::take(&mut violation.field));
+            }
+        }
+        self
+    }
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        let causes: Vec<&(dyn Error + 'static)> =
+            std::iter::successors(status.source(), |cause| (*cause).source()).collect();
+        if let Some(innermost) = causes.last() {
+            let cause = innermost.to_string();
+            let connecting = causes.iter().any(|cause| cause.is::<ConnectError>());
+            return if connecting { Self::Unreachable { cause } } else { Self::Broken { cause } };
+        }
+        let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
+        let violations = violations
+            .into_iter()
+            .map(|violation| Violation { field: violation.field, description: violation.description })
+            .collect();
+        let message = match status.message() {
+            "" => status.code().description(),
+            message => message,
+        };
+        Self::Refused { message: message.to_owned(), violations }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable { cause } => write!(
+                f,
+                "{}: start a server with `portcullis serve`, or say where it is with `--server` or \
+                 `PORTCULLIS_SERVER`",
+                clean(cause)
+            ),
+            Self::Broken { cause } => write!(f, "the connection to the server broke: {}", clean(cause)),
+            Self::Refused { message, violations } => {
+                f.write_str(&clean(message))?;
+                violations.iter().try_for_each(|Violation { field, description }| {
+                    write!(f, "\n  {}: {}", clean(field), clean(description))
+                })
+            }
+        }
+    }
+}
+
+impl Error for CallError {}

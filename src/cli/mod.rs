@@ -1,0 +1,157 @@
+//! The command line: what was typed, the command it names, and the exit status.
+//!
+//! Invariant: `serve` is the only command that holds a policy; every other one is a thin gRPC client of a server. A
+//! command writes through `Output` only, so that a reader that went away ends nothing badly.
+//! Not here: what a setting of `serve` means (`config`), and judging a policy: that is the server's.
+
+mod change;
+mod check;
+mod check_health;
+mod client;
+mod completions;
+mod error;
+mod groups;
+mod json;
+mod names;
+mod nodes;
+mod output;
+mod pages;
+mod ranges_file;
+mod rules;
+mod serve;
+mod table;
+mod upload;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::ServeArgs;
+use error::UsageError;
+use output::{Format, Output};
+
+/// The flags that only mean something to a command that asks a server.
+const CLIENT_FLAGS: [&str; 2] = ["server", "output"];
+
+/// Decides who may open shells and previews: an ordered firewall and a hierarchy of allowlists
+#[derive(Parser, Debug)]
+#[command(name = "portcullis", version, max_term_width = 120, after_help = EXIT_STATUS)]
+pub struct Cli {
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usage, 3 denied.";
+
+/// What every command that asks a server takes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Client options")]
+struct ClientArgs {
+    /// Ask the server at this address, `http://HOST:PORT` or `HOST:PORT`
+    #[arg(long, global = true, env = "PORTCULLIS_SERVER", value_name = "ADDRESS", default_value = client::DEFAULT_SERVER)]
+    server: String,
+    /// Print tables for people or JSON for programs [default: table on a terminal, otherwise json]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the service
+    Serve(Box<ServeArgs>),
+    /// Decide one connection, as a portal would ask; the attempt is recorded
+    Check(check::CheckArgs),
+    /// Manage the firewall rules of an organization
+    Rules(rules::RulesArgs),
+    /// Manage the cluster, organizations, projects, workspaces and endpoints, and their access
+    Nodes(nodes::NodesArgs),
+    /// Manage the address groups of an organization
+    Groups(groups::GroupsArgs),
+    /// Ask whether a server is healthy, for example as the health check of a container
+    CheckHealth(check_health::CheckHealthArgs),
+    /// Print the completion script of a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// How a command ended, unless it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or allowed.
+    Success,
+    /// Failed.
+    Failure,
+    /// Wrong usage.
+    Usage,
+    /// A connection was denied.
+    Denied,
+}
+
+impl Cli {
+    /// Parses the arguments, the first being the program's own name.
+    pub fn try_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let matches = <Self as CommandFactory>::command().try_get_matches_from(args)?;
+        let cli = Self::from_arg_matches(&matches)?;
+        if matches!(cli.command, Command::Serve(_) | Command::Completions(_)) {
+            refuse_client_flags(&matches)?;
+        }
+        Ok(cli)
+    }
+
+    /// The description of the whole command line, for completions and tests.
+    pub fn command() -> clap::Command {
+        <Self as CommandFactory>::command()
+    }
+
+    /// Runs the command, on the standard streams of the process.
+    pub fn run(self) -> Exit {
+        let mut output = Output::standard(self.client.output);
+        match self.dispatch(&mut output) {
+            Ok(exit) => exit,
+            Err(error) => {
+                output.note(&format!("error: {error:#}"));
+                if error.is::<UsageError>() { Exit::Usage } else { Exit::Failure }
+            }
+        }
+    }
+
+    fn dispatch(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let server = &self.client.server;
+        match self.command {
+            Command::Serve(args) => serve::run(&args, output),
+            Command::Completions(args) => completions::run(&args, output),
+            Command::Check(args) => client::call(server, |channel| check::run(args, channel, output)),
+            Command::Rules(args) => client::call(server, |channel| rules::run(args, channel, output)),
+            Command::Nodes(args) => client::call(server, |channel| nodes::run(args, channel, output)),
+            Command::Groups(args) => client::call(server, |channel| groups::run(args, channel, output)),
+            Command::CheckHealth(args) => client::call(server, |channel| check_health::run(args, channel, output)),
+        }
+    }
+}
+
+/// An ignored flag would let somebody believe that it did something.
+fn refuse_client_flags(matches: &ArgMatches) -> Result<(), clap::Error> {
+    let name = matches.subcommand_name().unwrap_or_default();
+    for flag in CLIENT_FLAGS {
+        if matches.value_source(flag) == Some(ValueSource::CommandLine) {
+            let message = format!("`--{flag}` is for commands that ask a server, `{name}` is none: remove it");
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+        }
+    }
+    Ok(())
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Success => Self::SUCCESS,
+            Exit::Failure => Self::from(1),
+            Exit::Usage => Self::from(2),
+            Exit::Denied => Self::from(3),
+        }
+    }
+}

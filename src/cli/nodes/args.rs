@@ -1,0 +1,187 @@
+//! The flags of `portcullis nodes`.
+//!
+//! Invariant: an access is given whole: its mode, and every entry it is to have.
+//! Not here: what is done with them.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::cli::change::{ChangeArgs, EtagArgs};
+use crate::cli::check::ConnectionType;
+use crate::cli::error::UsageError;
+use crate::cli::names::{OrganizationArgs, group_beside};
+use crate::cli::ranges_file::{Origins, Ranges};
+use crate::proto::v1;
+
+#[derive(Args, Debug)]
+#[command(after_help = NODE_NAMES)]
+pub(in crate::cli) struct NodesArgs {
+    #[command(flatten)]
+    pub(super) organization: OrganizationArgs,
+    #[command(subcommand)]
+    pub(super) command: NodesCommand,
+}
+
+const NODE_NAMES: &str = "A node is named by its full name (`organizations/acme/projects/web`), by the part from \
+                          `projects/` on, by an organization's id, or as `cluster`.";
+
+#[derive(Subcommand, Debug)]
+pub(super) enum NodesCommand {
+    /// List the children of a node; without one and without `--organization`, the organizations
+    List(ListArgs),
+    /// Show one node and its own access
+    Get(GetArgs),
+    /// Create an organization, project, workspace or endpoint
+    Create(CreateArgs),
+    /// Change fields of a node; those that are not given stay
+    Update(UpdateArgs),
+    /// Delete a node
+    Delete(DeleteArgs),
+    /// Show what applies to a node after inheritance, and whom all levels together permit
+    Effective(GetArgs),
+    /// List all ranges that all levels together permit for one connection type
+    Permitted(PermittedArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListArgs {
+    /// The node whose children to list [default: the one that `--organization` names]
+    #[arg(value_name = "NODE")]
+    pub(super) parent: Option<String>,
+    /// List everything below the node
+    #[arg(long)]
+    pub(super) recursive: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GetArgs {
+    /// The node
+    pub(super) node: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PermittedArgs {
+    /// The node
+    pub(super) node: String,
+    /// The connection type
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(super) connection_type: ConnectionType,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CreateArgs {
+    /// The name of the new node
+    #[arg(value_name = "NODE")]
+    pub(super) node: String,
+    /// What people call the node
+    #[arg(long, value_name = "TEXT")]
+    pub(super) display_name: Option<String>,
+    /// Whether the project that a check names must exist; organizations only
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) require_projects: Option<bool>,
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UpdateArgs {
+    /// The node
+    pub(super) node: String,
+    /// What people call the node
+    #[arg(long, value_name = "TEXT")]
+    pub(super) display_name: Option<String>,
+    /// Whether the project that a check names must exist; organizations only
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) require_projects: Option<bool>,
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
+    #[command(flatten)]
+    pub(super) etag: EtagArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+/// A node's own access. Given at all, it is given whole.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Access")]
+pub(super) struct AccessArgs {
+    /// The node's own setting; takes the place of the one before, with its entries
+    #[arg(long = "access", value_enum, value_name = "MODE")]
+    mode: Option<Mode>,
+    /// A range to permit, and what for; may be given several times
+    #[arg(long = "range", value_name = "RANGE[=DESCRIPTION]")]
+    ranges: Vec<String>,
+    /// Permit the ranges in this file, one a line, `-` for the standard input; what follows a `#` is a comment
+    #[arg(long, value_name = "FILE")]
+    file: Option<String>,
+    /// An address group to permit, by its id or full name, and what for; may be given several times
+    #[arg(long = "group", value_name = "GROUP[=DESCRIPTION]")]
+    groups: Vec<String>,
+}
+
+/// A mode as it is typed.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// The parent's effective access
+    Inherit,
+    /// Everything, within what the levels above permit
+    AllowAll,
+    /// The ranges and groups that are given, nothing else
+    AllowList,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DeleteArgs {
+    /// The node
+    pub(super) node: String,
+    /// Delete also what is below the node, and also where that lets in somebody who is denied now
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) etag: EtagArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+impl AccessArgs {
+    /// The access of the node, and where its ranges came from; none where nothing about it was given.
+    pub(super) fn access(&self, node: &str) -> anyhow::Result<Option<(v1::Access, Origins)>> {
+        let Some(mode) = self.mode else {
+            if !self.ranges.is_empty() || self.file.is_some() || !self.groups.is_empty() {
+                let message = "ranges and groups are the entries of an allowlist: give `--access allow-list` with them";
+                return Err(UsageError(message.to_owned()).into());
+            }
+            return Ok(None);
+        };
+        let (ranges, origins) = Ranges::read(&self.ranges, self.file.as_deref())?.split();
+        let ranges = ranges.iter().map(|given| {
+            let (range, description) = split_entry(given);
+            (v1::access_entry::Source::Range(range.to_owned()), description)
+        });
+        let groups = self.groups.iter().map(|given| {
+            let (group, description) = split_entry(given);
+            (v1::access_entry::Source::AddressGroup(group_beside(node, group)), description)
+        });
+        let entries = ranges
+            .chain(groups)
+            .map(|(source, description)| v1::AccessEntry { source: Some(source), description: description.to_owned() });
+        let access = v1::Access { mode: v1::AccessMode::from(mode).into(), entries: entries.collect() };
+        Ok(Some((access, origins)))
+    }
+}
+
+/// Splits an entry as it is typed; neither ranges nor names have a `=`.
+fn split_entry(given: &str) -> (&str, &str) {
+    given.split_once('=').unwrap_or((given, ""))
+}
+
+impl From<Mode> for v1::AccessMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Inherit => Self::Inherit,
+            Mode::AllowAll => Self::AllowAll,
+            Mode::AllowList => Self::AllowList,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Ranges from arguments and from a file of one range a line.
+//!
+//! Invariant: every range remembers where it came from, so that a refused one is named by its line.
+//! Not here: what a range may look like: the server judges that.
+
+use std::fs;
+use std::io::{self, Read};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::error::UsageError;
+
+/// Where the ranges of a command come from.
+#[derive(Args, Debug)]
+pub(super) struct RangesArgs {
+    /// A range: an address, CIDR notation or `any`; may be given several times
+    #[arg(long = "range", value_name = "RANGE")]
+    ranges: Vec<String>,
+    /// Read ranges from this file, one a line, `-` for the standard input; what follows a `#` is a comment
+    #[arg(long, value_name = "FILE")]
+    file: Option<String>,
+}
+
+/// Ranges, and where each of them came from.
+#[derive(Debug)]
+pub(super) struct Ranges {
+    /// The ranges, those of the arguments first.
+    pub(super) ranges: Vec<String>,
+    origins: Origins,
+}
+
+/// Where ranges came from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origins {
+    from_arguments: usize,
+    file: String,
+    line_numbers: Vec<usize>,
+}
+
+impl RangesArgs {
+    /// Refuses that neither a range nor a file was given.
+    pub(super) fn require(&self, what: &str) -> Result<(), UsageError> {
+        if self.ranges.is_empty() && self.file.is_none() {
+            return Err(UsageError(format!("{what}: give `--range` or `--file`")));
+        }
+        Ok(())
+    }
+
+    /// Reads everything.
+    pub(super) fn read(&self) -> anyhow::Result<Ranges> {
+        Ranges::read(&self.ranges, self.file.as_deref())
+    }
+}
+
+impl Ranges {
+    /// The ranges of arguments, then those of a file, `-` being the standard input.
+    pub(super) fn read(arguments: &[String], file: Option<&str>) -> anyhow::Result<Self> {
+        let mut ranges = arguments.to_vec();
+        let mut origins = Origins { from_arguments: ranges.len(), ..Origins::default() };
+        if let Some(file) = file {
+            let text = read_text(file)?;
+            file.clone_into(&mut origins.file);
+            for (index, line) in text.lines().enumerate() {
+                let content = line.split('#').next().unwrap_or_default().trim();
+                if !content.is_empty() {
+                    ranges.push(content.to_owned());
+                    origins.line_numbers.push(index + 1);
+                }
+            }
+        }
+        Ok(Self { ranges, origins })
+    }
+
+    /// The ranges, and apart from them where they came from.
+    pub(super) fn split(self) -> (Vec<String>, Origins) {
+        (self.ranges, self.origins)
+    }
+}
+
+impl Origins {
+    /// What to call the `i`th range of a request, `ranges[i]` or `entries[i].range`, where the first range of the request
+    /// is the `offset`th of all. None where the field is no such range.
+    pub(super) fn name(&self, field: &str, offset: usize) -> Option<String> {
+        let (_, index) = field.rsplit_once("ranges[").or_else(|| field.rsplit_once("entries["))?;
+        let (index, _) = index.split_once(']')?;
+        let index: usize = index.parse().ok()?;
+        let Some(in_file) = (offset + index).checked_sub(self.from_arguments) else {
+            return Some("--range".to_owned());
+        };
+        let line_number = self.line_numbers.get(in_file)?;
+        let file = if self.file == "-" { "standard input" } else { &self.file };
+        Some(format!("{file}, line {line_number}"))
+    }
+}
+
+/// The text of a file, `-` being the standard input.
+pub(super) fn read_text(file: &str) -> anyhow::Result<String> {
+    if file != "-" {
+        return fs::read_to_string(file).with_context(|| format!("cannot read `{file}`"));
+    }
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text).context("cannot read the standard input")?;
+    Ok(text)
+}

@@ -1,0 +1,223 @@
+//! The flags of `portcullis rules`.
+//!
+//! Invariant: an enum has no default here: an action is always typed.
+//! Not here: what is done with them.
+
+use anyhow::bail;
+use clap::{Args, Subcommand, ValueEnum};
+use prost_types::Timestamp;
+
+use crate::cli::change::{ChangeArgs, EtagArgs};
+use crate::cli::check::ConnectionType;
+use crate::cli::error::UsageError;
+use crate::cli::names::OrganizationArgs;
+use crate::proto::v1;
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct RulesArgs {
+    #[command(flatten)]
+    pub(super) organization: OrganizationArgs,
+    #[command(subcommand)]
+    pub(super) command: RulesCommand,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum RulesCommand {
+    /// List the rules in the order of their positions
+    List,
+    /// Show one rule
+    Get(GetArgs),
+    /// Create a rule, at the end unless a position is given
+    Create(CreateArgs),
+    /// Change fields of a rule; those that are not given stay
+    Update(UpdateArgs),
+    /// Delete a rule
+    Delete(DeleteArgs),
+    /// Move a rule to another position
+    Move(MoveArgs),
+    /// Put all rules in a new order, in one change
+    Reorder(ReorderArgs),
+    /// Replace all rules by those of a file, in one change
+    Replace(ReplaceArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GetArgs {
+    /// The rule: its id or full name
+    pub(super) rule: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CreateArgs {
+    /// The id of the new rule; without it the server makes one up
+    #[arg(long, value_name = "ID")]
+    pub(super) id: Option<String>,
+    /// What the firewall decides where this rule is the first that matches
+    #[arg(long, value_enum)]
+    pub(super) action: Action,
+    /// The addresses that the rule is about: an address, CIDR notation or `any`
+    #[arg(long, value_name = "RANGE", required_unless_present = "group", conflicts_with = "group")]
+    pub(super) range: Option<String>,
+    /// The address group that the rule is about: its id or full name
+    #[arg(long, value_name = "GROUP")]
+    pub(super) group: Option<String>,
+    /// A connection type that the rule applies to, may be given several times; without it, all of them
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(super) connection_types: Vec<ConnectionType>,
+    /// What the rule is for
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(super) description: String,
+    /// Keep the rule without letting it match
+    #[arg(long)]
+    pub(super) disabled: bool,
+    /// When the rule stops matching, such as `2030-01-31T18:00:00Z`
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(super) expire_time: Option<Timestamp>,
+    /// Where to put the rule, from 1 on
+    #[arg(long, value_name = "POSITION")]
+    pub(super) position: Option<i32>,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UpdateArgs {
+    /// The rule: its id or full name
+    pub(super) rule: String,
+    #[command(flatten)]
+    pub(super) fields: UpdateFields,
+    #[command(flatten)]
+    pub(super) etag: EtagArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+/// The fields to change: at least one.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub(super) struct UpdateFields {
+    /// What the firewall decides where this rule is the first that matches
+    #[arg(long, value_enum)]
+    pub(super) action: Option<Action>,
+    /// The addresses that the rule is about; takes the place of an address group
+    #[arg(long, value_name = "RANGE", conflicts_with = "group")]
+    pub(super) range: Option<String>,
+    /// The address group that the rule is about; takes the place of a range
+    #[arg(long, value_name = "GROUP")]
+    pub(super) group: Option<String>,
+    /// A connection type that the rule applies to, may be given several times; `all` for all of them
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(super) connection_types: Vec<ConnectionTypes>,
+    /// What the rule is for
+    #[arg(long, value_name = "TEXT")]
+    pub(super) description: Option<String>,
+    /// Whether to keep the rule without letting it match
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) disabled: Option<bool>,
+    /// When the rule stops matching, such as `2030-01-31T18:00:00Z`, or `never`
+    #[arg(long, value_name = "TIME", value_parser = parse_expiry)]
+    pub(super) expire_time: Option<Expiry>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DeleteArgs {
+    /// The rule: its id or full name
+    pub(super) rule: String,
+    #[command(flatten)]
+    pub(super) etag: EtagArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct MoveArgs {
+    /// The rule: its id or full name
+    pub(super) rule: String,
+    /// The position that the rule has afterwards, from 1 on
+    pub(super) position: i32,
+    #[command(flatten)]
+    pub(super) etag: EtagArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ReorderArgs {
+    /// Every rule of the organization, in the new order: ids or full names
+    #[arg(required = true, value_name = "RULE")]
+    pub(super) rules: Vec<String>,
+    #[command(flatten)]
+    pub(super) etag: EtagArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ReplaceArgs {
+    /// The rules as JSON, `-` for the standard input: what `portcullis rules list --output json` prints, or only its
+    /// list. An `etag` in it guards the change unless `--etag` is given
+    #[arg(long, value_name = "FILE")]
+    pub(super) file: String,
+    #[command(flatten)]
+    pub(super) etag: EtagArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+/// An action as it is typed.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Allow,
+    Deny,
+}
+
+/// What an update sets the connection types to.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConnectionTypes {
+    Shell,
+    Preview,
+    All,
+}
+
+/// What an update sets the expire time to.
+#[derive(Clone, Debug)]
+pub(super) enum Expiry {
+    At(Timestamp),
+    Never,
+}
+
+/// The connection types of a rule; `all` is the empty list.
+pub(super) fn connection_types(given: &[ConnectionTypes]) -> anyhow::Result<Vec<i32>> {
+    let mut types = Vec::new();
+    for given in given {
+        match given {
+            ConnectionTypes::Shell => types.push(v1::ConnectionType::Shell.into()),
+            ConnectionTypes::Preview => types.push(v1::ConnectionType::Preview.into()),
+            ConnectionTypes::All => {}
+        }
+    }
+    if given.contains(&ConnectionTypes::All) && !types.is_empty() {
+        bail!(UsageError("`--type all` is every connection type: give it alone".to_owned()));
+    }
+    Ok(types)
+}
+
+/// Parses a time in RFC 3339.
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let time: jiff::Timestamp =
+        text.parse().map_err(|_| "write it in RFC 3339, such as `2030-01-31T18:00:00Z`".to_owned())?;
+    Ok(Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() })
+}
+
+fn parse_expiry(text: &str) -> Result<Expiry, String> {
+    if text == "never" { Ok(Expiry::Never) } else { parse_time(text).map(Expiry::At) }
+}
+
+impl From<Action> for v1::Action {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Allow => Self::Allow,
+            Action::Deny => Self::Deny,
+        }
+    }
+}

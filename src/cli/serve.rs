@@ -1,0 +1,57 @@
+//! `portcullis serve`: from what was typed to a running server.
+//!
+//! Invariant: nothing is opened or bound before the whole configuration is valid.
+//! Not here: what a setting means (`config`), and what a server consists of (`server`).
+
+use std::fs;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Exit;
+use super::output::Output;
+use crate::config::{Config, ServeArgs};
+use crate::{server, telemetry};
+
+pub(super) fn run(args: &ServeArgs, output: &mut Output) -> anyhow::Result<Exit> {
+    let file = match &args.config {
+        None => None,
+        Some(path) => Some(
+            fs::read_to_string(path)
+                .with_context(|| format!("cannot read the configuration file `{}`", path.display()))?,
+        ),
+    };
+    let config = Config::resolve(args, file.as_deref())?;
+    if args.check_config {
+        output.text(&config.to_toml())?;
+        return Ok(Exit::Success);
+    }
+    telemetry::init(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime of the server")?;
+    runtime.block_on(async {
+        let shutdown = stop_signal().context("cannot listen to signals")?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("cannot listen on `{}`, choose another address with `--listen`", config.listen))?;
+        server::run(config, listener, shutdown).await?;
+        Ok(Exit::Success)
+    })
+}
+
+/// Ends when the process is told to stop. The handlers are in place when this returns, so that a signal that comes
+/// while the server still starts is not lost.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal = name, "told to stop");
+    })
+}

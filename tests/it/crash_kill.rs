@@ -1,0 +1,184 @@
+//! `kill -9` in the middle of acknowledged changes, and a sled directory that is lost, cut short or damaged.
+//!
+//! Invariant: every acknowledged change is there after a restart, in order, with no revision skipped or used twice.
+//! Not here: power cuts, which also lose what was written and not synced (`crash_power`).
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use portcullis::policy::state::PolicyState;
+use portcullis::store::Journal;
+use portcullis::store::codec::decode_change;
+use portcullis::store::disk::RealDisk;
+use portcullis::store::journal::{FileJournal, JournalOptions};
+
+use crate::load::{self, Acknowledged};
+use crate::process::Process;
+
+const ROUNDS: u64 = 50;
+
+/// Reads the journal of a service that is dead: replaying it fails where a revision is skipped or used twice.
+fn replay(data_dir: &Path) -> PolicyState {
+    let copied = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(data_dir.join("policy")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copied.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let journal = FileJournal::open(Arc::new(RealDisk), copied.path(), JournalOptions::default()).unwrap();
+    let mut state = PolicyState::empty();
+    for record in journal.read_from(1).unwrap() {
+        let (_, bytes) = record.unwrap();
+        state.apply(&decode_change(&bytes).unwrap()).unwrap();
+    }
+    state
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acknowledged_change_is_lost_by_50_kills() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
+    let mut acknowledged_changes = 0;
+    for round in 0..ROUNDS {
+        let process = Process::start(&data_dir);
+        let channel = process.connect().await;
+        if round == 0 {
+            load::prepare(channel.clone()).await;
+        } else {
+            load::verify(channel.clone(), &acknowledged).await;
+        }
+        let before = load::count(&acknowledged);
+        let clients = load::start(&channel, &acknowledged);
+        tokio::time::sleep(Duration::from_millis(5 + round * 37 % 60)).await;
+        process.kill();
+        for client in clients {
+            client.await.unwrap();
+        }
+        acknowledged_changes += load::count(&acknowledged) - before;
+        replay(&data_dir);
+    }
+    let process = Process::start(&data_dir);
+    load::verify(process.connect().await, &acknowledged).await;
+    assert!(acknowledged_changes > 10 * usize::try_from(ROUNDS).unwrap(), "only {acknowledged_changes} changes");
+}
+
+/// What is done to the files of a sled directory while the service is down.
+type Damage = fn(&Path);
+
+fn delete(sled: &Path) {
+    std::fs::remove_dir_all(sled).unwrap();
+}
+
+fn empty(sled: &Path) {
+    delete(sled);
+    std::fs::create_dir(sled).unwrap();
+}
+
+fn cut_in_half(sled: &Path) {
+    let db = std::fs::OpenOptions::new().write(true).open(sled.join("db")).unwrap();
+    db.set_len(db.metadata().unwrap().len() / 2).unwrap();
+}
+
+fn cut_off(sled: &Path) {
+    std::fs::File::create(sled.join("db")).unwrap();
+}
+
+fn flip_bytes(sled: &Path) {
+    let path = sled.join("db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    // Everywhere, densely enough to hit pages that are in use.
+    for at in (0..bytes.len()).step_by(997) {
+        bytes[at] ^= 0x55;
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn forget_config(sled: &Path) {
+    std::fs::remove_file(sled.join("conf")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_or_damaged_sled_directory_is_rebuilt_and_the_log_says_so() {
+    let damages: [(&str, Damage); 6] = [
+        ("deleted", delete),
+        ("empty", empty),
+        ("cut in half", cut_in_half),
+        ("cut off", cut_off),
+        ("flipped bytes", flip_bytes),
+        ("without its configuration", forget_config),
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
+    for (round, (name, damage)) in damages.into_iter().enumerate() {
+        let process = Process::start(&data_dir);
+        let channel = process.connect().await;
+        if round == 0 {
+            load::prepare(channel.clone()).await;
+        }
+        let clients = load::start(&channel, &acknowledged);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        process.kill();
+        for client in clients {
+            client.await.unwrap();
+        }
+        damage(&data_dir.join("sled"));
+        let process = Process::start(&data_dir);
+        load::verify(process.connect().await, &acknowledged).await;
+        assert!(process.log().contains("rebuilt from the policy journal"), "{name}:\n{}", process.log());
+        let (status, _) = process.terminate();
+        assert!(status.success(), "{name}");
+        // What was rebuilt is whole: the next start has nothing to mend.
+        let process = Process::start(&data_dir);
+        load::verify(process.connect().await, &acknowledged).await;
+        assert!(!process.log().contains("rebuilt"), "{name}:\n{}", process.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_loses_nothing_and_ends_with_success() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
+    let process = Process::start(&data_dir);
+    let channel = process.connect().await;
+    load::prepare(channel.clone()).await;
+    let clients = load::start(&channel, &acknowledged);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (status, log) = tokio::task::spawn_blocking(|| process.terminate()).await.unwrap();
+    assert!(status.success(), "{log}");
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert!(load::count(&acknowledged) > 10);
+    let process = Process::start(&data_dir);
+    load::verify(process.connect().await, &acknowledged).await;
+    assert!(!process.log().contains("rebuilt"), "{}", process.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_directory_that_is_in_use_is_refused_with_advice() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let _first = Process::start(&data_dir);
+    let (status, log) = Process::try_start(&data_dir).err().expect("the second process must not serve");
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("in use by another process"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_damaged_in_the_middle_is_refused_with_advice() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let process = Process::start(&data_dir);
+    load::prepare(process.connect().await).await;
+    process.kill();
+    let path = data_dir.join("policy/journal-00000000000000000001.wal");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (status, log) = Process::try_start(&data_dir).err().expect("a damaged journal must not be served");
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("damaged at byte") && log.contains("backup"), "{log}");
+}

@@ -1,0 +1,125 @@
+//! The service as a process of its own, for tests that kill it.
+//!
+//! Invariant: `start` returns when the process says SERVING; a process that is dropped is killed.
+//! Not here: the service inside the test's process (`harness`).
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tonic::transport::Channel;
+
+/// How long a process may take to serve or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `portcullis serve`.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// Starts the service on a data directory and a free port.
+    pub(crate) fn start(data_dir: &Path) -> Self {
+        match Self::try_start(data_dir) {
+            Ok(process) => process,
+            Err((status, log)) => panic!("the service ended with {status} instead of serving:\n{log}"),
+        }
+    }
+
+    /// The same; how it ended and what it said, where it does not serve.
+    pub(crate) fn try_start(data_dir: &Path) -> Result<Self, (ExitStatus, String)> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
+            .arg(data_dir)
+            .env_remove("PORTCULLIS_CONFIG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (lines, log) = follow_log(&mut child);
+        loop {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    if let Some(address) = address_in(&line) {
+                        return Ok(Self { child, address, log });
+                    }
+                }
+                Err(_) => {
+                    let _ = child.kill();
+                    let status = child.wait().unwrap();
+                    let log = log.lock().unwrap().clone();
+                    return Err((status, log));
+                }
+            }
+        }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// A connection to it.
+    pub(crate) async fn connect(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it in the regular way.
+    pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
+        self.signal("TERM");
+        let status = self.child.wait().unwrap();
+        (status, self.log())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads the log on a thread, so that the process never waits for a reader.
+fn follow_log(child: &mut Child) -> (Receiver<String>, Arc<Mutex<String>>) {
+    let (sender, lines) = channel();
+    let log = Arc::new(Mutex::new(String::new()));
+    let kept = Arc::clone(&log);
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    std::thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            kept.lock().unwrap().push_str(&format!("{line}\n"));
+            let _ = sender.send(line);
+        }
+    });
+    (lines, log)
+}
+
+/// The address in the log line that says the service serves.
+fn address_in(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    (line["message"] == "serving gRPC").then(|| line["address"].as_str().unwrap().to_owned())
+}
+
+/// Says on the terminal, past the test runner's capture, that a test was skipped and why.
+pub(crate) fn skipped(test: &str, why: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}
