@@ -14,7 +14,12 @@ use policy::snapshot::{ClusterSnapshot, Snapshot};
 use policy::time::Timestamp;
 
 #[path = "../src/policy/mod.rs"]
-#[expect(dead_code, unreachable_pub, reason = "the whole core is compiled here, and little of it is used")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::struct_field_names,
+    reason = "the whole core is compiled here, and little of it is used"
+)]
 mod policy;
 
 #[test]

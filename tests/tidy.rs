@@ -2,6 +2,11 @@
 //!
 //! Invariant: the import rule of ARCHITECTURE.md holds for every file below `src`, tests inside of them included.
 //! Not here: what a compiler or clippy checks.
+#![expect(
+    clippy::unwrap_used,
+    clippy::string_slice,
+    reason = "a test that meets the unexpected must fail, and helpers are outside of #[test] functions"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

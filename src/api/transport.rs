@@ -86,14 +86,21 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
+        let method = request.uri().path().to_owned();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
             // Only an answer that is nothing but an error has its status among the headers.
-            match Status::from_header_map(answer.headers()) {
-                Some(bare) if bare.code() != Code::Ok && bare.details().is_empty() => Ok(explained(bare).into_http()),
-                _ => Ok(answer),
+            let status = Status::from_header_map(answer.headers());
+            let Some(status) = status.filter(|status| status.code() != Code::Ok) else { return Ok(answer) };
+            // Never the message: it repeats what the caller sent, addresses among it.
+            if !status.details().is_empty() {
+                tracing::debug!(method, code = ?status.code(), "call refused");
+                return Ok(answer);
             }
+            let status = explained(status);
+            tracing::debug!(method, code = ?status.code(), "call refused by the transport");
+            Ok(status.into_http())
         })
     }
 }

@@ -6,6 +6,7 @@
 use clap::Args;
 
 use super::output::Output;
+use super::table::clean;
 use crate::proto::v1;
 
 /// How a change is to be made.
@@ -38,6 +39,12 @@ impl ChangeArgs {
             comment: self.comment.clone().unwrap_or_default(),
             ..v1::ChangeOptions::default()
         })
+    }
+
+    /// What a deletion did, or would have done.
+    pub(super) fn deleted(&self, name: &str) -> String {
+        let did = if self.validate_only { "would delete" } else { "deleted" };
+        format!("{did} {}\n", clean(name))
     }
 
     /// Says on the standard error that nothing was changed, where that is so.

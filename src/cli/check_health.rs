@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Args;
-use tonic::Request;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -23,15 +23,18 @@ pub(super) struct CheckHealthArgs {
     /// The service to ask about, such as `portcullis.v1.DecisionService` [default: the server as a whole]
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
-    /// Wait this long for an answer
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = parse_duration)]
+    /// Wait this long for a connection and an answer
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     timeout: Duration,
 }
 
 pub(super) async fn run(args: CheckHealthArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
-    let mut request = Request::new(HealthCheckRequest { service: args.service.unwrap_or_default() });
-    request.set_timeout(args.timeout);
-    let health = answer(HealthClient::new(channel).check(request).await)?;
+    let request = HealthCheckRequest { service: args.service.unwrap_or_default() };
+    let mut client = HealthClient::new(channel);
+    let Ok(answered) = tokio::time::timeout(args.timeout, client.check(request)).await else {
+        bail!("no answer within {:?}: the server hangs, or give it longer with `--timeout`", args.timeout);
+    };
+    let health = answer(answered)?;
     let status = ServingStatus::try_from(health.status).unwrap_or(ServingStatus::Unknown);
     let name = status.as_str_name();
     output.show(|| Json::object().text("status", name).into(), || format!("{name}\n"))?;

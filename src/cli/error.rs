@@ -69,16 +69,23 @@ impl From<Status> for CallError {
             return if connecting { Self::Unreachable { cause } } else { Self::Broken { cause } };
         }
         let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
-        let violations = violations
+        let violations: Vec<_> = violations
             .into_iter()
             .map(|violation| Violation { field: violation.field, description: violation.description })
             .collect();
         let message = match status.message() {
             "" => status.code().description(),
-            message => message,
+            message => without_violations(message, &violations),
         };
         Self::Refused { message: message.to_owned(), violations }
     }
+}
+
+/// A message up to where it tells the violations, which are shown one by one below it.
+fn without_violations<'a>(message: &'a str, violations: &[Violation]) -> &'a str {
+    let told = violations.first().map(|Violation { field, description }| format!("{field}: {description}"));
+    let before = told.and_then(|told| message.split_once(&told)).map(|(before, _)| before.trim_end_matches(": "));
+    before.filter(|before| !before.is_empty()).unwrap_or(message)
 }
 
 impl fmt::Display for CallError {

@@ -53,7 +53,8 @@ const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usa
 #[command(next_help_heading = "Client options")]
 struct ClientArgs {
     /// Ask the server at this address, `http://HOST:PORT` or `HOST:PORT`
-    #[arg(long, global = true, env = "PORTCULLIS_SERVER", value_name = "ADDRESS", default_value = client::DEFAULT_SERVER)]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    #[arg(env = "PORTCULLIS_SERVER", default_value = client::DEFAULT_SERVER)]
     server: String,
     /// Print tables for people or JSON for programs [default: table on a terminal, otherwise json]
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]

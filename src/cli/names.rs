@@ -89,3 +89,41 @@ pub(super) fn split_node(name: &str) -> Result<(&str, &str), UsageError> {
 pub(super) fn id(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_becomes_a_full_name() {
+        let names = OrganizationArgs { organization: Some("acme".to_owned()) };
+        assert_eq!(names.rule("office"), "organizations/acme/rules/office");
+        assert_eq!(names.rule("organizations/other/rules/office"), "organizations/other/rules/office");
+        assert_eq!(names.node("cluster"), "cluster");
+        assert_eq!(names.node("other"), "organizations/other");
+        assert_eq!(names.node("projects/web/workspaces/dev"), "organizations/acme/projects/web/workspaces/dev");
+        assert_eq!(OrganizationArgs { organization: None }.name(), "organizations/default");
+        let full = OrganizationArgs { organization: Some("organizations/acme".to_owned()) };
+        assert_eq!(full.group("office"), "organizations/acme/addressGroups/office");
+    }
+
+    /// The hazard: a group of the same id in another organization.
+    #[test]
+    fn group_is_of_the_organization_of_the_resource_beside_it() {
+        assert_eq!(group_beside("organizations/a/rules/r", "office"), "organizations/a/addressGroups/office");
+    }
+
+    /// The hazard: a mistyped collection creates another kind of node.
+    #[test]
+    fn node_is_created_below_the_parent_that_its_name_says() {
+        assert_eq!(split_node("organizations/a").ok(), Some(("", "a")));
+        assert_eq!(split_node("organizations/a/projects/b").ok(), Some(("organizations/a", "b")));
+        let endpoint = "organizations/a/projects/b/workspaces/c/endpoints/d";
+        assert_eq!(split_node(endpoint).ok(), Some(("organizations/a/projects/b/workspaces/c", "d")));
+        for wrong in
+            ["cluster", "organizations/a/workspaces/c", "organizations/a/rules/b", "organizations/a/projects", ""]
+        {
+            assert!(split_node(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -79,8 +79,8 @@ impl Ranges {
 }
 
 impl Origins {
-    /// What to call the `i`th range of a request, `ranges[i]` or `entries[i].range`, where the first range of the request
-    /// is the `offset`th of all. None where the field is no such range.
+    /// What to call the field `ranges[i]` or `entries[i].range` of a request whose first range is the `offset`th of
+    /// all. None where the field is no such range.
     pub(super) fn name(&self, field: &str, offset: usize) -> Option<String> {
         let (_, index) = field.rsplit_once("ranges[").or_else(|| field.rsplit_once("entries["))?;
         let (index, _) = index.split_once(']')?;

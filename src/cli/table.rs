@@ -93,3 +93,20 @@ fn aligned(table: &mut Table) -> String {
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hazard: a description that rewrites the lines above it.
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(clean("a\u{1b}[2Jb\nc\u{9b}d\u{202e}e — é"), "a\\u{1b}[2Jb\\nc\\u{9b}d\\u{202e}e — é");
+    }
+
+    #[test]
+    fn columns_are_aligned_without_trailing_spaces() {
+        let rows = [["1".to_owned(), "long".to_owned()], ["200".to_owned(), String::new()]];
+        assert_eq!(grid(["A", "B"], rows), "A    B\n1    long\n200\n");
+    }
+}

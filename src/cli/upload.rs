@@ -88,3 +88,22 @@ pub(super) fn replacement(
     });
     std::iter::once(first).chain(parts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_hold_all_ranges_in_order_and_are_bounded() {
+        let ranges: Vec<String> = (0..1_000_u32).map(|n| std::net::Ipv4Addr::from(n).to_string()).collect();
+        for bytes_max in [1, 10, 11, 100, 1 << 20] {
+            let parts: Vec<_> = Parts::of(ranges.clone(), bytes_max).collect();
+            assert!(parts.iter().all(|part| {
+                let bytes: usize = part.iter().map(|range| range.len() + BYTES_BESIDE_TEXT).sum();
+                part.len() == 1 || (part.len() > 1 && bytes <= bytes_max)
+            }));
+            assert_eq!(parts.concat(), ranges);
+        }
+        assert_eq!(Parts::of(Vec::new(), 100).count(), 0);
+    }
+}

@@ -146,6 +146,8 @@ fn reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> Resu
             Err(ReconcileError::Ahead { seen: mark.unwrap_or_default() })
         }
         Ok(Reconciled { written: 0, .. }) => Ok(()),
+        // What a fresh data directory begins with.
+        Ok(Reconciled { mark: None, .. }) if sequence == PolicyState::FIRST_CHANGES => Ok(()),
         Ok(Reconciled { mark, written }) => {
             let was =
                 mark.map_or_else(|| "empty or damaged".to_owned(), |mark| format!("at record {mark} of {sequence}"));

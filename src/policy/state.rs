@@ -57,6 +57,9 @@ impl PolicyState {
         Self { cluster: Arc::new(cluster), organizations: BTreeMap::new(), deleted: BTreeMap::new() }
     }
 
+    /// How many changes a fresh data directory begins with.
+    pub const FIRST_CHANGES: u64 = 2;
+
     /// The changes that a fresh data directory begins with: the cluster, allowing everything, and the organization
     /// `default`.
     pub fn first_changes(now: Timestamp) -> Result<[Change; 2], NameError> {

@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     /// Every boundary, its neighbours, and the ends of the family.
-    fn agrees<W: Word>(map: IntervalMap<W>) {
+    fn agrees<W: Word>(map: &IntervalMap<W>) {
         let table = Table::new(map.clone());
         for (first, last, label) in map.iter() {
             for word in [first, last] {
@@ -268,10 +268,10 @@ mod tests {
         let mut seed = 1;
         for count in [0, 1, 2, 7, 8, 9, 100, 3_000, 20_000] {
             for spread in [0, 8, 16, 24] {
-                agrees(random_map(&mut seed, count, |a, _| (a as u32) >> spread));
-                agrees(random_map(&mut seed, count, |a, _| !((a as u32) >> spread)));
-                agrees(random_map(&mut seed, count, |a, b| (u128::from(a) << 70 | u128::from(b)) >> (4 * spread)));
-                agrees(random_map(&mut seed, count, |a, b| {
+                agrees(&random_map(&mut seed, count, |a, _| (a as u32) >> spread));
+                agrees(&random_map(&mut seed, count, |a, _| !((a as u32) >> spread)));
+                agrees(&random_map(&mut seed, count, |a, b| (u128::from(a) << 70 | u128::from(b)) >> (4 * spread)));
+                agrees(&random_map(&mut seed, count, |a, b| {
                     0x2001_0db8_u128 << 96 | u128::from(a % 7) << 64 | u128::from(b) >> spread
                 }));
             }

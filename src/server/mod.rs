@@ -17,7 +17,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::LayerExt;
 use tonic::transport::Server;
-use tower_http::trace::TraceLayer;
 
 use crate::api::admission::AdmissionLayer;
 use crate::api::transport::ExplainLayer;
@@ -136,7 +135,6 @@ fn serve(
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(TraceLayer::new_for_grpc())
         .layer(ExplainLayer)
         .add_service(health)
         .add_service(reflection_v1)

@@ -7,6 +7,10 @@
     reason = "a test that meets the unexpected must fail, and helpers are outside of #[test] functions"
 )]
 
+/// What `serve` takes, and what of it wins.
+mod cli_config;
+/// The command line as it is typed.
+mod cli_parse;
 /// `kill -9`, and a sled directory that is lost or damaged.
 mod crash_kill;
 /// Power cuts.
@@ -23,6 +27,8 @@ mod naive;
 mod portal_examples;
 /// The service as a process of its own.
 mod process;
+/// The announced Internet in a deny rule.
+mod real_ranges;
 /// The data directory: one owner, one format, room for bad times.
 mod store_directory;
 /// Disks that fail and lose power, for the tests of what is stored.

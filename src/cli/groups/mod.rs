@@ -152,7 +152,7 @@ async fn delete(
     let request = v1::DeleteAddressGroupRequest { name: name.clone(), etag, options: args.change.options() };
     answer(client.delete_address_group(request).await)?;
     args.change.say_if_validated(output);
-    output.show(json::empty, || format!("deleted {name}\n"))?;
+    output.show(json::empty, || args.change.deleted(&name))?;
     Ok(())
 }
 

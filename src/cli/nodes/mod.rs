@@ -148,7 +148,7 @@ async fn delete(
     };
     answer(client.delete_node(request).await)?;
     args.change.say_if_validated(output);
-    output.show(json::empty, || format!("deleted {name}\n"))?;
+    output.show(json::empty, || args.change.deleted(&name))?;
     Ok(())
 }
 

@@ -62,16 +62,17 @@ pub(super) fn effective_access(access: &v1::EffectiveAccess) -> String {
 }
 
 fn ranges(ranges: &[String], connection_type: &str) -> String {
-    let heading = format!("\npermitted for {connection_type}: ");
-    if ranges.is_empty() {
-        return heading + "nobody\n";
-    }
+    let count = match ranges.len() {
+        0 => return format!("\npermitted for {connection_type}: nobody\n"),
+        1 => "1 range".to_owned(),
+        count => format!("{count} ranges"),
+    };
     let shown = table::lines(ranges.get(..RANGES_SHOWN).unwrap_or(ranges));
     let rest = match ranges.len().saturating_sub(RANGES_SHOWN) {
         0 => String::new(),
         rest => format!("and {rest} more: list them with `portcullis nodes permitted`\n"),
     };
-    format!("{heading}{} ranges\n{shown}{rest}", ranges.len())
+    format!("\npermitted for {connection_type}: {count}\n{shown}{rest}")
 }
 
 fn entries(heading: &str, entries: &[v1::AccessEntry]) -> String {

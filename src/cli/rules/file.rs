@@ -139,3 +139,71 @@ impl From<ConnectionType> for i32 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Timestamp;
+
+    use super::*;
+    use crate::cli::json::{self, Json};
+
+    /// The hazard: list, edit, replace loses what nobody touched.
+    #[test]
+    fn what_list_prints_is_what_replace_reads() -> anyhow::Result<()> {
+        let settable = v1::Rule {
+            name: "organizations/acme/rules/office".to_owned(),
+            action: v1::Action::Deny.into(),
+            source: Some(v1::rule::Source::AddressGroup("organizations/acme/addressGroups/office".to_owned())),
+            connection_types: vec![v1::ConnectionType::Shell.into(), v1::ConnectionType::Preview.into()],
+            description: "the \"office\"".to_owned(),
+            disabled: true,
+            expire_time: Some(Timestamp { seconds: 1_900_000_000, nanos: 123_000_000 }),
+            ..v1::Rule::default()
+        };
+        let listed = v1::Rule {
+            position: 1,
+            create_time: Some(Timestamp::default()),
+            update_time: Some(Timestamp::default()),
+            etag: "rule-1".to_owned(),
+            match_count: 1,
+            match_count_start_time: Some(Timestamp::default()),
+            last_match_time: Some(Timestamp { seconds: 1, nanos: 1_000 }),
+            revision: 9,
+            ..settable.clone()
+        };
+        let list =
+            Json::object().items("rules", vec![json::rule(&listed)]).text("etag", "rules-1").int64("revision", 9);
+        let text = serde_json::to_string(&Json::from(list))?;
+        let file = parse(&text, "organizations/acme")?;
+        assert_eq!((file.rules, file.etag.as_str()), (vec![settable], "rules-1"));
+        Ok(())
+    }
+
+    #[test]
+    fn list_of_rules_with_short_names_is_read() -> anyhow::Result<()> {
+        let text =
+            r#"[{"name": "a", "action": "deny", "addressGroup": "g"}, {"action": "ACTION_ALLOW", "range": "any"}]"#;
+        let file = parse(text, "organizations/acme")?;
+        let names: Vec<_> = file.rules.iter().map(|rule| rule.name.as_str()).collect();
+        assert_eq!(names, ["organizations/acme/rules/a", ""]);
+        let group = "organizations/acme/addressGroups/g".to_owned();
+        let source = file.rules.into_iter().next().and_then(|rule| rule.source);
+        assert_eq!(source, Some(v1::rule::Source::AddressGroup(group)));
+        Ok(())
+    }
+
+    /// The hazard: a mistyped `disabled` puts a rule in force, a missing action takes a default.
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for rule in [
+            r#"{"action": "deny", "range": "any", "disable": true}"#,
+            r#"{"range": "any"}"#,
+            r#"{"action": "ACTION_UNSPECIFIED", "range": "any"}"#,
+            r#"{"action": "deny", "range": "any", "connectionTypes": ["telnet"]}"#,
+            r#"{"action": "deny", "range": "any", "addressGroup": "g"}"#,
+            r#"{"action": "deny", "range": "any", "expireTime": "tomorrow"}"#,
+        ] {
+            assert!(parse(&format!("[{rule}]"), "organizations/acme").is_err(), "{rule}");
+        }
+    }
+}

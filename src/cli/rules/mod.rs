@@ -156,7 +156,7 @@ async fn delete(
     let options = args.change.options();
     answer(client.delete_rule(v1::DeleteRuleRequest { name: name.clone(), etag: args.etag.etag(), options }).await)?;
     args.change.say_if_validated(output);
-    output.show(json::empty, || format!("deleted {name}\n"))?;
+    output.show(json::empty, || args.change.deleted(&name))?;
     Ok(())
 }
 
