@@ -1,4 +1,13 @@
-//! x
+#![doc = include_str!("../README.md")]
+//!
+//! # The library
+//!
+//! The service as modules, for its own binary, tests and benches. Who may name whom, which `tests/tidy.rs` holds:
+//!
+//! ```text
+//! main → cli → server → { api, store adapters, telemetry }
+//! api → engine → store (traits, codec), policy        policy → nothing of ours
+//! ```
 
 pub mod api;
 pub mod cli;
