@@ -117,10 +117,14 @@ pub(super) fn recover(
     if journal.first_sequence() > needed {
         return Err(RecoveryError::JournalBegins { first: journal.first_sequence(), needed });
     }
-    for record in journal.read_from(needed)? {
+    // The last record of the snapshot is read too, where it is still there, for its time.
+    let from = if snapshot_sequence < journal.first_sequence() { needed } else { snapshot_sequence };
+    for record in journal.read_from(from)? {
         let (sequence, bytes) = record?;
         let change = decode_change(&bytes).map_err(|source| RecoveryError::Record { sequence, source })?;
-        state.apply(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
+        if sequence > snapshot_sequence {
+            state.apply(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
+        }
         clock.advance_to(change.time);
     }
     Ok(Recovered { state, sequence: last, snapshot_sequence })

@@ -59,11 +59,18 @@ pub(super) struct Writer {
 /// Bytes of changes that are written in one piece, unless a single change has more.
 const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A change that is planned and not yet durable.
+/// A request that waits for the disk.
 struct Pending {
-    change: Change,
-    outcome: Outcome,
+    step: Step,
     reply: oneshot::Sender<Result<Changed, ChangeError>>,
+}
+
+/// What planning a request came to.
+enum Step {
+    /// A change to write, and what it makes.
+    Change(Box<Change>, Outcome),
+    /// An answer that needs no change of its own.
+    Answer(Result<Changed, ChangeError>),
 }
 
 /// The state as it will be once the pending changes are durable; only what differs from the state.
@@ -78,44 +85,50 @@ impl Writer {
     /// Serves orders until the senders are gone.
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         loop {
-            let failed = !*self.writable.borrow();
             let first = match orders.recv_timeout(PROBE_INTERVAL) {
-                Ok(order) => order,
-                Err(RecvTimeoutError::Timeout) if failed => {
-                    self.probe();
-                    continue;
-                }
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(order) => Some(order),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
             };
+            // Also when changes keep coming: they are what it is to be writable for.
+            if !*self.writable.borrow() {
+                self.probe();
+            }
             let more = std::iter::from_fn(|| orders.try_recv().ok()).take(BATCH_CHANGES_MAX - 1);
-            let batch: Vec<Order> = std::iter::once(first).chain(more).collect();
+            let batch: Vec<Order> = first.into_iter().chain(more).collect();
             self.serve(batch);
         }
-        self.follower.stop();
     }
 
+    /// Plans a batch, each change on top of those before it, and writes it. An answer that was found on top of a change
+    /// that is not durable yet waits until it is: nobody is told what a crash could undo.
     fn serve(&mut self, batch: Vec<Order>) {
         let mut overlay = Overlay::default();
-        let mut pending = Vec::new();
+        let mut pending: Vec<Pending> = Vec::new();
         for Order { request, reply } in batch {
-            match self.plan(&overlay, request) {
-                Ok(Planned::Answer(changed)) => drop(reply.send(Ok(changed))),
+            let step = match self.plan(&overlay, request) {
                 Ok(Planned::Change(change)) => {
                     let outcome = self.outcome(&overlay, &change);
                     overlay.set(outcome.clone());
-                    pending.push(Pending { change, outcome, reply });
+                    Step::Change(Box::new(change), outcome)
                 }
-                Err(error) => drop(reply.send(Err(error))),
+                Ok(Planned::Answer(changed)) => Step::Answer(Ok(changed)),
+                Err(error) => Step::Answer(Err(error)),
+            };
+            match step {
+                Step::Answer(answer) if pending.is_empty() => drop(reply.send(answer)),
+                step => pending.push(Pending { step, reply }),
             }
         }
         let mut pending = pending.into_iter().peekable();
         while pending.peek().is_some() {
             let (mut piece, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
             while let Some(next) = pending.next_if(|_| bytes < APPEND_BYTES_MAX) {
-                let record = encode_change(&next.change);
-                bytes += record.len();
-                records.push(record);
+                if let Step::Change(change, _) = &next.step {
+                    let record = encode_change(change);
+                    bytes += record.len();
+                    records.push(record);
+                }
                 piece.push(next);
             }
             match self.append(&records) {
@@ -161,7 +174,11 @@ impl Writer {
     /// The changes are durable: makes them visible and answers.
     fn commit(&mut self, first_sequence: u64, pending: Vec<Pending>) {
         let mut touched: BTreeMap<Option<Id>, Vec<&Change>> = BTreeMap::new();
-        for (sequence, Pending { change, outcome, .. }) in (first_sequence..).zip(&pending) {
+        let changes = pending.iter().filter_map(|pending| match &pending.step {
+            Step::Change(change, outcome) => Some((&**change, outcome)),
+            Step::Answer(_) => None,
+        });
+        for (sequence, (change, outcome)) in (first_sequence..).zip(changes) {
             let before = change.effect.organization().and_then(|id| self.state.organizations.get(id)).cloned();
             self.state.set(outcome.clone());
             self.clock.advance_to(change.time);
@@ -174,8 +191,14 @@ impl Writer {
                 Some(id) => self.publish(&id, &changes),
             }
         }
-        for Pending { change, outcome, reply } in pending {
-            drop(reply.send(Ok(Changed { after: self.after(outcome), revision: change.effect.revision() })));
+        for Pending { step, reply } in pending {
+            let answer = match step {
+                Step::Answer(answer) => answer,
+                Step::Change(change, outcome) => {
+                    Ok(Changed { after: self.after(outcome), revision: change.effect.revision() })
+                }
+            };
+            drop(reply.send(answer));
         }
     }
 
@@ -276,7 +299,14 @@ impl Writer {
     }
 }
 
-/// What planning one request came to.
+impl Drop for Writer {
+    /// Also when it ends by a panic: without a writer there is nothing left to follow, and closing waits for both.
+    fn drop(&mut self) {
+        self.follower.stop();
+    }
+}
+
+/// A request that is acceptable.
 enum Planned {
     /// Nothing is to be written: no effect, or only judged.
     Answer(Changed),

@@ -17,6 +17,8 @@ mod crash_kill;
 mod crash_power;
 /// The compiled policy against the naive evaluator.
 mod decisions;
+/// The engine over a clock and a disk that tests control.
+mod engine;
 /// A running service.
 mod harness;
 /// A load of changes whose acknowledgements are remembered.

@@ -1,0 +1,205 @@
+//! The engine over ports that tests control: a clock that is set back, a disk that fails.
+//!
+//! Invariant: what these tests show holds for every adapter, for the engine knows only ports.
+//! Not here: the same through gRPC and real files (`restart`, `crash_kill`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use portcullis::engine::change::{ChangeError, ChangeRequest, ChangeTarget, Changed};
+use portcullis::engine::check::{CheckError, Question};
+use portcullis::engine::clock::{Clock, Source};
+use portcullis::engine::{Engine, Stores};
+use portcullis::policy::decision::Reason;
+use portcullis::policy::limits::Limits;
+use portcullis::policy::name::{Id, NodePath};
+use portcullis::policy::plan::{Mutation, PlanError};
+use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source as RuleSource};
+use portcullis::policy::time::Timestamp;
+use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal};
+use portcullis::store::snapshots::MemorySnapshots;
+use portcullis::store::state::MemoryState;
+use portcullis::store::{Journal, StateError, StateStore, StateStores};
+
+use crate::store_disk::{Fault, SimulatedDisk};
+
+const SECOND: i64 = 1_000_000_000;
+
+/// A clock that shows what it is told.
+struct Hand(Arc<AtomicI64>);
+
+impl Source for Hand {
+    fn nanos(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+struct Memory;
+
+impl StateStores for Memory {
+    fn open(&self) -> Result<Box<dyn StateStore>, StateError> {
+        Ok(Box::new(MemoryState::new()))
+    }
+}
+
+fn open(journal: impl Journal + 'static, hand: &Arc<AtomicI64>) -> Engine {
+    let stores = Stores {
+        journal: Box::new(journal),
+        snapshots: Box::new(MemorySnapshots::new()),
+        state: Box::new(Memory),
+        keep: Box::new(()),
+    };
+    Engine::open(stores, Limits::default(), Clock::new(Arc::new(Hand(Arc::clone(hand))))).unwrap()
+}
+
+fn create(id: &str, range: &str, expire_time: Option<Timestamp>) -> ChangeRequest {
+    let patch = RulePatch {
+        action: Some(Action::Deny),
+        source: Some(RuleSource::Range(range.parse().unwrap())),
+        expire_time: Some(expire_time),
+        ..RulePatch::default()
+    };
+    let mutation = Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch };
+    request(mutation)
+}
+
+fn request(mutation: Mutation) -> ChangeRequest {
+    ChangeRequest {
+        target: ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation },
+        violations: Vec::new(),
+        actor: "".into(),
+        comment: "".into(),
+        validate_only: false,
+    }
+}
+
+fn reason(engine: &Engine, ip: &str) -> Reason {
+    ask(engine, ip, 0).unwrap().0
+}
+
+fn ask(engine: &Engine, ip: &str, min_revision: u64) -> Result<(Reason, u64), CheckError> {
+    let question = Question {
+        address: ip.parse().unwrap(),
+        connection_type: ConnectionType::Shell,
+        target: NodePath::parse("organizations/default").unwrap(),
+        min_revision,
+        min_cluster_revision: 0,
+    };
+    engine.check(&question).map(|answer| (answer.reason, answer.revision))
+}
+
+fn hand(seconds: i64) -> Arc<AtomicI64> {
+    Arc::new(AtomicI64::new(seconds * SECOND))
+}
+
+#[tokio::test]
+async fn a_rule_that_expired_a_millisecond_ago_does_not_match() {
+    let hand = hand(1_000);
+    let engine = open(MemoryJournal::new(), &hand);
+    engine.change(create("soon", "any", Timestamp::new(1_001, 0))).await.unwrap();
+    hand.store(1_001 * SECOND - 1_000_000, Ordering::SeqCst);
+    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DenyRule);
+    hand.store(1_001 * SECOND, Ordering::SeqCst);
+    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DefaultAllow);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_behind_a_durable_record_revives_no_expired_rule() {
+    let hand = hand(1_000);
+    let engine = open(MemoryJournal::new(), &hand);
+    engine.change(create("soon", "192.0.2.0/24", Timestamp::new(1_001, 0))).await.unwrap();
+    hand.store(1_002 * SECOND, Ordering::SeqCst);
+    engine.change(create("later", "198.51.100.0/24", None)).await.unwrap();
+    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DefaultAllow);
+    hand.store(500 * SECOND, Ordering::SeqCst);
+    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DefaultAllow, "the newest record is of second 1002");
+}
+
+#[tokio::test]
+async fn a_failing_disk_refuses_changes_and_keeps_deciding_until_it_heals() {
+    let disk = SimulatedDisk::default();
+    let options = JournalOptions::default();
+    let journal = FileJournal::open(Arc::new(disk.clone()), "/policy", options.clone()).unwrap();
+    let engine = open(journal, &hand(1_000));
+    engine.change(create("before", "192.0.2.0/24", None)).await.unwrap();
+    let mut writable = engine.writable();
+    assert!(*writable.borrow_and_update());
+
+    // The write fails, and so does every attempt to recover for a while.
+    let now = disk.operations();
+    for operation in now..now + 8 {
+        disk.fail_at(operation, Fault::HalfWritten);
+    }
+    let refused = engine.change(create("lost", "198.51.100.0/24", None)).await;
+    assert!(matches!(refused, Err(ChangeError::NotWritable(_))), "{refused:?}");
+    assert!(!*writable.borrow_and_update(), "health has to know");
+    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DenyRule);
+    assert_eq!(ask(&engine, "198.51.100.1", 0).unwrap(), (Reason::DefaultAllow, 2));
+
+    // Changes that keep coming do not keep it from healing.
+    let mut healed = None;
+    for _ in 0..50 {
+        match engine.change(create("after", "203.0.113.0/24", None)).await {
+            Ok(Changed { revision, .. }) => {
+                healed = Some(revision);
+                break;
+            }
+            Err(ChangeError::NotWritable(_)) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(healed, Some(3), "the refused change used no revision");
+    assert!(*writable.borrow_and_update());
+    engine.close();
+
+    // What was refused is not there after a restart either.
+    drop(engine);
+    let journal = FileJournal::open(Arc::new(disk), "/policy", options).unwrap();
+    let engine = open(journal, &hand(2_000));
+    assert_eq!(ask(&engine, "203.0.113.1", 3).unwrap(), (Reason::DenyRule, 3));
+    assert_eq!(reason(&engine, "198.51.100.1"), Reason::DefaultAllow);
+}
+
+#[tokio::test]
+async fn changes_that_share_a_sync_are_judged_on_top_of_each_other() {
+    let engine = Arc::new(open(MemoryJournal::new(), &hand(1_000)));
+    let mut tasks = Vec::new();
+    for _ in 0..64 {
+        let engine = Arc::clone(&engine);
+        tasks.push(tokio::spawn(async move { engine.change(create("same", "192.0.2.0/24", None)).await }));
+    }
+    let (mut created, mut taken) = (0, 0);
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(changed) => {
+                created += 1;
+                assert_eq!(changed.revision, 2);
+            }
+            Err(ChangeError::Refused(PlanError::AlreadyExists(_))) => taken += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((created, taken), (1, 63));
+}
+
+#[tokio::test]
+async fn a_check_that_begins_after_the_acknowledgement_sees_the_change() {
+    let engine = open(MemoryJournal::new(), &hand(1_000));
+    for number in 0..200_u32 {
+        let ip = format!("10.0.{}.{}", number / 256, number % 256);
+        let Changed { revision, .. } = engine.change(create(&format!("r{number}"), &ip, None)).await.unwrap();
+        assert_eq!(ask(&engine, &ip, revision).unwrap(), (Reason::DenyRule, revision));
+        let ahead = ask(&engine, &ip, revision + 1);
+        assert!(matches!(ahead, Err(CheckError::RevisionNotReached { .. })), "{ahead:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_engine_refuses_changes_and_goes_on_deciding() {
+    let engine = open(MemoryJournal::new(), &hand(1_000));
+    engine.change(create("one", "192.0.2.0/24", None)).await.unwrap();
+    engine.close();
+    let refused = engine.change(create("two", "any", None)).await;
+    assert!(matches!(refused, Err(ChangeError::ShuttingDown)), "{refused:?}");
+    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DenyRule);
+}
