@@ -11,11 +11,11 @@ use super::intervals::IntervalMap;
 use super::name::Id;
 use super::node::{Access, AccessEntry};
 use super::organization::Organization;
-use super::ranges::RangeSet;
+use super::ranges::{RangeList, RangeSet};
 use super::rule::Source;
 use super::table::Table;
 
-/// The members of an allowlist, both families.
+/// A set of addresses, compiled, both families.
 #[derive(Debug)]
 pub struct Members {
     v4: Table<u32>,
@@ -38,6 +38,31 @@ impl Members {
     }
 }
 
+/// An allowlist, compiled: what it has of its own together with its small groups, and its large groups, each of which
+/// is compiled once for all lists that name it.
+#[derive(Debug)]
+pub struct List {
+    own: Members,
+    groups: Box<[Arc<Members>]>,
+}
+
+impl List {
+    /// A list without large groups.
+    pub fn of_set(set: &RangeSet) -> Self {
+        Self { own: Members::new(set), groups: Box::default() }
+    }
+
+    /// Whether the address is permitted.
+    #[inline]
+    pub fn contains(&self, address: Address) -> bool {
+        self.own.contains(address) || self.groups.iter().any(|group| group.contains(address))
+    }
+}
+
+/// Groups from this many ranges on are compiled by themselves. Smaller ones are cheaper to copy into each list than to
+/// look through one by one.
+const OWN_TABLE_FROM: usize = 1_024;
+
 /// A node's own setting, compiled.
 #[derive(Clone, Debug)]
 pub enum CompiledAccess {
@@ -46,7 +71,7 @@ pub enum CompiledAccess {
     /// Everything.
     AllowAll,
     /// These and no others.
-    AllowList(Arc<Members>),
+    AllowList(Arc<List>),
 }
 
 /// What makes two allowlists the same: their ranges, and their groups at the revision of their content.
@@ -56,11 +81,12 @@ struct ListKey {
     groups: Vec<(Id, u64)>,
 }
 
-/// Compiled allowlists by content, so that equal lists are compiled once. One for each organization; it holds no list
-/// alive.
+/// Compiled allowlists and large groups by content, so that equal ones are compiled once. One for each organization; it
+/// holds nothing alive.
 #[derive(Debug, Default)]
 pub struct MembersCache {
-    lists: HashMap<ListKey, Weak<Members>>,
+    lists: HashMap<ListKey, Weak<List>>,
+    groups: HashMap<(Id, u64), Weak<Members>>,
     /// Number of lists at which dead ones are swept out.
     sweep_at: usize,
 }
@@ -68,26 +94,45 @@ pub struct MembersCache {
 impl MembersCache {
     /// The compiled form of a setting of the organization.
     pub fn compile(&mut self, organization: &Organization, access: &Access) -> CompiledAccess {
-        match access {
-            Access::Inherit => CompiledAccess::Inherit,
-            Access::AllowAll => CompiledAccess::AllowAll,
-            Access::AllowList(entries) => {
-                let key = list_key(organization, entries);
-                if let Some(members) = self.lists.get(&key).and_then(Weak::upgrade) {
-                    return CompiledAccess::AllowList(members);
-                }
-                let members = Arc::new(Members::new(&organization.access_set(access)));
-                self.sweep();
-                self.lists.insert(key, Arc::downgrade(&members));
-                CompiledAccess::AllowList(members)
+        let entries = match access {
+            Access::Inherit => return CompiledAccess::Inherit,
+            Access::AllowAll => return CompiledAccess::AllowAll,
+            Access::AllowList(entries) => entries,
+        };
+        let key = list_key(organization, entries);
+        if let Some(list) = self.lists.get(&key).and_then(Weak::upgrade) {
+            return CompiledAccess::AllowList(list);
+        }
+        self.sweep();
+        let mut own = key.ranges.iter().copied().collect::<RangeList>().to_set();
+        let mut groups = Vec::new();
+        for (id, content) in &key.groups {
+            let Some(group) = organization.groups.get(id.as_str()) else { continue };
+            if group.ranges().len() < OWN_TABLE_FROM {
+                own = own.union(group.set());
+            } else {
+                groups.push(self.group((id.clone(), *content), group.set()));
             }
         }
+        let list = Arc::new(List { own: Members::new(&own), groups: groups.into() });
+        self.lists.insert(key, Arc::downgrade(&list));
+        CompiledAccess::AllowList(list)
+    }
+
+    fn group(&mut self, key: (Id, u64), set: &RangeSet) -> Arc<Members> {
+        if let Some(members) = self.groups.get(&key).and_then(Weak::upgrade) {
+            return members;
+        }
+        let members = Arc::new(Members::new(set));
+        self.groups.insert(key, Arc::downgrade(&members));
+        members
     }
 
     fn sweep(&mut self) {
         const SWEEP_AT_LEAST: usize = 64;
         if self.lists.len() >= self.sweep_at.max(SWEEP_AT_LEAST) {
-            self.lists.retain(|_, members| members.strong_count() > 0);
+            self.lists.retain(|_, list| list.strong_count() > 0);
+            self.groups.retain(|_, members| members.strong_count() > 0);
             self.sweep_at = 2 * self.lists.len();
         }
     }

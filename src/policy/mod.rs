@@ -37,6 +37,7 @@ pub mod members;
 pub mod name;
 pub mod node;
 pub mod organization;
+mod overlay;
 pub mod plan;
 pub mod ranges;
 pub mod rule;

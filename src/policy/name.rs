@@ -133,7 +133,7 @@ impl<'a> NodePath<'a> {
 
     /// The part of the name below the organization, as nodes are keyed; empty for the organization itself.
     pub fn key(&self) -> &'a str {
-        self.text.get(self.ancestor(0).len() + 1..).unwrap_or("")
+        self.text.get("organizations/".len() + self.organization.len() + 1..).unwrap_or("")
     }
 }
 

@@ -12,11 +12,11 @@ use super::address::Address;
 use super::change::Delta;
 use super::decision::{Level, Reason, Verdict};
 use super::firewall::Firewall;
-use super::members::{CompiledAccess, MembersCache};
+use super::members::{CompiledAccess, List, MembersCache};
 use super::name::{Id, NodeKey, NodePath};
 use super::node::Access;
 use super::organization::{Cluster, Organization};
-use super::rule::{Action, ConnectionType, Source};
+use super::rule::{ConnectionType, Source};
 use super::time::Timestamp;
 
 /// The compiled policy of one organization.
@@ -47,7 +47,7 @@ impl ClusterSnapshot {
                     Source::Group(_) => None,
                 });
                 let set = ranges.collect::<super::ranges::RangeList>().to_set();
-                CompiledAccess::AllowList(Arc::new(super::members::Members::new(&set)))
+                CompiledAccess::AllowList(Arc::new(List::of_set(&set)))
             }
             Access::Inherit | Access::AllowAll => CompiledAccess::AllowAll,
         };
@@ -148,6 +148,25 @@ impl Snapshot {
         target: &NodePath<'_>,
         now: Timestamp,
     ) -> Verdict<'_> {
+        // Where nobody but the firewall has a say, its verdict is handed on unseen: a branch on it would be predicted
+        // wrongly as often as addresses differ, and that costs as much as all the rest.
+        let has_list = |access: &CompiledAccess| matches!(access, CompiledAccess::AllowList(_));
+        if target.project.is_none() && !has_list(&cluster.access) && !has_list(&self.access) {
+            return self.firewall.verdict(address, connection_type, now);
+        }
+        self.decide_by_all(cluster, address, connection_type, target, now)
+    }
+
+    /// All steps, in their order.
+    #[inline(never)]
+    fn decide_by_all(
+        &self,
+        cluster: &ClusterSnapshot,
+        address: Address,
+        connection_type: ConnectionType,
+        target: &NodePath<'_>,
+        now: Timestamp,
+    ) -> Verdict<'_> {
         let Some(effective) = self.nodes.effective(target, self.require_projects) else {
             return unknown_organization();
         };
@@ -155,11 +174,9 @@ impl Snapshot {
         if !permits(&cluster.access, address) {
             return outside(Reason::OutsideCluster, Level::Cluster);
         }
-        let rule = self.firewall.first_match(address, connection_type, now);
-        if let Some((_, matched)) = rule
-            && matched.action == Action::Deny
-        {
-            return Verdict { reason: Reason::DenyRule, rule, level: None };
+        let verdict = self.firewall.verdict(address, connection_type, now);
+        if verdict.reason == Reason::DenyRule {
+            return verdict;
         }
         if !permits(&self.access, address) {
             return outside(Reason::OutsideOrganization, Level::Organization);
@@ -169,8 +186,7 @@ impl Snapshot {
         {
             return outside(Reason::OutsideEndpoint, level);
         }
-        let reason = if rule.is_some() { Reason::AllowRule } else { Reason::DefaultAllow };
-        Verdict { reason, rule, level: None }
+        verdict
     }
 }
 
@@ -266,8 +282,8 @@ impl NodeIndex {
         let key = target.key();
         let project_end = "projects/".len() + project.len();
         let workspace_end = project_end + target.workspace.map_or(0, |id| "/workspaces/".len() + id.len());
-        let project_access = key.get(..project_end).and_then(|name| self.get(name));
-        if project_access.is_none() && require_projects {
+        let project_access = || key.get(..project_end).and_then(|name| self.get(name));
+        if require_projects && project_access().is_none() {
             return None;
         }
         let own = |name: Option<&str>| {
@@ -283,7 +299,7 @@ impl NodeIndex {
         {
             return Some(Some((Level::Workspace, access)));
         }
-        Some(project_access.map(|access| (Level::Project, access)))
+        Some(project_access().map(|access| (Level::Project, access)))
     }
 }
 
@@ -292,24 +308,27 @@ fn shard_of(hasher: &NameHasher, name: &str, count: usize) -> usize {
     if count == 1 { 0 } else { (hasher.hash_one(name) >> 40) as usize & (count - 1) }
 }
 
-/// Hashes names: one multiplication for 8 bytes, with a random seed for each index, so that nobody can choose names
+/// Hashes names: one multiplication for 16 bytes, with random seeds for each index, so that nobody can choose names
 /// that collide. The standard hasher costs more than all the rest of a decision.
 #[derive(Clone, Copy, Debug)]
 struct NameHasher {
-    seed: u64,
+    seeds: [u64; 2],
     state: u64,
 }
 
 impl NameHasher {
     fn new() -> Self {
-        let seed = RandomState::new().hash_one(0_u8);
-        Self { seed, state: seed }
+        let random = RandomState::new();
+        let seeds = [random.hash_one(0_u8), random.hash_one(1_u8)];
+        Self { seeds, state: seeds[0] }
     }
 
+    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "folds the upper half into the lower one")]
-    fn mix(&mut self, word: u64) {
-        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-        let product = u128::from(self.state ^ word) * u128::from(MULTIPLIER);
+    fn mix(&mut self, first: [u8; 8], second: [u8; 8]) {
+        let [_, seed] = self.seeds;
+        let (first, second) = (u64::from_le_bytes(first) ^ self.state, u64::from_le_bytes(second) ^ seed);
+        let product = u128::from(first) * u128::from(second);
         self.state = (product as u64) ^ ((product >> 64) as u64);
     }
 }
@@ -318,24 +337,37 @@ impl BuildHasher for NameHasher {
     type Hasher = Self;
 
     fn build_hasher(&self) -> Self {
-        Self { seed: self.seed, state: self.seed }
+        *self
     }
 }
 
 impl Hasher for NameHasher {
+    #[inline]
     fn finish(&self) -> u64 {
         self.state
     }
 
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.mix(u64::from_le_bytes(*word));
+        self.state ^= bytes.len() as u64;
+        let (words, _) = bytes.as_chunks::<8>();
+        for pair in words.as_chunks::<2>().0 {
+            let [first, second] = *pair;
+            self.mix(first, second);
         }
-        let mut last = [0; 8];
-        for (slot, byte) in last.iter_mut().zip(rest) {
-            *slot = *byte;
+        // The last 16 bytes, some of them for the second time; of shorter names all.
+        match (bytes.last_chunk::<16>(), bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+            (Some(last), ..) => {
+                if let ([first, second], _) = last.as_chunks::<8>() {
+                    self.mix(*first, *second);
+                }
+            }
+            (None, Some(first), Some(last)) => self.mix(*first, *last),
+            _ => bytes.iter().for_each(|byte| self.mix([*byte; 8], [0; 8])),
         }
-        self.mix(u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56);
     }
+
+    /// What follows a text to tell it from a longer one: its length was hashed.
+    #[inline]
+    fn write_u8(&mut self, _end: u8) {}
 }

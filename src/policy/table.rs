@@ -1,8 +1,11 @@
 //! The compiled form of an interval map: the label of an address in a few loads.
 //!
-//! Upper bits are taken in strides. A stride's block holds, for its 256 children, one bit each that says whether the
-//! child differs from the one before, so 256 children cost 48 bytes and one entry per difference; a count of bits finds
-//! the entry. Where only a few intervals are left, they are searched directly, which bounds the memory for sparse IPv6.
+//! A small map is searched as it is. In a large one the first 16 bits name a block, and blocks take the others in
+//! strides of 8. A block holds, for its 256 children, one bit each that says whether the child differs from the one
+//! before, so 256 children cost 64 bytes and one entry per difference; a count of bits finds the entry. So IPv4 is
+//! decided in three loads, without a branch that could be predicted wrongly, but for the few ranges longer than /24.
+//! Where below the first 24 bits only a few intervals are left, they are searched directly, which bounds the memory
+//! for sparse IPv6.
 //!
 //! Invariant: `label(word)` equals the map's label for every word.
 //! Not here: what labels mean (`firewall`, `members`).
@@ -10,52 +13,59 @@
 use super::intervals::IntervalMap;
 use super::word::Word;
 
-/// Intervals that are searched directly instead of being split by another stride. Measured on real routes: 8 is the
-/// longest search that costs less than the loads it saves.
-const SPAN_LENGTH_MAX: usize = 8;
+/// From how many intervals on there are blocks. Measured: up to here a binary search (which has no branches either)
+/// takes as long, and it needs no memory; the 256 KiB of the root are more than a smaller map is worth.
+const BLOCKS_FROM: usize = 1_024;
 
-/// From how many intervals on the first 16 bits are taken in one step, for 256 KiB of memory.
-const DIRECT_FROM: usize = 4_096;
+/// Intervals that are searched directly instead of being split by another stride. Always this many are compared, for a
+/// search of varying length costs a wrongly predicted branch, which is more than all the comparisons.
+const SPAN_LENGTH_MAX: usize = 8;
 
 /// A label table for one family.
 #[derive(Clone, Debug)]
 pub struct Table<W> {
-    root: Root,
-    blocks: Vec<Block>,
-    entries: Vec<Entry>,
+    blocks: Option<Blocks>,
     map: IntervalMap<W>,
 }
 
-/// How the first bits are taken.
 #[derive(Clone, Debug)]
-enum Root {
-    /// One entry for everything.
-    Single(Entry),
-    /// One entry for each value of the first 16 bits.
-    Direct(Box<[Entry]>),
+struct Blocks {
+    /// For each value of the first 16 bits the first chunk of its block. Where all 65,536 words have one label there is
+    /// a block too, shared by all such places: to ask first whether there is one would be a branch that is as good as
+    /// random, and it would wait for memory.
+    root: Box<[u32; ROOT_CHILDREN]>,
+    chunks: Vec<Chunk>,
+    entries: Vec<Entry>,
 }
 
-/// The 256 children of one stride.
-#[derive(Clone, Debug)]
-struct Block {
-    /// Bit c is set when child c has another entry than child c − 1; bit 0 always is.
-    changes: [u64; 4],
-    /// For each word of `changes`, the place in `entries` of the last entry before that word.
-    before: [u32; 4],
+/// A quarter of a block. Bits and count lie side by side, so that one cache line has both.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(16))]
+struct Chunk {
+    /// Bit c is set when child c has another entry than child c − 1; that of a block's first child always is.
+    changes: u64,
+    /// The place in `entries` of the last entry before this chunk.
+    before: u32,
 }
 
-/// A label, a block, or a span of intervals, told apart by the two upper bits.
+const ROOT_BITS: u8 = 16;
+const ROOT_CHILDREN: usize = 1 << ROOT_BITS;
+/// The bits that the root and the first block take; spans are below.
+const SPLIT_BITS: u8 = ROOT_BITS + 8;
+const BLOCK_CHUNKS: usize = 4;
+
+/// A label, a block, or a span of intervals, told apart by the two upper bits. The payload of a block is its first
+/// chunk, that of a span its first interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry(u32);
 
 const KIND_SHIFT: u32 = 30;
 const PAYLOAD: u32 = (1 << KIND_SHIFT) - 1;
 const KIND_LABEL: u32 = 0;
-const KIND_BLOCK: u32 = 1;
-/// In a span's payload the lower bits hold the number of intervals less one.
-const SPAN_LENGTH_BITS: u32 = 3;
+const KIND_BLOCK: u32 = 1 << KIND_SHIFT;
+const KIND_SPAN: u32 = 2 << KIND_SHIFT;
 
-/// The highest label a table can hold, and eight times the highest number of intervals.
+/// The highest label a table can hold, and the highest number of intervals.
 pub const LABEL_MAX: u32 = PAYLOAD;
 
 impl Entry {
@@ -63,18 +73,48 @@ impl Entry {
         Self(label & PAYLOAD)
     }
 
-    fn block(index: usize) -> Self {
-        Self(KIND_BLOCK << KIND_SHIFT | to_u32(index))
+    fn block(first_chunk: u32) -> Self {
+        Self(KIND_BLOCK | first_chunk)
     }
 
-    fn span(first: usize, length: usize) -> Self {
-        Self(2 << KIND_SHIFT | to_u32(first) << SPAN_LENGTH_BITS | to_u32(length - 1))
+    fn span(first: usize) -> Self {
+        Self(KIND_SPAN | to_u32(first))
+    }
+
+    #[inline]
+    fn kind(self) -> u32 {
+        self.0 & !PAYLOAD
+    }
+
+    #[inline]
+    fn payload(self) -> u32 {
+        self.0 & PAYLOAD
     }
 }
 
-/// Indices stay far below 2³²: the limits of §3.8 allow a few million intervals.
+/// Indices stay far below 2³⁰: the limits of §3.8 allow a few million intervals.
 fn to_u32(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the builder makes every index; a wrong one must end the request (which denies) rather than give a label"
+)]
+impl Blocks {
+    /// The entry for the first 24 bits.
+    #[inline]
+    fn entry<W: Word>(&self, word: W) -> Entry {
+        self.child(self.root[word.top16()], word.octet_at(ROOT_BITS))
+    }
+
+    /// The entry of a block's child.
+    #[inline]
+    fn child(&self, first_chunk: u32, child: u8) -> Entry {
+        let chunk = &self.chunks[first_chunk as usize + usize::from(child >> 6)];
+        let upto = chunk.changes << (63 - (child & 63));
+        self.entries[chunk.before as usize + upto.count_ones() as usize]
+    }
 }
 
 #[expect(
@@ -85,35 +125,32 @@ impl<W: Word> Table<W> {
     /// The label of an address.
     #[inline]
     pub fn label(&self, word: W) -> u32 {
-        let (mut entry, mut offset) = match &self.root {
-            Root::Direct(entries) => (entries[word.top16()], 16),
-            Root::Single(entry) => (*entry, 0),
-        };
-        loop {
-            let payload = entry.0 & PAYLOAD;
-            match entry.0 >> KIND_SHIFT {
-                KIND_LABEL => return payload,
-                KIND_BLOCK => {
-                    let block = &self.blocks[payload as usize];
-                    let child = word.octet_at(offset);
-                    let at = usize::from(child >> 6);
-                    let upto = block.changes[at] & (u64::MAX >> (63 - (child & 63)));
-                    entry = self.entries[(block.before[at] + upto.count_ones()) as usize];
-                    offset += 8;
-                }
-                _ => return self.search(payload, word),
-            }
-        }
+        let Some(blocks) = &self.blocks else { return self.map.label(word) };
+        let entry = blocks.entry(word);
+        if entry.kind() == KIND_LABEL { entry.payload() } else { self.label_below(blocks, entry, word) }
     }
 
-    /// The label among the few intervals of a span, of which the first starts at or before every word asked for.
+    /// Kept out of `label`, which is smaller and faster without.
+    #[inline(never)]
+    fn label_below(&self, blocks: &Blocks, mut entry: Entry, word: W) -> u32 {
+        let mut offset = SPLIT_BITS;
+        while entry.kind() == KIND_BLOCK {
+            entry = blocks.child(entry.payload(), word.octet_at(offset));
+            offset += 8;
+        }
+        if entry.kind() == KIND_LABEL { entry.payload() } else { self.search(entry.payload() as usize, word) }
+    }
+
+    /// The label among the few intervals of a span, of which the first starts at or before every word asked for. What
+    /// follows them starts behind every such word, so it does no harm to compare it too.
     #[inline]
-    fn search(&self, payload: u32, word: W) -> u32 {
-        let first = (payload >> SPAN_LENGTH_BITS) as usize;
-        let length = (payload & ((1 << SPAN_LENGTH_BITS) - 1)) as usize + 1;
-        let starts = &self.map.starts()[first..first + length];
-        let after = starts.iter().filter(|start| **start <= word).count();
-        self.map.labels()[first + after.saturating_sub(1)]
+    fn search(&self, first: usize, word: W) -> u32 {
+        let starts = &self.map.starts()[first..];
+        let after = match starts.first_chunk::<SPAN_LENGTH_MAX>() {
+            Some(starts) => starts.iter().map(|start| usize::from(*start <= word)).sum(),
+            None => starts.iter().filter(|start| **start <= word).count(),
+        };
+        self.map.labels()[(first + after).saturating_sub(1)]
     }
 }
 
@@ -121,40 +158,147 @@ impl<W: Word> Table<W> {
     /// Compiles a map.
     pub fn new(mut map: IntervalMap<W>) -> Self {
         map.shrink();
-        // The first entry is never used, so that a place before the first real one exists.
-        let entries = vec![Entry::label(0)];
-        let mut builder = Builder { starts: map.starts(), labels: map.labels(), blocks: Vec::new(), entries };
-        let root = if builder.starts.len() < DIRECT_FROM {
-            Root::Single(builder.entry(W::MIN, 0, 0).0)
-        } else {
-            let mut at = 0;
-            let direct = (0..=u16::MAX).map(|top| {
-                let (entry, next) = builder.entry(W::from_top16(top), 16, at);
-                at = next;
-                entry
-            });
-            Root::Direct(direct.collect())
-        };
-        let (mut blocks, mut entries) = (builder.blocks, builder.entries);
-        blocks.shrink_to_fit();
-        entries.shrink_to_fit();
-        Self { root, blocks, entries, map }
+        let blocks = (map.starts().len() >= BLOCKS_FROM).then(|| Builder::new(&map).blocks());
+        Self { blocks, map }
+    }
+
+    /// Compiles intervals, first and last word and label of each, that ascend and do not overlap; elsewhere the label
+    /// is 0.
+    pub fn of_intervals(intervals: impl IntoIterator<Item = (W, W, u32)>) -> Self {
+        let intervals = intervals.into_iter();
+        let mut map = IntervalMap::with_capacity(2 * intervals.size_hint().0 + 1);
+        map.push(W::MIN, 0);
+        for (first, last, label) in intervals {
+            map.push(first, label);
+            if let Some(next) = last.next() {
+                map.push(next, 0);
+            }
+        }
+        Self::new(map)
     }
 
     /// The map that the table was compiled from.
     pub fn map(&self) -> &IntervalMap<W> {
         &self.map
     }
+
+    /// The memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        let blocks = self.blocks.as_ref().map_or(0, |blocks| {
+            size_of_val(&*blocks.root) + size_of_val(&*blocks.chunks) + size_of_val(&*blocks.entries)
+        });
+        blocks + size_of_val(self.map.starts()) + size_of_val(self.map.labels())
+    }
+}
+
+/// The words that share their first `offset` bits with `base`: all of them, split by their first 16 bits, or those of a
+/// block, split by the next 8.
+struct Step<W> {
+    base: W,
+    offset: u8,
+}
+
+impl<W: Word> Step<W> {
+    /// The number of bits that children share.
+    fn below(&self) -> u8 {
+        if self.offset == 0 { ROOT_BITS } else { self.offset + 8 }
+    }
+
+    /// The child that a word is in.
+    fn child_of(&self, word: W) -> usize {
+        if self.offset == 0 { word.top16() } else { usize::from(word.octet_at(self.offset)) }
+    }
+
+    /// The first word of a child; none behind the last child.
+    fn first_of(&self, child: usize) -> Option<W> {
+        if self.offset == 0 {
+            Some(W::from_top16(u16::try_from(child).ok()?))
+        } else {
+            Some(self.base.with_octet_at(self.offset, u8::try_from(child).ok()?))
+        }
+    }
 }
 
 struct Builder<'a, W> {
     starts: &'a [W],
     labels: &'a [u32],
-    blocks: Vec<Block>,
+    chunks: Vec<Chunk>,
     entries: Vec<Entry>,
+    /// Children that differ from the one before, of all steps that are under way: a stack.
+    changes: Vec<(usize, Entry)>,
+    /// Runs in which two entries alternate, by the two. The blocks of a set of addresses are nothing else, so that all
+    /// of them share two runs, which stay in the fastest cache.
+    alternating: Recent<(Entry, Entry), Run>,
 }
 
-impl<W: Word> Builder<'_, W> {
+/// Where a run of entries is.
+#[derive(Clone, Copy)]
+struct Run {
+    place: u32,
+    length: usize,
+}
+
+/// What was last put for a key; forgets when another key needs the slot. A map that forgets nothing costs more than it
+/// saves: whoever asks in vain makes another copy.
+struct Recent<K, V>(Vec<Option<(K, V)>>);
+
+impl<K: PartialEq, V: Copy> Recent<K, V> {
+    const SLOTS: usize = 64;
+
+    fn new() -> Self {
+        Self((0..Self::SLOTS).map(|_| None).collect())
+    }
+
+    fn get(&self, hash: u32, key: &K) -> Option<V> {
+        let slot = self.0.get(hash as usize % Self::SLOTS)?.as_ref();
+        slot.filter(|(found, _)| found == key).map(|(_, value)| *value)
+    }
+
+    fn put(&mut self, hash: u32, key: K, value: V) {
+        if let Some(slot) = self.0.get_mut(hash as usize % Self::SLOTS) {
+            *slot = Some((key, value));
+        }
+    }
+}
+
+impl<'a, W: Word> Builder<'a, W> {
+    fn new(map: &'a IntervalMap<W>) -> Self {
+        Self {
+            starts: map.starts(),
+            labels: map.labels(),
+            chunks: Vec::new(),
+            // The first entry is never used, so that a place before the first real one exists.
+            entries: vec![Entry::label(0)],
+            changes: Vec::new(),
+            alternating: Recent::new(),
+        }
+    }
+
+    fn blocks(mut self) -> Blocks {
+        self.step(&Step { base: W::MIN, offset: 0 }, 0, self.starts.len() - 1);
+        let changes = std::mem::take(&mut self.changes);
+        let ends = changes.iter().skip(1).map(|(child, _)| *child).chain([ROOT_CHILDREN]);
+        let mut uniform = Recent::new();
+        let mut root = Box::new([0; ROOT_CHILDREN]);
+        let mut slots = root.iter_mut();
+        for ((child, entry), end) in changes.iter().zip(ends) {
+            let block = match (entry.kind(), uniform.get(entry.payload(), entry)) {
+                (KIND_BLOCK, _) => entry.payload(),
+                (_, Some(block)) => block,
+                (_, None) => {
+                    self.changes.push((0, *entry));
+                    let block = self.block(0);
+                    uniform.put(entry.payload(), *entry, block);
+                    block
+                }
+            };
+            slots.by_ref().take(end - child).for_each(|slot| *slot = block);
+        }
+        self.chunks.shrink_to_fit();
+        self.entries.shrink_to_fit();
+        Blocks { root, chunks: self.chunks, entries: self.entries }
+    }
+
     fn label(&self, at: usize) -> u32 {
         self.labels.get(at).copied().unwrap_or_default()
     }
@@ -163,70 +307,98 @@ impl<W: Word> Builder<'_, W> {
     /// first; and the interval that contains the first word after them.
     fn entry(&mut self, base: W, offset: u8, at: usize) -> (Entry, usize) {
         let end = base.block_end(offset);
-        // Most blocks hold few intervals: a short look ahead beats a search over all that follow.
-        let rest = self.starts.get(at + 1..).unwrap_or_default();
-        let length = 1 + count_upto(rest, end);
-        let last = at + length - 1;
-        let next_starts_behind = self.starts.get(last + 1).is_some_and(|start| end.next() == Some(*start));
-        let next = last + usize::from(next_starts_behind);
+        let (length, behind) = self.length_upto(at, end);
+        let next = at + length - 1 + usize::from(behind.is_some_and(|start| end.next() == Some(start)));
         if length == 1 {
             return (Entry::label(self.label(at)), next);
         }
-        if length <= SPAN_LENGTH_MAX {
-            return (Entry::span(at, length), next);
+        if length <= SPAN_LENGTH_MAX && offset >= SPLIT_BITS {
+            return (Entry::span(at), next);
         }
-        (self.block(base, offset, at, last), next)
+        let from = self.changes.len();
+        self.step(&Step { base, offset }, at, at + length - 1);
+        (Entry::block(self.block(from)), next)
     }
 
-    /// A block for a base whose intervals are `at..=last`, more than one.
-    fn block(&mut self, base: W, offset: u8, mut at: usize, last: usize) -> Entry {
-        let mut changes = [0_u64; 4];
-        let mut children: Vec<Entry> = Vec::with_capacity(last - at + 1);
-        let mut child: u16 = 0;
-        while let Ok(octet) = u8::try_from(child) {
-            let child_base = base.with_octet_at(offset, octet);
-            let (entry, next) = self.entry(child_base, offset + 8, at);
-            if children.last() != Some(&entry) {
-                children.push(entry);
-                if let Some(word) = changes.get_mut(usize::from(octet >> 6)) {
-                    *word |= 1 << (octet & 63);
-                }
+    /// The number of intervals, `at` being the first, that start at or before `end`, and the start of the next one. Most
+    /// children hold few: one look and steps that double beat a search over all that follow.
+    fn length_upto(&self, at: usize, end: W) -> (usize, Option<W>) {
+        let rest = self.starts.get(at + 1..).unwrap_or_default();
+        let mut bound = 1;
+        while rest.get(bound - 1).is_some_and(|start| *start <= end) {
+            bound *= 2;
+        }
+        let more = match bound {
+            1 => 0,
+            _ => {
+                let window = rest.get(bound / 2..bound.min(rest.len())).unwrap_or_default();
+                bound / 2 + window.partition_point(|start| *start <= end)
+            }
+        };
+        (1 + more, rest.get(more).copied())
+    }
+
+    /// Puts on the stack those children of a step that differ from the one before. Its intervals are `at..=last`.
+    fn step(&mut self, step: &Step<W>, mut at: usize, last: usize) {
+        let mut child = 0;
+        let mut before = None;
+        while let Some(first) = step.first_of(child) {
+            let (entry, next) = self.entry(first, step.below(), at);
+            if before != Some(entry) {
+                self.changes.push((child, entry));
+                before = Some(entry);
             }
             child = match self.starts.get(at + 1) {
                 _ if next != at => child + 1,
                 // The interval goes on through whole children: the next one of interest is where it ends.
-                Some(end) if at < last => u16::from(end.octet_at(offset)),
-                _ => 256,
+                Some(end) if at < last => step.child_of(*end),
+                _ => return,
             };
-            at = self.interval_at(next, base, offset, child);
+            at = self.interval_at(next, step.first_of(child));
         }
-        let mut place = to_u32(self.entries.len()) - 1;
-        let before = changes.map(|word| {
+    }
+
+    /// The interval that contains a word, known to be `at` or the one after it.
+    fn interval_at(&self, at: usize, word: Option<W>) -> usize {
+        let starts_next = |word| self.starts.get(at + 1).is_some_and(|start| *start <= word);
+        at + usize::from(word.is_some_and(starts_next))
+    }
+
+    /// Takes from the stack what was put there since it was `from` high, makes a block of it, and tells its first chunk.
+    fn block(&mut self, from: usize) -> u32 {
+        let mut bits = [0_u64; BLOCK_CHUNKS];
+        for (child, _) in self.changes.iter().skip(from) {
+            if let Some(bits) = bits.get_mut(child / 64) {
+                *bits |= 1 << (child % 64);
+            }
+        }
+        let mut place = self.place(from) - 1;
+        self.changes.truncate(from);
+        let first_chunk = to_u32(self.chunks.len());
+        self.chunks.extend(bits.map(|changes| {
             let before = place;
-            place += word.count_ones();
-            before
-        });
-        self.entries.append(&mut children);
-        self.blocks.push(Block { changes, before });
-        Entry::block(self.blocks.len() - 1)
+            place += changes.count_ones();
+            Chunk { changes, before }
+        }));
+        first_chunk
     }
 
-    /// The interval that contains the first word of a child, known to be `at` or the one after it.
-    fn interval_at(&self, at: usize, base: W, offset: u8, child: u16) -> usize {
-        let Ok(octet) = u8::try_from(child) else { return at };
-        let first = base.with_octet_at(offset, octet);
-        at + usize::from(self.starts.get(at + 1).is_some_and(|start| *start <= first))
+    /// Where the run of entries that is on the stack from there on is, or is put.
+    fn place(&mut self, from: usize) -> u32 {
+        let run = self.changes.get(from..).unwrap_or_default();
+        let (place, length) = (to_u32(self.entries.len()), run.len());
+        if let [(_, first), (_, second), ..] = run
+            && run.iter().skip(2).zip(run).all(|((_, entry), (_, two_before))| entry == two_before)
+        {
+            let (hash, key) = (first.0.wrapping_mul(31).wrapping_add(second.0), (*first, *second));
+            match self.alternating.get(hash, &key) {
+                Some(known) if known.length >= length => return known.place,
+                _ => self.alternating.put(hash, key, Run { place, length }),
+            }
+        }
+        self.entries.extend(run.iter().map(|(_, entry)| *entry));
+        place
     }
-}
-
-/// Number of leading starts that are at most `end`: a few steps one by one, then by doubling.
-fn count_upto<W: Word>(starts: &[W], end: W) -> usize {
-    let mut bound = 1;
-    while starts.get(bound - 1).is_some_and(|start| *start <= end) {
-        bound *= 2;
-    }
-    let window = starts.get(bound / 2..bound.min(starts.len())).unwrap_or_default();
-    bound / 2 + window.partition_point(|start| *start <= end)
 }
 
 #[cfg(test)]

@@ -168,3 +168,89 @@ proptest! {
         compare(&model)?;
     }
 }
+
+fn organization(rules: Vec<naive::Rule>, groups: BTreeMap<String, Vec<String>>) -> naive::Policy {
+    let organization = naive::Organization {
+        revision: 1,
+        require_projects: false,
+        access: naive::Access::AllowAll,
+        rules,
+        groups,
+        nodes: BTreeMap::new(),
+    };
+    naive::Policy {
+        cluster: naive::Access::AllowAll,
+        cluster_revision: 1,
+        organizations: [("default".to_owned(), organization)].into(),
+    }
+}
+
+/// Rules that expire one after the other, so many over the same addresses that chains do not remember them all: by
+/// ranges of their own, by one range, and by a group.
+#[test]
+fn hundreds_of_rules_that_expire_one_after_the_other_decide_as_the_naive_evaluator() {
+    let sources = ["any", "10.0.0.0/8", "0.0.0.0/0", "10.1.0.0/16", "::/0"];
+    let rule = |number: usize| {
+        let source = match number % 3 {
+            0 => naive::Source::Group("offices".to_owned()),
+            1 => naive::Source::Range("10.0.0.0/8".to_owned()),
+            _ => naive::Source::Range(sources[number / 3 % sources.len()].to_owned()),
+        };
+        naive::Rule {
+            id: format!("r{number}"),
+            action: if number.is_multiple_of(2) { naive::Action::Allow } else { naive::Action::Deny },
+            source,
+            connection_types: if number % 7 == 0 { vec![naive::ConnectionType::Shell] } else { Vec::new() },
+            disabled: number % 11 == 0,
+            expire_time_ms: (number % 97 != 96).then_some(1_000 + i64::try_from(number).unwrap()),
+        }
+    };
+    let groups = [("offices".to_owned(), vec!["10.0.0.0/9".to_owned(), "2001:db8::/32".to_owned()])].into();
+    let model = organization((0..200).map(rule).collect(), groups);
+    let built = build("default", &model.organizations["default"]);
+    let cluster = ClusterSnapshot::compile(&Cluster::new(Timestamp::default()));
+    let path = NodePath::parse("organizations/default").unwrap();
+    for now_ms in (990..1_210).chain([i64::MAX / 2_000_000]) {
+        let now = Timestamp::from_millis(now_ms);
+        for kind in naive::ConnectionType::ALL {
+            let allowed = built.compiled.firewall().allowed(connection_type(kind), now);
+            for ip in ["10.0.0.1", "10.1.2.3", "10.200.0.1", "192.0.2.1", "2001:db8::1", "2001:db9::1"] {
+                let address: Address = ip.parse().unwrap();
+                let expected = naive::decide(&model, naive::parse_address(ip).unwrap(), kind, path.text, now_ms);
+                let verdict = built.compiled.decide(&cluster, address, connection_type(kind), &path, now);
+                let rule = verdict.rule.map(|(_, rule)| format!("organizations/default/rules/{}", rule.id));
+                assert_eq!(rule, expected.rule, "{ip} at {now_ms}");
+                assert_eq!(allowed.contains(address), expected.allow, "{ip} at {now_ms}");
+            }
+        }
+    }
+}
+
+/// Lists that share a group which is too large to be copied into each of them.
+#[test]
+fn lists_that_share_a_large_group_decide_as_the_naive_evaluator() {
+    let group: Vec<String> = (0..5_000).map(|number| format!("10.{}.{}.0/25", number / 256, number % 256)).collect();
+    let mut model = organization(Vec::new(), [("offices".to_owned(), group)].into());
+    let nodes = (0..20).map(|number| {
+        let own = naive::Source::Range(format!("192.0.2.{number}"));
+        let list = naive::Access::AllowList(vec![naive::Source::Group("offices".to_owned()), own]);
+        (format!("organizations/default/projects/p{number}"), list)
+    });
+    model.organizations.get_mut("default").unwrap().nodes = nodes.collect();
+    let built = build("default", &model.organizations["default"]);
+    let cluster = ClusterSnapshot::compile(&Cluster::new(Timestamp::default()));
+    for project in 0..20 {
+        let name = format!("organizations/default/projects/p{project}");
+        let path = NodePath::parse(&name).unwrap();
+        for ip in ["10.3.7.1", "10.3.7.128", "10.19.135.127", "10.19.136.0", "192.0.2.7", "192.0.2.19"] {
+            let kind = naive::ConnectionType::Shell;
+            let expected = naive::decide(&model, naive::parse_address(ip).unwrap(), kind, &name, 0);
+            for snapshot in [&built.advanced, &built.compiled] {
+                let address = ip.parse().unwrap();
+                let verdict = snapshot.decide(&cluster, address, ConnectionType::Shell, &path, Timestamp::default());
+                let allow = verdict.decision() == portcullis::policy::decision::Decision::Allow;
+                assert_eq!(allow, expected.allow, "{ip} {name}");
+            }
+        }
+    }
+}
