@@ -103,6 +103,7 @@ pub(super) fn change(refusal: ChangeError) -> Status {
         ChangeError::Refused(refusal) => plan(refusal),
         ChangeError::NotWritable(_) => error(Code::Unavailable, ErrorReason::JournalNotWritable, message),
         ChangeError::TooLarge(_) => error(Code::ResourceExhausted, ErrorReason::LimitReached, message),
+        ChangeError::Overloaded => error(Code::Unavailable, ErrorReason::Overloaded, message),
         ChangeError::ShuttingDown => error(Code::Unavailable, ErrorReason::ShuttingDown, message),
     }
 }

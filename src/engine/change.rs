@@ -92,13 +92,16 @@ pub enum ChangeError {
     /// It is not acceptable.
     #[error(transparent)]
     Refused(#[from] PlanError),
-    /// It cannot be made durable now. Whether a later start finds it is open only where the process ends before the
+    /// It cannot be made durable now and is not in force. A later start finds it only where the process ends before the
     /// journal is writable again.
-    #[error("the policy journal cannot be written now, so nothing was changed: {0}; try again")]
+    #[error("the policy journal cannot be written now, so the change is not in force: {0}; try again")]
     NotWritable(String),
     /// It is larger than the journal takes in one piece.
     #[error("the change is too large for one step: {0}")]
     TooLarge(String),
+    /// Too many changes wait already.
+    #[error("too many changes are waiting: try again in a moment")]
+    Overloaded,
     /// The service is ending.
     #[error("the service is shutting down: try again on another or later")]
     ShuttingDown,

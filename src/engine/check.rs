@@ -113,7 +113,15 @@ impl Engine {
         }
         self.directory.with(question.target.organization, |published| {
             let revision = published.map_or(0, |published| published.snapshot.revision());
-            if revision < question.min_revision {
+            let behind = match published {
+                Some(_) => revision < question.min_revision,
+                // One that was deleted had that revision: it is not the server that is behind.
+                None => {
+                    let organization = question.target.organization;
+                    self.directory.last_revision_of_deleted(organization) < question.min_revision
+                }
+            };
+            if behind {
                 return Err(CheckError::RevisionNotReached {
                     organization: question.target.ancestor(0).to_owned(),
                     current: revision,

@@ -65,6 +65,8 @@ const SHARDS: usize = 256;
 pub struct Directory {
     cluster: ArcSwap<PublishedCluster>,
     shards: Vec<ArcSwap<Shard>>,
+    /// Last revisions of organizations that were deleted.
+    deleted: ArcSwap<CowMap<Id, u64>>,
     /// The same slots in order of ids, for lists.
     ordered: ArcSwap<CowMap<Id, Slot>>,
     hasher: RandomState,
@@ -72,10 +74,11 @@ pub struct Directory {
 
 impl Directory {
     /// A directory without organizations.
-    pub(super) fn new(cluster: PublishedCluster) -> Self {
+    pub(super) fn new(cluster: PublishedCluster, deleted: CowMap<Id, u64>) -> Self {
         Self {
             cluster: ArcSwap::from_pointee(cluster),
             shards: (0..SHARDS).map(|_| ArcSwap::default()).collect(),
+            deleted: ArcSwap::from_pointee(deleted),
             ordered: ArcSwap::from_pointee(CowMap::default()),
             hasher: RandomState::new(),
         }
@@ -150,8 +153,16 @@ impl Directory {
         self.ordered.store(Arc::new(ordered));
     }
 
-    /// Takes an organization out.
-    pub(super) fn withdraw(&self, id: &Id) {
+    /// The last revision of an organization that was deleted; 0 where there never was one.
+    pub(super) fn last_revision_of_deleted(&self, id: &str) -> u64 {
+        self.deleted.load().get(id).map_or(0, |revision| **revision)
+    }
+
+    /// Takes an organization out, whose last revision this is.
+    pub(super) fn withdraw(&self, id: &Id, revision: u64) {
+        let mut deleted = (*self.deleted.load_full()).clone();
+        deleted.insert(id.clone(), Arc::new(revision));
+        self.deleted.store(Arc::new(deleted));
         let Some(shard) = self.shard(id.as_str()) else { return };
         let mut changed = (*shard.load_full()).clone();
         changed.remove(id.as_str());

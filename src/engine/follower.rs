@@ -21,8 +21,9 @@ use crate::policy::state::{Outcome, PolicyState};
 use crate::store::codec::{EntryEncoder, EntryKey, encode_counter, encode_mark, encode_snapshot, touched_keys};
 use crate::store::{Batch, Snapshots, StateError, StateStore, StateStores, Tree, split};
 
-/// Changes between two snapshots: what a start has to replay at most, about.
+/// Changes, and bytes of changes, between two snapshots: what a start has to replay at most, about.
 const SNAPSHOT_CHANGES: u64 = 10_000;
+const SNAPSHOT_BYTES: usize = 256 * 1024 * 1024;
 
 /// How often match counts are written, and how long the state store rests after a failure.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(COUNTERS_INTERVAL_MILLIS.unsigned_abs());
@@ -42,6 +43,7 @@ struct Inbox {
     touched: BTreeSet<EntryKey>,
     sequence: u64,
     changes: u64,
+    bytes: usize,
     stop: bool,
 }
 
@@ -54,12 +56,19 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Notes a durable change.
-    pub(super) fn note(&self, sequence: u64, change: &Change, before: Option<&Organization>, outcome: Outcome) {
+    pub(super) fn note(
+        &self,
+        (sequence, bytes): (u64, usize),
+        change: &Change,
+        before: Option<&Organization>,
+        outcome: Outcome,
+    ) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.touched.extend(touched_keys(change, before));
         inbox.outcomes.insert(change.effect.organization().cloned(), outcome);
         inbox.sequence = sequence;
         inbox.changes += 1;
+        inbox.bytes += bytes;
         self.news.notify_one();
     }
 
@@ -97,6 +106,8 @@ pub(super) struct Task {
     pub(super) state: PolicyState,
     pub(super) sequence: u64,
     pub(super) snapshot_sequence: u64,
+    /// Bytes of changes since the last snapshot.
+    pub(super) bytes: usize,
     pub(super) directory: Arc<Directory>,
     pub(super) clock: Clock,
     /// When match counts were last written, in milliseconds since 1970.
@@ -112,6 +123,7 @@ impl Task {
                 self.state.set(outcome);
             }
             self.sequence = self.sequence.max(news.sequence);
+            self.bytes += news.bytes;
             self.follow(&news.touched, news.stop);
             self.snapshot_when_due();
             if news.stop {
@@ -194,11 +206,11 @@ impl Task {
     }
 
     fn snapshot_when_due(&mut self) {
-        if self.sequence < self.snapshot_sequence + SNAPSHOT_CHANGES {
+        if self.sequence < self.snapshot_sequence + SNAPSHOT_CHANGES && self.bytes < SNAPSHOT_BYTES {
             return;
         }
         // Also after a failure the next attempt comes only when as many changes have come again.
-        self.snapshot_sequence = self.sequence;
+        (self.snapshot_sequence, self.bytes) = (self.sequence, 0);
         match self.snapshots.write(self.sequence, &encode_snapshot(&self.state)) {
             Ok(()) => tracing::info!(sequence = self.sequence, "policy snapshot written"),
             Err(error) => tracing::warn!(%error, "no policy snapshot: the next start replays more of the journal"),

@@ -14,7 +14,7 @@ mod recovery;
 mod writer;
 
 use std::collections::HashMap;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::{io, thread};
@@ -32,6 +32,7 @@ use directory::{Directory, OrganizationView, Published, PublishedCluster};
 use follower::Follower;
 use writer::{Order, Writer};
 
+use crate::policy::cow_map::CowMap;
 use crate::policy::limits::Limits;
 use crate::policy::members::MembersCache;
 use crate::policy::organization::Organization;
@@ -40,6 +41,9 @@ use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::state::PolicyState;
 use crate::store::codec::CounterKey;
 use crate::store::{Journal, Snapshots, StateStores};
+
+/// Changes that may wait for the writer. More are refused: each may hold a request of many megabytes.
+const ORDERS_WAITING_MAX: usize = 1_024;
 
 /// Where the engine keeps things.
 pub struct Stores {
@@ -74,7 +78,7 @@ pub struct Engine {
     decision_ids: DecisionIds,
     writable: watch::Receiver<bool>,
     /// Taken away when the engine closes.
-    orders: Mutex<Option<Sender<Order>>>,
+    orders: Mutex<Option<SyncSender<Order>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// See [`Stores::keep`]; given up last of all.
     _keep: Box<dyn Send + Sync>,
@@ -90,7 +94,7 @@ impl Engine {
         let directory = Arc::new(directory);
         let boot = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
         let (writable_sender, writable) = watch::channel(true);
-        let (sender, orders) = channel();
+        let (sender, orders) = sync_channel(ORDERS_WAITING_MAX);
         let follower = Arc::new(Follower::default());
         let task = follower::Task {
             follower: Arc::clone(&follower),
@@ -100,6 +104,7 @@ impl Engine {
             state: recovered.state.clone(),
             sequence: recovered.sequence,
             snapshot_sequence: recovered.snapshot_sequence,
+            bytes: recovered.bytes,
             directory: Arc::clone(&directory),
             clock: clock.clone(),
             counters_written_millis: i64::MIN / 2,
@@ -147,7 +152,10 @@ impl Engine {
     fn send(&self, order: Order) -> Result<(), ChangeError> {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = orders.as_ref().ok_or(ChangeError::ShuttingDown)?;
-        sender.send(order).map_err(|_| ChangeError::ShuttingDown)
+        sender.try_send(order).map_err(|error| match error {
+            TrySendError::Full(_) => ChangeError::Overloaded,
+            TrySendError::Disconnected(_) => ChangeError::ShuttingDown,
+        })
     }
 
     /// Takes no more changes, finishes those under way, and returns when everything is on the disk. Checks go on being
@@ -177,7 +185,11 @@ fn publish_all(
 ) -> (Directory, HashMap<crate::policy::name::Id, MembersCache>) {
     let cluster =
         PublishedCluster { cluster: Arc::clone(&state.cluster), snapshot: ClusterSnapshot::compile(&state.cluster) };
-    let directory = Directory::new(cluster);
+    let mut deleted = CowMap::default();
+    for (id, revision) in &state.deleted {
+        deleted.insert(id.clone(), Arc::new(*revision));
+    }
+    let directory = Directory::new(cluster, deleted);
     let mut lists = HashMap::new();
     for (id, organization) in &state.organizations {
         let mut cache = MembersCache::default();

@@ -94,6 +94,8 @@ pub(super) struct Recovered {
     /// The last record; 0 where there is none.
     pub(super) sequence: u64,
     pub(super) snapshot_sequence: u64,
+    /// Bytes of the records after the snapshot.
+    pub(super) bytes: usize,
 }
 
 /// Reads the policy from snapshot and journal. A fresh journal gets its first changes.
@@ -119,15 +121,17 @@ pub(super) fn recover(
     }
     // The last record of the snapshot is read too, where it is still there, for its time.
     let from = if snapshot_sequence < journal.first_sequence() { needed } else { snapshot_sequence };
+    let mut replayed = 0;
     for record in journal.read_from(from)? {
         let (sequence, bytes) = record?;
         let change = decode_change(&bytes).map_err(|source| RecoveryError::Record { sequence, source })?;
         if sequence > snapshot_sequence {
+            replayed += bytes.len();
             state.apply(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
         }
         clock.advance_to(change.time);
     }
-    Ok(Recovered { state, sequence: last, snapshot_sequence })
+    Ok(Recovered { state, sequence: last, snapshot_sequence, bytes: replayed })
 }
 
 fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), RecoveryError> {

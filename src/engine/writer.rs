@@ -19,7 +19,7 @@ use super::clock::Clock;
 use super::counters::{RuleCounter, RuleCounters, RuleKey};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
 use super::follower::Follower;
-use crate::policy::change::{Change, Effect};
+use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::limits::Limits;
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
@@ -34,7 +34,7 @@ use crate::store::{Journal, JournalError};
 /// Changes that share one sync at most.
 const BATCH_CHANGES_MAX: usize = 256;
 
-/// How long a failed journal rests before the next attempt.
+/// How often a failed journal is tried again at least; it is also tried before every batch.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A request on its way to the writer.
@@ -56,6 +56,10 @@ pub(super) struct Writer {
     pub(super) lists: HashMap<Id, MembersCache>,
 }
 
+/// Ranges and rules that the changes of a batch may copy into new versions: what a batch holds in memory, and how long
+/// everybody else waits for it.
+const BATCH_WEIGHT_MAX: usize = 1_000_000;
+
 /// Bytes of changes that are written in one piece, unless a single change has more.
 const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -67,8 +71,8 @@ struct Pending {
 
 /// What planning a request came to.
 enum Step {
-    /// A change to write, and what it makes.
-    Change(Box<Change>, Outcome),
+    /// A change, its bytes, and what it makes.
+    Change { change: Box<Change>, record: Vec<u8>, outcome: Outcome },
     /// An answer that needs no change of its own.
     Answer(Result<Changed, ChangeError>),
 }
@@ -95,22 +99,37 @@ impl Writer {
                 self.probe();
             }
             let more = std::iter::from_fn(|| orders.try_recv().ok()).take(BATCH_CHANGES_MAX - 1);
-            let batch: Vec<Order> = first.into_iter().chain(more).collect();
-            self.serve(batch);
+            self.serve(first.into_iter().chain(more));
         }
     }
 
     /// Plans a batch, each change on top of those before it, and writes it. An answer that was found on top of a change
     /// that is not durable yet waits until it is: nobody is told what a crash could undo.
-    fn serve(&mut self, batch: Vec<Order>) {
+    fn serve(&mut self, orders: impl Iterator<Item = Order>) {
+        let mut orders = orders.peekable();
+        while orders.peek().is_some() {
+            let batch = self.plan_batch(&mut orders);
+            self.write(batch);
+        }
+    }
+
+    /// Plans until there are no more orders, or the versions that the changes make have grown heavy.
+    fn plan_batch(&self, orders: &mut impl Iterator<Item = Order>) -> Vec<Pending> {
         let mut overlay = Overlay::default();
-        let mut pending: Vec<Pending> = Vec::new();
-        for Order { request, reply } in batch {
+        let (mut pending, mut weight) = (Vec::new(), 0);
+        while weight < BATCH_WEIGHT_MAX
+            && let Some(Order { request, reply }) = orders.next()
+        {
+            // Nobody waits for it any more: it is as if it had never come.
+            if reply.is_closed() {
+                continue;
+            }
             let step = match self.plan(&overlay, request) {
                 Ok(Planned::Change(change)) => {
                     let outcome = self.outcome(&overlay, &change);
                     overlay.set(outcome.clone());
-                    Step::Change(Box::new(change), outcome)
+                    weight += weight_of(&change, &outcome);
+                    Step::Change { record: encode_change(&change), change: Box::new(change), outcome }
                 }
                 Ok(Planned::Answer(changed)) => Step::Answer(Ok(changed)),
                 Err(error) => Step::Answer(Err(error)),
@@ -120,19 +139,23 @@ impl Writer {
                 step => pending.push(Pending { step, reply }),
             }
         }
+        pending
+    }
+
+    /// Writes a batch, makes it visible and answers.
+    fn write(&mut self, pending: Vec<Pending>) {
         let mut pending = pending.into_iter().peekable();
         while pending.peek().is_some() {
             let (mut piece, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some(next) = pending.next_if(|_| bytes < APPEND_BYTES_MAX) {
-                if let Step::Change(change, _) = &next.step {
-                    let record = encode_change(change);
+            while let Some(mut next) = pending.next_if(|_| bytes < APPEND_BYTES_MAX) {
+                if let Step::Change { record, .. } = &mut next.step {
                     bytes += record.len();
-                    records.push(record);
+                    records.push(std::mem::take(record));
                 }
                 piece.push(next);
             }
             match self.append(&records) {
-                Ok(first_sequence) => self.commit(first_sequence, piece),
+                Ok(first_sequence) => self.commit(first_sequence, &records, piece),
                 // What follows was planned on top of what failed.
                 Err(error) => {
                     for Pending { reply, .. } in piece.into_iter().chain(pending.by_ref()) {
@@ -172,17 +195,17 @@ impl Writer {
     }
 
     /// The changes are durable: makes them visible and answers.
-    fn commit(&mut self, first_sequence: u64, pending: Vec<Pending>) {
+    fn commit(&mut self, first_sequence: u64, records: &[Vec<u8>], pending: Vec<Pending>) {
         let mut touched: BTreeMap<Option<Id>, Vec<&Change>> = BTreeMap::new();
         let changes = pending.iter().filter_map(|pending| match &pending.step {
-            Step::Change(change, outcome) => Some((&**change, outcome)),
+            Step::Change { change, outcome, .. } => Some((&**change, outcome)),
             Step::Answer(_) => None,
         });
-        for (sequence, (change, outcome)) in (first_sequence..).zip(changes) {
+        for ((sequence, record), (change, outcome)) in (first_sequence..).zip(records).zip(changes) {
             let before = change.effect.organization().and_then(|id| self.state.organizations.get(id)).cloned();
             self.state.set(outcome.clone());
             self.clock.advance_to(change.time);
-            self.follower.note(sequence, change, before.as_deref(), outcome.clone());
+            self.follower.note((sequence, record.len()), change, before.as_deref(), outcome.clone());
             touched.entry(change.effect.organization().cloned()).or_default().push(change);
         }
         for (id, changes) in touched {
@@ -194,7 +217,7 @@ impl Writer {
         for Pending { step, reply } in pending {
             let answer = match step {
                 Step::Answer(answer) => answer,
-                Step::Change(change, outcome) => {
+                Step::Change { change, outcome, .. } => {
                     Ok(Changed { after: self.after(outcome), revision: change.effect.revision() })
                 }
             };
@@ -210,7 +233,7 @@ impl Writer {
 
     fn publish(&mut self, id: &Id, changes: &[&Change]) {
         let Some(organization) = self.state.organizations.get(id).cloned() else {
-            self.directory.withdraw(id);
+            self.directory.withdraw(id, self.state.last_revision(id));
             self.lists.remove(id);
             return;
         };
@@ -334,6 +357,30 @@ impl Overlay {
             - self.organizations.keys().filter(|id| state.organizations.contains_key(*id)).count();
         untouched + self.organizations.values().filter(here).count()
     }
+}
+
+/// Ranges and rules that a change copies.
+fn weight_of(change: &Change, outcome: &Outcome) -> usize {
+    let (Effect::Organization { deltas, .. }, Outcome::Organization(organization)) = (&change.effect, outcome) else {
+        return 1;
+    };
+    let weight = |delta: &Delta| match delta {
+        Delta::SetGroupContent { id, .. } => {
+            organization.groups.get(id.as_str()).map_or(1, |group| group.ranges().len())
+        }
+        Delta::InsertRule { .. }
+        | Delta::SetRule { .. }
+        | Delta::RemoveRule { .. }
+        | Delta::MoveRule { .. }
+        | Delta::OrderRules { .. }
+        | Delta::ReplaceRules { .. } => organization.rules.len(),
+        Delta::SetOrganization { .. }
+        | Delta::SetNode { .. }
+        | Delta::RemoveNode { .. }
+        | Delta::SetGroup { .. }
+        | Delta::RemoveGroup { .. } => 1,
+    };
+    1 + deltas.iter().map(weight).sum::<usize>()
 }
 
 fn refusal(error: &JournalError) -> ChangeError {

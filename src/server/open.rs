@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::engine::clock::Clock;
 use crate::engine::{Engine, Stores};
@@ -16,24 +16,31 @@ use crate::store::disk::{Disk, RealDisk};
 use crate::store::journal::{FileJournal, JournalOptions};
 use crate::store::snapshots::FileSnapshots;
 use crate::store::state::{Reopened, SledState};
-use crate::store::{Snapshots, StateError, StateStore, StateStores};
+use crate::store::{Journal, StateError, StateStore, StateStores};
 
 /// Opens the engine on a data directory.
 pub(super) fn open(data_dir: &Path, limits: Limits) -> anyhow::Result<Engine> {
     let directory = DataDirectory::open(data_dir)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let snapshots = FileSnapshots::new(Arc::clone(&disk), directory.policy());
-    // An empty journal beside a snapshot begins where the snapshot ends.
-    let first_sequence = snapshots.newest_valid()?.map_or(1, |(sequence, _)| sequence + 1);
-    let options = JournalOptions { first_sequence, ..JournalOptions::default() };
-    let journal = FileJournal::open(disk, directory.policy(), options)?;
+    let journal = FileJournal::open(disk, directory.policy(), JournalOptions::default())?;
+    let begun = directory.begun();
+    if begun.is_marked()? && journal.next_sequence() == 1 {
+        bail!(
+            "the policy journal in `{}` is missing, though the directory was in use: restore its files from a backup, \
+             or choose an empty directory to begin with no policy, which allows everything",
+            directory.policy().display()
+        );
+    }
     let state = Box::new(Sled { path: directory.sled() });
     if let Err(error) = directory.restore_ballast() {
         tracing::warn!(%error, "no room is set aside for a full disk");
     }
     let stores =
         Stores { journal: Box::new(journal), snapshots: Box::new(snapshots), state, keep: Box::new(directory) };
-    Engine::open(stores, limits, Clock::system()).context("recovering the policy")
+    let engine = Engine::open(stores, limits, Clock::system()).context("recovering the policy")?;
+    begun.mark()?;
+    Ok(engine)
 }
 
 /// The embedded database in the data directory.

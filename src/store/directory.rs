@@ -4,6 +4,7 @@
 //! LOCK      locked for as long as a process uses the directory; holds that process's id
 //! FORMAT    the version of the layout, in decimal, and a line feed
 //! ballast   1 MiB of noise, given up when the disk is full, so that the stores can still be opened
+//! BEGUN     empty; there once the journal holds something, so that a lost journal is not taken for a new one
 //! policy/   journal and snapshots      sled/   the embedded database
 //! ```
 //!
@@ -34,6 +35,28 @@ pub struct DataDirectory {
     path: PathBuf,
     /// Held for its lock.
     _lock: File,
+}
+
+/// The mark that says that the journal has held something.
+#[derive(Debug)]
+pub struct Begun {
+    path: PathBuf,
+}
+
+impl Begun {
+    /// Whether it is there.
+    pub fn is_marked(&self) -> Result<bool, DirectoryError> {
+        self.path.try_exists().map_err(|error| io_error("look for", &self.path, error))
+    }
+
+    /// Puts it there, durably. No effect where it is.
+    pub fn mark(&self) -> Result<(), DirectoryError> {
+        if self.is_marked()? {
+            return Ok(());
+        }
+        disk::write_whole(&RealDisk, &self.path, b"").map_err(|error| io_error("write", &self.path, error))?;
+        Ok(())
+    }
 }
 
 impl DataDirectory {
@@ -69,6 +92,11 @@ impl DataDirectory {
     /// Where sled is. It makes this directory itself, and one that exists may be moved aside.
     pub fn sled(&self) -> PathBuf {
         self.path.join("sled")
+    }
+
+    /// Whether the journal has ever held something.
+    pub fn begun(&self) -> Begun {
+        Begun { path: self.path.join("BEGUN") }
     }
 
     /// The bytes that this user can still write to the directory's file system.

@@ -21,7 +21,7 @@ use super::read::{RecordReader, Segment};
 use super::scan::{self, Extent, io_error};
 use super::segment::{self, Previous, SEGMENT_HEADER_BYTES, SegmentHeader, Stream};
 
-/// Enough for a hundred thousand changes of a rule; so little that what a snapshot made superfluous goes soon.
+/// Enough for a hundred thousand changes of a rule; so little that what is given up goes in useful pieces.
 const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A buffer that one large append left is not kept beyond this.
