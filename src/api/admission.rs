@@ -18,6 +18,10 @@ use tower::{Layer, Service};
 use super::status;
 use crate::proto::v1::ErrorReason;
 
+/// tonic has a timer of its own for the client's deadline, whose error says CANCELLED and nothing more: ours is ahead of
+/// it by more than the timers' resolution.
+const TIMER_MARGIN: Duration = Duration::from_millis(3);
+
 /// Limits calls under way and their time.
 #[derive(Clone, Debug)]
 pub struct AdmissionLayer {
@@ -69,10 +73,11 @@ where
             let refusal = status::error(Code::Unavailable, ErrorReason::Overloaded, message);
             return Box::pin(async move { Ok(refusal.into_http()) });
         };
-        let timeout = client_timeout(request.headers()).map_or(self.timeout, |wanted| wanted.min(self.timeout));
-        let answer = self.inner.call(request);
+        let wanted = client_timeout(request.headers()).map(|wanted| wanted.saturating_sub(TIMER_MARGIN));
+        let timeout = wanted.map_or(self.timeout, |wanted| wanted.min(self.timeout));
+        let answer = tokio::time::timeout(timeout, self.inner.call(request));
         Box::pin(async move {
-            let answer = tokio::time::timeout(timeout, answer).await;
+            let answer = answer.await;
             drop(place);
             answer.unwrap_or_else(|_| {
                 let message =

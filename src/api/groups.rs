@@ -3,10 +3,10 @@
 //! Invariant: a replacement that comes in pieces changes nothing until all of it has come and is valid.
 //! Not here: what a range is (`policy::address`).
 
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::convert::Faults;
-use super::convert::names::{self, chosen_or_new_id, organization, required_organization};
+use super::convert::names::{self, chosen_or_new_id, organization};
 use super::convert::options::{Mask, Options, options};
 use super::convert::rule::to_group;
 use super::mutation::{ChangedOrganization, etag};
@@ -14,8 +14,8 @@ use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64, transport};
 use crate::policy::address::Range;
 use crate::policy::name::Id;
-use crate::policy::plan::{Mutation, Violation, etag_of_group};
-use crate::proto::v1;
+use crate::policy::plan::{Mutation, etag_of_group};
+use crate::proto::v1::{self, ErrorReason};
 
 /// Fields of a group that an update may name.
 const SETTABLE: &[&str] = &["description"];
@@ -54,10 +54,11 @@ impl Api {
         request: v1::ListAddressGroupsRequest,
     ) -> Result<Response<v1::ListAddressGroupsResponse>, Status> {
         let v1::ListAddressGroupsRequest { parent, page_size, page_token } = request;
-        let id = required_organization("parent", &parent)?;
-        let published = self.published(&id)?;
+        let mut faults = Faults::default();
+        let id = organization(&mut faults, "parent", &parent);
+        let page = PageRequest::new(&mut faults, format!("groups {parent}"), page_size, &page_token);
+        let published = self.published(&faults.result(id)?)?;
         let view = &published.view;
-        let page = PageRequest::new(format!("groups {parent}"), String::new(), page_size, &page_token)?;
         let groups = view.organization.groups.iter_after(page.cursor.as_deref());
         let groups = groups.map(|(id, group)| (id, to_group(view, group)));
         let (groups, more) = page.take(groups, |(_, group)| prost::Message::encoded_len(group));
@@ -138,13 +139,14 @@ impl Api {
         request: v1::ListRangesRequest,
     ) -> Result<Response<v1::ListRangesResponse>, Status> {
         let v1::ListRangesRequest { name, page_size, page_token } = request;
-        let (organization, id) =
-            names::group(&name).map_err(|error| status::invalid_field("name", error.to_string()))?;
+        let mut faults = Faults::default();
+        let named = read_group_name(&mut faults, "name", &name);
+        let page = PageRequest::new(&mut faults, format!("ranges {name}"), page_size, &page_token);
+        let (organization, id) = faults.result(named)?;
         let published = self.published(&organization)?;
         let organization = &published.view.organization;
         let group = organization.groups.get(id.as_str()).ok_or_else(|| status::not_found(&name))?;
-        let state = group.content_changed_at.to_string();
-        let page = PageRequest::new(format!("ranges {name}"), state, page_size, &page_token)?;
+        let page = page.of_state(group.content_changed_at.to_string())?;
         let offset = page.offset();
         let ranges = group.ranges().iter_from(offset).map(|range| range.to_string());
         let (ranges, more) = page.take(ranges, String::len);
@@ -168,7 +170,7 @@ impl Api {
         let mut parsed = faults.ranges("ranges", 0, &ranges);
         let mut count = ranges.len();
         while let Some(message) = stream.message().await.map_err(transport::explained)? {
-            check_later_message(&mut faults, &name, &message);
+            check_later_message(&mut faults, &message);
             parsed.extend(faults.ranges("ranges", count, &message.ranges));
             count += message.ranges.len();
             if count > self.limits.ranges_per_group_max {
@@ -180,8 +182,16 @@ impl Api {
                 return Err(status::plan(refusal));
             }
         }
-        check_count(&mut faults, count, expected_count, allow_empty)?;
-        self.replace_with(organization, id, etag(guard), parsed, faults, options).await
+        let reason = check_count(&mut faults, count, expected_count, allow_empty);
+        let violations = faults.violations().to_vec();
+        let answer = self.replace_with(organization, id, etag(guard), parsed, faults, options).await;
+        match (answer, reason) {
+            // It exists and the etag is current: what is left are the faults of the stream.
+            (Err(refusal), Some(reason)) if refusal.code() == Code::InvalidArgument => {
+                Err(status::invalid_because(reason, violations))
+            }
+            (answer, _) => answer,
+        }
     }
 
     async fn replace_with(
@@ -201,10 +211,10 @@ impl Api {
 }
 
 /// What the first message says is not said again.
-fn check_later_message(faults: &mut Faults, name: &str, message: &v1::ReplaceRangesRequest) {
-    let v1::ReplaceRangesRequest { name: again, etag, expected_count, allow_empty, ranges: _, options } = message;
+fn check_later_message(faults: &mut Faults, message: &v1::ReplaceRangesRequest) {
+    let v1::ReplaceRangesRequest { name, etag, expected_count, allow_empty, ranges: _, options } = message;
     let given = [
-        ("name", !again.is_empty() && again != name),
+        ("name", !name.is_empty()),
         ("etag", !etag.is_empty()),
         ("expected_count", *expected_count != 0),
         ("allow_empty", *allow_empty),
@@ -215,21 +225,22 @@ fn check_later_message(faults: &mut Faults, name: &str, message: &v1::ReplaceRan
     }
 }
 
-/// Refuses what came incomplete, or came empty without saying so.
-fn check_count(faults: &mut Faults, count: usize, expected: i64, allow_empty: bool) -> Result<(), Status> {
+/// Notes what came incomplete, or came empty without saying so. The reason is that of a stream without other faults.
+fn check_count(faults: &mut Faults, count: usize, expected: i64, allow_empty: bool) -> Option<ErrorReason> {
+    let sound = faults.violations().is_empty();
     let expected = faults.unsigned("expected_count", expected);
-    if expected != 0 && expected != count as u64 {
+    let reason = if expected != 0 && expected != count as u64 {
         let description =
             format!("`{expected}` ranges were announced and {count} came: send them again, or correct it");
-        let violations = vec![Violation::new("expected_count", description)];
-        return Err(status::invalid_because(v1::ErrorReason::CountMismatch, violations));
-    }
-    if count == 0 && !allow_empty {
-        let description = "no ranges came: set `allow_empty` if the group is to become empty";
-        let violations = vec![Violation::new("ranges", description)];
-        return Err(status::invalid_because(v1::ErrorReason::EmptyReplacement, violations));
-    }
-    Ok(())
+        faults.add("expected_count", description);
+        ErrorReason::CountMismatch
+    } else if count == 0 && !allow_empty {
+        faults.add("ranges", "no ranges came: set `allow_empty` if the group is to become empty");
+        ErrorReason::EmptyReplacement
+    } else {
+        return None;
+    };
+    sound.then_some(reason)
 }
 
 fn read_group_name(faults: &mut Faults, field: &str, name: &str) -> Option<(Id, Id)> {

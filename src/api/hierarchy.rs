@@ -64,14 +64,18 @@ impl HierarchyService for Api {
 
     async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Result<Response<ListNodesResponse>, Status> {
         let ListNodesRequest { parent, page_size, page_token, recursive } = request.into_inner();
+        let mut faults = Faults::default();
         let list = format!("nodes {parent} {recursive}");
-        let page = PageRequest::new(list, String::new(), page_size, &page_token)?;
+        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
+        let above = read_list_parent(&mut faults, &parent);
+        let above = faults.result(above)?;
         let directory = self.engine()?.directory();
-        let (nodes, revision) = if parent.is_empty() {
-            (organizations(directory, &page, recursive)?, None)
-        } else {
-            let (nodes, revision) = below_parent(directory, &page, &parent, recursive)?;
-            (nodes, Some(revision))
+        let (nodes, revision) = match above {
+            None => (organizations(directory, &page, recursive)?, None),
+            Some((id, root)) => {
+                let (nodes, revision) = below_parent(directory, &page, &parent, &id, root.as_ref(), recursive)?;
+                (nodes, Some(revision))
+            }
         };
         let (nodes, more) = page.take(nodes.into_iter(), v1::Node::encoded_len);
         let end = nodes.last().filter(|_| more);
@@ -208,6 +212,22 @@ fn read_parent(faults: &mut Faults, parent: &str) -> Option<Option<NodeName>> {
     None
 }
 
+/// The node whose children to list: the inner none is the empty parent, of organizations.
+#[expect(clippy::option_option, reason = "no parent and an unreadable one are different answers")]
+fn read_list_parent(faults: &mut Faults, parent: &str) -> Option<Option<(Id, Option<NodeKey>)>> {
+    if parent.is_empty() {
+        return Some(None);
+    }
+    match read_name(faults, "parent", parent)? {
+        NodeName::Cluster => {
+            faults.add("parent", "leave it empty to list organizations: `cluster` has no nodes of its own");
+            None
+        }
+        NodeName::Organization(id) => Some(Some((id, None))),
+        NodeName::Below(id, key) => Some(Some((id, Some(key)))),
+    }
+}
+
 fn read_name(faults: &mut Faults, field: &str, name: &str) -> Option<NodeName> {
     match read_node_name(name) {
         Ok(named) => Some(named),
@@ -305,19 +325,13 @@ fn below_parent(
     directory: &Directory,
     page: &PageRequest,
     parent: &str,
+    id: &Id,
+    root: Option<&NodeKey>,
     recursive: bool,
 ) -> Result<(Vec<v1::Node>, u64), Status> {
-    let invalid = |error: String| status::invalid_field("parent", error);
-    let (id, root) = match names::node(parent).map_err(|error| invalid(error.to_string()))? {
-        NodeName::Cluster => {
-            return Err(invalid("leave it empty to list organizations: `cluster` has no nodes of its own".to_owned()));
-        }
-        NodeName::Organization(id) => (id, None),
-        NodeName::Below(id, key) => (id, Some(key)),
-    };
     let published = directory.organization(id.as_str()).ok_or_else(|| status::not_found(parent))?;
     let organization = &published.view.organization;
-    if let Some(root) = &root
+    if let Some(root) = root
         && organization.nodes.get(root).is_none()
     {
         return Err(status::not_found(parent));
@@ -325,11 +339,11 @@ fn below_parent(
     let cursor = match page.cursor.as_deref().map(read_node_name) {
         Some(Ok(NodeName::Below(_, key))) => Some(key),
         Some(_) => return Err(status::invalid_field("page_token", "is no token of this list")),
-        None => root.clone(),
+        None => root.cloned(),
     };
     let is_listed = |key: &NodeKey| {
-        let inside = root.as_ref().is_none_or(|root| key.is_within(root) && key != root);
-        inside && (recursive || key.parent() == root)
+        let inside = root.is_none_or(|root| key.is_within(root) && key != root);
+        inside && (recursive || key.parent().as_ref() == root)
     };
     let mut nodes = Vec::new();
     push_nodes(&mut nodes, organization, cursor.as_ref(), page.size + 1, is_listed);

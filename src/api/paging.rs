@@ -9,6 +9,7 @@
 use prost::Message;
 use tonic::Status;
 
+use super::convert::Faults;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, status};
 
 const PAGE_SIZE_DEFAULT: usize = 100;
@@ -26,39 +27,35 @@ pub(super) struct PageRequest {
 }
 
 impl PageRequest {
-    /// Reads size and token. `list` is the method with its parent and filters; `state` is what the list's state is
-    /// named by, or empty where a page of a changed list is as good.
-    pub(super) fn new(list: String, state: String, page_size: i32, token: &str) -> Result<Self, Status> {
-        let request = Self::of_any_state(list, page_size, token)?;
-        if request.cursor.is_some() && request.state != state {
-            return Err(status::list_changed());
-        }
-        Ok(Self { state, ..request })
-    }
-
-    /// The same for a list whose state is the caller's to judge: it is the token's, empty for the first page.
-    pub(super) fn of_any_state(list: String, page_size: i32, token: &str) -> Result<Self, Status> {
+    /// Reads size and token. `list` is the method with its parent and filters. The state is the token's, and empty for
+    /// the first page.
+    pub(super) fn new(faults: &mut Faults, list: String, page_size: i32, token: &str) -> Self {
         let size = match usize::try_from(page_size) {
             Ok(0) => PAGE_SIZE_DEFAULT,
             Ok(size) => size.min(PAGE_SIZE_MAX),
             Err(_) => {
                 let description = format!("`{page_size}` is negative: give 0 for the default or up to {PAGE_SIZE_MAX}");
-                return Err(status::invalid_field("page_size", description));
+                faults.add("page_size", description);
+                PAGE_SIZE_DEFAULT
             }
         };
         if token.is_empty() {
-            return Ok(Self { list, state: String::new(), cursor: None, size });
+            return Self { list, state: String::new(), cursor: None, size };
         }
-        let invalid = || {
+        let Some((state, cursor)) = read_token(&list, token) else {
             let description = "is no token of this list: give one that the same call with the same filters returned";
-            status::invalid_field("page_token", description)
+            faults.add("page_token", description);
+            return Self { list, state: String::new(), cursor: None, size };
         };
-        let (checksum, rest) = token.split_once('.').ok_or_else(invalid)?;
-        let (state, cursor) = rest.split_once('.').ok_or_else(invalid)?;
-        if checksum != checksum_of(&list, state, cursor) {
-            return Err(invalid());
+        Self { state: state.to_owned(), cursor: Some(cursor.to_owned()), list, size }
+    }
+
+    /// The same page of a list that must still be in the state that the token names.
+    pub(super) fn of_state(self, state: String) -> Result<Self, Status> {
+        if self.cursor.is_some() && self.state != state {
+            return Err(status::list_changed());
         }
-        Ok(Self { state: state.to_owned(), cursor: Some(cursor.to_owned()), list, size })
+        Ok(self.in_state(state))
     }
 
     /// The state that the token names; empty for the first page.
@@ -103,6 +100,13 @@ impl PageRequest {
         let next = if more { self.token(&(self.offset() + page.len()).to_string()) } else { String::new() };
         (page, next)
     }
+}
+
+/// State and cursor of a token of this list.
+fn read_token<'a>(list: &str, token: &'a str) -> Option<(&'a str, &'a str)> {
+    let (checksum, rest) = token.split_once('.')?;
+    let (state, cursor) = rest.split_once('.')?;
+    (checksum == checksum_of(list, state, cursor)).then_some((state, cursor))
 }
 
 fn checksum_of(list: &str, state: &str, cursor: &str) -> String {

@@ -148,12 +148,10 @@ impl Api {
                 None
             }
         };
-        let (Some(connection_type), Some((id, key))) = (wanted, named) else {
-            return Err(status::invalid(faults.into_violations()));
-        };
+        let list = format!("permitted {name} {connection_type}");
+        let page = PageRequest::new(&mut faults, list.clone(), page_size, &page_token);
+        let (connection_type, (id, key)) = faults.result(wanted.zip(named))?;
         let subject = self.subject(&name, &id, key)?;
-        let list = format!("permitted {name} {connection_type:?}");
-        let page = PageRequest::of_any_state(list.clone(), page_size, &page_token)?;
         let (revision, cluster_revision) =
             (subject.published.view.organization.revision, subject.cluster.cluster.revision);
         // The moment is part of the state, so that rules that expire meanwhile do not shift the pages.

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Response, Status};
 
-use super::convert::names::{chosen_or_new_id, organization, required_organization, rule_of};
+use super::convert::names::{chosen_or_new_id, new_id, organization, rule_of};
 use super::convert::options::{Mask, options};
 use super::convert::rule::{SETTABLE, patch, to_rule};
 use super::convert::{Faults, names};
 use super::mutation::{ChangedOrganization, etag};
 use super::paging::PageRequest;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
-use crate::engine::directory::{OrganizationView, Published};
+use crate::engine::directory::Published;
 use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_rules};
+use crate::policy::rule::Rule;
 use crate::proto::v1;
 
 /// Rules in the answer of a call that changes the whole list.
@@ -37,6 +38,9 @@ impl Api {
         let parent = organization(&mut faults, "parent", &parent);
         let id = chosen_or_new_id(&mut faults, "rule_id", &rule_id, "rule");
         let patch = self.new_rule(&mut faults, "rule", parent.as_ref(), rule);
+        if let Some(position) = position {
+            faults.position("position", position);
+        }
         let mutation = id.clone().map(|id| Mutation::CreateRule { id, position, patch });
         let changed = self.change_organization(parent, mutation, faults, options).await?;
         rule_answer(&changed, id.as_ref())
@@ -66,11 +70,13 @@ impl Api {
 
     pub(super) fn list_rules(&self, request: v1::ListRulesRequest) -> Result<Response<v1::ListRulesResponse>, Status> {
         let v1::ListRulesRequest { parent, page_size, page_token } = request;
-        let id = required_organization("parent", &parent)?;
-        let published = self.published(&id)?;
+        let mut faults = Faults::default();
+        let id = organization(&mut faults, "parent", &parent);
+        let page = PageRequest::new(&mut faults, format!("rules {parent}"), page_size, &page_token);
+        let published = self.published(&faults.result(id)?)?;
         let view = &published.view;
         let etag = etag_of_rules(view.organization.rules_changed_at);
-        let page = PageRequest::new(format!("rules {parent}"), etag.clone(), page_size, &page_token)?;
+        let page = page.of_state(etag.clone())?;
         let rules = view.organization.rules.iter().enumerate().skip(page.offset());
         let (rules, next_page_token) = page.page_by_offset(rules.map(|(place, rule)| to_rule(view, place, rule)));
         let revision = view.organization.revision;
@@ -111,6 +117,7 @@ impl Api {
         let mut faults = Faults::default();
         let options = options(&mut faults, given, self.limits.description_characters_max)?;
         let (organization, id) = read_rule_name(&mut faults, "name", &name).unzip();
+        faults.position("position", position);
         let mutation = id.clone().map(|id| Mutation::MoveRule { id, position, etag: etag(guard) });
         let changed = self.change_organization(organization, mutation, faults, options).await?;
         rule_answer(&changed, id.as_ref())
@@ -126,13 +133,13 @@ impl Api {
         let parent = organization(&mut faults, "parent", &parent);
         let mut order = Vec::with_capacity(rules.len());
         for (index, name) in rules.iter().enumerate() {
-            if let Some(parent) = &parent {
-                order.extend(rule_of(&mut faults, &format!("rules[{index}]"), parent, name));
-            }
+            let id = rule_of(&mut faults, &format!("rules[{index}]"), parent.as_ref(), name);
+            // A name that could not be read keeps its place, so that later ones are judged under their own index.
+            order.extend(id.or_else(|| new_id("rule")));
         }
         let mutation = Mutation::ReorderRules { order, etag: etag(guard) };
         let changed = self.change_organization(parent, Some(mutation), faults, options).await?;
-        let (rules, etag) = (shown_rules(&changed.view), list_etag(&changed));
+        let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
         let answer = v1::ReorderRulesResponse { rules, etag, revision: to_i64(changed.revision) };
         Ok(at_revision(answer, changed.revision))
     }
@@ -152,16 +159,18 @@ impl Api {
             }
             let field = format!("rules[{index}]");
             let name_field = format!("{field}.name");
-            let id = match &parent {
-                Some(parent) if !rule.name.is_empty() => rule_of(&mut faults, &name_field, parent, &rule.name),
-                _ => chosen_or_new_id(&mut faults, &name_field, "", "rule"),
+            let id = if rule.name.is_empty() {
+                chosen_or_new_id(&mut faults, &name_field, "", "rule")
+            } else {
+                rule_of(&mut faults, &name_field, parent.as_ref(), &rule.name)
             };
             let patch = self.new_rule(&mut faults, &field, parent.as_ref(), Some(rule));
-            patches.extend(id.map(|id| (id, patch)));
+            // A rule whose name could not be read keeps its place, so that later ones are judged under their own index.
+            patches.extend(id.or_else(|| new_id("rule")).map(|id| (id, patch)));
         }
         let mutation = Mutation::ReplaceRules { rules: patches, etag: etag(guard) };
         let changed = self.change_organization(parent, Some(mutation), faults, options).await?;
-        let (rules, etag) = (shown_rules(&changed.view), list_etag(&changed));
+        let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
         let answer = v1::ReplaceRulesResponse { rules, etag, revision: to_i64(changed.revision) };
         Ok(at_revision(answer, changed.revision))
     }
@@ -178,13 +187,17 @@ fn read_rule_name(faults: &mut Faults, field: &str, name: &str) -> Option<(Id, I
 }
 
 fn rule_answer(changed: &ChangedOrganization, id: Option<&Id>) -> Result<Response<v1::Rule>, Status> {
-    let view = &changed.view;
-    let found = id.and_then(|id| view.organization.rule(id.as_str()));
+    let found = id.and_then(|id| changed.view.organization.rule(id.as_str()));
     let (place, rule) = found.ok_or_else(|| status::not_found("the rule"))?;
-    let mut answer = to_rule(view, place, rule);
-    answer.etag = changed.etag(answer.etag);
-    answer.revision = to_i64(changed.revision);
-    Ok(at_revision(answer, changed.revision))
+    Ok(at_revision(changed_rule(changed, place, rule), changed.revision))
+}
+
+/// A rule after a change, or as it would be.
+fn changed_rule(changed: &ChangedOrganization, place: usize, rule: &Rule) -> v1::Rule {
+    let mut shown = to_rule(&changed.view, place, rule);
+    shown.etag = changed.etag(shown.etag);
+    shown.revision = to_i64(changed.revision);
+    shown
 }
 
 fn list_etag(changed: &ChangedOrganization) -> String {
@@ -192,10 +205,10 @@ fn list_etag(changed: &ChangedOrganization) -> String {
 }
 
 /// The first rules of a list, as many as are shown and fit.
-fn shown_rules(view: &OrganizationView) -> Vec<v1::Rule> {
+fn shown_rules(changed: &ChangedOrganization) -> Vec<v1::Rule> {
     let mut room = ANSWER_BYTES_MAX - ANSWER_BYTES_RESERVED;
-    let rules = view.organization.rules.iter().enumerate().take(RULES_SHOWN_MAX);
-    let rules = rules.map(|(place, rule)| to_rule(view, place, rule));
+    let rules = changed.view.organization.rules.iter().enumerate().take(RULES_SHOWN_MAX);
+    let rules = rules.map(|(place, rule)| changed_rule(changed, place, rule));
     let fits = |rule: &v1::Rule| {
         let left = room.checked_sub(rule.encoded_len() + 6);
         room = left.unwrap_or(0);

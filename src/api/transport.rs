@@ -8,9 +8,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use prost::bytes::Bytes;
+use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
@@ -43,14 +46,20 @@ pub(super) fn explained(bare: Status) -> Status {
             let message = "the method does not exist in this version: list the methods by reflection".to_owned();
             (Code::Unimplemented, ErrorReason::MethodNotFound, message)
         }
-        Code::Unimplemented => (Code::Unimplemented, ErrorReason::UnsupportedEncoding, message.to_owned()),
+        Code::Unimplemented => {
+            let message = format!("the encoding is not supported: send the message uncompressed ({message})");
+            (Code::Unimplemented, ErrorReason::UnsupportedEncoding, message)
+        }
         Code::Cancelled => (Code::Cancelled, ErrorReason::Cancelled, "the call was cancelled".to_owned()),
         Code::DeadlineExceeded => (Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message.to_owned()),
         Code::Unavailable => (Code::Unavailable, ErrorReason::Overloaded, message.to_owned()),
         Code::NotFound => (Code::NotFound, ErrorReason::NotFound, message.to_owned()),
         code => (code, ErrorReason::Internal, message.to_owned()),
     };
-    status::error(code, reason, message)
+    let mut explained = status::error(code, reason, message);
+    // What the transport says besides, such as the encodings that it reads.
+    *explained.metadata_mut() = bare.metadata().clone();
+    explained
 }
 
 /// Puts transport errors into the form of the contract.
@@ -102,5 +111,75 @@ where
             tracing::debug!(method, code = ?status.code(), "call refused by the transport");
             Ok(status.into_http())
         })
+    }
+}
+
+/// Tells a stream of requests that was broken off from one that came to its end: tonic ends a stream that the client
+/// cancels, or whose deadline passes there, as if all of it had come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnbrokenLayer;
+
+impl<S> Layer<S> for UnbrokenLayer {
+    type Service = Unbroken<S>;
+
+    fn layer(&self, inner: S) -> Unbroken<S> {
+        Unbroken { inner }
+    }
+}
+
+/// See [`UnbrokenLayer`].
+#[derive(Clone, Debug)]
+pub struct Unbroken<S> {
+    inner: S,
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Unbroken<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> S::Future {
+        self.inner.call(request.map(|body| Body::new(UnbrokenBody { body })))
+    }
+}
+
+fn broken_off() -> Status {
+    status::error(
+        Code::Aborted,
+        ErrorReason::Cancelled,
+        "the stream was broken off, so nothing was changed: send it again",
+    )
+}
+
+/// A body that ends without an error only where all of it has come.
+struct UnbrokenBody {
+    body: Body,
+}
+
+impl http_body::Body for UnbrokenBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let broken = match &frame {
+            Some(Ok(_)) => false,
+            Some(Err(error)) => error.code() == Code::Cancelled,
+            None => !self.body.is_end_stream(),
+        };
+        // Any code but that which tonic takes for the end.
+        Poll::Ready(if broken { Some(Err(broken_off())) } else { frame })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -136,7 +136,7 @@ impl Engine {
                     snapshot.decide(&cluster.snapshot, address, connection_type, &question.target, now)
                 }
             };
-            if let Some((place, _)) = verdict.rule
+            if let Some(place) = verdict.first_match
                 && let Some(counter) = published.and_then(|published| published.view.counters.at(place))
             {
                 counter.count(now);

@@ -82,7 +82,9 @@ impl RuleCounters {
     pub fn following(organization: &Organization, old: &HashMap<RuleKey, Arc<RuleCounter>>, now: Timestamp) -> Self {
         let counter = |rule: &Arc<Rule>| {
             let key = (rule.id.clone(), rule.create_time);
-            old.get(&key).map_or_else(|| Arc::new(RuleCounter::starting(now)), Arc::clone)
+            // Counters are kept to the millisecond: so is this, or the start would move with the next restart.
+            let start = Timestamp::from_millis(now.millis()).max(rule.create_time);
+            old.get(&key).map_or_else(|| Arc::new(RuleCounter::starting(start)), Arc::clone)
         };
         Self { in_order: organization.rules.iter().map(counter).collect() }
     }

@@ -210,8 +210,10 @@ fn restored_counters(
     clock: &Clock,
 ) -> RuleCounters {
     let restored = organization.rules.iter().filter_map(|rule| {
-        let matches = kept.get(&CounterKey::new(&organization.id, rule))?;
-        Some(((rule.id.clone(), rule.create_time), Arc::new(RuleCounter::new(*matches))))
+        let matches = *kept.get(&CounterKey::new(&organization.id, rule))?;
+        // What was kept is rounded down, perhaps to before the rule was made.
+        let matches = RuleMatches { start: matches.start.max(rule.create_time), ..matches };
+        Some(((rule.id.clone(), rule.create_time), Arc::new(RuleCounter::new(matches))))
     });
     RuleCounters::following(organization, &restored.collect(), clock.now())
 }

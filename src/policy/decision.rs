@@ -82,6 +82,8 @@ pub struct Verdict<'a> {
     pub reason: Reason,
     /// The rule that decided and its place in the order (0 is the first), for `AllowRule` and `DenyRule`.
     pub rule: Option<(usize, &'a Rule)>,
+    /// The place of the rule that was the first match, also where an allowlist then refused.
+    pub first_match: Option<usize>,
     /// The node that refused, for the `Outside…` reasons.
     pub level: Option<Level>,
 }

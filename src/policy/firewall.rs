@@ -125,7 +125,12 @@ impl Firewall {
         let place = (label as usize).saturating_sub(1);
         let rule = self.rules.get(place).map(|rule| (place, &**rule));
         let rule = select_unpredictable(label == NO_RULE, None, rule);
-        Verdict { reason: self.outcomes[label as usize].reason, rule, level: None }
+        Verdict {
+            reason: self.outcomes[label as usize].reason,
+            rule,
+            first_match: rule.map(|(place, _)| place),
+            level: None,
+        }
     }
 
     /// The label of the first rule of a chain that is not expired.

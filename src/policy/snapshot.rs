@@ -62,7 +62,7 @@ impl ClusterSnapshot {
 
 /// The verdict on a target in an organization that does not exist.
 pub fn unknown_organization() -> Verdict<'static> {
-    Verdict { reason: Reason::UnknownEndpoint, rule: None, level: None }
+    Verdict { reason: Reason::UnknownEndpoint, rule: None, first_match: None, level: None }
 }
 
 impl Snapshot {
@@ -170,21 +170,22 @@ impl Snapshot {
         let Some(effective) = self.nodes.effective(target, self.require_projects) else {
             return unknown_organization();
         };
-        let outside = |reason, level| Verdict { reason, rule: None, level: Some(level) };
+        let outside = |reason, level, first_match| Verdict { reason, rule: None, first_match, level: Some(level) };
         if !permits(&cluster.access, address) {
-            return outside(Reason::OutsideCluster, Level::Cluster);
+            return outside(Reason::OutsideCluster, Level::Cluster, None);
         }
         let verdict = self.firewall.verdict(address, connection_type, now);
         if verdict.reason == Reason::DenyRule {
             return verdict;
         }
+        let first_match = verdict.first_match;
         if !permits(&self.access, address) {
-            return outside(Reason::OutsideOrganization, Level::Organization);
+            return outside(Reason::OutsideOrganization, Level::Organization, first_match);
         }
         if let Some((level, access)) = effective
             && !permits(access, address)
         {
-            return outside(Reason::OutsideEndpoint, level);
+            return outside(Reason::OutsideEndpoint, level, first_match);
         }
         verdict
     }

@@ -4,6 +4,7 @@
 //! Invariant: a failing accept never ends the service and never spins.
 //! Not here: what is spoken on a connection.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
@@ -20,14 +21,20 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// A connection that gives its place back when it ends.
-#[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Done when the connection is to be cut off.
+    cut_off: Pin<Box<dyn Future<Output = ()> + Send>>,
     _place: OwnedSemaphorePermit,
 }
 
-/// The connections of a listener, at most `connections_max` at a time; more wait in the listener's backlog.
-pub(super) fn accept(listener: TcpListener, connections_max: usize) -> ReceiverStream<Result<Connection, io::Error>> {
+/// The connections of a listener, at most `connections_max` at a time; more wait in the listener's backlog. All of them
+/// end when `cut_off` says so or is gone, whatever is under way on them.
+pub(super) fn accept(
+    listener: TcpListener,
+    connections_max: usize,
+    cut_off: watch::Receiver<bool>,
+) -> ReceiverStream<Result<Connection, io::Error>> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
@@ -48,7 +55,9 @@ pub(super) fn accept(listener: TcpListener, connections_max: usize) -> ReceiverS
                 tracing::debug!(%error, "a connection was gone before it was served");
                 continue;
             }
-            if sender.send(Ok(Connection { stream, _place: place })).await.is_err() {
+            let mut cut_off = cut_off.clone();
+            let cut_off = Box::pin(async move { drop(cut_off.wait_for(|cut_off| *cut_off).await) });
+            if sender.send(Ok(Connection { stream, cut_off, _place: place })).await.is_err() {
                 return;
             }
         }
@@ -66,6 +75,10 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Whoever serves a connection always waits for its next bytes, so this is noticed at once.
+        if self.cut_off.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

@@ -19,14 +19,14 @@ use tonic::service::LayerExt;
 use tonic::transport::Server;
 
 use crate::api::admission::AdmissionLayer;
-use crate::api::transport::ExplainLayer;
+use crate::api::transport::{ExplainLayer, UnbrokenLayer};
 use crate::api::{ANSWER_BYTES_MAX, Api};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::proto::DESCRIPTOR;
-use crate::proto::v1::decision_service_server::DecisionServiceServer;
-use crate::proto::v1::firewall_service_server::FirewallServiceServer;
-use crate::proto::v1::hierarchy_service_server::HierarchyServiceServer;
+use crate::proto::v1::decision_service_server::{self, DecisionServiceServer};
+use crate::proto::v1::firewall_service_server::{self, FirewallServiceServer};
+use crate::proto::v1::hierarchy_service_server::{self, HierarchyServiceServer};
 
 use health::Health;
 
@@ -43,6 +43,9 @@ const PENDING_RESETS_MAX: usize = 20;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long connections that are cut off may take to end.
+const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Serves until `shutdown`, then drains and returns. Returns early only where the service cannot start.
 pub async fn run(
     config: Config,
@@ -53,7 +56,9 @@ pub async fn run(
     let api = Api::new(config.limits);
     let (health, health_service) = Health::new().await;
     let (drain, draining) = watch::channel(false);
-    let serving = serve(&config, &api, health_service, listener, draining)?;
+    // Connections also end where this future is dropped, and the sender with it.
+    let (cut_off, cutting_off) = watch::channel(false);
+    let serving = serve(&config, &api, health_service, listener, draining, cutting_off)?;
     let mut server = tokio::spawn(serving);
 
     let data_dir = config.data_dir.clone();
@@ -80,7 +85,10 @@ pub async fn run(
         drain.send_replace(true);
         if tokio::time::timeout(config.drain_timeout, &mut server).await.is_err() {
             tracing::warn!(timeout = ?config.drain_timeout, "some calls did not end in time and are cut off");
-            server.abort();
+            cut_off.send_replace(true);
+            if tokio::time::timeout(CUT_OFF_TIMEOUT, &mut server).await.is_err() {
+                server.abort();
+            }
         }
     }
     close(engine).await;
@@ -98,6 +106,17 @@ async fn close(engine: Arc<Engine>) {
     tracing::info!("stopped");
 }
 
+/// Reflection of what is served; the descriptors have more, for versions to come.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(tonic_health::pb::health_server::SERVICE_NAME)
+        .with_service_name(decision_service_server::SERVICE_NAME)
+        .with_service_name(firewall_service_server::SERVICE_NAME)
+        .with_service_name(hierarchy_service_server::SERVICE_NAME)
+}
+
 /// The server as a future: all services behind the layers that every call passes.
 fn serve(
     config: &Config,
@@ -105,30 +124,29 @@ fn serve(
     health: health::Service,
     listener: TcpListener,
     mut draining: watch::Receiver<bool>,
+    cutting_off: watch::Receiver<bool>,
 ) -> anyhow::Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static> {
-    let reflection_v1 = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTOR)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    let reflection_v1 = reflection()
+        .with_service_name(tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME)
         .build_v1()
         .context("the descriptors for reflection")?;
-    let reflection_v1alpha = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTOR)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    let reflection_v1alpha = reflection()
+        .with_service_name(tonic_reflection::pb::v1alpha::server_reflection_server::SERVICE_NAME)
         .build_v1alpha()
         .context("the descriptors for reflection")?;
     // Health and reflection are not limited: a busy service is still a living one.
     let admission = AdmissionLayer::new(config.requests_in_flight_max, config.request_timeout);
     let request_bytes_max = config.request_bytes_max;
     macro_rules! limited {
-        ($server:ident) => {
-            admission.named_layer(
+        ($layer:expr, $server:ident) => {
+            $layer.named_layer(
                 $server::new(api.clone())
                     .max_decoding_message_size(request_bytes_max)
                     .max_encoding_message_size(ANSWER_BYTES_MAX),
             )
         };
     }
-    let connections = connections::accept(listener, config.connections_max);
+    let connections = connections::accept(listener, config.connections_max, cutting_off);
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
@@ -139,9 +157,9 @@ fn serve(
         .add_service(health)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
-        .add_service(limited!(DecisionServiceServer))
-        .add_service(limited!(FirewallServiceServer))
-        .add_service(limited!(HierarchyServiceServer));
+        .add_service(limited!(admission, DecisionServiceServer))
+        .add_service(limited!((admission.clone(), UnbrokenLayer), FirewallServiceServer))
+        .add_service(limited!(admission, HierarchyServiceServer));
     Ok(server.serve_with_incoming_shutdown(connections, async move {
         // The sender lives as long as the service.
         let _ = draining.wait_for(|draining| *draining).await;

@@ -137,7 +137,9 @@ async fn add_range(
     let range = address(number);
     let request = AddRangesRequest { name: GROUP.to_owned(), ranges: vec![range.clone()], ..Default::default() };
     let answer = firewall.add_ranges(request).await;
-    note(acknowledged, answer, |acknowledged| drop(acknowledged.ranges.insert(range)))
+    note(acknowledged, answer, |acknowledged| {
+        acknowledged.ranges.insert(range);
+    })
 }
 
 fn address(number: usize) -> String {

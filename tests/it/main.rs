@@ -19,18 +19,48 @@ mod crash_power;
 mod decisions;
 /// The engine over a clock and a disk that tests control.
 mod engine;
+/// Address groups through the API.
+mod groups_api;
 /// A running service.
 mod harness;
+/// Nodes through the API.
+mod hierarchy_api;
+/// Pages of every list.
+mod lists_api;
 /// A load of changes whose acknowledgements are remembered.
 mod load;
+/// Malformed Checks.
+mod malformed_check;
+/// Malformed requests about address groups.
+mod malformed_groups;
+/// Malformed requests of HierarchyService.
+mod malformed_hierarchy;
+/// Malformed requests about rules.
+mod malformed_rules;
+/// Calls that the transport refuses.
+mod malformed_transport;
 /// The semantics as a slow, obvious evaluator.
 mod naive;
+/// Effective access and permitted ranges, against a naive computation.
+mod permitted_api;
 /// The portal's own examples, through real gRPC.
 mod portal_examples;
 /// The service as a process of its own.
 mod process;
 /// The announced Internet in a deny rule.
 mod real_ranges;
+/// A table of refusals against one server that must go on.
+mod refusals;
+/// A restart on the same data directory, and a second server on it.
+mod restart;
+/// Rules through the API.
+mod rules_api;
+/// What rules do to Checks, through the API.
+mod rules_decide_api;
+/// Replacing all rules, and changes that are only validated, through the API.
+mod rules_replace_api;
+/// Health, reflection, overload, the drain.
+mod service;
 /// The data directory: one owner, one format, room for bad times.
 mod store_directory;
 /// Disks that fail and lose power, for the tests of what is stored.

@@ -12,6 +12,9 @@ pub(super) mod rule;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use tonic::Status;
+
+use super::status;
 use crate::policy::address::{Address, Range};
 use crate::policy::plan::Violation;
 use crate::policy::rule::{ConnectionType, Source};
@@ -42,9 +45,22 @@ impl Faults {
         self.violations.len() >= FAULTS_MAX
     }
 
+    /// Those so far.
+    pub(super) fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
     /// All of them.
     pub(super) fn into_violations(self) -> Vec<Violation> {
         self.violations
+    }
+
+    /// The value, unless there was a fault.
+    pub(super) fn result<T>(self, value: Option<T>) -> Result<T, Status> {
+        match value {
+            Some(value) if self.violations.is_empty() => Ok(value),
+            _ => Err(status::invalid(self.violations)),
+        }
     }
 
     /// Parses a field; notes why it cannot be.
@@ -111,6 +127,13 @@ impl Faults {
             self.add(field, format!("`{value}` is negative: give 0 or more"));
             0
         })
+    }
+
+    /// A 1-based position; how far it may reach depends on the list.
+    pub(super) fn position(&mut self, field: &str, position: i32) {
+        if position < 1 {
+            self.add(field, format!("`{position}` is not a position: give one from 1 on"));
+        }
     }
 
     /// A moment.

@@ -3,10 +3,7 @@
 //! Invariant: a name of another organization than the one that is changed is a fault, never silently taken.
 //! Not here: whether what is named exists.
 
-use tonic::Status;
-
 use super::Faults;
-use crate::api::status;
 use crate::policy::name::{CLUSTER, Id, NameError, NodeKey, NodePath, parse_below_organization};
 use crate::policy::rule::Source;
 
@@ -36,11 +33,6 @@ pub(in crate::api) fn organization(faults: &mut Faults, field: &str, text: &str)
     }
 }
 
-/// The id of an organization, from its name; refuses at once.
-pub(in crate::api) fn required_organization(field: &str, text: &str) -> Result<Id, Status> {
-    parse_organization(text).map_err(|error| status::invalid_field(field, error.to_string()))
-}
-
 fn parse_organization(text: &str) -> Result<Id, NameError> {
     if text.is_empty() {
         return Err(NameError::Empty(ORGANIZATION_FORM));
@@ -65,12 +57,14 @@ pub(in crate::api) fn group(text: &str) -> Result<(Id, Id), NameError> {
     parse_below_organization(text, "addressGroups", GROUP_FORM)
 }
 
-/// The rule of a name that must be of the given organization.
-pub(in crate::api) fn rule_of(faults: &mut Faults, field: &str, organization: &Id, text: &str) -> Option<Id> {
-    let fault = match rule(text) {
-        Ok((of, id)) if of == *organization => return Some(id),
-        Ok(_) => format!("`{text}` is not a rule of `organizations/{organization}`"),
-        Err(error) => error.to_string(),
+/// The rule of a name that must be of the given organization, where that is known.
+pub(in crate::api) fn rule_of(faults: &mut Faults, field: &str, organization: Option<&Id>, text: &str) -> Option<Id> {
+    let fault = match (rule(text), organization) {
+        (Ok((of, _)), Some(organization)) if of != *organization => {
+            format!("`{text}` is not a rule of `organizations/{organization}`")
+        }
+        (Ok((_, id)), _) => return Some(id),
+        (Err(error), _) => error.to_string(),
     };
     faults.add(field, fault);
     None
@@ -102,7 +96,8 @@ pub(in crate::api) fn node(text: &str) -> Result<NodeName, NameError> {
     })
 }
 
-/// An id that the caller chose, or one made up.
+/// An id that the caller chose, or one made up. An id with a fault is replaced by one that is made up, so that the rest
+/// of the change is judged with it.
 pub(in crate::api) fn chosen_or_new_id(faults: &mut Faults, field: &str, text: &str, prefix: &str) -> Option<Id> {
     if !text.is_empty() {
         return chosen_id(faults, field, text);
@@ -114,17 +109,17 @@ pub(in crate::api) fn chosen_or_new_id(faults: &mut Faults, field: &str, text: &
     id
 }
 
-/// An id that the caller must choose.
+/// An id that the caller must choose. For one with a fault, see [`chosen_or_new_id`].
 pub(in crate::api) fn chosen_id(faults: &mut Faults, field: &str, text: &str) -> Option<Id> {
     match Id::parse(text) {
         Ok(id) => Some(id),
         Err(_) if text.is_empty() => {
             faults.add(field, "is required: choose an id of 1 to 63 of `a-z`, `0-9` and `-`");
-            None
+            new_id("unnamed")
         }
         Err(error) => {
             faults.add(field, error.to_string());
-            None
+            new_id("unnamed")
         }
     }
 }

@@ -10,6 +10,7 @@ use super::options::Mask;
 use super::rule::group_name;
 use super::{Faults, SourceText, to_time};
 use crate::api::{ANSWER_BYTES_MAX, to_i64};
+use crate::policy::address::Address;
 use crate::policy::node::{Access, AccessEntry, Node, NodePatch};
 use crate::policy::plan::etag_of_node;
 use crate::policy::rule::Source;
@@ -73,7 +74,7 @@ fn read_access(
     let given_entries = !entries.is_empty();
     let entries = entries.into_iter().enumerate();
     let entries: Vec<AccessEntry> =
-        entries.filter_map(|(index, entry)| read_entry(faults, organization, index, entry, characters_max)).collect();
+        entries.map(|(index, entry)| read_entry(faults, organization, index, entry, characters_max)).collect();
     let without_entries = match v1::AccessMode::try_from(mode) {
         Ok(v1::AccessMode::AllowList) => return Some(Access::AllowList(entries.into())),
         Ok(v1::AccessMode::Inherit) => Access::Inherit,
@@ -100,7 +101,7 @@ fn read_entry(
     index: usize,
     entry: v1::AccessEntry,
     characters_max: usize,
-) -> Option<AccessEntry> {
+) -> AccessEntry {
     let v1::AccessEntry { source, description } = entry;
     let field = format!("node.access.entries[{index}]");
     let source = match &source {
@@ -112,7 +113,10 @@ fn read_entry(
         }
     };
     let description: Arc<str> = faults.text(&format!("{field}.description"), &description, characters_max);
-    Some(AccessEntry { source: source?, description })
+    // An entry that could not be read keeps its place, so that later ones are judged under their own index; its fault
+    // refuses them all.
+    let source = source.unwrap_or(Source::Range(Address::V4(0).into()));
+    AccessEntry { source, description }
 }
 
 /// A node as the API shows it. `organization` is the id of the one it belongs to, where it has one.

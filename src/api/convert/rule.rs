@@ -53,8 +53,12 @@ pub(in crate::api) fn patch(
         Some(RuleSource::AddressGroup(_)) => (false, true),
         None => (false, false),
     };
-    if mask.names("range", range) || mask.names("address_group", group) {
-        patch.source = read_source(faults, field, organization, source.as_ref());
+    let (range_named, group_named) = (mask.names("range", range), mask.names("address_group", group));
+    if range_named || group_named {
+        // Of the two forms only one that is named counts.
+        let source = source.filter(|_| (range && range_named) || (group && group_named));
+        let missing = if range_named { "range" } else { "address_group" };
+        patch.source = read_source(faults, field, organization, source.as_ref(), missing);
     }
     if mask.names("connection_types", !connection_types.is_empty()) {
         patch.connection_types = Some(read_connection_types(faults, field, &connection_types));
@@ -91,12 +95,13 @@ fn read_source(
     field: &str,
     organization: Option<&str>,
     source: Option<&RuleSource>,
+    missing: &str,
 ) -> Option<Source> {
     match source {
         Some(RuleSource::Range(text)) => faults.source(field, organization, SourceText::Range(text)),
         Some(RuleSource::AddressGroup(name)) => faults.source(field, organization, SourceText::Group(name)),
         None => {
-            faults.add(format!("{field}.range"), "is required: give a `range` or an `address_group`");
+            faults.add(format!("{field}.{missing}"), "is required: give a `range` or an `address_group`");
             None
         }
     }

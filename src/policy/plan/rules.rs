@@ -76,7 +76,11 @@ impl Task<'_> {
             (0_u32..).zip(rules.iter()).map(|(at, rule)| (rule.id.as_str(), at)).collect();
         let known: HashSet<&str> = places.keys().copied().collect();
         let mut new_order = Vec::with_capacity(order.len());
+        let malformed: HashSet<String> = self.violations.iter().map(|violation| violation.field.clone()).collect();
         for (index, id) in order.iter().enumerate() {
+            if !malformed.is_empty() && malformed.contains(&format!("rules[{index}]")) {
+                continue;
+            }
             let description = match places.remove(id.as_str()) {
                 Some(at) => {
                     new_order.push(at);
@@ -144,7 +148,7 @@ impl Task<'_> {
     fn place(&mut self, position: i32, places: usize) -> Option<usize> {
         let place = usize::try_from(position).ok().and_then(|position| position.checked_sub(1));
         let place = place.filter(|place| *place < places);
-        if place.is_none() {
+        if place.is_none() && !self.violations.iter().any(|violation| violation.field == "position") {
             self.violation("position", format!("`{position}` is not a position: give one from 1 to {places}"));
         }
         place
