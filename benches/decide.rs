@@ -75,10 +75,12 @@ impl fmt::Display for Scenario {
     }
 }
 
+type Sum<W> = Box<dyn Fn(&[W]) -> u64>;
+
 /// A way to answer, for many addresses: the sum of what it found, so that nothing can be left out.
 struct Contestant<W> {
     name: &'static str,
-    sum: Box<dyn Fn(&[W]) -> u64>,
+    sum: Sum<W>,
 }
 
 impl<W: Copy + 'static> Contestant<W> {
@@ -225,7 +227,8 @@ fn compile(organization: &Organization) -> Snapshot {
     Snapshot::compile(organization, &mut MembersCache::default())
 }
 
-/// The place of the rule that decided, plus one, and whether it denied.
+/// The place of the rule that decided, plus one, and whether it denied. Wrapping, because a check for overflow would be
+/// one more branch on the outcome.
 fn weigh(verdict: &Verdict<'_>) -> u64 {
     let place = verdict.rule.map_or(0, |(place, _)| (place as u64).wrapping_add(1));
     place << 1 | u64::from(verdict.decision() == Decision::Deny)
@@ -284,7 +287,11 @@ fn measure<W: Copy>(
         .collect();
     let mut runs: Vec<_> = runs.iter_mut().map(|run| run as &mut dyn FnMut() -> Duration).collect();
     #[expect(clippy::cast_precision_loss, reason = "few addresses")]
-    data::side_by_side(ROUNDS, &mut runs).into_iter().map(|time| time / words.len() as f64).collect()
+    let times: Vec<f64> =
+        data::side_by_side(ROUNDS, &mut runs).into_iter().map(|time| time / words.len() as f64).collect();
+    let named = contestants.iter().zip(&times).map(|(contestant, time)| format!("{} {time:.1}", contestant.name));
+    println!("{scenario}, ns each: {}", named.collect::<Vec<_>>().join(", "));
+    times
 }
 
 /// The fastest of the crates' tables.

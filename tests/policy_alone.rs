@@ -18,6 +18,8 @@ use policy::time::Timestamp;
     dead_code,
     unreachable_pub,
     clippy::struct_field_names,
+    clippy::unused_self,
+    clippy::option_option,
     reason = "the whole core is compiled here, and little of it is used"
 )]
 mod policy;

@@ -26,7 +26,7 @@ const SEED: u64 = 0x706f_7274_6375_6c6c;
 /// The environment variable that names the directory of the real ranges.
 const DATA_VARIABLE: &str = "PORTCULLIS_TEST_DATA";
 
-/// SplitMix64 (Steele, Lea, Flood 2014): enough for test data, and the same on every machine.
+/// `SplitMix64` (Steele, Lea, Flood 2014): enough for test data, and the same on every machine.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -50,7 +50,7 @@ impl Random {
 
     /// A number below `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(u128::from(self.bits()) * end as u128 >> 64).unwrap()
+        usize::try_from((u128::from(self.bits()) * end as u128) >> 64).unwrap()
     }
 
     /// Puts the items in random order.

@@ -77,11 +77,13 @@ impl HierarchyService for Api {
                 (nodes, Some(revision))
             }
         };
-        let (nodes, more) = page.take(nodes.into_iter(), v1::Node::encoded_len);
+        let (nodes, more) = page.take(nodes.iter().map(Listed::to_node), v1::Node::encoded_len);
         let end = nodes.last().filter(|_| more);
         let next_page_token = end.map(|node| page.token(&node.name)).unwrap_or_default();
         let problems = nodes.iter().filter_map(permitted::problem_of).collect();
-        let answer = ListNodesResponse { nodes, next_page_token, problems };
+        let etag = revision.map(|revision| format!("nodes-{revision}")).unwrap_or_default();
+        let shown = revision.map_or(0, to_i64);
+        let answer = ListNodesResponse { nodes, next_page_token, etag, revision: shown, problems };
         Ok(match revision {
             Some(revision) => at_revision(answer, revision),
             None => Response::new(answer),
@@ -263,8 +265,27 @@ fn find(directory: &Directory, name: &str) -> Result<(v1::Node, u64), Status> {
     Ok((node, organization.revision))
 }
 
+/// A node that may be on a page. Only what fits is written out: a thousand nodes can be far larger than an answer.
+struct Listed {
+    organization: Arc<Organization>,
+    /// None: the organization itself.
+    key: Option<NodeKey>,
+    node: Arc<Node>,
+}
+
+impl Listed {
+    fn to_node(&self) -> v1::Node {
+        let id = self.organization.id.as_str();
+        let name = match &self.key {
+            None => format!("organizations/{id}"),
+            Some(key) => format!("organizations/{id}/{key}"),
+        };
+        to_node(name, Some(id), self.organization.revision, &self.node)
+    }
+}
+
 /// One more than a page of the organizations after the cursor, with `recursive` each followed by its nodes.
-fn organizations(directory: &Directory, page: &PageRequest, recursive: bool) -> Result<Vec<v1::Node>, Status> {
+fn organizations(directory: &Directory, page: &PageRequest, recursive: bool) -> Result<Vec<Listed>, Status> {
     let wanted = page.size + 1;
     let mut nodes = Vec::new();
     let mut after: Option<Id> = None;
@@ -287,7 +308,8 @@ fn organizations(directory: &Directory, page: &PageRequest, recursive: bool) -> 
         after = Some(last.view.organization.id.clone());
         for published in &some {
             let organization = &published.view.organization;
-            nodes.push(own_node(organization));
+            let node = Arc::clone(&organization.node);
+            nodes.push(Listed { organization: Arc::clone(organization), key: None, node });
             if recursive {
                 push_nodes(&mut nodes, organization, None, wanted, |_| true);
             }
@@ -299,25 +321,21 @@ fn organizations(directory: &Directory, page: &PageRequest, recursive: bool) -> 
     Ok(nodes)
 }
 
-fn own_node(organization: &Organization) -> v1::Node {
-    let id = organization.id.as_str();
-    to_node(format!("organizations/{id}"), Some(id), organization.revision, &organization.node)
-}
-
 /// Adds the nodes after a key that `is_listed` accepts, until there are `wanted`.
 fn push_nodes(
-    nodes: &mut Vec<v1::Node>,
-    organization: &Organization,
+    nodes: &mut Vec<Listed>,
+    organization: &Arc<Organization>,
     after: Option<&NodeKey>,
     wanted: usize,
     is_listed: impl Fn(&NodeKey) -> bool,
 ) {
-    let id = organization.id.as_str();
     let listed = organization.nodes.iter_after(after).filter(|(key, _)| is_listed(key));
-    let shown = |(key, node): (&NodeKey, &Arc<Node>)| {
-        to_node(format!("organizations/{id}/{key}"), Some(id), organization.revision, node)
-    };
-    nodes.extend(listed.map(shown).take(wanted.saturating_sub(nodes.len())));
+    let listed = listed.map(|(key, node)| Listed {
+        organization: Arc::clone(organization),
+        key: Some(key.clone()),
+        node: Arc::clone(node),
+    });
+    nodes.extend(listed.take(wanted.saturating_sub(nodes.len())));
 }
 
 /// One more than a page of the nodes below a parent.
@@ -328,7 +346,7 @@ fn below_parent(
     id: &Id,
     root: Option<&NodeKey>,
     recursive: bool,
-) -> Result<(Vec<v1::Node>, u64), Status> {
+) -> Result<(Vec<Listed>, u64), Status> {
     let published = directory.organization(id.as_str()).ok_or_else(|| status::not_found(parent))?;
     let organization = &published.view.organization;
     if let Some(root) = root

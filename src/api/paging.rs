@@ -80,18 +80,28 @@ impl PageRequest {
     }
 
     /// Takes items for one page: as many as asked for and as fit the answer, one at least. Tells whether more follow.
-    pub(super) fn take<T: Sized>(&self, items: impl Iterator<Item = T>, bytes: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
+    pub(super) fn take<T>(&self, items: impl Iterator<Item = T>, bytes: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
+        let (page, next) = self.take_until(items, bytes);
+        (page, next.is_some())
+    }
+
+    /// The same, with the first item that is not on the page.
+    pub(super) fn take_until<T>(
+        &self,
+        items: impl Iterator<Item = T>,
+        bytes: impl Fn(&T) -> usize,
+    ) -> (Vec<T>, Option<T>) {
         let (mut page, mut room) = (Vec::new(), ANSWER_BYTES_MAX - ANSWER_BYTES_RESERVED);
         for item in items {
             // Each item of a repeated field costs up to 6 bytes more than itself.
             let size = bytes(&item) + 6;
             if page.len() >= self.size || (size > room && !page.is_empty()) {
-                return (page, true);
+                return (page, Some(item));
             }
             room = room.saturating_sub(size);
             page.push(item);
         }
-        (page, false)
+        (page, None)
     }
 
     /// A page of a list that is counted: the items and the token of the next page, empty at the end.

@@ -8,14 +8,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message;
+use tokio::sync::Semaphore;
 use tonic::{Response, Status};
 
 use super::convert::names::{self, NodeName};
 use super::convert::node::{to_entries, to_mode};
 use super::convert::{Faults, to_connection_type};
 use super::paging::PageRequest;
-use super::{ANSWER_BYTES_MAX, Api, at_revision, status};
+use super::{ANSWER_BYTES_MAX, Api, at_revision, status, to_i64};
 use crate::engine::directory::{Published, PublishedCluster};
+use crate::policy::address::Range;
 use crate::policy::name::{CLUSTER, Id, NodeKey};
 use crate::policy::node::Access;
 use crate::policy::ranges::RangeSet;
@@ -26,22 +28,40 @@ use crate::proto::v1;
 /// Ranges that an effective access shows for each connection type; the list has them all.
 const RANGES_SHOWN_MAX: usize = 10_000;
 
+/// Sets that are computed at the same time.
+const COMPUTED_AT_A_TIME: usize = 2;
+
 /// Lists that are kept for their next page: computing one of half a million ranges takes longer than sending a page.
 const LISTS_KEPT: usize = 4;
 
 /// Lists of permitted ranges that are being paged through.
-#[derive(Default)]
 pub(super) struct PermittedCache {
-    lists: Mutex<VecDeque<(String, Arc<Vec<String>>)>>,
+    lists: Mutex<VecDeque<(String, Arc<RangeSet>)>>,
+    places: Semaphore,
+}
+
+impl Default for PermittedCache {
+    fn default() -> Self {
+        Self { lists: Mutex::default(), places: Semaphore::new(COMPUTED_AT_A_TIME) }
+    }
 }
 
 impl PermittedCache {
-    fn get(&self, key: &str) -> Option<Arc<Vec<String>>> {
+    /// Computes what takes tens of milliseconds for half a million ranges: not on the threads that answer Checks, and
+    /// not many at a time.
+    async fn compute<T: Send + 'static>(&self, compute: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+        let place = self.places.acquire().await.map_err(|error| status::internal(&error))?;
+        let result = tokio::task::spawn_blocking(compute).await.map_err(|error| status::internal(&error));
+        drop(place);
+        result
+    }
+
+    fn get(&self, key: &str) -> Option<Arc<RangeSet>> {
         let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         lists.iter().find(|(kept, _)| kept == key).map(|(_, list)| Arc::clone(list))
     }
 
-    fn keep(&self, key: String, list: &Arc<Vec<String>>) {
+    fn keep(&self, key: String, list: &Arc<RangeSet>) {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         lists.push_front((key, Arc::clone(list)));
         lists.truncate(LISTS_KEPT);
@@ -103,9 +123,7 @@ impl Api {
         };
         let subject = self.subject(&name, &id, key)?;
         let (revision, now) = (subject.published.view.organization.revision, self.engine()?.clock().now());
-        // Intersecting half a million ranges takes tens of milliseconds: not on the threads that answer Checks.
-        let answer = tokio::task::spawn_blocking(move || effective_access(name, &subject, now)).await;
-        let answer = answer.map_err(|error| status::internal(&error))?;
+        let answer = self.permitted.compute(move || effective_access(name, &subject, now)).await?;
         if answer.encoded_len() > ANSWER_BYTES_MAX {
             return Err(status::answer_too_large("read the nodes one by one with GetNode"));
         }
@@ -169,10 +187,19 @@ impl Api {
             Some(ranges) => ranges,
             None => self.compute_permitted(key, subject, connection_type, at).await?,
         };
-        let offset = page.offset();
-        let (ranges, more) = page.take(ranges.iter().skip(offset).cloned(), String::len);
-        let next_page_token = if more { page.token(&(offset + ranges.len()).to_string()) } else { String::new() };
-        Ok(at_revision(v1::ListPermittedRangesResponse { ranges, next_page_token }, revision))
+        let first = match page.cursor.as_deref().map(str::parse) {
+            None => Range::Any,
+            Some(Ok(first)) => first,
+            Some(Err(_)) => return Err(status::invalid_field("page_token", "is no token of this list")),
+        };
+        // The token names the first range of the next page.
+        let mut rest = ranges.ranges_from(first).map(|range| range.to_string());
+        let (ranges, next) = page.take_until(&mut rest, String::len);
+        let next_page_token = next.map(|next| page.token(&next)).unwrap_or_default();
+        Ok(at_revision(
+            v1::ListPermittedRangesResponse { ranges, next_page_token, revision: to_i64(revision) },
+            revision,
+        ))
     }
 
     async fn compute_permitted(
@@ -181,12 +208,9 @@ impl Api {
         subject: Subject,
         connection_type: ConnectionType,
         at: Timestamp,
-    ) -> Result<Arc<Vec<String>>, Status> {
-        let compute = move || -> Vec<String> {
-            subject.permitted(connection_type, at).ranges().map(|range| range.to_string()).collect()
-        };
-        let ranges = tokio::task::spawn_blocking(compute).await.map_err(|error| status::internal(&error))?;
-        let ranges = Arc::new(ranges);
+    ) -> Result<Arc<RangeSet>, Status> {
+        let compute = move || subject.permitted(connection_type, at);
+        let ranges = Arc::new(self.permitted.compute(compute).await?);
         self.permitted.keep(key, &ranges);
         Ok(ranges)
     }

@@ -17,9 +17,21 @@ pub(super) const DOMAIN: &str = "portcullis";
 /// Details travel in a header, which clients limit: violations that do not fit are counted instead.
 const DETAILS_BYTES_MAX: usize = 4 * 1024;
 
+/// Bytes of a message at most.
+const MESSAGE_BYTES_MAX: usize = 1_024;
+
 /// A status with its reason.
 pub(super) fn error(code: Code, reason: ErrorReason, message: impl Into<String>) -> Status {
-    Status::with_error_details(code, message, details(reason))
+    Status::with_error_details(code, shortened(message.into()), details(reason))
+}
+
+/// Keeps a message, which travels in a header, within what clients take.
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message.push('…');
+    }
+    message
 }
 
 fn details(reason: ErrorReason) -> ErrorDetails {
@@ -37,7 +49,7 @@ pub(super) fn invalid(violations: Vec<Violation>) -> Status {
 pub(super) fn invalid_because(reason: ErrorReason, violations: Vec<Violation>) -> Status {
     let mut details = details(reason);
     let (mut bytes, count) = (0, violations.len());
-    let message = PlanError::Invalid(violations.clone()).to_string();
+    let message = shortened(PlanError::Invalid(violations.clone()).to_string());
     for (index, Violation { field, description }) in violations.into_iter().enumerate() {
         bytes += field.len() + description.len();
         if bytes > DETAILS_BYTES_MAX && index > 0 {

@@ -113,15 +113,12 @@ impl Engine {
         }
         self.directory.with(question.target.organization, |published| {
             let revision = published.map_or(0, |published| published.snapshot.revision());
-            let behind = match published {
-                Some(_) => revision < question.min_revision,
+            let known = match published {
+                Some(_) => revision,
                 // One that was deleted had that revision: it is not the server that is behind.
-                None => {
-                    let organization = question.target.organization;
-                    self.directory.last_revision_of_deleted(organization) < question.min_revision
-                }
+                None => self.directory.last_revision_of_deleted(question.target.organization),
             };
-            if behind {
+            if known < question.min_revision {
                 return Err(CheckError::RevisionNotReached {
                     organization: question.target.ancestor(0).to_owned(),
                     current: revision,

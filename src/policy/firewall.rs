@@ -140,7 +140,7 @@ impl Firewall {
             return label;
         }
         let Some(from) = chain.scan_from else { return NO_RULE };
-        let matches = |rule: &Rule| self.is_alive(rule, connection_type, now) && self.contains(&rule.source, address);
+        let matches = |rule: &Rule| Self::is_alive(rule, connection_type, now) && self.contains(&rule.source, address);
         let later = (from..).zip(self.rules.iter().skip(from as usize));
         later.into_iter().find(|(_, rule)| matches(rule)).map_or(NO_RULE, |(place, _)| place + 1)
     }
@@ -151,7 +151,7 @@ impl Firewall {
         chain.places.iter().copied().find(alive).map(|place| place + 1)
     }
 
-    fn is_alive(&self, rule: &Rule, connection_type: ConnectionType, now: Timestamp) -> bool {
+    fn is_alive(rule: &Rule, connection_type: ConnectionType, now: Timestamp) -> bool {
         !rule.disabled
             && rule.connection_types.applies_to(connection_type)
             && rule.expire_time.is_none_or(|time| now < time)
@@ -203,7 +203,7 @@ impl Firewall {
         now: Timestamp,
     ) -> RangeSet {
         let mut allowed = RangeSet::default();
-        for rule in self.rules.iter().skip(from).filter(|rule| self.is_alive(rule, connection_type, now)) {
+        for rule in self.rules.iter().skip(from).filter(|rule| Self::is_alive(rule, connection_type, now)) {
             let source = match &rule.source {
                 Source::Range(range) => std::iter::once(*range).collect::<RangeList>().to_set(),
                 Source::Group(id) => {

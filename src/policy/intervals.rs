@@ -97,6 +97,13 @@ impl<W: Word> IntervalSet<W> {
         self.intervals.iter().flat_map(|(first, last)| Blocks { next: Some(*first), last: *last })
     }
 
+    /// The same from the block that starts at `first` on, which must be one of them; all of those behind it otherwise.
+    pub fn blocks_from(&self, first: W) -> impl Iterator<Item = Block<W>> + '_ {
+        let from = self.intervals.partition_point(|(_, last)| *last < first);
+        let rest = self.intervals.get(from..).unwrap_or_default();
+        rest.iter().flat_map(move |(start, last)| Blocks { next: Some((*start).max(first)), last: *last })
+    }
+
     fn combine(&self, other: &Self, keep: impl Fn(bool, bool) -> bool) -> Self {
         let mut set = Self::default();
         let (mut left, mut right) = (Cursor::new(&self.intervals), Cursor::new(&other.intervals));

@@ -212,6 +212,18 @@ impl RangeSet {
         self.v4.is_subset(&other.v4) && self.v6.is_subset(&other.v6)
     }
 
+    /// The same from one of them on.
+    pub fn ranges_from(&self, first: Range) -> Box<dyn Iterator<Item = Range> + '_> {
+        match first {
+            Range::Any => Box::new(self.ranges()),
+            Range::V4(block) => {
+                let rest = self.v6.blocks().map(Range::V6);
+                Box::new(self.v4.blocks_from(block.first()).map(Range::V4).chain(rest))
+            }
+            Range::V6(block) => Box::new(self.v6.blocks_from(block.first()).map(Range::V6)),
+        }
+    }
+
     /// The fewest CIDR ranges that make up the set, IPv4 first, each family in order.
     pub fn ranges(&self) -> impl Iterator<Item = Range> + '_ {
         self.v4.blocks().map(Range::V4).chain(self.v6.blocks().map(Range::V6))

@@ -191,8 +191,7 @@ impl<W: Word> Table<W> {
     }
 }
 
-/// The words that share their first `offset` bits with `base`: all of them, split by their first 16 bits, or those of a
-/// block, split by the next 8.
+/// The words that share their first `offset` bits with `base`, split by the next 8; all words are split by 16.
 struct Step<W> {
     base: W,
     offset: u8,
@@ -238,8 +237,8 @@ struct Run {
     length: usize,
 }
 
-/// What was last put for a key; forgets when another key needs the slot. A map that forgets nothing costs more than it
-/// saves: whoever asks in vain makes another copy.
+/// What was last put for a key, until another key takes the slot. Whoever asks in vain makes another copy, which costs
+/// less than a map that forgets nothing.
 struct Recent<K, V>(Vec<Option<(K, V)>>);
 
 impl<K: PartialEq, V: Copy> Recent<K, V> {
@@ -250,8 +249,8 @@ impl<K: PartialEq, V: Copy> Recent<K, V> {
     }
 
     fn get(&self, hash: u32, key: &K) -> Option<V> {
-        let slot = self.0.get(hash as usize % Self::SLOTS)?.as_ref();
-        slot.filter(|(found, _)| found == key).map(|(_, value)| *value)
+        let (found, value) = self.0.get(hash as usize % Self::SLOTS)?.as_ref()?;
+        (found == key).then_some(*value)
     }
 
     fn put(&mut self, hash: u32, key: K, value: V) {
@@ -279,6 +278,7 @@ impl<'a, W: Word> Builder<'a, W> {
         let changes = std::mem::take(&mut self.changes);
         let ends = changes.iter().skip(1).map(|(child, _)| *child).chain([ROOT_CHILDREN]);
         let mut uniform = Recent::new();
+        #[expect(clippy::large_stack_arrays, reason = "a length that the type knows saves a check in every lookup")]
         let mut root = Box::new([0; ROOT_CHILDREN]);
         let mut slots = root.iter_mut();
         for ((child, entry), end) in changes.iter().zip(ends) {
@@ -328,13 +328,11 @@ impl<'a, W: Word> Builder<'a, W> {
         while rest.get(bound - 1).is_some_and(|start| *start <= end) {
             bound *= 2;
         }
-        let more = match bound {
-            1 => 0,
-            _ => {
-                let window = rest.get(bound / 2..bound.min(rest.len())).unwrap_or_default();
-                bound / 2 + window.partition_point(|start| *start <= end)
-            }
-        };
+        if bound == 1 {
+            return (1, rest.first().copied());
+        }
+        let window = rest.get(bound / 2..bound.min(rest.len())).unwrap_or_default();
+        let more = bound / 2 + window.partition_point(|start| *start <= end);
         (1 + more, rest.get(more).copied())
     }
 

@@ -14,15 +14,21 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// How long to rest when the process has no file descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// How long a new connection may say nothing: after its first bytes it is asked for signs of life, before it cannot be.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
 /// A connection that gives its place back when it ends.
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Done when a connection on which nothing has come is given up; none once something has.
+    silence: Option<Pin<Box<Sleep>>>,
     /// Done when the connection is to be cut off.
     cut_off: Pin<Box<dyn Future<Output = ()> + Send>>,
     _place: OwnedSemaphorePermit,
@@ -55,9 +61,10 @@ pub(super) fn accept(
                 tracing::debug!(%error, "a connection was gone before it was served");
                 continue;
             }
+            let silence = Some(Box::pin(tokio::time::sleep(SILENCE_MAX)));
             let mut cut_off = cut_off.clone();
             let cut_off = Box::pin(async move { drop(cut_off.wait_for(|cut_off| *cut_off).await) });
-            if sender.send(Ok(Connection { stream, cut_off, _place: place })).await.is_err() {
+            if sender.send(Ok(Connection { stream, silence, cut_off, _place: place })).await.is_err() {
                 return;
             }
         }
@@ -79,7 +86,15 @@ impl AsyncRead for Connection {
         if self.cut_off.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.silence = None;
+        } else if let Some(silence) = &mut self.silence
+            && silence.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 

@@ -59,6 +59,8 @@ impl Health {
         for name in NAMES {
             reporter.clear_service_status(name).await;
         }
+        // For those who ask once more on a connection that is still draining.
+        report(&self.reporter, ServingStatus::NotServing).await;
     }
 }
 

@@ -39,6 +39,10 @@ const LOCAL_RESETS_MAX: usize = 1_024;
 /// Reset streams that may wait to be noticed.
 const PENDING_RESETS_MAX: usize = 20;
 
+/// Calls of administration at a time. They have places of their own, so that none of them ever keeps a Check out, and
+/// few, because each may hold a message of many megabytes.
+const ADMINISTRATION_CALLS_MAX: usize = 256;
+
 /// How often an idle connection is asked whether it still lives, and how long it has to answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -63,7 +67,16 @@ pub async fn run(
 
     let data_dir = config.data_dir.clone();
     let limits = config.limits;
-    let engine = tokio::task::spawn_blocking(move || open::open(&data_dir, limits)).await;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let opening = tokio::task::spawn_blocking(move || open::open(&data_dir, limits));
+    let engine = tokio::select! {
+        engine = opening => engine,
+        // Nothing is acknowledged yet, so nothing has to be waited for.
+        () = &mut shutdown => {
+            tracing::info!("told to stop before serving");
+            return Ok(());
+        }
+    };
     let engine = match engine.context("opening the data directory")? {
         Ok(engine) => Arc::new(engine),
         Err(error) => {
@@ -76,7 +89,7 @@ pub async fn run(
     tracing::info!(%address, data_dir = %config.data_dir.display(), "serving gRPC");
 
     let stopped = tokio::select! {
-        () = shutdown => None,
+        () = &mut shutdown => None,
         result = &mut server => Some(result),
     };
     health.stop().await;
@@ -135,13 +148,14 @@ fn serve(
         .build_v1alpha()
         .context("the descriptors for reflection")?;
     // Health and reflection are not limited: a busy service is still a living one.
-    let admission = AdmissionLayer::new(config.requests_in_flight_max, config.request_timeout);
-    let request_bytes_max = config.request_bytes_max;
+    let for_checks = AdmissionLayer::new(config.requests_in_flight_max, config.request_timeout);
+    let for_changes =
+        AdmissionLayer::new(config.requests_in_flight_max.min(ADMINISTRATION_CALLS_MAX), config.request_timeout);
     macro_rules! limited {
         ($layer:expr, $server:ident) => {
             $layer.named_layer(
                 $server::new(api.clone())
-                    .max_decoding_message_size(request_bytes_max)
+                    .max_decoding_message_size(config.request_bytes_max)
                     .max_encoding_message_size(ANSWER_BYTES_MAX),
             )
         };
@@ -157,9 +171,9 @@ fn serve(
         .add_service(health)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
-        .add_service(limited!(admission, DecisionServiceServer))
-        .add_service(limited!((admission.clone(), UnbrokenLayer), FirewallServiceServer))
-        .add_service(limited!(admission, HierarchyServiceServer));
+        .add_service(limited!(for_checks, DecisionServiceServer))
+        .add_service(limited!((for_changes.clone(), UnbrokenLayer), FirewallServiceServer))
+        .add_service(limited!(for_changes, HierarchyServiceServer));
     Ok(server.serve_with_incoming_shutdown(connections, async move {
         // The sender lives as long as the service.
         let _ = draining.wait_for(|draining| *draining).await;

@@ -3,10 +3,15 @@
 //! Invariant: what `read_all` gives for a key is what was last `put`, however its size has changed in between.
 //! Not here: what keys and values mean (`codec`).
 
+use std::collections::BTreeMap;
+
 use super::{Batch, STATE_VALUE_BYTES_MAX, StateError, StateStore, Tree};
 
 /// Entries fetched at a time. Parts are large, so few.
 const PAGE_ENTRIES: usize = 256;
+
+/// Parts fetched at a time: nearly every value has one.
+const PARTS_AT_A_TIME: usize = 2;
 
 /// Separates a key from the number of a part; no key contains it.
 const SEPARATOR: u8 = 0;
@@ -34,18 +39,35 @@ pub fn put(
     key: &[u8],
     value: Option<&[u8]>,
 ) -> Result<(), StateError> {
-    let mut parts = value.unwrap_or_default().chunks(STATE_VALUE_BYTES_MAX);
-    let mut part = 0;
-    loop {
+    let mut old = parts_of(store, tree, key)?;
+    for (part, new) in (0..).zip(value.unwrap_or_default().chunks(STATE_VALUE_BYTES_MAX)) {
         let stored_key = part_key(key, part);
-        let old = store.get(tree, &stored_key)?;
-        match (parts.next(), old) {
-            (Some(new), old) if old.as_deref() != Some(new) => batch.put(tree, stored_key, new),
-            (Some(_), _) => {}
-            (None, Some(_)) => batch.delete(tree, stored_key),
-            (None, None) => return Ok(()),
+        if old.remove(&stored_key).as_deref() != Some(new) {
+            batch.put(tree, stored_key, new);
         }
-        part += 1;
+    }
+    for left_over in old.into_keys() {
+        batch.delete(tree, left_over);
+    }
+    Ok(())
+}
+
+/// All parts of a key, also some behind a gap that damage has left.
+fn parts_of(store: &dyn StateStore, tree: Tree, key: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StateError> {
+    let mut parts = BTreeMap::new();
+    let mut from = part_key(key, 0);
+    loop {
+        let page = store.scan(tree, &from, PARTS_AT_A_TIME)?;
+        for (stored_key, part) in page.entries {
+            if whole_key(&stored_key) != Some(key) {
+                return Ok(parts);
+            }
+            parts.insert(stored_key, part);
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => return Ok(parts),
+        }
     }
 }
 

@@ -200,8 +200,8 @@ fn hundreds_of_rules_that_expire_one_after_the_other_decide_as_the_naive_evaluat
             id: format!("r{number}"),
             action: if number.is_multiple_of(2) { naive::Action::Allow } else { naive::Action::Deny },
             source,
-            connection_types: if number % 7 == 0 { vec![naive::ConnectionType::Shell] } else { Vec::new() },
-            disabled: number % 11 == 0,
+            connection_types: if number.is_multiple_of(7) { vec![naive::ConnectionType::Shell] } else { Vec::new() },
+            disabled: number.is_multiple_of(11),
             expire_time_ms: (number % 97 != 96).then_some(1_000 + i64::try_from(number).unwrap()),
         }
     };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tonic::transport::Channel;
 
 /// How long a process may take to serve or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running `portcullis serve`.
 pub(crate) struct Process {
@@ -43,21 +43,15 @@ impl Process {
             .spawn()
             .unwrap();
         let (lines, log) = follow_log(&mut child);
-        loop {
-            match lines.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    if let Some(address) = address_in(&line) {
-                        return Ok(Self { child, address, log });
-                    }
-                }
-                Err(_) => {
-                    let _ = child.kill();
-                    let status = child.wait().unwrap();
-                    let log = log.lock().unwrap().clone();
-                    return Err((status, log));
-                }
+        while let Ok(line) = lines.recv_timeout(PATIENCE) {
+            if let Some(address) = address_in(&line) {
+                return Ok(Self { child, address, log });
             }
         }
+        let _ = child.kill();
+        let status = child.wait().unwrap();
+        let log = log.lock().unwrap().clone();
+        Err((status, log))
     }
 
     /// What it has logged so far.
@@ -105,7 +99,10 @@ fn follow_log(child: &mut Child) -> (Receiver<String>, Arc<Mutex<String>>) {
     let stderr = BufReader::new(child.stderr.take().unwrap());
     std::thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {
-            kept.lock().unwrap().push_str(&format!("{line}\n"));
+            let mut kept = kept.lock().unwrap();
+            kept.push_str(&line);
+            kept.push('\n');
+            drop(kept);
             let _ = sender.send(line);
         }
     });

@@ -50,6 +50,9 @@ pub(in crate::api) fn options(
     Ok(Options { validate_only, comment })
 }
 
+/// Characters of a wrong path that a message repeats.
+const PATH_SHOWN_CHARACTERS_MAX: usize = 64;
+
 /// Which fields of a resource an update names.
 pub(in crate::api) enum Mask {
     /// Those that are populated.
@@ -74,6 +77,7 @@ impl Mask {
         }
         for path in paths.iter().filter(|path| !settable.contains(&path.as_str())) {
             let known = settable.join("`, `");
+            let path: String = path.chars().take(PATH_SHOWN_CHARACTERS_MAX).collect();
             faults.add("update_mask", format!("`{path}` cannot be updated: use `*` or some of `{known}`"));
         }
         Self::Paths(paths)

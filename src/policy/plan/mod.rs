@@ -346,9 +346,15 @@ fn check_limit(what: &'static str, would_be: usize, max: usize) -> Result<(), Pl
     if would_be <= max { Ok(()) } else { Err(PlanError::LimitReached { what, max, would_be }) }
 }
 
+/// Characters of a wrong etag that a message repeats: ours are far shorter.
+const ETAG_SHOWN_CHARACTERS_MAX: usize = 64;
+
 fn check_etag(name: &str, given: Option<&str>, current: &str) -> Result<(), PlanError> {
     match given {
-        Some(given) if given != current => Err(PlanError::Stale { name: name.to_owned(), given: given.to_owned() }),
+        Some(given) if given != current => Err(PlanError::Stale {
+            name: name.to_owned(),
+            given: given.chars().take(ETAG_SHOWN_CHARACTERS_MAX).collect(),
+        }),
         _ => Ok(()),
     }
 }

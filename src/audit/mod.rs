@@ -1,0 +1,15 @@
+//! The tamper-evident log as arithmetic: what is hashed, how it is proven, how it is signed (design.md §2.8).
+//!
+//! * [`commitment`]: personal data enters a record as a salted commitment, so that it can be erased without breaking a
+//!   proof; and how a record becomes a leaf.
+//! * [`merkle`]: the RFC 6962 tree over the leaves, its proofs, and what verifies them.
+//! * [`note`], [`checkpoint`]: the tree's size and root as a signed text that others keep (C2SP signed notes).
+//!
+//! Invariant: pure. Bytes and values in, values out; no file, clock, lock or random number. A verifier written from
+//! ARCHITECTURE.md alone gets the same hashes.
+//! Not here: what a record holds (`store::codec`), where it lies (`store`), who writes it (`engine`).
+
+pub mod checkpoint;
+pub mod commitment;
+pub mod merkle;
+pub mod note;
