@@ -18,6 +18,11 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["policy"],
         &["tokio", "tonic", "prost", "sled", "tracing", "arc_swap", "anyhow", "serde", "getrandom"],
     ),
+    (
+        "audit",
+        &["audit", "policy"],
+        &["tokio", "tonic", "prost", "sled", "tracing", "arc_swap", "anyhow", "serde", "getrandom"],
+    ),
     ("store/codec", &["store", "policy", "proto"], &["tokio", "tonic", "sled", "anyhow", "arc_swap"]),
     ("store", &["store"], &["tokio", "tonic", "prost", "anyhow", "arc_swap"]),
     ("engine", &["engine", "policy", "store"], &["tonic", "prost", "sled", "anyhow", "http"]),

@@ -1,7 +1,7 @@
 //! Laying the rules of a firewall over each other: which rules are there at each address, and in which order they win.
 //!
-//! Every distinct source is swept over once, however many rules name it, and a chain remembers a bounded number of
-//! rules: beyond that it says where to look further. So memory and time are bounded by the ranges and rules that the
+//! Every group is swept over once, however many rules name it, and a chain remembers a bounded number of rules: beyond
+//! that it says where to look further. So memory and time are bounded by the ranges and rules that the
 //! limits allow, never by their product.
 //!
 //! Invariant: the label at an address leads to the first enabled rule of the connection type that contains it and is
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::address::Range;
 use super::intervals::IntervalMap;
+use super::name::Id;
 use super::organization::Organization;
 use super::rule::{ConnectionType, Rule, Source};
 use super::word::Word;
@@ -27,8 +28,8 @@ pub(super) const FIRST_CHAIN: u32 = 1 << 28;
 const CHAIN_PLACES_MAX: usize = 16;
 /// Rules that are looked at for a chain at most: those that expire no later than one above them are passed over.
 const CHAIN_EXAMINED_MAX: usize = 64;
-/// Rules of one source that take part in the sweep at most.
-const SOURCE_PLACES_MAX: usize = 16;
+/// Rules of one group that take part in the sweep at most.
+const GROUP_PLACES_MAX: usize = 16;
 
 /// The rules that win one after the other as each expires.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,14 +47,17 @@ pub(super) struct Overlay {
     pub(super) chains: Vec<Chain>,
 }
 
-/// One interval of one source.
+/// One interval of one source: of a rule's own range, which is told by the rule's place, or of a group.
 struct Item<W> {
     first: W,
     last: W,
     source: u32,
 }
 
-/// The rules that name one source, as far as they matter: nothing behind one that never expires.
+/// Sources from here on are groups, counted from here; those below are places of rules.
+const FIRST_GROUP: u32 = 1 << 28;
+
+/// The rules that name one group, as far as they matter: nothing behind one that never expires.
 #[derive(Default)]
 struct Named {
     places: Vec<u32>,
@@ -64,22 +68,30 @@ struct Named {
 impl Overlay {
     /// Lays the rules that apply to the type over each other.
     pub(super) fn new(organization: &Organization, connection_type: ConnectionType) -> Self {
-        let mut index: HashMap<&Source, usize> = HashMap::new();
-        let mut sources: Vec<(&Source, Named)> = Vec::new();
+        let mut index: HashMap<&Id, usize> = HashMap::new();
+        let mut groups: Vec<(&Id, Named)> = Vec::new();
         let mut chains = Chains::new(&organization.rules);
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (place, rule) in (0_u32..).zip(organization.rules.iter()) {
             if rule.disabled || !rule.connection_types.applies_to(connection_type) {
                 continue;
             }
-            let at = *index.entry(&rule.source).or_insert_with(|| {
-                sources.push((&rule.source, Named::default()));
-                sources.len() - 1
+            let id = match &rule.source {
+                Source::Range(range) => {
+                    add_range(*range, place, &mut v4, &mut v6);
+                    continue;
+                }
+                Source::Group(id) => id,
+            };
+            let at = *index.entry(id).or_insert_with(|| {
+                groups.push((id, Named::default()));
+                groups.len() - 1
             });
-            let Some((_, named)) = sources.get_mut(at) else { continue };
+            let Some((_, named)) = groups.get_mut(at) else { continue };
             if named.settled {
                 continue;
             }
-            if named.places.len() < SOURCE_PLACES_MAX {
+            if named.places.len() < GROUP_PLACES_MAX {
                 named.places.push(place);
                 named.settled = rule.expire_time.is_none();
             } else if let Some(last) = named.places.last() {
@@ -87,47 +99,44 @@ impl Overlay {
                 named.settled = true;
             }
         }
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (source, (from, _)) in (0_u32..).zip(&sources) {
-            add_items(organization, from, source, &mut v4, &mut v6);
-        }
-        let places: Vec<Vec<u32>> = sources.into_iter().map(|(_, named)| named.places).collect();
-        let v4 = sweep(v4, &places, &mut chains);
-        let v6 = sweep(v6, &places, &mut chains);
-        Self { v4, v6, chains: chains.made }
-    }
-}
-
-fn add_items(
-    organization: &Organization,
-    from: &Source,
-    source: u32,
-    v4: &mut Vec<Item<u32>>,
-    v6: &mut Vec<Item<u128>>,
-) {
-    match from {
-        Source::Range(Range::Any) => {
-            v4.push(Item { first: u32::MIN, last: u32::MAX, source });
-            v6.push(Item { first: u128::MIN, last: u128::MAX, source });
-        }
-        Source::Range(Range::V4(block)) => v4.push(Item { first: block.first(), last: block.last(), source }),
-        Source::Range(Range::V6(block)) => v6.push(Item { first: block.first(), last: block.last(), source }),
-        Source::Group(id) => {
-            let Some(group) = organization.groups.get(id.as_str()) else { return };
+        for (source, (id, _)) in (FIRST_GROUP..).zip(&groups) {
+            let Some(group) = organization.groups.get(id.as_str()) else { continue };
             let set = group.set();
             v4.extend(set.v4.intervals().iter().map(|(first, last)| Item { first: *first, last: *last, source }));
             v6.extend(set.v6.intervals().iter().map(|(first, last)| Item { first: *first, last: *last, source }));
         }
+        let groups: Vec<Vec<u32>> = groups.into_iter().map(|(_, named)| named.places).collect();
+        let v4 = sweep(v4, &groups, &mut chains);
+        let v6 = sweep(v6, &groups, &mut chains);
+        Self { v4, v6, chains: chains.made }
+    }
+}
+
+fn add_range(range: Range, source: u32, v4: &mut Vec<Item<u32>>, v6: &mut Vec<Item<u128>>) {
+    match range {
+        Range::Any => {
+            v4.push(Item { first: u32::MIN, last: u32::MAX, source });
+            v6.push(Item { first: u128::MIN, last: u128::MAX, source });
+        }
+        Range::V4(block) => v4.push(Item { first: block.first(), last: block.last(), source }),
+        Range::V6(block) => v6.push(Item { first: block.first(), last: block.last(), source }),
+    }
+}
+
+/// The places of the rules that name a source.
+fn places_of<'a>(source: &'a u32, groups: &'a [Vec<u32>]) -> &'a [u32] {
+    match source.checked_sub(FIRST_GROUP) {
+        None => std::slice::from_ref(source),
+        Some(group) => groups.get(group as usize).map_or(&[], Vec::as_slice),
     }
 }
 
 /// Goes over the items from the lowest address up and labels every stretch with the rules that are active in it. A
 /// source's own items are disjoint. The stable sort is quick on the sorted runs that groups are.
-fn sweep<W: Word>(mut items: Vec<Item<W>>, places: &[Vec<u32>], chains: &mut Chains<'_>) -> IntervalMap<W> {
+fn sweep<W: Word>(mut items: Vec<Item<W>>, groups: &[Vec<u32>], chains: &mut Chains<'_>) -> IntervalMap<W> {
     items.sort_by_key(|item| item.first);
     let mut map = IntervalMap::with_capacity(2 * items.len() + 1);
     map.push(W::MIN, NO_RULE);
-    let places_of = |source: u32| places.get(source as usize).map_or(&[][..], Vec::as_slice);
     let mut active: BTreeSet<u32> = BTreeSet::new();
     let mut ends: BinaryHeap<Reverse<(W, u32)>> = BinaryHeap::new();
     let mut rest = items.as_slice();
@@ -137,7 +146,7 @@ fn sweep<W: Word>(mut items: Vec<Item<W>>, places: &[Vec<u32>], chains: &mut Cha
             && let [item, behind @ ..] = rest
             && behind.first().is_none_or(|next| item.last < next.first)
         {
-            map.push(item.first, chains.label(places_of(item.source).iter().copied()));
+            map.push(item.first, chains.label(places_of(&item.source, groups).iter().copied()));
             if let Some(after) = item.last.next() {
                 map.push(after, NO_RULE);
             }
@@ -155,14 +164,14 @@ fn sweep<W: Word>(mut items: Vec<Item<W>>, places: &[Vec<u32>], chains: &mut Cha
             && last < at
         {
             ends.pop();
-            for place in places_of(source) {
+            for place in places_of(&source, groups) {
                 active.remove(place);
             }
         }
         while let [item, behind @ ..] = rest
             && item.first == at
         {
-            active.extend(places_of(item.source));
+            active.extend(places_of(&item.source, groups));
             ends.push(Reverse((item.last, item.source)));
             rest = behind;
         }
@@ -175,7 +184,7 @@ struct Chains<'a> {
     rules: &'a [Arc<Rule>],
     /// Whether each expires, close together: the rules themselves lie far apart, and most of them never do.
     expires: Vec<bool>,
-    /// Last places of sources that more rules name than take part.
+    /// Last places of groups that more rules name than take part.
     unlisted_after: HashSet<u32>,
     made: Vec<Chain>,
     known: HashMap<Chain, u32>,

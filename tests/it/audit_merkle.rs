@@ -503,10 +503,10 @@ fn a_proof_reads_two_tiles_at_most_and_each_once() {
     assert_eq!(tiles_read(log.tree.inclusion_proof(300, 500, &log)), [1]);
     assert_eq!(tiles_read(log.tree.inclusion_proof(300, 2_048, &log)), [1]);
     assert_eq!(tiles_read(log.tree.inclusion_proof(300, 3_000, &log)), [1]);
-    assert_eq!(tiles_read(log.tree.inclusion_proof(2_999, 3_000, &log)), []);
+    assert_eq!(tiles_read(log.tree.inclusion_proof(2_999, 3_000, &log)), Vec::<u64>::new());
     assert_eq!(tiles_read(log.tree.consistency_proof(300, 2_000, &log)), [7, 1]);
-    assert_eq!(tiles_read(log.tree.consistency_proof(256, 2_816, &log)), []);
-    assert_eq!(tiles_read(log.tree.consistency_proof(2_048, 3_000, &log)), []);
+    assert_eq!(tiles_read(log.tree.consistency_proof(256, 2_816, &log)), Vec::<u64>::new());
+    assert_eq!(tiles_read(log.tree.consistency_proof(2_048, 3_000, &log)), Vec::<u64>::new());
 }
 
 #[test]

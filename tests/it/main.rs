@@ -7,6 +7,12 @@
     reason = "a test that meets the unexpected must fail, and helpers are outside of #[test] functions"
 )]
 
+/// Checkpoints and signed notes: published ones, forged ones, arbitrary bytes.
+mod audit_checkpoint;
+/// What erasable personal data and records hash to.
+mod audit_commitment;
+/// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.
+mod audit_merkle;
 /// What `serve` takes, and what of it wins.
 mod cli_config;
 /// The command line as it is typed.
