@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -32,6 +33,23 @@ pub(super) struct Connection {
     /// Done when the connection is to be cut off.
     cut_off: Pin<Box<dyn Future<Output = ()> + Send>>,
     _place: OwnedSemaphorePermit,
+}
+
+/// File descriptors that connections leave to the journal, the database and the listener.
+const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// Connections that the process has file descriptors for, once it may have as many as the system allows it: those of
+/// clients must never be what the journal lacks.
+pub(super) fn permitted(connections_max: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = if setrlimit(Resource::Nofile, wanted).is_ok() { limit.maximum } else { limit.current };
+    let Some(current) = current else { return connections_max };
+    let permitted = usize::try_from(current.saturating_sub(DESCRIPTORS_RESERVED).max(1)).unwrap_or(usize::MAX);
+    if permitted < connections_max {
+        tracing::warn!(connections_max, permitted, "fewer connections than configured: raise the limit on open files");
+    }
+    permitted.min(connections_max)
 }
 
 /// The connections of a listener, at most `connections_max` at a time; more wait in the listener's backlog. All of them

@@ -160,7 +160,7 @@ fn serve(
             )
         };
     }
-    let connections = connections::accept(listener, config.connections_max, cutting_off);
+    let connections = connections::accept(listener, connections::permitted(config.connections_max), cutting_off);
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
