@@ -11,6 +11,7 @@ pub mod counters;
 pub mod directory;
 mod follower;
 mod recovery;
+mod staged;
 mod writer;
 
 use std::collections::HashMap;

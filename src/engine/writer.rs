@@ -19,11 +19,12 @@ use super::clock::Clock;
 use super::counters::{RuleCounter, RuleCounters, RuleKey};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
 use super::follower::Follower;
-use crate::policy::change::{Change, Delta, Effect};
+use super::staged::{Staged, weight_of};
+use crate::policy::change::{Change, Effect};
 use crate::policy::limits::Limits;
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
-use crate::policy::organization::{Cluster, Organization};
+use crate::policy::organization::Organization;
 use crate::policy::plan::{PlanError, Planner};
 use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::state::{Outcome, PolicyState};
@@ -77,14 +78,6 @@ enum Step {
     Answer(Result<Changed, ChangeError>),
 }
 
-/// The state as it will be once the pending changes are durable; only what differs from the state.
-#[derive(Default)]
-struct Overlay {
-    cluster: Option<Arc<Cluster>>,
-    /// None inside: deleted, at this revision.
-    organizations: BTreeMap<Id, (Option<Arc<Organization>>, u64)>,
-}
-
 impl Writer {
     /// Serves orders until the senders are gone.
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
@@ -115,7 +108,7 @@ impl Writer {
 
     /// Plans until there are no more orders, or the versions that the changes make have grown heavy.
     fn plan_batch(&self, orders: &mut impl Iterator<Item = Order>) -> Vec<Pending> {
-        let mut overlay = Overlay::default();
+        let mut staged = Staged::default();
         let (mut pending, mut weight) = (Vec::new(), 0);
         while weight < BATCH_WEIGHT_MAX
             && let Some(Order { request, reply }) = orders.next()
@@ -124,10 +117,10 @@ impl Writer {
             if reply.is_closed() {
                 continue;
             }
-            let step = match self.plan(&overlay, request) {
+            let step = match self.plan(&staged, request) {
                 Ok(Planned::Change(change)) => {
-                    let outcome = self.outcome(&overlay, &change);
-                    overlay.set(outcome.clone());
+                    let outcome = self.outcome(&staged, &change);
+                    staged.set(outcome.clone());
                     weight += weight_of(&change, &outcome);
                     Step::Change { record: encode_change(&change), change: Box::new(change), outcome }
                 }
@@ -166,8 +159,8 @@ impl Writer {
         }
     }
 
-    fn outcome(&self, overlay: &Overlay, change: &Change) -> Outcome {
-        let before = change.effect.organization().and_then(|id| self.organization(overlay, id));
+    fn outcome(&self, staged: &Staged, change: &Change) -> Outcome {
+        let before = change.effect.organization().and_then(|id| self.organization(staged, id));
         PolicyState::outcome(change, before.as_ref())
     }
 
@@ -251,29 +244,28 @@ impl Writer {
         }
     }
 
-    fn plan(&self, overlay: &Overlay, request: ChangeRequest) -> Result<Planned, ChangeError> {
+    fn plan(&self, staged: &Staged, request: ChangeRequest) -> Result<Planned, ChangeError> {
         if !*self.writable.borrow() && !request.validate_only {
             return Err(ChangeError::NotWritable("an earlier write failed".to_owned()));
         }
         let now = self.clock.now();
-        let cluster = overlay.cluster.as_ref().unwrap_or(&self.state.cluster);
+        let cluster = staged.cluster.as_ref().unwrap_or(&self.state.cluster);
         let planner = Planner { now, limits: &self.limits, cluster };
         let ChangeRequest { target, violations, actor, comment, validate_only } = request;
         let effect = match target {
             ChangeTarget::Cluster { etag, patch } => planner.update_cluster(etag.as_deref(), &patch, violations)?,
             ChangeTarget::CreateOrganization { id, patch } => {
-                let exists = self.organization(overlay, &id).is_some();
-                let last =
-                    overlay.organizations.get(&id).map_or_else(|| self.state.last_revision(&id), |(_, last)| *last);
-                let count = overlay.count_organizations(&self.state);
+                let exists = self.organization(staged, &id).is_some();
+                let last = staged.last_revision(&id).unwrap_or_else(|| self.state.last_revision(&id));
+                let count = staged.count_organizations(&self.state);
                 Some(planner.create_organization(id, &patch, exists, last, count, violations)?)
             }
             ChangeTarget::DeleteOrganization { id, etag, force } => {
-                let organization = self.existing(overlay, &id)?;
+                let organization = self.existing(staged, &id)?;
                 Some(planner.delete_organization(&organization, etag.as_deref(), force, violations)?)
             }
             ChangeTarget::Organization { id, mutation } => {
-                let organization = self.existing(overlay, &id)?;
+                let organization = self.existing(staged, &id)?;
                 let deltas = planner.plan(&organization, mutation, violations)?;
                 let revision = organization.revision + 1;
                 if deltas.is_empty() {
@@ -290,7 +282,7 @@ impl Writer {
         };
         let change = Change { time: now, actor, comment, effect };
         if validate_only {
-            let after = self.after(self.outcome(overlay, &change));
+            let after = self.after(self.outcome(staged, &change));
             return Ok(Planned::Answer(Changed { after, revision: change.effect.revision() - 1 }));
         }
         Ok(Planned::Change(change))
@@ -310,15 +302,12 @@ impl Writer {
         OrganizationView { organization: Arc::clone(organization), counters: Arc::new(counters) }
     }
 
-    fn organization(&self, overlay: &Overlay, id: &Id) -> Option<Arc<Organization>> {
-        match overlay.organizations.get(id) {
-            Some((pending, _)) => pending.clone(),
-            None => self.state.organizations.get(id).cloned(),
-        }
+    fn organization(&self, staged: &Staged, id: &Id) -> Option<Arc<Organization>> {
+        staged.organization(id).unwrap_or_else(|| self.state.organizations.get(id).cloned())
     }
 
-    fn existing(&self, overlay: &Overlay, id: &Id) -> Result<Arc<Organization>, PlanError> {
-        self.organization(overlay, id).ok_or_else(|| PlanError::NotFound(format!("organizations/{id}")))
+    fn existing(&self, staged: &Staged, id: &Id) -> Result<Arc<Organization>, PlanError> {
+        self.organization(staged, id).ok_or_else(|| PlanError::NotFound(format!("organizations/{id}")))
     }
 }
 
@@ -335,52 +324,6 @@ enum Planned {
     Answer(Changed),
     /// This is to be written.
     Change(Change),
-}
-
-impl Overlay {
-    fn set(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Cluster(cluster) => self.cluster = Some(cluster),
-            Outcome::Organization(organization) => {
-                let (id, revision) = (organization.id.clone(), organization.revision);
-                self.organizations.insert(id, (Some(organization), revision));
-            }
-            Outcome::Deleted(id, revision) => {
-                self.organizations.insert(id, (None, revision));
-            }
-        }
-    }
-
-    fn count_organizations(&self, state: &PolicyState) -> usize {
-        let here = |(pending, _): &&(Option<Arc<Organization>>, u64)| pending.is_some();
-        let untouched = state.organizations.len()
-            - self.organizations.keys().filter(|id| state.organizations.contains_key(*id)).count();
-        untouched + self.organizations.values().filter(here).count()
-    }
-}
-
-/// Ranges and rules that a change copies.
-fn weight_of(change: &Change, outcome: &Outcome) -> usize {
-    let (Effect::Organization { deltas, .. }, Outcome::Organization(organization)) = (&change.effect, outcome) else {
-        return 1;
-    };
-    let weight = |delta: &Delta| match delta {
-        Delta::SetGroupContent { id, .. } => {
-            organization.groups.get(id.as_str()).map_or(1, |group| group.ranges().len())
-        }
-        Delta::InsertRule { .. }
-        | Delta::SetRule { .. }
-        | Delta::RemoveRule { .. }
-        | Delta::MoveRule { .. }
-        | Delta::OrderRules { .. }
-        | Delta::ReplaceRules { .. } => organization.rules.len(),
-        Delta::SetOrganization { .. }
-        | Delta::SetNode { .. }
-        | Delta::RemoveNode { .. }
-        | Delta::SetGroup { .. }
-        | Delta::RemoveGroup { .. } => 1,
-    };
-    1 + deltas.iter().map(weight).sum::<usize>()
 }
 
 fn refusal(error: &JournalError) -> ChangeError {
