@@ -126,8 +126,8 @@ async fn a_lost_or_damaged_sled_directory_is_rebuilt_and_the_log_says_so() {
         damage(&data_dir.join("sled"));
         let process = Process::start(&data_dir);
         load::verify(process.connect().await, &acknowledged).await;
-        // The second half of the file may have held nothing that counts.
-        let perhaps_unharmed = name == "cut in half";
+        // The second half of the file may have held nothing that counts, and sled may guess its configuration right.
+        let perhaps_unharmed = ["cut in half", "without its configuration"].contains(&name);
         let rebuilt = process.log().contains("rebuilt from the policy journal");
         assert!(rebuilt || perhaps_unharmed, "{name}:\n{}", process.log());
         let (status, _) = process.terminate();
