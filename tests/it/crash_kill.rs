@@ -80,6 +80,11 @@ fn cut_in_half(sled: &Path) {
     db.set_len(db.metadata().unwrap().len() / 2).unwrap();
 }
 
+fn cut_short(sled: &Path) {
+    let db = std::fs::OpenOptions::new().write(true).open(sled.join("db")).unwrap();
+    db.set_len(1_000).unwrap();
+}
+
 fn cut_off(sled: &Path) {
     std::fs::File::create(sled.join("db")).unwrap();
 }
@@ -98,15 +103,23 @@ fn forget_config(sled: &Path) {
     std::fs::remove_file(sled.join("conf")).unwrap();
 }
 
+fn flip_config(sled: &Path) {
+    let path = sled.join("conf");
+    let bytes: Vec<u8> = std::fs::read(&path).unwrap().iter().map(|byte| byte ^ 0x55).collect();
+    std::fs::write(path, bytes).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_or_damaged_sled_directory_is_rebuilt_and_the_log_says_so() {
-    let damages: [(&str, Damage); 6] = [
+    let damages: [(&str, Damage); 8] = [
         ("deleted", delete),
         ("empty", empty),
         ("cut in half", cut_in_half),
+        ("cut short", cut_short),
         ("cut off", cut_off),
         ("flipped bytes", flip_bytes),
         ("without its configuration", forget_config),
+        ("with flipped bytes in its configuration", flip_config),
     ];
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
