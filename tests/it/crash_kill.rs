@@ -198,3 +198,45 @@ async fn a_journal_damaged_in_the_middle_is_refused_with_advice() {
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("damaged at byte") && log.contains("backup"), "{log}");
 }
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_is_gone_is_not_taken_for_a_new_one_that_allows_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let process = Process::start(&data_dir);
+    load::prepare(process.connect().await).await;
+    process.terminate();
+    std::fs::remove_dir_all(data_dir.join("policy")).unwrap();
+    for _ in 0..2 {
+        let (status, log) = Process::try_start(&data_dir).err().expect("a lost journal must not be served");
+        assert_eq!(status.code(), Some(1));
+        assert!(log.contains("missing, though the directory was in use"), "{log}");
+        // Also where nothing else is left that remembers.
+        let _ = std::fs::remove_dir_all(data_dir.join("sled"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_ends_before_what_sled_has_seen_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data_dir, older) = (directory.path().join("data"), directory.path().join("older"));
+    let process = Process::start(&data_dir);
+    process.terminate();
+    copy_files(&data_dir.join("policy"), &older);
+    let process = Process::start(&data_dir);
+    load::prepare(process.connect().await).await;
+    process.terminate();
+    std::fs::remove_dir_all(data_dir.join("policy")).unwrap();
+    copy_files(&older, &data_dir.join("policy"));
+    let (status, log) = Process::try_start(&data_dir).err().expect("a journal that lost changes must not be served");
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("acknowledged changes are missing"), "{log}");
+}

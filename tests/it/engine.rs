@@ -203,3 +203,15 @@ async fn a_closed_engine_refuses_changes_and_goes_on_deciding() {
     assert!(matches!(refused, Err(ChangeError::ShuttingDown)), "{refused:?}");
     assert_eq!(reason(&engine, "192.0.2.1"), Reason::DenyRule);
 }
+
+#[tokio::test]
+async fn an_organization_that_was_deleted_is_unknown_rather_than_behind() {
+    let engine = open(MemoryJournal::new(), &hand(1_000));
+    let target = ChangeTarget::DeleteOrganization { id: Id::parse("default").unwrap(), etag: None, force: false };
+    let request = ChangeRequest { target, ..create("unused", "any", None) };
+    assert_eq!(engine.change(request).await.unwrap().revision, 2);
+    for min_revision in 0..=2 {
+        assert_eq!(ask(&engine, "192.0.2.1", min_revision).unwrap(), (Reason::UnknownEndpoint, 0));
+    }
+    assert!(matches!(ask(&engine, "192.0.2.1", 3), Err(CheckError::RevisionNotReached { .. })));
+}
