@@ -13,13 +13,15 @@ use portcullis::engine::{Engine, Stores};
 use portcullis::policy::decision::Reason;
 use portcullis::policy::limits::Limits;
 use portcullis::policy::name::{Id, NodePath};
+use portcullis::policy::node::NodePatch;
 use portcullis::policy::plan::{Mutation, PlanError};
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source as RuleSource};
 use portcullis::policy::time::Timestamp;
+use portcullis::store::disk::RealDisk;
 use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal};
-use portcullis::store::snapshots::MemorySnapshots;
+use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
-use portcullis::store::{Journal, StateError, StateStore, StateStores};
+use portcullis::store::{Journal, Snapshots, StateError, StateStore, StateStores};
 
 use crate::store_disk::{Fault, SimulatedDisk};
 
@@ -43,9 +45,13 @@ impl StateStores for Memory {
 }
 
 fn open(journal: impl Journal + 'static, hand: &Arc<AtomicI64>) -> Engine {
+    open_with(journal, MemorySnapshots::new(), hand)
+}
+
+fn open_with(journal: impl Journal + 'static, snapshots: impl Snapshots + 'static, hand: &Arc<AtomicI64>) -> Engine {
     let stores = Stores {
         journal: Box::new(journal),
-        snapshots: Box::new(MemorySnapshots::new()),
+        snapshots: Box::new(snapshots),
         state: Box::new(Memory),
         keep: Box::new(()),
     };
@@ -214,4 +220,36 @@ async fn an_organization_that_was_deleted_is_unknown_rather_than_behind() {
         assert_eq!(ask(&engine, "192.0.2.1", min_revision).unwrap(), (Reason::UnknownEndpoint, 0));
     }
     assert!(matches!(ask(&engine, "192.0.2.1", 3), Err(CheckError::RevisionNotReached { .. })));
+}
+
+#[tokio::test]
+async fn after_ten_thousand_changes_there_is_a_snapshot_and_a_start_from_it_knows_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = || FileJournal::open(Arc::new(RealDisk), directory.path(), JournalOptions::default()).unwrap();
+    let snapshots = || FileSnapshots::new(Arc::new(RealDisk), directory.path());
+    let engine = Arc::new(open_with(journal(), snapshots(), &hand(1_000)));
+    engine.change(create("bad", "192.0.2.0/24", None)).await.unwrap();
+    for round in 0..101 {
+        let changes: Vec<_> = (0..100)
+            .map(|number| {
+                let display_name = Some(format!("{round}-{number}").into());
+                let patch = NodePatch { display_name, ..NodePatch::default() };
+                let engine = Arc::clone(&engine);
+                let change = request(Mutation::UpdateNode { key: None, etag: None, patch });
+                tokio::spawn(async move { engine.change(change).await })
+            })
+            .collect();
+        for change in changes {
+            change.await.unwrap().unwrap();
+        }
+    }
+    engine.close();
+    drop(engine);
+    let (sequence, _) = snapshots().newest_valid().unwrap().expect("a snapshot");
+    assert!(sequence >= 10_000, "{sequence}");
+
+    // Set back behind the newest record, which the snapshot may be the last to hold.
+    let engine = open_with(journal(), snapshots(), &hand(1));
+    assert_eq!(ask(&engine, "192.0.2.1", 0).unwrap(), (Reason::DenyRule, 10_102));
+    assert!(engine.clock().now() >= Timestamp::new(1_000, 0).unwrap());
 }
