@@ -4,12 +4,15 @@
 //!   proof; and how a record becomes a leaf.
 //! * [`merkle`]: the RFC 6962 tree over the leaves, its proofs, and what verifies them.
 //! * [`note`], [`checkpoint`]: the tree's size and root as a signed text that others keep (C2SP signed notes).
+//! * [`record`], [`session`]: what a record says.
 //!
 //! Invariant: pure. Bytes and values in, values out; no file, clock, lock or random number. A verifier written from
 //! ARCHITECTURE.md alone gets the same hashes.
-//! Not here: what a record holds (`store::codec`), where it lies (`store`), who writes it (`engine`).
+//! Not here: a record's bytes (`store::codec`), where it lies (`store`), who writes it (`engine`).
 
 pub mod checkpoint;
 pub mod commitment;
 pub mod merkle;
 pub mod note;
+pub mod record;
+pub mod session;

@@ -43,4 +43,16 @@ impl Timestamp {
         let nanos = u32::try_from(millis.rem_euclid(1_000)).unwrap_or(0) * 1_000_000;
         Self { seconds, nanos }
     }
+
+    /// Whole microseconds since 1970, rounded down.
+    pub fn micros(self) -> i64 {
+        self.seconds * 1_000_000 + i64::from(self.nanos / 1_000)
+    }
+
+    /// The moment so many microseconds after 1970.
+    pub fn from_micros(micros: i64) -> Self {
+        let seconds = micros.div_euclid(1_000_000).clamp(Self::SECONDS_MIN, Self::SECONDS_MAX);
+        let nanos = u32::try_from(micros.rem_euclid(1_000_000)).unwrap_or(0) * 1_000;
+        Self { seconds, nanos }
+    }
 }

@@ -1,0 +1,297 @@
+//! What a record of the audit log says (design.md §2.8, §3.5).
+//!
+//! Invariant: a record says everything but two things: whom it is about, which lies apart so that it can be erased, and
+//! its place in the log, which the log assigns.
+//! Not here: its bytes (`store::codec`), its hash (`commitment`), who writes it (`engine::audit`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::merkle::Hash;
+use super::session::{SessionId, SessionRecord};
+use crate::policy::address::{Address, Range};
+use crate::policy::decision::{Level, Reason};
+use crate::policy::name::{Id, NodeKey};
+use crate::policy::node::Node;
+use crate::policy::ranges::RangeList;
+use crate::policy::rule::{ConnectionType, Rule};
+use crate::policy::time::Timestamp;
+
+/// A record that is in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Its place in the log, from 1 on and without gaps.
+    pub sequence: u64,
+    /// Its place among the records of its organization, from 1 on and without gaps; 0 where it belongs to none.
+    pub organization_sequence: u64,
+    /// Whom it is about.
+    pub subject: Subject,
+    /// What happened.
+    pub entry: Entry,
+}
+
+/// What happened, before the log has given it a place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// When, to the microsecond.
+    pub time: Timestamp,
+    /// The organization that it belongs to; none where it belongs to the whole installation.
+    pub organization: Option<Id>,
+    /// What.
+    pub content: Content,
+}
+
+/// Whom a record is about.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// Nobody.
+    Nobody,
+    /// This person.
+    Person(Person),
+    /// Somebody whose data was erased.
+    Erased,
+}
+
+/// Personal data.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Person {
+    /// The email, or who acted; empty where none was given.
+    pub email: Arc<str>,
+    /// Where they came from.
+    pub address: Option<Address>,
+}
+
+/// What a record holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// A check. Its subject is the user.
+    Decision(DecisionRecord),
+    /// A session ended. Its subject is the user.
+    SessionEnded(SessionRecord),
+    /// A session was revoked. Its subject is the user.
+    SessionRevoked(SessionRecord),
+    /// The policy was changed. Its subject is who did it.
+    PolicyChanged(PolicyChangeRecord),
+    /// Decisions are missing.
+    Gap(GapRecord),
+    /// Records were removed.
+    Pruned(PrunedRecord),
+    /// Personal data was erased. Its subject is who asked for it.
+    Erased(ErasedRecord),
+}
+
+/// The kinds of records, with the numbers that they have in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordType {
+    /// A check.
+    Decision = 1,
+    /// The end of a session.
+    SessionEnded = 2,
+    /// The revocation of a session.
+    SessionRevoked = 3,
+    /// A change of policy.
+    PolicyChanged = 4,
+    /// Missing decisions.
+    Gap = 5,
+    /// Removed records.
+    Pruned = 6,
+    /// Erased personal data.
+    Erased = 7,
+}
+
+/// Names one decision: the random id of the server's start, and a counter. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DecisionId {
+    /// The start of the server.
+    pub boot: u64,
+    /// The number within that start, from 1 on.
+    pub number: u64,
+}
+
+/// A check and its decision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecisionRecord {
+    /// Names it.
+    pub id: DecisionId,
+    /// Why.
+    pub reason: Reason,
+    /// What was to be opened.
+    pub connection_type: ConnectionType,
+    /// The full name of the node that the check was for.
+    pub endpoint: Arc<str>,
+    /// The rule that matched first, where it decided.
+    pub rule: Option<Id>,
+    /// Whose own access refused, as a level of the endpoint's name.
+    pub level: Option<Level>,
+    /// The session that the connection belongs to.
+    pub session: Option<SessionId>,
+    /// Whether this check opened that session.
+    pub session_opened: bool,
+    /// The organization's revision; 0 where it is unknown.
+    pub revision: u64,
+    /// The cluster's revision.
+    pub cluster_revision: u64,
+    /// The caller's own identifier.
+    pub request_id: Arc<str>,
+    /// The lease that was asked for, in whole milliseconds.
+    pub lease: Option<Duration>,
+}
+
+/// A change of policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyChangeRecord {
+    /// The record of the policy journal.
+    pub policy_sequence: u64,
+    /// The revision that it led to.
+    pub revision: u64,
+    /// The caller's comment.
+    pub comment: Arc<str>,
+    /// What was altered.
+    pub changes: Vec<ObjectChange>,
+}
+
+/// An object before and after a change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectChange {
+    /// Before; none where it was created.
+    pub before: Option<Object>,
+    /// After; none where it was deleted.
+    pub after: Option<Object>,
+}
+
+/// An object of the policy.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A rule.
+    Rule {
+        /// The rule.
+        rule: Arc<Rule>,
+        /// Its position, from 1 on.
+        position: u32,
+    },
+    /// A group.
+    Group(GroupRecord),
+    /// The organization's own node, or the cluster's.
+    OwnNode(Arc<Node>),
+    /// A node below an organization.
+    Node {
+        /// Which.
+        key: NodeKey,
+        /// The node.
+        node: Arc<Node>,
+    },
+    /// The order of an organization's rules.
+    RuleOrder(Vec<Id>),
+    /// What is left of an object that is too large to be written down.
+    Digest(DigestRecord),
+}
+
+/// A group, and what of it changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupRecord {
+    /// Its id.
+    pub id: Id,
+    /// Free text.
+    pub description: Arc<str>,
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When it was last changed.
+    pub update_time: Timestamp,
+    /// The revision that last changed it.
+    pub changed_at: u64,
+    /// Before: the ranges that went. After: those that came.
+    pub ranges: RangeList,
+    /// How many it has.
+    pub range_count: u64,
+}
+
+/// What is left of an object that is too large to be written down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DigestRecord {
+    /// Its name below the organization, such as `rules/office` or `projects/web`; empty for the organization itself, and
+    /// for the cluster.
+    pub key: Arc<str>,
+    /// How many ranges, entries or rules it has.
+    pub item_count: u64,
+    /// SHA-256 of what is left out: each item as text, followed by a line feed.
+    pub sha256: [u8; 32],
+    /// The first ranges of what is left out.
+    pub first_ranges: Vec<Range>,
+}
+
+/// Decisions that are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GapRecord {
+    /// When the first of them may have been made.
+    pub from_time: Timestamp,
+    /// When the last of them may have been made.
+    pub to_time: Timestamp,
+    /// How many; after an unclean stop how many at most.
+    pub count: u64,
+}
+
+/// Records that were removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrunedRecord {
+    /// The last of them.
+    pub to_sequence: u64,
+    /// The root over all records up to it.
+    pub root: Hash,
+}
+
+/// Personal data that was erased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasedRecord {
+    /// How many openings went with this record and those of the same erasure before it.
+    pub opening_count: u64,
+    /// Those that went with this record.
+    pub units: Vec<ErasedUnit>,
+}
+
+/// Openings of one unit of the log that were erased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasedUnit {
+    /// The unit's first record.
+    pub first_sequence: u64,
+    /// Their numbers within the unit, ascending.
+    pub slots: Vec<u32>,
+}
+
+impl Content {
+    /// What kind it is.
+    pub fn record_type(&self) -> RecordType {
+        match self {
+            Self::Decision(_) => RecordType::Decision,
+            Self::SessionEnded(_) => RecordType::SessionEnded,
+            Self::SessionRevoked(_) => RecordType::SessionRevoked,
+            Self::PolicyChanged(_) => RecordType::PolicyChanged,
+            Self::Gap(_) => RecordType::Gap,
+            Self::Pruned(_) => RecordType::Pruned,
+            Self::Erased(_) => RecordType::Erased,
+        }
+    }
+}
+
+impl fmt::Display for DecisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:x}", self.boot, self.number)
+    }
+}
+
+impl fmt::Debug for Person {
+    /// Without personal data, which must not get into logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Person")
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nobody => "Nobody",
+            Self::Person(_) => "Person",
+            Self::Erased => "Erased",
+        })
+    }
+}
