@@ -173,7 +173,8 @@ pub(super) fn parent(path: &Path) -> &Path {
     }
 }
 
-fn unfinished(path: &Path) -> PathBuf {
+/// The name that a file has until it is whole.
+pub(super) fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(UNFINISHED_SUFFIX);
     PathBuf::from(name)

@@ -29,6 +29,10 @@ pub const STATE_KEY_BYTES_MAX: usize = 1024;
 /// The records of a journal, oldest first, each with its sequence.
 pub type Records<'a> = Box<dyn Iterator<Item = Result<(u64, Vec<u8>), JournalError>> + 'a>;
 
+/// What erases in place: gets a record's sequence and its bytes, which it may overwrite, and says whether it did. It may
+/// be called again for the same record, and then says no where nothing is left to do.
+pub type Edit<'a> = dyn FnMut(u64, &mut [u8]) -> bool + 'a;
+
 /// An append-only sequence of records: the truth.
 ///
 /// Sequences are dense. A journal has one writer, which is why the methods that write take `&mut self`.
@@ -60,6 +64,28 @@ pub trait Journal: Send {
 
     /// Gives up records before `sequence` where that frees space. Some of them may stay; none from `sequence` on goes.
     fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError>;
+
+    /// Ends the current segment, the piece in which [`Journal::truncate_before`] gives records up: the next record begins
+    /// a new one. No effect where the current one has no records, or there is none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Journal::append`]: the journal is failed until [`Journal::recover`]. No record is in doubt.
+    fn roll(&mut self) -> Result<(), JournalError>;
+
+    /// Lets `edit` overwrite the records from `from` on, for what has to be erased although it was acknowledged, and
+    /// returns how many it changed. Sequences and lengths stay. Records that are no longer kept are passed over.
+    ///
+    /// When this returns without an error, what was overwritten is nowhere in the journal's files, nor is anything of a
+    /// failed append, and that survives a power cut. A crash in the middle leaves each record as it was or as `edit` made
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Failed`] where the journal is failed: recover it before. After any other error some records are
+    /// changed and others not, and which they are may still change in a power cut; appends go on, and the call is to be
+    /// repeated.
+    fn redact(&mut self, from: u64, edit: &mut Edit<'_>) -> Result<u64, JournalError>;
 
     /// Makes a failed journal writable again, so that nothing of the failed append is ever read back. No effect on one
     /// that is not failed.

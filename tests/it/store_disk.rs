@@ -105,6 +105,16 @@ impl SimulatedDisk {
         self.0.lock().unwrap().off
     }
 
+    /// Whether a file that has a name, or would have it again after a power cut, holds `bytes`.
+    pub(crate) fn holds(&self, bytes: &[u8]) -> bool {
+        let world = self.0.lock().unwrap();
+        let mut inodes = world.names.values().chain(world.durable_names.values());
+        inodes.any(|inode| {
+            let Contents { seen, durable, .. } = &world.files[*inode];
+            [seen, durable].into_iter().any(|contents| contents.windows(bytes.len()).any(|part| part == bytes))
+        })
+    }
+
     /// Power goes and comes back.
     pub(crate) fn power_cycle(&self, survival: Survival) {
         let mut world = self.0.lock().unwrap();

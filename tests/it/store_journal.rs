@@ -116,6 +116,77 @@ fn recovering_what_has_not_failed_changes_nothing() {
     });
 }
 
+#[test]
+fn a_journal_goes_on_after_rolling() {
+    over_all_adapters(|journal| {
+        journal.roll().unwrap();
+        assert_eq!(journal.append(&records(&["a"])).unwrap(), 1);
+        journal.roll().unwrap();
+        journal.roll().unwrap();
+        assert_eq!(journal.next_sequence(), 2);
+        assert_eq!(journal.append(&records(&["b", "c"])).unwrap(), 2);
+        assert_eq!(journal.append(&records(&["d"])).unwrap(), 4);
+        journal.roll().unwrap();
+        let expected: Vec<_> = (1..).zip(records(&["a", "b", "c", "d"])).collect();
+        assert_eq!(read_all(journal), expected);
+        // What was rolled away can be given up.
+        journal.truncate_before(2).unwrap();
+        assert_eq!(journal.first_sequence(), 2);
+    });
+}
+
+#[test]
+fn redaction_changes_what_it_is_told_to_and_nothing_else() {
+    over_all_adapters(|journal| {
+        for number in 1..=20_u8 {
+            journal.append(&[vec![number; 40], Vec::new(), vec![number; 3]]).unwrap();
+        }
+        let mut expected = read_all(journal);
+        for (from, every) in [(1, 7), (30, 3), (60, 1), (61, 1), (0, 5), (200, 1)] {
+            let mut seen = Vec::new();
+            let changed = journal.redact(from, &mut |sequence, record| {
+                seen.push((sequence, record.to_vec()));
+                let wanted = sequence % every == 0 && !record.is_empty();
+                if wanted {
+                    record.fill(b'#');
+                }
+                wanted
+            });
+            assert!(seen.iter().eq(expected.iter().filter(|(sequence, _)| *sequence >= from)), "from {from}");
+            let mut wanted = 0;
+            for (sequence, record) in &mut expected {
+                if *sequence >= from && sequence.is_multiple_of(every) && !record.is_empty() {
+                    record.fill(b'#');
+                    wanted += 1;
+                }
+            }
+            assert_eq!(changed.unwrap(), wanted);
+            assert_eq!(read_all(journal), expected);
+            let next = expected.len() as u64 + 1;
+            assert_eq!(journal.append(&records(&["next"])).unwrap(), next);
+            expected.push((next, b"next".to_vec()));
+        }
+    });
+}
+
+#[test]
+fn redaction_passes_over_what_is_no_longer_kept() {
+    over_all_adapters(|journal| {
+        assert_eq!(journal.redact(1, &mut |_, _| true).unwrap(), 0);
+        journal.append(&records(&["a"])).unwrap();
+        journal.roll().unwrap();
+        journal.append(&records(&["b"])).unwrap();
+        journal.truncate_before(2).unwrap();
+        let mut seen = Vec::new();
+        let changed = journal.redact(1, &mut |sequence, _| {
+            seen.push(sequence);
+            false
+        });
+        assert_eq!(changed.unwrap(), 0);
+        assert_eq!(seen, [2]);
+    });
+}
+
 /// CRC-32C bit by bit: an implementation of its own, so that the stored checksum is held to the standard.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;

@@ -1,8 +1,10 @@
 //! The journal on a disk that fails, under a process that dies, in a machine that loses power, at every operation.
 //!
 //! What must hold: acknowledged records are all there, in order; beyond them at most one append whose outcome nobody
-//! was told, whole; and nothing of a failed append once `recover` has returned.
+//! was told, whole; and nothing of a failed append once `recover` has returned. A redaction leaves each record as it was
+//! or as it was made; one that is done leaves nothing of what it overwrote in any file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use portcullis::store::journal::FileJournal;
@@ -19,6 +21,13 @@ struct Told {
     acknowledged: Vec<(u64, Vec<u8>)>,
     /// The one append of which it is open whether it happened.
     open: Vec<Vec<u8>>,
+    /// Records that a redaction may have changed; it failed or was cut off.
+    perhaps_redacted: BTreeSet<u64>,
+}
+
+/// What a redaction makes of a record.
+fn redacted(record: &[u8]) -> Vec<u8> {
+    vec![b'#'; record.len()]
 }
 
 impl Told {
@@ -33,16 +42,70 @@ impl Told {
             Err(error) => {
                 assert!(error.is_transient(), "{error}");
                 self.open = records.to_vec();
-                let refused = journal.append(records).unwrap_err();
-                assert!(matches!(refused, JournalError::Failed { .. }), "{refused}");
-                // Several faults may follow one another; each attempt passes at least one.
-                while !disk.is_off() && journal.recover().is_err() {}
+                Self::recover(journal, disk);
                 if !disk.is_off() {
                     self.open.clear();
                 }
             }
         }
         assert_eq!(journal.next_sequence(), self.next());
+    }
+
+    /// Makes a failed journal writable again, unless the machine is off.
+    fn recover(journal: &mut FileJournal, disk: &SimulatedDisk) {
+        let refused = journal.append(&[b"refused".to_vec()]).unwrap_err();
+        assert!(matches!(refused, JournalError::Failed { .. }), "{refused}");
+        let refused = journal.redact(0, &mut |_, _| panic!("a failed journal is redacted")).unwrap_err();
+        assert!(matches!(refused, JournalError::Failed { .. }), "{refused}");
+        assert!(matches!(journal.roll(), Err(JournalError::Failed { .. })));
+        // Several faults may follow one another; each attempt passes at least one.
+        while !disk.is_off() && journal.recover().is_err() {}
+    }
+
+    /// Ends the segment, and recovers where that fails.
+    fn roll(&self, journal: &mut FileJournal, disk: &SimulatedDisk) {
+        if let Err(error) = journal.roll() {
+            assert!(error.is_transient(), "{error}");
+            Self::recover(journal, disk);
+        }
+        assert_eq!(journal.next_sequence(), self.next());
+    }
+
+    /// Redacts the acknowledged records that `select` names, once.
+    fn redact(&mut self, journal: &mut FileJournal, select: impl Fn(u64, &[u8]) -> bool) -> Result<u64, JournalError> {
+        let mut selected = BTreeSet::new();
+        let result = journal.redact(1, &mut |sequence, record| {
+            let wanted = redacted(record);
+            let changes = select(sequence, record) && *record != *wanted;
+            if changes {
+                selected.insert(sequence);
+                record.copy_from_slice(&wanted);
+            }
+            changes
+        });
+        match &result {
+            Ok(changed) => {
+                assert_eq!(*changed, selected.len() as u64);
+                for (sequence, record) in &mut self.acknowledged {
+                    let again = self.perhaps_redacted.contains(sequence) && select(*sequence, record);
+                    if selected.contains(sequence) || again {
+                        *record = redacted(record);
+                        self.perhaps_redacted.remove(sequence);
+                    }
+                }
+            }
+            Err(error) => {
+                assert!(error.is_transient(), "{error}");
+                self.perhaps_redacted.extend(selected);
+            }
+        }
+        result
+    }
+
+    /// Whether a record read is the one acknowledged.
+    fn agrees(&self, acknowledged: &(u64, Vec<u8>), read: &(u64, Vec<u8>)) -> bool {
+        let (sequence, record) = acknowledged;
+        acknowledged == read || self.perhaps_redacted.contains(sequence) && (*sequence, redacted(record)) == *read
     }
 
     fn next(&self) -> u64 {
@@ -53,9 +116,12 @@ impl Told {
     fn check(&self, journal: &FileJournal) {
         let read = read_all(journal);
         let known = self.acknowledged.len();
-        let kept = self.acknowledged.iter().filter(|(sequence, _)| *sequence >= journal.first_sequence());
-        assert!(read.len() >= kept.clone().count(), "acknowledged records are gone");
-        assert!(kept.eq(read.iter().take_while(|(sequence, _)| *sequence <= known as u64)));
+        let kept: Vec<_> =
+            self.acknowledged.iter().filter(|(sequence, _)| *sequence >= journal.first_sequence()).collect();
+        assert!(read.len() >= kept.len(), "acknowledged records are gone");
+        for (acknowledged, read) in kept.into_iter().zip(&read) {
+            assert!(self.agrees(acknowledged, read), "{read:?} was {acknowledged:?}");
+        }
         let beyond: Vec<_> = read.into_iter().filter(|(sequence, _)| *sequence > known as u64).collect();
         if !beyond.is_empty() {
             let open: Vec<_> = (self.next()..).zip(self.open.iter().cloned()).collect();
@@ -101,7 +167,8 @@ fn check_reopened(disk: &SimulatedDisk, mut told: Told) {
     told.append(&mut journal, disk, &[b"after".to_vec(), vec![b'z'; 300]]);
     disk.power_cycle(Survival::Synced);
     let journal = open(disk).unwrap();
-    assert_eq!(read_all(&journal), told.acknowledged);
+    told.check(&journal);
+    assert_eq!(journal.next_sequence(), told.next());
 }
 
 fn operations() -> usize {
@@ -217,12 +284,199 @@ fn truncation_cut_off_at_any_operation_leaves_no_hole() {
     }
 }
 
+const SECRET: &[u8] = b"name of a person";
+
+fn is_secret(_: u64, record: &[u8]) -> bool {
+    record.windows(SECRET.len()).any(|part| part == SECRET)
+}
+
+/// Appends with something secret in the first segment, at the end of a failed append, and in the last segment, with
+/// rolls between.
+fn script_with_secrets(disk: &SimulatedDisk) -> (FileJournal, Told) {
+    let mut told = Told::default();
+    let mut journal = open(disk).unwrap();
+    let secret = |length: usize| [SECRET, &vec![b'x'; length]].concat();
+    told.append(&mut journal, disk, &[b"first".to_vec(), secret(0), secret(90)]);
+    told.append(&mut journal, disk, &[b"other".to_vec()]);
+    told.roll(&mut journal, disk);
+    told.append(&mut journal, disk, &[vec![b'y'; 700]]);
+    told.roll(&mut journal, disk);
+    told.append(&mut journal, disk, &[b"before".to_vec()]);
+    // Its bytes stay behind the end of a segment without any other secret.
+    disk.fail_at(disk.operations() + 1, Fault::Done);
+    told.append(&mut journal, disk, &[secret(40)]);
+    told.append(&mut journal, disk, &[b"after".to_vec()]);
+    told.append(&mut journal, disk, &[b"last".to_vec(), secret(5)]);
+    assert!(disk.holds(SECRET));
+    (journal, told)
+}
+
+/// The operations that a redaction makes after the script, in the process that wrote and in the next.
+fn redaction_operations() -> [usize; 2] {
+    [false, true].map(|restart| {
+        let disk = SimulatedDisk::default();
+        let (mut journal, mut told) = script_with_secrets(&disk);
+        if restart {
+            journal = open(&disk).unwrap();
+        }
+        let before = disk.operations();
+        assert_eq!(told.redact(&mut journal, is_secret).unwrap(), 3);
+        assert!(!disk.holds(SECRET));
+        disk.operations() - before
+    })
+}
+
+/// Cuts a redaction off by each of `faults` at each of its operations, in the process that wrote and in the next.
+fn with_redaction_cut_off(faults: &[Fault], check: impl Fn(SimulatedDisk, FileJournal, Told)) {
+    for (restart, operations) in [false, true].into_iter().zip(redaction_operations()) {
+        assert!(operations > 10, "{operations}");
+        for operation in 0..operations {
+            for fault in faults {
+                let disk = SimulatedDisk::default();
+                let (mut journal, mut told) = script_with_secrets(&disk);
+                if restart {
+                    journal = open(&disk).unwrap();
+                }
+                disk.fail_at(disk.operations() + operation, *fault);
+                let done = told.redact_unless_off(&mut journal, &disk);
+                assert!(!done, "{fault:?} at {operation} was not noticed");
+                check(disk, journal, told);
+            }
+        }
+    }
+}
+
+impl Told {
+    /// Redacts what is secret, and says whether that is done.
+    fn redact_unless_off(&mut self, journal: &mut FileJournal, disk: &SimulatedDisk) -> bool {
+        let done = self.redact(journal, is_secret).is_ok();
+        if !disk.is_off() {
+            self.check(journal);
+        }
+        assert!(!done || !disk.holds(SECRET), "something secret is left");
+        done
+    }
+
+    /// Redacts again, after which nothing secret may be left, whatever survives a power cut.
+    fn finish_redaction(mut self, disk: &SimulatedDisk, mut journal: FileJournal, survival: Survival) {
+        assert!(self.redact_unless_off(&mut journal, disk));
+        disk.power_cycle(survival);
+        assert!(!disk.holds(SECRET));
+        assert!(self.perhaps_redacted.is_empty());
+        check_reopened(disk, self);
+        assert!(!disk.holds(SECRET));
+    }
+}
+
+#[test]
+fn a_redaction_cut_off_by_a_power_cut_leaves_each_record_as_it_was_or_as_it_became() {
+    for survival in Survival::ALL {
+        for later in [Survival::Synced, Survival::SomeNames] {
+            with_redaction_cut_off(&[Fault::PowerCut], |disk, _, mut told| {
+                disk.power_cycle(survival);
+                let journal = open(&disk).unwrap();
+                told.adopt(&journal);
+                told.finish_redaction(&disk, journal, later);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_redaction_cut_off_by_a_kill_is_finished_by_the_next_process() {
+    for survival in Survival::ALL {
+        with_redaction_cut_off(&[Fault::PowerCut], |disk, _, mut told| {
+            disk.kill();
+            let journal = open(&disk).unwrap();
+            told.adopt(&journal);
+            told.finish_redaction(&disk, journal, survival);
+        });
+    }
+}
+
+#[test]
+fn a_failed_redaction_leaves_a_journal_that_takes_records_and_is_redacted_again() {
+    for survival in Survival::ALL {
+        with_redaction_cut_off(&Fault::ERRORS, |disk, mut journal, mut told| {
+            let before = told.next();
+            told.append(&mut journal, &disk, &[b"goes on".to_vec()]);
+            assert!(told.next() > before, "the journal takes no records");
+            told.finish_redaction(&disk, journal, survival);
+        });
+        with_redaction_cut_off(&Fault::ERRORS, |disk, mut journal, mut told| {
+            told.append(&mut journal, &disk, &[b"goes on".to_vec()]);
+            disk.power_cycle(survival);
+            check_reopened(&disk, told);
+        });
+    }
+}
+
+/// The copy that was begun for one redaction holds what another has to erase.
+#[test]
+fn a_redaction_removes_what_one_cut_off_before_has_left() {
+    let disk = SimulatedDisk::default();
+    let mut told = Told::default();
+    let mut journal = open(&disk).unwrap();
+    told.append(&mut journal, &disk, &[b"one".to_vec(), SECRET.to_vec()]);
+    told.roll(&mut journal, &disk);
+    told.append(&mut journal, &disk, &[b"two".to_vec()]);
+    // The rename fails, and so does removing the copy.
+    disk.fail_at(disk.operations() + 3, Fault::Error);
+    disk.fail_at(disk.operations() + 4, Fault::Error);
+    told.redact(&mut journal, |sequence, _| sequence == 1).unwrap_err();
+    // Giving the segment up is cut off as well.
+    disk.fail_at(disk.operations(), Fault::Error);
+    journal.truncate_before(3).unwrap_err();
+    assert!(disk.holds(SECRET));
+    assert!(told.redact_unless_off(&mut journal, &disk));
+    told.check(&journal);
+}
+
+#[test]
+fn rolling_cut_off_at_any_operation_loses_nothing() {
+    let script = |disk: &SimulatedDisk| {
+        let mut told = Told::default();
+        let mut journal = open(disk).unwrap();
+        for step in 0..3_u8 {
+            told.append(&mut journal, disk, &[vec![b'a' + step; 20]]);
+            if !disk.is_off() {
+                told.roll(&mut journal, disk);
+            }
+            if disk.is_off() {
+                break;
+            }
+        }
+        told
+    };
+    let whole = SimulatedDisk::default();
+    script(&whole);
+    for operation in 0..=whole.operations() {
+        for fault in [Fault::PowerCut, Fault::Error, Fault::HalfWritten, Fault::Done] {
+            for survival in Survival::ALL {
+                let disk = SimulatedDisk::with_faults([(operation, fault)]);
+                let told = script(&disk);
+                disk.power_cycle(survival);
+                check_reopened(&disk, told);
+            }
+            let disk = SimulatedDisk::with_faults([(operation, fault)]);
+            let mut told = script(&disk);
+            disk.kill();
+            told.adopt(&open(&disk).unwrap());
+            disk.power_cycle(Survival::Synced);
+            check_reopened(&disk, told);
+        }
+    }
+}
+
 /// One thing that happens to a journal.
 #[derive(Debug, Clone)]
 enum Event {
     Append(Vec<usize>),
     Fault(usize, Fault),
     Truncate(u64),
+    Roll,
+    /// Of the records whose sequence this divides.
+    Redact(u64),
     Kill,
     PowerCycle(Survival),
 }
@@ -233,6 +487,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => prop::collection::vec(0..200_usize, 1..4).prop_map(Event::Append),
         2 => (0..6_usize, fault).prop_map(|(distance, fault)| Event::Fault(distance, fault)),
         1 => (0..30_u64).prop_map(Event::Truncate),
+        1 => Just(Event::Roll),
+        2 => (1..6_u64).prop_map(Event::Redact),
         1 => Just(Event::Kill),
         1 => prop::sample::select(Survival::ALL.to_vec()).prop_map(Event::PowerCycle),
     ]
@@ -256,6 +512,11 @@ proptest! {
                 Event::Fault(distance, fault) => disk.fail_at(disk.operations() + distance, fault),
                 // A failure here is for the caller to repeat, and disturbs nothing else.
                 Event::Truncate(sequence) => drop(journal.truncate_before(sequence)),
+                Event::Roll => told.roll(&mut journal, &disk),
+                // A failure here is for the caller to repeat, and the journal goes on.
+                Event::Redact(divisor) => {
+                    drop(told.redact(&mut journal, |sequence, _| sequence.is_multiple_of(divisor)));
+                }
                 Event::Kill => {
                     disk.kill();
                     journal = open(&disk).unwrap();

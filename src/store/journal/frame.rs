@@ -43,7 +43,7 @@ impl Salt {
         crc32c::crc32c(&self.0.to_le_bytes())
     }
 
-    fn checksum(self, bytes: &[u8]) -> u32 {
+    pub(super) fn checksum(self, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(self.seed(), bytes)
     }
 }
@@ -76,7 +76,7 @@ impl FrameHeader {
         })
     }
 
-    fn encode(&self, salt: Salt, frame: &mut Vec<u8>) {
+    pub(super) fn encode(&self, salt: Salt, frame: &mut Vec<u8>) {
         let start = frame.len();
         frame.extend_from_slice(&FRAME_MAGIC);
         frame.extend_from_slice(&[self.kind, 0, 0, 0]);
@@ -142,6 +142,12 @@ pub(super) fn take_record<'a>(payload: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (record, rest) = payload.split_at_checked(bytes)?;
     *payload = rest;
     Some(record)
+}
+
+/// The first record of a payload, to be overwritten, and what comes after it.
+pub(super) fn split_record_mut(payload: &mut [u8]) -> Option<(&mut [u8], &mut [u8])> {
+    let (bytes, rest) = payload.split_first_chunk_mut::<4>()?;
+    rest.split_at_mut_checked(u32::from_le_bytes(*bytes) as usize)
 }
 
 /// Takes `N` bytes off the front.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::{Journal, JournalError, Records};
+use super::super::{Edit, Journal, JournalError, Records};
 use super::frame;
 
 /// A journal that is gone with the process.
@@ -64,6 +64,19 @@ impl Journal for MemoryJournal {
             self.first_sequence += 1;
         }
         Ok(())
+    }
+
+    fn roll(&mut self) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    fn redact(&mut self, from: u64, edit: &mut Edit<'_>) -> Result<u64, JournalError> {
+        let numbered = (self.first_sequence..).zip(&mut self.records);
+        let changed = numbered.filter(|(sequence, _)| *sequence >= from).filter_map(|(sequence, record)| {
+            let changed = edit(sequence, record);
+            changed.then_some(())
+        });
+        Ok(changed.count() as u64)
     }
 
     fn recover(&mut self) -> Result<(), JournalError> {

@@ -1,7 +1,7 @@
 //! The adapters of the [`Journal`](super::Journal) port: segment files, and memory for tests.
 //!
-//! `frame` and `segment` are the format, `scan` tells what a crash left from what was damaged, `read` and `file` are
-//! the journal over them.
+//! `frame` and `segment` are the format, `scan` tells what a crash left from what was damaged, `read` and `open` are the
+//! journal that is only read, `file` the one that is written, `redact` replaces a segment in which something is erased.
 //!
 //! Invariant: what one append wrote is one frame, read back whole or not at all.
 //!
@@ -10,11 +10,14 @@
 mod file;
 mod frame;
 mod memory;
+mod open;
 mod read;
+mod redact;
 mod scan;
 mod segment;
 
-pub use file::{FileJournal, JournalOptions};
+pub use file::FileJournal;
 pub use frame::FRAME_BYTES_MAX;
 pub use memory::MemoryJournal;
+pub use open::{JournalOptions, JournalReader};
 pub use segment::Stream;

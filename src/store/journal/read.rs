@@ -261,7 +261,8 @@ impl Iterator for RecordReader {
     }
 }
 
-fn open(disk: &dyn Disk, segment: &Segment) -> Result<FrameReader, JournalError> {
+/// The acknowledged frames of `segment`.
+pub(super) fn open(disk: &dyn Disk, segment: &Segment) -> Result<FrameReader, JournalError> {
     let file = disk.open(&segment.path).map_err(|source| JournalError::Io {
         action: "open",
         path: segment.path.clone(),

@@ -19,7 +19,7 @@ use super::super::JournalError;
 use super::super::disk::{Disk, DiskFile, read_exact_at};
 use super::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, KIND_RECORDS, Salt};
 use super::read::{Found, FrameReader};
-use super::segment::{SEGMENT_VERSION, SegmentHeader};
+use super::segment::{SEGMENT_HEADER_BYTES, SEGMENT_VERSION};
 
 /// What a disk writes whole or not at all. Disks with larger sectors write several of these at once.
 const SECTOR_BYTES: usize = 512;
@@ -37,43 +37,52 @@ pub(super) struct Extent {
     pub(super) torn_bytes: u64,
 }
 
-/// Looks through a segment that another one follows, whose header says how far this one counts.
+impl Extent {
+    /// That of a segment without frames, with which looking through it begins.
+    pub(super) fn of_empty(first_sequence: u64) -> Self {
+        Self { next_sequence: first_sequence, valid_bytes: SEGMENT_HEADER_BYTES as u64, torn_bytes: 0 }
+    }
+}
+
+/// Looks through a segment that another one follows, whose header says how far this one counts. After an error `extent`
+/// tells what is good before it.
 pub(super) fn scan_followed(
     disk: &dyn Disk,
     path: &Path,
-    header: &SegmentHeader,
+    salt: Salt,
     valid_bytes: u64,
-) -> Result<Extent, JournalError> {
+    extent: &mut Extent,
+) -> Result<(), JournalError> {
     let file = open(disk, path)?;
     let end = size(&*file, path)?.min(valid_bytes);
-    let mut frames = FrameReader::new(path, header.salt, file, end);
-    let mut sequence = header.first_sequence;
-    match scan_frames(&mut frames, &mut sequence, end)? {
-        None if end < valid_bytes => Err(frames.damaged(sequence, "its end is missing")),
-        None => Ok(Extent { next_sequence: sequence, valid_bytes, torn_bytes: 0 }),
+    let mut frames = FrameReader::new(path, salt, file, end);
+    match scan_frames(&mut frames, extent, end)? {
+        None if end < valid_bytes => Err(frames.damaged(extent.next_sequence, "its end is missing")),
+        None => Ok(()),
         Some(bad) => Err(JournalError::Damaged {
             path: path.to_owned(),
             offset: bad.offset,
-            sequence,
+            sequence: extent.next_sequence,
             detail: "a frame's checksum does not match",
         }),
     }
 }
 
-/// Looks through the last segment, which may have a torn end.
-pub(super) fn scan_last(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<Extent, JournalError> {
+/// Looks through the last segment, which may have a torn end. After an error `extent` tells what is good before it.
+pub(super) fn scan_last(disk: &dyn Disk, path: &Path, salt: Salt, extent: &mut Extent) -> Result<(), JournalError> {
     let file = open(disk, path)?;
     let size = size(&*file, path)?;
-    let mut frames = FrameReader::new(path, header.salt, file, size);
-    let mut sequence = header.first_sequence;
-    let Some(bad) = scan_frames(&mut frames, &mut sequence, size)? else {
-        return Ok(Extent { next_sequence: sequence, valid_bytes: size, torn_bytes: 0 });
+    let mut frames = FrameReader::new(path, salt, file, size);
+    let Some(bad) = scan_frames(&mut frames, extent, size)? else {
+        return Ok(());
     };
-    let end = End { path, file: open(disk, path)?, salt: header.salt, size };
-    match end.damage(&bad, sequence)? {
-        Some(detail) => Err(JournalError::Damaged { path: path.to_owned(), offset: bad.offset, sequence, detail }),
-        None => Ok(Extent { next_sequence: sequence, valid_bytes: bad.offset, torn_bytes: size - bad.offset }),
+    let end = End { path, file: open(disk, path)?, salt, size };
+    let sequence = extent.next_sequence;
+    if let Some(detail) = end.damage(&bad, sequence)? {
+        return Err(JournalError::Damaged { path: path.to_owned(), offset: bad.offset, sequence, detail });
     }
+    extent.torn_bytes = size - bad.offset;
+    Ok(())
 }
 
 /// A place where a good frame should begin and does not.
@@ -84,8 +93,8 @@ struct Bad {
     header: Option<FrameHeader>,
 }
 
-/// Passes good frames up to `end`, or to the first bad one, and counts `sequence` along.
-fn scan_frames(frames: &mut FrameReader, sequence: &mut u64, end: u64) -> Result<Option<Bad>, JournalError> {
+/// Passes good frames up to `end`, or to the first bad one, and counts `extent` along.
+fn scan_frames(frames: &mut FrameReader, extent: &mut Extent, end: u64) -> Result<Option<Bad>, JournalError> {
     loop {
         let offset = frames.offset();
         match frames.header()? {
@@ -93,11 +102,11 @@ fn scan_frames(frames: &mut FrameReader, sequence: &mut u64, end: u64) -> Result
             Found::NoHeader => {
                 return Ok(Some(Bad { offset, header: None }));
             }
-            Found::Frame(header) if header.first_sequence != *sequence => {
-                return Err(frames.damaged(*sequence, "a frame is out of order"));
+            Found::Frame(header) if header.first_sequence != extent.next_sequence => {
+                return Err(frames.damaged(extent.next_sequence, "a frame is out of order"));
             }
             Found::Frame(header) if header.kind != KIND_RECORDS => {
-                return Err(frames.damaged(*sequence, "it has a frame of an unknown kind"));
+                return Err(frames.damaged(extent.next_sequence, "it has a frame of an unknown kind"));
             }
             Found::Frame(header) => {
                 let whole = offset + header.frame_bytes() <= end;
@@ -105,7 +114,8 @@ fn scan_frames(frames: &mut FrameReader, sequence: &mut u64, end: u64) -> Result
                     let header = Some(header);
                     return Ok(Some(Bad { offset, header }));
                 }
-                *sequence = header.next_sequence();
+                extent.next_sequence = header.next_sequence();
+                extent.valid_bytes = frames.offset();
             }
         }
     }

@@ -5,7 +5,7 @@
 //!
 //!  0  magic                     8   "PCJOURN" 0xA7
 //!  8  format version            2   little endian, like every number here
-//! 10  stream                    1   1 = policy, 2 = audit
+//! 10  stream                    1   1 = policy, 2 = audit, 3 = sessions
 //! 11  reserved                  5   0
 //! 16  salt                      8   random; begins every checksum of a frame
 //! 24  first sequence            8   of the first record that is or will be in it
@@ -30,6 +30,8 @@ pub enum Stream {
     Policy,
     /// Audit records.
     Audit,
+    /// Sessions: who is signed in.
+    Sessions,
 }
 
 impl Stream {
@@ -37,6 +39,7 @@ impl Stream {
         match self {
             Self::Policy => 1,
             Self::Audit => 2,
+            Self::Sessions => 3,
         }
     }
 }

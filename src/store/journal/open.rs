@@ -1,0 +1,256 @@
+//! A journal's files as they are found in a directory: which there are, and how far each counts.
+//!
+//! Invariant: nothing here changes a file, creates or removes one, or asks for more than to read them.
+//!
+//! Not here: writing, which is the business of `file`, and of one process.
+
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::disk::{Disk, read_exact_at};
+use super::super::{JournalError, Records};
+use super::read::{RecordReader, Segment};
+use super::scan::{self, Extent, io_error};
+use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader, Stream};
+
+/// Enough for a hundred thousand changes of a rule; so little that what is given up goes in useful pieces.
+const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How a journal is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalOptions {
+    /// What its records are.
+    pub stream: Stream,
+    /// Where a segment ends, in bytes; one that has a single larger append in it is larger.
+    pub segment_bytes_max: u64,
+    /// The sequence that a journal without any files begins with. Above 1 where a snapshot holds what came before.
+    pub first_sequence: u64,
+}
+
+impl Default for JournalOptions {
+    /// Policy, 64 MiB, from 1.
+    fn default() -> Self {
+        Self { stream: Stream::Policy, segment_bytes_max: SEGMENT_BYTES_MAX, first_sequence: 1 }
+    }
+}
+
+/// A journal that is only read, for instance a copy of one that is to be verified.
+///
+/// No process may write to the files meanwhile: what it adds is not seen, and what it is just adding looks torn.
+#[derive(Debug)]
+pub struct JournalReader {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) directory: PathBuf,
+    /// All segments with records, in order, and perhaps a last one without.
+    pub(super) segments: Vec<Segment>,
+    pub(super) next_sequence: u64,
+    torn_bytes: u64,
+}
+
+impl JournalReader {
+    /// Opens the journal in `directory`, and verifies every frame, without changing anything there. A torn end, the
+    /// trace of a crash, is left out; see [`JournalReader::torn_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// When anything but the end is not as it was written, or was written by a newer version.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: impl Into<PathBuf>,
+        options: &JournalOptions,
+    ) -> Result<Self, JournalError> {
+        let (reader, fault) = Self::open_damaged(disk, directory, options)?;
+        fault.map_or(Ok(reader), Err)
+    }
+
+    /// Opens what can be read of a journal that may be damaged: the records before the first fault, and that fault.
+    /// Whatever [`JournalReader::open`] would refuse is a fault: damage, a missing, foreign or unreadable file.
+    ///
+    /// Where the fault is in the head of a file, the last records before it may be of an append that was never
+    /// acknowledged, for that head is what tells.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be listed.
+    pub fn open_damaged(
+        disk: Arc<dyn Disk>,
+        directory: impl Into<PathBuf>,
+        options: &JournalOptions,
+    ) -> Result<(Self, Option<JournalError>), JournalError> {
+        Self::load(disk, directory.into(), options, |_| Ok(()))
+    }
+
+    /// Opens what can be read, after `before_scan` has done what it has to with the last segment.
+    pub(super) fn load(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        options: &JournalOptions,
+        before_scan: impl FnOnce(&Path) -> Result<(), JournalError>,
+    ) -> Result<(Self, Option<JournalError>), JournalError> {
+        let names = list(&*disk, &directory)?;
+        let mut headers = Vec::with_capacity(names.len());
+        let fault = read_headers(&*disk, &directory, &names, options.stream, &mut headers).err();
+        if let Some((path, _)) = headers.last() {
+            before_scan(path)?;
+        }
+        let Scanned { segments, torn_bytes, fault } = scan_all(&*disk, &directory, &headers, fault);
+        let next_sequence = segments.last().map_or(options.first_sequence, |last| last.next_sequence);
+        Ok((Self { disk, directory, segments, next_sequence, torn_bytes }, fault))
+    }
+
+    /// The sequence after that of the last record that can be read.
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// The sequence of the oldest record; equal to [`JournalReader::next_sequence`] when there is none.
+    pub fn first_sequence(&self) -> u64 {
+        self.segments.first().map_or(self.next_sequence, |first| first.first_sequence)
+    }
+
+    /// The bytes of a torn end, which was never acknowledged and does not count; 0 where there is none.
+    pub fn torn_bytes(&self) -> u64 {
+        self.torn_bytes
+    }
+
+    /// The records from `sequence` to the end. Memory is bounded by the largest single append.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::OutOfRange`] where `sequence` is not in `first_sequence()..=next_sequence()`; an unreadable or
+    /// damaged file, which was neither when it was opened, as the last item of the iterator.
+    pub fn read_from(&self, sequence: u64) -> Result<Records<'_>, JournalError> {
+        let (first, next) = (self.first_sequence(), self.next_sequence);
+        if sequence < first || sequence > next {
+            return Err(JournalError::OutOfRange { sequence, first, next });
+        }
+        let skipped = self.segments.partition_point(|segment| segment.next_sequence <= sequence);
+        let segments = self.segments.iter().skip(skipped).cloned().collect();
+        let disk = Arc::clone(&self.disk);
+        Ok(Box::new(RecordReader::new(disk, segments, sequence)))
+    }
+}
+
+/// The first sequences of the segments in `directory`, in order.
+fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<u64>, JournalError> {
+    let names = names(disk, directory)?;
+    let mut sequences: Vec<u64> = names.iter().filter_map(|name| segment::first_sequence(name)).collect();
+    sequences.sort_unstable();
+    Ok(sequences)
+}
+
+/// All names in `directory`.
+pub(super) fn names(disk: &dyn Disk, directory: &Path) -> Result<Vec<String>, JournalError> {
+    disk.list(directory).map_err(|source| io_error("list the directory of", directory, source))
+}
+
+/// Reads the headers of the segments, those before the first error even where there is one. A last segment that does
+/// not even have one is left out: its creation was cut off, and the next segment will take its name.
+fn read_headers(
+    disk: &dyn Disk,
+    directory: &Path,
+    sequences: &[u64],
+    stream: Stream,
+    headers: &mut Vec<(PathBuf, SegmentHeader)>,
+) -> Result<(), JournalError> {
+    for (index, sequence) in sequences.iter().copied().enumerate() {
+        let is_last = index + 1 == sequences.len();
+        let path = directory.join(segment::name(sequence));
+        let file = scan::open(disk, &path)?;
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        let whole = read_exact_at(&*file, &mut bytes, 0).map_err(|source| io_error("read", &path, source))?;
+        let left_out =
+            !whole || bytes.iter().all(|byte| *byte == 0) && scan::size(&*file, &path)? == SEGMENT_HEADER_BYTES as u64;
+        if left_out && is_last {
+            let path = path.display();
+            tracing::info!(%path, "a journal file whose creation was cut off is left out");
+            break;
+        }
+        let header =
+            SegmentHeader::decode(&bytes, stream).map_err(|fault| scan::header_error(fault, &path, sequence))?;
+        if header.first_sequence != sequence {
+            let detail = "its name is not the one that it was created with";
+            return Err(JournalError::Foreign { path, detail });
+        }
+        headers.push((path, header));
+    }
+    Ok(())
+}
+
+/// What a look through all segments found.
+struct Scanned {
+    /// Up to and with the one that the fault is in, which counts up to there.
+    segments: Vec<Segment>,
+    torn_bytes: u64,
+    fault: Option<JournalError>,
+}
+
+/// Verifies the segments with these headers, behind which is perhaps a fault, and that each goes on where the one
+/// before ends. Stops at the first fault.
+fn scan_all(
+    disk: &dyn Disk,
+    directory: &Path,
+    headers: &[(PathBuf, SegmentHeader)],
+    fault_behind: Option<JournalError>,
+) -> Scanned {
+    let mut scanned = Scanned { segments: Vec::with_capacity(headers.len()), torn_bytes: 0, fault: None };
+    let mut following = headers.iter().skip(1);
+    for (path, header) in headers {
+        let mut extent = Extent::of_empty(header.first_sequence);
+        let result = match following.next() {
+            Some((_, next)) => scan_before(disk, directory, (path, header), next, &mut extent),
+            None => scan::scan_last(disk, path, header.salt, &mut extent),
+        };
+        scanned.segments.push(Segment {
+            path: path.clone(),
+            salt: header.salt,
+            first_sequence: header.first_sequence,
+            next_sequence: extent.next_sequence,
+            valid_bytes: extent.valid_bytes,
+        });
+        scanned.torn_bytes = extent.torn_bytes;
+        scanned.fault = result.err();
+        if scanned.fault.is_some() && scanned.segments.len() < headers.len() {
+            break;
+        }
+    }
+    // How far the last one counts would have stood in the header that is not there, so a fault found at its end may be
+    // none.
+    if scanned.segments.len() == headers.len() && fault_behind.is_some() {
+        scanned.fault = fault_behind;
+    }
+    if scanned.fault.is_some() {
+        scanned.torn_bytes = 0;
+    }
+    scanned
+}
+
+/// Verifies the segment before `next`.
+fn scan_before(
+    disk: &dyn Disk,
+    directory: &Path,
+    (path, header): (&Path, &SegmentHeader),
+    next: &SegmentHeader,
+    extent: &mut Extent,
+) -> Result<(), JournalError> {
+    // Where the header of the next is of another row of files, how far this one counts is not known; what is missing
+    // begins behind its last frame at the latest.
+    match next.previous {
+        Some(previous) if previous.first_sequence == header.first_sequence => {
+            scan::scan_followed(disk, path, header.salt, previous.valid_bytes, extent)?;
+        }
+        _ => scan::scan_last(disk, path, header.salt, extent)?,
+    }
+    match extent.next_sequence.cmp(&next.first_sequence) {
+        Ordering::Equal => Ok(()),
+        Ordering::Less => Err(JournalError::Missing {
+            directory: directory.to_owned(),
+            expected: extent.next_sequence,
+            found: next.first_sequence,
+        }),
+        Ordering::Greater => {
+            Err(JournalError::Foreign { path: path.to_owned(), detail: "the file after it begins before its end" })
+        }
+    }
+}
