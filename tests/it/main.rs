@@ -77,6 +77,8 @@ mod store_journal;
 mod store_journal_crash;
 /// The journal's files: torn, damaged, missing, foreign.
 mod store_journal_files;
+/// The journal that is only read, and what can be read of a damaged one.
+mod store_journal_reader;
 /// Snapshots: written whole, damaged ones passed over.
 mod store_snapshots;
 /// State stores: the same suite over all adapters, and what sled finds after a crash.

@@ -295,6 +295,20 @@ fn a_newer_format_and_another_stream_are_refused() {
     assert!(matches!(error, JournalError::Foreign { .. }), "{error}");
 }
 
+#[test]
+fn every_stream_has_a_code_of_its_own() {
+    for (stream, code) in [(Stream::Policy, 1), (Stream::Audit, 2), (Stream::Sessions, 3)] {
+        let directory = TempDir::new().unwrap();
+        let options = |stream| JournalOptions { stream, ..JournalOptions::default() };
+        let open = |stream| FileJournal::open(Arc::new(RealDisk), directory.path(), options(stream));
+        open(stream).unwrap().append(&records(&["a"])).unwrap();
+        assert_eq!(fs::read(&segments(directory.path())[0]).unwrap()[10], code);
+        for other in [Stream::Policy, Stream::Audit, Stream::Sessions] {
+            assert_eq!(open(other).is_ok(), other == stream);
+        }
+    }
+}
+
 /// On a disk that does not keep order, creating a segment may be cut off with the name there and the header not.
 #[test]
 fn a_last_segment_without_a_header_is_written_again() {
@@ -324,4 +338,154 @@ fn other_files_in_the_directory_are_left_alone() {
     sample(directory.path());
     open(directory.path()).unwrap();
     assert!(names.iter().all(|name| directory.path().join(name).exists()));
+}
+
+#[test]
+fn rolling_decides_where_segments_end() {
+    let directory = TempDir::new().unwrap();
+    let mut journal = FileJournal::open(Arc::new(RealDisk), directory.path(), JournalOptions::default()).unwrap();
+    journal.roll().unwrap();
+    assert_eq!(segments(directory.path()).len(), 0);
+    for text in ["a", "b", "c"] {
+        journal.append(&records(&[text, text])).unwrap();
+        journal.roll().unwrap();
+        journal.roll().unwrap();
+    }
+    let names: Vec<_> = segments(directory.path());
+    let names: Vec<_> = names.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    let first = |sequence: u64| format!("journal-{sequence:020}.wal");
+    assert_eq!(names, [first(1), first(3), first(5), first(7)]);
+}
+
+/// The end of a segment that was rolled away is settled: cut off, it is no torn end.
+#[test]
+fn what_was_rolled_away_must_be_whole() {
+    let directory = TempDir::new().unwrap();
+    let mut journal = open(directory.path()).unwrap();
+    journal.append(&records(&["a"])).unwrap();
+    journal.roll().unwrap();
+    drop(journal);
+    let path = segments(directory.path()).remove(0);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let error = open(directory.path()).unwrap_err();
+    assert!(matches!(error, JournalError::Damaged { sequence: 1, .. }), "{error}");
+}
+
+/// Overwrites the record with this sequence.
+fn redact(journal: &mut FileJournal, sequence: u64) -> Result<u64, JournalError> {
+    journal.redact(sequence, &mut |found, record| {
+        let wanted = found == sequence;
+        if wanted {
+            record.fill(b'#');
+        }
+        wanted
+    })
+}
+
+#[test]
+fn redaction_changes_a_record_and_two_checksums_of_one_file() {
+    let directory = TempDir::new().unwrap();
+    let mut expected = sample(directory.path());
+    let before: Vec<_> = segments(directory.path()).into_iter().map(|path| fs::read(path).unwrap()).collect();
+    let mut journal = open(directory.path()).unwrap();
+    assert_eq!(redact(&mut journal, 4).unwrap(), 1);
+    expected[3].1.fill(b'#');
+    assert_eq!(read_all(&journal), expected);
+    drop(journal);
+    assert_eq!(read_all(&open(directory.path()).unwrap()), expected);
+    let frame = HEADER_BYTES + FRAME_HEADER_BYTES + 4 + 70;
+    let record = frame + FRAME_HEADER_BYTES + 4;
+    for (index, (path, before)) in segments(directory.path()).into_iter().zip(before).enumerate() {
+        let after = fs::read(path).unwrap();
+        assert_eq!(after.len(), before.len());
+        let changed: Vec<_> = (0..after.len()).filter(|offset| after[*offset] != before[*offset]).collect();
+        assert_eq!(changed.is_empty(), index != 1);
+        let allowed = |offset: &usize| (frame + 24..frame + 32).contains(offset) || *offset >= record;
+        assert!(changed.iter().all(allowed), "{changed:?}");
+    }
+}
+
+/// The same for frames that do not fit a buffer, the first, a middle one and the last, several records in each.
+#[test]
+fn redaction_of_large_frames_keeps_everything_else() {
+    let directory = TempDir::new().unwrap();
+    let options = JournalOptions::default();
+    let mut journal = FileJournal::open(Arc::new(RealDisk), directory.path(), options).unwrap();
+    for (number, size) in (0_u8..).zip([70_000, 65_536, 10, 200_000, 65_500, 1, 0, 131_072]) {
+        journal.append(&[vec![number; size], b"between".to_vec(), vec![number; size / 2]]).unwrap();
+    }
+    let mut expected = read_all(&journal);
+    for sequence in [1, 2, 12, 13, 24, 7, 4] {
+        assert_eq!(redact(&mut journal, sequence).unwrap(), 1);
+        expected[usize::try_from(sequence).unwrap() - 1].1.fill(b'#');
+        assert_eq!(read_all(&journal), expected);
+    }
+    let changed = journal.redact(1, &mut |_, record| {
+        record.fill(b'-');
+        true
+    });
+    assert_eq!(changed.unwrap(), 24);
+    for (_, record) in &mut expected {
+        record.fill(b'-');
+    }
+    drop(journal);
+    assert_eq!(read_all(&open(directory.path()).unwrap()), expected);
+}
+
+#[test]
+fn redaction_without_a_change_replaces_no_file() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = TempDir::new().unwrap();
+    let mut journal = open(directory.path()).unwrap();
+    for _ in 0..10 {
+        journal.append(&[vec![b'x'; 80]]).unwrap();
+    }
+    let inodes = || {
+        let inode = |path: PathBuf| (path.clone(), fs::metadata(path).unwrap().ino());
+        segments(directory.path()).into_iter().map(inode).collect::<Vec<_>>()
+    };
+    let before = inodes();
+    assert_eq!(journal.redact(1, &mut |_, _| false).unwrap(), 0);
+    assert_eq!(inodes(), before);
+    // A second time there is nothing left to do.
+    redact(&mut journal, 3).unwrap();
+    let before = inodes();
+    let again = journal.redact(3, &mut |_, record| record.iter().all(|byte| *byte == b'?'));
+    assert_eq!(again.unwrap(), 0);
+    assert_eq!(inodes(), before);
+}
+
+/// A torn end may hold what is to be erased: a record that was being appended again.
+#[test]
+fn redaction_drops_a_torn_end() {
+    let directory = TempDir::new().unwrap();
+    let expected = sample(directory.path());
+    let last = segments(directory.path()).pop().unwrap();
+    let whole = fs::read(&last).unwrap();
+    for (torn, kept) in [(whole[..whole.len() - 1].to_vec(), 6), ([&whole[..], &whole[64..90]].concat(), 7)] {
+        fs::write(&last, torn).unwrap();
+        let mut journal = open(directory.path()).unwrap();
+        journal.redact(1, &mut |_, _| false).unwrap();
+        assert_eq!(read_all(&journal), expected[..kept]);
+        let size = if kept == 6 { HEADER_BYTES } else { whole.len() };
+        assert_eq!(fs::read(&last).unwrap().len(), size);
+        drop(journal);
+        assert_eq!(read_all(&open(directory.path()).unwrap()), expected[..kept]);
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_not_replaced() {
+    let directory = TempDir::new().unwrap();
+    sample(directory.path());
+    let mut journal = open(directory.path()).unwrap();
+    let path = segments(directory.path()).remove(1);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[HEADER_BYTES + 50] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let error = redact(&mut journal, 4).unwrap_err();
+    assert!(matches!(&error, JournalError::Damaged { path: named, sequence: 3, .. } if *named == path), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    assert_eq!(journal.append(&records(&["goes on"])).unwrap(), 8);
 }

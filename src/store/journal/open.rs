@@ -67,8 +67,9 @@ impl JournalReader {
     /// Opens what can be read of a journal that may be damaged: the records before the first fault, and that fault.
     /// Whatever [`JournalReader::open`] would refuse is a fault: damage, a missing, foreign or unreadable file.
     ///
-    /// Where the fault is in the head of a file, the last records before it may be of an append that was never
-    /// acknowledged, for that head is what tells.
+    /// The head of a file tells where the one before ends. So where the fault is there, the last records may be of an
+    /// append that was never acknowledged, or some may be missing before it: [`JournalReader::next_sequence`] tells up
+    /// to where there are any.
     ///
     /// # Errors
     ///
@@ -91,6 +92,7 @@ impl JournalReader {
         let names = list(&*disk, &directory)?;
         let mut headers = Vec::with_capacity(names.len());
         let fault = read_headers(&*disk, &directory, &names, options.stream, &mut headers).err();
+        let fault = fault.zip(names.get(headers.len()).copied());
         if let Some((path, _)) = headers.last() {
             before_scan(path)?;
         }
@@ -186,13 +188,13 @@ struct Scanned {
     fault: Option<JournalError>,
 }
 
-/// Verifies the segments with these headers, behind which is perhaps a fault, and that each goes on where the one
-/// before ends. Stops at the first fault.
+/// Verifies the segments with these headers, and that each goes on where the one before ends. Behind them is perhaps a
+/// file whose header cannot be used, with the first sequence that its name tells. Stops at the first fault.
 fn scan_all(
     disk: &dyn Disk,
     directory: &Path,
     headers: &[(PathBuf, SegmentHeader)],
-    fault_behind: Option<JournalError>,
+    unusable: Option<(JournalError, u64)>,
 ) -> Scanned {
     let mut scanned = Scanned { segments: Vec::with_capacity(headers.len()), torn_bytes: 0, fault: None };
     let mut following = headers.iter().skip(1);
@@ -215,10 +217,15 @@ fn scan_all(
             break;
         }
     }
-    // How far the last one counts would have stood in the header that is not there, so a fault found at its end may be
-    // none.
-    if scanned.segments.len() == headers.len() && fault_behind.is_some() {
-        scanned.fault = fault_behind;
+    if scanned.segments.len() == headers.len()
+        && let Some((fault, first_sequence)) = unusable
+    {
+        let reached = scanned.segments.last().map_or(first_sequence, |last| last.next_sequence);
+        // How far the last segment counts stands in the header that cannot be used. Where it has all its records,
+        // whatever is wrong behind them is of a failed append.
+        if reached >= first_sequence || scanned.fault.is_none() {
+            scanned.fault = Some(fault);
+        }
     }
     if scanned.fault.is_some() {
         scanned.torn_bytes = 0;
