@@ -432,6 +432,33 @@ fn a_redaction_removes_what_one_cut_off_before_has_left() {
     told.check(&journal);
 }
 
+/// The torn end is all that the last segment has, so another segment gets its name.
+#[test]
+fn a_redaction_removes_a_torn_append_whatever_fails_first() {
+    for operation in 0..8 {
+        for fault in Fault::ERRORS {
+            let disk = SimulatedDisk::default();
+            let mut told = Told::default();
+            let mut journal = open(&disk).unwrap();
+            told.append(&mut journal, &disk, &[b"kept".to_vec()]);
+            told.roll(&mut journal, &disk);
+            // Its sync is cut off.
+            disk.fail_at(disk.operations() + 1, Fault::PowerCut);
+            told.append(&mut journal, &disk, &[[SECRET, &[b'x'; 200]].concat()]);
+            disk.power_cycle(Survival::Half);
+            let mut journal = open(&disk).unwrap();
+            assert_eq!(journal.next_sequence(), 2);
+            told.adopt(&journal);
+            assert!(disk.holds(SECRET));
+            disk.fail_at(disk.operations() + operation, fault);
+            if !told.redact_unless_off(&mut journal, &disk) {
+                assert!(told.redact_unless_off(&mut journal, &disk));
+            }
+            check_reopened(&disk, told);
+        }
+    }
+}
+
 #[test]
 fn rolling_cut_off_at_any_operation_loses_nothing() {
     let script = |disk: &SimulatedDisk| {

@@ -470,8 +470,14 @@ fn redaction_drops_a_torn_end() {
         assert_eq!(read_all(&journal), expected[..kept]);
         let size = if kept == 6 { HEADER_BYTES } else { whole.len() };
         assert_eq!(fs::read(&last).unwrap().len(), size);
+        journal.append(&records(&["goes on"])).unwrap();
         drop(journal);
-        assert_eq!(read_all(&open(directory.path()).unwrap()), expected[..kept]);
+        let read = read_all(&open(directory.path()).unwrap());
+        assert_eq!(read[..kept], expected[..kept]);
+        assert_eq!(read[kept..], [(kept as u64 + 1, b"goes on".to_vec())]);
+        for path in segments(directory.path()).split_off(if kept == 6 { 3 } else { 4 }) {
+            fs::remove_file(path).unwrap();
+        }
     }
 }
 

@@ -41,6 +41,10 @@ impl Redaction {
         from: u64,
         edit: &mut Edit<'_>,
     ) -> Result<Option<Self>, JournalError> {
+        if segment.first_sequence == segment.next_sequence {
+            // It may be the one being written. What one of before has behind its header goes with its name.
+            return Ok(None);
+        }
         let file = scan::open(disk, &segment.path)?;
         let has_rest = scan::size(&*file, &segment.path)? > segment.valid_bytes;
         if segment.next_sequence <= from && !has_rest {
