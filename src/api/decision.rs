@@ -1,16 +1,18 @@
-//! DecisionService (design.md §3.2). `Check` is served; the calls about sessions, streams and batches are answered
-//! `UNIMPLEMENTED` by name, so that a client is told the truth about this version.
+//! DecisionService (design.md §3.2). `BatchCheck` and `StreamCheck` are answered `UNIMPLEMENTED` by name, so that a client
+//! is told the truth about this version.
 //!
 //! Invariant: an error is the absence of a decision; nothing malformed is ever answered by one.
-//! Not here: the decision itself (`engine::check`).
+//! Not here: the decision itself (`engine::check`), the calls about sessions (`sessions`).
 
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::convert::Faults;
-use super::{Api, at_revision, status, to_i64};
+use super::convert::audit::session_name;
+use super::{Api, at_revision, sessions, status, to_i64};
 use crate::engine::check::{Answer, Question};
 use crate::policy::decision::{Decision, Level, Reason};
 use crate::policy::name::{CLUSTER, NodePath};
+use crate::policy::rule::ConnectionType;
 use crate::proto::v1::decision_service_server::DecisionService;
 use crate::proto::v1::{
     self, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, EndSessionRequest, RenewSessionsRequest,
@@ -28,7 +30,7 @@ impl DecisionService for Api {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let request = request.into_inner();
         let question = question(&request)?;
-        let answer = self.engine()?.check(&question).map_err(|refusal| status::check(&refusal))?;
+        let answer = self.engine()?.check(&question).await.map_err(status::check)?;
         Ok(at_revision(to_response(&answer, &question.target), answer.revision))
     }
 
@@ -42,15 +44,15 @@ impl DecisionService for Api {
         Err(not_served("StreamCheck"))
     }
 
-    async fn end_session(&self, _: Request<EndSessionRequest>) -> Result<Response<Session>, Status> {
-        Err(not_served("EndSession"))
+    async fn end_session(&self, request: Request<EndSessionRequest>) -> Result<Response<Session>, Status> {
+        self.end_session(request.into_inner()).await
     }
 
     async fn renew_sessions(
         &self,
-        _: Request<RenewSessionsRequest>,
+        request: Request<RenewSessionsRequest>,
     ) -> Result<Response<RenewSessionsResponse>, Status> {
-        Err(not_served("RenewSessions"))
+        self.renew_sessions(request.into_inner()).await
     }
 }
 
@@ -84,13 +86,23 @@ fn question(request: &CheckRequest) -> Result<Question<'_>, Status> {
     check_length(&mut faults, "request_id", request_id, REQUEST_ID_CHARACTERS_MAX);
     let min_revision = faults.unsigned("min_revision", *min_revision);
     let min_cluster_revision = faults.unsigned("min_cluster_revision", *min_cluster_revision);
-    if session_lease.is_some() {
-        faults.add("session_lease", "is not supported by this version, which keeps no sessions: leave it unset");
-    }
-    match (address, connection_type, target, faults.into_violations()) {
-        (Some(address), Some(connection_type), Some(target), violations) if violations.is_empty() => {
-            Ok(Question { address, connection_type, target, min_revision, min_cluster_revision })
+    let session_lease = session_lease.as_ref().and_then(|lease| {
+        if connection_type == Some(ConnectionType::Preview) {
+            faults.add("session_lease", "is for shells only: a preview session ends when it is idle, leave it unset");
         }
+        sessions::lease(&mut faults, lease)
+    });
+    match (address, connection_type, target, faults.into_violations()) {
+        (Some(address), Some(connection_type), Some(target), violations) if violations.is_empty() => Ok(Question {
+            address,
+            connection_type,
+            target,
+            user_email,
+            session_lease,
+            request_id,
+            min_revision,
+            min_cluster_revision,
+        }),
         (_, _, _, violations) => Err(status::invalid(violations)),
     }
 }
@@ -103,20 +115,16 @@ fn check_length(faults: &mut Faults, field: &str, text: &str, characters_max: us
 }
 
 fn to_response(answer: &Answer, target: &NodePath<'_>) -> CheckResponse {
-    let Answer { reason, rule, level, revision, cluster_revision, decision_id } = answer;
+    let Answer { reason, rule, level, session, revision, cluster_revision, decision_id } = answer;
     let organization = target.organization;
     let rule = rule.as_ref().map(|rule| format!("organizations/{organization}/rules/{rule}"));
-    let decision = match reason.decision() {
-        Decision::Allow => v1::Decision::Allow,
-        Decision::Deny => v1::Decision::Deny,
-    };
     CheckResponse {
-        decision: decision.into(),
+        decision: to_decision(reason.decision()).into(),
         reason: to_reason(*reason).into(),
         message: reason.message().to_owned(),
         rule: rule.unwrap_or_default(),
         node: level.map(|level| node_name(level, target).to_owned()).unwrap_or_default(),
-        session: String::new(),
+        session: session.map(|session| session_name(organization, session)).unwrap_or_default(),
         revision: to_i64(*revision),
         cluster_revision: to_i64(*cluster_revision),
         decision_id: decision_id.to_string(),
@@ -124,7 +132,14 @@ fn to_response(answer: &Answer, target: &NodePath<'_>) -> CheckResponse {
     }
 }
 
-fn to_reason(reason: Reason) -> v1::Reason {
+pub(super) fn to_decision(decision: Decision) -> v1::Decision {
+    match decision {
+        Decision::Allow => v1::Decision::Allow,
+        Decision::Deny => v1::Decision::Deny,
+    }
+}
+
+pub(super) fn to_reason(reason: Reason) -> v1::Reason {
     match reason {
         Reason::AllowRule => v1::Reason::AllowRule,
         Reason::DefaultAllow => v1::Reason::DefaultAllow,
@@ -136,7 +151,8 @@ fn to_reason(reason: Reason) -> v1::Reason {
     }
 }
 
-fn node_name<'a>(level: Level, target: &NodePath<'a>) -> &'a str {
+/// The part of a node's name that a level is.
+pub(super) fn node_name<'a>(level: Level, target: &NodePath<'a>) -> &'a str {
     match level {
         Level::Cluster => CLUSTER,
         Level::Organization => target.ancestor(0),

@@ -18,7 +18,7 @@ use crate::proto::v1::{
 #[tonic::async_trait]
 impl FirewallService for Api {
     async fn create_rule(&self, request: Request<CreateRuleRequest>) -> Result<Response<Rule>, Status> {
-        self.create_rule(request.into_inner()).await
+        self.acting(&request).create_rule(request.into_inner()).await
     }
 
     async fn get_rule(&self, request: Request<GetRuleRequest>) -> Result<Response<Rule>, Status> {
@@ -30,36 +30,36 @@ impl FirewallService for Api {
     }
 
     async fn update_rule(&self, request: Request<UpdateRuleRequest>) -> Result<Response<Rule>, Status> {
-        self.update_rule(request.into_inner()).await
+        self.acting(&request).update_rule(request.into_inner()).await
     }
 
     async fn delete_rule(&self, request: Request<DeleteRuleRequest>) -> Result<Response<()>, Status> {
-        self.delete_rule(request.into_inner()).await
+        self.acting(&request).delete_rule(request.into_inner()).await
     }
 
     async fn reorder_rules(
         &self,
         request: Request<ReorderRulesRequest>,
     ) -> Result<Response<ReorderRulesResponse>, Status> {
-        self.reorder_rules(request.into_inner()).await
+        self.acting(&request).reorder_rules(request.into_inner()).await
     }
 
     async fn move_rule(&self, request: Request<MoveRuleRequest>) -> Result<Response<Rule>, Status> {
-        self.move_rule(request.into_inner()).await
+        self.acting(&request).move_rule(request.into_inner()).await
     }
 
     async fn replace_rules(
         &self,
         request: Request<ReplaceRulesRequest>,
     ) -> Result<Response<ReplaceRulesResponse>, Status> {
-        self.replace_rules(request.into_inner()).await
+        self.acting(&request).replace_rules(request.into_inner()).await
     }
 
     async fn create_address_group(
         &self,
         request: Request<CreateAddressGroupRequest>,
     ) -> Result<Response<AddressGroup>, Status> {
-        self.create_group(request.into_inner()).await
+        self.acting(&request).create_group(request.into_inner()).await
     }
 
     async fn get_address_group(
@@ -80,19 +80,19 @@ impl FirewallService for Api {
         &self,
         request: Request<UpdateAddressGroupRequest>,
     ) -> Result<Response<AddressGroup>, Status> {
-        self.update_group(request.into_inner()).await
+        self.acting(&request).update_group(request.into_inner()).await
     }
 
     async fn delete_address_group(&self, request: Request<DeleteAddressGroupRequest>) -> Result<Response<()>, Status> {
-        self.delete_group(request.into_inner()).await
+        self.acting(&request).delete_group(request.into_inner()).await
     }
 
     async fn add_ranges(&self, request: Request<AddRangesRequest>) -> Result<Response<AddressGroup>, Status> {
-        self.add_ranges(request.into_inner()).await
+        self.acting(&request).add_ranges(request.into_inner()).await
     }
 
     async fn remove_ranges(&self, request: Request<RemoveRangesRequest>) -> Result<Response<AddressGroup>, Status> {
-        self.remove_ranges(request.into_inner()).await
+        self.acting(&request).remove_ranges(request.into_inner()).await
     }
 
     async fn list_ranges(&self, request: Request<ListRangesRequest>) -> Result<Response<ListRangesResponse>, Status> {
@@ -103,6 +103,6 @@ impl FirewallService for Api {
         &self,
         request: Request<Streaming<ReplaceRangesRequest>>,
     ) -> Result<Response<AddressGroup>, Status> {
-        self.replace_ranges(request.into_inner()).await
+        self.acting(&request).replace_ranges(request.into_inner()).await
     }
 }

@@ -134,14 +134,14 @@ impl HierarchyService for Api {
         &self,
         request: Request<GetEffectiveAccessRequest>,
     ) -> Result<Response<EffectiveAccess>, Status> {
-        self.effective_access(request.into_inner()).await
+        self.acting(&request).effective_access(request.into_inner()).await
     }
 
     async fn list_permitted_ranges(
         &self,
         request: Request<ListPermittedRangesRequest>,
     ) -> Result<Response<ListPermittedRangesResponse>, Status> {
-        self.permitted_ranges(request.into_inner()).await
+        self.acting(&request).permitted_ranges(request.into_inner()).await
     }
 }
 

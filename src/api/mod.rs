@@ -8,6 +8,7 @@
 //! Not here: what a decision is (`policy`) and who listens where (`server`).
 
 pub mod admission;
+mod audit;
 mod convert;
 mod decision;
 mod firewall;
@@ -17,11 +18,13 @@ mod mutation;
 mod paging;
 mod permitted;
 mod rules;
+mod sessions;
 mod status;
 pub mod transport;
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::watch;
 use tonic::{Response, Status};
 
 use crate::engine::Engine;
@@ -43,12 +46,16 @@ pub struct Api {
     engine: Arc<OnceLock<Arc<Engine>>>,
     limits: Limits,
     permitted: Arc<permitted::PermittedCache>,
+    audit: Arc<audit::AuditCalls>,
+    /// Who calls; set for calls that change something.
+    actor: Arc<str>,
 }
 
 impl Api {
-    /// Services whose engine is set later.
-    pub fn new(limits: Limits) -> Self {
-        Self { engine: Arc::default(), limits, permitted: Arc::default() }
+    /// Services whose engine is set later. Streams end when `draining` says so.
+    pub fn new(limits: Limits, subscribers_max: usize, draining: watch::Receiver<bool>) -> Self {
+        let audit = Arc::new(audit::AuditCalls::new(subscribers_max, draining));
+        Self { engine: Arc::default(), limits, permitted: Arc::default(), audit, actor: Arc::default() }
     }
 
     /// The services' engine: from now on they serve.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::convert::Faults;
 use super::convert::options::Options;
@@ -33,7 +33,17 @@ impl ChangedOrganization {
     }
 }
 
+/// Who calls: without authentication, the address that the call came from.
+pub(super) fn actor<T>(request: &Request<T>) -> Arc<str> {
+    request.remote_addr().map(|address| address.ip().to_canonical().to_string()).unwrap_or_default().into()
+}
+
 impl Api {
+    /// The services for one call, which know who calls.
+    pub(super) fn acting<T>(&self, request: &Request<T>) -> Self {
+        Self { actor: actor(request), ..self.clone() }
+    }
+
     /// Carries out a change.
     pub(super) async fn change(
         &self,
@@ -43,7 +53,7 @@ impl Api {
     ) -> Result<Changed, Status> {
         let Options { validate_only, comment } = options;
         let violations = faults.into_violations();
-        let request = ChangeRequest { target, violations, actor: Arc::default(), comment, validate_only };
+        let request = ChangeRequest { target, violations, actor: Arc::clone(&self.actor), comment, validate_only };
         self.engine()?.change(request).await.map_err(status::change)
     }
 

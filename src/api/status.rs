@@ -6,6 +6,7 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::engine::audit::AuditError;
 use crate::engine::change::ChangeError;
 use crate::engine::check::CheckError;
 use crate::policy::plan::{PlanError, Violation};
@@ -76,6 +77,11 @@ pub(super) fn starting() -> Status {
     error(Code::Unavailable, ErrorReason::Starting, "the service is starting: try again in a moment")
 }
 
+/// There is no place for another call of this kind.
+pub(super) fn overloaded(what: &str) -> Status {
+    error(Code::Unavailable, ErrorReason::Overloaded, format!("{what}: try again in a moment"))
+}
+
 /// A list was changed while it was paged through.
 pub(super) fn list_changed() -> Status {
     let message = "the list was changed since the page token was made: begin again without a token";
@@ -114,16 +120,45 @@ pub(super) fn change(refusal: ChangeError) -> Status {
     match refusal {
         ChangeError::Refused(refusal) => plan(refusal),
         ChangeError::NotWritable(_) => error(Code::Unavailable, ErrorReason::JournalNotWritable, message),
+        ChangeError::NotRecordable(refusal) => audit(refusal),
         ChangeError::TooLarge(_) => error(Code::ResourceExhausted, ErrorReason::LimitReached, message),
         ChangeError::Overloaded => error(Code::Unavailable, ErrorReason::Overloaded, message),
         ChangeError::ShuttingDown => error(Code::Unavailable, ErrorReason::ShuttingDown, message),
     }
 }
 
-pub(super) fn check(refusal: &CheckError) -> Status {
-    let reason = match refusal {
-        CheckError::RevisionNotReached { .. } => ErrorReason::RevisionNotReached,
-        CheckError::ClusterRevisionNotReached { .. } => ErrorReason::ClusterRevisionNotReached,
-    };
-    error(Code::Unavailable, reason, refusal.to_string())
+pub(super) fn check(refusal: CheckError) -> Status {
+    let message = refusal.to_string();
+    match refusal {
+        CheckError::RevisionNotReached { .. } => error(Code::Unavailable, ErrorReason::RevisionNotReached, message),
+        CheckError::ClusterRevisionNotReached { .. } => {
+            error(Code::Unavailable, ErrorReason::ClusterRevisionNotReached, message)
+        }
+        CheckError::Audit(refusal) => audit(refusal),
+        CheckError::TooManySessions(_) => error(Code::ResourceExhausted, ErrorReason::LimitReached, message),
+    }
+}
+
+pub(super) fn audit(refusal: AuditError) -> Status {
+    let message = refusal.to_string();
+    match refusal {
+        AuditError::NotWritable(_) => error(Code::Unavailable, ErrorReason::AuditNotWritable, message),
+        AuditError::NotReadable(_) => {
+            tracing::error!(error = message, "the audit log cannot be read");
+            error(Code::Unavailable, ErrorReason::Internal, message)
+        }
+        AuditError::Removed { first } => out_of_range(ErrorReason::PositionRemoved, message, first),
+        AuditError::NotReached { newest, .. } => out_of_range(ErrorReason::PositionNotReached, message, newest),
+        AuditError::Invalid { field, description } => invalid_field(field, description),
+        AuditError::ShuttingDown => error(Code::Unavailable, ErrorReason::ShuttingDown, message),
+    }
+}
+
+/// A place in the log that is not there, with one that is.
+fn out_of_range(reason: ErrorReason, message: String, sequence: u64) -> Status {
+    let name = reason.as_str_name();
+    let name = name.strip_prefix("ERROR_REASON_").unwrap_or(name);
+    let key = if reason == ErrorReason::PositionRemoved { "first_sequence" } else { "newest_sequence" };
+    let metadata = std::collections::HashMap::from([(key.to_owned(), sequence.to_string())]);
+    Status::with_error_details(Code::OutOfRange, message, ErrorDetails::with_error_info(name, DOMAIN, metadata))
 }

@@ -4,7 +4,7 @@
 //!   proof; and how a record becomes a leaf.
 //! * [`merkle`]: the RFC 6962 tree over the leaves, its proofs, and what verifies them.
 //! * [`note`], [`checkpoint`]: the tree's size and root as a signed text that others keep (C2SP signed notes).
-//! * [`record`], [`session`]: what a record says.
+//! * [`record`], [`session`]: what a record says; [`filter`], [`terms`]: what passes a filter, and how it is found.
 //!
 //! Invariant: pure. Bytes and values in, values out; no file, clock, lock or random number. A verifier written from
 //! ARCHITECTURE.md alone gets the same hashes.
@@ -12,7 +12,10 @@
 
 pub mod checkpoint;
 pub mod commitment;
+pub mod filter;
 pub mod merkle;
 pub mod note;
+pub mod policy_change;
 pub mod record;
 pub mod session;
+pub mod terms;

@@ -49,9 +49,55 @@ pub struct ServeArgs {
     /// Refuse request messages larger than this, at most 67108864 [default: 16777216]
     #[arg(long, env = "PORTCULLIS_REQUEST_BYTES_MAX", value_name = "BYTES")]
     pub request_bytes_max: Option<String>,
+    /// The audit log and the sessions.
+    #[command(flatten)]
+    pub record: RecordArgs,
     /// The limits of policies.
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// The part of what was typed that is about the audit log and the sessions.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Audit log and sessions")]
+pub struct RecordArgs {
+    /// Answer a check of a shell once its record is on the disk (sync) or queued (async) [default: sync]
+    #[arg(long, env = "PORTCULLIS_AUDIT_SHELL", value_name = "sync|async")]
+    pub audit_shell: Option<String>,
+    /// Answer a check of a preview once its record is on the disk (sync) or queued (async) [default: async]
+    #[arg(long, env = "PORTCULLIS_AUDIT_PREVIEW", value_name = "sync|async")]
+    pub audit_preview: Option<String>,
+    /// While nothing can be recorded, refuse checks (deny) or decide them unrecorded, counted as a gap (allow) [default: deny]
+    #[arg(long, env = "PORTCULLIS_ON_AUDIT_FAILURE", value_name = "deny|allow")]
+    pub on_audit_failure: Option<String>,
+    /// Give up a check whose record the disk has not taken after this long [default: 2s]
+    #[arg(long, env = "PORTCULLIS_AUDIT_DEADLINE", value_name = "DURATION")]
+    pub audit_deadline: Option<String>,
+    /// Write records for which nobody waits this often [default: 5ms]
+    #[arg(long, env = "PORTCULLIS_AUDIT_ASYNC_INTERVAL", value_name = "DURATION")]
+    pub audit_async_interval: Option<String>,
+    /// Sign the checkpoints of the audit log with the key in this file, which is made where it does not exist
+    /// [default: audit.key in the data directory]
+    #[arg(long, env = "PORTCULLIS_AUDIT_KEY_FILE", value_name = "FILE")]
+    pub audit_key_file: Option<PathBuf>,
+    /// Remove records that are older than this, 65,536 at a time [default: never]
+    #[arg(long, env = "PORTCULLIS_AUDIT_RETENTION_AGE", value_name = "DURATION")]
+    pub audit_retention_age: Option<String>,
+    /// Remove the oldest records while the sealed ones take more than this [default: no limit]
+    #[arg(long, env = "PORTCULLIS_AUDIT_RETENTION_BYTES", value_name = "BYTES")]
+    pub audit_retention_bytes: Option<String>,
+    /// End a preview session for which no check has come for this long [default: 30m]
+    #[arg(long, env = "PORTCULLIS_SESSION_IDLE", value_name = "DURATION")]
+    pub session_idle: Option<String>,
+    /// End every session after this long [default: 24h]
+    #[arg(long, env = "PORTCULLIS_SESSION_MAX_AGE", value_name = "DURATION")]
+    pub session_max_age: Option<String>,
+    /// Active sessions of the server [default: 1000000]
+    #[arg(long, env = "PORTCULLIS_LIMIT_ACTIVE_SESSIONS", value_name = "COUNT")]
+    pub limit_active_sessions: Option<String>,
+    /// Subscribers to events at a time [default: 1000]
+    #[arg(long, env = "PORTCULLIS_LIMIT_SUBSCRIBERS", value_name = "COUNT")]
+    pub limit_subscribers: Option<String>,
 }
 
 /// The part of what was typed that is about limits. In the file it is the table `[limits]`, without the `limit_`.

@@ -5,6 +5,7 @@
 //! Not here: reading the file (`cli::serve`); flags and environment are read by clap.
 
 mod args;
+mod record;
 mod settings;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +16,8 @@ use toml::Value;
 
 use crate::policy::limits::Limits;
 
-pub use args::{LimitArgs, ServeArgs};
+pub use args::{LimitArgs, RecordArgs, ServeArgs};
+pub use record::{Durability, OnAuditFailure, RecordConfig};
 pub use settings::{ConfigErrors, Fault, parse_duration};
 use settings::{
     Settings, is_local, parse_bool, parse_count, parse_filter, parse_format, parse_listen, parse_timeout, show_duration,
@@ -51,6 +53,8 @@ pub struct Config {
     pub request_bytes_max: usize,
     /// How large a policy may become.
     pub limits: Limits,
+    /// How the audit log and the sessions are kept.
+    pub record: RecordConfig,
 }
 
 /// What is logged, and how.
@@ -105,6 +109,7 @@ impl Config {
         let request_bytes_max =
             count("request_bytes_max", &args.request_bytes_max, default.request_bytes_max, REQUEST_BYTES_CEILING);
         let limits = resolve_limits(&mut settings, &args.limits);
+        let record = RecordConfig::resolve(&mut settings, &args.record);
         settings.finish(Self {
             listen,
             data_dir,
@@ -115,6 +120,7 @@ impl Config {
             requests_in_flight_max,
             request_bytes_max,
             limits,
+            record,
         })
     }
 
@@ -142,9 +148,13 @@ impl Config {
             ("nodes_per_organization", number(limits.nodes_per_organization_max)),
             ("entries_per_node", number(limits.entries_per_node_max)),
             ("description_characters", number(limits.description_characters_max)),
+            ("active_sessions", number(self.record.active_sessions_max)),
+            ("subscribers", number(self.record.subscribers_max)),
         ];
         let show = |(key, value): &(&str, Value)| format!("{key} = {value}\n");
-        lines.iter().map(show).chain(["\n[limits]\n".to_owned()]).chain(limits.iter().map(show)).collect()
+        let record = self.record.to_settings();
+        let lines = lines.iter().map(show).chain(record.iter().map(show));
+        lines.chain(["\n[limits]\n".to_owned()]).chain(limits.iter().map(show)).collect()
     }
 }
 
@@ -160,6 +170,7 @@ impl Default for Config {
             requests_in_flight_max: 4_096,
             request_bytes_max: 16 << 20,
             limits: Limits::default(),
+            record: RecordConfig::default(),
         }
     }
 }

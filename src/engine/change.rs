@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::Engine;
+use super::audit::AuditError;
 use super::directory::OrganizationView;
 use super::writer::Order;
 use crate::policy::name::Id;
@@ -96,6 +97,9 @@ pub enum ChangeError {
     /// journal is writable again.
     #[error("the policy journal cannot be written now, so the change is not in force: {0}; try again")]
     NotWritable(String),
+    /// It cannot be put on the record now.
+    #[error(transparent)]
+    NotRecordable(#[from] AuditError),
     /// It is larger than the journal takes in one piece.
     #[error("the change is too large for one step: {0}")]
     TooLarge(String),

@@ -1,19 +1,30 @@
-//! A Check: from a parsed question to the answer, synchronously.
+//! A Check: from a parsed question to the answer, on the record.
 //!
-//! Invariant: one version of the organization and one of the cluster decide the whole answer; no lock is taken.
+//! Decide → for an allowed one take the session's shard, decide again under it, open the session → queue the record →
+//! wait for the disk where the connection type asks for it → answer.
+//!
+//! Invariant: one version of the organization and one of the cluster decide the whole answer; deciding takes no lock and
+//! waits for nothing. No answer leaves without its record being queued, or counted as missing where that is configured;
+//! no session is opened by a policy that was replaced before.
 //! Not here: parsing and wording (`api::decision`).
 
-use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::Engine;
+use super::audit::{AuditError, Durability, OnAuditFailure};
+use super::sessions::{AdmissionKey, TooManySessions};
+use crate::audit::record::{Content, DecisionId, DecisionRecord, Entry, Person};
+use crate::audit::session::{EndReason, SessionId};
 use crate::policy::address::Address;
-use crate::policy::decision::{Level, Reason};
+use crate::policy::decision::{Decision, Level, Reason};
 use crate::policy::name::{Id, NodePath};
 use crate::policy::rule::ConnectionType;
 use crate::policy::snapshot::unknown_organization;
+use crate::policy::time::Timestamp;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +35,12 @@ pub struct Question<'a> {
     pub connection_type: ConnectionType,
     /// What the person connects to.
     pub target: NodePath<'a>,
+    /// Who connects; empty where that is not said.
+    pub user_email: &'a str,
+    /// Ends the session when it is not renewed for this long; shells only.
+    pub session_lease: Option<Duration>,
+    /// The caller's own identifier.
+    pub request_id: &'a str,
     /// The oldest revision of the organization that may answer; 0 accepts any.
     pub min_revision: u64,
     /// The oldest revision of the cluster that may answer; 0 accepts any.
@@ -39,6 +56,8 @@ pub struct Answer {
     pub rule: Option<Id>,
     /// The node that refused, as a level of the target's name.
     pub level: Option<Level>,
+    /// The session that the connection belongs to.
+    pub session: Option<SessionId>,
     /// The organization's revision that decided; 0 when it does not exist.
     pub revision: u64,
     /// The cluster's revision that decided.
@@ -68,19 +87,12 @@ pub enum CheckError {
         /// The revision asked for.
         wanted: u64,
     },
-}
-
-/// Names one decision: the process's random id and a counter. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecisionId {
-    boot: u64,
-    number: u64,
-}
-
-impl fmt::Display for DecisionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{:x}", self.boot, self.number)
-    }
+    /// The attempt cannot be recorded.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// It would open one session too many.
+    #[error(transparent)]
+    TooManySessions(#[from] TooManySessions),
 }
 
 /// Makes decision ids.
@@ -101,10 +113,166 @@ impl DecisionIds {
     }
 }
 
+/// What one version of the policy says.
+struct Decided {
+    reason: Reason,
+    rule: Option<Id>,
+    level: Option<Level>,
+    /// None where it does not exist.
+    organization: Option<Id>,
+    revision: u64,
+    cluster_revision: u64,
+}
+
+/// Whether the rule that matched is counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    Always,
+    Denials,
+}
+
+/// An answer whose record is queued.
+struct Recorded {
+    answer: Answer,
+    organization: Option<Id>,
+    sequence: u64,
+    session_opened: bool,
+}
+
+/// A session whose answer has not left yet. Nobody knows it where it never does, so it is ended then.
+struct Unanswered<'a> {
+    engine: &'a Engine,
+    session: Option<(Id, SessionId)>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some((organization, session)) = self.session.take() {
+            self.engine.end_by(&organization, session, EndReason::Abandoned);
+        }
+    }
+}
+
 impl Engine {
-    /// Decides.
-    pub fn check(&self, question: &Question<'_>) -> Result<Answer, CheckError> {
+    /// Decides, records and answers.
+    pub async fn check(&self, question: &Question<'_>) -> Result<Answer, CheckError> {
+        let options = self.audit.options();
+        if let Err(error) = self.room().await {
+            return match options.on_failure {
+                OnAuditFailure::Deny => Err(error.into()),
+                OnAuditFailure::Allow => self.check_unrecorded(question),
+            };
+        }
+        let urgent = options.durability(question.connection_type) == Durability::Sync;
+        let Recorded { answer, organization, sequence, session_opened } = self.check_recorded(question, urgent)?;
+        if urgent {
+            let opened = organization.zip(answer.session).filter(|_| session_opened);
+            let mut unanswered = Unanswered { engine: self, session: opened };
+            match self.audit.durable(sequence).await {
+                Err(error) if options.on_failure == OnAuditFailure::Deny => return Err(error.into()),
+                // It is queued: it comes on the record once that can be written.
+                _ => unanswered.session = None,
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Waits for room in the queue where there is none.
+    async fn room(&self) -> Result<(), AuditError> {
+        let queue = self.audit.queue();
+        queue.check_writable()?;
+        if queue.has_room() { Ok(()) } else { queue.room(self.audit.options().deadline).await }
+    }
+
+    fn check_unrecorded(&self, question: &Question<'_>) -> Result<Answer, CheckError> {
         let now = self.clock.now();
+        let decided = self.decide(question, now, Counting::Always)?;
+        self.audit.queue().miss(now);
+        Ok(self.answer(&decided, None))
+    }
+
+    fn check_recorded(&self, question: &Question<'_>, urgent: bool) -> Result<Recorded, CheckError> {
+        let now = self.clock.now();
+        // An allowed one is decided, and counted, again below.
+        let decided = self.decide(question, now, Counting::Denials)?;
+        let email: Arc<str> = question.user_email.into();
+        let endpoint: Arc<str> = question.target.text.into();
+        let organization = match (&decided.organization, decided.reason.decision()) {
+            (Some(organization), Decision::Allow) => organization.clone(),
+            _ => return Ok(self.record(question, now, decided, None, endpoint, email, urgent)),
+        };
+        let key = AdmissionKey {
+            organization,
+            endpoint: Arc::clone(&endpoint),
+            connection_type: question.connection_type,
+            email: Arc::clone(&email),
+            address: question.address,
+        };
+        let ended = |session: &super::sessions::Session| self.record_end(session);
+        self.sessions.admit(&key, ended, |admission| {
+            // Under the lock of the shard: a change that is published after this finds the session when it looks.
+            let now = self.clock.now();
+            let decided = self.decide(question, now, Counting::Always)?;
+            let session = match decided.reason.decision() {
+                Decision::Allow => {
+                    let lease = question.session_lease;
+                    let admitted = admission.allow(now, decided.rule.clone(), decided.revision, lease)?;
+                    Some((admitted.session, admitted.opened))
+                }
+                Decision::Deny => None,
+            };
+            Ok(self.record(question, now, decided, session, endpoint, email, urgent))
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that a record is made of, where its place is decided")]
+    fn record(
+        &self,
+        question: &Question<'_>,
+        now: Timestamp,
+        decided: Decided,
+        session: Option<(SessionId, bool)>,
+        endpoint: Arc<str>,
+        email: Arc<str>,
+        urgent: bool,
+    ) -> Recorded {
+        let answer = self.answer(&decided, session.map(|(id, _)| id));
+        let session_opened = session.is_some_and(|(_, opened)| opened);
+        let content = DecisionRecord {
+            id: answer.decision_id,
+            reason: decided.reason,
+            connection_type: question.connection_type,
+            endpoint,
+            rule: decided.rule,
+            level: decided.level,
+            session: answer.session,
+            session_opened,
+            revision: decided.revision,
+            cluster_revision: decided.cluster_revision,
+            request_id: question.request_id.into(),
+            lease: question.session_lease,
+        };
+        let organization = decided.organization;
+        let entry = Entry { time: now, organization: organization.clone(), content: Content::Decision(content) };
+        let person = Person { email, address: Some(question.address) };
+        let sequence = self.audit.queue().push(entry, Some(person), urgent);
+        Recorded { answer, organization, sequence, session_opened }
+    }
+
+    fn answer(&self, decided: &Decided, session: Option<SessionId>) -> Answer {
+        Answer {
+            reason: decided.reason,
+            rule: decided.rule.clone(),
+            level: decided.level,
+            session,
+            revision: decided.revision,
+            cluster_revision: decided.cluster_revision,
+            decision_id: self.decision_ids.next(),
+        }
+    }
+
+    /// What the current policy says.
+    fn decide(&self, question: &Question<'_>, now: Timestamp, counting: Counting) -> Result<Decided, CheckError> {
         let cluster = self.directory.cluster_guard();
         let cluster_revision = cluster.snapshot.revision();
         if cluster_revision < question.min_cluster_revision {
@@ -133,18 +301,20 @@ impl Engine {
                     snapshot.decide(&cluster.snapshot, address, connection_type, &question.target, now)
                 }
             };
-            if let Some(place) = verdict.first_match
+            let counts = counting == Counting::Always || verdict.decision() == Decision::Deny;
+            if counts
+                && let Some(place) = verdict.first_match
                 && let Some(counter) = published.and_then(|published| published.view.counters.at(place))
             {
                 counter.count(now);
             }
-            Ok(Answer {
+            Ok(Decided {
                 reason: verdict.reason,
                 rule: verdict.rule.map(|(_, rule)| rule.id.clone()),
                 level: verdict.level,
+                organization: published.map(|published| published.view.organization.id.clone()),
                 revision,
                 cluster_revision,
-                decision_id: self.decision_ids.next(),
             })
         })
     }

@@ -158,6 +158,11 @@ impl Directory {
         self.deleted.load().get(id).map_or(0, |revision| **revision)
     }
 
+    /// Whether there was an organization that is deleted.
+    pub fn was_deleted(&self, id: &str) -> bool {
+        self.last_revision_of_deleted(id) > 0
+    }
+
     /// Takes an organization out, whose last revision this is.
     pub(super) fn withdraw(&self, id: &Id, revision: u64) {
         let mut deleted = (*self.deleted.load_full()).clone();

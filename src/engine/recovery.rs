@@ -5,14 +5,20 @@
 //! Not here: opening files (`server`, which picks the adapters).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::audit::AuditOpenError;
 use super::clock::Clock;
 use super::follower::{MARK_KEY, write_objects};
+use crate::audit::policy_change::changes as object_changes;
+use crate::audit::record::{Content, Entry, ObjectChange, Person, PolicyChangeRecord};
+use crate::policy::change::Change;
 use crate::policy::name::NameError;
+use crate::policy::organization::{Cluster, Organization};
 use crate::policy::rule::RuleMatches;
-use crate::policy::state::{OutOfOrder, PolicyState};
+use crate::policy::state::{OutOfOrder, Outcome, PolicyState};
 use crate::store::codec::{
     CodecError, CounterKey, EntryEncoder, EntryKey, decode_change, decode_counter, decode_mark, decode_snapshot,
     encode_change, encode_mark, keys_of,
@@ -69,6 +75,9 @@ pub enum RecoveryError {
         /// The record that is needed.
         needed: u64,
     },
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditOpenError),
     /// A constant of this program is wrong.
     #[error("the first organization cannot be named: {0}")]
     FirstChanges(#[from] NameError),
@@ -96,13 +105,17 @@ pub(super) struct Recovered {
     pub(super) snapshot_sequence: u64,
     /// Bytes of the records after the snapshot.
     pub(super) bytes: usize,
+    /// Changes that the audit log has no record of: a crash came between.
+    pub(super) owed: Vec<(Entry, Option<Person>)>,
 }
 
-/// Reads the policy from snapshot and journal. A fresh journal gets its first changes.
+/// Reads the policy from snapshot and journal. A fresh journal gets its first changes. `audited` is the last record that
+/// the audit log has a record of.
 pub(super) fn recover(
     journal: &mut dyn Journal,
     snapshots: &dyn Snapshots,
     clock: &Clock,
+    audited: u64,
 ) -> Result<Recovered, RecoveryError> {
     if journal.next_sequence() == 1 && snapshots.newest_valid()?.is_none() {
         let changes = PolicyState::first_changes(clock.now())?;
@@ -121,17 +134,56 @@ pub(super) fn recover(
     }
     // The last record of the snapshot is read too, where it is still there, for its time.
     let from = if snapshot_sequence < journal.first_sequence() { needed } else { snapshot_sequence };
-    let mut replayed = 0;
+    let from = from.min(audited + 1).max(journal.first_sequence());
+    let (mut replayed, mut owed) = (0, Vec::new());
     for record in journal.read_from(from)? {
         let (sequence, bytes) = record?;
         let change = decode_change(&bytes).map_err(|source| RecoveryError::Record { sequence, source })?;
+        if sequence > audited {
+            owed.push(owed_entry(sequence, &change, &state, sequence > snapshot_sequence));
+        }
         if sequence > snapshot_sequence {
             replayed += bytes.len();
             state.apply(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
         }
         clock.advance_to(change.time);
     }
-    Ok(Recovered { state, sequence: last, snapshot_sequence, bytes: replayed })
+    Ok(Recovered { state, sequence: last, snapshot_sequence, bytes: replayed, owed })
+}
+
+/// The audit record of a change that was made, with who made it.
+pub(super) fn change_entry(
+    sequence: u64,
+    change: &Change,
+    before: Option<&Organization>,
+    cluster: &Arc<Cluster>,
+    outcome: &Outcome,
+) -> (Entry, Option<Person>) {
+    let changes = object_changes(change, before, Some(cluster), outcome);
+    entry_of(sequence, change, changes)
+}
+
+/// The audit record of a change that was made before the start. What it altered is known only where the state before it
+/// is: `applies` tells that `state` is.
+fn owed_entry(sequence: u64, change: &Change, state: &PolicyState, applies: bool) -> (Entry, Option<Person>) {
+    if !applies {
+        return entry_of(sequence, change, Vec::new());
+    }
+    let before = change.effect.organization().and_then(|id| state.organizations.get(id));
+    let outcome = PolicyState::outcome(change, before);
+    change_entry(sequence, change, before.map(|before| &**before), &state.cluster, &outcome)
+}
+
+fn entry_of(sequence: u64, change: &Change, changes: Vec<ObjectChange>) -> (Entry, Option<Person>) {
+    let content = PolicyChangeRecord {
+        policy_sequence: sequence,
+        revision: change.effect.revision(),
+        comment: Arc::clone(&change.comment),
+        changes,
+    };
+    let organization = change.effect.organization().cloned();
+    let actor = (!change.actor.is_empty()).then(|| Person { email: Arc::clone(&change.actor), address: None });
+    (Entry { time: change.time, organization, content: Content::PolicyChanged(content) }, actor)
 }
 
 fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), RecoveryError> {

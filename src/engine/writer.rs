@@ -12,15 +12,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
+use super::audit::{AuditLog, Condition};
 use super::change::{After, ChangeError, ChangeRequest, ChangeTarget, Changed};
 use super::clock::Clock;
 use super::counters::{RuleCounter, RuleCounters, RuleKey};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
 use super::follower::Follower;
+use super::keeper::KeeperInbox;
+use super::recovery::change_entry;
+use super::sessions::Scope;
 use super::staged::{Staged, weight_of};
-use crate::policy::change::{Change, Effect};
+use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::limits::Limits;
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
@@ -53,7 +57,10 @@ pub(super) struct Writer {
     pub(super) follower: Arc<Follower>,
     pub(super) clock: Clock,
     pub(super) limits: Limits,
-    pub(super) writable: watch::Sender<bool>,
+    pub(super) condition: Arc<Condition>,
+    pub(super) writable: bool,
+    pub(super) audit: Arc<AuditLog>,
+    pub(super) keeper: Arc<KeeperInbox>,
     pub(super) lists: HashMap<Id, MembersCache>,
 }
 
@@ -88,7 +95,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             // Also when changes keep coming: they are what it is to be writable for.
-            if !*self.writable.borrow() {
+            if !self.writable {
                 self.probe();
             }
             let more = std::iter::from_fn(|| orders.try_recv().ok()).take(BATCH_CHANGES_MAX - 1);
@@ -168,12 +175,17 @@ impl Writer {
         let result = self.journal.append(records);
         if let Err(error) = &result
             && !matches!(error, JournalError::TooLarge { .. })
-            && *self.writable.borrow()
+            && self.writable
         {
             tracing::error!(%error, "the policy journal cannot be written: changes are refused until it can");
-            self.writable.send_replace(false);
+            self.set_writable(false);
         }
         result
+    }
+
+    fn set_writable(&mut self, writable: bool) {
+        self.writable = writable;
+        self.condition.set_policy(writable);
     }
 
     /// Tries to make a failed journal writable again.
@@ -181,7 +193,7 @@ impl Writer {
         match self.journal.recover() {
             Ok(()) => {
                 tracing::info!("the policy journal is writable again");
-                self.writable.send_replace(true);
+                self.set_writable(true);
             }
             Err(error) => tracing::debug!(%error, "the policy journal still cannot be written"),
         }
@@ -196,15 +208,21 @@ impl Writer {
         });
         for ((sequence, record), (change, outcome)) in (first_sequence..).zip(records).zip(changes) {
             let before = change.effect.organization().and_then(|id| self.state.organizations.get(id)).cloned();
+            // On the record before it is visible: the log tells the change before what it decides.
+            let (entry, actor) = change_entry(sequence, change, before.as_deref(), &self.state.cluster, outcome);
+            self.audit.queue().push(entry, actor, true);
             self.state.set(outcome.clone());
             self.clock.advance_to(change.time);
             self.follower.note((sequence, record.len()), change, before.as_deref(), outcome.clone());
             touched.entry(change.effect.organization().cloned()).or_default().push(change);
         }
         for (id, changes) in touched {
-            match id {
+            match &id {
                 None => self.publish_cluster(),
-                Some(id) => self.publish(&id, &changes),
+                Some(id) => self.publish(id, &changes),
+            }
+            for scope in scopes(id.as_ref(), &changes) {
+                self.keeper.changed(scope);
             }
         }
         for Pending { step, reply } in pending {
@@ -245,8 +263,11 @@ impl Writer {
     }
 
     fn plan(&self, staged: &Staged, request: ChangeRequest) -> Result<Planned, ChangeError> {
-        if !*self.writable.borrow() && !request.validate_only {
-            return Err(ChangeError::NotWritable("an earlier write failed".to_owned()));
+        if !request.validate_only {
+            if !self.writable {
+                return Err(ChangeError::NotWritable("an earlier write failed".to_owned()));
+            }
+            self.audit.queue().check_writable()?;
         }
         let now = self.clock.now();
         let cluster = staged.cluster.as_ref().unwrap_or(&self.state.cluster);
@@ -324,6 +345,26 @@ enum Planned {
     Answer(Changed),
     /// This is to be written.
     Change(Change),
+}
+
+/// Where sessions may be concerned by changes of an organization, or of the cluster.
+fn scopes(id: Option<&Id>, changes: &[&Change]) -> Vec<Scope> {
+    let Some(id) = id else { return vec![Scope::All] };
+    let mut scopes = Vec::new();
+    for change in changes {
+        let Effect::Organization { deltas, .. } = &change.effect else {
+            return vec![Scope::Organization(id.clone())];
+        };
+        for delta in deltas {
+            match delta {
+                Delta::SetNode { key, .. } | Delta::RemoveNode { key } => {
+                    scopes.push(Scope::Subtree(id.clone(), format!("organizations/{id}/{key}")));
+                }
+                _ => return vec![Scope::Organization(id.clone())],
+            }
+        }
+    }
+    scopes
 }
 
 fn refusal(error: &JournalError) -> ChangeError {

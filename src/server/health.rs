@@ -12,8 +12,13 @@ use tonic_health::server::{HealthReporter, HealthService};
 use crate::engine::Engine;
 
 /// Names whose health is told: the whole service, and each of its parts.
-const NAMES: [&str; 4] =
-    ["", "portcullis.v1.DecisionService", "portcullis.v1.FirewallService", "portcullis.v1.HierarchyService"];
+const NAMES: [&str; 5] = [
+    "",
+    "portcullis.v1.AuditService",
+    "portcullis.v1.DecisionService",
+    "portcullis.v1.FirewallService",
+    "portcullis.v1.HierarchyService",
+];
 
 /// The gRPC service.
 pub(super) type Service = HealthServer<HealthService>;

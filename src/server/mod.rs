@@ -4,9 +4,11 @@
 //! ends, everything acknowledged is on the disk.
 //! Not here: what it serves (`api`), and how a process is told to end (`cli::serve`).
 
+mod audit_key;
 mod connections;
 mod health;
 mod open;
+mod verify;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,9 +26,12 @@ use crate::api::{ANSWER_BYTES_MAX, Api};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::proto::DESCRIPTOR;
+use crate::proto::v1::audit_service_server::{self, AuditServiceServer};
 use crate::proto::v1::decision_service_server::{self, DecisionServiceServer};
 use crate::proto::v1::firewall_service_server::{self, FirewallServiceServer};
 use crate::proto::v1::hierarchy_service_server::{self, HierarchyServiceServer};
+
+pub use verify::verify_audit;
 
 use health::Health;
 
@@ -57,18 +62,17 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listener has no address")?;
-    let api = Api::new(config.limits);
-    let (health, health_service) = Health::new().await;
     let (drain, draining) = watch::channel(false);
+    let api = Api::new(config.limits, config.record.subscribers_max, draining.clone());
+    let (health, health_service) = Health::new().await;
     // Connections also end where this future is dropped, and the sender with it.
     let (cut_off, cutting_off) = watch::channel(false);
     let serving = serve(&config, &api, health_service, listener, draining, cutting_off)?;
     let mut server = tokio::spawn(serving);
 
-    let data_dir = config.data_dir.clone();
-    let limits = config.limits;
+    let opened = config.clone();
     let mut shutdown = std::pin::pin!(shutdown);
-    let opening = tokio::task::spawn_blocking(move || open::open(&data_dir, limits));
+    let opening = tokio::task::spawn_blocking(move || open::open(&opened));
     let engine = tokio::select! {
         engine = opening => engine,
         // Nothing is acknowledged yet, so nothing has to be waited for.
@@ -125,6 +129,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(DESCRIPTOR)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(tonic_health::pb::health_server::SERVICE_NAME)
+        .with_service_name(audit_service_server::SERVICE_NAME)
         .with_service_name(decision_service_server::SERVICE_NAME)
         .with_service_name(firewall_service_server::SERVICE_NAME)
         .with_service_name(hierarchy_service_server::SERVICE_NAME)
@@ -173,7 +178,8 @@ fn serve(
         .add_service(reflection_v1alpha)
         .add_service(limited!(for_checks, DecisionServiceServer))
         .add_service(limited!((for_changes.clone(), UnbrokenLayer), FirewallServiceServer))
-        .add_service(limited!(for_changes, HierarchyServiceServer));
+        .add_service(limited!(for_changes.clone(), HierarchyServiceServer))
+        .add_service(limited!(for_changes, AuditServiceServer));
     Ok(server.serve_with_incoming_shutdown(connections, async move {
         // The sender lives as long as the service.
         let _ = draining.wait_for(|draining| *draining).await;

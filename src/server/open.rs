@@ -8,22 +8,25 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use super::audit_key;
+use crate::config::{Config, Durability, OnAuditFailure, RecordConfig};
+use crate::engine::audit::{self, AuditOptions, AuditStores};
 use crate::engine::clock::Clock;
-use crate::engine::{Engine, Stores};
-use crate::policy::limits::Limits;
+use crate::engine::sessions::SessionOptions;
+use crate::engine::{Engine, Options, SessionStores, Stores};
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::journal::{FileJournal, JournalOptions};
+use crate::store::journal::{FileJournal, JournalOptions, Stream};
 use crate::store::snapshots::FileSnapshots;
 use crate::store::state::{Reopened, SledState};
 use crate::store::{Journal, StateError, StateStore, StateStores};
 
 /// Opens the engine on a data directory.
-pub(super) fn open(data_dir: &Path, limits: Limits) -> anyhow::Result<Engine> {
-    let directory = DataDirectory::open(data_dir)?;
+pub(super) fn open(config: &Config) -> anyhow::Result<Engine> {
+    let directory = DataDirectory::open(&config.data_dir)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let snapshots = FileSnapshots::new(Arc::clone(&disk), directory.policy());
-    let journal = FileJournal::open(disk, directory.policy(), JournalOptions::default())?;
+    let journal = FileJournal::open(Arc::clone(&disk), directory.policy(), JournalOptions::default())?;
     let begun = directory.begun();
     if begun.is_marked()? && journal.next_sequence() == 1 {
         bail!(
@@ -36,11 +39,64 @@ pub(super) fn open(data_dir: &Path, limits: Limits) -> anyhow::Result<Engine> {
     if let Err(error) = directory.restore_ballast() {
         tracing::warn!(%error, "no room is set aside for a full disk");
     }
-    let stores =
-        Stores { journal: Box::new(journal), snapshots: Box::new(snapshots), state, keep: Box::new(directory) };
-    let engine = Engine::open(stores, limits, Clock::system()).context("recovering the policy")?;
+    let stores = Stores {
+        journal: Box::new(journal),
+        snapshots: Box::new(snapshots),
+        state,
+        audit: open_audit(&disk, &directory, config.record.audit_key_file.as_deref())?,
+        sessions: open_sessions(&disk, &directory)?,
+        keep: Box::new(directory),
+    };
+    let options =
+        Options { limits: config.limits, audit: audit_options(&config.record), sessions: sessions(&config.record) };
+    let engine = Engine::open(stores, options, Clock::system()).context("recovering what is stored")?;
     begun.mark()?;
     Ok(engine)
+}
+
+fn open_audit(disk: &Arc<dyn Disk>, directory: &DataDirectory, key: Option<&Path>) -> anyhow::Result<AuditStores> {
+    let key = audit_key::load(directory.path(), key)?;
+    let (journal_disk, path) = (Arc::clone(disk), directory.audit());
+    let journal = move |first_sequence| -> Result<Box<dyn Journal>, crate::store::JournalError> {
+        let options = JournalOptions { stream: Stream::Audit, first_sequence, ..JournalOptions::default() };
+        Ok(Box::new(FileJournal::open(journal_disk, path, options)?))
+    };
+    Ok(AuditStores { journal: Box::new(journal), disk: Arc::clone(disk), directory: directory.audit(), key })
+}
+
+fn open_sessions(disk: &Arc<dyn Disk>, directory: &DataDirectory) -> anyhow::Result<SessionStores> {
+    let options = JournalOptions { stream: Stream::Sessions, ..JournalOptions::default() };
+    let journal = FileJournal::open(Arc::clone(disk), directory.sessions(), options)?;
+    let snapshots = FileSnapshots::new(Arc::clone(disk), directory.sessions()).newest_only();
+    Ok(SessionStores { snapshots: Box::new(snapshots), journal: Box::new(journal) })
+}
+
+fn audit_options(config: &RecordConfig) -> AuditOptions {
+    let durability = |durability| match durability {
+        Durability::Sync => audit::Durability::Sync,
+        Durability::Async => audit::Durability::Async,
+    };
+    AuditOptions {
+        shell: durability(config.audit_shell),
+        preview: durability(config.audit_preview),
+        on_failure: match config.on_audit_failure {
+            OnAuditFailure::Deny => audit::OnAuditFailure::Deny,
+            OnAuditFailure::Allow => audit::OnAuditFailure::Allow,
+        },
+        deadline: config.audit_deadline,
+        async_interval: config.audit_async_interval,
+        retention_age: config.audit_retention_age,
+        retention_bytes: config.audit_retention_bytes,
+        ..AuditOptions::default()
+    }
+}
+
+fn sessions(config: &RecordConfig) -> SessionOptions {
+    SessionOptions {
+        idle: config.session_idle,
+        max_age: config.session_max_age,
+        active_max: config.active_sessions_max,
+    }
 }
 
 /// The embedded database in the data directory.

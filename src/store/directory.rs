@@ -6,6 +6,7 @@
 //! ballast   1 MiB of noise, given up when the disk is full, so that the stores can still be opened
 //! BEGUN     empty; there once the journal holds something, so that a lost journal is not taken for a new one
 //! policy/   journal and snapshots      sled/   the embedded database
+//! audit/    the audit log              sessions/   journal and snapshots
 //! ```
 //!
 //! Invariant: nothing below the directory is read or written by a process that does not hold the lock.
@@ -73,6 +74,8 @@ impl DataDirectory {
         check_format(&path)?;
         let directory = Self { path, _lock: lock };
         create(&directory.policy())?;
+        create(&directory.audit())?;
+        create(&directory.sessions())?;
         if directory.free_bytes()? < FREE_BYTES_MIN {
             directory.release_ballast()?;
         }
@@ -87,6 +90,16 @@ impl DataDirectory {
     /// Where the journal and the snapshots of policy are. It exists.
     pub fn policy(&self) -> PathBuf {
         self.path.join("policy")
+    }
+
+    /// Where the audit log is. It exists.
+    pub fn audit(&self) -> PathBuf {
+        self.path.join("audit")
+    }
+
+    /// Where the journal and the snapshots of sessions are. It exists.
+    pub fn sessions(&self) -> PathBuf {
+        self.path.join("sessions")
     }
 
     /// Where sled is. It makes this directory itself, and one that exists may be moved aside.

@@ -36,7 +36,7 @@ pub trait Disk: fmt::Debug + Send + Sync {
 }
 
 /// The operations on an open file.
-pub trait DiskFile: fmt::Debug + Send {
+pub trait DiskFile: fmt::Debug + Send + Sync {
     /// The file's size in bytes.
     fn size(&self) -> io::Result<u64>;
 
@@ -130,9 +130,16 @@ impl DiskFile for RealFile {
     }
 }
 
+/// The bytes of a file.
+pub fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path)?;
+    let mut bytes = vec![0; usize::try_from(file.size()?).unwrap_or(usize::MAX)];
+    if read_exact_at(&*file, &mut bytes, 0)? { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
 /// Writes `bytes` to a new file that takes the name `path` only once it is whole and on the disk, and returns the file
 /// to go on writing to. The name is on the disk as well when this returns.
-pub(super) fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
+pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
     let unfinished = unfinished(path);
     let result = write_and_name(disk, &unfinished, path, bytes);
     if result.is_err() {

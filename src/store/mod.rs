@@ -13,6 +13,7 @@ pub mod directory;
 pub mod disk;
 mod error;
 pub mod journal;
+pub mod sealed;
 pub mod snapshots;
 pub mod split;
 pub mod state;

@@ -41,6 +41,8 @@ const COMPRESSION_LEVEL: i32 = 3;
 pub struct FileSnapshots {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
+    /// How many are kept; one at least.
+    kept: usize,
 }
 
 /// What a name says of a snapshot. Ordered by sequence.
@@ -58,16 +60,22 @@ enum Fault {
 }
 
 impl FileSnapshots {
-    /// The snapshots in `directory`, which exists.
+    /// The snapshots in `directory`, which exists. The newest two are kept.
     pub fn new(disk: Arc<dyn Disk>, directory: impl Into<PathBuf>) -> Self {
-        Self { disk, directory: directory.into() }
+        Self { disk, directory: directory.into(), kept: 2 }
+    }
+
+    /// Keeps the newest one only: what an older one held is gone once the newer one is written.
+    #[must_use]
+    pub fn newest_only(self) -> Self {
+        Self { kept: 1, ..self }
     }
 
     fn list(&self) -> Result<Vec<String>, SnapshotError> {
         self.disk.list(&self.directory).map_err(|source| io_error("list", &self.directory, source))
     }
 
-    /// Removes what a write never finished, and all but the newest two up to the one just written.
+    /// Removes what a write never finished, and all that is not kept beside the one just written.
     fn prune(&self, written: &Name) -> Result<(), SnapshotError> {
         let names = self.list()?;
         let mut older: Vec<Name> = names
@@ -76,10 +84,10 @@ impl FileSnapshots {
             .filter(|name| name.sequence <= written.sequence && name != written)
             .collect();
         older.sort_unstable();
-        if older.last().is_some_and(|name| name.sequence < written.sequence) {
-            older.pop();
-        } else if let Some(kept) = older.iter().rposition(|name| name.sequence < written.sequence) {
-            older.remove(kept);
+        for _ in 1..self.kept {
+            if let Some(kept) = older.iter().rposition(|name| name.sequence < written.sequence) {
+                older.remove(kept);
+            }
         }
         let unfinished = names
             .iter()
@@ -88,7 +96,7 @@ impl FileSnapshots {
             let path = self.directory.join(name);
             self.disk.remove(&path).map_err(|source| io_error("remove", &path, source))?;
         }
-        Ok(())
+        self.disk.sync_directory(&self.directory).map_err(|source| io_error("sync", &self.directory, source))
     }
 
     fn read(&self, name: &Name) -> Result<Vec<u8>, Fault> {

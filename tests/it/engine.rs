@@ -6,22 +6,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use portcullis::audit::note::SignerKey;
+use portcullis::engine::audit::AuditStores;
 use portcullis::engine::change::{ChangeError, ChangeRequest, ChangeTarget, Changed};
 use portcullis::engine::check::{CheckError, Question};
 use portcullis::engine::clock::{Clock, Source};
-use portcullis::engine::{Engine, Stores};
+use portcullis::engine::{Engine, Options, SessionStores, Stores};
 use portcullis::policy::decision::Reason;
-use portcullis::policy::limits::Limits;
 use portcullis::policy::name::{Id, NodePath};
 use portcullis::policy::node::NodePatch;
 use portcullis::policy::plan::{Mutation, PlanError};
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source as RuleSource};
 use portcullis::policy::time::Timestamp;
 use portcullis::store::disk::RealDisk;
-use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal};
+use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
 use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
-use portcullis::store::{Journal, Snapshots, StateError, StateStore, StateStores};
+use portcullis::store::{Journal, JournalError, Snapshots, StateError, StateStore, StateStores};
 
 use crate::store_disk::{Fault, SimulatedDisk};
 
@@ -49,13 +50,35 @@ fn open(journal: impl Journal + 'static, hand: &Arc<AtomicI64>) -> Engine {
 }
 
 fn open_with(journal: impl Journal + 'static, snapshots: impl Snapshots + 'static, hand: &Arc<AtomicI64>) -> Engine {
+    let disk = SimulatedDisk::default();
     let stores = Stores {
         journal: Box::new(journal),
         snapshots: Box::new(snapshots),
         state: Box::new(Memory),
+        audit: audit_stores(&disk),
+        sessions: session_stores(&disk),
         keep: Box::new(()),
     };
-    Engine::open(stores, Limits::default(), Clock::new(Arc::new(Hand(Arc::clone(hand))))).unwrap()
+    Engine::open(stores, Options::default(), Clock::new(Arc::new(Hand(Arc::clone(hand))))).unwrap()
+}
+
+/// An audit log on a disk.
+pub(crate) fn audit_stores(disk: &SimulatedDisk) -> AuditStores {
+    let journal_disk = disk.clone();
+    let journal = move |first_sequence| -> Result<Box<dyn Journal>, JournalError> {
+        let options = JournalOptions { stream: Stream::Audit, first_sequence, ..JournalOptions::default() };
+        Ok(Box::new(FileJournal::open(Arc::new(journal_disk), "/audit", options)?))
+    };
+    let key = SignerKey::new("test.example/audit", &[7; 32]).unwrap();
+    AuditStores { journal: Box::new(journal), disk: Arc::new(disk.clone()), directory: "/audit".into(), key }
+}
+
+/// Sessions on a disk.
+pub(crate) fn session_stores(disk: &SimulatedDisk) -> SessionStores {
+    let options = JournalOptions { stream: Stream::Sessions, ..JournalOptions::default() };
+    let journal = FileJournal::open(Arc::new(disk.clone()), "/sessions", options).unwrap();
+    let snapshots = FileSnapshots::new(Arc::new(disk.clone()), "/sessions").newest_only();
+    SessionStores { snapshots: Box::new(snapshots), journal: Box::new(journal) }
 }
 
 fn create(id: &str, range: &str, expire_time: Option<Timestamp>) -> ChangeRequest {
@@ -79,19 +102,22 @@ fn request(mutation: Mutation) -> ChangeRequest {
     }
 }
 
-fn reason(engine: &Engine, ip: &str) -> Reason {
-    ask(engine, ip, 0).unwrap().0
+async fn reason(engine: &Engine, ip: &str) -> Reason {
+    ask(engine, ip, 0).await.unwrap().0
 }
 
-fn ask(engine: &Engine, ip: &str, min_revision: u64) -> Result<(Reason, u64), CheckError> {
+async fn ask(engine: &Engine, ip: &str, min_revision: u64) -> Result<(Reason, u64), CheckError> {
     let question = Question {
         address: ip.parse().unwrap(),
         connection_type: ConnectionType::Shell,
         target: NodePath::parse("organizations/default").unwrap(),
+        user_email: "",
+        session_lease: None,
+        request_id: "",
         min_revision,
         min_cluster_revision: 0,
     };
-    engine.check(&question).map(|answer| (answer.reason, answer.revision))
+    engine.check(&question).await.map(|answer| (answer.reason, answer.revision))
 }
 
 fn hand(seconds: i64) -> Arc<AtomicI64> {
@@ -104,9 +130,9 @@ async fn a_rule_that_expired_a_millisecond_ago_does_not_match() {
     let engine = open(MemoryJournal::new(), &hand);
     engine.change(create("soon", "any", Timestamp::new(1_001, 0))).await.unwrap();
     hand.store(1_001 * SECOND - 1_000_000, Ordering::SeqCst);
-    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DenyRule);
+    assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DenyRule);
     hand.store(1_001 * SECOND, Ordering::SeqCst);
-    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DefaultAllow);
+    assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DefaultAllow);
 }
 
 #[tokio::test]
@@ -116,9 +142,9 @@ async fn a_clock_that_is_set_back_behind_a_durable_record_revives_no_expired_rul
     engine.change(create("soon", "192.0.2.0/24", Timestamp::new(1_001, 0))).await.unwrap();
     hand.store(1_002 * SECOND, Ordering::SeqCst);
     engine.change(create("later", "198.51.100.0/24", None)).await.unwrap();
-    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DefaultAllow);
+    assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DefaultAllow);
     hand.store(500 * SECOND, Ordering::SeqCst);
-    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DefaultAllow, "the newest record is of second 1002");
+    assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DefaultAllow, "the newest record is of second 1002");
 }
 
 #[tokio::test]
@@ -139,8 +165,8 @@ async fn a_failing_disk_refuses_changes_and_keeps_deciding_until_it_heals() {
     let refused = engine.change(create("lost", "198.51.100.0/24", None)).await;
     assert!(matches!(refused, Err(ChangeError::NotWritable(_))), "{refused:?}");
     assert!(!*writable.borrow_and_update(), "health has to know");
-    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DenyRule);
-    assert_eq!(ask(&engine, "198.51.100.1", 0).unwrap(), (Reason::DefaultAllow, 2));
+    assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DenyRule);
+    assert_eq!(ask(&engine, "198.51.100.1", 0).await.unwrap(), (Reason::DefaultAllow, 2));
 
     // Changes that keep coming do not keep it from healing.
     let mut healed = None;
@@ -162,8 +188,8 @@ async fn a_failing_disk_refuses_changes_and_keeps_deciding_until_it_heals() {
     drop(engine);
     let journal = FileJournal::open(Arc::new(disk), "/policy", options).unwrap();
     let engine = open(journal, &hand(2_000));
-    assert_eq!(ask(&engine, "203.0.113.1", 3).unwrap(), (Reason::DenyRule, 3));
-    assert_eq!(reason(&engine, "198.51.100.1"), Reason::DefaultAllow);
+    assert_eq!(ask(&engine, "203.0.113.1", 3).await.unwrap(), (Reason::DenyRule, 3));
+    assert_eq!(reason(&engine, "198.51.100.1").await, Reason::DefaultAllow);
 }
 
 #[tokio::test]
@@ -194,8 +220,8 @@ async fn a_check_that_begins_after_the_acknowledgement_sees_the_change() {
     for number in 0..200_u32 {
         let ip = format!("10.0.{}.{}", number / 256, number % 256);
         let Changed { revision, .. } = engine.change(create(&format!("r{number}"), &ip, None)).await.unwrap();
-        assert_eq!(ask(&engine, &ip, revision).unwrap(), (Reason::DenyRule, revision));
-        let ahead = ask(&engine, &ip, revision + 1);
+        assert_eq!(ask(&engine, &ip, revision).await.unwrap(), (Reason::DenyRule, revision));
+        let ahead = ask(&engine, &ip, revision + 1).await;
         assert!(matches!(ahead, Err(CheckError::RevisionNotReached { .. })), "{ahead:?}");
     }
 }
@@ -207,7 +233,7 @@ async fn a_closed_engine_refuses_changes_and_goes_on_deciding() {
     engine.close();
     let refused = engine.change(create("two", "any", None)).await;
     assert!(matches!(refused, Err(ChangeError::ShuttingDown)), "{refused:?}");
-    assert_eq!(reason(&engine, "192.0.2.1"), Reason::DenyRule);
+    assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DenyRule);
 }
 
 #[tokio::test]
@@ -217,9 +243,9 @@ async fn an_organization_that_was_deleted_is_unknown_rather_than_behind() {
     let request = ChangeRequest { target, ..create("unused", "any", None) };
     assert_eq!(engine.change(request).await.unwrap().revision, 2);
     for min_revision in 0..=2 {
-        assert_eq!(ask(&engine, "192.0.2.1", min_revision).unwrap(), (Reason::UnknownEndpoint, 0));
+        assert_eq!(ask(&engine, "192.0.2.1", min_revision).await.unwrap(), (Reason::UnknownEndpoint, 0));
     }
-    assert!(matches!(ask(&engine, "192.0.2.1", 3), Err(CheckError::RevisionNotReached { .. })));
+    assert!(matches!(ask(&engine, "192.0.2.1", 3).await, Err(CheckError::RevisionNotReached { .. })));
 }
 
 #[tokio::test]
@@ -250,6 +276,6 @@ async fn after_ten_thousand_changes_there_is_a_snapshot_and_a_start_from_it_know
 
     // Set back behind the newest record, which the snapshot may be the last to hold.
     let engine = open_with(journal(), snapshots(), &hand(1));
-    assert_eq!(ask(&engine, "192.0.2.1", 0).unwrap(), (Reason::DenyRule, 10_102));
+    assert_eq!(ask(&engine, "192.0.2.1", 0).await.unwrap(), (Reason::DenyRule, 10_102));
     assert!(engine.clock().now() >= Timestamp::new(1_000, 0).unwrap());
 }

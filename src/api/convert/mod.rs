@@ -4,6 +4,7 @@
 //! destructured whole, so that a new field breaks the build until somebody decides about it.
 //! Not here: what depends on the policy's state, such as whether a group exists (`policy::plan`).
 
+pub(super) mod audit;
 pub(super) mod names;
 pub(super) mod node;
 pub(super) mod options;

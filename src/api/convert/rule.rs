@@ -9,7 +9,7 @@ use crate::api::{count_to_i64, to_i64};
 use crate::engine::directory::OrganizationView;
 use crate::policy::group::Group;
 use crate::policy::plan::{etag_of_group, etag_of_rule};
-use crate::policy::rule::{Action, ConnectionTypes, Rule, RulePatch, Source};
+use crate::policy::rule::{Action, ConnectionTypes, Rule, RuleMatches, RulePatch, Source};
 use crate::proto::v1;
 use crate::proto::v1::rule::Source as RuleSource;
 
@@ -115,6 +115,19 @@ fn read_connection_types(faults: &mut Faults, field: &str, values: &[i32]) -> Co
 
 /// A rule as the API shows it. `place` is its place in the order, 0 being the first.
 pub(in crate::api) fn to_rule(view: &OrganizationView, place: usize, rule: &Rule) -> v1::Rule {
+    let position = i32::try_from(place + 1).unwrap_or(i32::MAX);
+    let organization = &view.organization;
+    rule_message(organization.id.as_str(), position, view.matches(place), organization.revision, rule)
+}
+
+/// A rule at a position, with its match count where that is known.
+pub(super) fn rule_message(
+    organization: &str,
+    position: i32,
+    matches: Option<RuleMatches>,
+    revision: u64,
+    rule: &Rule,
+) -> v1::Rule {
     let Rule {
         id,
         action,
@@ -127,15 +140,13 @@ pub(in crate::api) fn to_rule(view: &OrganizationView, place: usize, rule: &Rule
         update_time,
         changed_at,
     } = rule;
-    let organization = &view.organization.id;
-    let matches = view.matches(place);
     let action = match action {
         Action::Allow => v1::Action::Allow,
         Action::Deny => v1::Action::Deny,
     };
     let source = match source {
         Source::Range(range) => RuleSource::Range(range.to_string()),
-        Source::Group(group) => RuleSource::AddressGroup(group_name(organization.as_str(), group.as_str())),
+        Source::Group(group) => RuleSource::AddressGroup(group_name(organization, group.as_str())),
     };
     v1::Rule {
         name: format!("organizations/{organization}/rules/{id}"),
@@ -143,7 +154,7 @@ pub(in crate::api) fn to_rule(view: &OrganizationView, place: usize, rule: &Rule
         source: Some(source),
         connection_types: connection_types.iter().map(|named| to_connection_type(named).into()).collect(),
         description: description.to_string(),
-        position: i32::try_from(place + 1).unwrap_or(i32::MAX),
+        position,
         disabled: *disabled,
         expire_time: expire_time.map(to_time),
         create_time: Some(to_time(*create_time)),
@@ -152,7 +163,7 @@ pub(in crate::api) fn to_rule(view: &OrganizationView, place: usize, rule: &Rule
         match_count: matches.map_or(0, |matches| to_i64(matches.count)),
         match_count_start_time: matches.map(|matches| to_time(matches.start)),
         last_match_time: matches.and_then(|matches| matches.last).map(to_time),
-        revision: to_i64(view.organization.revision),
+        revision: to_i64(revision),
     }
 }
 

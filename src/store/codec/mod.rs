@@ -4,6 +4,7 @@
 //! Decoding checks everything: bytes that no version of this program wrote are an error, never a guess.
 //! Not here: where the bytes are kept, and their checksums.
 
+pub mod audit;
 mod change;
 mod counter;
 mod entry;
@@ -25,3 +26,6 @@ pub enum CodecError {
     #[error("a stored policy object has no valid {0}: it was written by a newer version, or is damaged")]
     Invalid(&'static str),
 }
+
+/// What decoding comes to.
+type Decoded<T> = Result<T, CodecError>;

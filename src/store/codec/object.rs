@@ -4,7 +4,7 @@
 //! decides about it.
 //! Not here: what is done to objects (`change`) and where they are (`entry`).
 
-use super::CodecError;
+use super::{CodecError, Decoded};
 use crate::policy::address::{Block, Range};
 use crate::policy::name::{Id, NodeKey, NodePath};
 use crate::policy::node::{Access, AccessEntry, Node};
@@ -13,8 +13,6 @@ use crate::policy::rule::{Action, ConnectionType, Rule, Source};
 use crate::policy::time::Timestamp;
 use crate::policy::word::Word;
 use crate::proto::storage as stored;
-
-type Decoded<T> = Result<T, CodecError>;
 
 pub(super) fn required<T>(value: Option<T>, what: &'static str) -> Decoded<T> {
     value.ok_or(CodecError::Invalid(what))

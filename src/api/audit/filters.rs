@@ -1,0 +1,223 @@
+//! Filters in requests.
+//!
+//! Invariant: all faults of a filter are told at once. No page token holds, or is made of, personal data without a key.
+//! Not here: what passes a filter (`audit::filter`).
+
+use std::hash::BuildHasher;
+
+use tonic::Status;
+
+use super::super::convert::Faults;
+use super::super::convert::names;
+use super::super::{Api, status};
+use super::AuditCalls;
+use crate::audit::filter::{RecordFilter, SessionFilter, SessionState};
+use crate::audit::record::RecordType;
+use crate::policy::address::Range;
+use crate::policy::decision::Decision;
+use crate::policy::name::{CLUSTER, Id, NodePath};
+use crate::policy::rule::ConnectionType;
+use crate::policy::time::Timestamp;
+use crate::proto::v1;
+
+/// Whose records: an organization's, or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Parent {
+    Cluster,
+    Organization(Id),
+}
+
+impl Parent {
+    pub(super) fn organization(&self) -> Option<&Id> {
+        match self {
+            Self::Cluster => None,
+            Self::Organization(id) => Some(id),
+        }
+    }
+}
+
+/// Reads a parent.
+pub(super) fn parent(faults: &mut Faults, text: &str) -> Option<Parent> {
+    if text == CLUSTER {
+        return Some(Parent::Cluster);
+    }
+    names::organization(faults, "parent", text).map(Parent::Organization)
+}
+
+/// The fields that the filters of all lists have.
+pub(super) struct Common<'a> {
+    pub(super) connection_type: i32,
+    pub(super) user_email: &'a str,
+    pub(super) ip_range: &'a str,
+    pub(super) endpoint: &'a str,
+    pub(super) rule: &'a str,
+    pub(super) start_time: Option<prost_types::Timestamp>,
+    pub(super) end_time: Option<prost_types::Timestamp>,
+}
+
+/// These fields, read.
+struct Read {
+    connection_type: Option<ConnectionType>,
+    email: Option<String>,
+    range: Option<Range>,
+    endpoint: Option<String>,
+    rule: Option<(Id, Id)>,
+    start_time: Option<Timestamp>,
+    end_time: Option<Timestamp>,
+}
+
+impl Common<'_> {
+    fn read(&self, faults: &mut Faults, parent: Option<&Parent>) -> Read {
+        let of = parent.and_then(Parent::organization);
+        let connection_type =
+            (self.connection_type != 0).then(|| faults.connection_type("connection_type", self.connection_type));
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let range = if self.ip_range.is_empty() { None } else { faults.parse("ip_range", self.ip_range) };
+        let mut time = |field, time: Option<prost_types::Timestamp>| time.and_then(|time| faults.time(field, time));
+        let (start_time, end_time) = (time("start_time", self.start_time), time("end_time", self.end_time));
+        if let (Some(start), Some(end)) = (start_time, end_time)
+            && start > end
+        {
+            faults.add("end_time", "is before `start_time`: nothing lies between them");
+        }
+        Read {
+            connection_type: connection_type.flatten(),
+            email: text(self.user_email),
+            range,
+            endpoint: read_endpoint(faults, of, self.endpoint),
+            rule: read_rule(faults, of, self.rule),
+            start_time,
+            end_time,
+        }
+    }
+
+    /// What a page token is bound to, the personal fields keyed.
+    pub(super) fn binding(&self, calls: &AuditCalls) -> String {
+        let Self { connection_type, user_email, ip_range, endpoint, rule, start_time, end_time } = self;
+        let personal = match (user_email.is_empty(), ip_range.is_empty()) {
+            (true, true) => 0,
+            _ => calls.token_key.hash_one((user_email, ip_range)),
+        };
+        let time = |time: &Option<prost_types::Timestamp>| time.map(|time| (time.seconds, time.nanos));
+        format!("{connection_type} {personal:x} {endpoint} {rule} {:?} {:?}", time(start_time), time(end_time))
+    }
+}
+
+fn read_endpoint(faults: &mut Faults, of: Option<&Id>, text: &str) -> Option<String> {
+    if text.is_empty() {
+        return None;
+    }
+    match NodePath::parse(text) {
+        Ok(path) if of.is_none_or(|of| of.as_str() == path.organization) => Some(text.to_owned()),
+        Ok(_) => {
+            faults.add("endpoint", format!("`{text}` is not in the parent: name one of its nodes, or it"));
+            None
+        }
+        Err(error) => {
+            faults.add("endpoint", error.to_string());
+            None
+        }
+    }
+}
+
+fn read_rule(faults: &mut Faults, of: Option<&Id>, text: &str) -> Option<(Id, Id)> {
+    if text.is_empty() {
+        return None;
+    }
+    match names::rule(text) {
+        Ok((organization, rule)) if of.is_none_or(|of| *of == organization) => Some((organization, rule)),
+        Ok(_) => {
+            faults.add("rule", format!("`{text}` is not a rule of the parent: name one of its rules"));
+            None
+        }
+        Err(error) => {
+            faults.add("rule", error.to_string());
+            None
+        }
+    }
+}
+
+/// Reads the filter of a list of records.
+pub(super) fn records(
+    faults: &mut Faults,
+    parent: Option<&Parent>,
+    common: &Common<'_>,
+    types: &[i32],
+    decision: i32,
+) -> RecordFilter {
+    let Read { connection_type, email, range, endpoint, rule, start_time, end_time } = common.read(faults, parent);
+    let decision = match v1::Decision::try_from(decision) {
+        Ok(v1::Decision::Unspecified) => None,
+        Ok(v1::Decision::Allow) => Some(Decision::Allow),
+        Ok(v1::Decision::Deny) => Some(Decision::Deny),
+        Err(_) => {
+            faults.add("decision", format!("`{decision}` is no decision: use DECISION_ALLOW or DECISION_DENY"));
+            None
+        }
+    };
+    RecordFilter {
+        organization: parent.and_then(Parent::organization).cloned(),
+        types: read_types(faults, types),
+        connection_type,
+        decision,
+        email,
+        range,
+        endpoint,
+        rule,
+        start_time,
+        end_time,
+    }
+}
+
+/// Reads the filter of a list of sessions.
+pub(super) fn sessions(faults: &mut Faults, parent: Option<&Parent>, common: &Common<'_>, state: i32) -> SessionFilter {
+    let Read { connection_type, email, range, endpoint, rule, start_time, end_time } = common.read(faults, parent);
+    let state = match v1::SessionState::try_from(state) {
+        Ok(v1::SessionState::Unspecified) => None,
+        Ok(v1::SessionState::Active) => Some(SessionState::Active),
+        Ok(v1::SessionState::Ended) => Some(SessionState::Ended),
+        Err(_) => {
+            faults.add("state", format!("`{state}` is no state: use SESSION_STATE_ACTIVE or SESSION_STATE_ENDED"));
+            None
+        }
+    };
+    let organization = parent.and_then(Parent::organization).cloned();
+    SessionFilter { organization, state, connection_type, email, range, endpoint, rule, start_time, end_time }
+}
+
+/// Reads a list of types of records.
+pub(super) fn read_types(faults: &mut Faults, types: &[i32]) -> Vec<RecordType> {
+    let mut read = Vec::new();
+    for (index, number) in types.iter().enumerate() {
+        let record_type = match v1::AuditType::try_from(*number) {
+            Ok(v1::AuditType::Decision) => RecordType::Decision,
+            Ok(v1::AuditType::SessionEnded) => RecordType::SessionEnded,
+            Ok(v1::AuditType::SessionRevoked) => RecordType::SessionRevoked,
+            Ok(v1::AuditType::PolicyChanged) => RecordType::PolicyChanged,
+            Ok(v1::AuditType::Gap) => RecordType::Gap,
+            Ok(v1::AuditType::Pruned) => RecordType::Pruned,
+            Ok(v1::AuditType::Erased) => RecordType::Erased,
+            Ok(v1::AuditType::Unspecified) | Err(_) => {
+                let description = format!("`{number}` is no type of records: use one such as AUDIT_TYPE_DECISION");
+                faults.add(format!("types[{index}]"), description);
+                continue;
+            }
+        };
+        if !read.contains(&record_type) {
+            read.push(record_type);
+        }
+    }
+    read
+}
+
+impl Api {
+    /// That the organization exists, or once did: what it did stays readable.
+    pub(super) fn check_parent(&self, parent: &Parent) -> Result<(), Status> {
+        let Parent::Organization(id) = parent else { return Ok(()) };
+        let directory = self.engine()?.directory();
+        if directory.organization(id.as_str()).is_some() || directory.was_deleted(id.as_str()) {
+            return Ok(());
+        }
+        Err(status::not_found(&format!("organizations/{id}")))
+    }
+}

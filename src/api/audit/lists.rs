@@ -1,0 +1,224 @@
+//! Lists of records, denials and sessions, the overview, and erasing a user.
+//!
+//! Invariant: newest first; a token goes on behind the last item shown, whatever arrived meanwhile.
+//! Not here: reading the filters (`filters`).
+
+use prost::Message;
+use tonic::{Response, Status};
+
+use super::super::convert::Faults;
+use super::super::convert::audit::{to_firewall_event, to_record, to_session};
+use super::super::convert::to_connection_type;
+use super::super::paging::PageRequest;
+use super::super::{Api, status, to_i64};
+use super::filters::{self, Common, Parent};
+use super::record_bytes;
+use crate::audit::filter::RecordFilter;
+use crate::audit::record::{Record, RecordType};
+use crate::audit::session::SessionId;
+use crate::engine::audit::RecordPage;
+use crate::engine::connections::{OverviewFigures, SessionCursor, SessionPage};
+use crate::policy::decision::Decision;
+use crate::proto::v1;
+
+impl Api {
+    pub(super) async fn overview(&self, request: v1::GetOverviewRequest) -> Result<Response<v1::Overview>, Status> {
+        let v1::GetOverviewRequest { parent } = request;
+        let mut faults = Faults::default();
+        let parent = filters::parent(&mut faults, &parent);
+        let parent = faults.result(parent)?;
+        self.check_parent(&parent)?;
+        let figures = self.read(move |engine| engine.overview(parent.organization())).await?;
+        let OverviewFigures { active, denials_last_hour, denials_last_day, denials } = figures;
+        let active_sessions = active.into_iter().map(|(connection_type, count)| v1::ActiveSessionCount {
+            connection_type: to_connection_type(connection_type).into(),
+            count: to_i64(count),
+        });
+        Ok(Response::new(v1::Overview {
+            active_sessions: active_sessions.collect(),
+            denials_last_hour: to_i64(denials_last_hour),
+            denials_last_day: to_i64(denials_last_day),
+            firewall_events: denials.iter().filter_map(to_firewall_event).collect(),
+        }))
+    }
+
+    pub(super) async fn list_audit_records(
+        &self,
+        request: v1::ListAuditRecordsRequest,
+    ) -> Result<Response<v1::ListAuditRecordsResponse>, Status> {
+        let v1::ListAuditRecordsRequest {
+            parent: parent_text,
+            page_size,
+            page_token,
+            connection_type,
+            decision,
+            user_email,
+            ip_range,
+            endpoint,
+            rule,
+            start_time,
+            end_time,
+            types,
+        } = request;
+        let common = Common {
+            connection_type,
+            user_email: &user_email,
+            ip_range: &ip_range,
+            endpoint: &endpoint,
+            rule: &rule,
+            start_time,
+            end_time,
+        };
+        let mut faults = Faults::default();
+        let parent = filters::parent(&mut faults, &parent_text);
+        let filter = filters::records(&mut faults, parent.as_ref(), &common, &types, decision);
+        let list = format!("records {parent_text} {decision} {types:?} {}", common.binding(&self.audit));
+        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
+        let parent = faults.result(parent)?;
+        let (records, next_page_token) = self.page(parent, filter, page, to_record, record_bytes).await?;
+        Ok(Response::new(v1::ListAuditRecordsResponse { audit_records: records, next_page_token }))
+    }
+
+    pub(super) async fn list_firewall_events(
+        &self,
+        request: v1::ListFirewallEventsRequest,
+    ) -> Result<Response<v1::ListFirewallEventsResponse>, Status> {
+        let v1::ListFirewallEventsRequest {
+            parent: parent_text,
+            page_size,
+            page_token,
+            connection_type,
+            user_email,
+            ip_range,
+            endpoint,
+            rule,
+            start_time,
+            end_time,
+        } = request;
+        let common = Common {
+            connection_type,
+            user_email: &user_email,
+            ip_range: &ip_range,
+            endpoint: &endpoint,
+            rule: &rule,
+            start_time,
+            end_time,
+        };
+        let mut faults = Faults::default();
+        let parent = filters::parent(&mut faults, &parent_text);
+        let mut filter = filters::records(&mut faults, parent.as_ref(), &common, &[], 0);
+        (filter.types, filter.decision) = (vec![RecordType::Decision], Some(Decision::Deny));
+        let list = format!("denials {parent_text} {}", common.binding(&self.audit));
+        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
+        let parent = faults.result(parent)?;
+        let event = |record: &Record| to_firewall_event(record).unwrap_or_default();
+        let (firewall_events, next_page_token) = self.page(parent, filter, page, event, Message::encoded_len).await?;
+        Ok(Response::new(v1::ListFirewallEventsResponse { firewall_events, next_page_token }))
+    }
+
+    /// A page of records as messages, and the token of the next.
+    async fn page<T>(
+        &self,
+        parent: Parent,
+        filter: RecordFilter,
+        page: PageRequest,
+        message: impl Fn(&Record) -> T,
+        bytes: impl Fn(&T) -> usize,
+    ) -> Result<(Vec<T>, String), Status> {
+        self.check_parent(&parent)?;
+        let before = page.cursor.as_deref().and_then(|cursor| cursor.parse().ok());
+        let count = page.size;
+        let RecordPage { records, next_before } =
+            self.read(move |engine| engine.audit().list(&filter, before, count)).await?;
+        let messages = records.iter().map(|record| (record.sequence, message(record)));
+        let (shown, dropped) = page.take_until(messages, |(_, message)| bytes(message));
+        let next = match dropped {
+            // It did not fit: the next page begins with it.
+            Some((sequence, _)) => Some(sequence + 1),
+            None => next_before,
+        };
+        let token = next.map(|next| page.token(&next.to_string())).unwrap_or_default();
+        Ok((shown.into_iter().map(|(_, message)| message).collect(), token))
+    }
+
+    pub(super) async fn list_sessions(
+        &self,
+        request: v1::ListSessionsRequest,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let v1::ListSessionsRequest {
+            parent: parent_text,
+            page_size,
+            page_token,
+            state,
+            connection_type,
+            user_email,
+            ip_range,
+            endpoint,
+            rule,
+            start_time,
+            end_time,
+        } = request;
+        let common = Common {
+            connection_type,
+            user_email: &user_email,
+            ip_range: &ip_range,
+            endpoint: &endpoint,
+            rule: &rule,
+            start_time,
+            end_time,
+        };
+        let mut faults = Faults::default();
+        let parent = filters::parent(&mut faults, &parent_text);
+        let filter = filters::sessions(&mut faults, parent.as_ref(), &common, state);
+        let list = format!("sessions {parent_text} {state} {}", common.binding(&self.audit));
+        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
+        let parent = faults.result(parent)?;
+        self.check_parent(&parent)?;
+        let cursor = page.cursor.as_deref().and_then(parse_cursor);
+        let count = page.size;
+        let SessionPage { sessions, next } =
+            self.read(move |engine| engine.list_sessions(&filter, cursor, count)).await?;
+        let sessions = sessions.iter().map(to_session).collect();
+        let next_page_token = next.map(|next| page.token(&show_cursor(next))).unwrap_or_default();
+        Ok(Response::new(v1::ListSessionsResponse { sessions, next_page_token }))
+    }
+
+    pub(super) async fn erase_user(
+        &self,
+        request: v1::EraseUserRequest,
+        actor: &str,
+    ) -> Result<Response<v1::EraseUserResponse>, Status> {
+        let v1::EraseUserRequest { parent, user_email } = request;
+        let mut faults = Faults::default();
+        let parent = filters::parent(&mut faults, &parent);
+        if user_email.is_empty() {
+            faults.add("user_email", "is required: give the email as it was recorded");
+        }
+        let parent = faults.result(parent)?;
+        self.check_parent(&parent)?;
+        let organization = parent.organization().cloned();
+        let erased = self.engine()?.erase_user(organization, &user_email, actor).await;
+        let (count, sequence) = erased.map_err(status::audit)?;
+        Ok(Response::new(v1::EraseUserResponse { opening_count: to_i64(count), sequence: to_i64(sequence) }))
+    }
+}
+
+fn show_cursor(cursor: SessionCursor) -> String {
+    match cursor {
+        SessionCursor::Active { as_of, start_micros, id } => format!("a {as_of} {start_micros} {id}"),
+        SessionCursor::Ended { as_of, before } => format!("e {as_of} {before}"),
+    }
+}
+
+fn parse_cursor(text: &str) -> Option<SessionCursor> {
+    let parts: Vec<&str> = text.split(' ').collect();
+    match parts.as_slice() {
+        ["a", as_of, start, id] => Some(SessionCursor::Active {
+            as_of: as_of.parse().ok()?,
+            start_micros: start.parse().ok()?,
+            id: SessionId::parse(id)?,
+        }),
+        ["e", as_of, before] => Some(SessionCursor::Ended { as_of: as_of.parse().ok()?, before: before.parse().ok()? }),
+        _ => None,
+    }
+}

@@ -1,0 +1,192 @@
+//! Following the log: every record once, in order, from any place on.
+//!
+//! A subscriber reads the log for itself and is only woken by it, so a slow one is fed from the disk and costs no memory.
+//!
+//! Invariant: `through_sequence` never falls, and everything up to it that passes the filters has been sent. The stream
+//! never ends as if it were complete.
+//! Not here: reading the log (`engine::audit`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Response, Status};
+
+use super::super::convert::Faults;
+use super::super::convert::audit::to_record;
+use super::super::{Api, status, to_i64};
+use super::filters::{self, Parent};
+use crate::audit::filter::RecordFilter;
+use crate::audit::record::Record;
+use crate::engine::audit::{AuditError, AuditLog};
+use crate::policy::rule::ConnectionType;
+use crate::proto::v1::{self, ErrorReason, WatchEventsResponse};
+
+/// Events on their way to the subscriber.
+const EVENTS_MAX: usize = 64;
+
+/// Records that are read at a time.
+const RECORDS_MAX: usize = 256;
+
+/// How often a subscriber hears something at least.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Records that pass no filter and are told as one checkpoint.
+const SKIPPED_MAX: u64 = 10_000;
+
+/// How long records gather once there are some, so that a hundred subscribers are not woken for each.
+const GATHER: Duration = Duration::from_millis(2);
+
+pub(super) type Events = ReceiverStream<Result<WatchEventsResponse, Status>>;
+
+/// What a subscriber wants to see.
+struct Subscription {
+    filter: RecordFilter,
+    connection_types: Vec<ConnectionType>,
+}
+
+/// Where a subscriber is.
+struct Feed {
+    audit: Arc<AuditLog>,
+    subscription: Subscription,
+    sender: mpsc::Sender<Result<WatchEventsResponse, Status>>,
+    /// Everything up to it is sent, or passed no filter.
+    through: u64,
+    /// The last that the subscriber was told.
+    told: u64,
+    /// Given back when the stream ends.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Api {
+    pub(super) fn watch_events(&self, request: v1::WatchEventsRequest) -> Result<Response<Events>, Status> {
+        let v1::WatchEventsRequest { parent, after_sequence, types, connection_types } = request;
+        let mut faults = Faults::default();
+        let parent = filters::parent(&mut faults, &parent);
+        let types = filters::read_types(&mut faults, &types);
+        let connection_types = connection_types.iter().enumerate().filter_map(|(index, connection_type)| {
+            faults.connection_type(&format!("connection_types[{index}]"), *connection_type)
+        });
+        let connection_types = connection_types.collect();
+        let after = after_sequence.map(|after| faults.unsigned("after_sequence", after));
+        let parent = faults.result(parent)?;
+        self.check_parent(&parent)?;
+        let place = Arc::clone(&self.audit.subscribers).try_acquire_owned().map_err(|_| {
+            let message = format!("there are {} subscribers already: try again later", self.audit.subscribers_max);
+            status::error(Code::ResourceExhausted, ErrorReason::LimitReached, message)
+        })?;
+        let audit = self.engine()?.audit();
+        let newest = audit.newest();
+        let through = after.unwrap_or(*newest.borrow());
+        check_place(&audit, through, *newest.borrow())?;
+        let filter = RecordFilter { organization: organization_of(parent), types, ..RecordFilter::default() };
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let subscription = Subscription { filter, connection_types };
+        // Nothing has been told yet: an idle stream says at once where it begins.
+        let feed = Feed { audit, subscription, sender, through, told: u64::MAX, _place: place };
+        tokio::spawn(feed.run(newest, self.audit.draining.clone()));
+        Ok(Response::new(ReceiverStream::new(events)))
+    }
+}
+
+fn organization_of(parent: Parent) -> Option<crate::policy::name::Id> {
+    match parent {
+        Parent::Cluster => None,
+        Parent::Organization(id) => Some(id),
+    }
+}
+
+/// That what comes after a place is kept.
+fn check_place(audit: &AuditLog, through: u64, newest: u64) -> Result<(), Status> {
+    let first = audit.first_sequence();
+    if through > newest {
+        return Err(status::audit(AuditError::NotReached { wanted: through, newest }));
+    }
+    if through + 1 < first {
+        return Err(status::audit(AuditError::Removed { first }));
+    }
+    Ok(())
+}
+
+impl Subscription {
+    fn passes(&self, record: &Record) -> bool {
+        let types = &self.connection_types;
+        let of_type = |connection_type: &ConnectionType| {
+            let filter = RecordFilter { connection_type: Some(*connection_type), ..RecordFilter::default() };
+            filter.matches(record)
+        };
+        self.filter.matches(record) && (types.is_empty() || types.iter().any(of_type))
+    }
+}
+
+impl Feed {
+    /// Feeds the subscriber until it goes away, or the service ends.
+    async fn run(mut self, mut newest: watch::Receiver<u64>, mut draining: watch::Receiver<bool>) {
+        let sender = self.sender.clone();
+        let ended = async { drop(draining.wait_for(|draining| *draining).await) };
+        let end = tokio::select! {
+            end = self.feed(&mut newest) => end,
+            () = ended => Some(status::audit(AuditError::ShuttingDown)),
+            () = sender.closed() => None,
+        };
+        if let Some(status) = end {
+            // Also when the subscriber reads slowly: it must not take the end for a pause. It is not waited for longer
+            // than the service drains.
+            drop(sender.send(Err(status)).await);
+        }
+    }
+
+    /// Sends what there is and what comes; returns why it cannot go on.
+    async fn feed(&mut self, newest: &mut watch::Receiver<u64>) -> Option<Status> {
+        loop {
+            // Marks it as seen before it is read: what comes in between wakes again.
+            let durable = *newest.borrow_and_update();
+            while self.through < durable {
+                if let Err(end) = self.send_some().await {
+                    return end;
+                }
+            }
+            let waited = tokio::time::timeout(CHECKPOINT_INTERVAL, newest.changed());
+            if self.told == u64::MAX {
+                self.checkpoint().await.ok()?;
+            }
+            match waited.await {
+                Err(_) => self.checkpoint().await.ok()?,
+                Ok(Ok(())) => tokio::time::sleep(GATHER).await,
+                Ok(Err(_)) => return Some(status::audit(AuditError::ShuttingDown)),
+            }
+        }
+    }
+
+    /// Reads some records and sends those that pass.
+    async fn send_some(&mut self) -> Result<(), Option<Status>> {
+        let (audit, from) = (Arc::clone(&self.audit), self.through + 1);
+        let read = tokio::task::spawn_blocking(move || audit.read(from, RECORDS_MAX)).await;
+        let records = match read {
+            Ok(Ok(records)) => records,
+            Ok(Err(error)) => return Err(Some(status::audit(error))),
+            Err(error) => return Err(Some(status::internal(&error))),
+        };
+        for record in &records {
+            self.through = record.sequence;
+            if self.subscription.passes(record) {
+                let through_sequence = to_i64(self.through);
+                let event = WatchEventsResponse { record: Some(to_record(record)), through_sequence };
+                self.sender.send(Ok(event)).await.map_err(|_| None)?;
+                self.told = self.through;
+            }
+        }
+        if self.told != u64::MAX && self.through - self.told >= SKIPPED_MAX {
+            self.checkpoint().await.map_err(|()| None)?;
+        }
+        Ok(())
+    }
+
+    async fn checkpoint(&mut self) -> Result<(), ()> {
+        let event = WatchEventsResponse { record: None, through_sequence: to_i64(self.through) };
+        self.sender.send(Ok(event)).await.map_err(drop)?;
+        self.told = self.through;
+        Ok(())
+    }
+}

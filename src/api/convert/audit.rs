@@ -1,0 +1,272 @@
+//! Records of the audit log and sessions in messages.
+//!
+//! Invariant: what was erased is shown empty, never in part.
+//! Not here: which of them are shown (`api::audit`).
+
+use super::node::to_node;
+use super::rule::{group_name, rule_message};
+use super::{to_connection_type, to_time};
+use crate::api::{decision, to_i64};
+use crate::audit::record::{
+    Content, DecisionRecord, DigestRecord, GroupRecord, Object, ObjectChange, Person, PolicyChangeRecord, Record,
+    RecordType, Subject,
+};
+use crate::audit::session::{EndReason, SessionRecord};
+use crate::engine::sessions::Session;
+use crate::policy::decision::{Decision, Level};
+use crate::policy::name::{CLUSTER, Id, NodePath};
+use crate::policy::plan::etag_of_group;
+use crate::proto::v1;
+use v1::audit_record::Content as ContentMessage;
+use v1::policy_object::Object as ObjectMessage;
+
+/// A record as the API has it.
+pub(in crate::api) fn to_record(record: &Record) -> v1::AuditRecord {
+    let Record { sequence, organization_sequence, subject, entry } = record;
+    let organization = entry.organization.as_ref();
+    let content = match &entry.content {
+        Content::Decision(content) => ContentMessage::Decision(to_decision(content, organization, subject)),
+        Content::SessionEnded(session) | Content::SessionRevoked(session) => {
+            ContentMessage::Session(session_message(session, organization, subject))
+        }
+        Content::PolicyChanged(change) => ContentMessage::PolicyChange(to_policy_change(change, organization, subject)),
+        Content::Gap(gap) => ContentMessage::Gap(v1::Gap {
+            from_time: Some(to_time(gap.from_time)),
+            to_time: Some(to_time(gap.to_time)),
+            count: to_i64(gap.count),
+        }),
+        Content::Pruned(pruned) => ContentMessage::Pruned(v1::Pruning {
+            to_sequence: to_i64(pruned.to_sequence),
+            root_hash: pruned.root.as_bytes().to_vec(),
+        }),
+        Content::Erased(erased) => {
+            ContentMessage::Erased(v1::Erasure { actor: email(subject), opening_count: to_i64(erased.opening_count) })
+        }
+    };
+    v1::AuditRecord {
+        sequence: to_i64(*sequence),
+        organization_sequence: to_i64(*organization_sequence),
+        time: Some(to_time(entry.time)),
+        r#type: to_type(entry.content.record_type()).into(),
+        organization: organization.map(organization_name).unwrap_or_default(),
+        content: Some(content),
+    }
+}
+
+/// A denial as the API has it; none where the record is no denial.
+pub(in crate::api) fn to_firewall_event(record: &Record) -> Option<v1::FirewallEvent> {
+    let Content::Decision(content) = &record.entry.content else { return None };
+    if content.reason.decision() != Decision::Deny {
+        return None;
+    }
+    let message = to_decision(content, record.entry.organization.as_ref(), &record.subject);
+    Some(v1::FirewallEvent {
+        sequence: to_i64(record.sequence),
+        time: Some(to_time(record.entry.time)),
+        ip: message.ip,
+        user_email: message.user_email,
+        connection_type: message.connection_type,
+        endpoint: message.endpoint,
+        reason: message.reason,
+        rule: message.rule,
+        node: message.node,
+    })
+}
+
+/// A session as the API has it.
+pub(in crate::api) fn to_session(session: &Session) -> v1::Session {
+    let Session { organization, subject, record } = session;
+    session_message(record, Some(organization), subject)
+}
+
+pub(in crate::api) fn to_type(record_type: RecordType) -> v1::AuditType {
+    match record_type {
+        RecordType::Decision => v1::AuditType::Decision,
+        RecordType::SessionEnded => v1::AuditType::SessionEnded,
+        RecordType::SessionRevoked => v1::AuditType::SessionRevoked,
+        RecordType::PolicyChanged => v1::AuditType::PolicyChanged,
+        RecordType::Gap => v1::AuditType::Gap,
+        RecordType::Pruned => v1::AuditType::Pruned,
+        RecordType::Erased => v1::AuditType::Erased,
+    }
+}
+
+pub(in crate::api) fn organization_name(organization: &Id) -> String {
+    format!("organizations/{organization}")
+}
+
+/// The name of a session.
+pub(in crate::api) fn session_name(organization: &str, id: crate::audit::session::SessionId) -> String {
+    format!("organizations/{organization}/sessions/{id}")
+}
+
+fn rule_name(organization: Option<&Id>, rule: Option<&Id>) -> String {
+    match (organization, rule) {
+        (Some(organization), Some(rule)) => format!("organizations/{organization}/rules/{rule}"),
+        _ => String::new(),
+    }
+}
+
+fn person(subject: &Subject) -> Option<&Person> {
+    match subject {
+        Subject::Person(person) => Some(person),
+        Subject::Nobody | Subject::Erased => None,
+    }
+}
+
+fn email(subject: &Subject) -> String {
+    person(subject).map(|person| person.email.to_string()).unwrap_or_default()
+}
+
+fn ip(subject: &Subject) -> String {
+    person(subject).and_then(|person| person.address).map(|address| address.to_string()).unwrap_or_default()
+}
+
+/// The name of a level of an endpoint's name.
+fn node_at(level: Option<Level>, endpoint: &str) -> String {
+    match (level, NodePath::parse(endpoint)) {
+        (Some(Level::Cluster), _) => CLUSTER.to_owned(),
+        (Some(level), Ok(path)) => decision::node_name(level, &path).to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn to_decision(content: &DecisionRecord, organization: Option<&Id>, subject: &Subject) -> v1::DecisionRecord {
+    let DecisionRecord {
+        id,
+        reason,
+        connection_type,
+        endpoint,
+        rule,
+        level,
+        session,
+        session_opened: _,
+        revision,
+        cluster_revision,
+        request_id,
+        lease: _,
+    } = content;
+    let session = organization.zip(*session).map(|(organization, id)| session_name(organization.as_str(), id));
+    v1::DecisionRecord {
+        decision_id: id.to_string(),
+        decision: decision::to_decision(reason.decision()).into(),
+        reason: decision::to_reason(*reason).into(),
+        ip: ip(subject),
+        user_email: email(subject),
+        connection_type: to_connection_type(*connection_type).into(),
+        endpoint: endpoint.to_string(),
+        rule: rule_name(organization, rule.as_ref()),
+        node: node_at(*level, endpoint),
+        session: session.unwrap_or_default(),
+        revision: to_i64(*revision),
+        cluster_revision: to_i64(*cluster_revision),
+        request_id: request_id.to_string(),
+    }
+}
+
+fn session_message(session: &SessionRecord, organization: Option<&Id>, subject: &Subject) -> v1::Session {
+    let SessionRecord {
+        id,
+        connection_type,
+        endpoint,
+        start_time,
+        last_seen_time,
+        request_count,
+        rule,
+        revision,
+        lease_expire_time,
+        revocation,
+        end,
+    } = session;
+    let state = if end.is_some() { v1::SessionState::Ended } else { v1::SessionState::Active };
+    let revoked = revocation.as_ref();
+    v1::Session {
+        name: organization.map(|organization| session_name(organization.as_str(), *id)).unwrap_or_default(),
+        user_email: email(subject),
+        ip: ip(subject),
+        connection_type: to_connection_type(*connection_type).into(),
+        endpoint: endpoint.to_string(),
+        state: state.into(),
+        start_time: Some(to_time(*start_time)),
+        last_seen_time: Some(to_time(*last_seen_time)),
+        end_time: end.map(|end| to_time(end.time)),
+        end_reason: end.map_or(v1::EndReason::Unspecified, |end| to_end_reason(end.reason)).into(),
+        request_count: to_i64(*request_count),
+        rule: rule_name(organization, rule.as_ref()),
+        revision: to_i64(*revision),
+        lease_expire_time: lease_expire_time.map(to_time),
+        revoke_time: revoked.map(|revoked| to_time(revoked.time)),
+        revoke_reason: revoked.map_or(v1::Reason::Unspecified, |revoked| decision::to_reason(revoked.reason)).into(),
+        revoke_rule: rule_name(organization, revoked.and_then(|revoked| revoked.rule.as_ref())),
+        revoke_node: node_at(revoked.and_then(|revoked| revoked.level), endpoint),
+        revoke_revision: to_i64(revoked.map(|revoked| revoked.revision).unwrap_or_default()),
+    }
+}
+
+fn to_end_reason(reason: EndReason) -> v1::EndReason {
+    match reason {
+        EndReason::Closed => v1::EndReason::Closed,
+        EndReason::LeaseExpired => v1::EndReason::LeaseExpired,
+        EndReason::Idle => v1::EndReason::Idle,
+        EndReason::MaxAge => v1::EndReason::MaxAge,
+        EndReason::Revoked => v1::EndReason::Revoked,
+        EndReason::Abandoned => v1::EndReason::Abandoned,
+    }
+}
+
+fn to_policy_change(change: &PolicyChangeRecord, organization: Option<&Id>, subject: &Subject) -> v1::PolicyChange {
+    let PolicyChangeRecord { policy_sequence: _, revision, comment, changes } = change;
+    let object = |object: &Object| to_object(object, organization, *revision);
+    let change = |ObjectChange { before, after }: &ObjectChange| v1::ObjectChange {
+        before: before.as_ref().map(object),
+        after: after.as_ref().map(object),
+    };
+    v1::PolicyChange {
+        actor: email(subject),
+        revision: to_i64(*revision),
+        comment: comment.to_string(),
+        changes: changes.iter().map(change).collect(),
+    }
+}
+
+fn to_object(object: &Object, organization: Option<&Id>, revision: u64) -> v1::PolicyObject {
+    let owner = organization.map_or_else(|| CLUSTER.to_owned(), organization_name);
+    let id = organization.map(Id::as_str);
+    let name = |key: &str| if key.is_empty() { owner.clone() } else { format!("{owner}/{key}") };
+    let object = match object {
+        Object::Rule { rule, position } => {
+            let position = i32::try_from(*position).unwrap_or(i32::MAX);
+            ObjectMessage::Rule(rule_message(id.unwrap_or_default(), position, None, revision, rule))
+        }
+        Object::Group(group) => ObjectMessage::AddressGroup(to_group(group, id.unwrap_or_default(), revision)),
+        Object::OwnNode(node) => ObjectMessage::Node(to_node(owner, id, revision, node)),
+        Object::Node { key, node } => ObjectMessage::Node(to_node(name(&key.to_string()), id, revision, node)),
+        Object::RuleOrder(rules) => {
+            let rules = rules.iter().map(|rule| rule_name(organization, Some(rule))).collect();
+            ObjectMessage::RuleOrder(v1::RuleOrder { rules })
+        }
+        Object::Digest(DigestRecord { key, item_count, sha256, first_ranges }) => {
+            ObjectMessage::Digest(v1::ObjectDigest {
+                name: if **key == *"rules" { owner } else { name(key) },
+                item_count: to_i64(*item_count),
+                sha256: sha256.to_vec(),
+                first_ranges: first_ranges.iter().map(ToString::to_string).collect(),
+            })
+        }
+    };
+    v1::PolicyObject { object: Some(object) }
+}
+
+fn to_group(group: &GroupRecord, organization: &str, revision: u64) -> v1::AddressGroup {
+    let GroupRecord { id, description, create_time, update_time, changed_at, ranges, range_count } = group;
+    v1::AddressGroup {
+        name: group_name(organization, id.as_str()),
+        description: description.to_string(),
+        ranges: ranges.iter().map(|range| range.to_string()).collect(),
+        range_count: to_i64(*range_count),
+        etag: etag_of_group(*changed_at),
+        create_time: Some(to_time(*create_time)),
+        update_time: Some(to_time(*update_time)),
+        revision: to_i64(revision),
+    }
+}

@@ -1,0 +1,139 @@
+//! The signed checkpoints that are kept with the log, in the file `checkpoints`: signed notes with an empty line between
+//! two of them.
+//!
+//! Invariant: a checkpoint covers durable records only, and none is smaller than one before it but for those of the ends
+//! of units.
+//! Not here: when one is made (`sealer`); whether they fit the log (`recovery`, `verify`).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::audit::checkpoint::Checkpoint;
+use crate::audit::merkle::TreeHead;
+use crate::audit::note::{SignerKey, VerifierKey};
+use crate::store::disk::{Disk, DiskFile, read_whole, write_whole};
+
+/// The name of the file.
+pub(super) const CHECKPOINTS: &str = "checkpoints";
+
+/// Checkpoints that are kept whatever their size: those of an hour.
+const RECENT_MAX: usize = 3_600;
+
+/// Where the file is written anew, without what need not be kept.
+const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
+/// What begins a signature's line.
+const SIGNATURE: &str = "\u{2014} ";
+
+/// See the module.
+pub(super) struct Checkpoints {
+    path: PathBuf,
+    key: SignerKey,
+    /// The file being appended to and its length; none where it has to be written anew.
+    file: Option<(Box<dyn DiskFile>, u64)>,
+    recent: VecDeque<String>,
+    /// Those of the ends of units.
+    ends: BTreeMap<u64, String>,
+    newest: Option<(TreeHead, String)>,
+}
+
+impl Checkpoints {
+    /// Takes over what is in the file. `is_end` tells the sizes at which units end.
+    pub(super) fn open(
+        disk: &dyn Disk,
+        directory: &Path,
+        key: SignerKey,
+        is_end: impl Fn(u64) -> bool,
+    ) -> io::Result<Self> {
+        let path = directory.join(CHECKPOINTS);
+        let known = [key.verifier().clone()];
+        let origin = key.verifier().name().to_owned();
+        let (mut recent, mut ends, mut newest) = (VecDeque::new(), BTreeMap::new(), None);
+        for note in read_notes(disk, &path)? {
+            // Of another key, or cut off: no use here, and the verifier has its own look.
+            let Ok(checkpoint) = Checkpoint::open(note.as_bytes(), &known, &origin) else { continue };
+            let head = checkpoint.head();
+            if is_end(head.size) {
+                ends.insert(head.size, note.clone());
+            }
+            if newest.as_ref().is_none_or(|(before, _): &(TreeHead, String)| before.size <= head.size) {
+                newest = Some((head, note.clone()));
+            }
+            recent.push_back(note);
+        }
+        let surplus = recent.len().saturating_sub(RECENT_MAX);
+        recent.drain(..surplus);
+        Ok(Self { path, key, file: None, recent, ends, newest })
+    }
+
+    /// The newest checkpoint with its note.
+    pub(super) fn newest(&self) -> Option<&(TreeHead, String)> {
+        self.newest.as_ref()
+    }
+
+    pub(super) fn verifier(&self) -> &VerifierKey {
+        self.key.verifier()
+    }
+
+    /// Signs a head and keeps it. It counts although writing it may fail: the next one writes both.
+    pub(super) fn add(&mut self, disk: &dyn Disk, head: TreeHead, is_end: bool) -> io::Result<()> {
+        let note = Checkpoint::new(self.key.verifier().name(), head)
+            .map_err(io::Error::other)?
+            .sign(&self.key)
+            .map_err(io::Error::other)?
+            .to_string();
+        if is_end {
+            self.ends.insert(head.size, note.clone());
+        }
+        if self.newest.as_ref().is_none_or(|(before, _)| before.size <= head.size) {
+            self.newest = Some((head, note.clone()));
+            self.recent.push_back(note.clone());
+            if self.recent.len() > RECENT_MAX {
+                self.recent.pop_front();
+            }
+        }
+        self.write(disk, &note)
+    }
+
+    fn write(&mut self, disk: &dyn Disk, note: &str) -> io::Result<()> {
+        if let Some((file, length)) = self.file.take_if(|(_, length)| *length < FILE_BYTES_MAX) {
+            let bytes = format!("\n{note}");
+            file.write_at(bytes.as_bytes(), length)?;
+            file.sync()?;
+            self.file = Some((file, length + bytes.len() as u64));
+            return Ok(());
+        }
+        let mut notes: Vec<&str> = self.ends.values().map(String::as_str).collect();
+        notes.extend(self.recent.iter().map(String::as_str));
+        let text = notes.join("\n");
+        self.file = None;
+        self.file = Some((write_whole(disk, &self.path, text.as_bytes())?, text.len() as u64));
+        Ok(())
+    }
+}
+
+/// The notes in a file, in its order, whoever signed them; none where there is no file. What is cut off at the end is left
+/// out.
+pub(super) fn read_notes(disk: &dyn Disk, path: &Path) -> io::Result<Vec<String>> {
+    let text = match read_whole(disk, path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let (mut notes, mut note, mut signed) = (Vec::new(), String::new(), false);
+    for line in text.split_inclusive('\n') {
+        let is_signature = line.starts_with(SIGNATURE) && line.ends_with('\n');
+        if signed && !is_signature {
+            notes.push(std::mem::take(&mut note));
+            signed = false;
+            if line == "\n" {
+                continue;
+            }
+        }
+        signed |= is_signature;
+        note.push_str(line);
+    }
+    notes.extend(signed.then_some(note));
+    Ok(notes)
+}

@@ -1,0 +1,76 @@
+//! How the audit log is kept.
+//!
+//! Invariant: the default loses no answered Check of a shell, lets nothing through unrecorded and removes nothing.
+//! Not here: how the settings are spelled (`config`).
+
+use std::time::Duration;
+
+use crate::policy::rule::ConnectionType;
+
+/// When the answer to a Check may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When its record is on the disk.
+    Sync,
+    /// When its record is queued. A crash may take the records of the last few milliseconds: those of
+    /// [`AuditOptions::async_interval`] and of one write.
+    Async,
+}
+
+/// What becomes of a Check while nothing can be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnAuditFailure {
+    /// It is refused: no record, no decision.
+    Deny,
+    /// It is decided, without a session; how many there were comes on the record as a gap.
+    Allow,
+}
+
+/// How the audit log is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditOptions {
+    /// For shells.
+    pub shell: Durability,
+    /// For previews.
+    pub preview: Durability,
+    /// While nothing can be recorded.
+    pub on_failure: OnAuditFailure,
+    /// How long a Check waits for the disk, and how long a write may take.
+    pub deadline: Duration,
+    /// How long records for which nobody waits are gathered before they are written.
+    pub async_interval: Duration,
+    /// Records that wait for the disk at most.
+    pub queue_records_max: usize,
+    /// Records older than this are removed, by whole units; none: kept for ever.
+    pub retention_age: Option<Duration>,
+    /// The oldest units are removed while all of them together are larger than this, in bytes; none: no limit.
+    pub retention_bytes: Option<u64>,
+    /// A unit that began longer ago is sealed even where it is not full.
+    pub unit_age_max: Duration,
+}
+
+impl AuditOptions {
+    /// When the answer to a Check of this type may leave.
+    pub fn durability(&self, connection_type: ConnectionType) -> Durability {
+        match connection_type {
+            ConnectionType::Shell => self.shell,
+            ConnectionType::Preview => self.preview,
+        }
+    }
+}
+
+impl Default for AuditOptions {
+    fn default() -> Self {
+        Self {
+            shell: Durability::Sync,
+            preview: Durability::Async,
+            on_failure: OnAuditFailure::Deny,
+            deadline: Duration::from_secs(2),
+            async_interval: Duration::from_millis(5),
+            queue_records_max: 65_536,
+            retention_age: None,
+            retention_bytes: None,
+            unit_age_max: Duration::from_hours(24),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The queue before the audit writer: where a record gets its place in the log.
+//!
+//! Invariant: sequences are dense and given in the order of pushes; what is pushed is never dropped. Whoever pushes under
+//! a lock of its own (a shard of the session table) makes the order of the log the order of its state; the queue's lock
+//! is always the inner one.
+//! Not here: writing (`writer`), and what becomes of a Check while nothing can be recorded (`engine::check`).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::AuditError;
+use super::writer::Erasure;
+use crate::audit::record::{Entry, ErasedUnit, GapRecord, Person};
+use crate::policy::name::Id;
+use crate::policy::time::Timestamp;
+use crate::store::JournalError;
+
+/// A record on its way.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(super) entry: Entry,
+    pub(super) person: Option<Person>,
+}
+
+/// What the writer is asked to do between two batches.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Puts an erasure on the record.
+    Erase(EraseCommand),
+    /// Ends the unit that is being written at the next tile.
+    EndUnit,
+    /// Gives up the records before this one, which are sealed.
+    Truncate(u64),
+    /// Takes openings that are on record as erased out of the journal.
+    Redact { units: Vec<ErasedUnit>, reply: oneshot::Sender<Result<(), JournalError>> },
+}
+
+/// See [`Command::Erase`].
+#[derive(Debug)]
+pub(super) struct EraseCommand {
+    /// Where to erase; none: everywhere.
+    pub(super) organization: Option<Id>,
+    pub(super) email: String,
+    pub(super) actor: String,
+    /// What goes from sealed units, as the record lists it.
+    pub(super) sealed: Vec<ErasedUnit>,
+    /// Answered when the record is durable.
+    pub(super) reply: oneshot::Sender<Result<Erasure, AuditError>>,
+}
+
+/// Work that the writer takes at once.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) records: Vec<Queued>,
+    pub(super) commands: Vec<Command>,
+    /// No more will come.
+    pub(super) closed: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    records: Vec<Queued>,
+    commands: Vec<Command>,
+    /// The sequence that the next record gets.
+    next_sequence: u64,
+    /// Somebody waits for one of the records to be durable.
+    urgent: bool,
+    /// Decisions that were made and not recorded.
+    gap: Option<GapRecord>,
+    closed: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct AuditQueue {
+    inner: Mutex<Inner>,
+    /// Wakes the writer.
+    work: Condvar,
+    /// Wakes those who wait for room.
+    room: Notify,
+    /// Records that wait at most, but for those that must be taken.
+    records_max: usize,
+    /// Records in the queue and with the writer, which are not durable yet.
+    waiting: AtomicU64,
+    /// The last write failed, and none has succeeded since.
+    failed: AtomicBool,
+    /// A write takes longer than it may.
+    stuck: AtomicBool,
+}
+
+impl AuditQueue {
+    pub(super) fn new(next_sequence: u64, records_max: usize) -> Self {
+        let inner =
+            Inner { records: Vec::new(), commands: Vec::new(), next_sequence, urgent: false, gap: None, closed: false };
+        Self {
+            inner: Mutex::new(inner),
+            work: Condvar::new(),
+            room: Notify::new(),
+            records_max,
+            waiting: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a record, and returns its sequence. `urgent`: somebody waits until it is durable.
+    ///
+    /// It never refuses: whoever can be refused asks [`AuditQueue::ready`] or [`AuditQueue::room`] before.
+    pub(crate) fn push(&self, entry: Entry, person: Option<Person>, urgent: bool) -> u64 {
+        let mut inner = self.lock();
+        let sequence = inner.next_sequence;
+        inner.next_sequence += 1;
+        let wake = inner.records.is_empty() || (urgent && !inner.urgent);
+        inner.records.push(Queued { entry, person });
+        inner.urgent |= urgent;
+        drop(inner);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if wake {
+            self.work.notify_one();
+        }
+        sequence
+    }
+
+    pub(super) fn command(&self, command: Command) {
+        self.lock().commands.push(command);
+        self.work.notify_one();
+    }
+
+    /// The last sequence that was given.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.lock().next_sequence - 1
+    }
+
+    /// Whether a record pushed now would be written soon: nothing has failed, nothing is stuck, nothing has ended.
+    pub(crate) fn is_writable(&self) -> bool {
+        !self.failed.load(Ordering::Acquire) && !self.stuck.load(Ordering::Acquire)
+    }
+
+    /// Whether there is room as well.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < self.records_max as u64
+    }
+
+    /// Returns when there is room, or an error when there is none in time or nothing can be written.
+    pub(crate) async fn room(&self, deadline: Duration) -> Result<(), AuditError> {
+        let waiting = async {
+            loop {
+                let notified = self.room.notified();
+                self.check_writable()?;
+                if self.has_room() {
+                    return Ok(());
+                }
+                notified.await;
+            }
+        };
+        match tokio::time::timeout(deadline, waiting).await {
+            Ok(result) => result,
+            Err(_) => Err(AuditError::NotWritable("records come faster than the disk takes them".to_owned())),
+        }
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), AuditError> {
+        if self.stuck.load(Ordering::Acquire) {
+            return Err(AuditError::NotWritable("the disk does not answer".to_owned()));
+        }
+        if self.failed.load(Ordering::Acquire) {
+            return Err(AuditError::NotWritable("the last write failed".to_owned()));
+        }
+        if self.lock().closed {
+            return Err(AuditError::ShuttingDown);
+        }
+        Ok(())
+    }
+
+    /// Counts a decision that is not recorded.
+    pub(crate) fn miss(&self, now: Timestamp) {
+        let mut inner = self.lock();
+        let gap = inner.gap.get_or_insert(GapRecord { from_time: now, to_time: now, count: 0 });
+        gap.to_time = gap.to_time.max(now);
+        gap.count += 1;
+    }
+
+    /// The decisions that were not recorded since the last call.
+    pub(super) fn take_gap(&self) -> Option<GapRecord> {
+        self.lock().gap.take()
+    }
+
+    /// No more records: the writer finishes what is there.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.work.notify_one();
+        self.room.notify_waiters();
+    }
+
+    /// Waits for work. Records for which nobody waits are left to gather for `gather` before they are taken.
+    pub(super) fn take(&self, gather: Duration, batch_max: usize) -> Batch {
+        let mut inner = self.lock();
+        while inner.records.is_empty() && inner.commands.is_empty() && !inner.closed {
+            inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        let may_gather = |inner: &Inner| {
+            !inner.urgent && !inner.closed && inner.commands.is_empty() && inner.records.len() < batch_max
+        };
+        if may_gather(&inner) {
+            let waited = self.work.wait_timeout_while(inner, gather, |inner| may_gather(inner));
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        inner.urgent = false;
+        Batch {
+            records: std::mem::take(&mut inner.records),
+            commands: std::mem::take(&mut inner.commands),
+            closed: inner.closed,
+        }
+    }
+
+    /// Notes that so many records have become durable.
+    pub(super) fn written(&self, count: usize) {
+        self.waiting.fetch_sub(count as u64, Ordering::Relaxed);
+        self.room.notify_waiters();
+    }
+
+    pub(super) fn set_failed(&self, failed: bool) {
+        self.failed.store(failed, Ordering::Release);
+        self.room.notify_waiters();
+    }
+
+    /// Notes whether a write takes longer than it may; says whether that is new.
+    pub(super) fn set_stuck(&self, stuck: bool) -> bool {
+        let before = self.stuck.swap(stuck, Ordering::AcqRel);
+        if before != stuck {
+            self.room.notify_waiters();
+        }
+        before != stuck
+    }
+}

@@ -1,0 +1,409 @@
+//! Reading the log: forward from a place, and backward through what a filter lets through.
+//!
+//! Invariant: tail and sealed units are read as one log, each durable record in exactly one place. A page is bounded in
+//! records and in work; it may be short and not the last.
+//! Not here: what a filter means (`audit::filter`), watchers (`api`).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::tail::TailUnit;
+use super::units::{UnitInfo, unreadable};
+use super::{AuditError, AuditLog, Shared};
+use crate::audit::commitment::Commitment;
+use crate::audit::filter::RecordFilter;
+use crate::audit::merkle::TILE_LEAVES;
+use crate::audit::record::{Person, Record, Subject};
+use crate::audit::terms::{TermQuery, slot_term};
+use crate::policy::address::{Address, Range};
+use crate::policy::name::Id;
+use crate::policy::time::Timestamp;
+use crate::store::codec::audit::{Secret, StoredEntry, TailOpening, decode_entry};
+use crate::store::sealed::{IndexSet, SealedUnit};
+
+/// How long a page may take to find. Then it ends, however short it is.
+pub(super) const SEARCH_MAX: Duration = Duration::from_millis(100);
+
+/// Tiles whose decoded records are kept for those who follow the log.
+const DECODED_MAX: usize = 32;
+
+/// The subtree of a term begins behind it with this.
+const SUBTREE: u8 = b'/';
+
+/// A page of records, newest first.
+#[derive(Clone, Debug)]
+pub struct RecordPage {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Where the next page goes on: below this sequence. None where there is nothing more.
+    pub next_before: Option<u64>,
+}
+
+/// A unit in either form.
+#[derive(Clone)]
+pub(super) enum UnitView {
+    Tail(Arc<TailUnit>),
+    Sealed(UnitInfo),
+}
+
+/// The decoded records of a tile, from its first on.
+type DecodedTile = Arc<Mutex<Vec<Arc<Record>>>>;
+
+/// The records of the tiles that were read last. Many follow the log at the same place.
+#[derive(Default)]
+pub(super) struct DecodedTiles {
+    tiles: Mutex<VecDeque<(u64, DecodedTile)>>,
+}
+
+impl DecodedTiles {
+    fn get(&self, tile: u64) -> DecodedTile {
+        let mut tiles = self.tiles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, decoded)) = tiles.iter().find(|(number, _)| *number == tile) {
+            return Arc::clone(decoded);
+        }
+        if tiles.len() >= DECODED_MAX {
+            tiles.pop_front();
+        }
+        let decoded = DecodedTile::default();
+        tiles.push_back((tile, Arc::clone(&decoded)));
+        decoded
+    }
+
+    /// Forgets everything, because personal data was erased.
+    pub(super) fn clear(&self) {
+        self.tiles.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl UnitView {
+    pub(super) fn first_sequence(&self) -> u64 {
+        match self {
+            Self::Tail(unit) => unit.first_sequence,
+            Self::Sealed(info) => info.first_sequence,
+        }
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        match self {
+            Self::Tail(unit) => unit.len() as u64,
+            Self::Sealed(info) => info.count,
+        }
+    }
+}
+
+impl Shared {
+    /// All units, oldest first.
+    pub(super) fn views(&self) -> Vec<UnitView> {
+        // The tail first: a unit that is sealed in between is then seen twice, never missed.
+        let tail = self.tail.units();
+        let tail_first = tail.first().map_or(u64::MAX, |unit| unit.first_sequence);
+        let sealed = self.units.list().into_iter().filter(|unit| unit.first_sequence < tail_first);
+        sealed.map(UnitView::Sealed).chain(tail.into_iter().map(UnitView::Tail)).collect()
+    }
+
+    fn view_of(&self, sequence: u64) -> Option<UnitView> {
+        let holds = |unit: &&Arc<TailUnit>| unit.first_sequence <= sequence;
+        match self.tail.units().iter().rev().find(holds) {
+            Some(unit) => Some(UnitView::Tail(Arc::clone(unit))),
+            None => self.units.find(sequence).map(UnitView::Sealed),
+        }
+    }
+
+    pub(super) fn first_sequence(&self) -> u64 {
+        // The tail first, as in `views`.
+        let tail = self.tail.oldest().map(|unit| unit.first_sequence);
+        let sealed = self.units.first().map(|unit| unit.first_sequence);
+        sealed.or(tail).unwrap_or(self.newest() + 1)
+    }
+
+    /// A record's bytes with whom it is about. None where it is not there.
+    pub(super) fn body(&self, view: &UnitView, sequence: u64) -> Result<Option<Arc<[u8]>>, AuditError> {
+        let Some(index) = sequence.checked_sub(view.first_sequence()).and_then(|index| usize::try_from(index).ok())
+        else {
+            return Ok(None);
+        };
+        match view {
+            UnitView::Tail(unit) => Ok(unit.read().records.get(index).map(|record| Arc::clone(&record.body))),
+            UnitView::Sealed(info) => {
+                let unit = self.units.open(info.first_sequence)?;
+                let tile = unit.tile(index / TILE_LEAVES).map_err(|error| unreadable(&error))?;
+                Ok(tile.body(index % TILE_LEAVES).map(Into::into))
+            }
+        }
+    }
+
+    /// The opening that a record's slot refers to.
+    pub(super) fn opening(&self, view: &UnitView, slot: u32) -> Result<Option<TailOpening>, AuditError> {
+        match view {
+            UnitView::Tail(unit) => Ok(unit.read().openings.get(slot as usize).cloned()),
+            UnitView::Sealed(info) => {
+                let openings = self.units.openings(info.first_sequence)?;
+                let stored = openings.get(slot).map_err(|error| unreadable(&error))?;
+                Ok(stored.map(super::recovery::to_tail_opening))
+            }
+        }
+    }
+
+    pub(super) fn decode(&self, view: &UnitView, body: &[u8]) -> Result<Record, AuditError> {
+        let decoded = decode_entry(body).map_err(|error| AuditError::NotReadable(error.to_string()))?;
+        let StoredEntry { sequence, organization_sequence, slot, entry } = decoded;
+        let subject = match slot {
+            None => Subject::Nobody,
+            Some(slot) => match self.opening(view, slot)?.and_then(|opening| opening.secret) {
+                Some(Secret { opening, .. }) => {
+                    Subject::Person(Person { email: opening.email().into(), address: opening.address() })
+                }
+                None => Subject::Erased,
+            },
+        };
+        Ok(Record { sequence, organization_sequence, subject, entry })
+    }
+
+    /// The records that may pass a filter, by their indexes; none where that is certain to be nothing.
+    fn candidates(
+        &self,
+        view: &UnitView,
+        filter: &RecordFilter,
+        more: &[TermQuery],
+    ) -> Result<Option<IndexSet>, AuditError> {
+        let count = usize::try_from(view.count()).unwrap_or(usize::MAX);
+        if !overlaps(self.times(view)?, filter) {
+            return Ok(None);
+        }
+        let mut found = IndexSet::full(count);
+        let mut queries = filter.term_queries();
+        queries.extend_from_slice(more);
+        if let Some(slots) = self.slots(view, filter)? {
+            queries.push(TermQuery::AnyOf(slots.into_iter().map(slot_term).collect()));
+        }
+        for query in &queries {
+            let mut set = IndexSet::default();
+            self.add(view, query, &mut set)?;
+            found.intersect_with(&set);
+            if found.count() == 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(found))
+    }
+
+    fn times(&self, view: &UnitView) -> Result<Option<(i64, i64)>, AuditError> {
+        match view {
+            UnitView::Sealed(info) => Ok(Some((info.min_time, info.max_time))),
+            UnitView::Tail(unit) => {
+                let content = unit.read();
+                let earliest = content.tiles.iter().map(|tile| tile.min_time).min();
+                let latest = content.tiles.iter().map(|tile| tile.max_time).max();
+                Ok(earliest.zip(latest))
+            }
+        }
+    }
+
+    /// The openings that a filter asks for; none where it does not.
+    fn slots(&self, view: &UnitView, filter: &RecordFilter) -> Result<Option<Vec<u32>>, AuditError> {
+        let scope = filter.organization.as_ref().map(Id::as_str);
+        if filter.email.is_none() && filter.range.is_none() {
+            return Ok(None);
+        }
+        match view {
+            UnitView::Tail(unit) => {
+                let content = unit.read();
+                let passes = |opening: &TailOpening| {
+                    opening.secret.as_ref().is_some_and(|Secret { scope: of, opening }| {
+                        scope.is_none_or(|scope| scope == of)
+                            && filter.email.as_deref().is_none_or(|email| email == opening.email())
+                            && filter.range.is_none_or(|range| contains(range, opening.address()))
+                    })
+                };
+                let slots = (0..).zip(&content.openings).filter(|(_, opening)| passes(opening));
+                Ok(Some(slots.map(|(slot, _)| slot).collect()))
+            }
+            UnitView::Sealed(info) => {
+                let openings = self.units.openings(info.first_sequence)?;
+                let by_email = filter.email.as_deref().map(|email| openings.slots_of_email(scope, email)).transpose();
+                let mut slots = by_email.map_err(|error| unreadable(&error))?;
+                if let Some(range) = filter.range {
+                    let in_range = openings.slots_in_range(scope, &range_bounds(range));
+                    let in_range = in_range.map_err(|error| unreadable(&error))?;
+                    slots = Some(match slots {
+                        None => in_range,
+                        Some(slots) => slots.into_iter().filter(|slot| in_range.contains(slot)).collect(),
+                    });
+                }
+                Ok(slots)
+            }
+        }
+    }
+
+    fn add(&self, view: &UnitView, query: &TermQuery, set: &mut IndexSet) -> Result<(), AuditError> {
+        match view {
+            UnitView::Tail(unit) => {
+                let content = unit.read();
+                match query {
+                    TermQuery::Exact(term) => content.add_postings(term, set),
+                    TermQuery::AnyOf(terms) => terms.iter().for_each(|term| content.add_postings(term, set)),
+                    TermQuery::Subtree(term) => {
+                        let below = |rest: &[u8]| rest.first().is_none_or(|first| *first == SUBTREE);
+                        content.add_postings_with_prefix(term, below, set);
+                    }
+                }
+                Ok(())
+            }
+            UnitView::Sealed(info) => {
+                let unit = self.units.open(info.first_sequence)?;
+                add_sealed(&unit, query, set).map_err(|error| unreadable(&error))
+            }
+        }
+    }
+}
+
+fn add_sealed(
+    unit: &SealedUnit,
+    query: &TermQuery,
+    set: &mut IndexSet,
+) -> Result<(), crate::store::sealed::SealedError> {
+    match query {
+        TermQuery::Exact(term) => unit.postings(term, set).map(drop),
+        TermQuery::AnyOf(terms) => terms.iter().try_for_each(|term| unit.postings(term, set).map(drop)),
+        TermQuery::Subtree(term) => {
+            unit.postings(term, set)?;
+            let mut below = term.clone();
+            below.push(SUBTREE);
+            unit.postings_with_prefix(&below, set).map(drop)
+        }
+    }
+}
+
+fn contains(range: Range, address: Option<Address>) -> bool {
+    address.is_some_and(|address| range.contains(address))
+}
+
+/// Whether times of records in microseconds can pass a filter.
+fn overlaps(times: Option<(i64, i64)>, filter: &RecordFilter) -> bool {
+    let Some((earliest, latest)) = times else { return false };
+    filter.start_time.is_none_or(|start| latest >= start.micros())
+        && filter.end_time.is_none_or(|end| Timestamp::from_micros(earliest) < end)
+}
+
+impl AuditLog {
+    /// The records below `before` (all where there is none) that the filter lets through, newest first, at most
+    /// `count_max`. Reads files: not for a thread that must not wait.
+    pub fn list(&self, filter: &RecordFilter, before: Option<u64>, count_max: usize) -> Result<RecordPage, AuditError> {
+        self.search(filter, &[], &|record| filter.matches(record), before, count_max, Some(SEARCH_MAX))
+    }
+
+    /// The records that a filter's terms, times and openings select, that have the terms of `queries` too, and that
+    /// `passes` lets through. Ends after `time_max`, where there is one, with what was found until then.
+    pub(super) fn search(
+        &self,
+        filter: &RecordFilter,
+        queries: &[TermQuery],
+        passes: &dyn Fn(&Record) -> bool,
+        before: Option<u64>,
+        count_max: usize,
+        time_max: Option<Duration>,
+    ) -> Result<RecordPage, AuditError> {
+        let shared = &self.shared;
+        let end = before.unwrap_or(u64::MAX).min(shared.newest() + 1);
+        let started = tokio::time::Instant::now();
+        let is_late = || time_max.is_some_and(|time_max| started.elapsed() > time_max);
+        let mut records = Vec::new();
+        for view in shared.views().into_iter().rev() {
+            let first = view.first_sequence();
+            if first >= end {
+                continue;
+            }
+            if is_late() {
+                return Ok(RecordPage { records, next_before: Some(first + view.count()) });
+            }
+            let Some(found) = shared.candidates(&view, filter, queries)? else { continue };
+            for index in found.iter().rev() {
+                let sequence = first + u64::from(index);
+                if sequence >= end {
+                    continue;
+                }
+                if records.len() >= count_max || is_late() {
+                    return Ok(RecordPage { records, next_before: Some(sequence + 1) });
+                }
+                let Some(body) = shared.body(&view, sequence)? else { continue };
+                let record = shared.decode(&view, &body)?;
+                if passes(&record) {
+                    records.push(record);
+                }
+            }
+        }
+        Ok(RecordPage { records, next_before: None })
+    }
+
+    /// How many records a filter lets through. A unit wholly within the filter's times is counted by its index alone.
+    pub fn count(&self, filter: &RecordFilter) -> Result<u64, AuditError> {
+        let shared = &self.shared;
+        let newest = shared.newest();
+        let mut count = 0;
+        for view in shared.views().into_iter().rev() {
+            let Some(found) = shared.candidates(&view, filter, &[])? else { continue };
+            let inside = shared.times(&view)?.is_some_and(|(earliest, _)| {
+                filter.start_time.is_none_or(|start| start.micros() <= earliest) && filter.end_time.is_none()
+            });
+            if inside {
+                count += found.count() as u64;
+                continue;
+            }
+            for index in found.iter().rev() {
+                let sequence = view.first_sequence() + u64::from(index);
+                let Some(body) = shared.body(&view, sequence)?.filter(|_| sequence <= newest) else { continue };
+                if filter.matches(&shared.decode(&view, &body)?) {
+                    count += 1;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// The records from `from` on, oldest first, at most `count_max` and those of one tile; empty at the end. Reads
+    /// files: not for a thread that must not wait.
+    pub fn read(&self, from: u64, count_max: usize) -> Result<Vec<Arc<Record>>, AuditError> {
+        let shared = &self.shared;
+        let newest = shared.newest();
+        if from > newest {
+            let beyond = from > newest + 1;
+            return if beyond { Err(AuditError::NotReached { wanted: from, newest }) } else { Ok(Vec::new()) };
+        }
+        let first = shared.first_sequence();
+        if from < first {
+            return Err(AuditError::Removed { first });
+        }
+        let Some(view) = shared.view_of(from) else {
+            return Err(AuditError::Removed { first: shared.first_sequence() });
+        };
+        let tile = (from - 1) / TILE_LEAVES as u64;
+        let tile_first = tile * TILE_LEAVES as u64 + 1;
+        let tile_end = (tile_first + TILE_LEAVES as u64).min(newest + 1);
+        let decoded = shared.decoded.get(tile);
+        let mut records = decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        for sequence in tile_first + records.len() as u64..tile_end {
+            let Some(body) = shared.body(&view, sequence)? else { break };
+            records.push(Arc::new(shared.decode(&view, &body)?));
+        }
+        let skipped = usize::try_from(from - tile_first).unwrap_or(usize::MAX);
+        Ok(records.iter().skip(skipped).take(count_max).cloned().collect())
+    }
+}
+
+/// The first and the last address of a range, by family, in network order.
+fn range_bounds(range: Range) -> Vec<(Vec<u8>, Vec<u8>)> {
+    match range {
+        Range::Any => vec![(vec![0; 4], vec![0xFF; 4]), (vec![0; 16], vec![0xFF; 16])],
+        Range::V4(block) => vec![(block.first().to_be_bytes().to_vec(), block.last().to_be_bytes().to_vec())],
+        Range::V6(block) => vec![(block.first().to_be_bytes().to_vec(), block.last().to_be_bytes().to_vec())],
+    }
+}
+
+/// An opening's commitment, computed from the opening where there is one, and whether it was erased.
+pub(super) fn opening_commitment(opening: &TailOpening) -> (Commitment, bool) {
+    match &opening.secret {
+        Some(Secret { opening, .. }) => (opening.commitment(), false),
+        None => (opening.commitment, true),
+    }
+}

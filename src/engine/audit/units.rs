@@ -1,0 +1,154 @@
+//! The sealed units of the log.
+//!
+//! Invariant: units are dense: each begins where the one before ends. A unit that a reader holds stays readable though it
+//! is removed meanwhile.
+//! Not here: what is in their files (`store::sealed`), and when units are sealed or removed (`sealer`).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::AuditError;
+use crate::store::disk::Disk;
+use crate::store::sealed::{Openings, SealedError, SealedUnit};
+
+/// Units whose files are kept open at most.
+const OPEN_MAX: usize = 512;
+
+/// Units whose openings are kept at hand at most.
+const OPENINGS_MAX: usize = 32;
+
+/// What is known of a unit without opening it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UnitInfo {
+    pub(super) first_sequence: u64,
+    pub(super) count: u64,
+    /// Times of its records, in microseconds.
+    pub(super) min_time: i64,
+    pub(super) max_time: i64,
+    /// Its files together.
+    pub(super) bytes: u64,
+}
+
+impl UnitInfo {
+    /// The sequence after its last record.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.first_sequence + self.count
+    }
+
+    pub(super) fn of(unit: &SealedUnit) -> Self {
+        let tiles = unit.tile_summaries();
+        Self {
+            first_sequence: unit.first_sequence(),
+            count: unit.count() as u64,
+            min_time: tiles.iter().map(|tile| tile.min_time).min().unwrap_or_default(),
+            max_time: tiles.iter().map(|tile| tile.max_time).max().unwrap_or_default(),
+            bytes: unit.bytes(),
+        }
+    }
+}
+
+/// The sealed units, oldest first.
+pub(super) struct Units {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) directory: PathBuf,
+    list: RwLock<Vec<UnitInfo>>,
+    open: Mutex<Cache<SealedUnit>>,
+    openings: Mutex<Cache<Openings>>,
+}
+
+/// A few opened files.
+struct Cache<T> {
+    entries: HashMap<u64, Arc<T>>,
+    max: usize,
+}
+
+impl<T> Cache<T> {
+    fn get_or<E>(&mut self, key: u64, open: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+        if let Some(entry) = self.entries.get(&key) {
+            return Ok(Arc::clone(entry));
+        }
+        if self.entries.len() >= self.max {
+            self.entries.clear();
+        }
+        let entry = Arc::new(open()?);
+        self.entries.insert(key, Arc::clone(&entry));
+        Ok(entry)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Units {
+    pub(super) fn new(disk: Arc<dyn Disk>, directory: PathBuf, list: Vec<UnitInfo>) -> Self {
+        Self {
+            disk,
+            directory,
+            list: RwLock::new(list),
+            open: Mutex::new(Cache { entries: HashMap::new(), max: OPEN_MAX }),
+            openings: Mutex::new(Cache { entries: HashMap::new(), max: OPENINGS_MAX }),
+        }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// All units, oldest first.
+    pub(super) fn list(&self) -> Vec<UnitInfo> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The unit that holds a record.
+    pub(super) fn find(&self, sequence: u64) -> Option<UnitInfo> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let after = list.partition_point(|unit| unit.first_sequence <= sequence);
+        let unit = list.get(after.checked_sub(1)?)?;
+        (sequence < unit.next_sequence()).then_some(*unit)
+    }
+
+    pub(super) fn first(&self) -> Option<UnitInfo> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).first().copied()
+    }
+
+    pub(super) fn push(&self, unit: UnitInfo) {
+        self.list.write().unwrap_or_else(PoisonError::into_inner).push(unit);
+    }
+
+    /// Forgets the units before a record.
+    pub(super) fn forget_before(&self, sequence: u64) {
+        self.list.write().unwrap_or_else(PoisonError::into_inner).retain(|unit| unit.first_sequence >= sequence);
+        locked(&self.open).entries.retain(|first, _| *first >= sequence);
+        locked(&self.openings).entries.retain(|first, _| *first >= sequence);
+    }
+
+    /// Notes that a unit's openings are other ones now.
+    pub(super) fn forget_openings(&self, first_sequence: u64) {
+        locked(&self.openings).entries.remove(&first_sequence);
+    }
+
+    /// Notes a unit's size anew.
+    pub(super) fn set_bytes(&self, first_sequence: u64, bytes: u64) {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unit) = list.iter_mut().find(|unit| unit.first_sequence == first_sequence) {
+            unit.bytes = bytes;
+        }
+    }
+
+    pub(super) fn open(&self, first_sequence: u64) -> Result<Arc<SealedUnit>, AuditError> {
+        let open = || SealedUnit::open(&*self.disk, &self.directory, first_sequence);
+        locked(&self.open).get_or(first_sequence, open).map_err(|error| unreadable(&error))
+    }
+
+    pub(super) fn openings(&self, first_sequence: u64) -> Result<Arc<Openings>, AuditError> {
+        let open = || Openings::open(&*self.disk, &self.directory, first_sequence);
+        locked(&self.openings).get_or(first_sequence, open).map_err(|error| unreadable(&error))
+    }
+}
+
+/// What readers are told of a damaged or unreadable file.
+pub(super) fn unreadable(error: &SealedError) -> AuditError {
+    AuditError::NotReadable(error.to_string())
+}

@@ -1,0 +1,205 @@
+//! What PEPs and administrators do with sessions: end, renew, list; and the figures over log and sessions.
+//!
+//! Invariant: what is answered as done is on the record, or on the disk where it is a renewal.
+//! Not here: opening sessions (`check`), revoking them (`keeper`).
+
+use std::time::Duration;
+
+use super::Engine;
+use super::audit::AuditError;
+use super::sessions::{Renewed, Session};
+use crate::audit::filter::{RecordFilter, SessionFilter, SessionState};
+use crate::audit::record::{Content, Record, RecordType};
+use crate::audit::session::{EndReason, SessionId};
+use crate::policy::decision::Decision;
+use crate::policy::name::Id;
+use crate::policy::rule::ConnectionType;
+use crate::policy::time::Timestamp;
+use crate::store::codec::audit::Renewal;
+
+/// The most recent denials of an overview.
+const OVERVIEW_DENIALS: usize = 10;
+
+const HOUR_MICROS: i64 = 3_600_000_000;
+
+/// A page of sessions.
+#[derive(Clone, Debug)]
+pub struct SessionPage {
+    /// The sessions.
+    pub sessions: Vec<Session>,
+    /// Where the next page goes on. None where there is nothing more.
+    pub next: Option<SessionCursor>,
+}
+
+/// Where a list of sessions goes on. `as_of` is the newest record when the first page was made: sessions that ended later
+/// are still listed as ended only behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionCursor {
+    /// Active sessions that started before this, or then with a smaller id.
+    Active {
+        /// See the type.
+        as_of: u64,
+        /// The last one's start, in microseconds since 1970.
+        start_micros: i64,
+        /// The last one.
+        id: SessionId,
+    },
+    /// Ended sessions that were recorded below this sequence.
+    Ended {
+        /// See the type.
+        as_of: u64,
+        /// The sequence.
+        before: u64,
+    },
+}
+
+/// The figures of an overview.
+#[derive(Clone, Debug)]
+pub struct OverviewFigures {
+    /// Active sessions by type.
+    pub active: Vec<(ConnectionType, u64)>,
+    /// Denials of the last hour.
+    pub denials_last_hour: u64,
+    /// Denials of the last 24 hours.
+    pub denials_last_day: u64,
+    /// The most recent denials, newest first, at most 10.
+    pub denials: Vec<Record>,
+}
+
+impl Engine {
+    /// Ends a session, because its connection is closed. One that has ended is answered as it is; none is unknown.
+    pub async fn end_session(&self, organization: &Id, id: SessionId) -> Result<Option<Session>, AuditError> {
+        self.audit.queue().check_writable()?;
+        if let Some((session, sequence)) = self.end_by(organization, id, EndReason::Closed) {
+            self.audit.durable(sequence).await?;
+            return Ok(Some(session));
+        }
+        // It may have ended a moment ago: its record is on its way to the disk.
+        self.audit.durable(self.audit.queue().last_sequence()).await?;
+        let (audit, organization) = (self.audit(), organization.clone());
+        let found = tokio::task::spawn_blocking(move || audit.ended_session(&organization, id)).await;
+        found.unwrap_or(Err(AuditError::ShuttingDown))
+    }
+
+    /// Ends a session and queues the record of it, whose sequence it returns.
+    pub(super) fn end_by(&self, organization: &Id, id: SessionId, reason: EndReason) -> Option<(Session, u64)> {
+        let mut sequence = 0;
+        let ended = |session: &Session| {
+            self.record_end(session);
+            sequence = self.audit.queue().last_sequence();
+        };
+        let session = self.sessions.end(id, organization, self.clock.now(), reason, ended)?;
+        Some((session, sequence))
+    }
+
+    pub(super) fn record_end(&self, session: &Session) {
+        self.audit.record_end(session);
+    }
+
+    /// Extends leases, counted from now. What became of each session, in the order given; an unknown id is none.
+    pub async fn renew_sessions(
+        &self,
+        sessions: &[(Id, Option<SessionId>)],
+        lease: Duration,
+    ) -> Result<Vec<Renewed>, AuditError> {
+        self.audit.queue().check_writable()?;
+        let known: Vec<(Id, SessionId)> =
+            sessions.iter().filter_map(|(organization, id)| Some((organization.clone(), (*id)?))).collect();
+        let now = self.clock.now();
+        let renewed = self.sessions.renew(&known, lease, now, |session: &Session| self.record_end(session));
+        let kept = known.iter().zip(&renewed).filter(|(_, renewed)| **renewed == Renewed::Renewed);
+        let ids: Vec<SessionId> = kept.map(|((_, id), _)| *id).collect();
+        if !ids.is_empty() {
+            let micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX / 2);
+            let lease_expire_time = Timestamp::from_micros(now.micros().saturating_add(micros));
+            self.renewals.write(Renewal { time: now, lease_expire_time, sessions: ids }).await?;
+        }
+        let mut renewed = renewed.into_iter();
+        let of = |id: &Option<SessionId>| id.and_then(|_| renewed.next()).unwrap_or(Renewed::Lost);
+        Ok(sessions.iter().map(|(_, id)| id).map(of).collect())
+    }
+
+    /// Sessions: the active ones first, newest start first; then the ended ones, newest end first. Reads files: not for a
+    /// thread that must not wait.
+    pub fn list_sessions(
+        &self,
+        filter: &SessionFilter,
+        cursor: Option<SessionCursor>,
+        count_max: usize,
+    ) -> Result<SessionPage, AuditError> {
+        let as_of = match cursor {
+            None => *self.audit.newest().borrow(),
+            Some(SessionCursor::Active { as_of, .. } | SessionCursor::Ended { as_of, .. }) => as_of,
+        };
+        let mut sessions = Vec::new();
+        if filter.state != Some(SessionState::Ended) && !matches!(cursor, Some(SessionCursor::Ended { .. })) {
+            let before = match cursor {
+                Some(SessionCursor::Active { start_micros, id, .. }) => {
+                    Some((Timestamp::from_micros(start_micros), id))
+                }
+                _ => None,
+            };
+            sessions = self.sessions.list(
+                filter.organization.as_ref(),
+                &|record, subject| filter.matches(record, subject),
+                before,
+                count_max,
+            );
+            if let Some(last) = sessions.last().filter(|_| sessions.len() >= count_max) {
+                let (start_micros, id) = (last.record.start_time.micros(), last.record.id);
+                return Ok(SessionPage { next: Some(SessionCursor::Active { as_of, start_micros, id }), sessions });
+            }
+        }
+        if filter.state == Some(SessionState::Active) {
+            return Ok(SessionPage { sessions, next: None });
+        }
+        let before = match cursor {
+            Some(SessionCursor::Ended { before, .. }) => before,
+            _ => as_of + 1,
+        };
+        let (ended, next) = self.audit.list_ended(filter, before, count_max - sessions.len())?;
+        sessions.extend(ended);
+        Ok(SessionPage { sessions, next: next.map(|before| SessionCursor::Ended { as_of, before }) })
+    }
+
+    /// The figures of an organization, or of all. Reads files: not for a thread that must not wait.
+    pub fn overview(&self, organization: Option<&Id>) -> Result<OverviewFigures, AuditError> {
+        let (shell, preview) = self.sessions.counts(organization);
+        let now = self.clock.now().micros();
+        let denials = |start_time| RecordFilter {
+            organization: organization.cloned(),
+            types: vec![RecordType::Decision],
+            decision: Some(Decision::Deny),
+            start_time,
+            ..RecordFilter::default()
+        };
+        let since = |micros: i64| denials(Some(Timestamp::from_micros(now - micros)));
+        Ok(OverviewFigures {
+            active: vec![(ConnectionType::Shell, shell), (ConnectionType::Preview, preview)],
+            denials_last_hour: self.audit.count(&since(HOUR_MICROS))?,
+            denials_last_day: self.audit.count(&since(24 * HOUR_MICROS))?,
+            denials: self.audit.list(&denials(None), None, OVERVIEW_DENIALS)?.records,
+        })
+    }
+
+    /// Erases a user in an organization, or everywhere. Answers the number of openings that went, and the sequence of the
+    /// record of it.
+    pub async fn erase_user(
+        &self,
+        organization: Option<Id>,
+        email: &str,
+        actor: &str,
+    ) -> Result<(u64, u64), AuditError> {
+        self.audit.erase(organization, email.to_owned(), actor.to_owned()).await
+    }
+}
+
+/// The session that a record of its end holds.
+pub(super) fn ended_session(record: Record) -> Option<Session> {
+    match record.entry.content {
+        Content::SessionEnded(session) => {
+            Some(Session { organization: record.entry.organization?, subject: record.subject, record: session })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,223 @@
+//! The keeper of the sessions: one thread that revokes those which the policy would now deny, and ends those whose time
+//! has come.
+//!
+//! Invariant: a change is published before the keeper hears of it, and whoever opens a session decides under the lock of
+//! its shard; so every session that an older policy opened is judged by the newer one, here or there (design.md §2.7).
+//! Not here: the table (`sessions`), what is recorded (`audit`).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::audit::{AuditLog, DiskWatch};
+use super::clock::Clock;
+use super::directory::Directory;
+use super::sessions::{JudgedSession, Scope, Session, SessionTable};
+use crate::audit::record::{Content, Entry, Subject};
+use crate::audit::session::Revocation;
+use crate::policy::decision::{Decision, Reason};
+use crate::policy::name::{Id, NodePath};
+use crate::policy::snapshot::unknown_organization;
+use crate::policy::time::Timestamp;
+
+/// How often sessions are ended whose time has come, and the disk is looked at.
+const TICK: Duration = DiskWatch::INTERVAL;
+
+/// How the keeper is told of changes.
+#[derive(Default)]
+pub(super) struct KeeperInbox {
+    changed: Mutex<(Vec<Scope>, bool)>,
+    wake: Condvar,
+}
+
+impl KeeperInbox {
+    /// The policy has changed there, and the change is published.
+    pub(super) fn changed(&self, scope: Scope) {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).0.push(scope);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn stop(&self) {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.wake.notify_one();
+    }
+
+    fn wait(&self, timeout: Duration) -> (Vec<Scope>, bool) {
+        let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = |(scopes, stop): &mut (Vec<Scope>, bool)| scopes.is_empty() && !*stop;
+        let waited = self.wake.wait_timeout_while(changed, timeout, idle);
+        let mut changed = waited.unwrap_or_else(PoisonError::into_inner).0;
+        (std::mem::take(&mut changed.0), changed.1)
+    }
+}
+
+/// What the thread owns.
+pub(super) struct Keeper {
+    pub(super) inbox: Arc<KeeperInbox>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) sessions: Arc<SessionTable>,
+    pub(super) audit: Arc<AuditLog>,
+    pub(super) clock: Clock,
+}
+
+/// When the next rule of each organization expires.
+#[derive(Default)]
+struct Expiries {
+    by_organization: HashMap<Id, Timestamp>,
+    by_time: BTreeSet<(Timestamp, Id)>,
+}
+
+impl Expiries {
+    fn set(&mut self, organization: &Id, next: Option<Timestamp>) {
+        if let Some(before) = self.by_organization.remove(organization) {
+            self.by_time.remove(&(before, organization.clone()));
+        }
+        if let Some(next) = next {
+            self.by_organization.insert(organization.clone(), next);
+            self.by_time.insert((next, organization.clone()));
+        }
+    }
+
+    fn next(&self) -> Option<Timestamp> {
+        self.by_time.first().map(|(time, _)| *time)
+    }
+
+    /// The organizations in which a rule has expired.
+    fn due(&self, now: Timestamp) -> Vec<Id> {
+        self.by_time.iter().take_while(|(time, _)| *time <= now).map(|(_, id)| id.clone()).collect()
+    }
+}
+
+impl Keeper {
+    pub(super) fn run(self) {
+        let mut expiries = Expiries::default();
+        let mut watch = DiskWatch::new();
+        // What changed before this start may not have been judged.
+        let mut pending = vec![Scope::All];
+        self.follow_all(&mut expiries);
+        loop {
+            let until_expiry = expiries.next().map(|next| until(self.clock.now(), next));
+            let (changed, stop) = self.inbox.wait(until_expiry.map_or(TICK, |until| until.min(TICK)));
+            self.audit.watch_disk(&mut watch);
+            for scope in changed {
+                self.follow(&scope, &mut expiries);
+                pending.push(scope);
+            }
+            let now = self.clock.now();
+            for id in expiries.due(now) {
+                // From now on no Check is decided by the time before.
+                self.clock.advance_to(now);
+                expiries.set(&id, self.next_expiry(&id, now));
+                pending.push(Scope::Organization(id));
+            }
+            if self.audit.queue().is_writable() {
+                self.revoke(std::mem::take(&mut pending));
+                self.sessions.expire(now, |session: &Session| self.audit.record_end(session));
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    fn follow_all(&self, expiries: &mut Expiries) {
+        let now = self.clock.now();
+        for published in self.directory.organizations_after(None, usize::MAX) {
+            let id = &published.view.organization.id;
+            expiries.set(id, self.next_expiry(id, now));
+        }
+    }
+
+    fn follow(&self, scope: &Scope, expiries: &mut Expiries) {
+        if let Scope::Organization(id) = scope {
+            expiries.set(id, self.next_expiry(id, self.clock.now()));
+        }
+    }
+
+    /// When the next rule of an organization expires.
+    fn next_expiry(&self, id: &Id, now: Timestamp) -> Option<Timestamp> {
+        let published = self.directory.organization(id.as_str())?;
+        let rules = published.view.organization.rules.iter();
+        rules.filter(|rule| !rule.disabled).filter_map(|rule| rule.expire_time).filter(|time| *time > now).min()
+    }
+
+    /// Judges the sessions that changes can affect.
+    fn revoke(&self, mut scopes: Vec<Scope>) {
+        scopes.dedup();
+        if scopes.contains(&Scope::All) {
+            scopes = vec![Scope::All];
+        }
+        for scope in scopes {
+            let room = || {
+                while !self.audit.queue().has_room() && self.audit.queue().is_writable() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            };
+            let judge = |_shard: usize| {
+                let now = self.clock.now();
+                move |session: &JudgedSession<'_>| judge(&self.directory, session, now)
+            };
+            self.sessions.revoke(&scope, room, judge, |session: &Session| self.audit.record_revocation(session));
+        }
+    }
+}
+
+impl AuditLog {
+    /// Records the end of a session.
+    pub(super) fn record_end(&self, session: &Session) {
+        if let Some(end) = session.record.end {
+            self.record_session(session, end.time, Content::SessionEnded);
+        }
+    }
+
+    fn record_revocation(&self, session: &Session) {
+        if let Some(revocation) = &session.record.revocation {
+            self.record_session(session, revocation.time, Content::SessionRevoked);
+        }
+    }
+
+    fn record_session(
+        &self,
+        session: &Session,
+        time: Timestamp,
+        content: fn(crate::audit::session::SessionRecord) -> Content,
+    ) {
+        let person = match &session.subject {
+            Subject::Person(person) => Some(person.clone()),
+            Subject::Nobody | Subject::Erased => None,
+        };
+        let organization = Some(session.organization.clone());
+        let entry = Entry { time, organization, content: content(session.record.clone()) };
+        self.queue().push(entry, person, true);
+    }
+}
+
+/// What the current policy says of an active session; none where it would still be allowed.
+fn judge(directory: &Directory, session: &JudgedSession<'_>, now: Timestamp) -> Option<Revocation> {
+    let target = NodePath::parse(session.endpoint).ok()?;
+    let cluster = directory.cluster_guard();
+    directory.with(target.organization, |published| {
+        let revision = published.map_or(0, |published| published.snapshot.revision());
+        let verdict = match (published, session.address) {
+            (Some(published), Some(address)) => {
+                let snapshot = &published.snapshot;
+                snapshot.decide(&cluster.snapshot, address, session.connection_type, &target, now)
+            }
+            // Nobody knows any more where it comes from: it is not known to be allowed.
+            _ => unknown_organization(),
+        };
+        (verdict.decision() == Decision::Deny).then(|| Revocation {
+            time: now,
+            reason: verdict.reason,
+            rule: verdict.rule.map(|(_, rule)| rule.id.clone()),
+            level: verdict.level,
+            revision: if verdict.reason == Reason::OutsideCluster { cluster.snapshot.revision() } else { revision },
+        })
+    })
+}
+
+/// The time from one moment to another, in whole milliseconds, rounded up.
+fn until(now: Timestamp, then: Timestamp) -> Duration {
+    let micros = then.micros().saturating_sub(now.micros()).max(0);
+    Duration::from_millis(u64::try_from(micros).unwrap_or_default() / 1_000 + 1)
+}

@@ -1,0 +1,242 @@
+//! Starting the engine: recover, publish, put the threads to work.
+//!
+//! Invariant: nothing is answered before everything that was acknowledged is back: policy, log, sessions; and what the
+//! log was owed is in it.
+//! Not here: reading each of them back (`recovery`, `audit::recovery`), and which adapters there are (`server`).
+
+use std::collections::HashMap;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+
+use super::audit::{AuditLog, Condition, LeftAs, Opened, Sealer};
+use super::check::DecisionIds;
+use super::clock::Clock;
+use super::counters::{RuleCounter, RuleCounters};
+use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
+use super::follower::{self, Follower};
+use super::keeper::{Keeper, KeeperInbox};
+use super::recovery::{self, Recovered};
+use super::session_files::{Renewals, SessionSaver};
+use super::sessions::SessionTable;
+use super::writer::Writer;
+use super::{Engine, ORDERS_WAITING_MAX, OpenError, Options, SessionStores, Stores, Threads};
+use crate::audit::record::{Content, Entry, GapRecord};
+use crate::policy::cow_map::CowMap;
+use crate::policy::members::MembersCache;
+use crate::policy::name::Id;
+use crate::policy::organization::Organization;
+use crate::policy::rule::RuleMatches;
+use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
+use crate::policy::state::PolicyState;
+use crate::policy::time::Timestamp;
+use crate::store::Journal;
+use crate::store::codec::CounterKey;
+use crate::store::codec::audit::{decode_renewal, decode_session_snapshot};
+
+impl Engine {
+    /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
+    pub fn open(stores: Stores, options: Options, clock: Clock) -> Result<Self, OpenError> {
+        let Stores { mut journal, snapshots, state: state_stores, audit, sessions, keep } = stores;
+        let boot = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
+        let condition = Arc::new(Condition::new());
+        let opened = AuditLog::open(audit, options.audit, &clock, Arc::clone(&condition)).map_err(recovery_error)?;
+        let Opened { log, policy_sequence, left, shared, erasing } = opened;
+        let log = Arc::new(log);
+        let recovered = recovery::recover(&mut *journal, &*snapshots, &clock, policy_sequence)?;
+        let Recovered { state, sequence, snapshot_sequence, bytes, owed } = recovered;
+        let table = Arc::new(SessionTable::new(boot, options.sessions));
+        let SessionStores { snapshots: session_snapshots, journal: session_journal } = sessions;
+        restore_sessions(&table, &log, &*session_snapshots, &*session_journal, &clock)?;
+        note_unclean(&log, left, &clock);
+        for (entry, actor) in owed {
+            log.queue().push(entry, actor, true);
+        }
+        let store = recovery::open_state(&*state_stores, &state, sequence)?;
+        let counters = store.as_deref().map(|store| recovery::read_counters(store, &state));
+        let (directory, lists) = publish_all(&state, &counters.unwrap_or_default(), &clock);
+        let directory = Arc::new(directory);
+        let (sender, orders) = sync_channel(ORDERS_WAITING_MAX);
+        let (renewals, write_renewals) = Renewals::new(session_journal);
+        let inbox = Arc::new(KeeperInbox::default());
+        let follower = Arc::new(Follower::default());
+        let task = follower::Task {
+            follower: Arc::clone(&follower),
+            store,
+            stores: state_stores,
+            snapshots,
+            state: state.clone(),
+            sequence,
+            snapshot_sequence,
+            bytes,
+            directory: Arc::clone(&directory),
+            clock: clock.clone(),
+            counters_written_millis: i64::MIN / 2,
+        };
+        let writer = Writer {
+            journal,
+            state,
+            directory: Arc::clone(&directory),
+            follower,
+            clock: clock.clone(),
+            limits: options.limits,
+            condition: Arc::clone(&condition),
+            writable: true,
+            audit: Arc::clone(&log),
+            keeper: Arc::clone(&inbox),
+            lists,
+        };
+        let saver = SessionSaver {
+            table: Arc::clone(&table),
+            audit: Arc::clone(&log),
+            snapshots: session_snapshots,
+            renewals: Arc::clone(&renewals),
+        };
+        let sealer = Sealer::new(shared, clock.clone(), Box::new(saver), erasing);
+        let keeper = Keeper {
+            inbox: Arc::clone(&inbox),
+            directory: Arc::clone(&directory),
+            sessions: Arc::clone(&table),
+            audit: Arc::clone(&log),
+            clock: clock.clone(),
+        };
+        // The first records are durable before the first answer.
+        log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
+        let threads = Threads {
+            policy: vec![
+                spawn("policy-follower", move || task.run())?,
+                spawn("policy-writer", move || writer.run(&orders))?,
+            ],
+            keeper: Some(spawn("session-keeper", move || keeper.run())?),
+            sealer: Some(spawn("audit-sealer", move || sealer.run())?),
+            renewals: Some(spawn("session-journal", write_renewals)?),
+        };
+        Ok(Self {
+            directory,
+            clock,
+            decision_ids: DecisionIds::new(boot),
+            sessions: table,
+            audit: log,
+            renewals,
+            condition,
+            keeper: inbox,
+            orders: Mutex::new(Some(sender)),
+            threads: Mutex::new(threads),
+            _keep: keep,
+        })
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    Builder::new().name(name.to_owned()).spawn(run)
+}
+
+fn recovery_error(error: super::audit::AuditOpenError) -> OpenError {
+    OpenError::Recovery(error.into())
+}
+
+/// Puts on the record that answered decisions may be missing.
+fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
+    let newest = *log.newest().borrow();
+    if left != LeftAs::UncleanAsync || newest == 0 {
+        return;
+    }
+    let now = clock.now();
+    let last = log.read(newest, 1).ok().and_then(|records| records.first().map(|record| record.entry.time));
+    let count = log.options().queue_records_max as u64;
+    let gap = GapRecord { from_time: last.unwrap_or(now), to_time: now, count };
+    tracing::warn!("the service did not end in order: decisions of its last moments may be missing from the audit log");
+    log.queue().push(Entry { time: now, organization: None, content: Content::Gap(gap) }, None, true);
+}
+
+/// The sessions that were active: those of the newest snapshot, and what the log says since. Without a snapshot, what the
+/// log says of as long as a session can last.
+fn restore_sessions(
+    table: &SessionTable,
+    log: &AuditLog,
+    snapshots: &dyn crate::store::Snapshots,
+    journal: &dyn Journal,
+    clock: &Clock,
+) -> Result<(), OpenError> {
+    let newest = *log.newest().borrow();
+    let shards = snapshots.newest_valid()?.and_then(|(_, bytes)| match decode_session_snapshot(&bytes) {
+        Ok(shards) if shards.iter().all(|shard| shard.sequence <= newest) => Some(shards),
+        Ok(_) => {
+            tracing::warn!("the saved sessions are newer than the audit log: the log alone is used");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the saved sessions cannot be used: the audit log is read instead");
+            None
+        }
+    });
+    let mut from = match &shards {
+        Some(shards) => shards.iter().map(|shard| shard.sequence).min().unwrap_or_default() + 1,
+        None => {
+            let age = i64::try_from(table.options().max_age.as_micros()).unwrap_or(i64::MAX / 2);
+            log.first_since(Timestamp::from_micros(clock.now().micros().saturating_sub(age)))
+        }
+    };
+    if let Some(shards) = shards {
+        table.restore(shards);
+    }
+    from = from.max(log.first_sequence());
+    while from <= newest {
+        let records = log.read(from, usize::MAX)?;
+        for record in &records {
+            table.replay(record);
+        }
+        match records.last() {
+            Some(last) => from = last.sequence + 1,
+            None => break,
+        }
+    }
+    for record in journal.read_from(journal.first_sequence())? {
+        let (sequence, bytes) = record?;
+        match decode_renewal(&bytes) {
+            Ok(renewal) => table.replay_renewal(&renewal.sessions, renewal.time, renewal.lease_expire_time),
+            Err(error) => tracing::error!(%error, sequence, "a renewal of sessions cannot be read and is passed over"),
+        }
+    }
+    Ok(())
+}
+
+fn publish_all(
+    state: &PolicyState,
+    counters: &HashMap<CounterKey, RuleMatches>,
+    clock: &Clock,
+) -> (Directory, HashMap<Id, MembersCache>) {
+    let cluster =
+        PublishedCluster { cluster: Arc::clone(&state.cluster), snapshot: ClusterSnapshot::compile(&state.cluster) };
+    let mut deleted = CowMap::default();
+    for (id, revision) in &state.deleted {
+        deleted.insert(id.clone(), Arc::new(*revision));
+    }
+    let directory = Directory::new(cluster, deleted);
+    let mut lists = HashMap::new();
+    for (id, organization) in &state.organizations {
+        let mut cache = MembersCache::default();
+        let snapshot = Snapshot::compile(organization, &mut cache);
+        let counters = restored_counters(organization, counters, clock);
+        let view = OrganizationView { organization: Arc::clone(organization), counters: Arc::new(counters) };
+        directory.publish(Published { view, snapshot });
+        lists.insert(id.clone(), cache);
+    }
+    (directory, lists)
+}
+
+/// The counters of an organization's rules as they were kept. A rule without one counts from now on, unless it was just
+/// made.
+fn restored_counters(
+    organization: &Organization,
+    kept: &HashMap<CounterKey, RuleMatches>,
+    clock: &Clock,
+) -> RuleCounters {
+    let restored = organization.rules.iter().filter_map(|rule| {
+        let matches = *kept.get(&CounterKey::new(&organization.id, rule))?;
+        // What was kept is rounded down, perhaps to before the rule was made.
+        let matches = RuleMatches { start: matches.start.max(rule.create_time), ..matches };
+        Some(((rule.id.clone(), rule.create_time), Arc::new(RuleCounter::new(matches))))
+    });
+    RuleCounters::following(organization, &restored.collect(), clock.now())
+}

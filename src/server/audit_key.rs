@@ -1,0 +1,67 @@
+//! The key that signs the checkpoints of the audit log.
+//!
+//! Invariant: a key is never replaced: where there is one it is used, or the start is refused.
+//! Not here: what is signed (`audit::checkpoint`).
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+
+use crate::audit::note::{SignerKey, VerifierKey};
+use crate::store::disk::{RealDisk, write_whole};
+
+/// The key's file in the data directory, where no other is named.
+const KEY_FILE: &str = "audit.key";
+
+/// The file in the data directory that holds the key which verifies, for those who get a copy of the log.
+pub(super) const PUBLIC_KEY_FILE: &str = "audit.pub";
+
+/// Loads the key, or makes one, and writes down beside the log what verifies it.
+pub(super) fn load(data_dir: &Path, file: Option<&Path>) -> anyhow::Result<SignerKey> {
+    let inside = data_dir.join(KEY_FILE);
+    let path = file.unwrap_or(&inside);
+    let key = match fs::read_to_string(path) {
+        Ok(text) => {
+            text.trim_end().parse().with_context(|| format!("`{}` holds no key of the audit log", path.display()))?
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)?,
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read the key of the audit log `{}`", path.display()));
+        }
+    };
+    if path.starts_with(data_dir) {
+        tracing::warn!(
+            path = %path.display(),
+            "the key of the audit log lies beside the log: whoever can change the log can sign it; name another place \
+             with `--audit-key-file`"
+        );
+    }
+    let public = format!("{}\n", key.verifier());
+    if fs::read_to_string(data_dir.join(PUBLIC_KEY_FILE)).ok().as_ref() != Some(&public) {
+        write_whole(&RealDisk, &data_dir.join(PUBLIC_KEY_FILE), public.as_bytes())
+            .context("cannot write the public key of the audit log")?;
+    }
+    tracing::info!(key = %key.verifier(), "the audit log is verified with this key");
+    Ok(key)
+}
+
+/// The key that verifies, as it lies beside a log.
+pub(super) fn read_public(data_dir: &Path) -> anyhow::Result<VerifierKey> {
+    let path = data_dir.join(PUBLIC_KEY_FILE);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    text.trim_end().parse().with_context(|| format!("`{}` holds no public key", path.display()))
+}
+
+fn make(path: &Path) -> anyhow::Result<SignerKey> {
+    let (mut seed, mut name) = ([0; 32], [0; 4]);
+    getrandom::fill(&mut seed).map_err(|error| anyhow!("no random numbers for a key: {error}"))?;
+    getrandom::fill(&mut name).map_err(|error| anyhow!("no random numbers for a name: {error}"))?;
+    let name = format!("portcullis-{:08x}/audit", u32::from_be_bytes(name));
+    let key = SignerKey::new(&name, &seed)?;
+    write_whole(&RealDisk, path, format!("{}\n", key.to_secret_text()).as_bytes())
+        .with_context(|| format!("cannot write the key of the audit log `{}`", path.display()))?;
+    tracing::info!(path = %path.display(), "made a key for the audit log");
+    Ok(key)
+}

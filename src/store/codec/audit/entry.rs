@@ -1,0 +1,290 @@
+//! A record's bytes.
+//!
+//! Invariant: decoding what was encoded gives the same record, with times to the microsecond.
+//! Not here: changes of policy (`policy_change`) and sessions (`session`), which are parts of records.
+
+use std::time::Duration;
+
+use prost::Message;
+
+use super::super::object::{id, required};
+use super::super::{CodecError, Decoded};
+use super::{policy_change, session};
+use crate::audit::commitment::COMMITMENTS_FIELD;
+use crate::audit::merkle::Hash;
+use crate::audit::record::{
+    Content, DecisionId, DecisionRecord, Entry, ErasedRecord, ErasedUnit, GapRecord, PrunedRecord, RecordType,
+};
+use crate::audit::session::SessionId;
+use crate::policy::decision::{Level, Reason};
+use crate::policy::name::Id;
+use crate::policy::rule::ConnectionType;
+use crate::policy::time::Timestamp;
+use crate::proto::storage as stored;
+use stored::audit_entry::Content as StoredContent;
+
+/// A record as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredEntry {
+    /// Its place in the log.
+    pub sequence: u64,
+    /// Its place among the records of its organization; 0 where it belongs to none.
+    pub organization_sequence: u64,
+    /// The opening of whom it is about, by its number in the unit.
+    pub slot: Option<u32>,
+    /// What it says.
+    pub entry: Entry,
+}
+
+/// What is read of a record without decoding all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peek {
+    /// Its place in the log.
+    pub sequence: u64,
+    /// The opening of whom it is about.
+    pub slot: Option<u32>,
+    /// What kind it is; none where this version does not know it.
+    pub record_type: Option<RecordType>,
+}
+
+/// The bytes of a record.
+pub fn encode_entry(sequence: u64, organization_sequence: u64, slot: Option<u32>, entry: &Entry) -> Vec<u8> {
+    let Entry { time, organization, content } = entry;
+    let content = match content {
+        Content::Decision(decision) => StoredContent::Decision(to_decision(decision)),
+        Content::SessionEnded(record) => StoredContent::SessionEnded(session::to_session(record)),
+        Content::SessionRevoked(record) => StoredContent::SessionRevoked(session::to_session(record)),
+        Content::PolicyChanged(change) => StoredContent::PolicyChanged(policy_change::to_change(change)),
+        Content::Gap(GapRecord { from_time, to_time, count }) => StoredContent::Gap(stored::AuditGap {
+            from_micros: from_time.micros(),
+            to_micros: to_time.micros(),
+            count: *count,
+        }),
+        Content::Pruned(PrunedRecord { to_sequence, root }) => {
+            StoredContent::Pruned(stored::AuditPruned { to_sequence: *to_sequence, root: root.as_bytes().to_vec() })
+        }
+        Content::Erased(erased) => StoredContent::Erased(to_erased(erased)),
+    };
+    let entry = stored::AuditEntry {
+        sequence,
+        organization_sequence,
+        person: slot.map_or(0, |slot| slot + 1),
+        time_micros: time.micros(),
+        organization: organization.as_ref().map(ToString::to_string).unwrap_or_default(),
+        content: Some(content),
+    };
+    entry.encode_to_vec()
+}
+
+/// The record that the bytes are.
+pub fn decode_entry(bytes: &[u8]) -> Result<StoredEntry, CodecError> {
+    check_fields(bytes)?;
+    let stored::AuditEntry { sequence, organization_sequence, person, time_micros, organization, content } =
+        stored::AuditEntry::decode(bytes)?;
+    let content = match required(content, "content")? {
+        StoredContent::Decision(decision) => Content::Decision(from_decision(decision)?),
+        StoredContent::SessionEnded(record) => Content::SessionEnded(session::from_session(record)?),
+        StoredContent::SessionRevoked(record) => Content::SessionRevoked(session::from_session(record)?),
+        StoredContent::PolicyChanged(change) => Content::PolicyChanged(policy_change::from_change(change)?),
+        StoredContent::Gap(stored::AuditGap { from_micros, to_micros, count }) => Content::Gap(GapRecord {
+            from_time: Timestamp::from_micros(from_micros),
+            to_time: Timestamp::from_micros(to_micros),
+            count,
+        }),
+        StoredContent::Pruned(stored::AuditPruned { to_sequence, root }) => {
+            let root = Hash::try_from(&*root).map_err(|_| CodecError::Invalid("root"))?;
+            Content::Pruned(PrunedRecord { to_sequence, root })
+        }
+        StoredContent::Erased(erased) => Content::Erased(from_erased(erased)),
+    };
+    let organization = optional_id(&organization)?;
+    let entry = Entry { time: Timestamp::from_micros(time_micros), organization, content };
+    Ok(StoredEntry { sequence, organization_sequence, slot: person.checked_sub(1), entry })
+}
+
+/// Reads a record's place and kind only.
+pub fn peek(bytes: &[u8]) -> Result<Peek, CodecError> {
+    let mut found = Peek { sequence: 0, slot: None, record_type: None };
+    for_each_field(bytes, |number, value| match (number, value) {
+        (1, Some(value)) => found.sequence = value,
+        (3, Some(value)) => found.slot = u32::try_from(value).ok().and_then(|person| person.checked_sub(1)),
+        (6, None) => found.record_type = Some(RecordType::Decision),
+        (7, None) => found.record_type = Some(RecordType::SessionEnded),
+        (8, None) => found.record_type = Some(RecordType::SessionRevoked),
+        (9, None) => found.record_type = Some(RecordType::PolicyChanged),
+        (10, None) => found.record_type = Some(RecordType::Gap),
+        (11, None) => found.record_type = Some(RecordType::Pruned),
+        (12, None) => found.record_type = Some(RecordType::Erased),
+        _ => {}
+    })?;
+    Ok(found)
+}
+
+/// A leaf ends with a field that no record has, or it would not be certain what is record and what is commitment.
+fn check_fields(bytes: &[u8]) -> Decoded<()> {
+    let mut reserved = false;
+    for_each_field(bytes, |number, _| reserved |= number == COMMITMENTS_FIELD)?;
+    if reserved { Err(CodecError::Invalid("field 2047")) } else { Ok(()) }
+}
+
+/// Passes over the fields of a message: their numbers, and the values of varints.
+fn for_each_field(mut bytes: &[u8], mut found: impl FnMut(u32, Option<u64>)) -> Decoded<()> {
+    use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+    while !bytes.is_empty() {
+        let (number, wire_type) = decode_key(&mut bytes)?;
+        if wire_type == WireType::Varint {
+            found(number, Some(decode_varint(&mut bytes)?));
+        } else {
+            skip_field(wire_type, number, &mut bytes, DecodeContext::default())?;
+            found(number, None);
+        }
+    }
+    Ok(())
+}
+
+fn to_decision(decision: &DecisionRecord) -> stored::AuditDecision {
+    let DecisionRecord {
+        id: DecisionId { boot, number },
+        reason,
+        connection_type,
+        endpoint,
+        rule,
+        level,
+        session,
+        session_opened,
+        revision,
+        cluster_revision,
+        request_id,
+        lease,
+    } = decision;
+    stored::AuditDecision {
+        boot: *boot,
+        number: *number,
+        reason: to_reason(*reason).into(),
+        connection_type: to_connection_type(*connection_type).into(),
+        endpoint: endpoint.to_string(),
+        rule: rule.as_ref().map(ToString::to_string).unwrap_or_default(),
+        level: to_level(*level).into(),
+        session_number: session.map_or(0, |session| session.number),
+        session_boot: session.map(|session| session.boot).filter(|session| session != boot).unwrap_or_default(),
+        session_opened: *session_opened,
+        revision: *revision,
+        cluster_revision: *cluster_revision,
+        request_id: request_id.to_string(),
+        lease_millis: lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
+    }
+}
+
+fn from_decision(decision: stored::AuditDecision) -> Decoded<DecisionRecord> {
+    let (reason, connection_type, level) = (decision.reason(), decision.connection_type(), decision.level());
+    let stored::AuditDecision {
+        boot,
+        number,
+        reason: _,
+        connection_type: _,
+        endpoint,
+        rule,
+        level: _,
+        session_number,
+        session_boot,
+        session_opened,
+        revision,
+        cluster_revision,
+        request_id,
+        lease_millis,
+    } = decision;
+    let session_boot = if session_boot == 0 { boot } else { session_boot };
+    Ok(DecisionRecord {
+        id: DecisionId { boot, number },
+        reason: required(from_reason(reason), "reason")?,
+        connection_type: from_connection_type(connection_type)?,
+        endpoint: endpoint.into(),
+        rule: optional_id(&rule)?,
+        level: from_level(level),
+        session: (session_number != 0).then_some(SessionId { boot: session_boot, number: session_number }),
+        session_opened,
+        revision,
+        cluster_revision,
+        request_id: request_id.into(),
+        lease: (lease_millis != 0).then(|| Duration::from_millis(lease_millis)),
+    })
+}
+
+fn to_erased(ErasedRecord { opening_count, units }: &ErasedRecord) -> stored::AuditErased {
+    let unit = |ErasedUnit { first_sequence, slots }: &ErasedUnit| stored::AuditErasedUnit {
+        first_sequence: *first_sequence,
+        slots: slots.clone(),
+    };
+    stored::AuditErased { opening_count: *opening_count, units: units.iter().map(unit).collect() }
+}
+
+fn from_erased(stored::AuditErased { opening_count, units }: stored::AuditErased) -> ErasedRecord {
+    let unit = |stored::AuditErasedUnit { first_sequence, slots }| ErasedUnit { first_sequence, slots };
+    ErasedRecord { opening_count, units: units.into_iter().map(unit).collect() }
+}
+
+pub(super) fn optional_id(text: &str) -> Decoded<Option<Id>> {
+    if text.is_empty() { Ok(None) } else { id(text).map(Some) }
+}
+
+pub(super) fn to_reason(reason: Reason) -> stored::AuditReason {
+    match reason {
+        Reason::AllowRule => stored::AuditReason::AllowRule,
+        Reason::DefaultAllow => stored::AuditReason::DefaultAllow,
+        Reason::UnknownEndpoint => stored::AuditReason::UnknownEndpoint,
+        Reason::OutsideCluster => stored::AuditReason::OutsideCluster,
+        Reason::DenyRule => stored::AuditReason::DenyRule,
+        Reason::OutsideOrganization => stored::AuditReason::OutsideOrganization,
+        Reason::OutsideEndpoint => stored::AuditReason::OutsideEndpoint,
+    }
+}
+
+pub(super) fn from_reason(reason: stored::AuditReason) -> Option<Reason> {
+    match reason {
+        stored::AuditReason::Unspecified => None,
+        stored::AuditReason::AllowRule => Some(Reason::AllowRule),
+        stored::AuditReason::DefaultAllow => Some(Reason::DefaultAllow),
+        stored::AuditReason::UnknownEndpoint => Some(Reason::UnknownEndpoint),
+        stored::AuditReason::OutsideCluster => Some(Reason::OutsideCluster),
+        stored::AuditReason::DenyRule => Some(Reason::DenyRule),
+        stored::AuditReason::OutsideOrganization => Some(Reason::OutsideOrganization),
+        stored::AuditReason::OutsideEndpoint => Some(Reason::OutsideEndpoint),
+    }
+}
+
+pub(super) fn to_level(level: Option<Level>) -> stored::AuditLevel {
+    match level {
+        None => stored::AuditLevel::Unspecified,
+        Some(Level::Cluster) => stored::AuditLevel::Cluster,
+        Some(Level::Organization) => stored::AuditLevel::Organization,
+        Some(Level::Project) => stored::AuditLevel::Project,
+        Some(Level::Workspace) => stored::AuditLevel::Workspace,
+        Some(Level::Endpoint) => stored::AuditLevel::Endpoint,
+    }
+}
+
+pub(super) fn from_level(level: stored::AuditLevel) -> Option<Level> {
+    match level {
+        stored::AuditLevel::Unspecified => None,
+        stored::AuditLevel::Cluster => Some(Level::Cluster),
+        stored::AuditLevel::Organization => Some(Level::Organization),
+        stored::AuditLevel::Project => Some(Level::Project),
+        stored::AuditLevel::Workspace => Some(Level::Workspace),
+        stored::AuditLevel::Endpoint => Some(Level::Endpoint),
+    }
+}
+
+pub(super) fn to_connection_type(connection_type: ConnectionType) -> stored::AuditConnectionType {
+    match connection_type {
+        ConnectionType::Shell => stored::AuditConnectionType::Shell,
+        ConnectionType::Preview => stored::AuditConnectionType::Preview,
+    }
+}
+
+pub(super) fn from_connection_type(connection_type: stored::AuditConnectionType) -> Decoded<ConnectionType> {
+    match connection_type {
+        stored::AuditConnectionType::Unspecified => Err(CodecError::Invalid("connection type")),
+        stored::AuditConnectionType::Shell => Ok(ConnectionType::Shell),
+        stored::AuditConnectionType::Preview => Ok(ConnectionType::Preview),
+    }
+}

@@ -1,0 +1,18 @@
+//! The stored form of the audit log and of what is kept beside it.
+//!
+//! Invariant: a record is encoded once; what is decoded is never encoded again in its place, for its bytes are hashed.
+//! Not here: the files (`store::sealed`, the journal), the hashes (`audit`).
+
+mod entry;
+mod policy_change;
+mod session;
+mod tail;
+mod unit;
+
+pub use entry::{Peek, StoredEntry, decode_entry, encode_entry, peek};
+pub use session::{
+    Renewal, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
+    encode_session_snapshot,
+};
+pub use tail::{Secret, TailOpening, TailRecord, decode_tail, encode_tail, erase_tail_opening};
+pub use unit::{Base, UnitSummary, decode_base, decode_unit_summary, encode_base, encode_unit_summary};

@@ -1,0 +1,250 @@
+//! Sessions as they are stored: in records, in snapshots of the active ones, in renewals.
+//!
+//! Invariant: a snapshot decodes to the sessions it was made of, with times to the microsecond.
+//! Not here: which sessions are active (`engine::sessions`).
+
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::super::object::{id, required};
+use super::super::{CodecError, Decoded};
+use super::entry::{
+    from_connection_type, from_level, from_reason, optional_id, to_connection_type, to_level, to_reason,
+};
+use crate::audit::record::{Person, Subject};
+use crate::audit::session::{EndReason, Revocation, SessionEnd, SessionId, SessionRecord};
+use crate::policy::address::Address;
+use crate::policy::name::{Id, NodePath};
+use crate::policy::time::Timestamp;
+use crate::proto::storage as stored;
+use stored::audit_session::End;
+
+/// An active session with whom it is of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredSession {
+    /// The organization that it belongs to: the one in its endpoint's name.
+    pub organization: Id,
+    /// Whom it is of.
+    pub subject: Subject,
+    /// The session.
+    pub record: SessionRecord,
+}
+
+/// The active sessions of one shard of the table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardSessions {
+    /// Which shard.
+    pub shard: u32,
+    /// The last record that they take account of.
+    pub sequence: u64,
+    /// The sessions.
+    pub sessions: Vec<StoredSession>,
+}
+
+/// A renewal of leases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// When.
+    pub time: Timestamp,
+    /// Until when the leases now run.
+    pub lease_expire_time: Timestamp,
+    /// Of these sessions.
+    pub sessions: Vec<SessionId>,
+}
+
+/// The bytes of a snapshot.
+pub fn encode_session_snapshot(shards: &[ShardSessions]) -> Vec<u8> {
+    let session = |StoredSession { organization: _, subject, record }: &StoredSession| {
+        let person = match subject {
+            Subject::Person(person) => Some(person),
+            Subject::Nobody | Subject::Erased => None,
+        };
+        stored::StoredSession {
+            session: Some(to_session(record)),
+            user_email: person.map(|person| person.email.to_string()).unwrap_or_default(),
+            address: person.map(|person| address_bytes(person.address)).unwrap_or_default(),
+            erased: matches!(subject, Subject::Erased),
+        }
+    };
+    let shard = |ShardSessions { shard, sequence, sessions }: &ShardSessions| stored::SessionShard {
+        shard: *shard,
+        sequence: *sequence,
+        sessions: sessions.iter().map(session).collect(),
+    };
+    stored::SessionSnapshot { shards: shards.iter().map(shard).collect() }.encode_to_vec()
+}
+
+/// The sessions that a snapshot holds.
+pub fn decode_session_snapshot(bytes: &[u8]) -> Result<Vec<ShardSessions>, CodecError> {
+    let stored::SessionSnapshot { shards } = stored::SessionSnapshot::decode(bytes)?;
+    let shard = |stored::SessionShard { shard, sequence, sessions }| {
+        let sessions = sessions.into_iter().map(from_stored_session).collect::<Decoded<_>>()?;
+        Ok(ShardSessions { shard, sequence, sessions })
+    };
+    shards.into_iter().map(shard).collect()
+}
+
+fn from_stored_session(session: stored::StoredSession) -> Decoded<StoredSession> {
+    let stored::StoredSession { session, user_email, address, erased } = session;
+    let record = from_session(required(session, "session")?)?;
+    let path = NodePath::parse(&record.endpoint).map_err(|_| CodecError::Invalid("endpoint"))?;
+    let organization = id(path.organization)?;
+    let subject = if erased {
+        Subject::Erased
+    } else {
+        Subject::Person(Person { email: user_email.into(), address: address_from(&address)? })
+    };
+    Ok(StoredSession { organization, subject, record })
+}
+
+/// The bytes of a renewal.
+pub fn encode_renewal(renewal: &Renewal) -> Vec<u8> {
+    let Renewal { time, lease_expire_time, sessions } = renewal;
+    stored::SessionRenewal {
+        lease_expire_micros: lease_expire_time.micros(),
+        time_micros: time.micros(),
+        sessions: sessions.iter().flat_map(|SessionId { boot, number }| [*boot, *number]).collect(),
+    }
+    .encode_to_vec()
+}
+
+/// The renewal that the bytes are.
+pub fn decode_renewal(bytes: &[u8]) -> Result<Renewal, CodecError> {
+    let stored::SessionRenewal { lease_expire_micros, time_micros, sessions } = stored::SessionRenewal::decode(bytes)?;
+    let (pairs, odd) = sessions.as_chunks::<2>();
+    if !odd.is_empty() {
+        return Err(CodecError::Invalid("session ids"));
+    }
+    Ok(Renewal {
+        time: Timestamp::from_micros(time_micros),
+        lease_expire_time: Timestamp::from_micros(lease_expire_micros),
+        sessions: pairs.iter().map(|[boot, number]| SessionId { boot: *boot, number: *number }).collect(),
+    })
+}
+
+/// An address as bytes in network order: none, 4 or 16.
+pub(super) fn address_bytes(address: Option<Address>) -> Vec<u8> {
+    match address {
+        None => Vec::new(),
+        Some(Address::V4(word)) => word.to_be_bytes().to_vec(),
+        Some(Address::V6(word)) => word.to_be_bytes().to_vec(),
+    }
+}
+
+pub(super) fn address_from(bytes: &[u8]) -> Decoded<Option<Address>> {
+    match (<[u8; 4]>::try_from(bytes), <[u8; 16]>::try_from(bytes)) {
+        (Ok(v4), _) => Ok(Some(Address::V4(u32::from_be_bytes(v4)))),
+        (_, Ok(v6)) => Ok(Some(Address::V6(u128::from_be_bytes(v6)))),
+        _ if bytes.is_empty() => Ok(None),
+        _ => Err(CodecError::Invalid("address")),
+    }
+}
+
+pub(super) fn to_session(record: &SessionRecord) -> stored::AuditSession {
+    let SessionRecord {
+        id: SessionId { boot, number },
+        connection_type,
+        endpoint,
+        start_time,
+        last_seen_time,
+        request_count,
+        rule,
+        revision,
+        lease_expire_time,
+        revocation,
+        end,
+    } = record;
+    let name = |id: &Id| id.to_string();
+    let revoked = revocation.as_ref();
+    stored::AuditSession {
+        boot: *boot,
+        number: *number,
+        connection_type: to_connection_type(*connection_type).into(),
+        endpoint: endpoint.to_string(),
+        start_micros: start_time.micros(),
+        last_seen_micros: last_seen_time.micros(),
+        request_count: *request_count,
+        rule: rule.as_ref().map(name).unwrap_or_default(),
+        revision: *revision,
+        lease_expire_micros: lease_expire_time.map(Timestamp::micros),
+        end: end.map_or(End::Unspecified, |end| to_end(end.reason)).into(),
+        end_micros: end.map(|end| end.time.micros()).unwrap_or_default(),
+        revoke_reason: revoked.map_or(stored::AuditReason::Unspecified, |revoked| to_reason(revoked.reason)).into(),
+        revoke_micros: revoked.map(|revoked| revoked.time.micros()).unwrap_or_default(),
+        revoke_rule: revoked.and_then(|revoked| revoked.rule.as_ref()).map(name).unwrap_or_default(),
+        revoke_level: to_level(revoked.and_then(|revoked| revoked.level)).into(),
+        revoke_revision: revoked.map(|revoked| revoked.revision).unwrap_or_default(),
+    }
+}
+
+pub(super) fn from_session(session: stored::AuditSession) -> Decoded<SessionRecord> {
+    let (connection_type, end, reason, level) =
+        (session.connection_type(), session.end(), session.revoke_reason(), session.revoke_level());
+    let stored::AuditSession {
+        boot,
+        number,
+        connection_type: _,
+        endpoint,
+        start_micros,
+        last_seen_micros,
+        request_count,
+        rule,
+        revision,
+        lease_expire_micros,
+        end: _,
+        end_micros,
+        revoke_reason: _,
+        revoke_micros,
+        revoke_rule,
+        revoke_level: _,
+        revoke_revision,
+    } = session;
+    let revocation = match from_reason(reason) {
+        None => None,
+        Some(reason) => Some(Revocation {
+            time: Timestamp::from_micros(revoke_micros),
+            reason,
+            rule: optional_id(&revoke_rule)?,
+            level: from_level(level),
+            revision: revoke_revision,
+        }),
+    };
+    let end = from_end(end).map(|reason| SessionEnd { time: Timestamp::from_micros(end_micros), reason });
+    Ok(SessionRecord {
+        id: SessionId { boot, number },
+        connection_type: from_connection_type(connection_type)?,
+        endpoint: Arc::from(endpoint),
+        start_time: Timestamp::from_micros(start_micros),
+        last_seen_time: Timestamp::from_micros(last_seen_micros),
+        request_count,
+        rule: optional_id(&rule)?,
+        revision,
+        lease_expire_time: lease_expire_micros.map(Timestamp::from_micros),
+        revocation,
+        end,
+    })
+}
+
+fn to_end(reason: EndReason) -> End {
+    match reason {
+        EndReason::Closed => End::Closed,
+        EndReason::LeaseExpired => End::LeaseExpired,
+        EndReason::Idle => End::Idle,
+        EndReason::MaxAge => End::MaxAge,
+        EndReason::Revoked => End::Revoked,
+        EndReason::Abandoned => End::Abandoned,
+    }
+}
+
+fn from_end(end: End) -> Option<EndReason> {
+    match end {
+        End::Unspecified => None,
+        End::Closed => Some(EndReason::Closed),
+        End::LeaseExpired => Some(EndReason::LeaseExpired),
+        End::Idle => Some(EndReason::Idle),
+        End::MaxAge => Some(EndReason::MaxAge),
+        End::Revoked => Some(EndReason::Revoked),
+        End::Abandoned => Some(EndReason::Abandoned),
+    }
+}

@@ -1,0 +1,67 @@
+//! What is kept with a sealed unit, and of units that were removed.
+//!
+//! Invariant: from these and the records of the tail, every count of the log is known.
+//! Not here: the records.
+
+use prost::Message;
+
+use super::super::object::id;
+use super::super::{CodecError, Decoded};
+use crate::policy::name::Id;
+use crate::proto::storage as stored;
+
+/// Counts at the end of a unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitSummary {
+    /// The last sequence of each organization that has records in the unit.
+    pub organizations: Vec<(Id, u64)>,
+    /// The last record of the policy journal that the unit has a record of; 0 where it has none.
+    pub policy_sequence: u64,
+}
+
+/// What is kept of units that were removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// The last record that was removed; 0 where none was.
+    pub to_sequence: u64,
+    /// Counts up to it, of all organizations.
+    pub summary: UnitSummary,
+}
+
+/// The bytes of a summary.
+pub fn encode_unit_summary(UnitSummary { organizations, policy_sequence }: &UnitSummary) -> Vec<u8> {
+    let organizations = to_counts(organizations);
+    stored::AuditUnit { organizations, policy_sequence: *policy_sequence }.encode_to_vec()
+}
+
+/// The summary that the bytes are.
+pub fn decode_unit_summary(bytes: &[u8]) -> Result<UnitSummary, CodecError> {
+    let stored::AuditUnit { organizations, policy_sequence } = stored::AuditUnit::decode(bytes)?;
+    Ok(UnitSummary { organizations: from_counts(organizations)?, policy_sequence })
+}
+
+/// The bytes of a base.
+pub fn encode_base(Base { to_sequence, summary }: &Base) -> Vec<u8> {
+    let UnitSummary { organizations, policy_sequence } = summary;
+    let organizations = to_counts(organizations);
+    stored::AuditBase { to_sequence: *to_sequence, organizations, policy_sequence: *policy_sequence }.encode_to_vec()
+}
+
+/// The base that the bytes are.
+pub fn decode_base(bytes: &[u8]) -> Result<Base, CodecError> {
+    let stored::AuditBase { to_sequence, organizations, policy_sequence } = stored::AuditBase::decode(bytes)?;
+    Ok(Base { to_sequence, summary: UnitSummary { organizations: from_counts(organizations)?, policy_sequence } })
+}
+
+fn to_counts(organizations: &[(Id, u64)]) -> Vec<stored::AuditOrganizationCount> {
+    let count = |(organization, count): &(Id, u64)| stored::AuditOrganizationCount {
+        organization: organization.to_string(),
+        count: *count,
+    };
+    organizations.iter().map(count).collect()
+}
+
+fn from_counts(counts: Vec<stored::AuditOrganizationCount>) -> Decoded<Vec<(Id, u64)>> {
+    let count = |stored::AuditOrganizationCount { organization, count }| Ok((id(&organization)?, count));
+    counts.into_iter().map(count).collect()
+}

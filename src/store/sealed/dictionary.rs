@@ -1,0 +1,240 @@
+//! The dictionary of a unit: its terms in order, each with how many records have it and which.
+//!
+//! The terms lie in *pages* of about 4 KiB that are read and checked as a whole. Of each page the *page index*, which is
+//! kept in memory, has the shortest text that separates its first term from the last of the page before: so a term is
+//! found with one read. Lists of more than [`INLINE_BYTES_MAX`] lie in an area of their own, in the order of their
+//! terms and without anything between them.
+//!
+//! ```text
+//! page        entries, crc32c (4)
+//! entry       token (1)        low half: bytes of the suffix; high half: bytes shared with the term before (none
+//!                              for the first of a page); 15 stands for 15 and more
+//!             varint           of the bytes shared beyond 15, where the high half is 15
+//!             varint           of the suffix's bytes beyond 15, where the low half is 15
+//!             suffix
+//!             varint           twice (number of records − 1), plus 1 where the list lies in the area of lists
+//!             of 4 records at most: their indexes (2 each)
+//!             else: varint of the list's bytes; the list, where it is not in the area
+//! list        in the area: the list, crc32c (4), whose number is where the list begins; both count as its bytes
+//! page index  for each page: varint of the separator's bytes, separator, varint of the page's bytes with checksum,
+//!             varint of the bytes that its lists have in the area
+//! ```
+//!
+//! Invariant: terms are strictly ascending over all pages, so each is in one place only.
+//!
+//! Not here: how lists are coded (`postings`); reading files.
+
+use std::collections::BTreeMap;
+
+use super::bytes::{put_counted, put_varint, take, take_bytes, take_counted, take_varint};
+use super::file::{CHECKSUM_BYTES, Part, Seed};
+use super::index_set::IndexSet;
+use super::postings;
+
+/// A list of more bytes than this lies outside of the pages, so that many terms fit a page.
+const INLINE_BYTES_MAX: usize = 64;
+
+/// As many indexes are stored as they are: no coding is smaller.
+const PLAIN_RECORDS_MAX: usize = 4;
+
+/// A page that has as many bytes takes no more terms.
+const PAGE_BYTES: usize = 4096;
+
+/// What stands for more in a half of a token.
+const HALF_MAX: usize = 15;
+
+/// The dictionary of a unit as bytes.
+#[derive(Debug, Default)]
+pub(super) struct EncodedDictionary {
+    pub(super) lists: Vec<u8>,
+    pub(super) pages: Vec<u8>,
+    pub(super) page_index: Vec<u8>,
+}
+
+/// Encodes the dictionary of a unit of `records`; each term's indexes are strictly ascending and below that.
+pub(super) fn encode(seed: Seed, terms: &BTreeMap<Vec<u8>, Vec<u16>>, records: usize) -> EncodedDictionary {
+    let mut encoder = Encoder {
+        seed,
+        done: EncodedDictionary::default(),
+        page: Vec::new(),
+        page_number: 0,
+        lists_start: 0,
+        separator: Vec::new(),
+        last: &[],
+    };
+    for (term, indexes) in terms {
+        encoder.add(term, indexes, records);
+    }
+    encoder.end_page();
+    encoder.done
+}
+
+struct Encoder<'a> {
+    seed: Seed,
+    done: EncodedDictionary,
+    page: Vec<u8>,
+    page_number: usize,
+    /// Where the lists of the page's terms begin.
+    lists_start: usize,
+    separator: Vec<u8>,
+    last: &'a [u8],
+}
+
+impl<'a> Encoder<'a> {
+    fn add(&mut self, term: &'a [u8], indexes: &[u16], records: usize) {
+        if self.page.len() >= PAGE_BYTES {
+            self.end_page();
+            let shared = shared(self.last, term);
+            self.separator = term.get(..=shared).unwrap_or(term).to_vec();
+        }
+        let before = if self.page.is_empty() { &[] } else { self.last };
+        let shared = shared(before, term);
+        let suffix = term.get(shared..).unwrap_or_default();
+        let halves = (shared.min(HALF_MAX) << 4) | suffix.len().min(HALF_MAX);
+        self.page.push(u8::try_from(halves).unwrap_or(u8::MAX));
+        for length in [shared, suffix.len()] {
+            if length >= HALF_MAX {
+                put_varint(&mut self.page, length - HALF_MAX);
+            }
+        }
+        self.page.extend_from_slice(suffix);
+        self.add_postings(indexes, records);
+        self.last = term;
+    }
+
+    fn add_postings(&mut self, indexes: &[u16], records: usize) {
+        let count = indexes.len().saturating_sub(1) << 1;
+        if indexes.len() <= PLAIN_RECORDS_MAX {
+            put_varint(&mut self.page, count);
+            self.page.extend(indexes.iter().flat_map(|index| index.to_le_bytes()));
+            return;
+        }
+        let list = postings::encode(indexes, records);
+        if list.len() <= INLINE_BYTES_MAX {
+            put_varint(&mut self.page, count);
+            put_counted(&mut self.page, &list);
+            return;
+        }
+        put_varint(&mut self.page, count | 1);
+        put_varint(&mut self.page, list.len() + CHECKSUM_BYTES);
+        let start = self.done.lists.len();
+        self.done.lists.extend_from_slice(&list);
+        self.seed.seal(&mut self.done.lists, start, Part::List, start);
+    }
+
+    fn end_page(&mut self) {
+        if self.page.is_empty() {
+            return;
+        }
+        let start = self.done.pages.len();
+        self.done.pages.append(&mut self.page);
+        self.seed.seal(&mut self.done.pages, start, Part::TermPage, self.page_number);
+        put_counted(&mut self.done.page_index, &self.separator);
+        put_varint(&mut self.done.page_index, self.done.pages.len() - start);
+        put_varint(&mut self.done.page_index, self.done.lists.len() - self.lists_start);
+        self.lists_start = self.done.lists.len();
+        self.page_number += 1;
+    }
+}
+
+/// How many bytes two terms share at their beginning.
+fn shared(one: &[u8], other: &[u8]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}
+
+/// Where a page is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PagePlace {
+    /// No term of the page is less, and every term of the page before is.
+    separator: Vec<u8>,
+    pub(super) offset: usize,
+    /// With its checksum.
+    pub(super) bytes: usize,
+    /// Where the lists of its terms begin in the area of lists.
+    lists_offset: usize,
+}
+
+/// Where the postings of a term are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Postings {
+    /// These records.
+    Plain(Vec<u16>),
+    /// This list.
+    Inline(Vec<u8>),
+    /// A list in the area of lists, with its checksum.
+    Listed { offset: usize, bytes: usize },
+}
+
+/// A term and its postings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TermEntry {
+    pub(super) term: Vec<u8>,
+    pub(super) count: usize,
+    pub(super) postings: Postings,
+}
+
+/// The places of all pages; none where the bytes are no page index.
+pub(super) fn decode_page_index(mut bytes: &[u8]) -> Option<Vec<PagePlace>> {
+    let (mut pages, mut offset, mut lists_offset) = (Vec::new(), 0, 0);
+    while !bytes.is_empty() {
+        let separator = take_counted(&mut bytes)?.to_vec();
+        let (page_bytes, lists_bytes) = (take_varint(&mut bytes)?, take_varint(&mut bytes)?);
+        pages.push(PagePlace { separator, offset, bytes: page_bytes, lists_offset });
+        offset += page_bytes;
+        lists_offset += lists_bytes;
+    }
+    Some(pages)
+}
+
+/// The number of the page that a term would be in; none where there are no pages.
+pub(super) fn page_of(pages: &[PagePlace], term: &[u8]) -> Option<usize> {
+    pages.partition_point(|page| page.separator.as_slice() <= term).checked_sub(1)
+}
+
+/// The terms of a page, without its checksum; none where it is not one.
+pub(super) fn decode_page(place: &PagePlace, mut page: &[u8]) -> Option<Vec<TermEntry>> {
+    let (mut entries, mut last, mut lists_offset) = (Vec::new(), Vec::new(), place.lists_offset);
+    while !page.is_empty() {
+        let [token] = take(&mut page)?;
+        let length = |half: u8, page: &mut &[u8]| match usize::from(half) {
+            HALF_MAX => Some(take_varint(page)? + HALF_MAX),
+            half => Some(half),
+        };
+        let shared = length(token >> 4, &mut page)?;
+        let suffix = length(token & 0x0F, &mut page)?;
+        let mut term: Vec<u8> = last;
+        if shared > term.len() {
+            return None;
+        }
+        term.truncate(shared);
+        term.extend_from_slice(take_bytes(&mut page, suffix)?);
+        let word = take_varint(&mut page)?;
+        let (count, listed) = ((word >> 1) + 1, word & 1 == 1);
+        let postings = if listed {
+            let bytes = take_varint(&mut page)?;
+            let offset = lists_offset;
+            lists_offset += bytes;
+            Postings::Listed { offset, bytes }
+        } else if count <= PLAIN_RECORDS_MAX {
+            let plain = take_bytes(&mut page, count * 2)?;
+            Postings::Plain(plain.as_chunks::<2>().0.iter().map(|index| u16::from_le_bytes(*index)).collect())
+        } else {
+            Postings::Inline(take_counted(&mut page)?.to_vec())
+        };
+        last = term.clone();
+        entries.push(TermEntry { term, count, postings });
+    }
+    Some(entries)
+}
+
+/// Adds postings that lie in the page itself to `set`; none where they are not as many as they should be.
+pub(super) fn add_inline(entry: &TermEntry, records: usize, set: &mut IndexSet) -> Option<()> {
+    match &entry.postings {
+        Postings::Plain(indexes) => {
+            indexes.iter().for_each(|index| set.insert(*index));
+            indexes.iter().all(|index| usize::from(*index) < records).then_some(())
+        }
+        Postings::Inline(list) => postings::decode(list, entry.count, records, set),
+        Postings::Listed { .. } => None,
+    }
+}
