@@ -73,7 +73,8 @@ impl Api {
 
 /// A lease that was given.
 pub(super) fn lease(faults: &mut Faults, lease: &prost_types::Duration) -> Option<Duration> {
-    let parsed = Duration::try_from(*lease).ok();
+    let is_canonical = (0..1_000_000_000).contains(&lease.nanos);
+    let parsed = Duration::try_from(*lease).ok().filter(|_| is_canonical);
     match parsed.map(|lease| Duration::from_millis(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX))) {
         Some(lease) if !lease.is_zero() && lease <= LEASE_MAX => Some(lease),
         _ => {

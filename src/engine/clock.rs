@@ -47,7 +47,7 @@ impl Clock {
         Self::new(Arc::new(SystemSource))
     }
 
-    /// The present moment.
+    /// The present moment, to the microsecond.
     pub fn now(&self) -> Timestamp {
         let nanos = self.source.nanos().max(self.floor.load(Ordering::Acquire));
         from_nanos(nanos)
@@ -60,8 +60,7 @@ impl Clock {
     }
 }
 
-/// 64 bits of nanoseconds reach from 1677 to 2262, all of it inside the years 1 to 9999.
+/// To the microsecond, rounded down, which is what is recorded.
 fn from_nanos(nanos: i64) -> Timestamp {
-    let subsecond = u32::try_from(nanos.rem_euclid(1_000_000_000)).unwrap_or_default();
-    Timestamp::new(nanos.div_euclid(1_000_000_000), subsecond).unwrap_or_default()
+    Timestamp::from_micros(nanos.div_euclid(1_000))
 }

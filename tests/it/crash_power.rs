@@ -19,7 +19,7 @@ const ROUNDS: u64 = 20;
 const IMAGE_BYTES: u64 = 96 * 1024 * 1024;
 
 /// A mounted image; unmounted when dropped.
-struct Mounted {
+pub(crate) struct Mounted {
     at: PathBuf,
 }
 
@@ -32,7 +32,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
 }
 
 impl Mounted {
-    fn new(image: &Path, at: &Path) -> Result<Self, String> {
+    pub(crate) fn new(image: &Path, at: &Path) -> Result<Self, String> {
         std::fs::create_dir_all(at).map_err(|error| error.to_string())?;
         run("mount", &["-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()])?;
         Ok(Self { at: at.to_owned() })
@@ -52,7 +52,7 @@ impl Drop for Mounted {
     }
 }
 
-fn make_image(path: &Path) -> Result<(), String> {
+pub(crate) fn make_image(path: &Path) -> Result<(), String> {
     let file = std::fs::File::create(path).map_err(|error| error.to_string())?;
     file.set_len(IMAGE_BYTES).map_err(|error| error.to_string())?;
     run("mkfs.ext4", &["-q", "-F", path.to_str().unwrap()])

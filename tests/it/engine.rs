@@ -227,13 +227,14 @@ async fn a_check_that_begins_after_the_acknowledgement_sees_the_change() {
 }
 
 #[tokio::test]
-async fn a_closed_engine_refuses_changes_and_goes_on_deciding() {
+async fn a_closed_engine_refuses_changes_and_decides_nothing_that_it_could_not_record() {
     let engine = open(MemoryJournal::new(), &hand(1_000));
     engine.change(create("one", "192.0.2.0/24", None)).await.unwrap();
     engine.close();
     let refused = engine.change(create("two", "any", None)).await;
     assert!(matches!(refused, Err(ChangeError::ShuttingDown)), "{refused:?}");
-    assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DenyRule);
+    let refused = ask(&engine, "192.0.2.1", 0).await;
+    assert!(matches!(refused, Err(CheckError::Audit(_))), "{refused:?}");
 }
 
 #[tokio::test]

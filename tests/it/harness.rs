@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use portcullis::config::Config;
+use portcullis::proto::v1::audit_service_client::AuditServiceClient;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::proto::v1::firewall_service_client::FirewallServiceClient;
 use portcullis::proto::v1::hierarchy_service_client::HierarchyServiceClient;
@@ -82,6 +83,10 @@ impl Service {
 
     pub(crate) fn decisions(&self) -> DecisionServiceClient<Channel> {
         DecisionServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn audit(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn firewall(&self) -> FirewallServiceClient<Channel> {

@@ -8,11 +8,15 @@
 )]
 
 /// Checkpoints and signed notes: published ones, forged ones, arbitrary bytes.
+mod audit_api;
 mod audit_checkpoint;
 /// What erasable personal data and records hash to.
 mod audit_commitment;
 /// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.
+mod audit_crash;
+mod audit_load;
 mod audit_merkle;
+mod audit_watch;
 /// What `serve` takes, and what of it wins.
 mod cli_config;
 /// The command line as it is typed.

@@ -25,7 +25,12 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the service on a data directory and a free port.
     pub(crate) fn start(data_dir: &Path) -> Self {
-        match Self::try_start(data_dir) {
+        Self::start_with(data_dir, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
+        match Self::try_start_with(data_dir, arguments) {
             Ok(process) => process,
             Err((status, log)) => panic!("the service ended with {status} instead of serving:\n{log}"),
         }
@@ -33,9 +38,14 @@ impl Process {
 
     /// The same; how it ended and what it said, where it does not serve.
     pub(crate) fn try_start(data_dir: &Path) -> Result<Self, (ExitStatus, String)> {
+        Self::try_start_with(data_dir, &[])
+    }
+
+    fn try_start_with(data_dir: &Path, arguments: &[&str]) -> Result<Self, (ExitStatus, String)> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
             .arg(data_dir)
+            .args(arguments)
             .env_remove("PORTCULLIS_CONFIG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -52,6 +62,13 @@ impl Process {
         let status = child.wait().unwrap();
         let log = log.lock().unwrap().clone();
         Err((status, log))
+    }
+
+    /// Its resident memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
     }
 
     /// What it has logged so far.

@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use portcullis::config::Config;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
-use portcullis::proto::v1::{
-    BatchCheckRequest, CheckRequest, EndSessionRequest, GetAddressGroupRequest, RenewSessionsRequest,
-    ReplaceRangesRequest,
-};
+use portcullis::proto::v1::{BatchCheckRequest, CheckRequest, GetAddressGroupRequest, ReplaceRangesRequest};
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -26,8 +23,13 @@ const ORGANIZATION: &str = "organizations/default";
 const GROUP: &str = "organizations/default/addressGroups/office";
 
 /// The names that health is told of.
-const PARTS: [&str; 4] =
-    ["", "portcullis.v1.DecisionService", "portcullis.v1.FirewallService", "portcullis.v1.HierarchyService"];
+const PARTS: [&str; 5] = [
+    "",
+    "portcullis.v1.AuditService",
+    "portcullis.v1.DecisionService",
+    "portcullis.v1.FirewallService",
+    "portcullis.v1.HierarchyService",
+];
 
 /// Longer than anything here takes, and shorter than the drain's ten seconds.
 const SOON: Duration = Duration::from_secs(5);
@@ -79,7 +81,7 @@ async fn health_is_told_of_the_whole_and_of_every_part_and_of_nothing_else() {
     for name in PARTS {
         assert_eq!(health.check(named(name)).await.unwrap().into_inner().status(), ServingStatus::Serving, "{name}");
     }
-    for name in ["portcullis", "portcullis.v1.AuditService", "portcullis.v1.decisionservice", " "] {
+    for name in ["portcullis", "portcullis.v1.AnalysisService", "portcullis.v1.decisionservice", " "] {
         assert_error(health.check(named(name)).await, Code::NotFound, "NOT_FOUND");
     }
     service.stop().await;
@@ -144,6 +146,7 @@ async fn reflection_lists_what_is_served_and_nothing_else_in_both_versions() {
     let service = Service::start().await;
     let served = [
         "grpc.health.v1.Health",
+        "portcullis.v1.AuditService",
         "portcullis.v1.DecisionService",
         "portcullis.v1.FirewallService",
         "portcullis.v1.HierarchyService",
@@ -202,8 +205,6 @@ async fn calls_that_a_later_version_serves_are_unimplemented_by_name() {
     refused(decisions.batch_check(BatchCheckRequest { requests }).await.unwrap_err(), "BatchCheck");
     let stream = tokio_stream::iter([check()]);
     refused(decisions.stream_check(stream).await.unwrap_err(), "StreamCheck");
-    refused(decisions.end_session(EndSessionRequest::default()).await.unwrap_err(), "EndSession");
-    refused(decisions.renew_sessions(RenewSessionsRequest::default()).await.unwrap_err(), "RenewSessions");
     service.check("192.0.2.1", ORGANIZATION).await;
     service.stop().await;
 }
