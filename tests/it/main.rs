@@ -14,8 +14,11 @@ mod audit_checkpoint;
 mod audit_commitment;
 /// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.
 mod audit_crash;
+mod audit_disk;
+mod audit_engine;
 mod audit_load;
 mod audit_merkle;
+mod audit_tamper;
 mod audit_watch;
 /// What `serve` takes, and what of it wins.
 mod cli_config;

@@ -1,0 +1,133 @@
+//! An engine on real files in a directory, without gRPC, for tests of what lies in the files.
+//!
+//! Invariant: what `check` has answered is queued; after `close` everything is on the disk.
+//! Not here: the tests themselves.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use portcullis::audit::note::SignerKey;
+use portcullis::engine::audit::{AuditOptions, AuditStores, Durability};
+use portcullis::engine::change::{ChangeRequest, ChangeTarget, Changed};
+use portcullis::engine::check::{Answer, CheckError, Question};
+use portcullis::engine::clock::Clock;
+use portcullis::engine::{Engine, Options, SessionStores, Stores};
+use portcullis::policy::name::{Id, NodePath};
+use portcullis::policy::plan::Mutation;
+use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
+use portcullis::store::disk::{Disk, RealDisk};
+use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
+use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
+use portcullis::store::state::MemoryState;
+use portcullis::store::{Journal, JournalError, StateError, StateStore, StateStores};
+
+pub(crate) const DEFAULT: &str = "organizations/default";
+
+struct Memory;
+
+impl StateStores for Memory {
+    fn open(&self) -> Result<Box<dyn StateStore>, StateError> {
+        Ok(Box::new(MemoryState::new()))
+    }
+}
+
+/// The key of a log; every seed is another one.
+pub(crate) fn key(seed: u8) -> SignerKey {
+    SignerKey::new("test.example/audit", &[seed; 32]).unwrap()
+}
+
+/// Everything asynchronous, and units that are sealed as soon as they have a tile.
+pub(crate) fn small_units() -> Options {
+    let audit = AuditOptions {
+        shell: Durability::Async,
+        preview: Durability::Async,
+        unit_age_max: std::time::Duration::ZERO,
+        ..AuditOptions::default()
+    };
+    Options { audit, ..Options::default() }
+}
+
+/// An engine whose log and sessions are in a data directory on a disk; its policy is in memory only.
+pub(crate) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey, options: Options) -> Engine {
+    let (audit, sessions) = (data_dir.join("audit"), data_dir.join("sessions"));
+    let (journal_disk, journal_directory) = (Arc::clone(&disk), audit.clone());
+    let journal = move |first_sequence| -> Result<Box<dyn Journal>, JournalError> {
+        let options = JournalOptions { stream: Stream::Audit, first_sequence, ..JournalOptions::default() };
+        Ok(Box::new(FileJournal::open(journal_disk, journal_directory, options)?))
+    };
+    let session_options = JournalOptions { stream: Stream::Sessions, ..JournalOptions::default() };
+    let session_journal = FileJournal::open(Arc::clone(&disk), &sessions, session_options).unwrap();
+    let stores = Stores {
+        journal: Box::new(MemoryJournal::new()),
+        snapshots: Box::new(MemorySnapshots::new()),
+        state: Box::new(Memory),
+        audit: AuditStores { journal: Box::new(journal), disk: Arc::clone(&disk), directory: audit, key },
+        sessions: SessionStores {
+            snapshots: Box::new(FileSnapshots::new(disk, &sessions).newest_only()),
+            journal: Box::new(session_journal),
+        },
+        keep: Box::new(()),
+    };
+    Engine::open(stores, options, Clock::system()).unwrap()
+}
+
+/// The same on real files.
+pub(crate) fn open(data_dir: &Path, key: SignerKey, options: Options) -> Engine {
+    std::fs::create_dir_all(data_dir.join("audit")).unwrap();
+    std::fs::create_dir_all(data_dir.join("sessions")).unwrap();
+    open_on(Arc::new(RealDisk), data_dir, key, options)
+}
+
+/// Asks.
+pub(crate) async fn check(
+    engine: &Engine,
+    email: &str,
+    ip: &str,
+    connection_type: ConnectionType,
+    endpoint: &str,
+) -> Result<Answer, CheckError> {
+    let question = Question {
+        address: ip.parse().unwrap(),
+        connection_type,
+        target: NodePath::parse(endpoint).unwrap(),
+        user_email: email,
+        session_lease: None,
+        request_id: "",
+        min_revision: 0,
+        min_cluster_revision: 0,
+    };
+    engine.check(&question).await
+}
+
+/// Adds a rule at the end.
+pub(crate) async fn add_rule(engine: &Engine, id: &str, action: Action, range: &str) -> Changed {
+    let patch =
+        RulePatch { action: Some(action), source: Some(Source::Range(range.parse().unwrap())), ..RulePatch::default() };
+    let mutation = Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch };
+    change(engine, mutation).await
+}
+
+/// Changes the default organization.
+pub(crate) async fn change(engine: &Engine, mutation: Mutation) -> Changed {
+    let request = ChangeRequest {
+        target: ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation },
+        violations: Vec::new(),
+        actor: "".into(),
+        comment: "".into(),
+        validate_only: false,
+    };
+    engine.change(request).await.unwrap()
+}
+
+/// Waits until everything that was queued is durable.
+pub(crate) async fn settle(engine: &Engine) -> u64 {
+    // Two moments without news: nothing is under way.
+    let mut newest = engine.audit().newest();
+    loop {
+        let seen = *newest.borrow_and_update();
+        match tokio::time::timeout(std::time::Duration::from_millis(60), newest.changed()).await {
+            Ok(changed) => changed.unwrap(),
+            Err(_) => return seen,
+        }
+    }
+}
