@@ -31,6 +31,7 @@ use crate::proto::v1::decision_service_server::{self, DecisionServiceServer};
 use crate::proto::v1::firewall_service_server::{self, FirewallServiceServer};
 use crate::proto::v1::hierarchy_service_server::{self, HierarchyServiceServer};
 
+pub use open::open;
 pub use verify::verify_audit;
 
 use health::Health;

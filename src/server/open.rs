@@ -21,8 +21,8 @@ use crate::store::snapshots::FileSnapshots;
 use crate::store::state::{Reopened, SledState};
 use crate::store::{Journal, StateError, StateStore, StateStores};
 
-/// Opens the engine on a data directory.
-pub(super) fn open(config: &Config) -> anyhow::Result<Engine> {
+/// Opens the engine on the configured data directory: the service without its network edge.
+pub fn open(config: &Config) -> anyhow::Result<Engine> {
     let directory = DataDirectory::open(&config.data_dir)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let snapshots = FileSnapshots::new(Arc::clone(&disk), directory.policy());

@@ -213,6 +213,7 @@ impl Parts {
             unit,
             erasures: Vec::new(),
             salts: Salts::default(),
+            sealed: 0,
         };
         let thread = std::thread::Builder::new().name("audit-writer".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(AuditOpenError::Thread)?;

@@ -50,6 +50,8 @@ pub(super) struct AuditWriter {
     pub(super) unit: OpenUnit,
     pub(super) erasures: Vec<PendingErasure>,
     pub(super) salts: Salts,
+    /// Records before this one are sealed.
+    pub(super) sealed: u64,
 }
 
 /// The unit that is being written, as far as its records have places.
@@ -144,6 +146,9 @@ impl AuditWriter {
                 return false;
             }
             self.publish(placed, begins_unit);
+            if begins_unit {
+                self.truncate();
+            }
         }
         true
     }
@@ -282,12 +287,18 @@ impl AuditWriter {
             Command::EndUnit if self.unit.len >= TILE_LEAVES => self.unit.end_requested = true,
             Command::EndUnit => {}
             Command::Truncate(sequence) => {
-                if let Err(error) = self.journal.truncate_before(sequence) {
-                    tracing::warn!(%error, "sealed records stay in the journal of the audit log for now");
-                }
+                self.sealed = sequence;
+                self.truncate();
             }
             Command::Erase(command) => self.erase(command),
             Command::Redact { units, reply } => drop(reply.send(self.redact(&units))),
+        }
+    }
+
+    /// Gives up what is sealed. The journal keeps its last segment, so this is tried again with each that begins.
+    fn truncate(&mut self) {
+        if let Err(error) = self.journal.truncate_before(self.sealed) {
+            tracing::warn!(%error, "sealed records stay in the journal of the audit log for now");
         }
     }
 
