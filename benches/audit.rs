@@ -175,9 +175,9 @@ fn bytes_below(path: &Path) -> u64 {
 async fn sealed(data_dir: &Path, units: u64) {
     let audit = data_dir.join("audit");
     loop {
-        let count = std::fs::read_dir(&audit).unwrap().filter(|entry| {
-            entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".seg")
-        });
+        let count = std::fs::read_dir(&audit)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".seg"));
         if count.count() as u64 >= units {
             return;
         }
@@ -304,7 +304,10 @@ async fn find(records: u64) {
         }
         let first = times[0];
         times.sort_unstable();
-        println!("  {name}: {found} found, first {first:.2?}, median {:.2?} (goal for the first line < 10 ms)", times[10]);
+        println!(
+            "  {name}: {found} found, first {first:.2?}, median {:.2?} (goal for the first line < 10 ms)",
+            times[10]
+        );
     }
     engine.close();
 }

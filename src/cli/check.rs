@@ -32,7 +32,7 @@ pub(super) struct CheckArgs {
     #[arg(long, value_name = "NAME")]
     endpoint: String,
     /// The email address of the user
-    #[arg(long, value_name = "EMAIL", default_value = "", hide_default_value = true)]
+    #[arg(long = "user", alias = "user-email", value_name = "EMAIL", default_value = "", hide_default_value = true)]
     user_email: String,
     /// Refuse to be answered from an older revision of the organization
     #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]

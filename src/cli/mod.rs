@@ -4,22 +4,31 @@
 //! command writes through `Output` only, so that a reader that went away ends nothing badly.
 //! Not here: what a setting of `serve` means (`config`), and judging a policy: that is the server's.
 
+mod audit;
 mod change;
 mod check;
 mod check_health;
 mod client;
+mod color;
 mod completions;
 mod error;
+mod events;
+mod filters;
 mod groups;
 mod json;
 mod names;
 mod nodes;
 mod output;
+mod overview;
 mod pages;
+mod progress;
 mod ranges_file;
+mod record;
 mod rules;
 mod serve;
+mod sessions;
 mod table;
+mod times;
 mod upload;
 
 use std::ffi::OsString;
@@ -73,6 +82,14 @@ enum Command {
     Nodes(nodes::NodesArgs),
     /// Manage the address groups of an organization
     Groups(groups::GroupsArgs),
+    /// Show the active sessions, and who was denied of late
+    Overview(overview::OverviewArgs),
+    /// List the connections that were allowed, and end them
+    Sessions(sessions::SessionsArgs),
+    /// Print the newest events, or those that come
+    Events(events::EventsArgs),
+    /// Read, export and verify the audit log
+    Audit(audit::AuditArgs),
     /// Ask whether a server is healthy, for example as the health check of a container
     CheckHealth(check_health::CheckHealthArgs),
     /// Print the completion script of a shell
@@ -129,6 +146,13 @@ impl Cli {
             Command::Rules(args) => client::call(server, |channel| rules::run(args, channel, output)),
             Command::Nodes(args) => client::call(server, |channel| nodes::run(args, channel, output)),
             Command::Groups(args) => client::call(server, |channel| groups::run(args, channel, output)),
+            Command::Overview(args) => client::call(server, |channel| overview::run(args, channel, output)),
+            Command::Sessions(args) => client::call(server, |channel| sessions::run(args, channel, output)),
+            Command::Events(args) => client::call(server, |channel| events::run(args, channel, output)),
+            Command::Audit(args) => match args.run_offline(output) {
+                Some(result) => result,
+                None => client::call(server, |channel| audit::run(args, channel, output)),
+            },
             Command::CheckHealth(args) => client::call(server, |channel| check_health::run(args, channel, output)),
         }
     }

@@ -17,6 +17,16 @@ pub(super) struct OrganizationArgs {
     organization: Option<String>,
 }
 
+/// Whose sessions or records are asked for.
+#[derive(Args, Debug)]
+pub(super) struct ParentArgs {
+    /// Whose to read: an organization, or `cluster` for all of them [default: the one that `--organization` names]
+    #[arg(value_name = "PARENT")]
+    parent: Option<String>,
+    #[command(flatten)]
+    organization: OrganizationArgs,
+}
+
 /// The organization that a fresh server has.
 const DEFAULT_ORGANIZATION: &str = "default";
 
@@ -41,6 +51,11 @@ impl OrganizationArgs {
         below(&self.name(), "addressGroups", given)
     }
 
+    /// The full name of a session.
+    pub(super) fn session(&self, given: &str) -> String {
+        below(&self.name(), "sessions", given)
+    }
+
     /// The full name of a node: `cluster`, an organization's id, `projects/…` of the organization, or a full name.
     pub(super) fn node(&self, given: &str) -> String {
         match given {
@@ -48,6 +63,19 @@ impl OrganizationArgs {
             _ if given.starts_with("projects/") => format!("{}/{given}", self.name()),
             _ => organization(given),
         }
+    }
+}
+
+impl ParentArgs {
+    /// The full name of the parent.
+    pub(super) fn name(&self) -> String {
+        self.parent.as_deref().map_or_else(|| self.organization.name(), |given| self.organization.node(given))
+    }
+
+    /// What ids belong to: the organization that was given, else the parent where it is one.
+    pub(super) fn names(&self) -> OrganizationArgs {
+        let parent = self.parent.as_ref().filter(|parent| *parent != CLUSTER).cloned();
+        OrganizationArgs { organization: self.organization.organization.clone().or(parent) }
     }
 }
 
@@ -105,6 +133,22 @@ mod tests {
         assert_eq!(OrganizationArgs { organization: None }.name(), "organizations/default");
         let full = OrganizationArgs { organization: Some("organizations/acme".to_owned()) };
         assert_eq!(full.group("office"), "organizations/acme/addressGroups/office");
+    }
+
+    /// The hazard: a filter by a rule of another organization, which lets nothing through and looks like peace.
+    #[test]
+    fn ids_beside_a_parent_belong_to_it_unless_another_organization_is_given() {
+        let parent = |parent: &str, organization: Option<&str>| ParentArgs {
+            parent: Some(parent.to_owned()),
+            organization: OrganizationArgs { organization: organization.map(str::to_owned) },
+        };
+        assert_eq!(parent("acme", None).name(), "organizations/acme");
+        assert_eq!(parent("acme", None).names().rule("office"), "organizations/acme/rules/office");
+        assert_eq!(parent("cluster", None).name(), "cluster");
+        assert_eq!(parent("cluster", Some("acme")).names().rule("office"), "organizations/acme/rules/office");
+        let given =
+            ParentArgs { parent: None, organization: OrganizationArgs { organization: Some("acme".to_owned()) } };
+        assert_eq!(given.name(), "organizations/acme");
     }
 
     /// The hazard: a group of the same id in another organization.

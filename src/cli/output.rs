@@ -17,9 +17,17 @@ pub(super) enum Format {
     Json,
 }
 
+/// Whether somebody reads the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    There,
+    Gone,
+}
+
 /// The standard streams, and the format that was asked for.
 pub(super) struct Output {
-    format: Format,
+    asked: Option<Format>,
+    results_terminal: bool,
     results: Box<dyn Write>,
     notes: Box<dyn Write>,
 }
@@ -28,13 +36,28 @@ impl Output {
     /// The streams of the process. Without a format: tables for a terminal, JSON for anything else.
     pub(super) fn standard(format: Option<Format>) -> Self {
         let stdout = io::stdout();
-        let default = if stdout.is_terminal() { Format::Table } else { Format::Json };
-        Self { format: format.unwrap_or(default), results: Box::new(stdout), notes: Box::new(io::stderr()) }
+        let results_terminal = stdout.is_terminal();
+        Self { asked: format, results_terminal, results: Box::new(stdout), notes: Box::new(io::stderr()) }
+    }
+
+    /// The format that was typed, if one was.
+    pub(super) fn asked(&self) -> Option<Format> {
+        self.asked
+    }
+
+    /// The format that results are printed in.
+    pub(super) fn format(&self) -> Format {
+        self.asked.unwrap_or(if self.is_terminal() { Format::Table } else { Format::Json })
+    }
+
+    /// Whether results go to a terminal.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.results_terminal
     }
 
     /// Prints a result in the format that was asked for.
     pub(super) fn show(&mut self, json: impl FnOnce() -> Json, table: impl FnOnce() -> String) -> io::Result<()> {
-        let text = match self.format {
+        let text = match self.format() {
             Format::Table => table(),
             Format::Json => serde_json::to_string_pretty(&json())? + "\n",
         };
@@ -43,10 +66,15 @@ impl Output {
 
     /// Prints a text as it is.
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
-        let written = self.results.write_all(text.as_bytes()).and_then(|()| self.results.flush());
-        match written {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other,
+        self.part(text).map(|_| ())
+    }
+
+    /// Prints a part of something long, and says whether there is still a reader for the next one.
+    pub(super) fn part(&mut self, text: &str) -> io::Result<Reader> {
+        match self.results.write_all(text.as_bytes()).and_then(|()| self.results.flush()) {
+            Ok(()) => Ok(Reader::There),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+            Err(error) => Err(error),
         }
     }
 

@@ -1,13 +1,10 @@
-//! Many ranges on their way to a server: in parts of a bounded size, with a progress bar where somebody looks.
+//! Many ranges on their way to a server: in parts of a bounded size.
 //!
 //! Invariant: no message comes near the 4 MiB that proxies and servers commonly accept; the parts together are exactly
 //! the ranges, in their order.
 //! Not here: what is done with them (`groups`).
 
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
+use super::progress::Progress;
 use crate::proto::v1;
 
 /// How large the ranges of one message of a stream are together: small, so that the progress shown is true.
@@ -19,19 +16,10 @@ pub(super) const UNARY_BYTES_MAX: usize = 3 << 20;
 /// What a range costs in a message beside its text.
 const BYTES_BESIDE_TEXT: usize = 3;
 
-/// Who waits longer than this wants to see that something happens.
-const SILENCE_MAX: Duration = Duration::from_secs(1);
-
 /// Ranges in parts of a bounded size.
 pub(super) struct Parts {
     ranges: std::iter::Peekable<std::vec::IntoIter<String>>,
     bytes_max: usize,
-}
-
-/// A progress bar on the standard error that appears when the sending takes long, and only on a terminal.
-#[derive(Clone)]
-pub(super) struct Progress {
-    bar: ProgressBar,
 }
 
 impl Parts {
@@ -55,25 +43,9 @@ impl Iterator for Parts {
     }
 }
 
-impl Progress {
-    pub(super) fn of(ranges: &[String]) -> Self {
-        let bar = ProgressBar::with_draw_target(u64::try_from(ranges.len()).ok(), ProgressDrawTarget::hidden());
-        let style = ProgressStyle::with_template("sending {bar:40} {human_pos}/{human_len} ranges");
-        Self { bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())) }
-    }
-
-    /// So many more ranges were handed over.
-    pub(super) fn advance(&self, count: usize) {
-        if self.bar.elapsed() > SILENCE_MAX && self.bar.is_hidden() {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
-        self.bar.inc(u64::try_from(count).unwrap_or(u64::MAX));
-    }
-
-    /// Takes the bar off the terminal.
-    pub(super) fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
+/// Shows how many of these ranges were sent.
+pub(super) fn progress(ranges: &[String]) -> Progress {
+    Progress::new("sending {bar:40} {human_pos}/{human_len} ranges", u64::try_from(ranges.len()).unwrap_or(u64::MAX))
 }
 
 /// The messages that replace the ranges of a group: `first`, which has no ranges yet, and those of the parts.

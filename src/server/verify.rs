@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use super::audit_key;
 use crate::audit::note::VerifierKey;
@@ -17,16 +17,17 @@ use crate::store::journal::{JournalOptions, JournalReader, Stream};
 /// The directory of the log in a data directory.
 const AUDIT: &str = "audit";
 
-/// Verifies the audit log in `data_dir`. Without a key the one that lies in the directory is used, which only helps where
-/// nobody could change that. `note` is an older checkpoint that was kept elsewhere.
+/// Verifies the audit log in `data_dir`. `key` is the text of the key that verifies; without it the one that lies in the
+/// directory is used, which only helps where nobody could change that. `note` is an older checkpoint that was kept
+/// elsewhere.
 pub fn verify_audit(
     data_dir: &Path,
-    key: Option<VerifierKey>,
+    key: Option<&str>,
     note: Option<&str>,
     progress: Progress<'_>,
 ) -> anyhow::Result<Verification> {
-    let verifier = match key {
-        Some(key) => key,
+    let verifier: VerifierKey = match key {
+        Some(key) => key.trim().parse().map_err(|error| anyhow!("`{key}` is no key of an audit log: {error}"))?,
         None => audit_key::read_public(data_dir).context("give the log's key with `--public-key`")?,
     };
     let directory = data_dir.join(AUDIT);

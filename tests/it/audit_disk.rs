@@ -161,8 +161,8 @@ async fn a_failing_disk_refuses_every_check_until_it_heals_and_loses_no_record()
 }
 
 fn audit_load_verify(data_dir: &Path) -> Vec<(u64, String)> {
-    let verifier = key(1).verifier().clone();
-    portcullis::server::verify_audit(data_dir, Some(verifier), None, &mut |_, _| true).unwrap().faults
+    let verifier = key(1).verifier().to_string();
+    portcullis::server::verify_audit(data_dir, Some(&verifier), None, &mut |_, _| true).unwrap().faults
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

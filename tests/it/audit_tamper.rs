@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use portcullis::audit::commitment::{Opening, Salt, record_hash};
 use portcullis::audit::merkle::root_of;
-use portcullis::audit::note::VerifierKey;
 use portcullis::engine::audit::Verification;
 use portcullis::policy::address::Address;
 use portcullis::policy::rule::{Action, ConnectionType};
@@ -58,8 +57,8 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn verify(data_dir: &Path, note: Option<&str>) -> Verification {
-    let verifier: VerifierKey = key(1).verifier().clone();
-    verify_audit(data_dir, Some(verifier), note, &mut |_, _| true).unwrap()
+    let verifier = key(1).verifier().to_string();
+    verify_audit(data_dir, Some(&verifier), note, &mut |_, _| true).unwrap()
 }
 
 fn files(data_dir: &Path, suffix: &str) -> Vec<PathBuf> {

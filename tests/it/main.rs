@@ -21,6 +21,7 @@ mod audit_merkle;
 mod audit_tamper;
 mod audit_watch;
 /// What `serve` takes, and what of it wins.
+mod cli_audit;
 mod cli_config;
 /// The command line as it is typed.
 mod cli_parse;

@@ -16,8 +16,8 @@ use super::json::{self, Json};
 use super::names::OrganizationArgs;
 use super::output::Output;
 use super::ranges_file::Origins;
-use super::upload::{Parts, Progress, STREAM_BYTES_MAX, UNARY_BYTES_MAX, replacement};
-use super::{pages, table};
+use super::upload::{Parts, STREAM_BYTES_MAX, UNARY_BYTES_MAX, replacement};
+use super::{pages, table, upload};
 use crate::proto::v1;
 use crate::proto::v1::firewall_service_client::FirewallServiceClient;
 use args::{CreateArgs, DeleteArgs, GetArgs, GroupsCommand, PatchArgs, ReplaceArgs, UpdateArgs};
@@ -166,7 +166,7 @@ async fn patch(
     args.ranges.require("nothing to add or remove")?;
     let (ranges, origins) = args.ranges.read()?.split();
     let name = names.group(&args.group);
-    let progress = Progress::of(&ranges);
+    let progress = upload::progress(&ranges);
     let total = ranges.len();
     let mut parts: Vec<_> = Parts::of(ranges, UNARY_BYTES_MAX).collect();
     if parts.len() > 1 {
@@ -256,7 +256,7 @@ async fn send_replacement(
     ranges: Vec<String>,
     origins: &Origins,
 ) -> Result<v1::AddressGroup, CallError> {
-    let progress = Progress::of(&ranges);
+    let progress = upload::progress(&ranges);
     let expected_count = i64::try_from(ranges.len()).unwrap_or(i64::MAX);
     let first = v1::ReplaceRangesRequest { expected_count, ..first };
     let parts = Parts::of(ranges, STREAM_BYTES_MAX);

@@ -11,6 +11,7 @@ use crate::cli::change::{ChangeArgs, EtagArgs};
 use crate::cli::check::ConnectionType;
 use crate::cli::error::UsageError;
 use crate::cli::names::OrganizationArgs;
+use crate::cli::times::parse_time;
 use crate::proto::v1;
 
 #[derive(Args, Debug)]
@@ -200,13 +201,6 @@ pub(super) fn connection_types(given: &[ConnectionTypes]) -> anyhow::Result<Vec<
         bail!(UsageError("`--type all` is every connection type: give it alone".to_owned()));
     }
     Ok(types)
-}
-
-/// Parses a time in RFC 3339.
-pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
-    let time: jiff::Timestamp =
-        text.parse().map_err(|_| "write it in RFC 3339, such as `2030-01-31T18:00:00Z`".to_owned())?;
-    Ok(Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() })
 }
 
 fn parse_expiry(text: &str) -> Result<Expiry, String> {

@@ -8,9 +8,9 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::args::parse_time;
 use crate::cli::names::{OrganizationArgs, below, group_beside};
 use crate::cli::ranges_file::read_text;
+use crate::cli::times::parse_time;
 use crate::proto::v1;
 
 /// What a file holds.

@@ -33,7 +33,7 @@ pub(super) const FOOTER_BYTES: usize = 44;
 pub(super) const TILE_ENTRY_BYTES: usize = 56;
 
 /// Higher levels win little on so small frames and take many times as long.
-const COMPRESSION_LEVEL: i32 = 6;
+const COMPRESSION_LEVEL: i32 = 3;
 
 /// What is known of a tile without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,10 +5,16 @@
 //! Every message is taken apart whole, so that a new field does not compile until it is printed.
 //! Not here: reading JSON (`rules::file`).
 
+mod audit;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use prost_types::Timestamp;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::proto::v1;
+
+pub(super) use audit::{audit_record, erase_user_response, overview, session, verify_audit_result};
 
 /// A JSON value whose objects keep their order.
 #[derive(Clone, Debug)]
@@ -38,6 +44,11 @@ impl Object {
 
     pub(super) fn int64(self, key: &'static str, value: i64) -> Self {
         self.field(key, (value != 0).then(|| Json::Text(value.to_string())))
+    }
+
+    /// Bytes in standard Base64.
+    fn bytes(self, key: &'static str, value: &[u8]) -> Self {
+        self.text(key, &STANDARD.encode(value))
     }
 
     fn int32(self, key: &'static str, value: i32) -> Self {

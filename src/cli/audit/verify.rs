@@ -1,0 +1,99 @@
+//! `portcullis audit verify`: has the server check its whole log, or checks the files of one that nobody uses.
+//!
+//! Invariant: exit status 0 means that the log is intact, and nothing else does.
+//! Not here: the check itself. A server that lies about its own log is found only with a copy of the files and an older
+//! checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Client;
+use crate::cli::client::answer;
+use crate::cli::error::CallError;
+use crate::cli::output::Output;
+use crate::cli::progress::Progress;
+use crate::cli::ranges_file::read_text;
+use crate::cli::{Exit, json, table};
+use crate::proto::v1;
+use crate::proto::v1::verify_audit_response::Step;
+use crate::server::verify_audit;
+
+const BAR: &str = "verifying {bar:40} {human_pos}/{human_len} records";
+
+#[derive(Args, Debug)]
+pub(super) struct VerifyArgs {
+    /// A checkpoint that was kept elsewhere, `-` for the standard input: the log must still begin with what it covers
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<String>,
+    /// Check the files in this data directory, such as a copy, without a server; nothing in it is changed
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// The key that the checkpoints must be signed with, as `audit.pub` of the data directory held it when it could be
+    /// trusted [default: what that file holds now]
+    #[arg(long, value_name = "KEY", requires = "data_dir")]
+    public_key: Option<String>,
+}
+
+pub(super) async fn run(mut client: Client, args: &VerifyArgs, output: &mut Output) -> anyhow::Result<Exit> {
+    let note = args.checkpoint.as_deref().map(read_text).transpose()?.unwrap_or_default();
+    let mut steps = answer(client.verify_audit(v1::VerifyAuditRequest { note }).await)?;
+    let progress = Progress::new(BAR, 0);
+    let mut result = None;
+    while let Some(message) = steps.message().await.map_err(CallError::from)? {
+        match message.step {
+            Some(Step::Progress(step)) => progress.set(step.verified_count, step.total_count),
+            Some(Step::Result(step)) => result = Some(step),
+            None => {}
+        }
+    }
+    progress.finish();
+    let result =
+        result.ok_or_else(|| anyhow::anyhow!("the server ended the verification without a result: try again"))?;
+    finish(&result, output)
+}
+
+/// Checks the files in a data directory.
+pub(super) fn offline(args: &VerifyArgs, data_dir: &Path, output: &mut Output) -> anyhow::Result<Exit> {
+    let note = args.checkpoint.as_deref().map(read_text).transpose()?;
+    let progress = Progress::new(BAR, 0);
+    let mut told = |done: u64, total: u64| {
+        progress.set(i64::try_from(done).unwrap_or(i64::MAX), i64::try_from(total).unwrap_or(i64::MAX));
+        true
+    };
+    let verified = verify_audit(data_dir, args.public_key.as_deref(), note.as_deref(), &mut told)?;
+    progress.finish();
+    if args.public_key.is_none() {
+        output.note("note: the key is the one beside the log: give yours with `--public-key`, or who changed one could change both");
+    }
+    let fault = |(sequence, message): (u64, String)| v1::AuditFault {
+        sequence: i64::try_from(sequence).unwrap_or(i64::MAX),
+        message,
+    };
+    let result = v1::VerifyAuditResult {
+        intact: verified.faults.is_empty(),
+        tree_size: i64::try_from(verified.tree_size).unwrap_or(i64::MAX),
+        root_hash: verified.root.as_bytes().to_vec(),
+        faults: verified.faults.into_iter().map(fault).collect(),
+    };
+    finish(&result, output)
+}
+
+fn finish(result: &v1::VerifyAuditResult, output: &mut Output) -> anyhow::Result<Exit> {
+    output.show(|| json::verify_audit_result(result), || report(result))?;
+    Ok(if result.intact && result.faults.is_empty() { Exit::Success } else { Exit::Failure })
+}
+
+fn report(result: &v1::VerifyAuditResult) -> String {
+    let root_hash: String = result.root_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let summary = table::record([
+        ("intact", if result.intact { "yes" } else { "NO" }.to_owned()),
+        ("records", result.tree_size.to_string()),
+        ("root hash", root_hash),
+    ]);
+    if result.faults.is_empty() {
+        return summary;
+    }
+    let row = |fault: &v1::AuditFault| [fault.sequence.to_string(), fault.message.clone()];
+    format!("{summary}\n{}", table::grid(["SEQUENCE", "FAULT"], result.faults.iter().map(row)))
+}

@@ -1,0 +1,89 @@
+//! `portcullis events`: the newest audit records, and those that come.
+//!
+//! Invariant: records are printed in the order of their sequences, each once.
+//! Not here: how a broken stream is taken up again (`follow`), and older records (`portcullis audit list`).
+
+mod follow;
+mod line;
+
+use clap::Args;
+use tonic::transport::Channel;
+
+use super::check::ConnectionType;
+use super::color::{ColorWhen, Colors};
+use super::filters::{AuditType, audit_types, connection_type};
+use super::names::ParentArgs;
+use super::output::{Output, Reader};
+use super::{Exit, pages};
+use crate::proto::v1;
+use crate::proto::v1::audit_service_client::AuditServiceClient;
+use line::Lines;
+
+/// How many records stand at the end of the log for somebody who only looks.
+const NEWEST_DEFAULT: u32 = 20;
+
+const FORMS: &str = "On a terminal, or with `--output table`, an event is a line for people; in a pipe, or with \
+                     `--output json`, it is an object of JSON in a line of its own. When the stream breaks, \
+                     `--follow` goes on behind the last event that was printed.";
+
+#[derive(Args, Debug)]
+#[command(after_help = FORMS)]
+pub(super) struct EventsArgs {
+    #[command(flatten)]
+    parent: ParentArgs,
+    /// Print the events that come from now on, until interrupted
+    #[arg(long, short)]
+    follow: bool,
+    /// Begin behind this sequence; 0 begins with the first event
+    #[arg(long, value_name = "SEQUENCE", requires = "follow", value_parser = clap::value_parser!(i64).range(0..))]
+    after_sequence: Option<i64>,
+    /// Print at most so many of the newest [default: 20]
+    #[arg(long, value_name = "COUNT", conflicts_with = "follow", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// When to use colours
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    color: ColorWhen,
+    /// Only events of this type; may be given several times
+    #[arg(long = "type", value_enum, value_name = "TYPE", help_heading = "Filters")]
+    types: Vec<AuditType>,
+    /// Only events about this connection type
+    #[arg(long, value_enum, value_name = "TYPE", help_heading = "Filters")]
+    connection_type: Option<ConnectionType>,
+}
+
+pub(super) async fn run(args: EventsArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+    let lines = Lines::of(output, Colors::of(args.color, output));
+    let client = AuditServiceClient::new(channel);
+    if args.follow {
+        follow::run(client, &args, lines, output).await
+    } else {
+        newest(client, &args, lines, output).await
+    }
+}
+
+/// Prints the newest records, the oldest of them first, as `tail` does.
+async fn newest(
+    mut client: AuditServiceClient<Channel>,
+    args: &EventsArgs,
+    lines: Lines,
+    output: &mut Output,
+) -> anyhow::Result<Exit> {
+    let first = v1::ListAuditRecordsRequest {
+        parent: args.parent.name(),
+        connection_type: connection_type(args.connection_type),
+        types: audit_types(&args.types),
+        ..Default::default()
+    };
+    let fetch = async |page_size: i32, page_token: String| {
+        let request = v1::ListAuditRecordsRequest { page_size, page_token, ..first.clone() };
+        let page = client.list_audit_records(request).await?.into_inner();
+        Ok((page.audit_records, page.next_page_token))
+    };
+    let records = pages::read_some(args.limit.unwrap_or(NEWEST_DEFAULT), fetch).await?;
+    for record in records.items.iter().rev() {
+        if output.part(&lines.line(record)?)? == Reader::Gone {
+            break;
+        }
+    }
+    Ok(Exit::Success)
+}

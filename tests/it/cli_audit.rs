@@ -1,0 +1,176 @@
+//! The command line over the audit log and the sessions, against a running server and on copied files.
+//!
+//! Invariant: what programs read is JSON or CSV that parses; the exit status alone tells how it went.
+//! Not here: how arguments are parsed (`cli_parse`).
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use portcullis::proto::v1::{Action, ConnectionType};
+use serde_json::Value;
+
+use crate::audit_api::check_of;
+use crate::harness::Service;
+
+const DEFAULT: &str = "organizations/default";
+
+fn command(server: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(args).env_clear().env("PORTCULLIS_SERVER", server).stdin(Stdio::null());
+    command
+}
+
+async fn run(server: &str, args: &[&str]) -> Output {
+    let mut command = command(server, args);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", text(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+async fn filled() -> Service {
+    let service = Service::start().await;
+    service.add_rule("bad", Action::Deny, "203.0.113.0/24").await;
+    for (email, ip) in
+        [("ada@example.com", "192.0.2.1"), ("=cmd@example.com", "203.0.113.9"), ("bob@example.com", "192.0.2.2")]
+    {
+        let request = check_of(email, ip, ConnectionType::Shell, DEFAULT);
+        service.decisions().check(request).await.unwrap();
+    }
+    service
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_administrator_sees_lists_exports_and_ends() {
+    let service = filled().await;
+    let server = service.address().to_string();
+    let overview = json(&run(&server, &["overview"]).await);
+    assert_eq!(
+        overview["denialsLastHour"].as_str().or(overview["denialsLastHour"].as_i64().map(|_| "1")),
+        Some("1"),
+        "{overview}"
+    );
+    let listed = json(&run(&server, &["sessions", "list"]).await);
+    let sessions = listed["sessions"].as_array().unwrap();
+    let emails: Vec<&str> = sessions.iter().map(|session| session["userEmail"].as_str().unwrap()).collect();
+    assert_eq!(emails, ["bob@example.com", "ada@example.com"]);
+    let bob = sessions[0]["name"].as_str().unwrap();
+    let ended = run(&server, &["sessions", "end", bob]).await;
+    assert!(ended.status.success() && text(&ended).contains("CLOSED"), "{}", text(&ended));
+    let active = json(&run(&server, &["sessions", "list", "--state", "active", "--user", "bob@example.com"]).await);
+    assert!(active["sessions"].as_array().is_none_or(Vec::is_empty), "{active}");
+
+    let denied = json(&run(&server, &["audit", "list", "--decision", "deny", "--ip-range", "203.0.113.0/24"]).await);
+    assert_eq!(denied["auditRecords"].as_array().unwrap().len(), 1);
+    let table = text(&run(&server, &["audit", "list", "--output", "table"]).await);
+    assert!(table.contains("203.0.113.9") && table.contains("ada@example.com"), "{table}");
+
+    let lines = run(&server, &["audit", "export", "--format", "jsonl"]).await;
+    let records: Vec<Value> =
+        String::from_utf8(lines.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // The organization, the rule, three checks, one end.
+    assert_eq!(records.len(), 6, "{records:?}");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("records.csv");
+    let exported = run(&server, &["audit", "export", "--format", "csv", "--file", file.to_str().unwrap()]).await;
+    assert!(exported.status.success(), "{}", text(&exported));
+    let csv = std::fs::read_to_string(file).unwrap();
+    assert_eq!(csv.lines().count(), 7, "{csv}");
+    assert!(csv.starts_with("sequence,") && csv.contains("'=cmd@example.com"), "no formula for a spreadsheet: {csv}");
+
+    let newest = run(&server, &["events", "--limit", "2"]).await;
+    let newest: Vec<Value> =
+        String::from_utf8(newest.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(newest.len(), 2);
+    let refused = run(&server, &["audit", "erase-user", "ada@example.com"]).await;
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    let erased = json(&run(&server, &["audit", "erase-user", "ada@example.com", "--yes"]).await);
+    assert!(erased.to_string().contains("openingCount"), "{erased}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_follow_as_lines_of_json_in_a_pipe() {
+    let service = filled().await;
+    let server = service.address().to_string();
+    let mut child = command(&server, &["events", "--follow", "--after-sequence", "0", "--type", "decision"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let reader = tokio::task::spawn_blocking(move || {
+        lines.take(4).map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()).collect::<Vec<_>>()
+    });
+    let late = check_of("late@example.com", "203.0.113.1", ConnectionType::Shell, DEFAULT);
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    service.decisions().check(late).await.unwrap();
+    let events = tokio::time::timeout(std::time::Duration::from_secs(20), reader).await.unwrap().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(events.len(), 4);
+    assert!(events[3].to_string().contains("late@example.com"), "{:?}", events[3]);
+    service.stop().await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_tells_by_its_status_whether_the_log_is_intact_with_a_server_and_without() {
+    let service = filled().await;
+    let server = service.address().to_string();
+    tokio::time::sleep(std::time::Duration::from_millis(1_300)).await;
+    let online = run(&server, &["audit", "verify"]).await;
+    assert!(online.status.success(), "{}", text(&online));
+    let directory = tempfile::tempdir().unwrap();
+    let note = directory.path().join("note");
+    std::fs::write(&note, run(&server, &["audit", "checkpoint"]).await.stdout).unwrap();
+    let key = std::fs::read_to_string(service.data_dir().join("audit.pub")).unwrap();
+    // While the server runs: a copy is verified, the original is in use.
+    let copied = directory.path().join("copy");
+    copy(service.data_dir(), &copied);
+    let offline = async |data_dir: &Path| {
+        let args =
+            ["audit", "verify", "--data-dir", data_dir.to_str().unwrap(), "--public-key", key.trim(), "--checkpoint"];
+        let args: Vec<&str> = args.into_iter().chain([note.to_str().unwrap()]).collect();
+        run("127.0.0.1:1", &args).await
+    };
+    let intact = offline(&copied).await;
+    assert!(intact.status.success(), "{}", text(&intact));
+    assert_eq!(json(&intact)["intact"], Value::Bool(true));
+
+    // Cut off behind the checkpoint: status 1, and the sequence is named.
+    let wal = std::fs::read_dir(copied.join("audit"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "wal"))
+        .unwrap();
+    let bytes = std::fs::read(&wal).unwrap();
+    std::fs::write(&wal, &bytes[..bytes.len() - 40]).unwrap();
+    let cut = offline(&copied).await;
+    assert_eq!(cut.status.code(), Some(1), "{}", text(&cut));
+    let fault = &serde_json::from_slice::<Value>(&cut.stdout).unwrap()["faults"][0];
+    assert!(fault["sequence"].to_string().contains('6'), "{fault}");
+    let wrong =
+        run("127.0.0.1:1", &["audit", "verify", "--data-dir", copied.to_str().unwrap(), "--public-key", "no key"])
+            .await;
+    assert_eq!(wrong.status.code(), Some(1), "{}", text(&wrong));
+    service.stop().await;
+}
