@@ -47,14 +47,13 @@ pub enum TermQuery {
     AnyOf(Vec<Vec<u8>>),
 }
 
-/// Tells `found` every term of a record; one of them perhaps more than once.
-pub fn for_each_term(entry: &Entry, slot: Option<u32>, found: &mut dyn FnMut(&[u8])) {
-    let mut term = Vec::with_capacity(128);
+/// Tells `found` every term of a record; one of them perhaps more than once. `term` is room to make them in.
+pub fn for_each_term(entry: &Entry, slot: Option<u32>, term: &mut Vec<u8>, found: &mut dyn FnMut(&[u8])) {
     let mut tell = |kind: u8, parts: &[&[u8]]| {
         term.clear();
         term.push(kind);
         parts.iter().for_each(|part| term.extend_from_slice(part));
-        found(&term);
+        found(term);
     };
     tell(TYPE, &[&[type_code(entry.content.record_type())]]);
     if let Some(slot) = slot {

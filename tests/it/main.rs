@@ -10,9 +10,10 @@
 /// Checkpoints and signed notes: published ones, forged ones, arbitrary bytes.
 mod audit_api;
 mod audit_checkpoint;
+/// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.
+mod audit_codec;
 /// What erasable personal data and records hash to.
 mod audit_commitment;
-/// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.
 mod audit_crash;
 mod audit_disk;
 mod audit_engine;

@@ -52,6 +52,7 @@ use units::{UnitInfo, Units};
 
 use crate::audit::merkle::Tree;
 use crate::audit::note::{SignerKey, VerifierKey};
+use crate::audit::record::{Entry, Person};
 use crate::policy::time::Timestamp;
 use crate::store::disk::Disk;
 use crate::store::{Journal, JournalError};
@@ -166,6 +167,12 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
+    /// Queues a record about a person, or about nobody, and returns its sequence. It is durable once
+    /// [`AuditLog::newest`] has reached that.
+    pub fn append(&self, entry: Entry, person: Option<Person>) -> u64 {
+        self.shared.queue.push(entry, person, false)
+    }
+
     /// Where records are pushed.
     pub(crate) fn queue(&self) -> &AuditQueue {
         &self.shared.queue

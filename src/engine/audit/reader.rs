@@ -124,7 +124,7 @@ impl Shared {
             return Ok(None);
         };
         match view {
-            UnitView::Tail(unit) => Ok(unit.read().records.get(index).map(|record| Arc::clone(&record.body))),
+            UnitView::Tail(unit) => Ok(unit.read().records.get(index).map(|record| Arc::from(&*record.body))),
             UnitView::Sealed(info) => {
                 let unit = self.units.open(info.first_sequence)?;
                 let tile = unit.tile(index / TILE_LEAVES).map_err(|error| unreadable(&error))?;

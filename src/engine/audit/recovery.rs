@@ -209,7 +209,7 @@ impl Parts {
             shared: Arc::clone(&shared),
             clock,
             sequence: size + 1,
-            organizations,
+            organizations: organizations.into_iter().collect(),
             unit,
             erasures: Vec::new(),
             salts: Salts::default(),
@@ -296,8 +296,8 @@ impl Replay {
             let commitment = opening.map(|opening| opening.commitment);
             let leaf = record_hash(&tail.body, commitment.as_ref().map(std::slice::from_ref).unwrap_or_default());
             let root = tree.append(leaf).map(Into::into);
-            let record = TailRecord { body: tail.body.into(), time_micros: entry.time.micros() };
-            content.push(record, |term| for_each_term(&entry, slot, term), root);
+            let record = TailRecord { body: tail.body.into_boxed_slice(), time_micros: entry.time.micros() };
+            content.push(record, |found| for_each_term(&entry, slot, &mut Vec::new(), found), root);
             if let Some(organization) = &entry.organization {
                 content.organizations.insert(organization.clone(), organization_sequence);
             }

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use foldhash::fast::RandomState;
+
 use crate::audit::merkle::TILE_LEAVES;
 use crate::audit::record::Person;
 use crate::policy::name::Id;
@@ -14,9 +16,9 @@ use crate::store::codec::audit::{TailOpening, UnitSummary};
 use crate::store::sealed::{IndexSet, TileSummary};
 
 /// A record as it is stored, and its time in microseconds.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct TailRecord {
-    pub(super) body: Arc<[u8]>,
+    pub(super) body: Box<[u8]>,
     pub(super) time_micros: i64,
 }
 
@@ -38,7 +40,7 @@ pub(super) struct UnitContent {
     /// Of full tiles the root, else zeros.
     pub(super) tiles: Vec<TileSummary>,
     /// Ascending indexes of the records that have a term.
-    pub(super) postings: HashMap<Vec<u8>, Vec<u16>>,
+    pub(super) postings: HashMap<Vec<u8>, Vec<u16>, RandomState>,
     pub(super) organizations: HashMap<Id, u64>,
     pub(super) policy_sequence: u64,
     /// No more records will come.

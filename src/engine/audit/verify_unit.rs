@@ -35,6 +35,7 @@ pub(super) struct UnitCheck<'a, 'b, 'c> {
     records: Records<'c>,
     postings: BTreeMap<Vec<u8>, Vec<u16>>,
     tile: Option<(usize, Arc<Tile>)>,
+    term: Vec<u8>,
 }
 
 impl Records<'_> {
@@ -55,7 +56,7 @@ impl Records<'_> {
 
 impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
     pub(super) fn new(walk: &'a mut Walk<'b>, first: u64, records: Records<'c>) -> Self {
-        Self { walk, first, records, postings: BTreeMap::new(), tile: None }
+        Self { walk, first, records, postings: BTreeMap::new(), tile: None, term: Vec::new() }
     }
 
     pub(super) fn run(mut self) {
@@ -129,7 +130,7 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
         let missing = || "the record is missing".to_owned();
         let unit = match &self.records {
             Records::Tail(content) => {
-                return content.records.get(index).map(|record| Arc::clone(&record.body)).ok_or_else(missing);
+                return content.records.get(index).map(|record| Arc::from(&*record.body)).ok_or_else(missing);
             }
             Records::Sealed { unit, .. } => unit,
         };
@@ -203,7 +204,7 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
         }
         if matches!(self.records, Records::Sealed { .. }) {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
-            for_each_term(entry, slot, &mut |term: &[u8]| match self.postings.get_mut(term) {
+            for_each_term(entry, slot, &mut self.term, &mut |term: &[u8]| match self.postings.get_mut(term) {
                 Some(list) if list.last() == Some(&index) => {}
                 Some(list) => list.push(index),
                 None => drop(self.postings.insert(term.to_vec(), vec![index])),

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use super::Shared;
 use super::queue::{Batch, Command, EraseCommand, Queued};
 use super::tail::{SlotKey, TailRecord, TailUnit};
@@ -46,7 +48,7 @@ pub(super) struct AuditWriter {
     /// The sequence of the next record.
     pub(super) sequence: u64,
     /// How many records each organization has.
-    pub(super) organizations: HashMap<Id, u64>,
+    pub(super) organizations: HashMap<Id, u64, RandomState>,
     pub(super) unit: OpenUnit,
     pub(super) erasures: Vec<PendingErasure>,
     pub(super) salts: Salts,
@@ -58,7 +60,7 @@ pub(super) struct AuditWriter {
 #[derive(Default)]
 pub(super) struct OpenUnit {
     pub(super) len: usize,
-    pub(super) slots: HashMap<SlotKey, u32>,
+    pub(super) slots: HashMap<SlotKey, u32, RandomState>,
     /// By slot.
     pub(super) commitments: Vec<Commitment>,
     /// It ends at the next tile.
@@ -252,13 +254,13 @@ impl AuditWriter {
             self.unit.len == UNIT_RECORDS_MAX || (self.unit.end_requested && self.unit.len.is_multiple_of(TILE_LEAVES));
         let newest = placed.last().map(|record| record.entry.time);
         {
-            let mut tree = self.shared.tree();
+            let (mut tree, mut term) = (self.shared.tree(), Vec::new());
             unit.change(|content| {
                 for record in placed {
                     let Placed { entry, body, leaf, slot, opening, organization_sequence } = record;
                     let root = tree.append(leaf).map(Into::into);
-                    let record = TailRecord { body: body.into(), time_micros: entry.time.micros() };
-                    content.push(record, |term| for_each_term(&entry, slot, term), root);
+                    let record = TailRecord { body: body.into_boxed_slice(), time_micros: entry.time.micros() };
+                    content.push(record, |found| for_each_term(&entry, slot, &mut term, found), root);
                     content.openings.extend(opening);
                     if let Some(organization) = entry.organization {
                         content.organizations.insert(organization, organization_sequence);

@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::super::object::{id, required};
 use super::super::{CodecError, Decoded};
-use super::{policy_change, session};
+use super::{policy_change, session, wire};
 use crate::audit::commitment::COMMITMENTS_FIELD;
 use crate::audit::merkle::Hash;
 use crate::audit::record::{
@@ -51,7 +51,17 @@ pub struct Peek {
 pub fn encode_entry(sequence: u64, organization_sequence: u64, slot: Option<u32>, entry: &Entry) -> Vec<u8> {
     let Entry { time, organization, content } = entry;
     let content = match content {
-        Content::Decision(decision) => StoredContent::Decision(to_decision(decision)),
+        // Nearly all records are decisions: they have a way of their own.
+        Content::Decision(decision) => {
+            let head = wire::Head {
+                sequence,
+                organization_sequence,
+                person: slot.map_or(0, |slot| slot + 1),
+                time_micros: time.micros(),
+                organization: organization.as_ref().map_or("", Id::as_str),
+            };
+            return wire::decision_entry(&head, decision);
+        }
         Content::SessionEnded(record) => StoredContent::SessionEnded(session::to_session(record)),
         Content::SessionRevoked(record) => StoredContent::SessionRevoked(session::to_session(record)),
         Content::PolicyChanged(change) => StoredContent::PolicyChanged(policy_change::to_change(change)),
@@ -140,39 +150,6 @@ fn for_each_field(mut bytes: &[u8], mut found: impl FnMut(u32, Option<u64>)) -> 
         }
     }
     Ok(())
-}
-
-fn to_decision(decision: &DecisionRecord) -> stored::AuditDecision {
-    let DecisionRecord {
-        id: DecisionId { boot, number },
-        reason,
-        connection_type,
-        endpoint,
-        rule,
-        level,
-        session,
-        session_opened,
-        revision,
-        cluster_revision,
-        request_id,
-        lease,
-    } = decision;
-    stored::AuditDecision {
-        boot: *boot,
-        number: *number,
-        reason: to_reason(*reason).into(),
-        connection_type: to_connection_type(*connection_type).into(),
-        endpoint: endpoint.to_string(),
-        rule: rule.as_ref().map(ToString::to_string).unwrap_or_default(),
-        level: to_level(*level).into(),
-        session_number: session.map_or(0, |session| session.number),
-        session_boot: session.map(|session| session.boot).filter(|session| session != boot).unwrap_or_default(),
-        session_opened: *session_opened,
-        revision: *revision,
-        cluster_revision: *cluster_revision,
-        request_id: request_id.to_string(),
-        lease_millis: lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
-    }
 }
 
 fn from_decision(decision: stored::AuditDecision) -> Decoded<DecisionRecord> {

@@ -8,6 +8,7 @@ mod policy_change;
 mod session;
 mod tail;
 mod unit;
+mod wire;
 
 pub use entry::{Peek, StoredEntry, decode_entry, encode_entry, peek};
 pub use session::{

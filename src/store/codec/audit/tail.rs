@@ -8,6 +8,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use super::super::{CodecError, Decoded};
 use super::session::{address_bytes, address_from};
+use super::wire;
 use crate::audit::commitment::{Commitment, Opening, Salt};
 use crate::proto::storage as stored;
 
@@ -50,7 +51,8 @@ pub fn encode_tail(body: &[u8], opening: Option<&TailOpening>, begins_unit: bool
         commitment: commitment.as_bytes().to_vec(),
         secret: secret.as_ref().map(encode_secret).unwrap_or_default(),
     });
-    stored::AuditTailRecord { entry: body.to_vec(), opening, begins_unit }.encode_to_vec()
+    let opening = opening.map(|opening| opening.encode_to_vec());
+    wire::tail_record(body, opening.as_deref(), begins_unit)
 }
 
 /// The record that the bytes are.
