@@ -106,10 +106,17 @@ pub fn for_each_term(entry: &Entry, slot: Option<u32>, term: &mut Vec<u8>, found
 }
 
 impl RecordFilter {
-    /// What a record must have to pass, as far as terms tell.
+    /// What a record must have to pass, as far as terms tell; what few records have comes first.
     pub fn term_queries(&self) -> Vec<TermQuery> {
         let Self { organization, types, connection_type, decision, endpoint, rule, .. } = self;
         let mut queries = Vec::new();
+        if let Some((organization, rule)) = rule {
+            let (organization, rule) = (organization.as_str().as_bytes(), rule.as_str().as_bytes());
+            queries.push(exact(RULE, &[organization, b"/", rule]));
+        }
+        if let Some(node) = endpoint {
+            queries.push(TermQuery::Subtree(term(NODE, &[node_term(node)])));
+        }
         let organization = organization.as_ref().map(|id| id.as_str().as_bytes());
         match (organization, decision) {
             (Some(organization), Some(Decision::Deny)) => queries.push(exact(DENIALS, &[organization])),
@@ -128,13 +135,6 @@ impl RecordFilter {
         }
         if let Some(connection_type) = connection_type {
             queries.push(exact(CONNECTION_TYPE, &[&[connection_type_code(*connection_type)]]));
-        }
-        if let Some(node) = endpoint {
-            queries.push(TermQuery::Subtree(term(NODE, &[node_term(node)])));
-        }
-        if let Some((organization, rule)) = rule {
-            let (organization, rule) = (organization.as_str().as_bytes(), rule.as_str().as_bytes());
-            queries.push(exact(RULE, &[organization, b"/", rule]));
         }
         queries
     }

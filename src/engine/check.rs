@@ -202,10 +202,10 @@ impl Engine {
             _ => return Ok(self.record(question, now, decided, None, endpoint, email, urgent)),
         };
         let key = AdmissionKey {
-            organization,
-            endpoint: Arc::clone(&endpoint),
+            organization: &organization,
+            endpoint: question.target.text,
             connection_type: question.connection_type,
-            email: Arc::clone(&email),
+            email: &email,
             address: question.address,
         };
         let ended = |session: &super::sessions::Session| self.record_end(session);
@@ -221,7 +221,7 @@ impl Engine {
                 }
                 Decision::Deny => None,
             };
-            Ok(self.record(question, now, decided, session, endpoint, email, urgent))
+            Ok(self.record(question, now, decided, session, endpoint, Arc::clone(&email), urgent))
         })
     }
 

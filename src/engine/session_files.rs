@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::audit::{AuditError, AuditLog, SessionFiles};
-use super::sessions::SessionTable;
+use super::sessions::{SHARDS, Session, SessionTable, ShardState};
 use crate::policy::name::Id;
-use crate::store::codec::audit::{Renewal, encode_renewal, encode_session_snapshot};
+use crate::store::codec::audit::{Renewal, ShardSessions, StoredSession, encode_renewal, encode_session_snapshot};
 use crate::store::{Journal, JournalError, Snapshots};
 
 /// Renewals that may wait for the disk.
@@ -117,6 +117,7 @@ pub(super) struct SessionSaver {
     pub(super) audit: Arc<AuditLog>,
     pub(super) snapshots: Box<dyn Snapshots>,
     pub(super) renewals: Arc<Renewals>,
+    pub(super) max_age: Duration,
 }
 
 impl SessionFiles for SessionSaver {
@@ -125,11 +126,9 @@ impl SessionFiles for SessionSaver {
         let (reply, answer) = oneshot::channel();
         let marked = self.renewals.send(Order::Mark(reply)).is_ok();
         let mark = if marked { answer.blocking_recv().ok() } else { None };
-        let shards: Vec<_> = self
-            .table
-            .shards()
-            .map(|shard| self.table.snapshot_shard(shard, || self.audit.queue().last_sequence()))
-            .collect();
+        let last_sequence = || self.audit.queue().last_sequence();
+        let shards: Vec<_> =
+            (0..SHARDS).map(|shard| to_stored(self.table.snapshot_shard(shard, last_sequence))).collect();
         let sequence = shards.iter().map(|shard| shard.sequence).max().unwrap_or_default();
         self.audit.wait_durable(sequence, DURABLE_TIMEOUT)?;
         let written = self.snapshots.write(sequence, &encode_session_snapshot(&shards));
@@ -145,6 +144,17 @@ impl SessionFiles for SessionSaver {
     }
 
     fn max_age(&self) -> Duration {
-        self.table.options().max_age
+        self.max_age
     }
+}
+
+fn to_stored(ShardState { shard, sequence, sessions }: ShardState) -> ShardSessions {
+    let session = |Session { organization, subject, record }| StoredSession { organization, subject, record };
+    let shard = u32::try_from(shard).unwrap_or_default();
+    ShardSessions { shard, sequence, sessions: sessions.into_iter().map(session).collect() }
+}
+
+pub(super) fn from_stored(ShardSessions { shard, sequence, sessions }: ShardSessions) -> ShardState {
+    let session = |StoredSession { organization, subject, record }| Session { organization, subject, record };
+    ShardState { shard: shard as usize, sequence, sessions: sessions.into_iter().map(session).collect() }
 }

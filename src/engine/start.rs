@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use super::audit::{AuditLog, Condition, LeftAs, Opened, Sealer};
 use super::check::DecisionIds;
@@ -17,7 +18,7 @@ use super::directory::{Directory, OrganizationView, Published, PublishedCluster}
 use super::follower::{self, Follower};
 use super::keeper::{Keeper, KeeperInbox};
 use super::recovery::{self, Recovered};
-use super::session_files::{Renewals, SessionSaver};
+use super::session_files::{Renewals, SessionSaver, from_stored};
 use super::sessions::SessionTable;
 use super::writer::Writer;
 use super::{Engine, ORDERS_WAITING_MAX, OpenError, Options, SessionStores, Stores, Threads};
@@ -45,9 +46,11 @@ impl Engine {
         let log = Arc::new(log);
         let recovered = recovery::recover(&mut *journal, &*snapshots, &clock, policy_sequence)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = recovered;
-        let table = Arc::new(SessionTable::new(boot, options.sessions));
+        let max_age = options.sessions.max_age;
+        let table = Arc::new(SessionTable::new(boot, &options.sessions));
+        let oldest = log.first_since(before(clock.now(), max_age));
         let SessionStores { snapshots: session_snapshots, journal: session_journal } = sessions;
-        restore_sessions(&table, &log, &*session_snapshots, &*session_journal, &clock)?;
+        restore_sessions(&table, &log, &*session_snapshots, &*session_journal, oldest)?;
         note_unclean(&log, left, &clock);
         for (entry, actor) in owed {
             log.queue().push(entry, actor, true);
@@ -91,6 +94,7 @@ impl Engine {
             audit: Arc::clone(&log),
             snapshots: session_snapshots,
             renewals: Arc::clone(&renewals),
+            max_age,
         };
         let sealer = Sealer::new(shared, clock.clone(), Box::new(saver), erasing);
         let keeper = Keeper {
@@ -127,6 +131,11 @@ impl Engine {
     }
 }
 
+fn before(now: Timestamp, age: Duration) -> Timestamp {
+    let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX / 2);
+    Timestamp::from_micros(now.micros().saturating_sub(age))
+}
+
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).spawn(run)
 }
@@ -150,13 +159,13 @@ fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
 }
 
 /// The sessions that were active: those of the newest snapshot, and what the log says since. Without a snapshot, what the
-/// log says of as long as a session can last.
+/// log says from `oldest` on, the first record that a session which is still open can be from.
 fn restore_sessions(
     table: &SessionTable,
     log: &AuditLog,
     snapshots: &dyn crate::store::Snapshots,
     journal: &dyn Journal,
-    clock: &Clock,
+    oldest: u64,
 ) -> Result<(), OpenError> {
     let newest = *log.newest().borrow();
     let shards = snapshots.newest_valid()?.and_then(|(_, bytes)| match decode_session_snapshot(&bytes) {
@@ -172,13 +181,10 @@ fn restore_sessions(
     });
     let mut from = match &shards {
         Some(shards) => shards.iter().map(|shard| shard.sequence).min().unwrap_or_default() + 1,
-        None => {
-            let age = i64::try_from(table.options().max_age.as_micros()).unwrap_or(i64::MAX / 2);
-            log.first_since(Timestamp::from_micros(clock.now().micros().saturating_sub(age)))
-        }
+        None => oldest,
     };
     if let Some(shards) = shards {
-        table.restore(shards);
+        table.restore(shards.into_iter().map(from_stored).collect());
     }
     from = from.max(log.first_sequence());
     while from <= newest {

@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use sha2::{Digest, Sha256};
 
 use crate::audit::note::{SignerKey, VerifierKey};
 use crate::store::disk::{RealDisk, write_whole};
@@ -52,6 +53,14 @@ pub(super) fn read_public(data_dir: &Path) -> anyhow::Result<VerifierKey> {
     let path = data_dir.join(PUBLIC_KEY_FILE);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     text.trim_end().parse().with_context(|| format!("`{}` holds no public key", path.display()))
+}
+
+/// Numbers that only who has the key knows, the same at every start; they tell nothing of the key.
+pub(super) fn derived(key: &SignerKey) -> [u64; 2] {
+    let hash: [u8; 32] =
+        Sha256::new_with_prefix("sessions by user").chain_update(key.to_secret_text()).finalize().into();
+    let number = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    [number(hash.first_chunk()), number(hash.last_chunk())]
 }
 
 fn make(path: &Path) -> anyhow::Result<SignerKey> {

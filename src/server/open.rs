@@ -3,12 +3,13 @@
 //! Invariant: the lock on the directory is held as long as the engine lives.
 //! Not here: what is recovered and how (`engine`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
 use super::audit_key;
+use crate::audit::note::SignerKey;
 use crate::config::{Config, Durability, OnAuditFailure, RecordConfig};
 use crate::engine::audit::{self, AuditOptions, AuditStores};
 use crate::engine::clock::Clock;
@@ -39,29 +40,29 @@ pub fn open(config: &Config) -> anyhow::Result<Engine> {
     if let Err(error) = directory.restore_ballast() {
         tracing::warn!(%error, "no room is set aside for a full disk");
     }
+    let key = audit_key::load(directory.path(), config.record.audit_key_file.as_deref())?;
+    let session_options = sessions(&config.record, &key);
     let stores = Stores {
         journal: Box::new(journal),
         snapshots: Box::new(snapshots),
         state,
-        audit: open_audit(&disk, &directory, config.record.audit_key_file.as_deref())?,
+        audit: open_audit(&disk, &directory, key),
         sessions: open_sessions(&disk, &directory)?,
         keep: Box::new(directory),
     };
-    let options =
-        Options { limits: config.limits, audit: audit_options(&config.record), sessions: sessions(&config.record) };
+    let options = Options { limits: config.limits, audit: audit_options(&config.record), sessions: session_options };
     let engine = Engine::open(stores, options, Clock::system()).context("recovering what is stored")?;
     begun.mark()?;
     Ok(engine)
 }
 
-fn open_audit(disk: &Arc<dyn Disk>, directory: &DataDirectory, key: Option<&Path>) -> anyhow::Result<AuditStores> {
-    let key = audit_key::load(directory.path(), key)?;
+fn open_audit(disk: &Arc<dyn Disk>, directory: &DataDirectory, key: SignerKey) -> AuditStores {
     let (journal_disk, path) = (Arc::clone(disk), directory.audit());
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, crate::store::JournalError> {
         let options = JournalOptions { stream: Stream::Audit, first_sequence, ..JournalOptions::default() };
         Ok(Box::new(FileJournal::open(journal_disk, path, options)?))
     };
-    Ok(AuditStores { journal: Box::new(journal), disk: Arc::clone(disk), directory: directory.audit(), key })
+    AuditStores { journal: Box::new(journal), disk: Arc::clone(disk), directory: directory.audit(), key }
 }
 
 fn open_sessions(disk: &Arc<dyn Disk>, directory: &DataDirectory) -> anyhow::Result<SessionStores> {
@@ -91,8 +92,10 @@ fn audit_options(config: &RecordConfig) -> AuditOptions {
     }
 }
 
-fn sessions(config: &RecordConfig) -> SessionOptions {
+fn sessions(config: &RecordConfig, key: &SignerKey) -> SessionOptions {
+    let [first, second] = audit_key::derived(key);
     SessionOptions {
+        key: [first, second],
         idle: config.session_idle,
         max_age: config.session_max_age,
         active_max: config.active_sessions_max,

@@ -76,6 +76,10 @@ mod rules_decide_api;
 mod rules_replace_api;
 /// Health, reflection, overload, the drain.
 mod service;
+/// What was ever stored is read for ever.
+mod sessions_race;
+mod sessions_recovery;
+mod sessions_table;
 /// The data directory: one owner, one format, room for bad times.
 mod store_directory;
 /// Disks that fail and lose power, for the tests of what is stored.
@@ -92,7 +96,6 @@ mod store_journal_reader;
 mod store_snapshots;
 /// State stores: the same suite over all adapters, and what sled finds after a crash.
 mod store_state;
-/// What was ever stored is read for ever.
 mod stored_format;
 /// Random policies and what to ask them.
 mod strategies;

@@ -28,6 +28,18 @@ pub(super) const SEARCH_MAX: Duration = Duration::from_millis(100);
 /// Tiles whose decoded records are kept for those who follow the log.
 const DECODED_MAX: usize = 32;
 
+/// So few candidates are judged one by one rather than narrowed down by terms that many records have.
+const FEW: usize = 64;
+
+/// What an index is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// Records that may pass; each is judged afterwards.
+    Candidates,
+    /// Just those that have all terms.
+    Exact,
+}
+
 /// The subtree of a term begins behind it with this.
 const SUBTREE: u8 = b'/';
 
@@ -160,24 +172,29 @@ impl Shared {
         Ok(Record { sequence, organization_sequence, subject, entry })
     }
 
-    /// The records that may pass a filter, by their indexes; none where that is certain to be nothing.
+    /// The records that may pass a filter and have the terms of `more`, by their indexes; none where that is certain to be
+    /// nothing.
     fn candidates(
         &self,
         view: &UnitView,
         filter: &RecordFilter,
         more: &[TermQuery],
+        search: Search,
     ) -> Result<Option<IndexSet>, AuditError> {
         let count = usize::try_from(view.count()).unwrap_or(usize::MAX);
         if !overlaps(self.times(view)?, filter) {
             return Ok(None);
         }
         let mut found = IndexSet::full(count);
-        let mut queries = filter.term_queries();
-        queries.extend_from_slice(more);
+        let mut queries = more.to_vec();
         if let Some(slots) = self.slots(view, filter)? {
             queries.push(TermQuery::AnyOf(slots.into_iter().map(slot_term).collect()));
         }
+        queries.extend(filter.term_queries());
         for query in &queries {
+            if search == Search::Candidates && found.count() <= FEW {
+                break;
+            }
             let mut set = IndexSet::default();
             self.add(view, query, &mut set)?;
             found.intersect_with(&set);
@@ -317,7 +334,7 @@ impl AuditLog {
             if is_late() {
                 return Ok(RecordPage { records, next_before: Some(first + view.count()) });
             }
-            let Some(found) = shared.candidates(&view, filter, queries)? else { continue };
+            let Some(found) = shared.candidates(&view, filter, queries, Search::Candidates)? else { continue };
             for index in found.iter().rev() {
                 let sequence = first + u64::from(index);
                 if sequence >= end {
@@ -342,7 +359,7 @@ impl AuditLog {
         let newest = shared.newest();
         let mut count = 0;
         for view in shared.views().into_iter().rev() {
-            let Some(found) = shared.candidates(&view, filter, &[])? else { continue };
+            let Some(found) = shared.candidates(&view, filter, &[], Search::Exact)? else { continue };
             let inside = shared.times(&view)?.is_some_and(|(earliest, _)| {
                 filter.start_time.is_none_or(|start| start.micros() <= earliest) && filter.end_time.is_none()
             });

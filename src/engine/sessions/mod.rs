@@ -1,73 +1,105 @@
-//! The active sessions (design.md §2.7).
+//! The active sessions: which connections are open, in memory (design.md §2.7).
 //!
-//! Sessions lie in shards, by user, address and endpoint; a session's number tells its shard. Whatever happens to a
-//! session happens under its shard's lock, and is told to the caller under it, so that the order of the audit log is the
-//! order of the state. Lock order: shard, then the audit queue.
+//! * `table`: opening, ending, renewing, erasing, looking up. `scan`: what goes over many sessions: revoking, listing.
+//! * `recovery`: what survives a restart of the service.
+//! * `shard`: one of the parts under a lock of its own; `slab`, `index` and `timers` are what it consists of.
 //!
-//! Invariant: a session is active until it ends, once; revocation is final. Nothing here waits.
-//! Not here: clocks, the audit queue, files.
+//! What happens to a session is told to a closure while its shard is locked, so that a log which is written from there
+//! has the order of the state: no session ends before it was opened, and none slips between a change and the
+//! revocations that follow from it. The closures must be quick and must not call the table.
+//!
+//! Invariant: an active session is in the table exactly once, in the shard that its id names; all that is told of it
+//! happened in the order in which it is told. Moments are whole microseconds, as the log keeps them.
+//! Not here: the log, the clock, the policy; sessions that have ended.
 
-mod replay;
+mod index;
+mod lifetime;
+mod recovery;
+mod scan;
 mod shard;
+mod slab;
 mod table;
+mod timers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::audit::session::SessionId;
+pub use recovery::ShardState;
+pub use table::{Admission, SessionTable};
+
+use crate::audit::record::Subject;
+use crate::audit::session::{SessionId, SessionRecord};
 use crate::policy::address::Address;
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
 
-pub use crate::store::codec::audit::{ShardSessions, StoredSession as Session};
-pub use table::{Admission, SessionTable};
+/// Parts with a lock of their own. Connections spread over them, so that as many threads as a machine has cores seldom
+/// meet. An id names its part, so this number is for ever.
+pub const SHARDS: usize = 64;
 
-/// How long sessions last, and how many there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The same as a part of ids.
+const SHARDS_IN_ID: u64 = SHARDS as u64;
+
+/// What holds for all sessions.
+#[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// A preview session ends when no check came for this long.
+    /// A preview ends when no check came for this long.
     pub idle: Duration,
-    /// Every session ends after this long.
+    /// A session ends when it is this old.
     pub max_age: Duration,
-    /// How many may be active.
+    /// Sessions that may be active at once.
     pub active_max: usize,
+    /// A secret of the installation, the same at every start. It spreads users over shards: ids outlast an erasure and
+    /// tell the shard, which must not tell anything about the user.
+    pub key: [u64; 2],
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { idle: Duration::from_mins(30), max_age: Duration::from_hours(24), active_max: 1_000_000 }
+        Self { idle: Duration::from_mins(30), max_age: Duration::from_hours(24), active_max: 1_000_000, key: [0; 2] }
     }
 }
 
-/// Who wants to connect to what: what previews are folded by, and what picks the shard.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct AdmissionKey {
-    /// The organization.
+/// A session, and whose it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// The organization of the endpoint.
     pub organization: Id,
+    /// Who has it.
+    pub subject: Subject,
+    /// All else.
+    pub record: SessionRecord,
+}
+
+/// The connection that a check asks for.
+#[derive(Clone, Copy)]
+pub struct AdmissionKey<'a> {
+    /// The organization of the endpoint.
+    pub organization: &'a Id,
     /// The full name of the node.
-    pub endpoint: Arc<str>,
-    /// How they connect.
+    pub endpoint: &'a str,
+    /// What is to be opened.
     pub connection_type: ConnectionType,
-    /// Who.
-    pub email: Arc<str>,
-    /// From where.
+    /// The user; empty where the check named none.
+    pub email: &'a Arc<str>,
+    /// Where the user comes from.
     pub address: Address,
 }
 
-/// A check was let in.
+/// The session that an allowed check belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Its session.
+    /// Which.
     pub session: SessionId,
-    /// Whether it opened that session.
+    /// Whether this check opened it.
     pub opened: bool,
 }
 
-/// There is no room for another session.
+/// No session can be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the server has {active_max} active sessions, which is its limit: end some, or raise `limits.active_sessions`")]
+#[error("{active_max} sessions are active, which is the limit: end some, or raise it")]
 pub struct TooManySessions {
     /// The limit.
     pub active_max: usize,
@@ -78,30 +110,33 @@ pub struct TooManySessions {
 pub enum Renewed {
     /// It goes on.
     Renewed,
-    /// It is revoked and was not renewed.
+    /// It was revoked before: the connection is to be cut.
     Revoked,
-    /// It is unknown, or has ended.
+    /// It is unknown or has ended: the connection is to be cut.
     Lost,
 }
 
-/// Where sessions are judged again.
+/// Which sessions a change may concern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Everywhere.
+    /// All.
     All,
-    /// In an organization.
+    /// Those of one organization.
     Organization(Id),
-    /// At a node of an organization, by its full name, and below it.
+    /// Those of one organization to a node and all below it: its full name.
     Subtree(Id, String),
 }
 
-/// An active session as far as the policy judges it.
+/// A session as the policy sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct JudgedSession<'a> {
-    /// Where it comes from; none where that was erased and is not even in memory any more.
-    pub address: Option<Address>,
-    /// How it is connected.
-    pub connection_type: ConnectionType,
-    /// The full name of its node.
+    /// The organization of the endpoint.
+    pub organization: &'a Id,
+    /// The full name of the node.
     pub endpoint: &'a str,
+    /// What was opened.
+    pub connection_type: ConnectionType,
+    /// Where the user came from; none after an erasure, which leaves nothing to judge by: whoever judges says whether
+    /// such a session goes on.
+    pub address: Option<Address>,
 }

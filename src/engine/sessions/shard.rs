@@ -1,206 +1,247 @@
-//! One shard of the active sessions: by id, by what previews fold by, by endpoint, and by when they are due.
+//! One part of the table, under a lock of its own: sessions, and all ways to find them.
 //!
-//! Invariant: all four ways lead to the same sessions. An entry of the due list may be early, never late.
-//! Not here: locks, and which shard it is.
+//! Invariant: `slab`, `ids`, `index` and `timers` hold the same sessions; `folds` holds those of them that a further
+//! check may belong to. All of it is consistent whenever a closure of the caller runs, so that one which panics leaves
+//! a sound table behind.
+//! Not here: the lock, and which shard a session belongs to (`table`).
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::{AdmissionKey, Scope, Session, SessionOptions};
+use super::index::Index;
+use super::lifetime::{Lifetimes, whole};
+use super::slab::{Active, Slab};
+use super::timers::Timers;
+use super::{AdmissionKey, Renewed, Session};
 use crate::audit::record::{Person, Subject};
-use crate::audit::session::{EndReason, SessionEnd, SessionId, SessionRecord};
-use crate::policy::address::Address;
+use crate::audit::session::{Revocation, SessionEnd, SessionId, SessionRecord};
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
 
-/// A session in the table.
-#[derive(Clone, Debug)]
-pub(super) struct Active {
-    pub(super) session: Session,
-    /// Where it comes from, to judge it by; kept in memory after an erasure, until the session ends.
-    pub(super) address: Option<Address>,
+/// How many sessions there are in all shards.
+#[derive(Default)]
+pub(super) struct Totals {
+    /// Sessions that are active or about to be opened.
+    active: AtomicUsize,
+    shell: AtomicU64,
+    preview: AtomicU64,
 }
 
-/// See the module.
-#[derive(Debug, Default)]
+impl Totals {
+    /// Makes room for one more session, unless there are `active_max`.
+    pub(super) fn reserve(&self, active_max: usize) -> bool {
+        let reserve = |active: usize| (active < active_max).then_some(active + 1);
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok()
+    }
+
+    pub(super) fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn of(&self, connection_type: ConnectionType) -> &AtomicU64 {
+        match connection_type {
+            ConnectionType::Shell => &self.shell,
+            ConnectionType::Preview => &self.preview,
+        }
+    }
+}
+
+/// One part of the table.
 pub(super) struct Shard {
-    pub(super) sessions: HashMap<SessionId, Active>,
-    /// The preview that further checks fold into.
-    folds: HashMap<AdmissionKey, SessionId>,
-    /// Organization → endpoint → sessions.
-    endpoints: HashMap<Id, BTreeMap<Arc<str>, BTreeSet<SessionId>>>,
-    /// Sessions of each organization by type: shells, previews.
-    counts: HashMap<Id, [u64; 2]>,
-    due: BinaryHeap<Reverse<(i64, SessionId)>>,
-    /// The last number that was given.
-    pub(super) last_number: u64,
-    /// The last record of the log that was taken account of when it was restored.
-    pub(super) restored: u64,
+    /// Sessions that it has numbered.
+    pub(super) opened: u64,
+    /// Records of the log up to this sequence are in it already; for the start only.
+    pub(super) sequence: u64,
+    pub(super) slab: Slab,
+    pub(super) index: Index,
+    pub(super) lifetimes: Lifetimes,
+    ids: HashMap<SessionId, u32>,
+    /// Previews that are not revoked and whose user is known, by the hash of their key; of two with the same hash the
+    /// newer.
+    folds: HashMap<u64, u32>,
+    timers: Timers,
+    totals: Arc<Totals>,
 }
 
 impl Shard {
-    /// Takes in a session.
-    pub(super) fn insert(&mut self, active: Active, options: &SessionOptions) {
-        let Session { organization, subject, record } = &active.session;
-        let endpoints = self.endpoints.entry(organization.clone()).or_default();
-        endpoints.entry(Arc::clone(&record.endpoint)).or_default().insert(record.id);
-        if let Some(count) = self.counts.entry(organization.clone()).or_default().get_mut(index(record.connection_type))
-        {
-            *count += 1;
-        }
-        if record.revocation.is_none()
-            && let Some(key) = fold_key(organization, subject, record)
-        {
-            self.folds.insert(key, record.id);
-        }
-        let (deadline, _) = deadline(record, options);
-        self.due.push(Reverse((deadline.micros(), record.id)));
-        self.sessions.insert(record.id, active);
-    }
-
-    /// Takes out a session.
-    pub(super) fn remove(&mut self, id: SessionId) -> Option<Active> {
-        let active = self.sessions.remove(&id)?;
-        let Session { organization, subject, record } = &active.session;
-        if let Some(endpoints) = self.endpoints.get_mut(organization) {
-            if let Some(sessions) = endpoints.get_mut(&record.endpoint) {
-                sessions.remove(&id);
-                if sessions.is_empty() {
-                    endpoints.remove(&record.endpoint);
-                }
-            }
-            if endpoints.is_empty() {
-                self.endpoints.remove(organization);
-            }
-        }
-        if let Some(counts) = self.counts.get_mut(organization) {
-            if let Some(count) = counts.get_mut(index(record.connection_type)) {
-                *count = count.saturating_sub(1);
-            }
-            if *counts == [0, 0] {
-                self.counts.remove(organization);
-            }
-        }
-        self.unfold(&fold_key(organization, subject, record), id);
-        Some(active)
-    }
-
-    /// No more checks fold into a session.
-    pub(super) fn unfold(&mut self, key: &Option<AdmissionKey>, id: SessionId) {
-        if let Some(key) = key
-            && self.folds.get(key) == Some(&id)
-        {
-            self.folds.remove(key);
+    pub(super) fn new(lifetimes: Lifetimes, totals: Arc<Totals>) -> Self {
+        Self {
+            opened: 0,
+            sequence: 0,
+            slab: Slab::default(),
+            index: Index::default(),
+            lifetimes,
+            ids: HashMap::new(),
+            folds: HashMap::new(),
+            timers: Timers::default(),
+            totals,
         }
     }
 
-    pub(super) fn folded(&self, key: &AdmissionKey) -> Option<SessionId> {
-        self.folds.get(key).copied()
+    /// Where the session with this id is.
+    pub(super) fn place(&self, id: SessionId) -> Option<u32> {
+        self.ids.get(&id).copied()
     }
 
-    /// Notes that a session is due at another time than before.
-    pub(super) fn reschedule(&mut self, id: SessionId, options: &SessionOptions) {
-        if let Some(active) = self.sessions.get(&id) {
-            let (deadline, _) = deadline(&active.session.record, options);
-            self.due.push(Reverse((deadline.micros(), id)));
+    /// Where the organization's session with this id is.
+    pub(super) fn place_in(&self, organization: &Id, id: SessionId) -> Option<u32> {
+        let place = self.place(id)?;
+        self.slab.at(place).filter(|active| active.session.organization == *organization).map(|_| place)
+    }
+
+    /// Adds a session for which `Totals::reserve` has made room. Not one that is there.
+    pub(super) fn insert(&mut self, session: Session, fold: Option<u64>) {
+        let Session { organization, record, .. } = &session;
+        let (organization, endpoint) = (organization.clone(), Arc::clone(&record.endpoint));
+        let (id, connection_type) = (record.id, record.connection_type);
+        let deadline = self.lifetimes.end_of(record).time.micros();
+        let place = self.slab.insert(Active { session, queued: deadline, position: 0, fold: None }).place;
+        let position = self.index.insert(&organization, &endpoint, connection_type, place);
+        if let Some(active) = self.slab.at_mut(place) {
+            active.position = position;
+        }
+        self.ids.insert(id, place);
+        self.timers.queue(&mut self.slab, place, deadline);
+        self.totals.of(connection_type).fetch_add(1, Ordering::Relaxed);
+        if let Some(fold) = fold {
+            self.fold(fold, place);
         }
     }
 
-    /// Ends and takes out a session that is due by `now`; none where it is not.
-    pub(super) fn end_if_due(&mut self, id: SessionId, now: Timestamp, options: &SessionOptions) -> Option<Session> {
-        let (time, reason) = deadline(&self.sessions.get(&id)?.session.record, options);
-        if time > now { None } else { self.end(id, SessionEnd { time, reason }) }
+    /// Lets further checks find the session, unless they find a newer one.
+    fn fold(&mut self, hash: u64, place: u32) {
+        let age = |place: u32| {
+            self.slab.at(place).map(|Active { session, .. }| (session.record.start_time, session.record.id))
+        };
+        let before = self.folds.get(&hash).copied();
+        if before.is_some_and(|before| age(before) > age(place)) {
+            return;
+        }
+        self.folds.insert(hash, place);
+        if let Some(active) = before.and_then(|before| self.slab.at_mut(before)) {
+            active.fold = None;
+        }
+        if let Some(active) = self.slab.at_mut(place) {
+            active.fold = Some(hash);
+        }
     }
 
-    /// Ends and takes out a session.
-    pub(super) fn end(&mut self, id: SessionId, end: SessionEnd) -> Option<Session> {
-        let Active { mut session, .. } = self.remove(id)?;
-        session.record.end = Some(end);
+    /// Lets no further check find the session.
+    pub(super) fn unfold(&mut self, place: u32) {
+        if let Some(hash) = self.slab.at_mut(place).and_then(|active| active.fold.take()) {
+            self.folds.remove(&hash);
+        }
+    }
+
+    /// The preview that a check with this key belongs to, due or not.
+    pub(super) fn folded(&self, hash: u64, key: &AdmissionKey<'_>) -> Option<u32> {
+        let place = self.folds.get(&hash).copied()?;
+        let session = &self.slab.at(place)?.session;
+        let is_user = matches!(&session.subject, Subject::Person(Person { email, address })
+            if email == key.email && *address == Some(key.address));
+        let is_key = is_user && session.organization == *key.organization && *session.record.endpoint == *key.endpoint;
+        is_key.then_some(place)
+    }
+
+    /// How the session has ended by `now`, if it has.
+    pub(super) fn ended_by(&self, place: u32, now: Timestamp) -> Option<SessionEnd> {
+        self.slab.at(place).and_then(|active| self.lifetimes.ended_by(&active.session.record, now))
+    }
+
+    /// Takes a session out as one that has ended.
+    pub(super) fn end(&mut self, place: u32, end: SessionEnd) -> Option<Session> {
+        self.unfold(place);
+        let Active { mut session, position, .. } = self.slab.remove(place)?;
+        let Session { organization, record, .. } = &mut session;
+        record.end = Some(end);
+        self.ids.remove(&record.id);
+        let moved = self.index.remove(organization, &record.endpoint, record.connection_type, position);
+        if let Some(active) = moved.and_then(|moved| self.slab.at_mut(moved)) {
+            active.position = position;
+        }
+        self.timers.sweep(&self.slab);
+        self.totals.of(record.connection_type).fetch_sub(1, Ordering::Relaxed);
+        self.totals.active.fetch_sub(1, Ordering::Relaxed);
         Some(session)
     }
 
-    /// Ends every session that is due by `now`.
-    pub(super) fn expire(&mut self, now: Timestamp, options: &SessionOptions, ended: &mut dyn FnMut(&Session)) {
-        while let Some(Reverse((time, id))) = self.due.peek().copied()
-            && time <= now.micros()
-        {
-            self.due.pop();
-            match self.end_if_due(id, now, options) {
-                Some(session) => ended(&session),
-                // It was renewed, or seen, meanwhile; where it has ended there is nothing to note.
-                None => self.reschedule(id, options),
-            }
+    /// Notes that a session is one that would now be denied.
+    pub(super) fn revoke(&mut self, place: u32, revocation: Revocation) -> Option<&Session> {
+        self.unfold(place);
+        let active = self.slab.at_mut(place)?;
+        active.session.record.revocation = Some(Revocation { time: whole(revocation.time), ..revocation });
+        Some(&active.session)
+    }
+
+    /// Extends the lease of a session. A renewal that a later one has overtaken changes nothing, so that renewals may
+    /// be replayed more than once.
+    pub(super) fn renew(&mut self, place: u32, time: Timestamp, lease_expire: Timestamp) -> Renewed {
+        let Some(active) = self.slab.at_mut(place) else { return Renewed::Lost };
+        let record = &mut active.session.record;
+        if record.revocation.is_some() {
+            return Renewed::Revoked;
+        }
+        if record.connection_type == ConnectionType::Shell && time >= record.last_seen_time {
+            record.last_seen_time = time;
+            record.lease_expire_time = Some(lease_expire);
+            self.requeue(place);
+        }
+        Renewed::Renewed
+    }
+
+    /// Counts a further check to a preview; returns its id.
+    pub(super) fn count(&mut self, place: u32, now: Timestamp) -> Option<SessionId> {
+        let record = &mut self.slab.at_mut(place)?.session.record;
+        record.last_seen_time = record.last_seen_time.max(now);
+        record.request_count = record.request_count.saturating_add(1);
+        Some(record.id)
+    }
+
+    /// Replaces what is known of a session; its end is not.
+    pub(super) fn replace(&mut self, place: u32, record: &SessionRecord) {
+        if let Some(active) = self.slab.at_mut(place) {
+            let endpoint = Arc::clone(&active.session.record.endpoint);
+            active.session.record = SessionRecord { endpoint, end: None, ..record.clone() };
+            self.requeue(place);
         }
     }
 
-    /// The sessions in a scope.
-    pub(super) fn in_scope(&self, scope: &Scope) -> Vec<SessionId> {
-        match scope {
-            Scope::All => self.sessions.keys().copied().collect(),
-            Scope::Organization(id) => {
-                self.endpoints.get(id).into_iter().flat_map(|endpoints| endpoints.values().flatten().copied()).collect()
-            }
-            Scope::Subtree(id, node) => {
-                let Some(endpoints) = self.endpoints.get(id) else { return Vec::new() };
-                let from =
-                    endpoints.range::<str, _>((std::ops::Bound::Included(node.as_str()), std::ops::Bound::Unbounded));
-                from.take_while(|(endpoint, _)| endpoint.starts_with(node.as_str()))
-                    .filter(|(endpoint, _)| {
-                        endpoint.get(node.len()..).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                    })
-                    .flat_map(|(_, sessions)| sessions.iter().copied())
-                    .collect()
-            }
+    /// Queues the session anew if its deadline came nearer.
+    fn requeue(&mut self, place: u32) {
+        let Some(active) = self.slab.at(place) else { return };
+        let deadline = self.lifetimes.end_of(&active.session.record).time.micros();
+        if deadline < active.queued {
+            self.timers.queue(&mut self.slab, place, deadline);
         }
     }
 
-    pub(super) fn count(&self, organization: &Id) -> [u64; 2] {
-        self.counts.get(organization).copied().unwrap_or_default()
-    }
-
-    pub(super) fn count_all(&self) -> [u64; 2] {
-        self.counts.values().fold([0, 0], |[shells, previews], [more, others]| [shells + more, previews + others])
-    }
-}
-
-/// What further checks of the same session are told by; none where none fold into it.
-pub(super) fn fold_key(organization: &Id, subject: &Subject, record: &SessionRecord) -> Option<AdmissionKey> {
-    let Subject::Person(Person { email, address: Some(address) }) = subject else { return None };
-    (record.connection_type == ConnectionType::Preview).then(|| AdmissionKey {
-        organization: organization.clone(),
-        endpoint: Arc::clone(&record.endpoint),
-        connection_type: record.connection_type,
-        email: Arc::clone(email),
-        address: *address,
-    })
-}
-
-/// When a session ends by itself, and why: the earliest of what may end it.
-pub(super) fn deadline(record: &SessionRecord, options: &SessionOptions) -> (Timestamp, EndReason) {
-    let mut earliest = (after(record.start_time, options.max_age), EndReason::MaxAge);
-    if let Some(lease) = record.lease_expire_time.filter(|lease| *lease < earliest.0) {
-        earliest = (lease, EndReason::LeaseExpired);
-    }
-    if record.connection_type == ConnectionType::Preview {
-        let idle = after(record.last_seen_time, options.idle);
-        if idle < earliest.0 {
-            earliest = (idle, EndReason::Idle);
+    /// Ends at most `count_max` sessions that are due; tells whether there may be more.
+    pub(super) fn expire(&mut self, now: Timestamp, count_max: usize, ended: &mut dyn FnMut(&Session)) -> bool {
+        for _ in 0..count_max {
+            let Some((place, active)) = self.timers.pop(&self.slab, now.micros()) else { return false };
+            let end = self.lifetimes.end_of(&active.session.record);
+            if end.time > now {
+                self.timers.queue(&mut self.slab, place, end.time.micros());
+            } else if let Some(session) = self.end(place, end) {
+                ended(&session);
+            }
         }
+        true
     }
-    earliest
-}
 
-/// A moment so much later, to the microsecond.
-pub(super) fn after(time: Timestamp, duration: std::time::Duration) -> Timestamp {
-    let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 2);
-    Timestamp::from_micros(time.micros().saturating_add(micros))
-}
+    /// When a session is to be looked at next: no later than the next one ends of itself.
+    pub(super) fn next_deadline(&mut self) -> Option<Timestamp> {
+        self.timers.next(&self.slab).map(Timestamp::from_micros)
+    }
 
-fn index(connection_type: ConnectionType) -> usize {
-    match connection_type {
-        ConnectionType::Shell => 0,
-        ConnectionType::Preview => 1,
+    /// Ends a session if it has ended of itself by `now`; tells whether it has.
+    pub(super) fn end_if_due(&mut self, place: u32, now: Timestamp, ended: &mut dyn FnMut(&Session)) -> bool {
+        let Some(end) = self.ended_by(place, now) else { return false };
+        if let Some(session) = self.end(place, end) {
+            ended(&session);
+        }
+        true
     }
 }

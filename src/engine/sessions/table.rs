@@ -1,100 +1,101 @@
-//! The table of active sessions: shards behind locks.
+//! The table: what is done to one session, or to those that are named or due.
 //!
-//! Invariant: a session that is admitted was decided under the lock of its shard. Whoever publishes a policy and then
-//! looks through all shards sees every session that an older policy let in.
-//! Not here: what a shard holds (`shard`), the start (`replay`).
+//! Invariant: no method holds two locks, and none calls a closure without saying whether a lock is held.
+//! Not here: what concerns many sessions (`scan`), the start (`recovery`).
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::hash::Hasher;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::shard::{Active, Shard, after, fold_key};
-use super::{
-    AdmissionKey, Admitted, JudgedSession, Renewed, Scope, Session, SessionOptions, ShardSessions, TooManySessions,
-};
+use super::index::Counts;
+use super::lifetime::{Lifetimes, after, whole};
+use super::shard::{Shard, Totals};
+use super::{AdmissionKey, Admitted, Renewed, SHARDS, SHARDS_IN_ID, Session, SessionOptions, TooManySessions};
 use crate::audit::record::{Person, Subject};
-use crate::audit::session::{EndReason, Revocation, SessionEnd, SessionId, SessionRecord};
+use crate::audit::session::{EndReason, SessionEnd, SessionId, SessionRecord};
+use crate::policy::address::Address;
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
 
-/// Shards: many more than cores, so that Checks seldom meet in one.
-pub(super) const SHARDS: usize = 64;
+/// Sessions that are ended while a shard stays locked: some tens of microseconds for a check that waits.
+const EXPIRE_BATCH: usize = 256;
 
-/// See the module.
-#[derive(Debug)]
+/// All active sessions.
 pub struct SessionTable {
-    boot: u64,
-    options: SessionOptions,
-    shards: Vec<Mutex<Shard>>,
-    hasher: RandomState,
-    pub(super) active: AtomicUsize,
+    /// The start that its ids bear.
+    pub(super) boot: u64,
+    key: [u64; 2],
+    active_max: usize,
+    pub(super) totals: Arc<Totals>,
+    shards: Box<[Mutex<Shard>]>,
 }
 
-/// A check that is being decided, with its shard locked.
+/// A check about to be registered. Its shard is locked.
 pub struct Admission<'a> {
     table: &'a SessionTable,
     shard: &'a mut Shard,
-    number: usize,
-    key: &'a AdmissionKey,
+    hash: u64,
+    key: &'a AdmissionKey<'a>,
     ended: &'a mut dyn FnMut(&Session),
 }
 
 impl SessionTable {
-    /// An empty table. `boot` must be drawn at random for each start.
-    pub fn new(boot: u64, options: SessionOptions) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { boot, options, shards, hasher: RandomState::new(), active: AtomicUsize::new(0) }
+    /// A table without sessions. Its ids bear `boot`, which must never have been used before.
+    pub fn new(boot: u64, options: &SessionOptions) -> Self {
+        let totals = Arc::new(Totals::default());
+        let lifetimes = Lifetimes::new(options);
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(lifetimes, Arc::clone(&totals)))).collect();
+        Self { boot, key: options.key, active_max: options.active_max, totals, shards }
     }
 
-    /// How long sessions last, and how many there may be.
-    pub fn options(&self) -> &SessionOptions {
-        &self.options
+    /// Locks the shard that a session's number or a key's hash names.
+    #[expect(clippy::indexing_slicing, reason = "a rest of a division by `SHARDS`, and so many there are")]
+    pub(super) fn lock(&self, number: u64) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[usize::try_from(number % SHARDS_IN_ID).unwrap_or(0)];
+        // One in which a closure panicked is sound.
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Number of active sessions.
-    pub fn len(&self) -> usize {
-        self.active.load(Ordering::Relaxed)
+    /// Locks the shards one after the other.
+    pub(super) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+        (0..SHARDS_IN_ID).map(|number| self.lock(number))
     }
 
-    /// Whether no session is active.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// What spreads connections over shards and finds the preview that a check belongs to.
+    pub(super) fn hash(&self, organization: &Id, email: &str, address: Address, endpoint: &str) -> u64 {
+        #[expect(deprecated, reason = "nothing else in the standard library is a keyed hash that stays what it is")]
+        let mut hasher = std::hash::SipHasher::new_with_keys(self.key[0], self.key[1]);
+        // No text holds the byte 255.
+        for text in [organization.as_str(), email, endpoint] {
+            hasher.write(text.as_bytes());
+            hasher.write(&[255]);
+        }
+        match address {
+            Address::V4(word) => hasher.write(&word.to_le_bytes()),
+            Address::V6(word) => hasher.write(&word.to_le_bytes()),
+        }
+        hasher.finish()
     }
 
-    /// Locks a shard. There always is one: numbers are taken modulo their count.
-    fn lock(&self, number: usize) -> Option<MutexGuard<'_, Shard>> {
-        Some(self.shards.get(number % SHARDS)?.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(super) fn shard_of(&self, id: SessionId) -> Option<MutexGuard<'_, Shard>> {
-        self.lock(usize::try_from(id.number % SHARDS as u64).unwrap_or_default())
-    }
-
-    pub(super) fn all(&self) -> impl Iterator<Item = (usize, MutexGuard<'_, Shard>)> {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner)).enumerate()
-    }
-
-    /// Runs `register` with the shard of a check locked: it is to decide, open the session where it is allowed, and queue
-    /// the record. `ended` is told of a session that the check finds to be over.
+    /// Calls `register` while the shard of the connection is locked: it decides, calls [`Admission::allow`] if the
+    /// connection is let through, and writes its record. `ended` is called in the same way, and before, for a session
+    /// whose place the new one takes.
     pub fn admit<T>(
         &self,
-        key: &AdmissionKey,
+        key: &AdmissionKey<'_>,
         mut ended: impl FnMut(&Session),
-        register: impl FnOnce(&mut Admission<'_>) -> T,
+        register: impl FnOnce(Admission<'_>) -> T,
     ) -> T {
-        let number = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or_default();
-        let mut spare = Shard::default();
-        let mut locked = self.lock(number);
-        let shard = locked.as_deref_mut().unwrap_or(&mut spare);
-        register(&mut Admission { table: self, shard, number, key, ended: &mut ended })
+        let hash = self.hash(key.organization, key.email, key.address, key.endpoint);
+        let mut shard = self.lock(hash);
+        register(Admission { table: self, shard: &mut shard, hash, key, ended: &mut ended })
     }
 
-    /// Ends a session of an organization, for `reason` or, where it was revoked or had been due, for that. None where it is
-    /// not active.
+    /// Ends a session because the PEP closed the connection, or because its answer never left: as `Revoked` if it was
+    /// revoked, else as `reason`. One that had ended of itself by `now` ended then and so. None where the organization
+    /// has no such active session. `ended` is called while the shard is locked.
     pub fn end(
         &self,
         id: SessionId,
@@ -103,258 +104,172 @@ impl SessionTable {
         reason: EndReason,
         mut ended: impl FnMut(&Session),
     ) -> Option<Session> {
-        let mut shard = self.shard_of(id)?;
-        let active = shard.sessions.get(&id)?;
-        if active.session.organization != *organization {
-            return None;
-        }
-        let reason = if active.session.record.revocation.is_some() { EndReason::Revoked } else { reason };
-        let session = match shard.end_if_due(id, now, &self.options) {
-            Some(session) => session,
-            None => shard.end(id, SessionEnd { time: now, reason })?,
-        };
-        self.active.fetch_sub(1, Ordering::Relaxed);
+        let now = whole(now);
+        let mut shard = self.lock(id.number);
+        let place = shard.place_in(organization, id)?;
+        let end = shard.ended_by(place, now).or_else(|| {
+            let record = &shard.slab.at(place)?.session.record;
+            let reason = if record.revocation.is_some() { EndReason::Revoked } else { reason };
+            Some(SessionEnd { time: now.max(record.last_seen_time), reason })
+        })?;
+        let session = shard.end(place, end)?;
         ended(&session);
         Some(session)
     }
 
-    /// Extends leases to `now` and `lease`; what became of each session, in order.
+    /// Gives sessions a lease from `now` on; says what became of each, in their order. Previews have no lease and go
+    /// on as they are. What had ended of itself by `now` is lost, and `ended` is called for it while its shard is
+    /// locked.
     pub fn renew(
         &self,
-        sessions: &[(Id, SessionId)],
+        ids: &[(Id, SessionId)],
         lease: Duration,
         now: Timestamp,
         mut ended: impl FnMut(&Session),
     ) -> Vec<Renewed> {
-        sessions.iter().map(|(organization, id)| self.renew_one(organization, *id, lease, now, &mut ended)).collect()
-    }
-
-    fn renew_one(
-        &self,
-        organization: &Id,
-        id: SessionId,
-        lease: Duration,
-        now: Timestamp,
-        ended: &mut dyn FnMut(&Session),
-    ) -> Renewed {
-        let Some(mut shard) = self.shard_of(id) else { return Renewed::Lost };
-        if shard.sessions.get(&id).is_none_or(|active| active.session.organization != *organization) {
-            return Renewed::Lost;
-        }
-        if let Some(session) = shard.end_if_due(id, now, &self.options) {
-            self.active.fetch_sub(1, Ordering::Relaxed);
-            ended(&session);
-            return Renewed::Lost;
-        }
-        let Some(active) = shard.sessions.get_mut(&id) else { return Renewed::Lost };
-        let record = &mut active.session.record;
-        if record.revocation.is_some() {
-            return Renewed::Revoked;
-        }
-        if record.connection_type == ConnectionType::Shell {
-            renew_record(record, now, after(now, lease));
-            shard.reschedule(id, &self.options);
-        }
-        Renewed::Renewed
-    }
-
-    /// Ends every session that is due by `now`.
-    pub fn expire(&self, now: Timestamp, mut ended: impl FnMut(&Session)) {
-        for (_, mut shard) in self.all() {
-            shard.expire(now, &self.options, &mut |session| {
-                self.active.fetch_sub(1, Ordering::Relaxed);
-                ended(session);
-            });
-        }
-    }
-
-    /// Judges the sessions in a scope that are not revoked yet, shard after shard. `room` is called before each shard,
-    /// outside of locks; `judge` under the lock, to load the policy that judges; `revoked` is told of each that is.
-    pub fn revoke<J: FnMut(&JudgedSession<'_>) -> Option<Revocation>>(
-        &self,
-        scope: &Scope,
-        mut room: impl FnMut(),
-        mut judge: impl FnMut(usize) -> J,
-        mut revoked: impl FnMut(&Session),
-    ) {
-        for number in 0..SHARDS {
-            room();
-            let Some(mut shard) = self.lock(number) else { continue };
-            let mut judge = judge(number);
-            for id in shard.in_scope(scope) {
-                let Some(active) = shard.sessions.get_mut(&id) else { continue };
-                let Session { organization, subject, record } = &mut active.session;
-                if record.revocation.is_some() {
+        let now = whole(now);
+        let lease_expire = after(now, lease);
+        let mut by_shard: Vec<(usize, &(Id, SessionId))> = ids.iter().enumerate().collect();
+        by_shard.sort_by_key(|(_, (_, id))| id.number % SHARDS_IN_ID);
+        let mut renewed = vec![Renewed::Lost; ids.len()];
+        for of_shard in by_shard.chunk_by(|(_, (_, a)), (_, (_, b))| a.number % SHARDS_IN_ID == b.number % SHARDS_IN_ID)
+        {
+            let Some((_, (_, first))) = of_shard.first() else { continue };
+            let mut shard = self.lock(first.number);
+            for (at, (organization, id)) in of_shard {
+                let Some(place) = shard.place_in(organization, *id) else { continue };
+                if shard.end_if_due(place, now, &mut ended) {
                     continue;
                 }
-                let judged = JudgedSession {
-                    address: active.address,
-                    connection_type: record.connection_type,
-                    endpoint: &record.endpoint,
-                };
-                let Some(revocation) = judge(&judged) else { continue };
-                record.revocation = Some(revocation);
-                let key = fold_key(organization, subject, record);
-                revoked(&active.session);
-                shard.unfold(&key, id);
+                if let Some(renewed) = renewed.get_mut(*at) {
+                    *renewed = shard.renew(place, now, lease_expire);
+                }
+            }
+        }
+        renewed
+    }
+
+    /// Ends every session whose lease has run out by `now`, that is idle or too old: dated by the earliest of these.
+    /// `ended` is called while the session's shard is locked.
+    pub fn expire(&self, now: Timestamp, ended: impl FnMut(&Session)) {
+        self.expire_paced(now, || (), ended);
+    }
+
+    /// As [`Self::expire`], and calls `before_batch` without a lock before each few hundred sessions, so that the
+    /// caller can wait until there is room for what it writes about them.
+    pub fn expire_paced(&self, now: Timestamp, mut before_batch: impl FnMut(), mut ended: impl FnMut(&Session)) {
+        for number in 0..SHARDS_IN_ID {
+            loop {
+                before_batch();
+                if !self.lock(number).expire(now, EXPIRE_BATCH, &mut ended) {
+                    break;
+                }
             }
         }
     }
 
-    /// Forgets who the active sessions of a user are of. They stay active; how many they are.
+    /// When `expire` is worth calling again: no later than the next session ends of itself. None without sessions.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.shards().filter_map(|mut shard| shard.next_deadline()).min()
+    }
+
+    /// Forgets who has the user's sessions, in one organization or all; says of how many. They stay active, and no
+    /// further check belongs to them.
     pub fn erase(&self, organization: Option<&Id>, email: &str) -> usize {
-        let mut erased = 0;
-        for (_, mut shard) in self.all() {
-            let is_his = |session: &Session| {
+        let mut count = 0;
+        for mut shard in self.shards() {
+            let is_users = |session: &Session| {
                 organization.is_none_or(|organization| session.organization == *organization)
                     && matches!(&session.subject, Subject::Person(person) if *person.email == *email)
             };
-            let ids: Vec<SessionId> =
-                shard.sessions.iter().filter(|(_, active)| is_his(&active.session)).map(|(id, _)| *id).collect();
-            for id in ids {
-                let Some(active) = shard.sessions.get_mut(&id) else { continue };
-                let Session { organization, subject, record } = &mut active.session;
-                let key = fold_key(organization, subject, record);
-                *subject = Subject::Erased;
-                shard.unfold(&key, id);
-                erased += 1;
+            let mut places = Vec::new();
+            for (place, active) in shard.slab.iter_mut() {
+                if is_users(&active.session) {
+                    active.session.subject = Subject::Erased;
+                    places.push(place);
+                }
+            }
+            count += places.len();
+            for place in places {
+                shard.unfold(place);
             }
         }
-        erased
+        count
     }
 
-    /// An active session of an organization.
+    /// The organization's session with this id, if it is active.
     pub fn get(&self, organization: &Id, id: SessionId) -> Option<Session> {
-        let shard = self.shard_of(id)?;
-        shard
-            .sessions
-            .get(&id)
-            .map(|active| active.session.clone())
-            .filter(|session| session.organization == *organization)
+        let shard = self.lock(id.number);
+        let place = shard.place_in(organization, id)?;
+        shard.slab.at(place).map(|active| active.session.clone())
     }
 
-    /// Numbers of active sessions: shells, previews.
+    /// How many shell and how many preview sessions are active, in one organization or in all.
     pub fn counts(&self, organization: Option<&Id>) -> (u64, u64) {
-        let count = |shard: &Shard| organization.map_or_else(|| shard.count_all(), |id| shard.count(id));
-        self.all().fold((0, 0), |(shells, previews), (_, shard)| {
-            let [more, others] = count(&shard);
-            (shells + more, previews + others)
-        })
+        let Some(organization) = organization else {
+            let total = |connection_type| self.totals.of(connection_type).load(Ordering::Relaxed);
+            return (total(ConnectionType::Shell), total(ConnectionType::Preview));
+        };
+        self.shards()
+            .map(|shard| shard.index.counts(organization))
+            .fold((0, 0), |sums, Counts { shell, preview }| (sums.0 + shell, sums.1 + preview))
     }
 
-    /// The active sessions that match, newest start first (then the larger id), at most `count_max`; those behind `before`
-    /// where that is given.
-    pub fn list(
-        &self,
-        organization: Option<&Id>,
-        matches: &dyn Fn(&SessionRecord, &Subject) -> bool,
-        before: Option<(Timestamp, SessionId)>,
-        count_max: usize,
-    ) -> Vec<Session> {
-        // The oldest of those found is on top, and makes room for newer ones.
-        let mut found: BinaryHeap<Reverse<(i64, SessionId)>> = BinaryHeap::new();
-        let before = before.map(|(time, id)| (time.micros(), id));
-        let scope = organization.map_or(Scope::All, |id| Scope::Organization(id.clone()));
-        let mut sessions = std::collections::HashMap::new();
-        for (_, shard) in self.all() {
-            for id in shard.in_scope(&scope) {
-                let Some(active) = shard.sessions.get(&id) else { continue };
-                let Session { record, subject, .. } = &active.session;
-                let place = (record.start_time.micros(), id);
-                let full = found.len() >= count_max;
-                let too_old = full && found.peek().is_none_or(|Reverse(oldest)| place < *oldest);
-                if too_old || before.is_some_and(|before| place >= before) || !matches(record, subject) {
-                    continue;
-                }
-                found.push(Reverse(place));
-                sessions.insert(id, active.session.clone());
-                if found.len() > count_max
-                    && let Some(Reverse((_, dropped))) = found.pop()
-                {
-                    sessions.remove(&dropped);
-                }
-            }
-        }
-        let order = found.into_sorted_vec();
-        order.into_iter().filter_map(|Reverse((_, id))| sessions.remove(&id)).collect()
+    /// How many sessions are active.
+    pub fn len(&self) -> usize {
+        self.totals.active()
     }
 
-    /// The numbers of the shards.
-    pub fn shards(&self) -> impl Iterator<Item = usize> + use<> {
-        0..SHARDS
-    }
-
-    /// A shard as it is at one moment; `sequence` is asked, under the lock, for the last record of the log.
-    pub fn snapshot_shard(&self, number: usize, sequence: impl FnOnce() -> u64) -> ShardSessions {
-        let shard = u32::try_from(number).unwrap_or_default();
-        let Some(locked) = self.lock(number) else { return ShardSessions { shard, sequence: 0, sessions: Vec::new() } };
-        let sequence = sequence();
-        let sessions = locked.sessions.values().map(|active| active.session.clone()).collect();
-        ShardSessions { shard, sequence, sessions }
+    /// Whether no session is active.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
 impl Admission<'_> {
-    /// Lets the check in: opens a session, or folds it into the preview that is open. To be called once at most.
+    /// Registers the connection as allowed: it opens a session or, as a preview, belongs to one that goes on. Such a
+    /// session keeps the rule and the revision that opened it. `lease` is for shells: previews have none.
+    ///
+    /// # Errors
+    /// [`TooManySessions`] where a session would have to be opened and there are as many as may be.
     pub fn allow(
-        &mut self,
+        self,
         now: Timestamp,
         rule: Option<Id>,
         revision: u64,
         lease: Option<Duration>,
     ) -> Result<Admitted, TooManySessions> {
-        if let Some(id) = self.shard.folded(self.key) {
-            match self.shard.end_if_due(id, now, &self.table.options) {
-                Some(session) => {
-                    self.table.active.fetch_sub(1, Ordering::Relaxed);
-                    (self.ended)(&session);
-                }
-                None => {
-                    if let Some(active) = self.shard.sessions.get_mut(&id) {
-                        fold_record(&mut active.session.record, now);
-                        return Ok(Admitted { session: id, opened: false });
-                    }
-                }
-            }
+        let Self { table, shard, hash, key, ended } = self;
+        let now = whole(now);
+        let is_preview = key.connection_type == ConnectionType::Preview;
+        if let Some(place) = is_preview.then(|| shard.folded(hash, key)).flatten()
+            && !shard.end_if_due(place, now, ended)
+            && let Some(session) = shard.count(place, now)
+        {
+            return Ok(Admitted { session, opened: false });
         }
-        let SessionOptions { active_max, .. } = self.table.options;
-        if self.table.active.fetch_add(1, Ordering::Relaxed) >= active_max {
-            self.table.active.fetch_sub(1, Ordering::Relaxed);
-            return Err(TooManySessions { active_max });
+        if !table.totals.reserve(table.active_max) {
+            return Err(TooManySessions { active_max: table.active_max });
         }
-        self.shard.last_number += 1;
-        let id =
-            SessionId { boot: self.table.boot, number: self.shard.last_number * SHARDS as u64 + self.number as u64 };
-        let AdmissionKey { organization, endpoint, connection_type, email, address } = self.key.clone();
-        let now = Timestamp::from_micros(now.micros());
+        shard.opened += 1;
+        let id = SessionId { boot: table.boot, number: shard.opened * SHARDS_IN_ID + hash % SHARDS_IN_ID };
+        let endpoint = shard.index.shared_name(key.organization, key.endpoint);
         let record = SessionRecord {
             id,
-            connection_type,
-            endpoint,
+            connection_type: key.connection_type,
+            endpoint: endpoint.unwrap_or_else(|| key.endpoint.into()),
             start_time: now,
             last_seen_time: now,
             request_count: 1,
             rule,
             revision,
-            lease_expire_time: lease.map(|lease| after(now, lease)),
+            lease_expire_time: lease.filter(|_| !is_preview).map(|lease| after(now, lease)),
             revocation: None,
             end: None,
         };
-        let subject = Subject::Person(Person { email, address: Some(address) });
-        let active = Active { session: Session { organization, subject, record }, address: Some(address) };
-        self.shard.insert(active, &self.table.options);
+        let subject = Subject::Person(Person { email: Arc::clone(key.email), address: Some(key.address) });
+        let session = Session { organization: key.organization.clone(), subject, record };
+        shard.insert(session, is_preview.then_some(hash));
         Ok(Admitted { session: id, opened: true })
     }
-}
-
-/// Another check of an open preview.
-pub(super) fn fold_record(record: &mut SessionRecord, now: Timestamp) {
-    record.request_count += 1;
-    record.last_seen_time = record.last_seen_time.max(Timestamp::from_micros(now.micros()));
-}
-
-/// A renewal of a lease.
-pub(super) fn renew_record(record: &mut SessionRecord, now: Timestamp, lease_expire_time: Timestamp) {
-    record.last_seen_time = record.last_seen_time.max(Timestamp::from_micros(now.micros()));
-    record.lease_expire_time = Some(lease_expire_time);
 }

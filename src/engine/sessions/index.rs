@@ -1,0 +1,126 @@
+//! Sessions by organization and endpoint: what a change of policy concerns is found without looking at the rest.
+//!
+//! Invariant: lists every active session of its shard once, at the position that the session remembers; keeps no
+//! organization or endpoint without one.
+//! Not here: the sessions themselves (`slab`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::Scope;
+use crate::policy::name::Id;
+use crate::policy::rule::ConnectionType;
+
+/// The sessions of one organization.
+#[derive(Default)]
+struct Endpoints {
+    /// Places of sessions by the full name of their node.
+    by_name: BTreeMap<Arc<str>, Vec<u32>>,
+    counts: Counts,
+}
+
+/// How many sessions there are of each connection type.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) shell: u64,
+    pub(super) preview: u64,
+}
+
+/// The index of a shard.
+#[derive(Default)]
+pub(super) struct Index {
+    organizations: HashMap<Id, Endpoints>,
+}
+
+impl Counts {
+    fn of(&mut self, connection_type: ConnectionType) -> &mut u64 {
+        match connection_type {
+            ConnectionType::Shell => &mut self.shell,
+            ConnectionType::Preview => &mut self.preview,
+        }
+    }
+}
+
+impl Index {
+    /// The name as it is kept already, so that the sessions of an endpoint share it.
+    pub(super) fn shared_name(&self, organization: &Id, endpoint: &str) -> Option<Arc<str>> {
+        let (name, _) = self.organizations.get(organization)?.by_name.get_key_value(endpoint)?;
+        Some(Arc::clone(name))
+    }
+
+    /// Lists a session; returns its position.
+    pub(super) fn insert(
+        &mut self,
+        organization: &Id,
+        endpoint: &Arc<str>,
+        connection_type: ConnectionType,
+        place: u32,
+    ) -> u32 {
+        let endpoints = match self.organizations.get_mut(organization) {
+            Some(endpoints) => endpoints,
+            None => self.organizations.entry(organization.clone()).or_default(),
+        };
+        *endpoints.counts.of(connection_type) += 1;
+        let places = match endpoints.by_name.get_mut(endpoint) {
+            Some(places) => places,
+            // Most endpoints have one or two sessions in a shard.
+            None => endpoints.by_name.entry(Arc::clone(endpoint)).or_insert_with(|| Vec::with_capacity(1)),
+        };
+        places.push(place);
+        u32::try_from(places.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Removes the session at a position; returns the place of the one that is there now.
+    pub(super) fn remove(
+        &mut self,
+        organization: &Id,
+        endpoint: &str,
+        connection_type: ConnectionType,
+        position: u32,
+    ) -> Option<u32> {
+        let position = position as usize;
+        let endpoints = self.organizations.get_mut(organization)?;
+        let places = endpoints.by_name.get_mut(endpoint)?;
+        if position < places.len() {
+            places.swap_remove(position);
+            *endpoints.counts.of(connection_type) -= 1;
+        }
+        let moved = places.get(position).copied();
+        if places.is_empty() {
+            endpoints.by_name.remove(endpoint);
+            if endpoints.by_name.is_empty() {
+                self.organizations.remove(organization);
+            }
+        }
+        moved
+    }
+
+    /// How many sessions an organization has.
+    pub(super) fn counts(&self, organization: &Id) -> Counts {
+        self.organizations.get(organization).map(|endpoints| endpoints.counts).unwrap_or_default()
+    }
+
+    /// The places of the sessions in a scope. Those of an organization come together, and in it those of an endpoint.
+    pub(super) fn places<'a>(&'a self, scope: &'a Scope) -> Box<dyn Iterator<Item = u32> + 'a> {
+        match scope {
+            Scope::All => Box::new(self.organizations.values().flat_map(Endpoints::places)),
+            Scope::Organization(id) => Box::new(self.organizations.get(id).into_iter().flat_map(Endpoints::places)),
+            Scope::Subtree(id, node) => {
+                Box::new(self.organizations.get(id).into_iter().flat_map(|endpoints| endpoints.places_below(node)))
+            }
+        }
+    }
+}
+
+impl Endpoints {
+    fn places(&self) -> impl Iterator<Item = u32> {
+        self.by_name.values().flatten().copied()
+    }
+
+    /// The node's own and those below it. They are not contiguous: `web-2` lies between `web` and `web/…`.
+    fn places_below(&self, node: &str) -> impl Iterator<Item = u32> {
+        let prefix: Arc<str> = format!("{node}/").into();
+        let below = self.by_name.range(Arc::clone(&prefix)..).take_while(move |(name, _)| name.starts_with(&*prefix));
+        self.by_name.get(node).into_iter().chain(below.map(|(_, places)| places)).flatten().copied()
+    }
+}

@@ -1,0 +1,148 @@
+//! What survives a restart of the service: snapshots of the shards, and the log since.
+//!
+//! Invariant: a snapshot and the records and renewals after it make exactly the sessions that were active. Records that
+//! a snapshot holds already, and renewals in their order, may be replayed again.
+//! Not here: where snapshots and the log are kept; erasures, which the caller repeats ([`SessionTable::erase`]).
+
+use std::sync::Arc;
+
+use super::lifetime::{after, whole};
+use super::shard::Shard;
+use super::table::SessionTable;
+use super::{SHARDS, SHARDS_IN_ID, Session};
+use crate::audit::record::{Content, DecisionRecord, Entry, Person, Record, Subject};
+use crate::audit::session::{SessionId, SessionRecord};
+use crate::policy::decision::Decision;
+use crate::policy::rule::ConnectionType;
+use crate::policy::time::Timestamp;
+
+/// The sessions of one shard at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardState {
+    /// Which shard.
+    pub shard: usize,
+    /// The last record of the log that may be about these sessions and is in them.
+    pub sequence: u64,
+    /// Its sessions, in no order.
+    pub sessions: Vec<Session>,
+}
+
+impl SessionTable {
+    /// The sessions of a shard below [`SHARDS`]. `sequence` is called while it is locked, and says up to where the log
+    /// has been given out: what the log says of these sessions later, the snapshot does not hold.
+    pub fn snapshot_shard(&self, shard: usize, sequence: impl FnOnce() -> u64) -> ShardState {
+        let locked = self.lock(shard as u64);
+        let sessions = locked.slab.iter().map(|active| active.session.clone()).collect();
+        ShardState { shard: shard % SHARDS, sequence: sequence(), sessions }
+    }
+
+    /// Takes over what was snapshotted. For a table that was just made.
+    pub fn restore(&self, shards: Vec<ShardState>) {
+        for state in shards {
+            let sequence = state.sequence;
+            for session in state.sessions {
+                let mut shard = self.lock(session.record.id.number);
+                self.open(&mut shard, session);
+            }
+            self.lock(state.shard as u64).sequence = sequence;
+        }
+    }
+
+    /// Does to the sessions what the log says, unless the snapshot holds it already. Records must come in their order.
+    pub fn replay(&self, record: &Record) {
+        let Record { sequence, subject, entry, .. } = record;
+        let Entry { time, organization: Some(organization), content } = entry else { return };
+        let id = match content {
+            Content::Decision(decision) => decision.session,
+            Content::SessionEnded(session) | Content::SessionRevoked(session) => Some(session.id),
+            Content::PolicyChanged(_) | Content::Gap(_) | Content::Pruned(_) | Content::Erased(_) => None,
+        };
+        let Some(id) = id else { return };
+        let mut shard = self.lock(id.number);
+        if *sequence <= shard.sequence {
+            return;
+        }
+        shard.sequence = *sequence;
+        let place = shard.place(id);
+        match (content, place) {
+            (Content::Decision(decision), None) => {
+                if let Some(record) = opened(id, decision, whole(*time)) {
+                    let session = Session { organization: organization.clone(), subject: subject.clone(), record };
+                    self.open(&mut shard, session);
+                }
+            }
+            (Content::Decision(decision), Some(place)) if !decision.session_opened => {
+                shard.count(place, whole(*time));
+            }
+            (Content::SessionEnded(session), Some(place)) => {
+                if let Some(end) = session.end {
+                    shard.end(place, end);
+                }
+            }
+            (Content::SessionRevoked(session), Some(place)) => {
+                shard.unfold(place);
+                shard.replace(place, session);
+            }
+            // Its opening is missing, perhaps in a gap: this record says all of it too, and its PEP may be about to
+            // end it.
+            (Content::SessionRevoked(record), None) => {
+                let (subject, record) = (subject.clone(), record.clone());
+                self.open(&mut shard, Session { organization: organization.clone(), subject, record });
+            }
+            _ => {}
+        }
+    }
+
+    /// Does again what [`Self::renew`] did at `time` to sessions that it renewed. Renewals must come in their order;
+    /// where one stands among the records does not matter as long as the session is open there.
+    pub fn replay_renewal(&self, ids: &[SessionId], time: Timestamp, lease_expire: Timestamp) {
+        for id in ids {
+            let mut shard = self.lock(id.number);
+            if let Some(place) = shard.place(*id) {
+                shard.renew(place, whole(time), whole(lease_expire));
+            }
+        }
+    }
+
+    /// Adds a session under the id that it has, unless it is there or has ended.
+    fn open(&self, shard: &mut Shard, session: Session) {
+        let record = &session.record;
+        if record.end.is_some() || shard.place(record.id).is_some() {
+            return;
+        }
+        if record.id.boot == self.boot {
+            shard.opened = shard.opened.max(record.id.number / SHARDS_IN_ID);
+        }
+        // More than may be are kept: they were let through once.
+        self.totals.reserve(usize::MAX);
+        let fold = self.fold_of(&session);
+        shard.insert(session, fold);
+    }
+
+    /// Under what further checks find the session; none where they must not.
+    fn fold_of(&self, session: &Session) -> Option<u64> {
+        let Session { organization, subject, record } = session;
+        let is_open = record.connection_type == ConnectionType::Preview && record.revocation.is_none();
+        let (Subject::Person(Person { email, address: Some(address) }), true) = (subject, is_open) else { return None };
+        Some(self.hash(organization, email, *address, &record.endpoint))
+    }
+}
+
+/// The session that a check opened; none where it opened none.
+fn opened(id: SessionId, decision: &DecisionRecord, time: Timestamp) -> Option<SessionRecord> {
+    let is_opening = decision.session_opened && decision.reason.decision() == Decision::Allow;
+    let lease = decision.lease.filter(|_| decision.connection_type == ConnectionType::Shell);
+    is_opening.then(|| SessionRecord {
+        id,
+        connection_type: decision.connection_type,
+        endpoint: Arc::clone(&decision.endpoint),
+        start_time: time,
+        last_seen_time: time,
+        request_count: 1,
+        rule: decision.rule.clone(),
+        revision: decision.revision,
+        lease_expire_time: lease.map(|lease| after(time, lease)),
+        revocation: None,
+        end: None,
+    })
+}

@@ -1,0 +1,137 @@
+//! What goes over many sessions: judging them after a change of policy, and listing them.
+//!
+//! Invariant: a session is judged by a policy that was loaded after its shard was locked. Since a check loads the
+//! policy under the same lock, a change that is published before `revoke` is called misses no session: what was
+//! registered before the lock is judged, what comes after it was decided by the change.
+//! Not here: what denies a session, and which sessions a change may concern.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::slab::Active;
+use super::table::SessionTable;
+use super::{JudgedSession, SHARDS, Scope, Session};
+use crate::audit::record::Subject;
+use crate::audit::session::{Revocation, SessionId, SessionRecord};
+use crate::policy::name::Id;
+use crate::policy::time::Timestamp;
+
+/// Newest first: the later start, then the larger id.
+type Rank = (Timestamp, SessionId);
+
+/// A session that is listed unless newer ones crowd it out.
+struct Listed {
+    rank: Rank,
+    session: Session,
+}
+
+impl PartialEq for Listed {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank
+    }
+}
+
+impl Eq for Listed {}
+
+impl PartialOrd for Listed {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Listed {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank.cmp(&other.rank)
+    }
+}
+
+impl SessionTable {
+    /// Judges every active session in the scope that is not revoked yet, shard after shard, and marks those that the
+    /// judge names a revocation for. For each shard, `before_shard` is called without a lock, so that the caller can
+    /// wait until there is room for what it writes; then, while the shard is locked, `judge` makes a judge, who must
+    /// load the policy only then, and `revoked` is called for each session that was marked.
+    ///
+    /// The sessions of an organization are judged one after the other, and among them those of an endpoint, so that a
+    /// judge can keep what it looked up. A session that has ended of itself is judged too until `expire` finds it: call
+    /// that before.
+    pub fn revoke<J>(
+        &self,
+        scope: &Scope,
+        mut before_shard: impl FnMut(),
+        mut judge: impl FnMut(usize) -> J,
+        mut revoked: impl FnMut(&Session),
+    ) where
+        J: FnMut(&JudgedSession<'_>) -> Option<Revocation>,
+    {
+        for (number, of_ids) in (0..SHARDS).zip(0_u64..) {
+            before_shard();
+            let mut shard = self.lock(of_ids);
+            let mut places = shard.index.places(scope).peekable();
+            if places.peek().is_none() {
+                continue;
+            }
+            let mut judge = judge(number);
+            let judged = places.filter_map(|place| {
+                let session = &shard.slab.at(place)?.session;
+                let record = Some(&session.record).filter(|record| record.revocation.is_none())?;
+                let address = match &session.subject {
+                    Subject::Person(person) => person.address,
+                    Subject::Nobody | Subject::Erased => None,
+                };
+                let revocation = judge(&JudgedSession {
+                    organization: &session.organization,
+                    endpoint: &record.endpoint,
+                    connection_type: record.connection_type,
+                    address,
+                })?;
+                Some((place, revocation))
+            });
+            let judged: Vec<(u32, Revocation)> = judged.collect();
+            for (place, revocation) in judged {
+                if let Some(session) = shard.revoke(place, revocation) {
+                    revoked(session);
+                }
+            }
+        }
+    }
+
+    /// At most `count_max` of the sessions that match, in one organization or all: the newest start first, and of
+    /// equal ones the larger id. With `before`, the start and id of the last one seen, those that come after it.
+    /// `matches` is called while the session's shard is locked.
+    pub fn list(
+        &self,
+        organization: Option<&Id>,
+        matches: &dyn Fn(&SessionRecord, &Subject) -> bool,
+        before: Option<(Timestamp, SessionId)>,
+        count_max: usize,
+    ) -> Vec<Session> {
+        let mut newest: BinaryHeap<Reverse<Listed>> = BinaryHeap::new();
+        let mut consider = |Active { session, .. }: &Active| {
+            let rank = (session.record.start_time, session.record.id);
+            if before.is_some_and(|before| rank >= before) {
+                return;
+            }
+            let is_full = newest.len() >= count_max;
+            if is_full && newest.peek().is_none_or(|Reverse(oldest)| oldest.rank >= rank) {
+                return;
+            }
+            if matches(&session.record, &session.subject) {
+                if is_full {
+                    newest.pop();
+                }
+                newest.push(Reverse(Listed { rank, session: session.clone() }));
+            }
+        };
+        let scope = organization.cloned().map(Scope::Organization);
+        for shard in self.shards() {
+            match &scope {
+                Some(scope) => {
+                    shard.index.places(scope).filter_map(|place| shard.slab.at(place)).for_each(&mut consider);
+                }
+                None => shard.slab.iter().for_each(&mut consider),
+            }
+        }
+        // Ascending by `Reverse` is the newest first.
+        newest.into_sorted_vec().into_iter().map(|Reverse(listed)| listed.session).collect()
+    }
+}
