@@ -19,6 +19,7 @@ mod audit_disk;
 mod audit_engine;
 mod audit_load;
 mod audit_merkle;
+mod audit_retention;
 mod audit_tamper;
 mod audit_watch;
 /// What `serve` takes, and what of it wins.
@@ -45,6 +46,7 @@ mod lists_api;
 /// A load of changes whose acknowledgements are remembered.
 mod load;
 /// Malformed Checks.
+mod malformed_audit;
 mod malformed_check;
 /// Malformed requests about address groups.
 mod malformed_groups;

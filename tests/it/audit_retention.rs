@@ -1,0 +1,208 @@
+//! Retention: old records go by whole units, on the record, and what is kept can still be proven.
+//!
+//! Invariant: nothing goes that is younger than the longest session; disk space comes back.
+//! Not here: erasing persons (`audit_tamper`).
+
+use std::time::Duration;
+
+use portcullis::audit::filter::RecordFilter;
+use portcullis::audit::merkle::{leaf_hash, verify_inclusion};
+use portcullis::audit::record::{Content, RecordType};
+use portcullis::engine::audit::AuditError;
+use portcullis::engine::{Engine, Options};
+use portcullis::policy::rule::ConnectionType;
+use portcullis::server::verify_audit;
+use portcullis::store::disk::RealDisk;
+use portcullis::store::sealed;
+
+use crate::audit_engine::{DEFAULT, check, key, open, settle, small_units};
+
+/// Everything older than a moment goes.
+fn short_memory() -> Options {
+    let mut options = small_units();
+    options.audit.retention_age = Some(Duration::from_millis(50));
+    options.sessions.max_age = Duration::from_millis(50);
+    options.sessions.idle = Duration::from_millis(50);
+    options
+}
+
+async fn fill(engine: &Engine, records: usize) {
+    for number in 0..records {
+        let email = format!("user-{}@example.com", number % 7);
+        check(engine, &email, "198.51.100.1", ConnectionType::Preview, DEFAULT).await.unwrap();
+    }
+    settle(engine).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+}
+
+fn bytes(directory: &std::path::Path) -> u64 {
+    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_units_go_on_record_and_what_is_kept_still_verifies_over_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data_dir, audit) = (directory.path(), directory.path().join("audit"));
+    let engine = open(data_dir, key(1), small_units());
+    for _ in 0..4 {
+        fill(&engine, 600).await;
+    }
+    engine.close();
+    let before = (sealed::list(&RealDisk, &audit).unwrap().len(), bytes(&audit));
+    assert!(before.0 >= 3, "{before:?}");
+
+    let engine = open(data_dir, key(1), short_memory());
+    let log = engine.audit();
+    // Retention is looked at every ten seconds.
+    for _ in 0..150 {
+        if log.first_sequence() > 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let first = log.first_sequence();
+    assert!(first > 1 && (first - 1).is_multiple_of(256), "{first}");
+    let filter = RecordFilter { types: vec![RecordType::Pruned], ..RecordFilter::default() };
+    let pruned = log.list(&filter, None, 10).unwrap().records;
+    let Content::Pruned(pruned) = &pruned[0].entry.content else { panic!() };
+    assert_eq!(pruned.to_sequence, first - 1);
+    assert_eq!(log.read(1, 10).unwrap_err(), AuditError::Removed { first });
+    assert_eq!(log.read(first, 1).unwrap()[0].sequence, first);
+    assert!(matches!(log.inclusion_proof(1, 0), Err(AuditError::Removed { .. })));
+    fill(&engine, 300).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let kept = log.first_sequence();
+    let proof = log.inclusion_proof(kept + 3, 0).unwrap();
+    let size = proof.tree_size;
+    let note = log.checkpoint().unwrap();
+    let head = portcullis::audit::checkpoint::Checkpoint::open(
+        note.as_bytes(),
+        std::slice::from_ref(log.verifier()),
+        log.verifier().name(),
+    );
+    let head = head.unwrap().head();
+    if head.size == size {
+        verify_inclusion(leaf_hash(&[&proof.leaf]), proof.leaf_index, head, &proof.hashes).unwrap();
+    }
+    engine.close();
+    assert!(bytes(&audit) < before.1, "space comes back: {} of {}", bytes(&audit), before.1);
+
+    let verify = || {
+        let verifier = key(1).verifier().to_string();
+        verify_audit(data_dir, Some(&verifier), None, &mut |_, _| true).unwrap()
+    };
+    assert_eq!(verify().faults, []);
+    // Over a restart the organization's count goes on, and so does everything else.
+    let engine = open(data_dir, key(1), small_units());
+    let before = engine.audit().list(&RecordFilter::default(), None, 1).unwrap().records[0].organization_sequence;
+    fill(&engine, 1).await;
+    let organization = Some(portcullis::policy::name::Id::parse("default").unwrap());
+    let filter = RecordFilter { organization, ..RecordFilter::default() };
+    let newest = engine.audit().list(&filter, None, 2).unwrap().records;
+    assert_eq!(newest[0].organization_sequence, newest[1].organization_sequence + 1);
+    assert!(newest[0].organization_sequence > before.min(2_400));
+    engine.close();
+    assert_eq!(verify().faults, []);
+
+    // Units that are gone without a record of it are a fault.
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&audit).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::create_dir_all(copy.path().join("audit")).unwrap();
+        std::fs::copy(&path, copy.path().join("audit").join(path.file_name().unwrap())).unwrap();
+    }
+    let units = sealed::list(&RealDisk, &copy.path().join("audit")).unwrap();
+    sealed::remove_unit(&RealDisk, &copy.path().join("audit"), units[0]).unwrap();
+    let verifier = key(1).verifier().to_string();
+    let faults = verify_audit(copy.path(), Some(&verifier), None, &mut |_, _| true).unwrap().faults;
+    assert!(faults.iter().any(|(sequence, _)| *sequence == units[0]), "{faults:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_new_rule_revokes_just_a_thousand_of_a_hundred_thousand_sessions() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = small_units();
+    options.audit.unit_age_max = Duration::from_hours(24);
+    let engine = open(directory.path(), key(1), options);
+    let mut inside = std::collections::BTreeSet::new();
+    for number in 0..100_000_u32 {
+        let concerned = number.is_multiple_of(100);
+        let third = number / 100 % 250;
+        let ip = if concerned {
+            format!("198.51.{third}.{}", number / 25_000)
+        } else {
+            format!("10.{}.{}.7", number / 250 % 250, number % 250)
+        };
+        let endpoint = format!("{DEFAULT}/projects/p{}", number % 20);
+        let answer = check(&engine, "ada@example.com", &ip, ConnectionType::Shell, &endpoint).await.unwrap();
+        if concerned {
+            inside.insert(answer.session.unwrap());
+        }
+    }
+    assert_eq!((engine.sessions().len(), inside.len()), (100_000, 1_000));
+    let change =
+        crate::audit_engine::add_rule(&engine, "new", portcullis::policy::rule::Action::Deny, "198.51.0.0/16").await;
+    let filter = RecordFilter { types: vec![RecordType::SessionRevoked], ..RecordFilter::default() };
+    let mut newest = engine.audit().newest();
+    while engine.audit().count(&filter).unwrap() < 1_000 {
+        tokio::time::timeout(Duration::from_secs(30), newest.changed())
+            .await
+            .expect("revocations are missing")
+            .unwrap();
+    }
+    settle(&engine).await;
+    let revoked = engine.audit().list(&filter, None, 2_000).unwrap().records;
+    let mut found = std::collections::BTreeSet::new();
+    for record in &revoked {
+        let Content::SessionRevoked(session) = &record.entry.content else { panic!() };
+        let revocation = session.revocation.as_ref().unwrap();
+        assert_eq!((revocation.revision, revocation.rule.as_ref().unwrap().as_str()), (change.revision, "new"));
+        found.insert(session.id);
+    }
+    assert_eq!((revoked.len(), found), (1_000, inside), "all of them, each once, and no other");
+    assert_eq!(engine.sessions().len(), 100_000, "revoked ones stay until the PEP ends them");
+    engine.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_that_the_policy_denies_goes_on_whatever_checks_and_changes_meet() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = small_units();
+    options.audit.unit_age_max = Duration::from_hours(24);
+    let engine = std::sync::Arc::new(open(directory.path(), key(1), options));
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let checks: Vec<_> = (0..4)
+        .map(|task| {
+            let (engine, stop) = (std::sync::Arc::clone(&engine), std::sync::Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut number = 0_u32;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let ip = format!("10.{task}.{}.{}", number / 200 % 200, number % 200);
+                    check(&engine, "ada@example.com", &ip, ConnectionType::Shell, DEFAULT).await.unwrap();
+                    number += 1;
+                    if number.is_multiple_of(16) {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            })
+        })
+        .collect();
+    let id = portcullis::policy::name::Id::parse("closed").unwrap();
+    for _ in 0..40 {
+        crate::audit_engine::add_rule(&engine, "closed", portcullis::policy::rule::Action::Deny, "10.0.0.0/8").await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        let delete = portcullis::policy::plan::Mutation::DeleteRule { id: id.clone(), etag: None };
+        crate::audit_engine::change(&engine, delete).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    crate::audit_engine::add_rule(&engine, "closed", portcullis::policy::rule::Action::Deny, "10.0.0.0/8").await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for check in checks {
+        check.await.unwrap();
+    }
+    settle(&engine).await;
+    let going_on = engine.sessions().list(None, &|session, _| session.revocation.is_none(), None, 10);
+    assert!(engine.sessions().len() > 100, "too few sessions to show anything");
+    assert_eq!(going_on, [], "sessions that nobody revoked");
+    engine.close();
+}
