@@ -94,13 +94,17 @@ impl Traffic {
             1..=999 => 0xCB00_0000,
             _ => 0x0A00_0000,
         };
-        let second_address = u32::from(kind >> 20 & 15 == 0) << 14;
+        let second_address = u32::from((kind >> 20).trailing_zeros() >= 4) << 14;
         let host = network + second_address + u32::try_from(user).unwrap();
         let endpoint = (user * 7 + self.random.skewed(8)) % ENDPOINTS;
         Request {
             email: &self.users[usize::try_from(user).unwrap()],
             address: Address::V4(host),
-            connection_type: if kind >> 32 & 3 == 0 { ConnectionType::Shell } else { ConnectionType::Preview },
+            connection_type: if (kind >> 32).trailing_zeros() >= 2 {
+                ConnectionType::Shell
+            } else {
+                ConnectionType::Preview
+            },
             endpoint: &self.endpoints[usize::try_from(endpoint).unwrap()],
         }
     }
@@ -210,7 +214,7 @@ fn entries(traffic: &mut Traffic, count: u64) -> Vec<(Entry, Option<Person>)> {
     let organization = Id::parse("default").unwrap();
     let now = Timestamp::from_micros(1_700_000_000_000_000);
     let entry = |number: u64| {
-        let denied = number % 10 == 0;
+        let denied = number.is_multiple_of(10);
         let Request { email, address, connection_type, endpoint } = traffic.next();
         let decision = DecisionRecord {
             id: DecisionId { boot: 0x1234_5678_9ABC_DEF0, number },

@@ -50,12 +50,11 @@ impl Api {
                 Err(error) => faults.add(format!("names[{index}]"), error.to_string()),
             }
         }
-        let lease = match &session_lease {
-            Some(given) => lease(&mut faults, given),
-            None => {
-                faults.add("session_lease", "is required: say how long the sessions go on without another renewal");
-                None
-            }
+        let lease = if let Some(given) = &session_lease {
+            lease(&mut faults, given)
+        } else {
+            faults.add("session_lease", "is required: say how long the sessions go on without another renewal");
+            None
         };
         let lease = faults.result(lease)?;
         let renewed = self.engine()?.renew_sessions(&sessions, lease).await.map_err(status::audit)?;

@@ -71,7 +71,7 @@ pub fn changes(
 /// Items so far, and what they weigh.
 #[derive(Default)]
 struct Items {
-    items: Vec<ObjectChange>,
+    changes: Vec<ObjectChange>,
     bytes: usize,
     /// Objects that are only counted, and their names.
     left_out: u64,
@@ -84,7 +84,7 @@ impl Items {
         let room = OBJECTS_BYTES_MAX.saturating_sub(self.bytes);
         if full <= room.min(OBJECT_BYTES_MAX) {
             self.bytes += full;
-            self.items.push(ObjectChange { before, after });
+            self.changes.push(ObjectChange { before, after });
             return;
         }
         let digests = |objects: Option<Object>, ranges| objects.map(|object| digest(key, &object, ranges));
@@ -93,7 +93,7 @@ impl Items {
             let bytes = before.iter().chain(&after).map(weight).sum::<usize>();
             if bytes <= room {
                 self.bytes += bytes;
-                self.items.push(ObjectChange { before, after });
+                self.changes.push(ObjectChange { before, after });
                 return;
             }
         }
@@ -116,9 +116,9 @@ impl Items {
             let sha256 = self.left_out_names.finalize().into();
             let others =
                 DigestRecord { key: OTHERS.into(), item_count: self.left_out, sha256, first_ranges: Vec::new() };
-            self.items.push(ObjectChange { before: None, after: Some(Object::Digest(others)) });
+            self.changes.push(ObjectChange { before: None, after: Some(Object::Digest(others)) });
         }
-        self.items
+        self.changes
     }
 }
 
@@ -292,7 +292,9 @@ fn digest(key: &str, object: &Object, ranges_max: usize) -> Object {
             node.access.entries().len() as u64
         }
         Object::RuleOrder(rules) => {
-            rules.iter().for_each(|rule| line(&mut hash, rule));
+            for rule in rules {
+                line(&mut hash, rule);
+            }
             rules.len() as u64
         }
         Object::Rule { rule, .. } => {

@@ -52,7 +52,9 @@ pub fn for_each_term(entry: &Entry, slot: Option<u32>, term: &mut Vec<u8>, found
     let mut tell = |kind: u8, parts: &[&[u8]]| {
         term.clear();
         term.push(kind);
-        parts.iter().for_each(|part| term.extend_from_slice(part));
+        for part in parts {
+            term.extend_from_slice(part);
+        }
         found(term);
     };
     tell(TYPE, &[&[type_code(entry.content.record_type())]]);
@@ -152,7 +154,9 @@ pub fn ended_session_term(SessionId { boot, number }: SessionId) -> Vec<u8> {
 
 fn term(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut term = vec![kind];
-    parts.iter().for_each(|part| term.extend_from_slice(part));
+    for part in parts {
+        term.extend_from_slice(part);
+    }
     term
 }
 

@@ -2,6 +2,13 @@
 //!
 //! Invariant: what is listed is what happened, to every field.
 //! Not here: malformed requests (`malformed_audit`), crashes (`audit_crash`), following the log (`audit_watch`).
+#![expect(
+    clippy::assigning_clones,
+    clippy::cast_possible_wrap,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "small numbers and texts of a test"
+)]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -248,7 +255,7 @@ async fn sessions_open_fold_renew_and_end_as_told() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let request = RenewSessionsRequest { names: vec![kept.clone()], session_lease: lease(300) };
         let renewed = service.decisions().renew_sessions(request).await.unwrap().into_inner();
-        assert_eq!(renewed.sessions, [kept.clone()]);
+        assert_eq!(renewed.sessions, std::slice::from_ref(&kept));
     }
     let unknown = format!("{DEFAULT}/sessions/nobody");
     let names = vec![left.clone(), unknown.clone(), shells[0].clone()];

@@ -5,7 +5,9 @@
 //! Not here: full disks and failing ones (`audit_disk`), tampering (`audit_tamper`).
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::audit_load::{self, Model};
 use crate::crash_power::{Mounted, make_image};
@@ -22,6 +24,7 @@ const POWER_CUTS: u64 = 40;
 /// that takes longer than the deadline, 2 s, refuses further Checks.
 const LOST_WITHIN_MAX: Duration = Duration::from_millis(2_005);
 
+#[expect(clippy::print_stdout, reason = "the figures that the test is there to show")]
 fn report(what: &str, model: &Mutex<Model>) {
     let model = model.lock().unwrap();
     println!(

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::record::{Content, RecordType};
@@ -19,6 +19,7 @@ use portcullis::engine::{Engine, Options};
 use portcullis::policy::rule::ConnectionType;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::store::disk::{Disk, DiskFile, RealDisk};
+use tokio::time::Instant;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -264,7 +265,7 @@ async fn a_full_disk_refuses_says_so_and_recovers_when_there_is_room_again() {
     let clients = audit_load::start(&channel, &model);
     // Clients end with the first error that they get.
     for client in clients {
-        tokio::time::timeout(Duration::from_secs(120), client).await.expect("the disk is never full").unwrap();
+        tokio::time::timeout(Duration::from_mins(2), client).await.expect("the disk is never full").unwrap();
     }
     let died = Instant::now();
     let request = check_of("", "10.0.0.1", ConnectionType::Shell.into_api(), DEFAULT);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portcullis::engine::audit::Verification;
 use portcullis::proto::v1::audit_record::Content;
@@ -15,6 +15,7 @@ use portcullis::proto::v1::audit_service_client::AuditServiceClient;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::proto::v1::{ConnectionType, EndSessionRequest, ListSessionsRequest, SessionState, WatchEventsRequest};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::audit_api::check_of;
@@ -111,18 +112,15 @@ pub(crate) async fn verify(channel: Channel, model: &Mutex<Model>, died: Instant
     let model = &mut *model;
     model.seen = last;
     for (id, Answered { at, connection_type }) in std::mem::take(&mut model.answered) {
-        let lost = !recorded.contains(&id);
-        match connection_type {
-            ConnectionType::Shell => {
-                model.sync_checks += 1;
-                assert!(!lost, "decision {id} was answered, and is not on the record");
-            }
-            _ => {
-                model.async_checks += 1;
-                if lost {
-                    model.async_lost += 1;
-                    model.lost_within = model.lost_within.max(died.saturating_duration_since(at));
-                }
+        let is_missing = !recorded.contains(&id);
+        if connection_type == ConnectionType::Shell {
+            model.sync_checks += 1;
+            assert!(!is_missing, "decision {id} was answered, and is not on the record");
+        } else {
+            model.async_checks += 1;
+            if is_missing {
+                model.async_lost += 1;
+                model.lost_within = model.lost_within.max(died.saturating_duration_since(at));
             }
         }
     }

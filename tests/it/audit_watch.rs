@@ -95,17 +95,17 @@ async fn five_hundred_reconnects_under_load_see_every_record_once() {
         through = event.through_sequence;
         seen.extend(event.record.map(|record| record.sequence));
     }
-    assert_eq!(seen.len() as i64, last, "{RECONNECTS} reconnects over {last} records");
+    assert_eq!(i64::try_from(seen.len()).unwrap(), last, "{RECONNECTS} reconnects over {last} records");
     assert!(seen.iter().zip(1..).all(|(seen, expected)| *seen == expected), "no gap, no double, in order");
     service.stop().await;
 }
 
 /// Follows the log from the first record until told the last; every `pause_every` events it sleeps.
-fn subscriber(channel: &Channel, last: &Arc<AtomicU64>, pause_every: Option<usize>) -> JoinHandle<u64> {
+fn subscriber(channel: &Channel, last: &Arc<AtomicU64>, pause_every: Option<u64>) -> JoinHandle<u64> {
     let (mut audit, last) = (AuditServiceClient::new(channel.clone()), Arc::clone(last));
     tokio::spawn(async move {
         let mut events = audit.watch_events(from_the_first()).await.unwrap().into_inner();
-        let (mut next, mut received) = (1, 0);
+        let (mut next, mut received) = (1_i64, 0_u64);
         loop {
             let event = events.message().await.unwrap().expect("the stream must not end");
             if let Some(record) = event.record {
@@ -117,7 +117,7 @@ fn subscriber(channel: &Channel, last: &Arc<AtomicU64>, pause_every: Option<usiz
             if last > 0 && u64::try_from(next).unwrap() > last {
                 return received;
             }
-            if pause_every.is_some_and(|every| (received as usize).is_multiple_of(every)) {
+            if pause_every.is_some_and(|every| received.is_multiple_of(every)) {
                 tokio::time::sleep(Duration::from_millis(25)).await;
             }
         }
@@ -210,11 +210,15 @@ async fn a_change_revokes_just_the_sessions_that_it_denies_and_subscribers_see_i
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a rule's expiry is a moment of the system's clock")]
 async fn a_rule_that_expires_revokes_what_it_had_allowed() {
     let service = Service::start().await;
     service.add_rule("closed", Action::Deny, "any").await;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap() + Duration::from_millis(700);
-    let expire_time = Some(prost_types::Timestamp { seconds: now.as_secs() as i64, nanos: now.subsec_nanos() as i32 });
+    let expire_time = Some(prost_types::Timestamp {
+        seconds: now.as_secs().try_into().unwrap(),
+        nanos: now.subsec_nanos().try_into().unwrap(),
+    });
     let rule = portcullis::proto::v1::Rule { expire_time, ..crate::harness::rule(Action::Allow, "192.0.2.0/24") };
     let request = portcullis::proto::v1::CreateRuleRequest {
         parent: DEFAULT.to_owned(),

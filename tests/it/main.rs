@@ -7,23 +7,33 @@
     reason = "a test that meets the unexpected must fail, and helpers are outside of #[test] functions"
 )]
 
-/// Checkpoints and signed notes: published ones, forged ones, arbitrary bytes.
+/// The audit log and the sessions through the API.
 mod audit_api;
+/// Checkpoints and signed notes: published ones, forged ones, arbitrary bytes.
 mod audit_checkpoint;
-/// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.
+/// The stored form of records, and the terms under which they are found.
 mod audit_codec;
 /// What erasable personal data and records hash to.
 mod audit_commitment;
+/// `kill -9` and power cuts in the middle of Checks.
 mod audit_crash;
+/// Full, failing and hanging disks under the audit log.
 mod audit_disk;
+/// An engine on real files, without gRPC.
 mod audit_engine;
+/// Checks whose records must survive.
 mod audit_load;
+/// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.
 mod audit_merkle;
+/// Retention, and revocation of many sessions.
 mod audit_retention;
+/// Tampering with the files of a log.
 mod audit_tamper;
+/// Following the log.
 mod audit_watch;
-/// What `serve` takes, and what of it wins.
+/// The command line over the audit log.
 mod cli_audit;
+/// What `serve` takes, and what of it wins.
 mod cli_config;
 /// The command line as it is typed.
 mod cli_parse;

@@ -20,9 +20,7 @@ fn invalid<T: std::fmt::Debug>(result: Result<T, Status>, expected: &[&str]) {
     assert_eq!(fields(&status), expected, "{status:?}");
 }
 
-fn no_time() -> Option<Timestamp> {
-    Some(Timestamp { seconds: i64::MAX, nanos: -1 })
-}
+const NO_TIME: Timestamp = Timestamp { seconds: i64::MAX, nanos: -1 };
 
 #[tokio::test]
 async fn lists_name_every_field_that_is_at_fault() {
@@ -38,8 +36,8 @@ async fn lists_name_every_field_that_is_at_fault() {
         ip_range: "10.0.0.5/8".to_owned(),
         endpoint: "projects/web".to_owned(),
         rule: "office".to_owned(),
-        start_time: no_time(),
-        end_time: no_time(),
+        start_time: Some(NO_TIME),
+        end_time: Some(NO_TIME),
         types: vec![1, 0, 99],
     };
     let all = [

@@ -160,9 +160,9 @@ fn a_change_between_deciding_and_locking_is_seen_under_the_lock() {
         let check = scope.spawn(|| {
             world.check(1, true, &move |point| {
                 if point == "lock" {
-                    points.stop(point)
+                    points.stop(point);
                 }
-            })
+            });
         });
         reins.arrived.recv().unwrap();
         world.denies.store(true, SeqCst);
@@ -184,9 +184,9 @@ fn judging_waits_for_a_check_that_has_decided_again_and_then_revokes_its_session
         let check = scope.spawn(|| {
             world.check(1, true, &move |point| {
                 if point == "open" {
-                    points.stop(point)
+                    points.stop(point);
                 }
-            })
+            });
         });
         reins.arrived.recv().unwrap();
         world.denies.store(true, SeqCst);

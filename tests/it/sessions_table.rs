@@ -393,7 +393,7 @@ fn a_session_is_known_to_its_own_organization_only() {
 fn ends_are_dated_by_the_deadline_however_late_anybody_looks() {
     let table = SessionTable::new(1, &SessionOptions::default());
     let mut ends = Vec::new();
-    open(&table, Shell, at(0), Some(Duration::from_secs(60)));
+    open(&table, Shell, at(0), Some(Duration::from_mins(1)));
     open(&table, Shell, at(0), None);
     open(&table, Preview, at(0), None);
     open(&table, Preview, at(1_000), None);
@@ -407,7 +407,7 @@ fn ends_are_dated_by_the_deadline_however_late_anybody_looks() {
 fn the_next_deadline_is_never_late_and_expiring_makes_it_exact() {
     let table = SessionTable::new(1, &SessionOptions::default());
     assert_eq!(table.next_deadline(), None);
-    let session = open(&table, Shell, at(0), Some(Duration::from_secs(60))).session;
+    let session = open(&table, Shell, at(0), Some(Duration::from_mins(1))).session;
     assert_eq!(table.next_deadline(), Some(at(60)));
     let renew =
         |seconds, now| table.renew(&[(id("acme"), session)], Duration::from_secs(seconds), at(now), |_| panic!());

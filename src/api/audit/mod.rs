@@ -1,4 +1,4 @@
-//! AuditService (design.md §3.5): the log, the sessions and the figures over them.
+//! `AuditService` (design.md §3.5): the log, the sessions and the figures over them.
 //!
 //! Invariant: only what is durable is shown. Reading never keeps a Check waiting: files are read on threads for that.
 //! Not here: what the log holds and how it is searched (`engine::audit`).

@@ -4,6 +4,7 @@
 //! Not here: the check itself. A server that lies about its own log is found only with a copy of the files and an older
 //! checkpoint.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -85,7 +86,10 @@ fn finish(result: &v1::VerifyAuditResult, output: &mut Output) -> anyhow::Result
 }
 
 fn report(result: &v1::VerifyAuditResult) -> String {
-    let root_hash: String = result.root_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut root_hash = String::new();
+    for byte in &result.root_hash {
+        let _ = write!(root_hash, "{byte:02x}");
+    }
     let summary = table::record([
         ("intact", if result.intact { "yes" } else { "NO" }.to_owned()),
         ("records", result.tree_size.to_string()),

@@ -94,7 +94,7 @@ impl AuditLog {
         let hashes = shared.tree().clone().inclusion_proof(sequence - 1, tree_size, shared).map_err(proof_error)?;
         let (commitment, opening) = opening.unzip();
         Ok(InclusionProof {
-            leaf: leaf(&body, commitment.as_ref().map(std::slice::from_ref).unwrap_or_default()),
+            leaf: leaf(&body, commitment.as_slice()),
             leaf_index: sequence - 1,
             tree_size,
             hashes,

@@ -102,6 +102,19 @@ impl UnitView {
             Self::Sealed(info) => info.count,
         }
     }
+
+    /// The earliest and the latest time of its records, in microseconds; none where it has none.
+    fn times(&self) -> Option<(i64, i64)> {
+        match self {
+            Self::Sealed(info) => Some((info.min_time, info.max_time)),
+            Self::Tail(unit) => {
+                let content = unit.read();
+                let earliest = content.tiles.iter().map(|tile| tile.min_time).min();
+                let latest = content.tiles.iter().map(|tile| tile.max_time).max();
+                earliest.zip(latest)
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -182,7 +195,7 @@ impl Shared {
         search: Search,
     ) -> Result<Option<IndexSet>, AuditError> {
         let count = usize::try_from(view.count()).unwrap_or(usize::MAX);
-        if !overlaps(self.times(view)?, filter) {
+        if !overlaps(view.times(), filter) {
             return Ok(None);
         }
         let mut found = IndexSet::full(count);
@@ -203,18 +216,6 @@ impl Shared {
             }
         }
         Ok(Some(found))
-    }
-
-    fn times(&self, view: &UnitView) -> Result<Option<(i64, i64)>, AuditError> {
-        match view {
-            UnitView::Sealed(info) => Ok(Some((info.min_time, info.max_time))),
-            UnitView::Tail(unit) => {
-                let content = unit.read();
-                let earliest = content.tiles.iter().map(|tile| tile.min_time).min();
-                let latest = content.tiles.iter().map(|tile| tile.max_time).max();
-                Ok(earliest.zip(latest))
-            }
-        }
     }
 
     /// The openings that a filter asks for; none where it does not.
@@ -360,7 +361,7 @@ impl AuditLog {
         let mut count = 0;
         for view in shared.views().into_iter().rev() {
             let Some(found) = shared.candidates(&view, filter, &[], Search::Exact)? else { continue };
-            let inside = shared.times(&view)?.is_some_and(|(earliest, _)| {
+            let inside = view.times().is_some_and(|(earliest, _)| {
                 filter.start_time.is_none_or(|start| start.micros() <= earliest) && filter.end_time.is_none()
             });
             if inside {

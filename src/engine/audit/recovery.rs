@@ -294,7 +294,7 @@ impl Replay {
             content.openings.extend(tail.opening);
             let opening = slot.and_then(|slot| content.openings.get(slot as usize));
             let commitment = opening.map(|opening| opening.commitment);
-            let leaf = record_hash(&tail.body, commitment.as_ref().map(std::slice::from_ref).unwrap_or_default());
+            let leaf = record_hash(&tail.body, commitment.as_slice());
             let root = tree.append(leaf).map(Into::into);
             let record = TailRecord { body: tail.body.into_boxed_slice(), time_micros: entry.time.micros() };
             content.push(record, |found| for_each_term(&entry, slot, &mut Vec::new(), found), root);

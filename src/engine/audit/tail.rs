@@ -119,7 +119,9 @@ impl UnitContent {
     pub(super) fn add_postings_with_prefix(&self, prefix: &[u8], accept: impl Fn(&[u8]) -> bool, set: &mut IndexSet) {
         for (term, list) in &self.postings {
             if term.strip_prefix(prefix).is_some_and(&accept) {
-                list.iter().for_each(|index| set.insert(*index));
+                for index in list {
+                    set.insert(*index);
+                }
             }
         }
     }

@@ -24,7 +24,7 @@ type Fault = (u64, String);
 
 /// The records of a unit, in either form.
 pub(super) enum Records<'a> {
-    Sealed { unit: SealedUnit, openings: Result<Openings, Fault> },
+    Sealed { unit: Box<SealedUnit>, openings: Result<Openings, Fault> },
     Tail(&'a UnitContent),
 }
 
@@ -43,7 +43,7 @@ impl Records<'_> {
         let fault = |error: SealedError| (error.sequence().unwrap_or(first), error.to_string());
         let unit = SealedUnit::open(disk, directory, first).map_err(fault)?;
         let openings = Openings::open(disk, directory, first).map_err(fault);
-        Ok(Self::Sealed { unit, openings })
+        Ok(Self::Sealed { unit: Box::new(unit), openings })
     }
 
     fn count(&self) -> usize {
@@ -119,7 +119,7 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
             Ok(commitment) => commitment,
             Err(message) => return self.walk.break_at(sequence, message),
         };
-        let leaf = record_hash(&body, commitment.as_ref().map(std::slice::from_ref).unwrap_or_default());
+        let leaf = record_hash(&body, commitment.as_slice());
         if let Some(root) = self.walk.leaf(leaf) {
             self.check_tile(index, root);
         }

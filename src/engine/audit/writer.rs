@@ -163,17 +163,15 @@ impl AuditWriter {
 
     /// Gives a record its place and bytes.
     fn place(&mut self, Queued { entry, person }: Queued) -> Placed {
-        let organization_sequence =
-            entry.organization.as_ref().map_or(0, |organization| match self.organizations.get_mut(organization) {
-                Some(count) => {
-                    *count += 1;
-                    *count
-                }
-                None => {
-                    self.organizations.insert(organization.clone(), 1);
-                    1
-                }
-            });
+        let organization_sequence = entry.organization.as_ref().map_or(0, |organization| {
+            if let Some(count) = self.organizations.get_mut(organization) {
+                *count += 1;
+                *count
+            } else {
+                self.organizations.insert(organization.clone(), 1);
+                1
+            }
+        });
         let (slot, opening) = person.map_or((None, None), |person| self.slot(entry.organization.as_ref(), person));
         let body = encode_entry(self.sequence, organization_sequence, slot, &entry);
         let commitment = slot.and_then(|slot| self.unit.commitments.get(slot as usize));
@@ -242,13 +240,12 @@ impl AuditWriter {
     fn publish(&mut self, placed: Vec<Placed>, begins_unit: bool) {
         let count = placed.len();
         let first = self.sequence - count as u64;
-        let unit = match self.shared.tail.last().filter(|_| !begins_unit) {
-            Some(unit) => unit,
-            None => {
-                let unit = Arc::new(TailUnit::new(first));
-                self.shared.tail.push(Arc::clone(&unit));
-                unit
-            }
+        let unit = if let Some(unit) = self.shared.tail.last().filter(|_| !begins_unit) {
+            unit
+        } else {
+            let unit = Arc::new(TailUnit::new(first));
+            self.shared.tail.push(Arc::clone(&unit));
+            unit
         };
         let ends_unit =
             self.unit.len == UNIT_RECORDS_MAX || (self.unit.end_requested && self.unit.len.is_multiple_of(TILE_LEAVES));

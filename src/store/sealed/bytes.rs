@@ -31,10 +31,12 @@ pub(super) fn take_bytes<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [
 pub(super) fn put_varint(out: &mut Vec<u8>, value: usize) {
     let mut rest = value;
     while rest >= 0x80 {
-        out.push((rest & 0x7F) as u8 | 0x80);
+        let [low, ..] = rest.to_le_bytes();
+        out.push(low | 0x80);
         rest >>= 7;
     }
-    out.push((rest & 0x7F) as u8);
+    let [low, ..] = rest.to_le_bytes();
+    out.push(low);
 }
 
 /// Takes a varint of at most 35 bits off the front.

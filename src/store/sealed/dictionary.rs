@@ -202,7 +202,7 @@ pub(super) fn decode_page(place: &PagePlace, mut page: &[u8]) -> Option<Vec<Term
         };
         let shared = length(token >> 4, &mut page)?;
         let suffix = length(token & 0x0F, &mut page)?;
-        let mut term: Vec<u8> = last;
+        let mut term = std::mem::take(&mut last);
         if shared > term.len() {
             return None;
         }
@@ -221,7 +221,7 @@ pub(super) fn decode_page(place: &PagePlace, mut page: &[u8]) -> Option<Vec<Term
         } else {
             Postings::Inline(take_counted(&mut page)?.to_vec())
         };
-        last = term.clone();
+        last.clone_from(&term);
         entries.push(TermEntry { term, count, postings });
     }
     Some(entries)
@@ -231,7 +231,9 @@ pub(super) fn decode_page(place: &PagePlace, mut page: &[u8]) -> Option<Vec<Term
 pub(super) fn add_inline(entry: &TermEntry, records: usize, set: &mut IndexSet) -> Option<()> {
     match &entry.postings {
         Postings::Plain(indexes) => {
-            indexes.iter().for_each(|index| set.insert(*index));
+            for index in indexes {
+                set.insert(*index);
+            }
             indexes.iter().all(|index| usize::from(*index) < records).then_some(())
         }
         Postings::Inline(list) => postings::decode(list, entry.count, records, set),

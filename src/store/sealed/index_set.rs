@@ -188,7 +188,7 @@ impl DoubleEndedIterator for Iter<'_> {
         while let Some((word, rest)) = self.words.split_last() {
             let left = self.left(*word, self.back_bits);
             if left != 0 {
-                let bit = 63 - left.leading_zeros();
+                let bit = left.ilog2();
                 self.back_bits |= 1 << bit;
                 return Self::index(self.front + rest.len(), bit);
             }

@@ -260,7 +260,9 @@ fn encode(first_sequence: u64, openings: &[StoredOpening]) -> std::io::Result<Ve
         sizes.push(u32::try_from(file.len() - start).unwrap_or(u32::MAX));
     }
     let start = file.len();
-    sizes.iter().for_each(|bytes| file.extend(bytes.to_le_bytes()));
+    for bytes in sizes {
+        file.extend(bytes.to_le_bytes());
+    }
     seed.seal(&mut file, start, Part::Footer, 0);
     file.extend(END_MAGIC);
     Ok(file)

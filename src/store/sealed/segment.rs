@@ -81,7 +81,9 @@ fn encode(unit: &Unit<'_>) -> std::io::Result<Vec<u8>> {
     let tiles_start = file.len();
     for (number, (bodies, tile)) in bodies.chunks(TILE_RECORDS).zip(*tiles).enumerate() {
         let mut content = Vec::new();
-        bodies.iter().for_each(|body| put_counted(&mut content, body));
+        for body in bodies {
+            put_counted(&mut content, body);
+        }
         let start = file.len();
         file.extend(compressor.compress(&content)?);
         seed.seal(&mut file, start, Part::Tile, number);
@@ -110,7 +112,9 @@ fn encode(unit: &Unit<'_>) -> std::io::Result<Vec<u8>> {
     for bytes in [tiles_bytes, dictionary.lists.len() as u64, dictionary.pages.len() as u64] {
         file.extend(bytes.to_le_bytes());
     }
-    parts.iter().for_each(|bytes| file.extend(bytes.to_le_bytes()));
+    for bytes in parts {
+        file.extend(bytes.to_le_bytes());
+    }
     seed.seal(&mut file, start, Part::Footer, 0);
     file.extend(END_MAGIC);
     Ok(file)
