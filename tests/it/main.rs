@@ -108,6 +108,8 @@ mod store_journal_reader;
 mod store_snapshots;
 /// State stores: the same suite over all adapters, and what sled finds after a crash.
 mod store_state;
+/// An audit log and sessions that earlier versions wrote.
+mod stored_audit;
 mod stored_format;
 /// Random policies and what to ask them.
 mod strategies;
