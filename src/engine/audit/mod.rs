@@ -1,6 +1,6 @@
 //! The audit log as the engine has it: what is recorded, what is read, what is proven (design.md §2.8).
 //!
-//! A record goes through the [`queue`](AuditQueue), which gives it its place, and the writer, which brings it to the disk,
+//! A record goes through the queue, which gives it its place, and the writer, which brings it to the disk,
 //! into the tail in memory; a full unit of the tail becomes a sealed file. Readers see tail and sealed files as one log.
 //!
 //! Invariant: only what is durable is read, proven or signed. Nothing that is recorded is lost or changed without being

@@ -112,7 +112,7 @@ impl AuditQueue {
 
     /// Takes a record, and returns its sequence. `urgent`: somebody waits until it is durable.
     ///
-    /// It never refuses: whoever can be refused asks [`AuditQueue::ready`] or [`AuditQueue::room`] before.
+    /// It never refuses: whoever can be refused asks [`AuditQueue::check_writable`] or [`AuditQueue::room`] before.
     pub(crate) fn push(&self, entry: Entry, person: Option<Person>, urgent: bool) -> u64 {
         let mut inner = self.lock();
         let sequence = inner.next_sequence;

@@ -146,7 +146,7 @@ impl AuditLog {
             organizations.extend(summary.organizations);
             policy_sequence = policy_sequence.max(summary.policy_sequence);
             roots.extend(unit.tile_summaries().iter().map(|tile| Hash::new(tile.root)));
-            let info = UnitInfo::of(&unit);
+            let info = UnitInfo::of(&unit, sealed::unit_bytes(&*disk, &directory, first_sequence)?);
             next = info.next_sequence();
             clock.advance_to(Timestamp::from_micros(info.max_time));
             infos.push(info);

@@ -228,8 +228,9 @@ impl Sealer {
         .map_err(|error| AuditError::NotWritable(error.to_string()))?;
         let sealed = SealedUnit::open(&*units.disk, units.directory(), first_sequence)
             .map_err(|error| super::units::unreadable(&error))?;
-        let info = UnitInfo::of(&sealed);
-        units.push(info);
+        let bytes = sealed::unit_bytes(&*units.disk, units.directory(), first_sequence);
+        let info = UnitInfo::of(&sealed, bytes.map_err(|error| super::units::unreadable(&error))?);
+        units.push_open(sealed, info);
         self.shared.tail.remove(first_sequence);
         self.shared.queue.command(Command::Truncate(info.next_sequence()));
         self.sign_end(info.next_sequence() - 1);

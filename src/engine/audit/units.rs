@@ -36,14 +36,15 @@ impl UnitInfo {
         self.first_sequence + self.count
     }
 
-    pub(super) fn of(unit: &SealedUnit) -> Self {
+    /// What is known of a unit whose files have so many bytes together.
+    pub(super) fn of(unit: &SealedUnit, bytes: u64) -> Self {
         let tiles = unit.tile_summaries();
         Self {
             first_sequence: unit.first_sequence(),
             count: unit.count() as u64,
             min_time: tiles.iter().map(|tile| tile.min_time).min().unwrap_or_default(),
             max_time: tiles.iter().map(|tile| tile.max_time).max().unwrap_or_default(),
-            bytes: unit.bytes(),
+            bytes,
         }
     }
 }
@@ -113,8 +114,14 @@ impl Units {
         self.list.read().unwrap_or_else(PoisonError::into_inner).first().copied()
     }
 
-    pub(super) fn push(&self, unit: UnitInfo) {
+    fn push(&self, unit: UnitInfo) {
         self.list.write().unwrap_or_else(PoisonError::into_inner).push(unit);
+    }
+
+    /// Takes over a unit that was just sealed and opened.
+    pub(super) fn push_open(&self, unit: SealedUnit, info: UnitInfo) {
+        self.push(info);
+        drop(locked(&self.open).get_or(info.first_sequence, || Ok::<_, SealedError>(unit)));
     }
 
     /// Forgets the units before a record.

@@ -67,6 +67,9 @@ impl std::fmt::Debug for StoredOpening {
 
 type Block = Arc<Vec<StoredOpening>>;
 
+/// Hash of the email and slot, ascending.
+type EmailIndex = Vec<([u8; 4], u32)>;
+
 /// The openings of a unit, open for reading.
 #[derive(Debug)]
 pub struct Openings {
@@ -76,8 +79,10 @@ pub struct Openings {
     count: usize,
     /// Of each block: offset, bytes with checksum, salts.
     blocks: Vec<(u64, usize, usize)>,
-    /// Hash of the email and slot, ascending.
-    emails: Vec<([u8; 4], u32)>,
+    /// Where the index of emails is.
+    email_index: (u64, usize),
+    /// What was read so far.
+    emails: Mutex<Option<Arc<EmailIndex>>>,
     read: Mutex<HashMap<usize, Block>>,
 }
 
@@ -95,8 +100,6 @@ impl Openings {
         let (index_bytes, table_bytes) = (size()? as usize, size()? as usize);
         let table_offset = footer_offset.checked_sub(table_bytes as u64).ok_or_else(damaged)?;
         let index_offset = table_offset.checked_sub(index_bytes as u64).ok_or_else(damaged)?;
-        let detail = "the index of its emails does not match";
-        let index = file.read_part(seed, (index_offset, index_bytes), (Part::EmailIndex, 0), detail)?;
         let detail = "the table of its blocks does not match";
         let table = file.read_part(seed, (table_offset, table_bytes), (Part::BlockTable, 0), detail)?;
         let (mut blocks, mut offset) = (Vec::new(), HEADER_BYTES as u64);
@@ -109,10 +112,9 @@ impl Openings {
         if offset != index_offset || blocks.len() != count.div_ceil(BLOCK_SLOTS) {
             return Err(file.damaged(table_offset, detail));
         }
-        let emails = index.as_chunks::<8>().0.iter();
-        let emails = emails.map(|[a, b, c, d, slot @ ..]| ([*a, *b, *c, *d], u32::from_le_bytes(*slot))).collect();
         let key = own.first_chunk().copied().unwrap_or_default();
-        Ok(Self { file, seed, key, count, blocks, emails, read: Mutex::default() })
+        let email_index = (index_offset, index_bytes);
+        Ok(Self { file, seed, key, count, blocks, email_index, emails: Mutex::default(), read: Mutex::default() })
     }
 
     /// Number of slots.
@@ -137,9 +139,10 @@ impl Openings {
     /// The slots of an email, in a scope or in all.
     pub fn slots_of_email(&self, scope: Option<&str>, email: &str) -> Result<Vec<u32>, SealedError> {
         let hash = email_hash(&self.key, email);
-        let first = self.emails.partition_point(|(found, _)| *found < hash);
+        let emails = self.emails()?;
+        let first = emails.partition_point(|(found, _)| *found < hash);
         let mut slots = Vec::new();
-        for (_, slot) in self.emails.iter().skip(first).take_while(|(found, _)| *found == hash) {
+        for (_, slot) in emails.iter().skip(first).take_while(|(found, _)| *found == hash) {
             if let Some(StoredOpening::Present { email: found, scope: of, .. }) = self.get(*slot)?
                 && found == email
                 && scope.is_none_or(|scope| scope == of)
@@ -171,7 +174,21 @@ impl Openings {
 
     /// Reads everything, and says where something is not as it was written.
     pub fn verify_bytes(&self) -> Result<(), SealedError> {
-        (0..self.blocks.len()).try_for_each(|number| self.read_block(number).map(drop))
+        let mut expected = EmailIndex::new();
+        for number in 0..self.blocks.len() {
+            for (place, opening) in self.read_block(number)?.iter().enumerate() {
+                if let StoredOpening::Present { email, .. } = opening {
+                    let slot = u32::try_from(number * BLOCK_SLOTS + place).unwrap_or(u32::MAX);
+                    expected.push((email_hash(&self.key, email), slot));
+                }
+            }
+        }
+        expected.sort_unstable();
+        // One that hides somebody has a checksum that fits as well.
+        if self.read_emails()? == expected {
+            return Ok(());
+        }
+        Err(self.file.damaged(self.email_index.0, "the index of its emails does not fit them"))
     }
 
     /// Rewrites the file without the openings of some slots, each with the commitment that is left of it. Durable when this
@@ -193,6 +210,23 @@ impl Openings {
             }
         }
         write_openings(disk, directory, first_sequence, &openings)
+    }
+
+    fn emails(&self) -> Result<Arc<EmailIndex>, SealedError> {
+        let mut read = self.emails.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(emails) = &*read {
+            return Ok(Arc::clone(emails));
+        }
+        let emails = Arc::new(self.read_emails()?);
+        *read = Some(Arc::clone(&emails));
+        Ok(emails)
+    }
+
+    fn read_emails(&self) -> Result<EmailIndex, SealedError> {
+        let detail = "the index of its emails does not match";
+        let index = self.file.read_part(self.seed, self.email_index, (Part::EmailIndex, 0), detail)?;
+        let emails = index.as_chunks::<8>().0.iter();
+        Ok(emails.map(|[a, b, c, d, slot @ ..]| ([*a, *b, *c, *d], u32::from_le_bytes(*slot))).collect())
     }
 
     fn block(&self, number: usize) -> Result<Block, SealedError> {

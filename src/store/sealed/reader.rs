@@ -15,7 +15,7 @@ use super::dictionary::{PagePlace, Postings, TermEntry, add_inline, decode_page,
 use super::file::{CHECKSUM_BYTES, HEADER_BYTES, Header, Part, Seed, UnitFile};
 use super::index_set::IndexSet;
 use super::segment::{END_MAGIC, FOOTER_BYTES, SEGMENT_MAGIC, TILE_ENTRY_BYTES, TileSummary};
-use super::{SealedError, TILE_RECORDS, postings, segment_path, unit_bytes};
+use super::{SealedError, TILE_RECORDS, postings, segment_path};
 
 /// A sealed unit, open for reading.
 #[derive(Debug)]
@@ -30,7 +30,6 @@ pub struct SealedUnit {
     lists_offset: u64,
     pages_offset: u64,
     attachment: (u64, usize),
-    bytes: u64,
     /// The tile that was read last: records are mostly read one after the other.
     last: Mutex<Option<(usize, Arc<Tile>)>>,
 }
@@ -99,10 +98,9 @@ impl SealedUnit {
         if tiles.len() != count.div_ceil(TILE_RECORDS) || table.len() != tiles.len() * TILE_ENTRY_BYTES {
             return Err(file.damaged(table_offset, "its tile table does not match"));
         }
-        let bytes = unit_bytes(disk, directory, first_sequence).unwrap_or(file.bytes);
         let attachment = (attachment_offset, sizes.attachment);
         let last = Mutex::default();
-        Ok(Self { file, seed, count, tiles, places, pages, lists_offset, pages_offset, attachment, bytes, last })
+        Ok(Self { file, seed, count, tiles, places, pages, lists_offset, pages_offset, attachment, last })
     }
 
     /// The sequence of its first record.
@@ -113,11 +111,6 @@ impl SealedUnit {
     /// Number of records.
     pub fn count(&self) -> usize {
         self.count
-    }
-
-    /// The bytes of its files together, when it was opened.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// What is known of its tiles.
