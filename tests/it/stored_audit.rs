@@ -35,8 +35,8 @@ async fn the_log_and_the_sessions_of_version_1_read_as_what_was_written() {
     let directory = tempfile::tempdir().unwrap();
     copy(&golden(), directory.path());
     let verifier = key(1).verifier().to_string();
-    let verified = verify_audit(directory.path(), Some(&verifier), None, &mut |_, _| true).unwrap();
-    assert_eq!(verified.faults, []);
+    let outcome = verify_audit(directory.path(), Some(&verifier), None, &mut |_, _| true).unwrap();
+    assert_eq!(outcome.faults, []);
     let mut options = small_units();
     // What was open when it was written has long reached any usual age.
     options.sessions.max_age = Duration::from_hours(24 * 36_500);
