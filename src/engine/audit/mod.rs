@@ -121,6 +121,8 @@ pub(crate) struct Shared {
     /// Odd while a write is under way.
     commits: AtomicU64,
     closing: AtomicBool,
+    /// The writer has ended: what is durable now is all there will be.
+    written: AtomicBool,
     condition: Arc<Condition>,
     checkpoints: Mutex<Checkpoints>,
     inbox: SealerInbox,
@@ -152,6 +154,10 @@ impl Shared {
 
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    fn is_written(&self) -> bool {
+        self.written.load(Ordering::Acquire)
     }
 
     fn wake_sealer(&self) {
@@ -237,8 +243,9 @@ impl AuditLog {
             } else {
                 tracing::info!("the disk takes records of the audit log again");
             }
-            self.shared.condition.set_audit(self.shared.queue.is_writable());
         }
+        // Always: two who tell at once may have told in the other order.
+        self.shared.condition.set_audit(self.shared.queue.is_writable());
     }
 
     /// The oldest record that may be of a time or later.

@@ -120,8 +120,9 @@ impl AuditQueue {
         let wake = inner.records.is_empty() || (urgent && !inner.urgent);
         inner.records.push(Queued { entry, person });
         inner.urgent |= urgent;
-        drop(inner);
+        // Before the writer can have it, or the count would fall below zero for a moment.
         self.waiting.fetch_add(1, Ordering::Relaxed);
+        drop(inner);
         if wake {
             self.work.notify_one();
         }

@@ -194,6 +194,7 @@ impl Parts {
             newest: watch::Sender::new(size),
             commits: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            written: AtomicBool::new(false),
             condition,
             checkpoints: Mutex::new(checkpoints),
             inbox: SealerInbox::default(),

@@ -131,8 +131,8 @@ impl Sealer {
         let mut retention = Timer::new(RETENTION_INTERVAL);
         let mut rest: Option<Timer> = None;
         loop {
-            // Read first: what was pushed before the end is then seen below.
-            let ended = self.shared.is_closing();
+            // Read first: what was written before the end is then seen below.
+            let ended = self.shared.is_written();
             for task in self.shared.inbox.wait() {
                 self.execute(task);
             }

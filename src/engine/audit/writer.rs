@@ -344,7 +344,11 @@ impl AuditWriter {
     /// Takes openings out of the journal and of memory.
     fn redact(&mut self, units: &[ErasedUnit]) -> Result<(), JournalError> {
         let tail = self.shared.tail.units();
-        let Some(oldest) = tail.first() else { return Ok(()) };
+        let Some(oldest) = tail.first() else {
+            // Everything is sealed, and the journal keeps only what it still has to tell: the next sequence.
+            self.journal.roll()?;
+            return self.journal.truncate_before(self.journal.next_sequence());
+        };
         self.journal.truncate_before(oldest.first_sequence)?;
         super::recovery::redact_journal(&mut *self.journal, oldest.first_sequence, units)?;
         for ErasedUnit { first_sequence, slots } in units {
@@ -366,6 +370,7 @@ impl Drop for AuditWriter {
     /// Also when it ends by a panic: without a writer nothing can be recorded.
     fn drop(&mut self) {
         self.shared.set_failed(true);
+        self.shared.written.store(true, Ordering::Release);
         self.shared.wake_sealer();
     }
 }
