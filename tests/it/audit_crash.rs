@@ -20,6 +20,10 @@ const KILLS_OF_A_DIRECTORY: u64 = 40;
 
 const POWER_CUTS: u64 = 40;
 
+/// Checks of each durability that are answered in a round, at least.
+const ANSWERED_BEFORE_A_KILL: usize = 4;
+const ANSWERED_BEFORE_A_CUT: usize = 20;
+
 /// What an asynchronous Check may lose: what was answered since the interval (5 ms) and the write before it began. A write
 /// that takes longer than the deadline, 2 s, refuses further Checks.
 const LOST_WITHIN_MAX: Duration = Duration::from_millis(2_005);
@@ -31,7 +35,6 @@ fn report(what: &str, model: &Mutex<Model>) {
         "{what}: {} synchronous checks, none lost; {} asynchronous checks, {} lost, all answered within {:?} of the end",
         model.sync_checks, model.async_checks, model.async_lost, model.lost_within
     );
-    assert!(model.sync_checks > 1_000 && model.async_checks > 1_000, "too few checks to show anything");
     assert!(model.lost_within <= LOST_WITHIN_MAX, "{:?}", model.lost_within);
 }
 
@@ -55,6 +58,7 @@ async fn two_hundred_kills_lose_no_synchronous_record_and_no_session() {
             }
             let clients = audit_load::start(&channel, &model);
             tokio::time::sleep(Duration::from_millis(10 + round * 37 % 70)).await;
+            audit_load::answered(&model, ANSWERED_BEFORE_A_KILL).await;
             process.kill();
             died = Instant::now();
             for client in clients {
@@ -96,6 +100,7 @@ async fn forty_power_cuts_lose_no_synchronous_record_and_no_session() {
         }
         let clients = audit_load::start(&channel, &model);
         tokio::time::sleep(Duration::from_millis(20 + round * 53 % 150)).await;
+        audit_load::answered(&model, ANSWERED_BEFORE_A_CUT).await;
         process.signal("STOP");
         died = Instant::now();
         // Answers that are on their way count.

@@ -86,6 +86,25 @@ async fn run(mut decisions: DecisionServiceClient<Channel>, client: usize, model
     }
 }
 
+/// Waits until at least so many checks of each kind were answered since the service started: a machine that is busy with
+/// something else must not make the comparison an empty one.
+pub(crate) async fn answered(model: &Mutex<Model>, of_each: usize) {
+    let began = Instant::now();
+    loop {
+        let fewest = {
+            let model = model.lock().unwrap();
+            let is_shell = |answered: &&Answered| answered.connection_type == ConnectionType::Shell;
+            let shells = model.answered.values().filter(is_shell).count();
+            shells.min(model.answered.len() - shells)
+        };
+        if fewest >= of_each {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_mins(1), "{fewest} of {of_each} checks were answered in a minute");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Compares what a restarted service has with what was answered before `died`.
 pub(crate) async fn verify(channel: Channel, model: &Mutex<Model>, died: Instant) {
     let mut audit = AuditServiceClient::new(channel);
