@@ -210,6 +210,18 @@ async fn all_ranges(firewall: &mut FirewallServiceClient<Channel>) -> BTreeSet<S
     }
 }
 
+/// Waits until so many changes were acknowledged in all: a machine that is busy with something else must not make the
+/// comparison an empty one.
+pub(crate) async fn acknowledged(acknowledged: &Mutex<Acknowledged>, changes: usize) {
+    let enough = async {
+        while count(acknowledged) < changes {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(std::time::Duration::from_mins(1), enough).await;
+    assert!(in_time.is_ok(), "{} of {changes} changes were acknowledged in a minute", count(acknowledged));
+}
+
 /// Number of changes that were acknowledged.
 pub(crate) fn count(acknowledged: &Mutex<Acknowledged>) -> usize {
     acknowledged.lock().unwrap().revisions.len()
