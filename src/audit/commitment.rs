@@ -39,6 +39,9 @@ pub const COMMITMENTS_FIELD: u32 = 2047;
 /// That field's tag, as it stands in a leaf.
 const COMMITMENTS_TAG: [u8; 2] = [0xFA, 0x7F];
 
+/// The length of one commitment, as it stands after the tag.
+const COMMITMENT_BYTES: u8 = 32;
+
 /// What hides who an opening is about. Random, and used for one opening only.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Salt([u8; Salt::BYTES]);
@@ -180,7 +183,11 @@ pub fn leaf(body: &[u8], commitments: &[Commitment]) -> Vec<u8> {
 
 /// The leaf's hash, which the tree takes.
 pub fn record_hash(body: &[u8], commitments: &[Commitment]) -> Hash {
-    leaf_hash(&[body, &commitments_field(commitments)])
+    match commitments {
+        // Nearly every record is about one person.
+        [commitment] => leaf_hash(&[body, &COMMITMENTS_TAG, &[COMMITMENT_BYTES], commitment.as_bytes()]),
+        commitments => leaf_hash(&[body, &commitments_field(commitments)]),
+    }
 }
 
 /// The last field of a leaf: tag, length, commitments.

@@ -147,6 +147,12 @@ pub fn slot_term(slot: u32) -> Vec<u8> {
     term(OPENING, &[&slot.to_be_bytes()])
 }
 
+/// The opening whose records have a term, where it is such a term.
+pub fn slot_of_term(term: &[u8]) -> Option<u32> {
+    let (kind, slot) = term.split_first()?;
+    (*kind == OPENING).then_some(u32::from_be_bytes(slot.try_into().ok()?))
+}
+
 /// The term of the record of a session's end.
 pub fn ended_session_term(SessionId { boot, number }: SessionId) -> Vec<u8> {
     term(SESSION, &[&boot.to_be_bytes(), &number.to_be_bytes()])

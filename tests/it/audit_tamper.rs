@@ -114,7 +114,10 @@ fn forge(data_dir: &Path, first: u64, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
         first_sequence: first,
         bodies: &bodies,
         tiles: &tiles,
-        postings: &postings,
+        postings: &postings
+            .iter()
+            .map(|(term, list): (&Vec<u8>, &Vec<u16>)| (term.clone(), &list[..]))
+            .collect::<Vec<_>>(),
         openings: &openings,
         attachment: &attachment,
     };
@@ -256,7 +259,10 @@ fn hide(data_dir: &Path, first: u64, hidden: &[u8]) {
         first_sequence: first,
         bodies: &bodies,
         tiles: unit.tile_summaries(),
-        postings: &postings,
+        postings: &postings
+            .iter()
+            .map(|(term, list): (&Vec<u8>, &Vec<u16>)| (term.clone(), &list[..]))
+            .collect::<Vec<_>>(),
         openings: &openings,
         attachment: &unit.attachment().unwrap(),
     };

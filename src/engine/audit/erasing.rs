@@ -12,10 +12,10 @@ use std::io;
 
 use tokio::sync::oneshot;
 
+use super::committer::Erasure;
 use super::queue::{Command, EraseCommand};
 use super::sealer::Sealer;
 use super::units::{UnitInfo, unreadable};
-use super::writer::Erasure;
 use super::{AuditError, AuditLog, Task};
 use crate::audit::commitment::Commitment;
 use crate::audit::filter::RecordFilter;

@@ -8,10 +8,13 @@
 //! Not here: what a record says and how it is hashed (`audit`), what is in the files (`store`).
 
 mod checkpoints;
+mod committer;
 mod condition;
 mod ended;
 mod erasing;
 mod options;
+mod pipeline;
+mod placer;
 mod proofs;
 mod pruning;
 mod queue;
@@ -20,6 +23,7 @@ mod recovery;
 mod running;
 mod sealer;
 mod tail;
+mod tail_index;
 mod units;
 mod verify;
 mod verify_unit;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::AuditError;
-use super::writer::Erasure;
+use super::committer::Erasure;
 use crate::audit::record::{Entry, ErasedUnit, GapRecord, Person};
 use crate::policy::name::Id;
 use crate::policy::time::Timestamp;
@@ -60,9 +60,14 @@ pub(super) struct Batch {
     pub(super) closed: bool,
 }
 
+/// Records whose room is kept for others.
+const SPARE_MAX: usize = 65_536;
+
 #[derive(Debug)]
 struct Inner {
     records: Vec<Queued>,
+    /// Room for the next records.
+    spare: Vec<Queued>,
     commands: Vec<Command>,
     /// The sequence that the next record gets.
     next_sequence: u64,
@@ -93,8 +98,15 @@ pub(crate) struct AuditQueue {
 
 impl AuditQueue {
     pub(super) fn new(next_sequence: u64, records_max: usize) -> Self {
-        let inner =
-            Inner { records: Vec::new(), commands: Vec::new(), next_sequence, urgent: false, gap: None, closed: false };
+        let inner = Inner {
+            records: Vec::new(),
+            spare: Vec::new(),
+            commands: Vec::new(),
+            next_sequence,
+            urgent: false,
+            gap: None,
+            closed: false,
+        };
         Self {
             inner: Mutex::new(inner),
             work: Condvar::new(),
@@ -214,10 +226,18 @@ impl AuditQueue {
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         inner.urgent = false;
+        let spare = std::mem::take(&mut inner.spare);
         Batch {
-            records: std::mem::take(&mut inner.records),
+            records: std::mem::replace(&mut inner.records, spare),
             commands: std::mem::take(&mut inner.commands),
             closed: inner.closed,
+        }
+    }
+
+    /// Takes back the room of a batch that was written.
+    pub(super) fn take_back(&self, records: Vec<Queued>) {
+        if records.is_empty() && records.capacity() <= SPARE_MAX {
+            self.lock().spare = records;
         }
     }
 

@@ -149,7 +149,7 @@ impl Shared {
             return Ok(None);
         };
         match view {
-            UnitView::Tail(unit) => Ok(unit.read().records.get(index).map(|record| Arc::from(&*record.body))),
+            UnitView::Tail(unit) => Ok(unit.read().body(index).map(Into::into)),
             UnitView::Sealed(info) => {
                 let unit = self.units.open(info.first_sequence)?;
                 let tile = unit.tile(index / TILE_LEAVES).map_err(|error| unreadable(&error))?;
@@ -259,11 +259,11 @@ impl Shared {
             UnitView::Tail(unit) => {
                 let content = unit.read();
                 match query {
-                    TermQuery::Exact(term) => content.add_postings(term, set),
-                    TermQuery::AnyOf(terms) => terms.iter().for_each(|term| content.add_postings(term, set)),
+                    TermQuery::Exact(term) => content.index.add_to(set, term),
+                    TermQuery::AnyOf(terms) => terms.iter().for_each(|term| content.index.add_to(set, term)),
                     TermQuery::Subtree(term) => {
                         let below = |rest: &[u8]| rest.first().is_none_or(|first| *first == SUBTREE);
-                        content.add_postings_with_prefix(term, below, set);
+                        content.index.add_with_prefix_to(set, term, below);
                     }
                 }
                 Ok(())

@@ -12,18 +12,20 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::checkpoints::Checkpoints;
+use super::committer::Committer;
 use super::erasing::{self, Erasing};
+use super::pipeline::Pipeline;
+use super::placer::{OpenUnit, Placer, UNIT_RECORDS_MAX};
 use super::queue::AuditQueue;
 use super::reader::DecodedTiles;
 use super::sealer::SealerInbox;
 use super::tail::{Tail, TailRecord, TailUnit};
 use super::units::{UnitInfo, Units};
-use super::writer::{AuditWriter, OpenUnit, Salts, UNIT_RECORDS_MAX};
+use super::writer::AuditWriter;
 use super::{AuditError, AuditLog, AuditOptions, AuditStores, Condition, LeftAs, Shared, pruning, running};
 use crate::audit::commitment::{Commitment, Opening, Salt, record_hash};
 use crate::audit::merkle::{Hash, Tree};
-use crate::audit::record::{Content, ErasedUnit, Person};
-use crate::audit::terms::for_each_term;
+use crate::audit::record::{ErasedUnit, Person};
 use crate::engine::clock::Clock;
 use crate::policy::address::Address;
 use crate::policy::name::Id;
@@ -205,17 +207,10 @@ impl Parts {
         let io = |action| move |source| AuditOpenError::Io { action, source };
         let left = running::begin(disk, directory, &shared.options).map_err(io("mark the use"))?;
         let erasure_marked = erasing::is_marked(disk, directory).map_err(io("list the directory"))?;
-        let writer = AuditWriter {
-            journal,
-            shared: Arc::clone(&shared),
-            clock,
-            sequence: size + 1,
-            organizations: organizations.into_iter().collect(),
-            unit,
-            erasures: Vec::new(),
-            salts: Salts::default(),
-            sealed: 0,
-        };
+        let placer = Placer::new(size + 1, organizations.into_iter().collect(), unit);
+        let committer = Committer::new(journal, Arc::clone(&shared), clock.clone());
+        let pipeline = Pipeline::start(committer).map_err(AuditOpenError::Thread)?;
+        let writer = AuditWriter { shared: Arc::clone(&shared), clock, placer, pipeline };
         let thread = std::thread::Builder::new().name("audit-writer".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(AuditOpenError::Thread)?;
         let verifier = shared.checkpoints().verifier().clone();
@@ -297,15 +292,8 @@ impl Replay {
             let commitment = opening.map(|opening| opening.commitment);
             let leaf = record_hash(&tail.body, commitment.as_slice());
             let root = tree.append(leaf).map(Into::into);
-            let record = TailRecord { body: tail.body.into_boxed_slice(), time_micros: entry.time.micros() };
-            content.push(record, |found| for_each_term(&entry, slot, &mut Vec::new(), found), root);
-            if let Some(organization) = &entry.organization {
-                content.organizations.insert(organization.clone(), organization_sequence);
-            }
-            if let Content::PolicyChanged(change) = &entry.content {
-                content.policy_sequence = content.policy_sequence.max(change.policy_sequence);
-            }
-            content.ended = content.records.len() == UNIT_RECORDS_MAX;
+            content.push(&TailRecord { body: &tail.body, entry: &entry, slot, organization_sequence, root });
+            content.ended = content.len() == UNIT_RECORDS_MAX;
             content.policy_sequence
         });
         self.policy_sequence = self.policy_sequence.max(policy_sequence);
@@ -339,7 +327,7 @@ fn open_unit(unit: &TailUnit) -> OpenUnit {
         Some(((organization, Person { email: opening.email().into(), address: opening.address() }), slot))
     };
     OpenUnit {
-        len: content.records.len(),
+        len: content.len(),
         slots: (0..).zip(&content.openings).filter_map(person).collect(),
         commitments: content.openings.iter().map(|opening| opening.commitment).collect(),
         end_requested: false,

@@ -198,8 +198,7 @@ impl Sealer {
         let too_old = self.clock.now().micros() - micros(self.shared.options.unit_age_max);
         if let Some(unit) = self.shared.tail.oldest() {
             let content = unit.read();
-            if content.tiles.first().is_some_and(|tile| tile.min_time < too_old) && content.records.len() >= TILE_LEAVES
-            {
+            if content.tiles.first().is_some_and(|tile| tile.min_time < too_old) && content.len() >= TILE_LEAVES {
                 self.shared.queue.command(Command::EndUnit);
             }
         }
@@ -212,14 +211,14 @@ impl Sealer {
         let first_sequence = unit.first_sequence;
         {
             let content = unit.read();
-            let bodies: Vec<&[u8]> = content.records.iter().map(|record| &*record.body).collect();
+            let bodies = content.bodies();
             let openings: Vec<_> = content.openings.iter().map(super::recovery::to_stored_opening).collect();
             let attachment = encode_unit_summary(&content.summary());
             let sealed = Unit {
                 first_sequence,
                 bodies: &bodies,
                 tiles: &content.tiles,
-                postings: &content.sorted_postings(),
+                postings: &content.index.sorted(),
                 openings: &openings,
                 attachment: &attachment,
             };

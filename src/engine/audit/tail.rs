@@ -4,22 +4,35 @@
 //! its sealed file has been taken over, so that at no moment a record is in neither.
 //! Not here: sealed units (`units`), the journal's bytes (`writer`).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use foldhash::fast::RandomState;
 
+use super::tail_index::TailIndex;
 use crate::audit::merkle::TILE_LEAVES;
-use crate::audit::record::Person;
+use crate::audit::record::{Content, Entry, Person};
+use crate::audit::terms::for_each_term;
 use crate::policy::name::Id;
 use crate::store::codec::audit::{TailOpening, UnitSummary};
-use crate::store::sealed::{IndexSet, TileSummary};
+use crate::store::sealed::TileSummary;
 
-/// A record as it is stored, and its time in microseconds.
-#[derive(Debug)]
-pub(super) struct TailRecord {
-    pub(super) body: Box<[u8]>,
-    pub(super) time_micros: i64,
+/// A record that a unit takes.
+pub(super) struct TailRecord<'a> {
+    /// As it is stored.
+    pub(super) body: &'a [u8],
+    pub(super) entry: &'a Entry,
+    pub(super) slot: Option<u32>,
+    pub(super) organization_sequence: u64,
+    /// Of the tile that is full with it.
+    pub(super) root: Option<[u8; 32]>,
+}
+
+/// The records of a tile, one after the other.
+#[derive(Debug, Default)]
+struct TileBodies {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
 }
 
 /// Where the openings of a unit get their numbers.
@@ -35,13 +48,15 @@ pub(super) struct TailUnit {
 /// What a unit holds.
 #[derive(Debug, Default)]
 pub(super) struct UnitContent {
-    pub(super) records: Vec<TailRecord>,
+    len: usize,
+    bodies: Vec<TileBodies>,
     pub(super) openings: Vec<TailOpening>,
     /// Of full tiles the root, else zeros.
     pub(super) tiles: Vec<TileSummary>,
-    /// Ascending indexes of the records that have a term.
-    pub(super) postings: HashMap<Vec<u8>, Vec<u16>, RandomState>,
-    pub(super) organizations: HashMap<Id, u64>,
+    pub(super) index: TailIndex,
+    /// Room to make terms in.
+    term: Vec<u8>,
+    organizations: HashMap<Id, u64, RandomState>,
     pub(super) policy_sequence: u64,
     /// No more records will come.
     pub(super) ended: bool,
@@ -61,38 +76,67 @@ impl TailUnit {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.read().records.len()
+        self.read().len()
+    }
+}
+
+impl TileBodies {
+    fn push(&mut self, body: &[u8]) {
+        self.bytes.extend_from_slice(body);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn get(&self, index: usize) -> Option<&[u8]> {
+        let start = index.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        self.bytes.get(start..*self.ends.get(index)?)
     }
 }
 
 impl UnitContent {
-    /// Appends a record with its index terms; `root` where a tile is full with it.
-    pub(super) fn push(
-        &mut self,
-        record: TailRecord,
-        terms: impl FnOnce(&mut dyn FnMut(&[u8])),
-        root: Option<[u8; 32]>,
-    ) {
-        let index = u16::try_from(self.records.len()).unwrap_or(u16::MAX);
-        let postings = &mut self.postings;
-        terms(&mut |term| match postings.get_mut(term) {
-            // A record may have a term twice, such as a rule that moved.
-            Some(list) if list.last() == Some(&index) => {}
-            Some(list) => list.push(index),
-            None => drop(postings.insert(term.to_vec(), vec![index])),
-        });
-        let time = record.time_micros;
-        if self.records.len().is_multiple_of(TILE_LEAVES) {
+    /// The number of its records.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// A record as it is stored.
+    pub(super) fn body(&self, index: usize) -> Option<&[u8]> {
+        self.bodies.get(index / TILE_LEAVES)?.get(index % TILE_LEAVES)
+    }
+
+    /// All records as they are stored.
+    pub(super) fn bodies(&self) -> Vec<&[u8]> {
+        (0..self.len).filter_map(|index| self.body(index)).collect()
+    }
+
+    /// Takes the next record, under its terms.
+    pub(super) fn push(&mut self, record: &TailRecord<'_>) {
+        let TailRecord { body, entry, slot, organization_sequence, root } = *record;
+        let number = u16::try_from(self.len).unwrap_or(u16::MAX);
+        let index = &mut self.index;
+        for_each_term(entry, slot, &mut self.term, &mut |term| index.insert(term, number));
+        let time = entry.time.micros();
+        if self.len.is_multiple_of(TILE_LEAVES) {
             self.tiles.push(TileSummary { min_time: time, max_time: time, root: [0; 32] });
+            self.bodies.push(TileBodies::default());
         }
-        if let Some(tile) = self.tiles.last_mut() {
+        if let (Some(tile), Some(bodies)) = (self.tiles.last_mut(), self.bodies.last_mut()) {
             tile.min_time = tile.min_time.min(time);
             tile.max_time = tile.max_time.max(time);
             if let Some(root) = root {
                 tile.root = root;
             }
+            bodies.push(body);
         }
-        self.records.push(record);
+        self.len += 1;
+        if let Some(organization) = &entry.organization {
+            match self.organizations.get_mut(organization) {
+                Some(last) => *last = organization_sequence,
+                None => drop(self.organizations.insert(organization.clone(), organization_sequence)),
+            }
+        }
+        if let Content::PolicyChanged(change) = &entry.content {
+            self.policy_sequence = self.policy_sequence.max(change.policy_sequence);
+        }
     }
 
     /// The summary that is sealed with the unit.
@@ -101,29 +145,6 @@ impl UnitContent {
             self.organizations.iter().map(|(id, count)| (id.clone(), *count)).collect();
         organizations.sort_unstable();
         UnitSummary { organizations, policy_sequence: self.policy_sequence }
-    }
-
-    /// The postings in the order in which they are sealed.
-    pub(super) fn sorted_postings(&self) -> BTreeMap<Vec<u8>, Vec<u16>> {
-        self.postings.iter().map(|(term, list)| (term.clone(), list.clone())).collect()
-    }
-
-    /// Adds the records that have a term.
-    pub(super) fn add_postings(&self, term: &[u8], set: &mut IndexSet) {
-        for index in self.postings.get(term).into_iter().flatten() {
-            set.insert(*index);
-        }
-    }
-
-    /// Adds the records that have a term which begins so and for whose rest `accept` holds.
-    pub(super) fn add_postings_with_prefix(&self, prefix: &[u8], accept: impl Fn(&[u8]) -> bool, set: &mut IndexSet) {
-        for (term, list) in &self.postings {
-            if term.strip_prefix(prefix).is_some_and(&accept) {
-                for index in list {
-                    set.insert(*index);
-                }
-            }
-        }
     }
 }
 

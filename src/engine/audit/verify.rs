@@ -91,7 +91,7 @@ pub fn verify_files(
     let LogFiles { disk, directory, verifier, tail } = files;
     let firsts = sealed::list_whole(&*disk, &directory).map_err(|error| super::units::unreadable(&error))?;
     let mut walk = Walk::begin(&*disk, &directory, &verifier, note, progress)?;
-    walk.total = firsts.last().map_or(0, |first| first + super::writer::UNIT_RECORDS_MAX as u64);
+    walk.total = firsts.last().map_or(0, |first| first + super::placer::UNIT_RECORDS_MAX as u64);
     walk.sealed(&disk, &directory, &firsts);
     let tail = walk.read_tail(tail);
     walk.tail(&tail);

@@ -49,7 +49,7 @@ impl Records<'_> {
     fn count(&self) -> usize {
         match self {
             Self::Sealed { unit, .. } => unit.count(),
-            Self::Tail(content) => content.records.len(),
+            Self::Tail(content) => content.len(),
         }
     }
 }
@@ -130,7 +130,7 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
         let missing = || "the record is missing".to_owned();
         let unit = match &self.records {
             Records::Tail(content) => {
-                return content.records.get(index).map(|record| Arc::from(&*record.body)).ok_or_else(missing);
+                return content.body(index).map(Into::into).ok_or_else(missing);
             }
             Records::Sealed { unit, .. } => unit,
         };

@@ -20,10 +20,11 @@ impl BitWriter {
         let mask = (1_u64 << count.min(32)) - 1;
         self.pending |= (value & mask) << self.pending_bits;
         self.pending_bits += count.min(32);
-        while self.pending_bits >= 8 {
-            self.bytes.push((self.pending & 0xFF) as u8);
-            self.pending >>= 8;
-            self.pending_bits -= 8;
+        if self.pending_bits >= 32 {
+            let [first, second, third, fourth, ..] = self.pending.to_le_bytes();
+            self.bytes.extend([first, second, third, fourth]);
+            self.pending >>= 32;
+            self.pending_bits -= 32;
         }
     }
 
@@ -40,9 +41,8 @@ impl BitWriter {
 
     /// The bytes; the last is filled up with zeros.
     pub(super) fn finish(mut self) -> Vec<u8> {
-        if self.pending_bits > 0 {
-            self.bytes.push((self.pending & 0xFF) as u8);
-        }
+        let left = self.pending_bits.div_ceil(8) as usize;
+        self.bytes.extend(self.pending.to_le_bytes().into_iter().take(left));
         self.bytes
     }
 }

@@ -24,8 +24,6 @@
 //!
 //! Not here: how lists are coded (`postings`); reading files.
 
-use std::collections::BTreeMap;
-
 use super::bytes::{put_counted, put_varint, take, take_bytes, take_counted, take_varint};
 use super::file::{CHECKSUM_BYTES, Part, Seed};
 use super::index_set::IndexSet;
@@ -51,8 +49,8 @@ pub(super) struct EncodedDictionary {
     pub(super) page_index: Vec<u8>,
 }
 
-/// Encodes the dictionary of a unit of `records`; each term's indexes are strictly ascending and below that.
-pub(super) fn encode(seed: Seed, terms: &BTreeMap<Vec<u8>, Vec<u16>>, records: usize) -> EncodedDictionary {
+/// Encodes the dictionary of a unit of `records`; terms are strictly ascending, each term's indexes are strictly ascending and below that.
+pub(super) fn encode(seed: Seed, terms: &[(Vec<u8>, &[u16])], records: usize) -> EncodedDictionary {
     let mut encoder = Encoder {
         seed,
         done: EncodedDictionary::default(),

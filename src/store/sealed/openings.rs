@@ -32,7 +32,7 @@ const KEY_BYTES: usize = 16;
 const SALT_BYTES: usize = 16;
 const COMMITMENT_BYTES: usize = 32;
 const BLOCK_SLOTS: usize = 256;
-const COMPRESSION_LEVEL: i32 = 9;
+const COMPRESSION_LEVEL: i32 = 6;
 
 /// An opening as it is stored.
 #[derive(Clone, PartialEq, Eq)]

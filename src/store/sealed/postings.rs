@@ -45,22 +45,24 @@ pub(super) fn encode(indexes: &[u16], records: usize) -> Vec<u8> {
     smallest
 }
 
-fn gaps(code: u8, indexes: impl Iterator<Item = u16> + Clone, count: usize) -> Vec<u8> {
-    let gaps = indexes.scan(0_u64, |next, index| {
-        let gap = u64::from(index) - *next;
-        *next = u64::from(index) + 1;
-        Some(gap)
-    });
+fn gaps(code: u8, indexes: impl Iterator<Item = u16>, count: usize) -> Vec<u8> {
+    let mut gaps = Vec::with_capacity(count);
+    let mut next = 0;
+    for index in indexes {
+        gaps.push(u32::from(index) - next);
+        next = u32::from(index) + 1;
+    }
     // The best number of low bits is next to the logarithm of the mean gap.
-    let mean = gaps.clone().sum::<u64>() / (count as u64).max(1);
+    let mean = gaps.iter().sum::<u32>() / u32::try_from(count).unwrap_or(u32::MAX).max(1);
     let near = mean.checked_ilog2().unwrap_or(0);
     let candidates = near.saturating_sub(2)..=(near + 1).min(LOW_BITS_MAX);
-    let cost = |low_bits: &u32| gaps.clone().map(|gap| (gap >> low_bits) + 1 + u64::from(*low_bits)).sum::<u64>();
+    let cost =
+        |low_bits: &u32| gaps.iter().map(|gap| u64::from(gap >> low_bits) + 1 + u64::from(*low_bits)).sum::<u64>();
     let low_bits = candidates.min_by_key(cost).unwrap_or(0);
     let mut bits = BitWriter::default();
     bits.put(u64::from(code) | u64::from(low_bits), 8);
     for gap in gaps {
-        bits.put_rice(gap, low_bits);
+        bits.put_rice(gap.into(), low_bits);
     }
     bits.finish()
 }

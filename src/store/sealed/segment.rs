@@ -16,7 +16,6 @@
 //! Invariant: the openings are on the disk before the unit has its name.
 //! Not here: reading (`reader`).
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::super::disk::{Disk, write_whole};
@@ -33,7 +32,7 @@ pub(super) const FOOTER_BYTES: usize = 44;
 pub(super) const TILE_ENTRY_BYTES: usize = 56;
 
 /// Higher levels win little on so small frames and take many times as long.
-const COMPRESSION_LEVEL: i32 = 3;
+const COMPRESSION_LEVEL: i32 = 1;
 
 /// What is known of a tile without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +54,8 @@ pub struct Unit<'a> {
     pub bodies: &'a [&'a [u8]],
     /// One for each 256 records.
     pub tiles: &'a [TileSummary],
-    /// For each term the ascending indexes of the records that have it.
-    pub postings: &'a BTreeMap<Vec<u8>, Vec<u16>>,
+    /// For each term, ascending, the ascending indexes of the records that have it.
+    pub postings: &'a [(Vec<u8>, &'a [u16])],
     /// The openings, by slot.
     pub openings: &'a [StoredOpening],
     /// Whatever the caller wants to find with it.

@@ -49,6 +49,13 @@ pub struct Peek {
 
 /// The bytes of a record.
 pub fn encode_entry(sequence: u64, organization_sequence: u64, slot: Option<u32>, entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::new();
+    append_entry(&mut out, sequence, organization_sequence, slot, entry);
+    out
+}
+
+/// Appends the bytes of a record to `out`.
+pub fn append_entry(out: &mut Vec<u8>, sequence: u64, organization_sequence: u64, slot: Option<u32>, entry: &Entry) {
     let Entry { time, organization, content } = entry;
     let content = match content {
         // Nearly all records are decisions: they have a way of their own.
@@ -60,7 +67,7 @@ pub fn encode_entry(sequence: u64, organization_sequence: u64, slot: Option<u32>
                 time_micros: time.micros(),
                 organization: organization.as_ref().map_or("", Id::as_str),
             };
-            return wire::decision_entry(&head, decision);
+            return wire::decision_entry(out, &head, decision);
         }
         Content::SessionEnded(record) => StoredContent::SessionEnded(session::to_session(record)),
         Content::SessionRevoked(record) => StoredContent::SessionRevoked(session::to_session(record)),
@@ -83,7 +90,7 @@ pub fn encode_entry(sequence: u64, organization_sequence: u64, slot: Option<u32>
         organization: organization.as_ref().map(ToString::to_string).unwrap_or_default(),
         content: Some(content),
     };
-    entry.encode_to_vec()
+    out.extend_from_slice(&entry.encode_to_vec());
 }
 
 /// The record that the bytes are.

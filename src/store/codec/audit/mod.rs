@@ -10,10 +10,10 @@ mod tail;
 mod unit;
 mod wire;
 
-pub use entry::{Peek, StoredEntry, decode_entry, encode_entry, peek};
+pub use entry::{Peek, StoredEntry, append_entry, decode_entry, encode_entry, peek};
 pub use session::{
     Renewal, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
     encode_session_snapshot,
 };
-pub use tail::{Secret, TailOpening, TailRecord, decode_tail, encode_tail, erase_tail_opening};
+pub use tail::{Secret, TailOpening, TailRecord, decode_tail, encode_tail, erase_tail_opening, make_tail};
 pub use unit::{Base, UnitSummary, decode_base, decode_unit_summary, encode_base, encode_unit_summary};

@@ -3,6 +3,8 @@
 //! Invariant: erasing an opening changes no length, so that the journal's frames stay where they are.
 //! Not here: the journal.
 
+use std::ops::Range;
+
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
@@ -47,12 +49,19 @@ pub struct Secret {
 
 /// The bytes of a record in the journal.
 pub fn encode_tail(body: &[u8], opening: Option<&TailOpening>, begins_unit: bool) -> Vec<u8> {
+    let mut bytes = body.to_vec();
+    make_tail(&mut bytes, opening, begins_unit);
+    bytes
+}
+
+/// Makes the bytes of a record those that the journal holds of it, in place. Returns where the record's are now.
+pub fn make_tail(bytes: &mut Vec<u8>, opening: Option<&TailOpening>, begins_unit: bool) -> Range<usize> {
     let opening = opening.map(|TailOpening { commitment, secret }| stored::AuditOpening {
         commitment: commitment.as_bytes().to_vec(),
         secret: secret.as_ref().map(encode_secret).unwrap_or_default(),
     });
     let opening = opening.map(|opening| opening.encode_to_vec());
-    wire::tail_record(body, opening.as_deref(), begins_unit)
+    wire::tail_record(bytes, opening.as_deref(), begins_unit)
 }
 
 /// The record that the bytes are.

@@ -4,6 +4,8 @@
 //! Invariant: the bytes are those that the generated messages would give: fields ascending, defaults left out.
 //! Not here: reading them back, which the generated messages do.
 
+use std::ops::Range;
+
 use super::entry::{to_connection_type, to_level, to_reason};
 use crate::audit::record::{DecisionId, DecisionRecord};
 use crate::policy::name::Id;
@@ -22,20 +24,20 @@ pub(super) struct Head<'a> {
     pub(super) organization: &'a str,
 }
 
-/// The bytes of the record of a decision.
-pub(super) fn decision_entry(head: &Head<'_>, decision: &DecisionRecord) -> Vec<u8> {
-    let decision = decision_bytes(decision);
-    let mut out = Vec::with_capacity(decision.len() + head.organization.len() + 48);
-    number(&mut out, 1, head.sequence);
-    number(&mut out, 2, head.organization_sequence);
-    number(&mut out, 3, u64::from(head.person));
-    fixed(&mut out, 4, head.time_micros.to_le_bytes());
-    text(&mut out, 5, head.organization);
-    bytes(&mut out, 6, &decision);
-    out
+/// Appends the bytes of the record of a decision.
+pub(super) fn decision_entry(out: &mut Vec<u8>, head: &Head<'_>, decision: &DecisionRecord) {
+    number(out, 1, head.sequence);
+    number(out, 2, head.organization_sequence);
+    number(out, 3, u64::from(head.person));
+    fixed(out, 4, head.time_micros.to_le_bytes());
+    text(out, 5, head.organization);
+    key(out, 6, COUNTED);
+    let start = out.len();
+    decision_fields(out, decision);
+    count_from(out, start);
 }
 
-fn decision_bytes(decision: &DecisionRecord) -> Vec<u8> {
+fn decision_fields(out: &mut Vec<u8>, decision: &DecisionRecord) {
     let DecisionRecord {
         id: DecisionId { boot, number: decision_number },
         reason,
@@ -51,40 +53,58 @@ fn decision_bytes(decision: &DecisionRecord) -> Vec<u8> {
         lease,
     } = decision;
     let enumerated = |value: i32| u64::try_from(value).unwrap_or_default();
-    let mut out = Vec::with_capacity(endpoint.len() + request_id.len() + 64);
-    fixed(&mut out, 1, boot.to_le_bytes());
-    number(&mut out, 2, *decision_number);
-    number(&mut out, 3, enumerated(to_reason(*reason).into()));
-    number(&mut out, 4, enumerated(to_connection_type(*connection_type).into()));
-    text(&mut out, 5, endpoint);
-    text(&mut out, 6, rule.as_ref().map_or("", Id::as_str));
-    number(&mut out, 7, enumerated(to_level(*level).into()));
-    number(&mut out, 8, session.map_or(0, |session| session.number));
-    fixed(
-        &mut out,
-        9,
-        session.map(|session| session.boot).filter(|other| other != boot).unwrap_or_default().to_le_bytes(),
-    );
-    number(&mut out, 10, u64::from(*session_opened));
-    number(&mut out, 11, *revision);
-    number(&mut out, 12, *cluster_revision);
-    text(&mut out, 13, request_id);
-    number(&mut out, 14, lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)));
-    out
+    let other_boot = session.map(|session| session.boot).filter(|other| other != boot).unwrap_or_default();
+    fixed(out, 1, boot.to_le_bytes());
+    number(out, 2, *decision_number);
+    number(out, 3, enumerated(to_reason(*reason).into()));
+    number(out, 4, enumerated(to_connection_type(*connection_type).into()));
+    text(out, 5, endpoint);
+    text(out, 6, rule.as_ref().map_or("", Id::as_str));
+    number(out, 7, enumerated(to_level(*level).into()));
+    number(out, 8, session.map_or(0, |session| session.number));
+    fixed(out, 9, other_boot.to_le_bytes());
+    number(out, 10, u64::from(*session_opened));
+    number(out, 11, *revision);
+    number(out, 12, *cluster_revision);
+    text(out, 13, request_id);
+    number(out, 14, lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)));
 }
 
-/// The bytes of a tail record: the entry, an encoded opening where there is one, whether a unit begins.
-pub(super) fn tail_record(entry: &[u8], opening: Option<&[u8]>, begins_unit: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(entry.len() + opening.map_or(0, <[u8]>::len) + 16);
-    bytes(&mut out, 1, entry);
+/// Makes the bytes of a record those of its tail record: the entry, an encoded opening where there is one, whether a unit
+/// begins. Returns where the record's bytes are now.
+pub(super) fn tail_record(out: &mut Vec<u8>, opening: Option<&[u8]>, begins_unit: bool) -> Range<usize> {
+    let entry_bytes = out.len();
+    if entry_bytes > 0 {
+        insert_at(out, 0, |head| {
+            key(head, 1, COUNTED);
+            varint(head, entry_bytes as u64);
+        });
+    }
+    let entry = out.len() - entry_bytes..out.len();
     if let Some(opening) = opening {
         // A message that is there is written even where it is empty.
-        key(&mut out, 2, COUNTED);
-        varint(&mut out, opening.len() as u64);
+        key(out, 2, COUNTED);
+        varint(out, opening.len() as u64);
         out.extend_from_slice(opening);
     }
-    number(&mut out, 3, u64::from(begins_unit));
-    out
+    number(out, 3, u64::from(begins_unit));
+    entry
+}
+
+/// Puts the number of the bytes from `start` on before them.
+fn count_from(out: &mut Vec<u8>, start: usize) {
+    let bytes = out.len() - start;
+    insert_at(out, start, |head| varint(head, bytes as u64));
+}
+
+/// Puts what `write` appends at a place before the end. What is moved for that is short, and nothing is allocated.
+fn insert_at(out: &mut Vec<u8>, at: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    let end = out.len();
+    write(out);
+    let inserted = out.len() - end;
+    if let Some(moved) = out.get_mut(at..) {
+        moved.rotate_right(inserted);
+    }
 }
 
 fn key(out: &mut Vec<u8>, field: u32, wire_type: u32) {

@@ -1,0 +1,241 @@
+//! Bringing frames of records to the disk, and what is on it into sight.
+//!
+//! Invariant: what is visible is durable. A frame that could not be written is written again, under the same sequences,
+//! once the journal is recovered.
+//! Not here: what a record's bytes are (`placer`), when it works (`writer`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::placer::{Frame, Placed};
+use super::queue::EraseCommand;
+use super::tail::{TailRecord, TailUnit};
+use super::{AuditError, Shared};
+use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit, Person};
+use crate::engine::clock::Clock;
+use crate::policy::name::Id;
+use crate::store::codec::audit::{Secret, TailOpening};
+use crate::store::{Journal, JournalError};
+
+/// How often a failed journal is tried again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Openings that one record of an erasure lists, so that it stays below 32 KiB.
+const ERASED_SLOTS_MAX: usize = 4_000;
+
+/// What writes.
+pub(super) struct Committer {
+    journal: Box<dyn Journal>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    erasures: Vec<PendingErasure>,
+    /// Records before this one are sealed.
+    sealed: u64,
+}
+
+/// An erasure whose record is not durable yet.
+pub(super) struct PendingErasure {
+    sequence: u64,
+    count: u64,
+    tail: Vec<ErasedUnit>,
+    reply: tokio::sync::oneshot::Sender<Result<Erasure, AuditError>>,
+}
+
+/// An erasure whose record is durable.
+#[derive(Debug)]
+pub(super) struct Erasure {
+    /// The sequence of its last record.
+    pub(super) sequence: u64,
+    /// How many openings it erases.
+    pub(super) count: u64,
+    /// Those of them that are in the tail.
+    pub(super) tail: Vec<ErasedUnit>,
+}
+
+impl Committer {
+    pub(super) fn new(journal: Box<dyn Journal>, shared: Arc<Shared>, clock: Clock) -> Self {
+        Self { journal, shared, clock, erasures: Vec::new(), sealed: 0 }
+    }
+
+    /// Writes a frame and makes its records visible; false where that was given up because the service ends.
+    pub(super) fn commit(&mut self, frame: &mut Frame) -> bool {
+        if !self.append(frame) {
+            return false;
+        }
+        self.publish(frame);
+        if frame.begins_unit {
+            self.truncate();
+        }
+        true
+    }
+
+    /// Appends until it has succeeded; false where the service ends before.
+    fn append(&mut self, frame: &Frame) -> bool {
+        let mut failed = false;
+        loop {
+            self.shared.commits.fetch_add(1, Ordering::AcqRel);
+            let result = self.try_append(frame);
+            self.shared.commits.fetch_add(1, Ordering::AcqRel);
+            match result {
+                Ok(()) => break,
+                Err(error) if failed => tracing::debug!(%error, "the audit log still cannot be written"),
+                Err(error) => {
+                    tracing::error!(%error, "the audit log cannot be written: connections are not let through until it can");
+                    failed = true;
+                    self.shared.set_failed(true);
+                }
+            }
+            if self.shared.is_closing() {
+                return false;
+            }
+            std::thread::sleep(PROBE_INTERVAL);
+            if let Err(error) = self.journal.recover() {
+                tracing::debug!(%error, "the journal of the audit log is not recovered");
+            }
+        }
+        if failed {
+            tracing::info!("the audit log is writable again");
+            self.shared.set_failed(false);
+        }
+        true
+    }
+
+    fn try_append(&mut self, frame: &Frame) -> Result<(), JournalError> {
+        if frame.begins_unit {
+            self.journal.roll()?;
+        }
+        self.journal.append(&frame.bytes).map(drop)
+    }
+
+    /// The records are durable: makes them visible.
+    fn publish(&mut self, frame: &mut Frame) {
+        let count = frame.records.len();
+        let unit = if let Some(unit) = self.shared.tail.last().filter(|_| !frame.begins_unit) {
+            unit
+        } else {
+            let unit = Arc::new(TailUnit::new(frame.first_sequence));
+            self.shared.tail.push(Arc::clone(&unit));
+            unit
+        };
+        let newest = frame.records.last().map(|record| record.entry.time);
+        {
+            let mut tree = self.shared.tree();
+            unit.change(|content| {
+                for (record, bytes) in frame.records.drain(..).zip(&frame.bytes) {
+                    let Placed { entry, body, leaf, slot, opening, organization_sequence } = record;
+                    let root = tree.append(leaf).map(Into::into);
+                    let body = bytes.get(body).unwrap_or_default();
+                    content.push(&TailRecord { body, entry: &entry, slot, organization_sequence, root });
+                    content.openings.extend(opening);
+                }
+                content.ended = frame.ends_unit;
+            });
+        }
+        if let Some(time) = newest {
+            self.clock.advance_to(time);
+        }
+        self.shared.queue.written(count);
+        let last = frame.first_sequence + count as u64 - 1;
+        self.shared.newest.send_replace(last);
+        if frame.ends_unit {
+            self.shared.wake_sealer();
+        }
+        self.answer_erasures(last);
+    }
+
+    /// Gives up the records before `sequence`, which are sealed.
+    pub(super) fn truncate_before(&mut self, sequence: u64) {
+        self.sealed = sequence;
+        self.truncate();
+    }
+
+    /// Gives up what is sealed. The journal keeps its last segment, so this is tried again with each that begins.
+    fn truncate(&mut self) {
+        if let Err(error) = self.journal.truncate_before(self.sealed) {
+            tracing::warn!(%error, "sealed records stay in the journal of the audit log for now");
+        }
+    }
+
+    /// Puts an erasure on the record.
+    pub(super) fn erase(&mut self, command: EraseCommand) {
+        let EraseCommand { organization, email, actor, sealed, reply } = command;
+        let tail = self.openings_of(organization.as_ref(), &email);
+        let (mut count, mut sequence) = (0, 0);
+        let actor = Person { email: actor.into(), address: None };
+        for units in in_pieces(sealed.iter().chain(&tail)) {
+            count += units.iter().map(|unit| unit.slots.len() as u64).sum::<u64>();
+            let content = Content::Erased(ErasedRecord { opening_count: count, units });
+            let entry = Entry { time: self.clock.now(), organization: organization.clone(), content };
+            sequence = self.shared.queue.push(entry, Some(actor.clone()), true);
+        }
+        self.erasures.push(PendingErasure { sequence, count, tail, reply });
+    }
+
+    /// Where a user's openings are in the tail.
+    fn openings_of(&self, organization: Option<&Id>, email: &str) -> Vec<ErasedUnit> {
+        let is_his = |opening: &TailOpening| {
+            opening.secret.as_ref().is_some_and(|Secret { scope: of, opening }| {
+                opening.email() == email && organization.is_none_or(|organization| organization.as_str() == of)
+            })
+        };
+        let mut found = Vec::new();
+        for unit in self.shared.tail.units() {
+            let content = unit.read();
+            let slots: Vec<u32> =
+                (0..).zip(&content.openings).filter(|(_, opening)| is_his(opening)).map(|(slot, _)| slot).collect();
+            if !slots.is_empty() {
+                found.push(ErasedUnit { first_sequence: unit.first_sequence, slots });
+            }
+        }
+        found
+    }
+
+    fn answer_erasures(&mut self, durable: u64) {
+        for erasure in self.erasures.extract_if(.., |erasure| erasure.sequence <= durable) {
+            let PendingErasure { sequence, count, tail, reply } = erasure;
+            drop(reply.send(Ok(Erasure { sequence, count, tail })));
+        }
+    }
+
+    /// Takes openings out of the journal and of memory.
+    pub(super) fn redact(&mut self, units: &[ErasedUnit]) -> Result<(), JournalError> {
+        let tail = self.shared.tail.units();
+        let Some(oldest) = tail.first() else {
+            // Everything is sealed, and the journal keeps only what it still has to tell: the next sequence.
+            self.journal.roll()?;
+            return self.journal.truncate_before(self.journal.next_sequence());
+        };
+        self.journal.truncate_before(oldest.first_sequence)?;
+        super::recovery::redact_journal(&mut *self.journal, oldest.first_sequence, units)?;
+        for ErasedUnit { first_sequence, slots } in units {
+            if let Some(unit) = tail.iter().find(|unit| unit.first_sequence == *first_sequence) {
+                unit.change(|content| {
+                    for slot in slots {
+                        if let Some(opening) = content.openings.get_mut(*slot as usize) {
+                            opening.secret = None;
+                        }
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The units in pieces that each fit one record; one empty piece where there is nothing.
+fn in_pieces<'a>(units: impl Iterator<Item = &'a ErasedUnit>) -> Vec<Vec<ErasedUnit>> {
+    let (mut pieces, mut piece, mut slots) = (Vec::new(), Vec::new(), 0);
+    for unit in units {
+        for part in unit.slots.chunks(ERASED_SLOTS_MAX) {
+            if slots + part.len() > ERASED_SLOTS_MAX {
+                pieces.push(std::mem::take(&mut piece));
+                slots = 0;
+            }
+            slots += part.len().max(8);
+            piece.push(ErasedUnit { first_sequence: unit.first_sequence, slots: part.to_vec() });
+        }
+    }
+    pieces.push(piece);
+    pieces
+}

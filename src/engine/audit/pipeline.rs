@@ -1,0 +1,108 @@
+//! Frames on their way to the disk: a thread writes them while the next are made.
+//!
+//! Invariant: frames are committed in the order in which they were given, one at a time, and none after one that was given
+//! up. A frame that has nothing before it is committed by whoever brings it, so that a lone record waits for no other
+//! thread.
+//! Not here: what committing is (`committer`).
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use super::committer::Committer;
+use super::placer::Frame;
+
+/// Frames that wait for the one that is being written.
+const WAITING_MAX: usize = 2;
+
+/// See the module.
+pub(super) struct Pipeline {
+    committer: Arc<Mutex<Committer>>,
+    /// None once it was given up; then nothing is committed any more.
+    thread: Option<CommitThread>,
+    /// Frames with the thread, in whatever state.
+    under_way: usize,
+}
+
+struct CommitThread {
+    frames: SyncSender<Frame>,
+    written: Receiver<Frame>,
+    handle: JoinHandle<()>,
+}
+
+/// The service ends, and what was to be written is not.
+#[derive(Debug)]
+pub(super) struct GivenUp;
+
+impl Pipeline {
+    /// Starts the thread.
+    pub(super) fn start(committer: Committer) -> std::io::Result<Self> {
+        let committer = Arc::new(Mutex::new(committer));
+        let (frames, waiting) = sync_channel::<Frame>(WAITING_MAX);
+        // Never full: as many are under way at most.
+        let (done, written) = sync_channel(WAITING_MAX + 2);
+        let shared = Arc::clone(&committer);
+        let work = move || {
+            for mut frame in waiting {
+                // Ends both channels where it is given up, which whoever brings frames sees.
+                if !lock(&shared).commit(&mut frame) || done.send(frame).is_err() {
+                    return;
+                }
+            }
+        };
+        let handle = std::thread::Builder::new().name("audit-commit".to_owned()).spawn(work)?;
+        Ok(Self { committer, thread: Some(CommitThread { frames, written, handle }), under_way: 0 })
+    }
+
+    /// Commits a frame, or has it committed: at once where it is the last for now and nothing is before it.
+    pub(super) fn commit(
+        &mut self,
+        mut frame: Frame,
+        is_last: bool,
+        mut take_back: impl FnMut(Frame),
+    ) -> Result<(), GivenUp> {
+        let thread = self.thread.as_ref().ok_or(GivenUp)?;
+        while let Ok(written) = thread.written.try_recv() {
+            self.under_way -= 1;
+            take_back(written);
+        }
+        if is_last && self.under_way == 0 {
+            let committed = lock(&self.committer).commit(&mut frame);
+            take_back(frame);
+            return if committed { Ok(()) } else { Err(GivenUp) };
+        }
+        thread.frames.send(frame).map_err(|_| GivenUp)?;
+        self.under_way += 1;
+        Ok(())
+    }
+
+    /// Waits until everything is committed.
+    pub(super) fn settle(&mut self) -> Result<(), GivenUp> {
+        let thread = self.thread.as_ref().ok_or(GivenUp)?;
+        while self.under_way > 0 {
+            thread.written.recv().map_err(|_| GivenUp)?;
+            self.under_way -= 1;
+        }
+        Ok(())
+    }
+
+    /// Ends the thread, once it has done what it has. Nothing can be committed afterwards.
+    pub(super) fn end(&mut self) {
+        if let Some(CommitThread { frames, written, handle }) = self.thread.take() {
+            drop(frames);
+            if handle.join().is_err() {
+                tracing::error!("the thread that writes the audit log ended by a panic");
+            }
+            drop(written);
+        }
+    }
+
+    /// What commits, for what is to be done between frames.
+    pub(super) fn committer(&self) -> MutexGuard<'_, Committer> {
+        lock(&self.committer)
+    }
+}
+
+fn lock(committer: &Mutex<Committer>) -> MutexGuard<'_, Committer> {
+    committer.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,201 @@
+//! Giving records their places and bytes.
+//!
+//! Invariant: a place is given once, in the order of the queue. A frame holds records of one unit only.
+//! Not here: the disk (`committer`).
+
+use std::collections::HashMap;
+use std::iter::Peekable;
+use std::ops::Range;
+use std::vec::Drain;
+
+use foldhash::fast::RandomState;
+
+use super::queue::Queued;
+use super::tail::SlotKey;
+use crate::audit::commitment::{Commitment, Opening, Salt, record_hash};
+use crate::audit::merkle::{Hash, TILE_LEAVES};
+use crate::audit::record::{Entry, Person};
+use crate::policy::name::Id;
+use crate::store::codec::audit::{Secret, TailOpening, append_entry, make_tail};
+
+/// Records of a unit at most; they are counted with 16 bits.
+pub(super) const UNIT_RECORDS_MAX: usize = 65_536;
+
+/// Records that are written in one piece. While one frame is on its way to the disk the next is made.
+pub(super) const FRAME_RECORDS_MAX: usize = 8_192;
+
+/// Bytes of records that are written in one piece.
+const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of a record whose room is kept for another.
+const SPARE_BYTES_MAX: usize = 1024;
+
+/// How long it waits for random numbers.
+const RANDOM_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What gives records their places.
+pub(super) struct Placer {
+    /// The sequence of the next record.
+    pub(super) sequence: u64,
+    /// How many records each organization has.
+    pub(super) organizations: HashMap<Id, u64, RandomState>,
+    pub(super) unit: OpenUnit,
+    salts: Salts,
+    /// Room that earlier frames had: of their records, and of themselves.
+    spare_bytes: Vec<Vec<u8>>,
+    spare: Vec<Frame>,
+}
+
+/// The unit that is being written, as far as its records have places.
+#[derive(Default)]
+pub(super) struct OpenUnit {
+    pub(super) len: usize,
+    pub(super) slots: HashMap<SlotKey, u32, RandomState>,
+    /// By slot.
+    pub(super) commitments: Vec<Commitment>,
+    /// It ends at the next tile.
+    pub(super) end_requested: bool,
+}
+
+/// Records that are written in one piece.
+#[derive(Default)]
+pub(super) struct Frame {
+    pub(super) first_sequence: u64,
+    /// As the journal holds them.
+    pub(super) bytes: Vec<Vec<u8>>,
+    pub(super) records: Vec<Placed>,
+    /// A unit begins with the first of them.
+    pub(super) begins_unit: bool,
+    /// Their unit ends with the last of them.
+    pub(super) ends_unit: bool,
+}
+
+/// A record that has its place.
+pub(super) struct Placed {
+    pub(super) entry: Entry,
+    /// Where its own bytes are in those of the journal.
+    pub(super) body: Range<usize>,
+    pub(super) leaf: Hash,
+    pub(super) slot: Option<u32>,
+    pub(super) opening: Option<TailOpening>,
+    pub(super) organization_sequence: u64,
+}
+
+/// Random salts, drawn many at a time.
+#[derive(Default)]
+pub(super) struct Salts {
+    drawn: Vec<[u8; Salt::BYTES]>,
+}
+
+impl Placer {
+    pub(super) fn new(sequence: u64, organizations: HashMap<Id, u64, RandomState>, unit: OpenUnit) -> Self {
+        Self { sequence, organizations, unit, salts: Salts::default(), spare_bytes: Vec::new(), spare: Vec::new() }
+    }
+
+    /// The next frame of `records`; none where there are none.
+    pub(super) fn frame(&mut self, records: &mut Peekable<Drain<'_, Queued>>) -> Option<Frame> {
+        records.peek()?;
+        let mut frame = self.spare.pop().unwrap_or_default();
+        frame.first_sequence = self.sequence;
+        frame.begins_unit = self.unit.len == 0;
+        let room = self.room_of_unit().min(FRAME_RECORDS_MAX);
+        let mut bytes = 0;
+        while frame.records.len() < room
+            && let Some(queued) = records.next_if(|_| bytes < FRAME_BYTES_MAX)
+        {
+            let begins_unit = self.unit.len == 0;
+            let mut buffer = self.spare_bytes.pop().unwrap_or_default();
+            buffer.clear();
+            frame.records.push(self.place(queued, &mut buffer, begins_unit));
+            bytes += buffer.len();
+            frame.bytes.push(buffer);
+        }
+        let len = self.unit.len;
+        frame.ends_unit = len == UNIT_RECORDS_MAX || (self.unit.end_requested && len.is_multiple_of(TILE_LEAVES));
+        if frame.ends_unit {
+            self.unit = OpenUnit::default();
+        }
+        Some(frame)
+    }
+
+    /// Takes back the room of a frame that is written.
+    pub(super) fn take_back(&mut self, mut frame: Frame) {
+        frame.records.clear();
+        if self.spare_bytes.len() < FRAME_RECORDS_MAX {
+            self.spare_bytes.extend(frame.bytes.drain(..).filter(|bytes| bytes.capacity() <= SPARE_BYTES_MAX));
+        }
+        frame.bytes.clear();
+        self.spare.push(frame);
+    }
+
+    /// Ends the unit that is being written at the next tile.
+    pub(super) fn end_unit(&mut self) {
+        if self.unit.len >= TILE_LEAVES {
+            self.unit.end_requested = true;
+        }
+    }
+
+    /// Makes nobody's next record refer to an opening that `concerns` holds for.
+    pub(super) fn forget(&mut self, concerns: impl Fn(&SlotKey) -> bool) {
+        self.unit.slots.retain(|key, _| !concerns(key));
+    }
+
+    /// How many records the unit still takes.
+    fn room_of_unit(&self) -> usize {
+        let room = UNIT_RECORDS_MAX - self.unit.len;
+        if self.unit.end_requested { room.min(TILE_LEAVES - self.unit.len % TILE_LEAVES) } else { room }
+    }
+
+    /// Gives a record its place, and `bytes` what the journal holds of it.
+    fn place(&mut self, Queued { entry, person }: Queued, bytes: &mut Vec<u8>, begins_unit: bool) -> Placed {
+        let organization_sequence = entry.organization.as_ref().map_or(0, |organization| {
+            if let Some(count) = self.organizations.get_mut(organization) {
+                *count += 1;
+                *count
+            } else {
+                self.organizations.insert(organization.clone(), 1);
+                1
+            }
+        });
+        let (slot, opening) = person.map_or((None, None), |person| self.slot(entry.organization.as_ref(), person));
+        append_entry(bytes, self.sequence, organization_sequence, slot, &entry);
+        let commitment = slot.and_then(|slot| self.unit.commitments.get(slot as usize));
+        let leaf = record_hash(bytes, commitment.map(std::slice::from_ref).unwrap_or_default());
+        let body = make_tail(bytes, opening.as_ref(), begins_unit);
+        self.sequence += 1;
+        self.unit.len += 1;
+        Placed { entry, body, leaf, slot, opening, organization_sequence }
+    }
+
+    /// The slot of a person in this unit, and the opening where it is new.
+    fn slot(&mut self, organization: Option<&Id>, person: Person) -> (Option<u32>, Option<TailOpening>) {
+        let key = (organization.cloned(), person);
+        if let Some(slot) = self.unit.slots.get(&key) {
+            return (Some(*slot), None);
+        }
+        let (_, Person { email, address }) = &key;
+        // Emails are limited to a few hundred characters.
+        let Ok(opening) = Opening::new(self.salts.next(), &**email, *address) else { return (None, None) };
+        let commitment = opening.commitment();
+        let slot = u32::try_from(self.unit.commitments.len()).unwrap_or(u32::MAX);
+        self.unit.commitments.push(commitment);
+        self.unit.slots.insert(key, slot);
+        let scope = organization.map(ToString::to_string).unwrap_or_default();
+        (Some(slot), Some(TailOpening { commitment, secret: Some(Secret { scope, opening }) }))
+    }
+}
+
+impl Salts {
+    fn next(&mut self) -> Salt {
+        const DRAWN: usize = 256;
+        if self.drawn.is_empty() {
+            self.drawn.resize(DRAWN, [0; Salt::BYTES]);
+            // Without random numbers nothing can be hidden; the process could not even have begun.
+            while let Err(error) = getrandom::fill(self.drawn.as_flattened_mut()) {
+                tracing::error!(%error, "no random numbers for the audit log");
+                std::thread::sleep(RANDOM_INTERVAL);
+            }
+        }
+        Salt::new(self.drawn.pop().unwrap_or_default())
+    }
+}
