@@ -36,10 +36,6 @@ use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::policy::time::Timestamp;
 use portcullis::store::codec::audit::encode_entry;
 
-/// The one that the service has; sled's records are made with it as well.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Records that wait for the disk at most, as the service is configured.
 const WAITING_MAX: u64 = 65_536;
 

@@ -7,10 +7,6 @@ use std::process::ExitCode;
 
 use portcullis::cli::Cli;
 
-/// What one thread makes and another frees, as every audit record is, costs much less with it than with the system's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match Cli::try_from_args(std::env::args_os()) {
         Ok(cli) => cli.run().into(),

@@ -153,22 +153,22 @@ pub(super) struct PagePlace {
 }
 
 /// Where the postings of a term are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Postings {
-    /// These records.
-    Plain(Vec<u16>),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Postings<'a> {
+    /// These indexes, two bytes each.
+    Plain(&'a [u8]),
     /// This list.
-    Inline(Vec<u8>),
+    Inline(&'a [u8]),
     /// A list in the area of lists, with its checksum.
     Listed { offset: usize, bytes: usize },
 }
 
 /// A term and its postings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TermEntry {
-    pub(super) term: Vec<u8>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TermEntry<'a> {
+    pub(super) term: &'a [u8],
     pub(super) count: usize,
-    pub(super) postings: Postings,
+    pub(super) postings: Postings<'a>,
 }
 
 /// The places of all pages; none where the bytes are no page index.
@@ -189,50 +189,75 @@ pub(super) fn page_of(pages: &[PagePlace], term: &[u8]) -> Option<usize> {
     pages.partition_point(|page| page.separator.as_slice() <= term).checked_sub(1)
 }
 
-/// The terms of a page, without its checksum; none where it is not one.
-pub(super) fn decode_page(place: &PagePlace, mut page: &[u8]) -> Option<Vec<TermEntry>> {
-    let (mut entries, mut last, mut lists_offset) = (Vec::new(), Vec::new(), place.lists_offset);
-    while !page.is_empty() {
-        let [token] = take(&mut page)?;
+/// Reads the terms of a page one after the other.
+#[derive(Debug)]
+pub(super) struct PageReader<'a> {
+    rest: &'a [u8],
+    term: Vec<u8>,
+    lists_offset: usize,
+}
+
+/// A page that is none.
+#[derive(Debug)]
+pub(super) struct NoPage;
+
+impl<'a> PageReader<'a> {
+    /// Begins with a page, without its checksum.
+    pub(super) fn new(place: &PagePlace, page: &'a [u8]) -> Self {
+        Self { rest: page, term: Vec::new(), lists_offset: place.lists_offset }
+    }
+
+    /// The next term; none at the end.
+    pub(super) fn next(&mut self) -> Result<Option<TermEntry<'_>>, NoPage> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let (count, postings) = self.read().ok_or(NoPage)?;
+        Ok(Some(TermEntry { term: &self.term, count, postings }))
+    }
+
+    fn read(&mut self) -> Option<(usize, Postings<'a>)> {
+        let page = &mut self.rest;
+        let [token] = take(page)?;
         let length = |half: u8, page: &mut &[u8]| match usize::from(half) {
-            HALF_MAX => Some(take_varint(page)? + HALF_MAX),
+            HALF_MAX => take_varint(page)?.checked_add(HALF_MAX),
             half => Some(half),
         };
-        let shared = length(token >> 4, &mut page)?;
-        let suffix = length(token & 0x0F, &mut page)?;
-        let mut term = std::mem::take(&mut last);
-        if shared > term.len() {
+        let shared = length(token >> 4, page)?;
+        let suffix = length(token & 0x0F, page)?;
+        if shared > self.term.len() {
             return None;
         }
-        term.truncate(shared);
-        term.extend_from_slice(take_bytes(&mut page, suffix)?);
-        let word = take_varint(&mut page)?;
+        self.term.truncate(shared);
+        self.term.extend_from_slice(take_bytes(page, suffix)?);
+        let word = take_varint(page)?;
         let (count, listed) = ((word >> 1) + 1, word & 1 == 1);
         let postings = if listed {
-            let bytes = take_varint(&mut page)?;
-            let offset = lists_offset;
-            lists_offset += bytes;
+            let bytes = take_varint(page)?;
+            let offset = self.lists_offset;
+            self.lists_offset = offset.checked_add(bytes)?;
             Postings::Listed { offset, bytes }
         } else if count <= PLAIN_RECORDS_MAX {
-            let plain = take_bytes(&mut page, count * 2)?;
-            Postings::Plain(plain.as_chunks::<2>().0.iter().map(|index| u16::from_le_bytes(*index)).collect())
+            Postings::Plain(take_bytes(page, count * 2)?)
         } else {
-            Postings::Inline(take_counted(&mut page)?.to_vec())
+            Postings::Inline(take_counted(page)?)
         };
-        last.clone_from(&term);
-        entries.push(TermEntry { term, count, postings });
+        Some((count, postings))
     }
-    Some(entries)
 }
 
 /// Adds postings that lie in the page itself to `set`; none where they are not as many as they should be.
-pub(super) fn add_inline(entry: &TermEntry, records: usize, set: &mut IndexSet) -> Option<()> {
-    match &entry.postings {
+pub(super) fn add_inline(entry: &TermEntry<'_>, records: usize, set: &mut IndexSet) -> Option<()> {
+    match entry.postings {
         Postings::Plain(indexes) => {
-            for index in indexes {
-                set.insert(*index);
+            for index in indexes.as_chunks::<2>().0 {
+                let index = u16::from_le_bytes(*index);
+                if usize::from(index) >= records {
+                    return None;
+                }
+                set.insert(index);
             }
-            indexes.iter().all(|index| usize::from(*index) < records).then_some(())
+            Some(())
         }
         Postings::Inline(list) => postings::decode(list, entry.count, records, set),
         Postings::Listed { .. } => None,

@@ -6,12 +6,14 @@
 //! Invariant: what is handed out is what was written, or there is an error that names the first record concerned.
 //! Not here: the openings (`openings`).
 
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::disk::Disk;
 use super::bytes::{decompress, take, take_counted, unpack};
-use super::dictionary::{PagePlace, Postings, TermEntry, add_inline, decode_page, decode_page_index, page_of};
+use super::dictionary::{NoPage, PagePlace, PageReader, Postings, TermEntry, add_inline, decode_page_index, page_of};
 use super::file::{CHECKSUM_BYTES, HEADER_BYTES, Header, Part, Seed, UnitFile};
 use super::index_set::IndexSet;
 use super::segment::{END_MAGIC, FOOTER_BYTES, SEGMENT_MAGIC, TILE_ENTRY_BYTES, TileSummary};
@@ -159,12 +161,12 @@ impl SealedUnit {
 
     /// Adds the records that have a term to `set`; whether there are any.
     pub fn postings(&self, term: &[u8], set: &mut IndexSet) -> Result<bool, SealedError> {
-        let Some(number) = page_of(&self.pages, term) else { return Ok(false) };
-        let page = self.page(number)?;
-        match page.iter().find(|entry| entry.term == term) {
-            Some(entry) => self.add(entry, set).map(|()| true),
-            None => Ok(false),
-        }
+        let mut found = false;
+        self.find(term, &mut |entry| {
+            found = true;
+            self.add(entry, set)
+        })?;
+        Ok(found)
     }
 
     /// Adds the records that have a term which begins so to `set`; whether there are any.
@@ -181,7 +183,7 @@ impl SealedUnit {
     pub fn terms_with_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, usize)>, SealedError> {
         let mut terms = Vec::new();
         self.for_each_with_prefix(prefix, &mut |entry| {
-            terms.push((entry.term.clone(), entry.count));
+            terms.push((entry.term.to_vec(), entry.count));
             Ok(())
         })?;
         Ok(terms)
@@ -189,8 +191,12 @@ impl SealedUnit {
 
     /// How many records have a term.
     pub fn term_count(&self, term: &[u8]) -> Result<usize, SealedError> {
-        let Some(number) = page_of(&self.pages, term) else { return Ok(0) };
-        Ok(self.page(number)?.iter().find(|entry| entry.term == term).map_or(0, |entry| entry.count))
+        let mut count = 0;
+        self.find(term, &mut |entry| {
+            count = entry.count;
+            Ok(())
+        })?;
+        Ok(count)
     }
 
     /// Reads everything, and says where something is not as it was written.
@@ -203,33 +209,59 @@ impl SealedUnit {
         self.for_each_with_prefix(&[], &mut |entry| self.add(entry, &mut set))
     }
 
+    /// Tells `found` the entry of a term, where there is one.
+    fn find(
+        &self,
+        term: &[u8],
+        found: &mut dyn FnMut(&TermEntry<'_>) -> Result<(), SealedError>,
+    ) -> Result<(), SealedError> {
+        let Some(number) = page_of(&self.pages, term) else { return Ok(()) };
+        self.for_each_in_page(number, &mut |entry| match entry.term.cmp(term) {
+            Ordering::Less => Ok(ControlFlow::Continue(())),
+            Ordering::Equal => found(entry).map(ControlFlow::Break),
+            Ordering::Greater => Ok(ControlFlow::Break(())),
+        })
+        .map(drop)
+    }
+
     fn for_each_with_prefix(
         &self,
         prefix: &[u8],
-        found: &mut dyn FnMut(&TermEntry) -> Result<(), SealedError>,
+        found: &mut dyn FnMut(&TermEntry<'_>) -> Result<(), SealedError>,
     ) -> Result<(), SealedError> {
         let first = page_of(&self.pages, prefix).unwrap_or_default();
         for number in first..self.pages.len() {
-            for entry in self.page(number)? {
+            let end = self.for_each_in_page(number, &mut |entry| {
                 if entry.term.starts_with(prefix) {
-                    found(&entry)?;
-                } else if entry.term.as_slice() > prefix {
-                    return Ok(());
+                    found(entry)?;
+                } else if entry.term > prefix {
+                    return Ok(ControlFlow::Break(()));
                 }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if end.is_break() {
+                return Ok(());
             }
         }
         Ok(())
     }
 
-    fn page(&self, number: usize) -> Result<Vec<TermEntry>, SealedError> {
+    /// Tells `visit` the terms of a page in order, until it has enough.
+    fn for_each_in_page(&self, number: usize, visit: &mut Visit<'_>) -> Result<ControlFlow<()>, SealedError> {
         let detail = "a page of its terms does not match";
-        let Some(place) = self.pages.get(number) else { return Ok(Vec::new()) };
+        let Some(place) = self.pages.get(number) else { return Ok(ControlFlow::Continue(())) };
         let offset = self.pages_offset + place.offset as u64;
         let page = self.file.read_part(self.seed, (offset, place.bytes), (Part::TermPage, number), detail)?;
-        decode_page(place, &page).ok_or_else(|| self.file.damaged(offset, detail))
+        let mut entries = PageReader::new(place, &page);
+        while let Some(entry) = entries.next().map_err(|NoPage| self.file.damaged(offset, detail))? {
+            if visit(&entry)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
-    fn add(&self, entry: &TermEntry, set: &mut IndexSet) -> Result<(), SealedError> {
+    fn add(&self, entry: &TermEntry<'_>, set: &mut IndexSet) -> Result<(), SealedError> {
         let detail = "the records of a term do not match";
         let Postings::Listed { offset: at, bytes } = entry.postings else {
             let damaged = || self.file.damaged(self.pages_offset, detail);
@@ -240,6 +272,9 @@ impl SealedUnit {
         postings::decode(&list, entry.count, self.count, set).ok_or_else(|| self.file.damaged(offset, detail))
     }
 }
+
+/// What is done with a term; whether more of them are wanted.
+type Visit<'a> = dyn FnMut(&TermEntry<'_>) -> Result<ControlFlow<()>, SealedError> + 'a;
 
 /// What the footer says.
 struct Sizes {
