@@ -8,6 +8,7 @@
 //! Not here: what a decision is (`policy`) and who listens where (`server`).
 
 pub mod admission;
+mod analysis;
 mod audit;
 mod convert;
 mod decision;

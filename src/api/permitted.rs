@@ -49,7 +49,10 @@ impl Default for PermittedCache {
 impl PermittedCache {
     /// Computes what takes tens of milliseconds for half a million ranges: not on the threads that answer Checks, and
     /// not many at a time.
-    async fn compute<T: Send + 'static>(&self, compute: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        compute: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Status> {
         let place = self.places.acquire().await.map_err(|error| status::internal(&error))?;
         let result = tokio::task::spawn_blocking(compute).await.map_err(|error| status::internal(&error));
         drop(place);

@@ -1,7 +1,7 @@
 //! `portcullis check`: one decision, as a portal would ask for it.
 //!
 //! Invariant: the exit status alone tells the decision: 0 only for `DECISION_ALLOW`.
-//! Not here: why, step by step.
+//! Not here: why, step by step (`explain`).
 
 use std::time::Duration;
 

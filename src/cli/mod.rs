@@ -13,6 +13,7 @@ mod color;
 mod completions;
 mod error;
 mod events;
+mod explain;
 mod filters;
 mod groups;
 mod json;
@@ -76,6 +77,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Decide one connection, as a portal would ask; the attempt is recorded
     Check(check::CheckArgs),
+    /// Show step by step why a connection would be let through or not; nothing is recorded
+    Explain(explain::ExplainArgs),
     /// Manage the firewall rules of an organization
     Rules(rules::RulesArgs),
     /// Manage the cluster, organizations, projects, workspaces and endpoints, and their access
@@ -147,6 +150,7 @@ impl Cli {
             Command::Nodes(args) => client::call(server, |channel| nodes::run(args, channel, output)),
             Command::Groups(args) => client::call(server, |channel| groups::run(args, channel, output)),
             Command::Overview(args) => client::call(server, |channel| overview::run(args, channel, output)),
+            Command::Explain(args) => client::call(server, |channel| explain::run(args, channel, output)),
             Command::Sessions(args) => client::call(server, |channel| sessions::run(args, channel, output)),
             Command::Events(args) => client::call(server, |channel| events::run(args, channel, output)),
             Command::Audit(args) => match args.run_offline(output) {

@@ -29,6 +29,7 @@ pub mod address;
 pub mod change;
 pub mod cow_map;
 pub mod decision;
+pub mod explain;
 pub mod firewall;
 pub mod group;
 pub mod intervals;

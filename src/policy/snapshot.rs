@@ -167,28 +167,74 @@ impl Snapshot {
         target: &NodePath<'_>,
         now: Timestamp,
     ) -> Verdict<'_> {
-        let Some(effective) = self.nodes.effective(target, self.require_projects) else {
-            return unknown_organization();
-        };
+        self.evaluate(cluster, address, connection_type, target, now, |_| false)
+    }
+
+    /// Goes through the steps of a decision in their order, telling each to `step`, which says whether to go on behind
+    /// one that refuses. The first that refuses decides.
+    #[inline]
+    pub(super) fn evaluate<'a>(
+        &'a self,
+        cluster: &ClusterSnapshot,
+        address: Address,
+        connection_type: ConnectionType,
+        target: &NodePath<'_>,
+        now: Timestamp,
+        mut step: impl FnMut(Step<'a>) -> bool,
+    ) -> Verdict<'a> {
+        let known = self.nodes.effective(target, self.require_projects);
+        step(Step::Target { known: known.is_some() });
+        let Some(effective) = known else { return unknown_organization() };
+        let mut refusal = None;
         let outside = |reason, level, first_match| Verdict { reason, rule: None, first_match, level: Some(level) };
-        if !permits(&cluster.access, address) {
-            return outside(Reason::OutsideCluster, Level::Cluster, None);
+
+        let permitted = permits(&cluster.access, address);
+        let goes_on = step(Step::Access { level: Level::Cluster, permitted });
+        if !permitted {
+            let verdict = outside(Reason::OutsideCluster, Level::Cluster, None);
+            if !goes_on {
+                return verdict;
+            }
+            refusal = Some(verdict);
         }
         let verdict = self.firewall.verdict(address, connection_type, now);
+        let goes_on = step(Step::Firewall(verdict));
         if verdict.reason == Reason::DenyRule {
-            return verdict;
+            if !goes_on {
+                return verdict;
+            }
+            refusal = refusal.or(Some(verdict));
         }
         let first_match = verdict.first_match;
-        if !permits(&self.access, address) {
-            return outside(Reason::OutsideOrganization, Level::Organization, first_match);
+        let permitted = permits(&self.access, address);
+        let goes_on = step(Step::Access { level: Level::Organization, permitted });
+        if !permitted {
+            let verdict = outside(Reason::OutsideOrganization, Level::Organization, first_match);
+            if !goes_on {
+                return verdict;
+            }
+            refusal = refusal.or(Some(verdict));
         }
-        if let Some((level, access)) = effective
-            && !permits(access, address)
-        {
-            return outside(Reason::OutsideEndpoint, level, first_match);
+        if let Some((level, access)) = effective {
+            let permitted = permits(access, address);
+            step(Step::Access { level, permitted });
+            if !permitted {
+                refusal = refusal.or(Some(outside(Reason::OutsideEndpoint, level, first_match)));
+            }
         }
-        verdict
+        refusal.unwrap_or(verdict)
     }
+}
+
+/// A step of a decision, and how it came out.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step<'a> {
+    /// Whether the target is known. Where it is not, this is the only step.
+    Target { known: bool },
+    /// What an own access has to say.
+    Access { level: Level, permitted: bool },
+    /// What the firewall has to say by itself.
+    Firewall(Verdict<'a>),
 }
 
 fn names(source: &Source, group: &Id) -> bool {

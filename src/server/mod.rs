@@ -26,6 +26,7 @@ use crate::api::{ANSWER_BYTES_MAX, Api};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::proto::DESCRIPTOR;
+use crate::proto::v1::analysis_service_server::{self, AnalysisServiceServer};
 use crate::proto::v1::audit_service_server::{self, AuditServiceServer};
 use crate::proto::v1::decision_service_server::{self, DecisionServiceServer};
 use crate::proto::v1::firewall_service_server::{self, FirewallServiceServer};
@@ -130,6 +131,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(DESCRIPTOR)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(tonic_health::pb::health_server::SERVICE_NAME)
+        .with_service_name(analysis_service_server::SERVICE_NAME)
         .with_service_name(audit_service_server::SERVICE_NAME)
         .with_service_name(decision_service_server::SERVICE_NAME)
         .with_service_name(firewall_service_server::SERVICE_NAME)
@@ -180,7 +182,8 @@ fn serve(
         .add_service(limited!(for_checks, DecisionServiceServer))
         .add_service(limited!((for_changes.clone(), UnbrokenLayer), FirewallServiceServer))
         .add_service(limited!(for_changes.clone(), HierarchyServiceServer))
-        .add_service(limited!(for_changes, AuditServiceServer));
+        .add_service(limited!(for_changes.clone(), AuditServiceServer))
+        .add_service(limited!(for_changes, AnalysisServiceServer));
     Ok(server.serve_with_incoming_shutdown(connections, async move {
         // The sender lives as long as the service.
         let _ = draining.wait_for(|draining| *draining).await;

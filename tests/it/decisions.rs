@@ -24,10 +24,10 @@ use crate::naive;
 use crate::strategies::{Probe, policy, probes};
 
 /// One organization under construction.
-struct Built {
-    organization: Organization,
+pub(crate) struct Built {
+    pub(crate) organization: Organization,
     advanced: Snapshot,
-    compiled: Snapshot,
+    pub(crate) compiled: Snapshot,
 }
 
 fn source(source: &naive::Source) -> Source {
@@ -37,7 +37,7 @@ fn source(source: &naive::Source) -> Source {
     }
 }
 
-fn access(access: &naive::Access) -> Access {
+pub(crate) fn access(access: &naive::Access) -> Access {
     match access {
         naive::Access::Inherit => Access::Inherit,
         naive::Access::AllowAll => Access::AllowAll,
@@ -47,7 +47,7 @@ fn access(access: &naive::Access) -> Access {
     }
 }
 
-fn connection_type(connection_type: naive::ConnectionType) -> ConnectionType {
+pub(crate) fn connection_type(connection_type: naive::ConnectionType) -> ConnectionType {
     match connection_type {
         naive::ConnectionType::Shell => ConnectionType::Shell,
         naive::ConnectionType::Preview => ConnectionType::Preview,
@@ -95,7 +95,7 @@ fn mutations(model: &naive::Organization) -> Vec<Mutation> {
     mutations
 }
 
-fn build(id: &str, model: &naive::Organization) -> Built {
+pub(crate) fn build(id: &str, model: &naive::Organization) -> Built {
     let (limits, now) = (Limits::default(), Timestamp::from_millis(0));
     let cluster = Cluster::new(now);
     let planner = Planner { now, limits: &limits, cluster: &cluster };

@@ -45,6 +45,8 @@ mod crash_power;
 mod decisions;
 /// The engine over a clock and a disk that tests control.
 mod engine;
+/// Why a decision is what it is.
+mod explain;
 /// Address groups through the API.
 mod groups_api;
 /// A running service.

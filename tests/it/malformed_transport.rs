@@ -155,7 +155,7 @@ async fn a_method_or_service_that_does_not_exist_is_unimplemented() {
         "/portcullis.v1.HierarchyService/Check",
         "/portcullis.v2.DecisionService/Check",
         "/portcullis.v1.AuditService/Check",
-        "/portcullis.v1.AnalysisService/Explain",
+        "/portcullis.v1.AnalysisService/Check",
         "/portcullis.storage.v1.Policy/Get",
         "/grpc.health.v1.Health/Chek",
         "/",

@@ -140,10 +140,7 @@ pub(super) fn rule_message(
         update_time,
         changed_at,
     } = rule;
-    let action = match action {
-        Action::Allow => v1::Action::Allow,
-        Action::Deny => v1::Action::Deny,
-    };
+    let action = to_action(*action);
     let source = match source {
         Source::Range(range) => RuleSource::Range(range.to_string()),
         Source::Group(group) => RuleSource::AddressGroup(group_name(organization, group.as_str())),
@@ -183,5 +180,12 @@ pub(in crate::api) fn to_group(view: &OrganizationView, group: &Group) -> v1::Ad
         create_time: Some(to_time(group.create_time)),
         update_time: Some(to_time(group.update_time)),
         revision: to_i64(view.organization.revision),
+    }
+}
+
+pub(in crate::api) fn to_action(action: Action) -> v1::Action {
+    match action {
+        Action::Allow => v1::Action::Allow,
+        Action::Deny => v1::Action::Deny,
     }
 }

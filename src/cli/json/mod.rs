@@ -5,6 +5,7 @@
 //! Every message is taken apart whole, so that a new field does not compile until it is printed.
 //! Not here: reading JSON (`rules::file`).
 
+mod analysis;
 mod audit;
 
 use base64::Engine;
@@ -14,6 +15,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::proto::v1;
 
+pub(super) use analysis::explain_response;
 pub(super) use audit::{audit_record, erase_user_response, overview, session, verify_audit_result};
 
 /// A JSON value whose objects keep their order.

@@ -1,0 +1,101 @@
+//! `portcullis explain`: why a connection is let through or not, step by step.
+//!
+//! Invariant: nothing is decided for anybody: the exit status tells only whether there was an answer.
+//! Not here: deciding (`check`), the JSON form (`json`).
+
+use clap::Args;
+use prost_types::Timestamp;
+use tonic::transport::Channel;
+
+use super::check::ConnectionType;
+use super::client::answer;
+use super::color::{ColorWhen, Colors, Look};
+use super::names::OrganizationArgs;
+use super::output::Output;
+use super::times::parse_moment;
+use super::{Exit, json, table};
+use crate::proto::v1;
+use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
+
+#[derive(Args, Debug)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    organization: OrganizationArgs,
+    /// The address that the user comes from
+    #[arg(long, value_name = "ADDRESS")]
+    ip: String,
+    /// What the user opens
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    connection_type: ConnectionType,
+    /// The node that the user connects to: a full name, `projects/…` of the organization, or an organization's id
+    #[arg(long, value_name = "NAME")]
+    endpoint: String,
+    /// Decide for this moment instead of now: it tells which rules are expired
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    at: Option<Timestamp>,
+    /// When to use colours
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    color: ColorWhen,
+}
+
+pub(super) async fn run(args: ExplainArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+    let request = v1::ExplainRequest {
+        ip: args.ip,
+        connection_type: v1::ConnectionType::from(args.connection_type).into(),
+        endpoint: args.organization.node(&args.endpoint),
+        at_time: args.at,
+    };
+    let explained = answer(AnalysisServiceClient::new(channel).explain(request).await)?;
+    let colors = Colors::of(args.color, output);
+    output.show(|| json::explain_response(&explained), || tree(&explained, colors))?;
+    Ok(Exit::Success)
+}
+
+/// The steps as a tree.
+fn tree(explained: &v1::ExplainResponse, colors: Colors) -> String {
+    let look = match explained.decision() {
+        v1::Decision::Allow => Look::Green,
+        v1::Decision::Deny | v1::Decision::Unspecified => Look::Red,
+    };
+    let decision = table::word(explained.decision().as_str_name(), "DECISION_");
+    let reason = table::word(explained.reason().as_str_name(), "REASON_");
+    let by = [&explained.rule, &explained.node].into_iter().find(|by| !by.is_empty());
+    let by = by.map(|by| format!(", {by}")).unwrap_or_default();
+    let v1::ExplainResponse { revision, cluster_revision, .. } = explained;
+    let time = table::time(explained.at_time.as_ref());
+    let mut lines = vec![
+        format!("{}: {reason}{by}", colors.paint(look, &decision)),
+        format!("at revision {revision}, cluster {cluster_revision}, {time}"),
+    ];
+    let last = explained.steps.len().saturating_sub(1);
+    for (number, step) in explained.steps.iter().enumerate() {
+        let (branch, below) = if number == last { ("└─", "   ") } else { ("├─", "│  ") };
+        let (look, outcome) = match step.outcome() {
+            v1::TraceOutcome::Passed => (Look::Green, "passed"),
+            v1::TraceOutcome::Refused => (Look::Red, "refused"),
+            v1::TraceOutcome::Skipped | v1::TraceOutcome::Unspecified => (Look::Faint, "skipped"),
+        };
+        let stage = table::word(step.stage().as_str_name(), "TRACE_STAGE_").replace('_', " ");
+        let outcome = colors.paint(look, outcome);
+        lines.push(format!("{branch} {stage}: {outcome}: {}", table::clean(&step.message)));
+        lines.extend(rules(step, below, colors));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// The rules whose source contains the address, below the step of the firewall.
+fn rules(step: &v1::TraceStep, below: &str, colors: Colors) -> impl Iterator<Item = String> {
+    let last = step.rules.len().saturating_sub(1);
+    step.rules.iter().enumerate().map(move |(number, rule)| {
+        let branch = if number == last { "└─" } else { "├─" };
+        let outcome = table::word(rule.outcome().as_str_name(), "RULE_OUTCOME_").replace('_', " ");
+        let look = if rule.outcome() == v1::RuleOutcome::Matched { Look::Cyan } else { Look::Faint };
+        let action = table::word(rule.action().as_str_name(), "ACTION_");
+        let id = rule.rule.rsplit('/').next().unwrap_or_default();
+        let group = rule.address_group.rsplit('/').next().filter(|group| !group.is_empty());
+        let group = group.map(|group| format!(" of group {group}")).unwrap_or_default();
+        let outcome = colors.paint(look, &outcome);
+        format!("{below}{branch} {}. {action} {}{group} ({id}): {outcome}", rule.position, rule.matched_range)
+    })
+}
