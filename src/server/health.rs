@@ -12,8 +12,9 @@ use tonic_health::server::{HealthReporter, HealthService};
 use crate::engine::Engine;
 
 /// Names whose health is told: the whole service, and each of its parts.
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 6] = [
     "",
+    "portcullis.v1.AnalysisService",
     "portcullis.v1.AuditService",
     "portcullis.v1.DecisionService",
     "portcullis.v1.FirewallService",

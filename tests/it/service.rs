@@ -23,8 +23,9 @@ const ORGANIZATION: &str = "organizations/default";
 const GROUP: &str = "organizations/default/addressGroups/office";
 
 /// The names that health is told of.
-const PARTS: [&str; 5] = [
+const PARTS: [&str; 6] = [
     "",
+    "portcullis.v1.AnalysisService",
     "portcullis.v1.AuditService",
     "portcullis.v1.DecisionService",
     "portcullis.v1.FirewallService",
@@ -81,7 +82,7 @@ async fn health_is_told_of_the_whole_and_of_every_part_and_of_nothing_else() {
     for name in PARTS {
         assert_eq!(health.check(named(name)).await.unwrap().into_inner().status(), ServingStatus::Serving, "{name}");
     }
-    for name in ["portcullis", "portcullis.v1.AnalysisService", "portcullis.v1.decisionservice", " "] {
+    for name in ["portcullis", "portcullis.v1.NoService", "portcullis.v1.decisionservice", " "] {
         assert_error(health.check(named(name)).await, Code::NotFound, "NOT_FOUND");
     }
     service.stop().await;
@@ -146,6 +147,7 @@ async fn reflection_lists_what_is_served_and_nothing_else_in_both_versions() {
     let service = Service::start().await;
     let served = [
         "grpc.health.v1.Health",
+        "portcullis.v1.AnalysisService",
         "portcullis.v1.AuditService",
         "portcullis.v1.DecisionService",
         "portcullis.v1.FirewallService",
