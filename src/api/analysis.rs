@@ -32,9 +32,9 @@ impl AnalysisService for Api {
 
     async fn list_problems(
         &self,
-        _: Request<v1::ListProblemsRequest>,
+        request: Request<v1::ListProblemsRequest>,
     ) -> Result<Response<v1::ListProblemsResponse>, Status> {
-        Err(not_served("ListProblems"))
+        self.problems(request.into_inner()).await
     }
 
     async fn preview_change(

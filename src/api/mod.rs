@@ -18,6 +18,7 @@ mod hierarchy;
 mod mutation;
 mod paging;
 mod permitted;
+mod problems;
 mod rules;
 mod sessions;
 mod status;

@@ -72,11 +72,11 @@ impl PermittedCache {
 }
 
 /// A node of an organization that a question is about, with the policy that answers it.
-struct Subject {
-    published: Arc<Published>,
-    cluster: Arc<PublishedCluster>,
+pub(super) struct Subject {
+    pub(super) published: Arc<Published>,
+    pub(super) cluster: Arc<PublishedCluster>,
     /// None: the organization itself.
-    key: Option<NodeKey>,
+    pub(super) key: Option<NodeKey>,
 }
 
 impl Subject {
@@ -101,7 +101,7 @@ impl Subject {
 }
 
 impl Api {
-    fn subject(&self, name: &str, organization: &Id, key: Option<NodeKey>) -> Result<Subject, Status> {
+    pub(super) fn subject(&self, name: &str, organization: &Id, key: Option<NodeKey>) -> Result<Subject, Status> {
         let published = self.published(organization)?;
         let known_project = key.as_ref().is_none_or(|key| {
             let project = NodeKey { project: key.project.clone(), workspace: None, endpoint: None };

@@ -75,7 +75,7 @@ fn tree(explained: &v1::ExplainResponse, colors: Colors) -> String {
             v1::TraceOutcome::Refused => (Look::Red, "refused"),
             v1::TraceOutcome::Skipped | v1::TraceOutcome::Unspecified => (Look::Faint, "skipped"),
         };
-        let stage = table::word(step.stage().as_str_name(), "TRACE_STAGE_").replace('_', " ");
+        let stage = table::word(step.stage().as_str_name(), "TRACE_STAGE_").replace('-', " ");
         let outcome = colors.paint(look, outcome);
         lines.push(format!("{branch} {stage}: {outcome}: {}", table::clean(&step.message)));
         lines.extend(rules(step, below, colors));
@@ -89,7 +89,7 @@ fn rules(step: &v1::TraceStep, below: &str, colors: Colors) -> impl Iterator<Ite
     let last = step.rules.len().saturating_sub(1);
     step.rules.iter().enumerate().map(move |(number, rule)| {
         let branch = if number == last { "└─" } else { "├─" };
-        let outcome = table::word(rule.outcome().as_str_name(), "RULE_OUTCOME_").replace('_', " ");
+        let outcome = table::word(rule.outcome().as_str_name(), "RULE_OUTCOME_").replace('-', " ");
         let look = if rule.outcome() == v1::RuleOutcome::Matched { Look::Cyan } else { Look::Faint };
         let action = table::word(rule.action().as_str_name(), "ACTION_");
         let id = rule.rule.rsplit('/').next().unwrap_or_default();

@@ -22,6 +22,7 @@ mod nodes;
 mod output;
 mod overview;
 mod pages;
+mod problems;
 mod progress;
 mod ranges_file;
 mod record;
@@ -79,6 +80,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Show step by step why a connection would be let through or not; nothing is recorded
     Explain(explain::ExplainArgs),
+    /// List what is probably not meant in a policy: rules that never win, lists that permit nobody, and the like
+    Problems(problems::ProblemsArgs),
     /// Manage the firewall rules of an organization
     Rules(rules::RulesArgs),
     /// Manage the cluster, organizations, projects, workspaces and endpoints, and their access
@@ -151,6 +154,7 @@ impl Cli {
             Command::Groups(args) => client::call(server, |channel| groups::run(args, channel, output)),
             Command::Overview(args) => client::call(server, |channel| overview::run(args, channel, output)),
             Command::Explain(args) => client::call(server, |channel| explain::run(args, channel, output)),
+            Command::Problems(args) => client::call(server, |channel| problems::run(args, channel, output)),
             Command::Sessions(args) => client::call(server, |channel| sessions::run(args, channel, output)),
             Command::Events(args) => client::call(server, |channel| events::run(args, channel, output)),
             Command::Audit(args) => match args.run_offline(output) {

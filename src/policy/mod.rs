@@ -40,6 +40,7 @@ pub mod node;
 pub mod organization;
 mod overlay;
 pub mod plan;
+pub mod problems;
 pub mod ranges;
 pub mod rule;
 pub mod snapshot;

@@ -207,6 +207,11 @@ impl RangeSet {
         Self { v4: self.v4.difference(&other.v4), v6: self.v6.difference(&other.v6) }
     }
 
+    /// Whether there is an address that is in both. Quick where `other` is made of few ranges.
+    pub fn meets(&self, other: &Self) -> bool {
+        self.v4.meets_any(&other.v4) || self.v6.meets_any(&other.v6)
+    }
+
     /// Whether every address of `self` is in `other`.
     pub fn is_subset(&self, other: &Self) -> bool {
         self.v4.is_subset(&other.v4) && self.v6.is_subset(&other.v6)

@@ -74,6 +74,10 @@ mod naive;
 mod permitted_api;
 /// The portal's own examples, through real gRPC.
 mod portal_examples;
+/// Problems of policies, against enumerating every address.
+mod problems;
+/// Problems through the API and the command line.
+mod problems_api;
 /// The service as a process of its own.
 mod process;
 /// The announced Internet in a deny rule.

@@ -275,7 +275,7 @@ fn access_entries(entries: &[v1::AccessEntry]) -> Vec<Json> {
     entries.iter().map(entry).collect()
 }
 
-fn problem(problem: &v1::Problem) -> Json {
+pub(super) fn problem(problem: &v1::Problem) -> Json {
     let v1::Problem { code, severity, resource, message, ranges, related } = problem;
     Json::object()
         .value("code", *code, |n| v1::ProblemCode::try_from(n).ok().map(|value| value.as_str_name()))

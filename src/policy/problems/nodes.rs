@@ -1,0 +1,150 @@
+//! The problems of access settings.
+//!
+//! Invariant: a setting is judged by itself and by what stands above it; equal lists are judged once.
+//! Not here: rules (`rules`).
+
+use std::collections::HashMap;
+
+use super::super::address::Range;
+use super::super::name::NodeKey;
+use super::super::node::Access;
+use super::super::ranges::{RangeList, RangeSet};
+use super::super::rule::Source;
+use super::{Code, Levels, Problem, Resource, Subject};
+
+/// What is wrong with a setting, whoever has it.
+#[derive(Clone, Default)]
+struct Findings {
+    problems: Vec<Problem>,
+}
+
+/// The problems of the nodes at and below `key`; of all and of the organization's own access without one.
+pub(super) fn problems(subject: &Subject<'_>, levels: &Levels, key: Option<&NodeKey>) -> Vec<Problem> {
+    let organization = subject.organization;
+    let mut judged: HashMap<Vec<&Source>, Findings> = HashMap::new();
+    let mut problems = Vec::new();
+    if key.is_none() {
+        let access = &organization.node.access;
+        problems.extend(entries(subject, levels, access).into_iter().map(|problem| problem.of(Resource::Organization)));
+        if nobody(subject, access) {
+            problems.push(Problem::new(Code::NoAddresses, Resource::Organization));
+        }
+    }
+    let within = |of: &NodeKey| key.is_none_or(|key| of == key || of.is_within(key));
+    for (of, node) in organization.nodes.iter().filter(|(of, _)| within(of)) {
+        // What is inherited is reported where it is set, but for the node that was asked about.
+        let access = match &node.access {
+            Access::Inherit if key == Some(of) => match organization.effective_access(of) {
+                Some((_, access)) => access,
+                None => continue,
+            },
+            Access::Inherit => continue,
+            own => own,
+        };
+        let sources = access.entries().iter().map(|entry| &entry.source).collect();
+        let findings = match access {
+            Access::AllowAll | Access::Inherit => judge(subject, levels, access),
+            Access::AllowList(_) => judged.entry(sources).or_insert_with(|| judge(subject, levels, access)).clone(),
+        };
+        problems.extend(findings.problems.into_iter().map(|problem| problem.of(Resource::Node(of.clone()))));
+    }
+    // A node that is not registered inherits.
+    if let Some(key) = key
+        && organization.nodes.get(key).is_none()
+        && let Some((_, access)) = organization.effective_access(key)
+    {
+        let findings = judge(subject, levels, access);
+        problems.extend(findings.problems.into_iter().map(|problem| problem.of(Resource::Node(key.clone()))));
+    }
+    problems
+}
+
+impl Problem {
+    fn of(self, resource: Resource) -> Self {
+        Self { resource, ..self }
+    }
+}
+
+fn nobody(subject: &Subject<'_>, access: &Access) -> bool {
+    matches!(access, Access::AllowList(_)) && subject.organization.access_set(access).is_empty()
+}
+
+/// What is wrong with the setting of a node below the organization.
+fn judge(subject: &Subject<'_>, levels: &Levels, access: &Access) -> Findings {
+    let problem = |code| Problem::new(code, Resource::Organization);
+    let mut problems = entries(subject, levels, access);
+    let set = subject.organization.access_set(access);
+    if set.is_empty() {
+        problems.push(problem(Code::NoAddresses));
+    }
+    let listed = listed(subject, access);
+    if !listed.is_subset(&levels.organization) {
+        problems.push(problem(Code::ExceedsOrganization).with_ranges(&listed.difference(&levels.organization)));
+    }
+    let full = RangeSet::full();
+    if !full.v4.is_subset(&set.v4) && !full.v6.is_subset(&set.v6) {
+        return Findings { problems };
+    }
+    problems.push(problem(Code::AllowsAll));
+    let reached = set.intersection(&levels.permitted);
+    let open = super::ConnectionType::ALL.into_iter().zip(&levels.allowed).filter(|(_, allowed)| {
+        let reached = reached.intersection(allowed);
+        full.v4.is_subset(&reached.v4) || full.v6.is_subset(&reached.v6)
+    });
+    let types: Vec<_> = open.map(|(of, _)| of).collect();
+    if !types.is_empty() {
+        problems.push(Problem { connection_types: types, ..problem(Code::OpenToInternet) });
+    }
+    Findings { problems }
+}
+
+/// What is wrong with the entries of a setting.
+fn entries(subject: &Subject<'_>, levels: &Levels, access: &Access) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for entry in access.entries() {
+        let set = subject.organization.source_set(&entry.source);
+        let related = match &entry.source {
+            Source::Range(_) => Vec::new(),
+            Source::Group(id) => vec![Resource::Group(id.clone())],
+        };
+        let code = if set.is_empty() {
+            Code::EmptyGroup
+        } else if !levels.allowed.iter().any(|allowed| allowed.meets(&set)) {
+            Code::UnreachableEntry
+        } else {
+            continue;
+        };
+        problems.push(Problem { related, ..Problem::new(code, Resource::Organization).with_ranges(&set) });
+    }
+    problems
+}
+
+/// What a list names of its own: without the ranges that stand for a whole family, which the organization clips on
+/// purpose.
+fn listed(subject: &Subject<'_>, access: &Access) -> RangeSet {
+    let mut ranges = Vec::new();
+    let mut set = RangeSet::default();
+    for entry in access.entries() {
+        match &entry.source {
+            Source::Range(range) => ranges.push(*range),
+            source @ Source::Group(id) => {
+                let Some(group) = subject.organization.groups.get(id.as_str()) else { continue };
+                if group.ranges().iter().any(is_whole_family) {
+                    ranges.extend(group.ranges().iter());
+                } else {
+                    set = set.union(&subject.organization.source_set(source));
+                }
+            }
+        }
+    }
+    ranges.retain(|range| !is_whole_family(*range));
+    set.union(&ranges.into_iter().collect::<RangeList>().to_set())
+}
+
+fn is_whole_family(range: Range) -> bool {
+    match range {
+        Range::Any => true,
+        Range::V4(block) => block.prefix_length() == 0,
+        Range::V6(block) => block.prefix_length() == 0,
+    }
+}
