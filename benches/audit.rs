@@ -377,6 +377,11 @@ async fn find(records: u64) {
         );
     }
     engine.close();
+    drop(engine);
+    let begun = Instant::now();
+    let engine = portcullis::server::open(&config(directory.path(), Durability::Async)).unwrap();
+    println!("  a start on that log: {:.0?}", begun.elapsed());
+    engine.close();
 }
 
 /// Checks a second with so many in flight, in process.

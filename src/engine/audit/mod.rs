@@ -10,6 +10,7 @@
 mod checkpoints;
 mod committer;
 mod condition;
+mod decoded;
 mod ended;
 mod erasing;
 mod options;
@@ -49,7 +50,7 @@ pub(crate) use sealer::{Sealer, SessionFiles, Task};
 pub use verify::{LogFiles, Progress, ReadTail, Verification, verify_files};
 
 use checkpoints::Checkpoints;
-use reader::DecodedTiles;
+use decoded::DecodedTiles;
 use sealer::SealerInbox;
 use tail::Tail;
 use units::{UnitInfo, Units};

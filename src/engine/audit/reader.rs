@@ -4,8 +4,7 @@
 //! records and in work; it may be short and not the last.
 //! Not here: what a filter means (`audit::filter`), watchers (`api`).
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::tail::TailUnit;
@@ -24,9 +23,6 @@ use crate::store::sealed::{IndexSet, SealedUnit};
 
 /// How long a page may take to find. Then it ends, however short it is.
 pub(super) const SEARCH_MAX: Duration = Duration::from_millis(100);
-
-/// Tiles whose decoded records are kept for those who follow the log.
-const DECODED_MAX: usize = 32;
 
 /// So few candidates are judged one by one rather than narrowed down by terms that many records have.
 const FEW: usize = 64;
@@ -57,35 +53,6 @@ pub struct RecordPage {
 pub(super) enum UnitView {
     Tail(Arc<TailUnit>),
     Sealed(UnitInfo),
-}
-
-/// The decoded records of a tile, from its first on.
-type DecodedTile = Arc<Mutex<Vec<Arc<Record>>>>;
-
-/// The records of the tiles that were read last. Many follow the log at the same place.
-#[derive(Default)]
-pub(super) struct DecodedTiles {
-    tiles: Mutex<VecDeque<(u64, DecodedTile)>>,
-}
-
-impl DecodedTiles {
-    fn get(&self, tile: u64) -> DecodedTile {
-        let mut tiles = self.tiles.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, decoded)) = tiles.iter().find(|(number, _)| *number == tile) {
-            return Arc::clone(decoded);
-        }
-        if tiles.len() >= DECODED_MAX {
-            tiles.pop_front();
-        }
-        let decoded = DecodedTile::default();
-        tiles.push_back((tile, Arc::clone(&decoded)));
-        decoded
-    }
-
-    /// Forgets everything, because personal data was erased.
-    pub(super) fn clear(&self) {
-        self.tiles.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
 }
 
 impl UnitView {
@@ -142,6 +109,15 @@ impl Shared {
         sealed.or(tail).unwrap_or(self.newest() + 1)
     }
 
+    /// Whether an error is that of records whose files were removed while they were read.
+    fn was_removed(&self, sequence: u64, error: &AuditError) -> bool {
+        matches!(error, AuditError::NotReadable(_)) && sequence < self.first_sequence()
+    }
+
+    fn unless_removed<T>(&self, sequence: u64, found: Result<Option<T>, AuditError>) -> Result<Option<T>, AuditError> {
+        found.or_else(|error| if self.was_removed(sequence, &error) { Ok(None) } else { Err(error) })
+    }
+
     /// A record's bytes with whom it is about. None where it is not there.
     pub(super) fn body(&self, view: &UnitView, sequence: u64) -> Result<Option<Arc<[u8]>>, AuditError> {
         let Some(index) = sequence.checked_sub(view.first_sequence()).and_then(|index| usize::try_from(index).ok())
@@ -185,9 +161,25 @@ impl Shared {
         Ok(Record { sequence, organization_sequence, subject, entry })
     }
 
+    /// A record. None where it is not there, or no longer.
+    fn record(&self, view: &UnitView, sequence: u64) -> Result<Option<Record>, AuditError> {
+        let body = self.body(view, sequence);
+        self.unless_removed(sequence, body.and_then(|body| body.map(|body| self.decode(view, &body)).transpose()))
+    }
+
     /// The records that may pass a filter and have the terms of `more`, by their indexes; none where that is certain to be
-    /// nothing.
+    /// nothing, or the unit is no more.
     fn candidates(
+        &self,
+        view: &UnitView,
+        filter: &RecordFilter,
+        more: &[TermQuery],
+        search: Search,
+    ) -> Result<Option<IndexSet>, AuditError> {
+        self.unless_removed(view.first_sequence(), self.find_candidates(view, filter, more, search))
+    }
+
+    fn find_candidates(
         &self,
         view: &UnitView,
         filter: &RecordFilter,
@@ -344,11 +336,7 @@ impl AuditLog {
                 if records.len() >= count_max || is_late() {
                     return Ok(RecordPage { records, next_before: Some(sequence + 1) });
                 }
-                let Some(body) = shared.body(&view, sequence)? else { continue };
-                let record = shared.decode(&view, &body)?;
-                if passes(&record) {
-                    records.push(record);
-                }
+                records.extend(shared.record(&view, sequence)?.filter(passes));
             }
         }
         Ok(RecordPage { records, next_before: None })
@@ -360,6 +348,7 @@ impl AuditLog {
         let newest = shared.newest();
         let mut count = 0;
         for view in shared.views().into_iter().rev() {
+            let first = view.first_sequence();
             let Some(found) = shared.candidates(&view, filter, &[], Search::Exact)? else { continue };
             let inside = view.times().is_some_and(|(earliest, _)| {
                 filter.start_time.is_none_or(|start| start.micros() <= earliest) && filter.end_time.is_none()
@@ -369,11 +358,9 @@ impl AuditLog {
                 continue;
             }
             for index in found.iter().rev() {
-                let sequence = view.first_sequence() + u64::from(index);
-                let Some(body) = shared.body(&view, sequence)?.filter(|_| sequence <= newest) else { continue };
-                if filter.matches(&shared.decode(&view, &body)?) {
-                    count += 1;
-                }
+                let sequence = first + u64::from(index);
+                let passes = |record: &Record| sequence <= newest && filter.matches(record);
+                count += u64::from(shared.record(&view, sequence)?.as_ref().is_some_and(passes));
             }
         }
         Ok(count)
@@ -382,6 +369,13 @@ impl AuditLog {
     /// The records from `from` on, oldest first, at most `count_max` and those of one tile; empty at the end. Reads
     /// files: not for a thread that must not wait.
     pub fn read(&self, from: u64, count_max: usize) -> Result<Vec<Arc<Record>>, AuditError> {
+        self.read_tile(from, count_max).map_err(|error| {
+            let removed = self.shared.was_removed(from, &error);
+            if removed { AuditError::Removed { first: self.shared.first_sequence() } } else { error }
+        })
+    }
+
+    fn read_tile(&self, from: u64, count_max: usize) -> Result<Vec<Arc<Record>>, AuditError> {
         let shared = &self.shared;
         let newest = shared.newest();
         if from > newest {

@@ -13,11 +13,11 @@ use tokio::sync::watch;
 
 use super::checkpoints::Checkpoints;
 use super::committer::Committer;
+use super::decoded::DecodedTiles;
 use super::erasing::{self, Erasing};
 use super::pipeline::Pipeline;
 use super::placer::{OpenUnit, Placer, UNIT_RECORDS_MAX};
 use super::queue::AuditQueue;
-use super::reader::DecodedTiles;
 use super::sealer::SealerInbox;
 use super::tail::{Tail, TailRecord, TailUnit};
 use super::units::{UnitInfo, Units};

@@ -1,0 +1,41 @@
+//! The decoded records of the tiles that were read last. Many follow the log at the same place.
+//!
+//! Invariant: never more than [`DECODED_MAX`] tiles, and nothing of a person who was erased.
+//! Not here: reading and decoding (`reader`).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::audit::record::Record;
+
+/// Tiles whose decoded records are kept for those who follow the log.
+const DECODED_MAX: usize = 32;
+
+/// The decoded records of a tile, from its first on.
+pub(super) type DecodedTile = Arc<Mutex<Vec<Arc<Record>>>>;
+
+/// The records of the tiles that were read last. Many follow the log at the same place.
+#[derive(Default)]
+pub(super) struct DecodedTiles {
+    tiles: Mutex<VecDeque<(u64, DecodedTile)>>,
+}
+
+impl DecodedTiles {
+    pub(super) fn get(&self, tile: u64) -> DecodedTile {
+        let mut tiles = self.tiles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, decoded)) = tiles.iter().find(|(number, _)| *number == tile) {
+            return Arc::clone(decoded);
+        }
+        if tiles.len() >= DECODED_MAX {
+            tiles.pop_front();
+        }
+        let decoded = DecodedTile::default();
+        tiles.push_back((tile, Arc::clone(&decoded)));
+        decoded
+    }
+
+    /// Forgets everything, because personal data was erased.
+    pub(super) fn clear(&self) {
+        self.tiles.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
