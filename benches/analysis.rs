@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis::policy::explain::{self, Policy, Question};
+use portcullis::policy::explain::{self, Question};
 use portcullis::policy::group::Group;
 use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{Id, NodeKey, NodePath};
@@ -25,6 +25,7 @@ use portcullis::policy::problems::{self, Code, Subject};
 use portcullis::policy::rule::{Action, ConnectionType, Rule, Source};
 use portcullis::policy::snapshot::{ClusterSnapshot, Snapshot};
 use portcullis::policy::time::Timestamp;
+use portcullis::policy::version::Version;
 
 const RULES: u32 = 10_000;
 const NODES: u32 = 10_000;
@@ -128,7 +129,7 @@ fn main() {
         count(Code::ShadowedRule),
         count(Code::RedundantRule)
     );
-    let policy = Policy {
+    let policy = Version {
         organization: &organization,
         snapshot: &snapshot,
         cluster: &cluster,

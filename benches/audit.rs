@@ -132,13 +132,7 @@ async fn add_rule(engine: &Engine, id: &str, range: &str) {
         ..RulePatch::default()
     };
     let mutation = Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch };
-    let request = ChangeRequest {
-        target: ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation },
-        violations: Vec::new(),
-        actor: "".into(),
-        comment: "".into(),
-        validate_only: false,
-    };
+    let request = ChangeRequest::new(ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation });
     engine.change(request).await.unwrap();
 }
 

@@ -1,17 +1,17 @@
-//! AnalysisService (design.md §3.6). What this version does not serve is answered `UNIMPLEMENTED` by name.
+//! AnalysisService (design.md §3.6): which call goes where, and explaining decisions.
 //!
-//! Invariant: nothing here is recorded and nothing is changed.
+//! Invariant: explaining records nothing and changes nothing.
 //! Not here: the analysis itself (`policy`).
 
 use std::sync::Arc;
 
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::convert::node::to_mode;
 use super::convert::rule::to_action;
 use super::convert::{Faults, to_time};
 use super::decision::{node_name, to_decision, to_reason};
-use super::{Api, at_revision, status, to_i64};
+use super::{Api, at_revision, to_i64};
 use crate::engine::directory::{Published, PublishedCluster};
 use crate::policy::address::Address;
 use crate::policy::decision::{Reason, Verdict};
@@ -21,6 +21,7 @@ use crate::policy::node::Access;
 use crate::policy::rule::{Action, ConnectionType};
 use crate::policy::snapshot::unknown_organization;
 use crate::policy::time::Timestamp;
+use crate::policy::version::Version;
 use crate::proto::v1::analysis_service_server::AnalysisService;
 use crate::proto::v1::{self, TraceOutcome, TraceStage, TraceStep};
 
@@ -39,44 +40,71 @@ impl AnalysisService for Api {
 
     async fn preview_change(
         &self,
-        _: Request<v1::PreviewChangeRequest>,
+        request: Request<v1::PreviewChangeRequest>,
     ) -> Result<Response<v1::PreviewChangeResponse>, Status> {
-        Err(not_served("PreviewChange"))
+        self.preview(request.into_inner()).await
     }
 
     async fn list_revisions(
         &self,
-        _: Request<v1::ListRevisionsRequest>,
+        request: Request<v1::ListRevisionsRequest>,
     ) -> Result<Response<v1::ListRevisionsResponse>, Status> {
-        Err(not_served("ListRevisions"))
+        self.revisions(request.into_inner()).await
     }
 
-    async fn get_revision(&self, _: Request<v1::GetRevisionRequest>) -> Result<Response<v1::Revision>, Status> {
-        Err(not_served("GetRevision"))
+    async fn get_revision(&self, request: Request<v1::GetRevisionRequest>) -> Result<Response<v1::Revision>, Status> {
+        self.revision(request.into_inner()).await
+    }
+
+    async fn compare_revisions(
+        &self,
+        request: Request<v1::CompareRevisionsRequest>,
+    ) -> Result<Response<v1::CompareRevisionsResponse>, Status> {
+        self.compare(request.into_inner()).await
+    }
+
+    async fn confirm_revision(
+        &self,
+        request: Request<v1::ConfirmRevisionRequest>,
+    ) -> Result<Response<v1::Revision>, Status> {
+        self.acting(&request).confirm(request.into_inner()).await
     }
 
     async fn rollback_revision(
         &self,
-        _: Request<v1::RollbackRevisionRequest>,
+        request: Request<v1::RollbackRevisionRequest>,
     ) -> Result<Response<v1::Revision>, Status> {
-        Err(not_served("RollbackRevision"))
+        self.acting(&request).rollback(request.into_inner()).await
     }
 
-    async fn export_policy(&self, _: Request<v1::ExportPolicyRequest>) -> Result<Response<v1::Policy>, Status> {
-        Err(not_served("ExportPolicy"))
+    async fn export_policy(&self, request: Request<v1::ExportPolicyRequest>) -> Result<Response<v1::Policy>, Status> {
+        self.export(request.into_inner())
     }
 
     async fn apply_policy(
         &self,
-        _: Request<v1::ApplyPolicyRequest>,
+        request: Request<v1::ApplyPolicyRequest>,
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
-        Err(not_served("ApplyPolicy"))
+        self.acting(&request).apply(request.into_inner()).await
     }
-}
 
-fn not_served(method: &str) -> Status {
-    let message = format!("method `{method}` is not served by this version");
-    status::error(Code::Unimplemented, v1::ErrorReason::MethodNotFound, message)
+    async fn create_policy_test(
+        &self,
+        request: Request<v1::CreatePolicyTestRequest>,
+    ) -> Result<Response<v1::PolicyTest>, Status> {
+        self.acting(&request).create_test(request.into_inner()).await
+    }
+
+    async fn list_policy_tests(
+        &self,
+        request: Request<v1::ListPolicyTestsRequest>,
+    ) -> Result<Response<v1::ListPolicyTestsResponse>, Status> {
+        self.list_tests(request.into_inner())
+    }
+
+    async fn delete_policy_test(&self, request: Request<v1::DeletePolicyTestRequest>) -> Result<Response<()>, Status> {
+        self.acting(&request).delete_test(request.into_inner()).await
+    }
 }
 
 /// What is to be explained, on its way to a thread that may take long.
@@ -128,7 +156,7 @@ impl Subject {
         };
         let Ok(target) = NodePath::parse(&self.endpoint) else { return v1::ExplainResponse::default() };
         let trace = self.published.as_deref().map_or_else(unknown, |published| {
-            let policy = explain::Policy {
+            let policy = Version {
                 organization: &published.view.organization,
                 snapshot: &published.snapshot,
                 cluster: &self.cluster.cluster,

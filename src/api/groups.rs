@@ -9,7 +9,7 @@ use super::convert::Faults;
 use super::convert::names::{self, chosen_or_new_id, organization};
 use super::convert::options::{Mask, Options, options};
 use super::convert::rule::to_group;
-use super::mutation::{ChangedOrganization, etag};
+use super::mutation::{ChangeCall, ChangedOrganization, etag};
 use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64, transport};
 use crate::policy::address::Range;
@@ -25,9 +25,14 @@ impl Api {
         &self,
         request: v1::CreateAddressGroupRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
+        let changed = self.make(self.read_create_group(request)).await?;
+        group_answer(&changed, changed.object.as_ref())
+    }
+
+    pub(super) fn read_create_group(&self, request: v1::CreateAddressGroupRequest) -> ChangeCall {
         let v1::CreateAddressGroupRequest { parent, address_group, address_group_id, options: given } = request;
         let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let options = options(&mut faults, given, self.limits.description_characters_max);
         let parent = organization(&mut faults, "parent", &parent);
         let id = chosen_or_new_id(&mut faults, "address_group_id", &address_group_id, "group");
         let group = address_group.unwrap_or_default();
@@ -35,8 +40,7 @@ impl Api {
         let description = faults.text("address_group.description", &group.description, characters_max);
         let ranges = faults.ranges("address_group.ranges", 0, &group.ranges).into_iter().collect();
         let mutation = id.clone().map(|id| Mutation::CreateGroup { id, description, ranges });
-        let changed = self.change_organization(parent, mutation, faults, options).await?;
-        group_answer(&changed, id.as_ref())
+        ChangeCall::inside(parent, mutation, id, faults, options)
     }
 
     pub(super) fn get_group(&self, request: &v1::GetAddressGroupRequest) -> Result<Response<v1::AddressGroup>, Status> {
@@ -78,9 +82,14 @@ impl Api {
         &self,
         request: v1::UpdateAddressGroupRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
+        let changed = self.make(self.read_update_group(request)).await?;
+        group_answer(&changed, changed.object.as_ref())
+    }
+
+    pub(super) fn read_update_group(&self, request: v1::UpdateAddressGroupRequest) -> ChangeCall {
         let v1::UpdateAddressGroupRequest { address_group, update_mask, options: given } = request;
         let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let options = options(&mut faults, given, self.limits.description_characters_max);
         let group = address_group.unwrap_or_default();
         let named = read_group_name(&mut faults, "address_group.name", &group.name);
         if update_mask.as_ref().is_none_or(|mask| mask.paths.is_empty()) && !group.ranges.is_empty() {
@@ -95,43 +104,54 @@ impl Api {
         let (organization, id) = named.unzip();
         let etag = etag(group.etag);
         let mutation = id.clone().map(|id| Mutation::UpdateGroup { id, etag, description });
-        let changed = self.change_organization(organization, mutation, faults, options).await?;
-        group_answer(&changed, id.as_ref())
+        ChangeCall::inside(organization, mutation, id, faults, options)
     }
 
     pub(super) async fn delete_group(&self, request: v1::DeleteAddressGroupRequest) -> Result<Response<()>, Status> {
-        let v1::DeleteAddressGroupRequest { name, etag: guard, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
-        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
-        let mutation = id.map(|id| Mutation::DeleteGroup { id, etag: etag(guard) });
-        let changed = self.change_organization(organization, mutation, faults, options).await?;
+        let changed = self.make(self.read_delete_group(request)).await?;
         Ok(at_revision((), changed.revision))
     }
 
+    pub(super) fn read_delete_group(&self, request: v1::DeleteAddressGroupRequest) -> ChangeCall {
+        let v1::DeleteAddressGroupRequest { name, etag: guard, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max);
+        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
+        let mutation = id.map(|id| Mutation::DeleteGroup { id, etag: etag(guard) });
+        ChangeCall::inside(organization, mutation, None, faults, options)
+    }
+
     pub(super) async fn add_ranges(&self, request: v1::AddRangesRequest) -> Result<Response<v1::AddressGroup>, Status> {
+        let changed = self.make(self.read_add_ranges(request)).await?;
+        group_answer(&changed, changed.object.as_ref())
+    }
+
+    pub(super) fn read_add_ranges(&self, request: v1::AddRangesRequest) -> ChangeCall {
         let v1::AddRangesRequest { name, ranges, options: given } = request;
         let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let options = options(&mut faults, given, self.limits.description_characters_max);
         let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
         let ranges = faults.ranges("ranges", 0, &ranges).into_iter().collect();
         let mutation = id.clone().map(|id| Mutation::AddRanges { id, ranges });
-        let changed = self.change_organization(organization, mutation, faults, options).await?;
-        group_answer(&changed, id.as_ref())
+        ChangeCall::inside(organization, mutation, id, faults, options)
     }
 
     pub(super) async fn remove_ranges(
         &self,
         request: v1::RemoveRangesRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
+        let changed = self.make(self.read_remove_ranges(request)).await?;
+        group_answer(&changed, changed.object.as_ref())
+    }
+
+    pub(super) fn read_remove_ranges(&self, request: v1::RemoveRangesRequest) -> ChangeCall {
         let v1::RemoveRangesRequest { name, ranges, options: given } = request;
         let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let options = options(&mut faults, given, self.limits.description_characters_max);
         let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
         let ranges = faults.ranges("ranges", 0, &ranges).into_iter().collect();
         let mutation = id.clone().map(|id| Mutation::RemoveRanges { id, ranges });
-        let changed = self.change_organization(organization, mutation, faults, options).await?;
-        group_answer(&changed, id.as_ref())
+        ChangeCall::inside(organization, mutation, id, faults, options)
     }
 
     pub(super) fn list_ranges(
@@ -156,6 +176,19 @@ impl Api {
         Ok(at_revision(answer, organization.revision))
     }
 
+    /// A replacement that comes in one message, as previews have it.
+    pub(super) fn read_replace_ranges(&self, request: v1::ReplaceRangesRequest) -> ChangeCall {
+        let v1::ReplaceRangesRequest { name, etag: guard, expected_count, allow_empty, ranges, options: given } =
+            request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max);
+        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
+        let parsed = faults.ranges("ranges", 0, &ranges).into_iter().collect();
+        check_count(&mut faults, ranges.len(), expected_count, allow_empty);
+        let mutation = id.clone().map(|id| Mutation::ReplaceRanges { id, etag: etag(guard), ranges: parsed });
+        ChangeCall::inside(organization, mutation, id, faults, options)
+    }
+
     pub(super) async fn replace_ranges(
         &self,
         mut stream: Streaming<v1::ReplaceRangesRequest>,
@@ -165,7 +198,7 @@ impl Api {
             return Err(status::invalid_field("name", "is required: send at least one message"));
         };
         let v1::ReplaceRangesRequest { name, etag: guard, expected_count, allow_empty, ranges, options: given } = first;
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let options = options(&mut faults, given, self.limits.description_characters_max);
         let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
         let mut parsed = faults.ranges("ranges", 0, &ranges);
         let mut count = ranges.len();
@@ -205,8 +238,8 @@ impl Api {
     ) -> Result<Response<v1::AddressGroup>, Status> {
         let ranges = ranges.into_iter().collect();
         let mutation = id.clone().map(|id| Mutation::ReplaceRanges { id, etag, ranges });
-        let changed = self.change_organization(organization, mutation, faults, options).await?;
-        group_answer(&changed, id.as_ref())
+        let changed = self.make(ChangeCall::inside(organization, mutation, id, faults, options)).await?;
+        group_answer(&changed, changed.object.as_ref())
     }
 }
 

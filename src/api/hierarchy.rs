@@ -9,10 +9,10 @@ use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
 use super::convert::names::{NodeName, chosen_id, node as read_node_name};
-use super::convert::node::{SETTABLE, patch, to_node};
+use super::convert::node::{SETTABLE, patch, to_node, to_own_node};
 use super::convert::options::{Mask, options};
 use super::convert::{Faults, names};
-use super::mutation::etag;
+use super::mutation::{ChangeCall, etag};
 use super::paging::PageRequest;
 use super::{Api, at_revision, permitted, status, to_i64};
 use crate::engine::change::{After, ChangeTarget, Changed};
@@ -31,29 +31,8 @@ use crate::proto::v1::{
 #[tonic::async_trait]
 impl HierarchyService for Api {
     async fn create_node(&self, request: Request<CreateNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        let CreateNodeRequest { parent, node_id, node, options: given } = request.into_inner();
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
-        let id = chosen_id(&mut faults, "node_id", &node_id);
-        let parent = read_parent(&mut faults, &parent);
-        let organization = match &parent {
-            Some(Some(NodeName::Organization(id) | NodeName::Below(id, _))) => Some(id.clone()),
-            _ => None,
-        };
-        let patch = self.node_patch(&mut faults, organization.as_ref(), node.unwrap_or_default(), None);
-        let target = match (parent, id) {
-            (Some(None), Some(id)) => Some(ChangeTarget::CreateOrganization { id, patch }),
-            (Some(Some(NodeName::Organization(organization))), Some(id)) => {
-                let key = NodeKey { project: id, workspace: None, endpoint: None };
-                Some(below(organization, Mutation::CreateNode { key, patch }))
-            }
-            (Some(Some(NodeName::Below(organization, parent))), Some(id)) => {
-                parent.child(id).map(|key| below(organization, Mutation::CreateNode { key, patch }))
-            }
-            _ => None,
-        };
-        let name = target.as_ref().map(created_name);
-        self.change_node(target, name.as_deref(), faults, options).await
+        let api = self.acting(&request);
+        api.change_node(api.read_create_node(request.into_inner())).await
     }
 
     async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
@@ -91,42 +70,15 @@ impl HierarchyService for Api {
     }
 
     async fn update_node(&self, request: Request<UpdateNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        let UpdateNodeRequest { node, update_mask, options: given } = request.into_inner();
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
-        let mut node = node.unwrap_or_default();
-        let etag = etag(std::mem::take(&mut node.etag));
-        let name = std::mem::take(&mut node.name);
-        let named = read_name(&mut faults, "node.name", &name);
-        let mask = Mask::new(&mut faults, update_mask, SETTABLE);
-        let organization = match &named {
-            Some(NodeName::Organization(id) | NodeName::Below(id, _)) => Some(id),
-            Some(NodeName::Cluster) | None => None,
-        };
-        let patch = self.node_patch(&mut faults, organization, node, Some(&mask));
-        let target = named.map(|named| match named {
-            NodeName::Cluster => ChangeTarget::Cluster { etag, patch },
-            NodeName::Organization(id) => below(id, Mutation::UpdateNode { key: None, etag, patch }),
-            NodeName::Below(id, key) => below(id, Mutation::UpdateNode { key: Some(key), etag, patch }),
-        });
-        self.change_node(target, Some(&name), faults, options).await
+        let api = self.acting(&request);
+        api.change_node(api.read_update_node(request.into_inner())).await
     }
 
     async fn delete_node(&self, request: Request<DeleteNodeRequest>) -> Result<Response<()>, Status> {
-        let DeleteNodeRequest { name, etag: guard, force, options: given } = request.into_inner();
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
-        let etag = etag(guard);
-        let target = match read_name(&mut faults, "name", &name) {
-            None => return Err(status::invalid(faults.into_violations())),
-            Some(NodeName::Cluster) => {
-                let message = "`cluster` cannot be deleted: set its access to ACCESS_MODE_ALLOW_ALL to lift it";
-                return Err(status::error(Code::InvalidArgument, ErrorReason::ClusterUndeletable, message));
-            }
-            Some(NodeName::Organization(id)) => ChangeTarget::DeleteOrganization { id, etag, force },
-            Some(NodeName::Below(id, key)) => below(id, Mutation::DeleteNode { key, etag, force }),
-        };
-        let Changed { after: _, revision } = self.change(target, faults, options).await?;
+        let api = self.acting(&request);
+        let ChangeCall { target, faults, options, .. } = api.read_delete_node(request.into_inner())?;
+        let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
+        let Changed { after: _, revision } = api.change(target, faults, options).await?;
         Ok(at_revision((), revision))
     }
 
@@ -146,6 +98,70 @@ impl HierarchyService for Api {
 }
 
 impl Api {
+    pub(super) fn read_create_node(&self, request: CreateNodeRequest) -> ChangeCall {
+        let CreateNodeRequest { parent, node_id, node, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max);
+        let id = chosen_id(&mut faults, "node_id", &node_id);
+        let parent = read_parent(&mut faults, &parent);
+        let organization = match &parent {
+            Some(Some(NodeName::Organization(id) | NodeName::Below(id, _))) => Some(id.clone()),
+            _ => None,
+        };
+        let patch = self.node_patch(&mut faults, organization.as_ref(), node.unwrap_or_default(), None);
+        let target = match (parent, id) {
+            (Some(None), Some(id)) => Some(ChangeTarget::CreateOrganization { id, patch }),
+            (Some(Some(NodeName::Organization(organization))), Some(id)) => {
+                let key = NodeKey { project: id, workspace: None, endpoint: None };
+                Some(below(organization, Mutation::CreateNode { key, patch }))
+            }
+            (Some(Some(NodeName::Below(organization, parent))), Some(id)) => {
+                parent.child(id).map(|key| below(organization, Mutation::CreateNode { key, patch }))
+            }
+            _ => None,
+        };
+        ChangeCall { target, object: None, faults, options }
+    }
+
+    pub(super) fn read_update_node(&self, request: UpdateNodeRequest) -> ChangeCall {
+        let UpdateNodeRequest { node, update_mask, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max);
+        let mut node = node.unwrap_or_default();
+        let etag = etag(std::mem::take(&mut node.etag));
+        let name = std::mem::take(&mut node.name);
+        let named = read_name(&mut faults, "node.name", &name);
+        let mask = Mask::new(&mut faults, update_mask, SETTABLE);
+        let organization = match &named {
+            Some(NodeName::Organization(id) | NodeName::Below(id, _)) => Some(id),
+            Some(NodeName::Cluster) | None => None,
+        };
+        let patch = self.node_patch(&mut faults, organization, node, Some(&mask));
+        let target = named.map(|named| match named {
+            NodeName::Cluster => ChangeTarget::Cluster { etag, patch },
+            NodeName::Organization(id) => below(id, Mutation::UpdateNode { key: None, etag, patch }),
+            NodeName::Below(id, key) => below(id, Mutation::UpdateNode { key: Some(key), etag, patch }),
+        });
+        ChangeCall { target, object: None, faults, options }
+    }
+
+    pub(super) fn read_delete_node(&self, request: DeleteNodeRequest) -> Result<ChangeCall, Status> {
+        let DeleteNodeRequest { name, etag: guard, force, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max);
+        let etag = etag(guard);
+        let target = match read_name(&mut faults, "name", &name) {
+            None => None,
+            Some(NodeName::Cluster) => {
+                let message = "`cluster` cannot be deleted: set its access to ACCESS_MODE_ALLOW_ALL to lift it";
+                return Err(status::error(Code::InvalidArgument, ErrorReason::ClusterUndeletable, message));
+            }
+            Some(NodeName::Organization(id)) => Some(ChangeTarget::DeleteOrganization { id, etag, force }),
+            Some(NodeName::Below(id, key)) => Some(below(id, Mutation::DeleteNode { key, etag, force })),
+        };
+        Ok(ChangeCall { target, object: None, faults, options })
+    }
+
     /// Reads a node's settable fields; without a mask, as those of a new node.
     fn node_patch(
         &self,
@@ -155,27 +171,20 @@ impl Api {
         mask: Option<&Mask>,
     ) -> NodePatch {
         let characters_max = self.limits.description_characters_max;
-        patch(faults, organization.map(Id::as_str), node, mask.unwrap_or(&Mask::Populated), characters_max)
+        patch(faults, "node", organization.map(Id::as_str), node, mask.unwrap_or(&Mask::Populated), characters_max)
     }
 
-    async fn change_node(
-        &self,
-        target: Option<ChangeTarget>,
-        name: Option<&str>,
-        faults: Faults,
-        options: super::convert::options::Options,
-    ) -> Result<Response<v1::Node>, Status> {
-        let (Some(target), Some(name)) = (target, name) else {
-            return Err(status::invalid(faults.into_violations()));
-        };
-        let validate_only = options.validate_only;
+    async fn change_node(&self, call: ChangeCall) -> Result<Response<v1::Node>, Status> {
+        let ChangeCall { target, faults, options, .. } = call;
+        let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
+        let (name, validate_only) = (target_name(&target), options.validate_only);
         let Changed { after, revision } = self.change(target, faults, options).await?;
         let node = match &after {
             After::Cluster(cluster) => Some(to_node(CLUSTER.to_owned(), None, revision, &cluster.node)),
-            After::Organization(view) => node_in(&view.organization, name),
+            After::Organization(view) => node_in(&view.organization, &name),
             After::Deleted => None,
         };
-        let mut node = node.ok_or_else(|| status::not_found(name))?;
+        let mut node = node.ok_or_else(|| status::not_found(&name))?;
         node.revision = to_i64(revision);
         if validate_only {
             node.etag = String::new();
@@ -188,13 +197,19 @@ fn below(id: Id, mutation: Mutation) -> ChangeTarget {
     ChangeTarget::Organization { id, mutation }
 }
 
-fn created_name(target: &ChangeTarget) -> String {
+/// The name of the node that is created or updated.
+fn target_name(target: &ChangeTarget) -> String {
     match target {
-        ChangeTarget::CreateOrganization { id, .. } => format!("organizations/{id}"),
-        ChangeTarget::Organization { id, mutation: Mutation::CreateNode { key, .. } } => {
-            format!("organizations/{id}/{key}")
+        ChangeTarget::Cluster { .. } => CLUSTER.to_owned(),
+        ChangeTarget::Organization { id, mutation } => match mutation {
+            Mutation::CreateNode { key, .. } | Mutation::UpdateNode { key: Some(key), .. } => {
+                format!("organizations/{id}/{key}")
+            }
+            _ => format!("organizations/{id}"),
+        },
+        ChangeTarget::CreateOrganization { id, .. } | ChangeTarget::DeleteOrganization { id, .. } => {
+            format!("organizations/{id}")
         }
-        _ => String::new(),
     }
 }
 
@@ -245,7 +260,7 @@ fn node_in(organization: &Organization, name: &str) -> Option<v1::Node> {
     let id = organization.id.as_str();
     let node = match names::node(name).ok()? {
         NodeName::Cluster => return None,
-        NodeName::Organization(_) => &organization.node,
+        NodeName::Organization(_) => return Some(to_own_node(organization)),
         NodeName::Below(_, key) => organization.nodes.get(&key)?,
     };
     Some(to_node(name.to_owned(), Some(id), organization.revision, node))
@@ -276,11 +291,10 @@ struct Listed {
 impl Listed {
     fn to_node(&self) -> v1::Node {
         let id = self.organization.id.as_str();
-        let name = match &self.key {
-            None => format!("organizations/{id}"),
-            Some(key) => format!("organizations/{id}/{key}"),
-        };
-        to_node(name, Some(id), self.organization.revision, &self.node)
+        match &self.key {
+            None => to_own_node(&self.organization),
+            Some(key) => to_node(format!("organizations/{id}/{key}"), Some(id), self.organization.revision, &self.node),
+        }
     }
 }
 

@@ -3,18 +3,27 @@
 //! Invariant: a list is of one version of the policy; the words say what is wrong and what to do.
 //! Not here: finding problems (`policy::problems`).
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use tonic::{Response, Status};
 
 use super::convert::names::{self, NodeName};
 use super::convert::{Faults, to_connection_type};
 use super::paging::PageRequest;
 use super::permitted::Subject;
-use super::{Api, at_revision, status};
+use super::{ANSWER_BYTES_MAX, Api, at_revision, status};
+use crate::engine::directory::OrganizationView;
+use crate::policy::members::MembersCache;
 use crate::policy::name::{CLUSTER, Id};
+use crate::policy::organization::{Cluster, Organization};
 use crate::policy::problems::{self, Code, Problem, Resource};
+use crate::policy::rule::RuleMatches;
+use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::time::Timestamp;
+use crate::policy::version::Version;
 use crate::proto::v1;
 
 /// A rule without a match for as long is unused.
@@ -61,16 +70,75 @@ impl Api {
     }
 }
 
+/// What is known of how often rules matched, by rule.
+#[derive(Default)]
+pub(super) struct Known {
+    matches: HashMap<(Id, Timestamp), RuleMatches>,
+}
+
+impl Known {
+    /// Of the rules of an organization.
+    pub(super) fn of(view: &OrganizationView) -> Self {
+        let rules = view.organization.rules.iter().enumerate();
+        let known = rules.filter_map(|(place, rule)| {
+            view.matches(place).map(|matches| ((rule.id.clone(), rule.create_time), matches))
+        });
+        Self { matches: known.collect() }
+    }
+}
+
+/// The problems of a version that is not published.
+pub(super) fn of_version(version: &Version<'_>, known: &Known, now: Timestamp) -> Vec<Problem> {
+    let organization = version.organization;
+    let matches = |place: usize| {
+        let rule = organization.rules.get(place)?;
+        known.matches.get(&(rule.id.clone(), rule.create_time)).copied()
+    };
+    problems::of_organization(&problems::Subject {
+        organization,
+        snapshot: version.snapshot,
+        cluster: version.cluster,
+        now,
+        matches: &matches,
+        unused_since: now.before(UNUSED_AFTER),
+    })
+}
+
+/// The problems of an organization in messages, as far as an answer holds them beside others; and whether some are left
+/// out.
+pub(super) fn of_organization(
+    organization: &Arc<Organization>,
+    cluster: &Cluster,
+    now: Timestamp,
+) -> (Vec<v1::Problem>, bool) {
+    let snapshot = Snapshot::compile(organization, &mut MembersCache::default());
+    let cluster_snapshot = ClusterSnapshot::compile(cluster);
+    let version = Version { organization, snapshot: &snapshot, cluster, cluster_snapshot: &cluster_snapshot };
+    let problems = of_version(&version, &Known::default(), now);
+    fitting(problems.iter().map(|problem| to_problem(Some(&organization.id), problem)), ANSWER_BYTES_MAX / 4)
+}
+
+/// The first problems, as many as fit; and whether some are left out.
+pub(super) fn fitting(problems: impl IntoIterator<Item = v1::Problem>, bytes_max: usize) -> (Vec<v1::Problem>, bool) {
+    let (mut bytes, mut cut) = (0, false);
+    let fits = |problem: &v1::Problem| {
+        bytes += problem.encoded_len() + 6;
+        cut |= bytes > bytes_max;
+        !cut
+    };
+    let problems = problems.into_iter().take_while(fits).collect();
+    (problems, cut)
+}
+
 fn of_subject(subject: &Subject, now: Timestamp) -> Vec<Problem> {
     let Subject { published, cluster, key } = subject;
-    let unused = i64::try_from(UNUSED_AFTER.as_millis()).unwrap_or(i64::MAX);
     let subject = problems::Subject {
         organization: &published.view.organization,
         snapshot: &published.snapshot,
         cluster: &cluster.cluster,
         now,
         matches: &|place| published.view.matches(place),
-        unused_since: Timestamp::from_millis(now.millis().saturating_sub(unused)),
+        unused_since: now.before(UNUSED_AFTER),
     };
     match key {
         None => problems::of_organization(&subject),

@@ -12,7 +12,7 @@ use super::convert::names::{chosen_or_new_id, new_id, organization, rule_of};
 use super::convert::options::{Mask, options};
 use super::convert::rule::{SETTABLE, patch, to_rule};
 use super::convert::{Faults, names};
-use super::mutation::{ChangedOrganization, etag};
+use super::mutation::{ChangeCall, ChangedOrganization, etag};
 use super::paging::PageRequest;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
 use crate::engine::directory::Published;
@@ -32,9 +32,14 @@ impl Api {
     }
 
     pub(super) async fn create_rule(&self, request: v1::CreateRuleRequest) -> Result<Response<v1::Rule>, Status> {
+        let changed = self.make(self.read_create_rule(request)).await?;
+        rule_answer(&changed, changed.object.as_ref())
+    }
+
+    pub(super) fn read_create_rule(&self, request: v1::CreateRuleRequest) -> ChangeCall {
         let v1::CreateRuleRequest { parent, rule, rule_id, position, options: given } = request;
         let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let options = options(&mut faults, given, self.limits.description_characters_max);
         let parent = organization(&mut faults, "parent", &parent);
         let id = chosen_or_new_id(&mut faults, "rule_id", &rule_id, "rule");
         let patch = self.new_rule(&mut faults, "rule", parent.as_ref(), rule);
@@ -42,8 +47,7 @@ impl Api {
             faults.position("position", position);
         }
         let mutation = id.clone().map(|id| Mutation::CreateRule { id, position, patch });
-        let changed = self.change_organization(parent, mutation, faults, options).await?;
-        rule_answer(&changed, id.as_ref())
+        ChangeCall::inside(parent, mutation, id, faults, options)
     }
 
     fn new_rule(
@@ -86,9 +90,14 @@ impl Api {
     }
 
     pub(super) async fn update_rule(&self, request: v1::UpdateRuleRequest) -> Result<Response<v1::Rule>, Status> {
+        let changed = self.make(self.read_update_rule(request)).await?;
+        rule_answer(&changed, changed.object.as_ref())
+    }
+
+    pub(super) fn read_update_rule(&self, request: v1::UpdateRuleRequest) -> ChangeCall {
         let v1::UpdateRuleRequest { rule, update_mask, options: given } = request;
         let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let options = options(&mut faults, given, self.limits.description_characters_max);
         let mut rule = rule.unwrap_or_default();
         let guard = etag(std::mem::take(&mut rule.etag));
         let named = read_rule_name(&mut faults, "rule.name", &rule.name);
@@ -98,38 +107,52 @@ impl Api {
         let patch = patch(&mut faults, "rule", organization, rule, &mask, characters_max);
         let (organization, id) = named.unzip();
         let mutation = id.clone().map(|id| Mutation::UpdateRule { id, etag: guard, patch });
-        let changed = self.change_organization(organization, mutation, faults, options).await?;
-        rule_answer(&changed, id.as_ref())
+        ChangeCall::inside(organization, mutation, id, faults, options)
     }
 
     pub(super) async fn delete_rule(&self, request: v1::DeleteRuleRequest) -> Result<Response<()>, Status> {
-        let v1::DeleteRuleRequest { name, etag: guard, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
-        let (organization, id) = read_rule_name(&mut faults, "name", &name).unzip();
-        let mutation = id.map(|id| Mutation::DeleteRule { id, etag: etag(guard) });
-        let changed = self.change_organization(organization, mutation, faults, options).await?;
+        let changed = self.make(self.read_delete_rule(request)).await?;
         Ok(at_revision((), changed.revision))
     }
 
+    pub(super) fn read_delete_rule(&self, request: v1::DeleteRuleRequest) -> ChangeCall {
+        let v1::DeleteRuleRequest { name, etag: guard, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max);
+        let (organization, id) = read_rule_name(&mut faults, "name", &name).unzip();
+        let mutation = id.map(|id| Mutation::DeleteRule { id, etag: etag(guard) });
+        ChangeCall::inside(organization, mutation, None, faults, options)
+    }
+
     pub(super) async fn move_rule(&self, request: v1::MoveRuleRequest) -> Result<Response<v1::Rule>, Status> {
+        let changed = self.make(self.read_move_rule(request)).await?;
+        rule_answer(&changed, changed.object.as_ref())
+    }
+
+    pub(super) fn read_move_rule(&self, request: v1::MoveRuleRequest) -> ChangeCall {
         let v1::MoveRuleRequest { name, position, etag: guard, options: given } = request;
         let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let options = options(&mut faults, given, self.limits.description_characters_max);
         let (organization, id) = read_rule_name(&mut faults, "name", &name).unzip();
         faults.position("position", position);
         let mutation = id.clone().map(|id| Mutation::MoveRule { id, position, etag: etag(guard) });
-        let changed = self.change_organization(organization, mutation, faults, options).await?;
-        rule_answer(&changed, id.as_ref())
+        ChangeCall::inside(organization, mutation, id, faults, options)
     }
 
     pub(super) async fn reorder_rules(
         &self,
         request: v1::ReorderRulesRequest,
     ) -> Result<Response<v1::ReorderRulesResponse>, Status> {
+        let changed = self.make(self.read_reorder_rules(request)).await?;
+        let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
+        let answer = v1::ReorderRulesResponse { rules, etag, revision: to_i64(changed.revision) };
+        Ok(at_revision(answer, changed.revision))
+    }
+
+    pub(super) fn read_reorder_rules(&self, request: v1::ReorderRulesRequest) -> ChangeCall {
         let v1::ReorderRulesRequest { parent, rules, etag: guard, options: given } = request;
         let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let options = options(&mut faults, given, self.limits.description_characters_max);
         let parent = organization(&mut faults, "parent", &parent);
         let mut order = Vec::with_capacity(rules.len());
         for (index, name) in rules.iter().enumerate() {
@@ -138,19 +161,23 @@ impl Api {
             order.extend(id.or_else(|| new_id("rule")));
         }
         let mutation = Mutation::ReorderRules { order, etag: etag(guard) };
-        let changed = self.change_organization(parent, Some(mutation), faults, options).await?;
-        let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
-        let answer = v1::ReorderRulesResponse { rules, etag, revision: to_i64(changed.revision) };
-        Ok(at_revision(answer, changed.revision))
+        ChangeCall::inside(parent, Some(mutation), None, faults, options)
     }
 
     pub(super) async fn replace_rules(
         &self,
         request: v1::ReplaceRulesRequest,
     ) -> Result<Response<v1::ReplaceRulesResponse>, Status> {
+        let changed = self.make(self.read_replace_rules(request)).await?;
+        let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
+        let answer = v1::ReplaceRulesResponse { rules, etag, revision: to_i64(changed.revision) };
+        Ok(at_revision(answer, changed.revision))
+    }
+
+    pub(super) fn read_replace_rules(&self, request: v1::ReplaceRulesRequest) -> ChangeCall {
         let v1::ReplaceRulesRequest { parent, rules, etag: guard, options: given } = request;
         let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max)?;
+        let options = options(&mut faults, given, self.limits.description_characters_max);
         let parent = organization(&mut faults, "parent", &parent);
         let mut patches = Vec::with_capacity(rules.len());
         for (index, rule) in rules.into_iter().enumerate() {
@@ -169,10 +196,7 @@ impl Api {
             patches.extend(id.or_else(|| new_id("rule")).map(|id| (id, patch)));
         }
         let mutation = Mutation::ReplaceRules { rules: patches, etag: etag(guard) };
-        let changed = self.change_organization(parent, Some(mutation), faults, options).await?;
-        let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
-        let answer = v1::ReplaceRulesResponse { rules, etag, revision: to_i64(changed.revision) };
-        Ok(at_revision(answer, changed.revision))
+        ChangeCall::inside(parent, Some(mutation), None, faults, options)
     }
 }
 

@@ -6,9 +6,11 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::engine::HistoryError;
 use crate::engine::audit::AuditError;
 use crate::engine::change::ChangeError;
 use crate::engine::check::CheckError;
+use crate::policy::gates::Refusal;
 use crate::policy::plan::{PlanError, Violation};
 use crate::proto::v1::ErrorReason;
 
@@ -110,6 +112,8 @@ pub(super) fn plan(refusal: PlanError) -> Status {
         PlanError::HasChildren(_) => (Code::FailedPrecondition, ErrorReason::HasChildren),
         PlanError::WouldWidenAccess(_) => (Code::FailedPrecondition, ErrorReason::WouldWidenAccess),
         PlanError::GroupInUse { .. } => (Code::FailedPrecondition, ErrorReason::GroupInUse),
+        PlanError::ConfirmationPending { .. } => (Code::FailedPrecondition, ErrorReason::ConfirmationPending),
+        PlanError::NothingToConfirm { .. } => (Code::FailedPrecondition, ErrorReason::NothingToConfirm),
         PlanError::LimitReached { .. } => (Code::ResourceExhausted, ErrorReason::LimitReached),
     };
     error(code, reason, message)
@@ -119,11 +123,32 @@ pub(super) fn change(refusal: ChangeError) -> Status {
     let message = refusal.to_string();
     match refusal {
         ChangeError::Refused(refusal) => plan(refusal),
+        ChangeError::Gated(refusals) => {
+            let reason = refusals.first().map_or(ErrorReason::Internal, refusal_reason);
+            error(Code::FailedPrecondition, reason, shortened(message))
+        }
         ChangeError::NotWritable(_) => error(Code::Unavailable, ErrorReason::JournalNotWritable, message),
         ChangeError::NotRecordable(refusal) => audit(refusal),
         ChangeError::TooLarge(_) => error(Code::ResourceExhausted, ErrorReason::LimitReached, message),
         ChangeError::Overloaded => error(Code::Unavailable, ErrorReason::Overloaded, message),
         ChangeError::ShuttingDown => error(Code::Unavailable, ErrorReason::ShuttingDown, message),
+    }
+}
+
+/// The reason that a gate's refusal has.
+pub(super) fn refusal_reason(refusal: &Refusal) -> ErrorReason {
+    match refusal {
+        Refusal::GuardViolated { .. } => ErrorReason::GuardViolated,
+        Refusal::TooManyRevocations { .. } => ErrorReason::TooManyRevocations,
+        Refusal::OpenToInternet { .. } => ErrorReason::OpenToInternet,
+        Refusal::TestsFailed { .. } => ErrorReason::TestsFailed,
+    }
+}
+
+pub(super) fn history(refusal: HistoryError) -> Status {
+    match refusal {
+        HistoryError::Change(refusal) => change(refusal),
+        refusal => internal(&refusal),
     }
 }
 

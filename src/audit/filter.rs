@@ -177,7 +177,7 @@ pub(super) fn nodes_of(change: &PolicyChangeRecord) -> impl Iterator<Item = Opti
         Object::Node { key, .. } => Some(Some(key.to_string())),
         Object::Digest(digest) if digest.key.is_empty() => Some(None),
         Object::Digest(digest) if digest.key.starts_with("projects/") => Some(Some(digest.key.to_string())),
-        Object::Digest(_) | Object::Rule { .. } | Object::Group(_) | Object::RuleOrder(_) => None,
+        Object::Digest(_) | Object::Rule { .. } | Object::Group(_) | Object::RuleOrder(_) | Object::Test(_) => None,
     })
 }
 
@@ -186,6 +186,6 @@ pub(super) fn rules_of(change: &PolicyChangeRecord) -> impl Iterator<Item = &str
     objects(change).filter_map(|object| match object {
         Object::Rule { rule, .. } => Some(rule.id.as_str()),
         Object::Digest(digest) => digest.key.strip_prefix("rules/"),
-        Object::OwnNode(_) | Object::Node { .. } | Object::Group(_) | Object::RuleOrder(_) => None,
+        Object::OwnNode(_) | Object::Node { .. } | Object::Group(_) | Object::RuleOrder(_) | Object::Test(_) => None,
     })
 }

@@ -17,15 +17,26 @@ use crate::policy::group::Group;
 use crate::policy::name::{Id, NodeKey};
 use crate::policy::node::{AccessEntry, Node};
 use crate::policy::organization::{Cluster, Organization};
+use crate::policy::policy_test::PolicyTest;
 use crate::policy::ranges::RangeList;
 use crate::policy::rule::{Rule, Source};
 use crate::policy::state::Outcome;
 
-/// Bytes of all objects of a record, as estimated; a record has at most 32 KiB.
-const OBJECTS_BYTES_MAX: usize = 24 * 1024;
+/// How much may be written down, in bytes as estimated.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Of all objects together.
+    objects: usize,
+    /// Of one object that is written down whole.
+    object: usize,
+}
 
-/// Bytes of one object that is written down whole.
-const OBJECT_BYTES_MAX: usize = 16 * 1024;
+impl Room {
+    /// A record's: it has at most 32 KiB.
+    pub const RECORD: Self = Self { objects: 24 * 1024, object: 16 * 1024 };
+    /// An answer's: it has at most 4 MiB.
+    pub const ANSWER: Self = Self { objects: 1024 * 1024, object: 512 * 1024 };
+}
 
 /// Bytes that an item costs besides what it holds.
 const ITEM_BYTES: usize = 64;
@@ -36,14 +47,25 @@ const FIRST_RANGES_MAX: usize = 100;
 /// The name of the digest that counts the objects which are not even digested.
 const OTHERS: &str = "others";
 
-/// What `change` altered between the organization `before` (or the cluster) and `outcome`.
+/// What `change` altered between the organization `before` (or the cluster) and `outcome`, as a record holds it.
 pub fn changes(
     change: &Change,
     before: Option<&Organization>,
     cluster_before: Option<&Cluster>,
     outcome: &Outcome,
 ) -> Vec<ObjectChange> {
-    let mut items = Items::default();
+    changes_within(Room::RECORD, change, before, cluster_before, outcome)
+}
+
+/// The same within other bounds.
+pub fn changes_within(
+    room: Room,
+    change: &Change,
+    before: Option<&Organization>,
+    cluster_before: Option<&Cluster>,
+    outcome: &Outcome,
+) -> Vec<ObjectChange> {
+    let mut items = Items { room, changes: Vec::new(), bytes: 0, left_out: 0, left_out_names: Sha256::default() };
     match (&change.effect, outcome) {
         (Effect::Cluster { .. }, Outcome::Cluster(after)) => {
             // The empty state's cluster was never seen by anybody.
@@ -69,8 +91,8 @@ pub fn changes(
 }
 
 /// Items so far, and what they weigh.
-#[derive(Default)]
 struct Items {
+    room: Room,
     changes: Vec<ObjectChange>,
     bytes: usize,
     /// Objects that are only counted, and their names.
@@ -81,8 +103,8 @@ struct Items {
 impl Items {
     fn add(&mut self, key: &str, before: Option<Object>, after: Option<Object>) {
         let full = before.iter().chain(&after).map(weight).sum::<usize>();
-        let room = OBJECTS_BYTES_MAX.saturating_sub(self.bytes);
-        if full <= room.min(OBJECT_BYTES_MAX) {
+        let room = self.room.objects.saturating_sub(self.bytes);
+        if full <= room.min(self.room.object) {
             self.bytes += full;
             self.changes.push(ObjectChange { before, after });
             return;
@@ -103,7 +125,7 @@ impl Items {
 
     /// Whether another object would only be counted.
     fn is_full(&self) -> bool {
-        self.bytes + 2 * ITEM_BYTES > OBJECTS_BYTES_MAX
+        self.bytes + 2 * ITEM_BYTES > self.room.objects
     }
 
     fn leave_out(&mut self, key: &impl Display) {
@@ -137,10 +159,12 @@ fn deleted(before: &Organization, items: &mut Items) {
 
 fn altered(deltas: &[Delta], before: &Organization, after: &Organization, items: &mut Items) {
     let (mut rules, mut nodes, mut groups) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let (mut own, mut order) = (false, false);
+    let (mut own, mut order, mut tests) = (false, false, false);
     for delta in deltas {
         match delta {
             Delta::SetOrganization { .. } => own = true,
+            Delta::SetTests { .. } => tests = true,
+            Delta::Confirm { .. } => {}
             Delta::SetNode { key, .. } => drop(nodes.insert(key.clone())),
             Delta::RemoveNode { key } => {
                 nodes.extend(before.nodes.iter().map(|(below, _)| below).filter(|below| below.is_within(key)).cloned());
@@ -169,6 +193,9 @@ fn altered(deltas: &[Delta], before: &Organization, after: &Organization, items:
     }
     for id in &groups {
         group_item(id, deltas, before, after, items);
+    }
+    if tests {
+        test_items(before, after, items);
     }
 }
 
@@ -239,6 +266,18 @@ fn group_item(id: &Id, deltas: &[Delta], before: &Organization, after: &Organiza
     items.add(&format!("addressGroups/{id}"), old, new);
 }
 
+fn test_items(before: &Organization, after: &Organization, items: &mut Items) {
+    let find = |organization: &Organization, id: &Id| organization.tests.iter().find(|test| test.id == *id).cloned();
+    let ids: BTreeSet<&Id> = before.tests.iter().chain(after.tests.iter()).map(|test| &test.id).collect();
+    for id in ids {
+        let (old, new) = (find(before, id), find(after, id));
+        if old != new {
+            let object = |test: Option<PolicyTest>| test.map(|test| Object::Test(Arc::new(test)));
+            items.add(&format!("policyTests/{id}"), object(old), object(new));
+        }
+    }
+}
+
 /// The ranges that went from a group, and those that came.
 fn ranges_between(id: &Id, deltas: &[Delta], old: &Group, new: &Group) -> (RangeList, RangeList) {
     let mut patches = deltas.iter().filter_map(|delta| match delta {
@@ -301,6 +340,10 @@ fn digest(key: &str, object: &Object, ranges_max: usize) -> Object {
             line(&mut hash, &rule.id);
             1
         }
+        Object::Test(test) => {
+            line(&mut hash, &test.id);
+            1
+        }
         Object::Digest(digest) => return Object::Digest(digest.clone()),
     };
     let sha256 = hash.finalize().into();
@@ -331,6 +374,7 @@ fn weight(object: &Object) -> usize {
             }
             Object::OwnNode(own) => node(own),
             Object::Node { key, node: below } => key.to_string().len() + node(below),
+            Object::Test(test) => 60 + test.endpoint.len() + test.description.len(),
             Object::RuleOrder(rules) => rules.iter().map(|rule| rule.as_str().len() + 2).sum(),
             Object::Digest(digest) => 40 + digest.key.len() + digest.first_ranges.iter().map(range).sum::<usize>(),
         }

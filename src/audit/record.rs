@@ -14,6 +14,7 @@ use crate::policy::address::{Address, Range};
 use crate::policy::decision::{Level, Reason};
 use crate::policy::name::{Id, NodeKey};
 use crate::policy::node::Node;
+use crate::policy::policy_test::PolicyTest;
 use crate::policy::ranges::RangeList;
 use crate::policy::rule::{ConnectionType, Rule};
 use crate::policy::time::Timestamp;
@@ -149,6 +150,10 @@ pub struct PolicyChangeRecord {
     pub comment: Arc<str>,
     /// What was altered.
     pub changes: Vec<ObjectChange>,
+    /// When it is undone unless it is confirmed.
+    pub confirm_until: Option<Timestamp>,
+    /// The policy tests that it breaks on purpose.
+    pub overridden_tests: Vec<Id>,
 }
 
 /// An object before and after a change.
@@ -183,6 +188,8 @@ pub enum Object {
     },
     /// The order of an organization's rules.
     RuleOrder(Vec<Id>),
+    /// A policy test.
+    Test(Arc<PolicyTest>),
     /// What is left of an object that is too large to be written down.
     Digest(DigestRecord),
 }

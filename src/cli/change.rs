@@ -1,12 +1,15 @@
 //! What every command that changes something takes.
 //!
 //! Invariant: an option that was not given is not set in the request.
-//! Not here: options that no server supports yet.
+//! Not here: what the gates mean: the server judges them.
+
+use std::time::Duration;
 
 use clap::Args;
 
 use super::output::Output;
 use super::table::clean;
+use crate::config::parse_duration;
 use crate::proto::v1;
 
 /// How a change is to be made.
@@ -19,6 +22,50 @@ pub(super) struct ChangeArgs {
     /// Have the change judged and answered as if it were made, and change nothing
     #[arg(long)]
     pub(super) validate_only: bool,
+    #[command(flatten)]
+    gates: GateArgs,
+    /// Undo the change unless `portcullis revisions confirm` comes within this time, such as `5m`
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    confirm_within: Option<Duration>,
+}
+
+/// What may refuse a change, besides the gates that the organization has.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Gates")]
+pub(super) struct GateArgs {
+    /// Refuse what would lock this address out anywhere; may be given several times
+    #[arg(long = "guard-ip", value_name = "ADDRESS")]
+    guard_ips: Vec<String>,
+    /// Refuse what would revoke more active sessions than this
+    #[arg(long, value_name = "COUNT")]
+    max_revocations: Option<i64>,
+    /// Refuse what would open something to every address of IPv4 or of IPv6
+    #[arg(long)]
+    refuse_open_to_internet: bool,
+    /// Make the change even though it breaks policy tests; their names go on the record
+    #[arg(long)]
+    override_tests: bool,
+}
+
+impl GateArgs {
+    /// Whether any was given.
+    pub(super) fn given(&self) -> bool {
+        !self.guard_ips.is_empty()
+            || self.max_revocations.is_some()
+            || self.refuse_open_to_internet
+            || self.override_tests
+    }
+
+    /// As options of a request.
+    pub(super) fn options(&self) -> v1::ChangeOptions {
+        v1::ChangeOptions {
+            guard_ips: self.guard_ips.clone(),
+            max_revocations: self.max_revocations,
+            refuse_open_to_internet: self.refuse_open_to_internet,
+            override_tests: self.override_tests,
+            ..v1::ChangeOptions::default()
+        }
+    }
 }
 
 /// The etag that an object must still have.
@@ -33,11 +80,12 @@ pub(super) struct EtagArgs {
 impl ChangeArgs {
     /// The options of the request; absent where none was given.
     pub(super) fn options(&self) -> Option<v1::ChangeOptions> {
-        let given = self.validate_only || self.comment.is_some();
+        let given = self.validate_only || self.comment.is_some() || self.gates.given() || self.confirm_within.is_some();
         given.then(|| v1::ChangeOptions {
             validate_only: self.validate_only,
             comment: self.comment.clone().unwrap_or_default(),
-            ..v1::ChangeOptions::default()
+            confirm_within: self.confirm_within.and_then(|within| within.try_into().ok()),
+            ..self.gates.options()
         })
     }
 

@@ -18,6 +18,9 @@ use super::table::clean;
 #[error("{0}")]
 pub(super) struct UsageError(pub(super) String);
 
+/// The reasons that gates have.
+const GATES: [&str; 4] = ["GUARD_VIOLATED", "TOO_MANY_REVOCATIONS", "OPEN_TO_INTERNET", "TESTS_FAILED"];
+
 /// A call without the answer that was asked for.
 #[derive(Debug)]
 pub(super) enum CallError {
@@ -37,6 +40,8 @@ pub(super) enum CallError {
         message: String,
         /// The fields that it refused.
         violations: Vec<Violation>,
+        /// Whether a gate refused a change.
+        gated: bool,
     },
 }
 
@@ -68,6 +73,8 @@ impl From<Status> for CallError {
             let connecting = causes.iter().any(|cause| cause.is::<ConnectError>());
             return if connecting { Self::Unreachable { cause } } else { Self::Broken { cause } };
         }
+        let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+        let gated = GATES.contains(&reason.as_str());
         let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
         let violations: Vec<_> = violations
             .into_iter()
@@ -77,7 +84,7 @@ impl From<Status> for CallError {
             "" => status.code().description(),
             message => without_violations(message, &violations),
         };
-        Self::Refused { message: message.to_owned(), violations }
+        Self::Refused { message: message.to_owned(), violations, gated }
     }
 }
 
@@ -98,7 +105,7 @@ impl fmt::Display for CallError {
                 clean(cause)
             ),
             Self::Broken { cause } => write!(f, "the connection to the server broke: {}", clean(cause)),
-            Self::Refused { message, violations } => {
+            Self::Refused { message, violations, gated: _ } => {
                 f.write_str(&clean(message))?;
                 violations.iter().try_for_each(|Violation { field, description }| {
                     write!(f, "\n  {}: {}", clean(field), clean(description))

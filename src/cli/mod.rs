@@ -10,6 +10,7 @@ mod check;
 mod check_health;
 mod client;
 mod color;
+mod comparison;
 mod completions;
 mod error;
 mod events;
@@ -22,10 +23,12 @@ mod nodes;
 mod output;
 mod overview;
 mod pages;
+mod policy;
 mod problems;
 mod progress;
 mod ranges_file;
 mod record;
+mod revisions;
 mod rules;
 mod serve;
 mod sessions;
@@ -41,7 +44,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::ServeArgs;
-use error::UsageError;
+use error::{CallError, UsageError};
 use output::{Format, Output};
 
 /// The flags that only mean something to a command that asks a server.
@@ -57,7 +60,7 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usage, 3 denied.";
+const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usage, 3 denied, or refused by a gate.";
 
 /// What every command that asks a server takes.
 #[derive(Args, Debug)]
@@ -82,6 +85,10 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// List what is probably not meant in a policy: rules that never win, lists that permit nobody, and the like
     Problems(problems::ProblemsArgs),
+    /// Export, plan and apply the whole policy of an organization as a file, and test it
+    Policy(policy::PolicyArgs),
+    /// List, compare and confirm the revisions of a policy, and go back to them
+    Revisions(revisions::RevisionsArgs),
     /// Manage the firewall rules of an organization
     Rules(rules::RulesArgs),
     /// Manage the cluster, organizations, projects, workspaces and endpoints, and their access
@@ -111,7 +118,7 @@ pub enum Exit {
     Failure,
     /// Wrong usage.
     Usage,
-    /// A connection was denied.
+    /// A connection was denied, or a gate refused a change.
     Denied,
 }
 
@@ -138,7 +145,11 @@ impl Cli {
             Ok(exit) => exit,
             Err(error) => {
                 output.note(&format!("error: {error:#}"));
-                if error.is::<UsageError>() { Exit::Usage } else { Exit::Failure }
+                match error.downcast_ref() {
+                    Some(CallError::Refused { gated: true, .. }) => Exit::Denied,
+                    _ if error.is::<UsageError>() => Exit::Usage,
+                    _ => Exit::Failure,
+                }
             }
         }
     }
@@ -155,6 +166,11 @@ impl Cli {
             Command::Overview(args) => client::call(server, |channel| overview::run(args, channel, output)),
             Command::Explain(args) => client::call(server, |channel| explain::run(args, channel, output)),
             Command::Problems(args) => client::call(server, |channel| problems::run(args, channel, output)),
+            Command::Revisions(args) => client::call(server, |channel| revisions::run(args, channel, output)),
+            Command::Policy(args) => match args.run_offline(output) {
+                Some(result) => result,
+                None => client::call(server, |channel| policy::run(args, channel, output)),
+            },
             Command::Sessions(args) => client::call(server, |channel| sessions::run(args, channel, output)),
             Command::Events(args) => client::call(server, |channel| events::run(args, channel, output)),
             Command::Audit(args) => match args.run_offline(output) {

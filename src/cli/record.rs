@@ -194,7 +194,7 @@ fn summary(changes: &[v1::ObjectChange]) -> String {
     parts.join(", ")
 }
 
-fn change(change: &v1::ObjectChange) -> String {
+pub(super) fn change(change: &v1::ObjectChange) -> String {
     let (verb, object) = match (&change.before, &change.after) {
         (None, Some(after)) => ("created", after),
         (Some(before), None) => ("deleted", before),
@@ -205,6 +205,7 @@ fn change(change: &v1::ObjectChange) -> String {
         Some(Object::Rule(rule)) => format!("{verb} {}", rule.name),
         Some(Object::AddressGroup(group)) => format!("{verb} {}", group.name),
         Some(Object::Node(node)) => format!("{verb} {}", node.name),
+        Some(Object::PolicyTest(test)) => format!("{verb} {}", test.name),
         Some(Object::RuleOrder(_)) => "reordered the rules".to_owned(),
         Some(Object::Digest(digest)) => format!("{verb} {}", digest.name),
         None => format!("{verb} something that this program does not know"),

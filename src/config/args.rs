@@ -125,6 +125,9 @@ pub struct LimitArgs {
     /// Entries of a node's allowlist [default: 10000]
     #[arg(long, env = "PORTCULLIS_LIMIT_ENTRIES_PER_NODE", value_name = "COUNT")]
     pub limit_entries_per_node: Option<String>,
+    /// Policy tests of an organization [default: 1000]
+    #[arg(long, env = "PORTCULLIS_LIMIT_TESTS_PER_ORGANIZATION", value_name = "COUNT")]
+    pub limit_tests_per_organization: Option<String>,
     /// Characters of a description, a display name or a comment [default: 1024]
     #[arg(long, env = "PORTCULLIS_LIMIT_DESCRIPTION_CHARACTERS", value_name = "COUNT")]
     pub limit_description_characters: Option<String>,

@@ -147,6 +147,7 @@ impl Config {
             ("ranges_per_organization", number(limits.ranges_per_organization_max)),
             ("nodes_per_organization", number(limits.nodes_per_organization_max)),
             ("entries_per_node", number(limits.entries_per_node_max)),
+            ("tests_per_organization", number(limits.tests_per_organization_max)),
             ("description_characters", number(limits.description_characters_max)),
             ("active_sessions", number(self.record.active_sessions_max)),
             ("subscribers", number(self.record.subscribers_max)),
@@ -211,6 +212,11 @@ fn resolve_limits(settings: &mut Settings, args: &LimitArgs) -> Limits {
             "limits.entries_per_node",
             &args.limit_entries_per_node,
             default.entries_per_node_max,
+        ),
+        tests_per_organization_max: limit(
+            "limits.tests_per_organization",
+            &args.limit_tests_per_organization,
+            default.tests_per_organization_max,
         ),
         description_characters_max: limit(
             "limits.description_characters",

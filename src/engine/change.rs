@@ -4,6 +4,7 @@
 //! Not here: how it is carried out (`writer`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -11,7 +12,9 @@ use tokio::sync::oneshot;
 use super::Engine;
 use super::audit::AuditError;
 use super::directory::OrganizationView;
+use super::prospect::GateOptions;
 use super::writer::Order;
+use crate::policy::gates::Refusal;
 use crate::policy::name::Id;
 use crate::policy::node::NodePatch;
 use crate::policy::organization::Cluster;
@@ -30,6 +33,12 @@ pub struct ChangeRequest {
     pub comment: Arc<str>,
     /// Whether to judge the change and leave it at that.
     pub validate_only: bool,
+    /// Conditions on what it may do, besides those that the organization has.
+    pub gates: GateOptions,
+    /// Whether any gate has a say.
+    pub is_gated: bool,
+    /// Undo it unless it is confirmed within this time; inside an organization only.
+    pub confirm_within: Option<Duration>,
 }
 
 /// What is to change.
@@ -93,6 +102,9 @@ pub enum ChangeError {
     /// It is not acceptable.
     #[error(transparent)]
     Refused(#[from] PlanError),
+    /// Gates refuse it.
+    #[error("{}", refusals(.0))]
+    Gated(Vec<Refusal>),
     /// It cannot be made durable now and is not in force. A later start finds it only where the process ends before the
     /// journal is writable again.
     #[error("the policy journal cannot be written now, so the change is not in force: {0}; try again")]
@@ -111,11 +123,16 @@ pub enum ChangeError {
     ShuttingDown,
 }
 
+/// All that is refused, in one line.
+fn refusals(refusals: &[Refusal]) -> String {
+    refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 impl Engine {
     /// Carries out a change: returns when it is durable and visible.
     pub async fn change(&self, request: ChangeRequest) -> Result<Changed, ChangeError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Order { request, reply })?;
+        self.send(Order::Change { request: Box::new(request), reply })?;
         answer.await.map_err(|_| ChangeError::ShuttingDown)?
     }
 }

@@ -12,12 +12,18 @@ pub mod connections;
 pub mod counters;
 pub mod directory;
 mod follower;
+mod history;
+mod judging;
 mod keeper;
+pub mod preview;
+pub mod prospect;
 mod recovery;
+mod replay;
 mod session_files;
 pub mod sessions;
 mod staged;
 mod start;
+mod unconfirmed;
 mod writer;
 
 use std::io;
@@ -28,7 +34,9 @@ use std::thread::JoinHandle;
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub use history::{HistoryError, RevisionDetail, RevisionEntry};
 pub use recovery::RecoveryError;
+pub use replay::{Flipped, Replay};
 pub use session_files::SessionStores;
 
 use audit::{AuditLog, AuditOptions, AuditStores, Condition};
@@ -36,6 +44,7 @@ use change::ChangeError;
 use check::DecisionIds;
 use clock::Clock;
 use directory::Directory;
+use history::History;
 use keeper::KeeperInbox;
 use session_files::Renewals;
 use sessions::{SessionOptions, SessionTable};
@@ -107,6 +116,7 @@ pub struct Engine {
     renewals: Arc<Renewals>,
     condition: Arc<Condition>,
     keeper: Arc<KeeperInbox>,
+    history: Arc<History>,
     /// Taken away when the engine closes.
     orders: Mutex<Option<SyncSender<Order>>>,
     threads: Mutex<Threads>,

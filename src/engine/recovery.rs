@@ -180,6 +180,8 @@ fn entry_of(sequence: u64, change: &Change, changes: Vec<ObjectChange>) -> (Entr
         revision: change.effect.revision(),
         comment: Arc::clone(&change.comment),
         changes,
+        confirm_until: change.confirm_until,
+        overridden_tests: change.overridden_tests.clone(),
     };
     let organization = change.effect.organization().cloned();
     let actor = (!change.actor.is_empty()).then(|| Person { email: Arc::clone(&change.actor), address: None });

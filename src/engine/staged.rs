@@ -73,7 +73,9 @@ pub(super) fn weight_of(change: &Change, outcome: &Outcome) -> usize {
         | Delta::SetNode { .. }
         | Delta::RemoveNode { .. }
         | Delta::SetGroup { .. }
-        | Delta::RemoveGroup { .. } => 1,
+        | Delta::RemoveGroup { .. }
+        | Delta::Confirm { .. } => 1,
+        Delta::SetTests { tests } => tests.len(),
     };
     1 + deltas.iter().map(weight).sum::<usize>()
 }

@@ -20,6 +20,7 @@ use super::keeper::{Keeper, KeeperInbox};
 use super::recovery::{self, Recovered};
 use super::session_files::{Renewals, SessionSaver, from_stored};
 use super::sessions::SessionTable;
+use super::unconfirmed::Unconfirmed;
 use super::writer::Writer;
 use super::{Engine, ORDERS_WAITING_MAX, OpenError, Options, SessionStores, Stores, Threads};
 use crate::audit::record::{Content, Entry, GapRecord};
@@ -60,6 +61,8 @@ impl Engine {
         let (directory, lists) = publish_all(&state, &counters.unwrap_or_default(), &clock);
         let directory = Arc::new(directory);
         let (sender, orders) = sync_channel(ORDERS_WAITING_MAX);
+        let (say_ready, ready) = sync_channel(1);
+        let unconfirmed = Unconfirmed::of(&state);
         let (renewals, write_renewals) = Renewals::new(session_journal);
         let inbox = Arc::new(KeeperInbox::default());
         let follower = Arc::new(Follower::default());
@@ -88,6 +91,8 @@ impl Engine {
             audit: Arc::clone(&log),
             keeper: Arc::clone(&inbox),
             lists,
+            sessions: Arc::clone(&table),
+            unconfirmed,
         };
         let saver = SessionSaver {
             table: Arc::clone(&table),
@@ -109,12 +114,16 @@ impl Engine {
         let threads = Threads {
             policy: vec![
                 spawn("policy-follower", move || task.run())?,
-                spawn("policy-writer", move || writer.run(&orders))?,
+                spawn("policy-writer", move || writer.run(&orders, &say_ready))?,
             ],
             keeper: Some(spawn("session-keeper", move || keeper.run())?),
             sealer: Some(spawn("audit-sealer", move || sealer.run())?),
             renewals: Some(spawn("session-journal", write_renewals)?),
         };
+        // A change that was not confirmed while nothing ran is undone before anybody asks.
+        if ready.recv().is_err() {
+            tracing::error!("the policy writer ended before it began");
+        }
         Ok(Self {
             directory,
             clock,
@@ -124,6 +133,7 @@ impl Engine {
             renewals,
             condition,
             keeper: inbox,
+            history: Arc::default(),
             orders: Mutex::new(Some(sender)),
             threads: Mutex::new(threads),
             _keep: keep,

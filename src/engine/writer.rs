@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -22,8 +22,9 @@ use super::directory::{Directory, OrganizationView, Published, PublishedCluster}
 use super::follower::Follower;
 use super::keeper::KeeperInbox;
 use super::recovery::change_entry;
-use super::sessions::Scope;
+use super::sessions::{Scope, SessionTable};
 use super::staged::{Staged, weight_of};
+use super::unconfirmed::Unconfirmed;
 use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::limits::Limits;
 use crate::policy::members::MembersCache;
@@ -34,7 +35,7 @@ use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::state::{Outcome, PolicyState};
 use crate::policy::time::Timestamp;
 use crate::store::codec::encode_change;
-use crate::store::{Journal, JournalError};
+use crate::store::{Journal, JournalError, OwnedRecords};
 
 /// Changes that share one sync at most.
 const BATCH_CHANGES_MAX: usize = 256;
@@ -42,11 +43,15 @@ const BATCH_CHANGES_MAX: usize = 256;
 /// How often a failed journal is tried again at least; it is also tried before every batch.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long to wait at least before an unconfirmed change is undone: as precise as that need be.
+const UNDO_PAUSE: Duration = Duration::from_millis(10);
+
 /// A request on its way to the writer.
-#[derive(Debug)]
-pub(super) struct Order {
-    pub(super) request: ChangeRequest,
-    pub(super) reply: oneshot::Sender<Result<Changed, ChangeError>>,
+pub(super) enum Order {
+    /// A change.
+    Change { request: Box<ChangeRequest>, reply: oneshot::Sender<Result<Changed, ChangeError>> },
+    /// The journal from a record on, to read.
+    Records { from: u64, reply: oneshot::Sender<Result<OwnedRecords, JournalError>> },
 }
 
 /// What the writer thread owns.
@@ -62,6 +67,8 @@ pub(super) struct Writer {
     pub(super) audit: Arc<AuditLog>,
     pub(super) keeper: Arc<KeeperInbox>,
     pub(super) lists: HashMap<Id, MembersCache>,
+    pub(super) sessions: Arc<SessionTable>,
+    pub(super) unconfirmed: Unconfirmed,
 }
 
 /// Ranges and rules that the changes of a batch may copy into new versions: what a batch holds in memory, and how long
@@ -86,10 +93,17 @@ enum Step {
 }
 
 impl Writer {
-    /// Serves orders until the senders are gone.
-    pub(super) fn run(mut self, orders: &Receiver<Order>) {
+    /// Serves orders until the senders are gone. Says when it is ready, which is when nothing is overdue.
+    pub(super) fn run(mut self, orders: &Receiver<Order>, ready: &SyncSender<()>) {
+        self.undo_unconfirmed();
+        if ready.send(()).is_err() {
+            return;
+        }
         loop {
-            let first = match orders.recv_timeout(PROBE_INTERVAL) {
+            let next = self.unconfirmed.next_in(self.clock.now());
+            // A change that cannot be undone now is not tried without a pause.
+            let wait = next.map_or(PROBE_INTERVAL, |next| next.max(UNDO_PAUSE).min(PROBE_INTERVAL));
+            let first = match orders.recv_timeout(wait) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -98,6 +112,7 @@ impl Writer {
             if !self.writable {
                 self.probe();
             }
+            self.undo_unconfirmed();
             let more = std::iter::from_fn(|| orders.try_recv().ok()).take(BATCH_CHANGES_MAX - 1);
             self.serve(first.into_iter().chain(more));
         }
@@ -105,7 +120,7 @@ impl Writer {
 
     /// Plans a batch, each change on top of those before it, and writes it. An answer that was found on top of a change
     /// that is not durable yet waits until it is: nobody is told what a crash could undo.
-    fn serve(&mut self, orders: impl Iterator<Item = Order>) {
+    pub(super) fn serve(&mut self, orders: impl Iterator<Item = Order>) {
         let mut orders = orders.peekable();
         while orders.peek().is_some() {
             let batch = self.plan_batch(&mut orders);
@@ -118,18 +133,24 @@ impl Writer {
         let mut staged = Staged::default();
         let (mut pending, mut weight) = (Vec::new(), 0);
         while weight < BATCH_WEIGHT_MAX
-            && let Some(Order { request, reply }) = orders.next()
+            && let Some(order) = orders.next()
         {
+            let (request, reply) = match order {
+                Order::Change { request, reply } => (*request, reply),
+                Order::Records { from, reply } => {
+                    drop(reply.send(self.journal.records_from(from)));
+                    continue;
+                }
+            };
             // Nobody waits for it any more: it is as if it had never come.
             if reply.is_closed() {
                 continue;
             }
             let step = match self.plan(&staged, request) {
-                Ok(Planned::Change(change)) => {
-                    let outcome = self.outcome(&staged, &change);
+                Ok(Planned::Change(change, outcome)) => {
                     staged.set(outcome.clone());
                     weight += weight_of(&change, &outcome);
-                    Step::Change { record: encode_change(&change), change: Box::new(change), outcome }
+                    Step::Change { record: encode_change(&change), change, outcome }
                 }
                 Ok(Planned::Answer(changed)) => Step::Answer(Ok(changed)),
                 Err(error) => Step::Answer(Err(error)),
@@ -211,6 +232,13 @@ impl Writer {
             // On the record before it is visible: the log tells the change before what it decides.
             let (entry, actor) = change_entry(sequence, change, before.as_deref(), &self.state.cluster, outcome);
             self.audit.queue().push(entry, actor, true);
+            if let Some(id) = change.effect.organization() {
+                let after = match outcome {
+                    Outcome::Organization(after) => Some(&**after),
+                    Outcome::Cluster(_) | Outcome::Deleted(..) => None,
+                };
+                self.unconfirmed.follow(id, before.as_deref(), after);
+            }
             self.state.set(outcome.clone());
             self.clock.advance_to(change.time);
             self.follower.note((sequence, record.len()), change, before.as_deref(), outcome.clone());
@@ -272,7 +300,8 @@ impl Writer {
         let now = self.clock.now();
         let cluster = staged.cluster.as_ref().unwrap_or(&self.state.cluster);
         let planner = Planner { now, limits: &self.limits, cluster };
-        let ChangeRequest { target, violations, actor, comment, validate_only } = request;
+        let ChangeRequest { target, violations, actor, comment, validate_only, gates, is_gated, confirm_within } =
+            request;
         let effect = match target {
             ChangeTarget::Cluster { etag, patch } => planner.update_cluster(etag.as_deref(), &patch, violations)?,
             ChangeTarget::CreateOrganization { id, patch } => {
@@ -301,12 +330,17 @@ impl Writer {
             let (after, revision) = (After::Cluster(Arc::clone(cluster)), cluster.revision);
             return Ok(Planned::Answer(Changed { after, revision }));
         };
-        let change = Change { time: now, actor, comment, effect };
+        let confirm_until = confirm_within.map(|within| now.after(within));
+        let mut change = Change { actor, comment, confirm_until, ..Change::new(now, effect) };
+        let outcome = self.outcome(staged, &change);
+        if is_gated {
+            self.judge(staged, &mut change, &outcome, &gates)?;
+        }
         if validate_only {
-            let after = self.after(self.outcome(staged, &change));
+            let after = self.after(outcome);
             return Ok(Planned::Answer(Changed { after, revision: change.effect.revision() - 1 }));
         }
-        Ok(Planned::Change(change))
+        Ok(Planned::Change(Box::new(change), outcome))
     }
 
     /// A view of one version, with the counters of those of its rules that are published.
@@ -323,7 +357,7 @@ impl Writer {
         OrganizationView { organization: Arc::clone(organization), counters: Arc::new(counters) }
     }
 
-    fn organization(&self, staged: &Staged, id: &Id) -> Option<Arc<Organization>> {
+    pub(super) fn organization(&self, staged: &Staged, id: &Id) -> Option<Arc<Organization>> {
         staged.organization(id).unwrap_or_else(|| self.state.organizations.get(id).cloned())
     }
 
@@ -343,8 +377,8 @@ impl Drop for Writer {
 enum Planned {
     /// Nothing is to be written: no effect, or only judged.
     Answer(Changed),
-    /// This is to be written.
-    Change(Change),
+    /// This is to be written, and makes this.
+    Change(Box<Change>, Outcome),
 }
 
 /// Where sessions may be concerned by changes of an organization, or of the cluster.

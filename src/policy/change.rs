@@ -8,9 +8,13 @@ use std::sync::Arc;
 
 use super::name::{Id, NodeKey};
 use super::node::Node;
+use super::policy_test::PolicyTest;
 use super::ranges::RangeList;
 use super::rule::Rule;
 use super::time::Timestamp;
+
+/// Broken policy tests that a change names.
+pub const OVERRIDDEN_TESTS_MAX: usize = 100;
 
 /// One change of the policy, complete: who, when, where, what.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +25,10 @@ pub struct Change {
     pub actor: Arc<str>,
     /// The caller's comment.
     pub comment: Arc<str>,
+    /// When it is undone unless it is confirmed before; none: it stays.
+    pub confirm_until: Option<Timestamp>,
+    /// The policy tests that it breaks on purpose, at most [`OVERRIDDEN_TESTS_MAX`].
+    pub overridden_tests: Vec<Id>,
     /// What it does.
     pub effect: Effect,
 }
@@ -135,6 +143,16 @@ pub enum Delta {
         /// Which.
         id: Id,
     },
+    /// Replaces the policy tests.
+    SetTests {
+        /// The new tests by ascending id.
+        tests: Vec<PolicyTest>,
+    },
+    /// Confirms a change that would be undone otherwise.
+    Confirm {
+        /// The revision that it led to.
+        revision: u64,
+    },
 }
 
 /// How the ranges of a group change.
@@ -149,6 +167,20 @@ pub enum GroupContent {
         /// Ranges that are gone afterwards.
         removed: RangeList,
     },
+}
+
+impl Change {
+    /// A change that the service itself makes, without a comment and for good.
+    pub fn new(time: Timestamp, effect: Effect) -> Self {
+        Self {
+            time,
+            actor: Arc::default(),
+            comment: Arc::default(),
+            confirm_until: None,
+            overridden_tests: Vec::new(),
+            effect,
+        }
+    }
 }
 
 impl Effect {

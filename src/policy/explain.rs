@@ -10,10 +10,11 @@ use super::address::{Address, Range};
 use super::decision::{Level, Verdict};
 use super::name::{Id, NodeKey, NodePath};
 use super::node::Access;
-use super::organization::{Cluster, Organization};
+use super::organization::Organization;
 use super::rule::{ConnectionType, Rule, Source};
-use super::snapshot::{ClusterSnapshot, Snapshot, Step};
+use super::snapshot::Step;
 use super::time::Timestamp;
+use super::version::Version;
 
 /// Rules that a trace lists at most, besides the one that matched.
 pub const RULES_TRACED_MAX: usize = 100;
@@ -29,19 +30,6 @@ pub struct Question<'a> {
     pub target: NodePath<'a>,
     /// The moment to decide for.
     pub at: Timestamp,
-}
-
-/// One version of the policy, in both of its forms.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy<'a> {
-    /// The organization.
-    pub organization: &'a Organization,
-    /// What decides for it.
-    pub snapshot: &'a Snapshot,
-    /// The cluster.
-    pub cluster: &'a Cluster,
-    /// What decides for it.
-    pub cluster_snapshot: &'a ClusterSnapshot,
 }
 
 /// A decision and how it came about.
@@ -125,7 +113,7 @@ pub enum RuleOutcome {
 }
 
 /// Decides, and notes how that comes about.
-pub fn explain<'a>(policy: &Policy<'a>, question: &Question<'_>) -> Trace<'a> {
+pub fn explain<'a>(policy: &Version<'a>, question: &Question<'_>) -> Trace<'a> {
     let Question { address, connection_type, target, at } = question;
     let mut steps = Vec::new();
     let verdict = policy.snapshot.evaluate(policy.cluster_snapshot, *address, *connection_type, target, *at, |step| {
@@ -152,7 +140,7 @@ pub fn explain<'a>(policy: &Policy<'a>, question: &Question<'_>) -> Trace<'a> {
 }
 
 /// The own access of a level of the target.
-fn access<'a>(policy: &Policy<'a>, target: &NodePath<'_>, level: Level) -> Option<&'a Access> {
+fn access<'a>(policy: &Version<'a>, target: &NodePath<'_>, level: Level) -> Option<&'a Access> {
     let key = |path: NodePath<'_>| NodeKey::of(&path);
     let key = match level {
         Level::Cluster => return Some(&policy.cluster.node.access),

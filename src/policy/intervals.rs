@@ -7,6 +7,9 @@
 use super::address::Block;
 use super::word::Word;
 
+/// A set with so many times fewer intervals than another is looked up in it, rather than walked through beside it.
+const LOPSIDED: usize = 16;
+
 /// A set of addresses of one family, as the fewest intervals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntervalSet<W> {
@@ -78,7 +81,24 @@ impl<W: Word> IntervalSet<W> {
     /// The addresses in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
+        let (few, many) = if self.intervals.len() < other.intervals.len() { (self, other) } else { (other, self) };
+        if few.intervals.len() * LOPSIDED < many.intervals.len() {
+            return few.clipped_to(many);
+        }
         self.combine(other, |a, b| a && b)
+    }
+
+    /// The addresses in both, found by looking up each interval of `self`.
+    fn clipped_to(&self, other: &Self) -> Self {
+        let mut set = Self::default();
+        for (first, last) in &self.intervals {
+            let from = other.intervals.partition_point(|(_, end)| end < first);
+            let meeting = other.intervals.iter().skip(from).take_while(|(start, _)| start <= last);
+            for (start, end) in meeting {
+                set.push(*start.max(first), *end.min(last));
+            }
+        }
+        set
     }
 
     /// The addresses in `self` and not in `other`.

@@ -20,8 +20,27 @@ pub struct Limits {
     pub nodes_per_organization_max: usize,
     /// Entries of a node's allowlist.
     pub entries_per_node_max: usize,
+    /// Policy tests of an organization.
+    pub tests_per_organization_max: usize,
     /// Characters of a description, a display name or a comment.
     pub description_characters_max: usize,
+}
+
+impl Limits {
+    /// No limits: for what is a policy already.
+    pub fn none() -> Self {
+        Self {
+            organizations_max: usize::MAX,
+            rules_per_organization_max: usize::MAX,
+            groups_per_organization_max: usize::MAX,
+            ranges_per_group_max: usize::MAX,
+            ranges_per_organization_max: usize::MAX,
+            nodes_per_organization_max: usize::MAX,
+            entries_per_node_max: usize::MAX,
+            tests_per_organization_max: usize::MAX,
+            description_characters_max: usize::MAX,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -34,6 +53,7 @@ impl Default for Limits {
             ranges_per_organization_max: 2_000_000,
             nodes_per_organization_max: 100_000,
             entries_per_node_max: 10_000,
+            tests_per_organization_max: 1_000,
             description_characters_max: 1_024,
         }
     }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::gates::Gates;
 use super::rule::Source;
 use super::time::Timestamp;
 
@@ -53,6 +54,8 @@ pub struct Node {
     pub require_projects: bool,
     /// Its own access setting.
     pub access: Access,
+    /// What refuses changes; organizations and the cluster only.
+    pub gates: Arc<Gates>,
     /// When it was created.
     pub create_time: Timestamp,
     /// When its settable fields were last changed.
@@ -68,6 +71,7 @@ impl Node {
             display_name: Arc::default(),
             require_projects: false,
             access,
+            gates: Arc::default(),
             create_time: now,
             update_time: now,
             changed_at: revision,
@@ -76,7 +80,7 @@ impl Node {
 }
 
 /// Values for settable fields of a node; what is absent stays, or takes the node's default in a new one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodePatch {
     /// See [`Node::display_name`].
     pub display_name: Option<Arc<str>>,
@@ -84,15 +88,28 @@ pub struct NodePatch {
     pub require_projects: Option<bool>,
     /// See [`Node::access`].
     pub access: Option<Access>,
+    /// See [`Node::gates`].
+    pub gates: Option<Arc<Gates>>,
 }
 
 impl NodePatch {
+    /// All that `node` has.
+    pub fn of(node: &Node) -> Self {
+        Self {
+            display_name: Some(Arc::clone(&node.display_name)),
+            require_projects: Some(node.require_projects),
+            access: Some(node.access.clone()),
+            gates: Some(Arc::clone(&node.gates)),
+        }
+    }
+
     /// `node` with the patch's values; times and etag are the caller's.
     pub fn applied_to(&self, node: &Node) -> Node {
         Node {
             display_name: self.display_name.clone().unwrap_or_else(|| Arc::clone(&node.display_name)),
             require_projects: self.require_projects.unwrap_or(node.require_projects),
             access: self.access.clone().unwrap_or_else(|| node.access.clone()),
+            gates: self.gates.clone().unwrap_or_else(|| Arc::clone(&node.gates)),
             ..node.clone()
         }
     }

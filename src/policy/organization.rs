@@ -11,6 +11,7 @@ use super::cow_map::CowMap;
 use super::group::Group;
 use super::name::{Id, NodeKey};
 use super::node::{Access, Node};
+use super::policy_test::PolicyTest;
 use super::ranges::{RangeList, RangeSet};
 use super::rule::{Rule, Source};
 use super::time::Timestamp;
@@ -32,6 +33,21 @@ pub struct Organization {
     pub groups: CowMap<Id, Group>,
     /// The nodes below it.
     pub nodes: CowMap<NodeKey, Node>,
+    /// The policy tests by ascending id.
+    pub tests: Arc<Vec<PolicyTest>>,
+    /// The last change, where it waits for its confirmation.
+    pub pending: Option<Arc<Pending>>,
+}
+
+/// A change that is undone unless it is confirmed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pending {
+    /// The revision that it led to.
+    pub revision: u64,
+    /// When it is undone.
+    pub until: Timestamp,
+    /// What the organization was before, and is to be again. It has nothing pending itself.
+    pub base: Arc<Organization>,
 }
 
 /// The operator's restriction of the whole installation.
@@ -61,6 +77,8 @@ impl Organization {
             rules_changed_at: revision,
             groups: CowMap::default(),
             nodes: CowMap::default(),
+            tests: Arc::default(),
+            pending: None,
         }
     }
 
@@ -135,6 +153,8 @@ impl Organization {
             Delta::RemoveGroup { id } => {
                 self.groups.remove(id.as_str());
             }
+            Delta::SetTests { tests } => self.tests = Arc::new(tests.clone()),
+            Delta::Confirm { .. } => {}
             Delta::InsertRule { .. }
             | Delta::SetRule { .. }
             | Delta::RemoveRule { .. }
@@ -208,6 +228,8 @@ fn apply_to_rules(rules: &mut Vec<Arc<Rule>>, delta: &Delta) {
         | Delta::RemoveNode { .. }
         | Delta::SetGroup { .. }
         | Delta::SetGroupContent { .. }
-        | Delta::RemoveGroup { .. } => {}
+        | Delta::RemoveGroup { .. }
+        | Delta::SetTests { .. }
+        | Delta::Confirm { .. } => {}
     }
 }

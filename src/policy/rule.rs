@@ -27,6 +27,15 @@ pub enum ConnectionType {
     Preview,
 }
 
+impl std::fmt::Display for ConnectionType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Shell => "shell",
+            Self::Preview => "preview",
+        })
+    }
+}
+
 impl ConnectionType {
     /// Every connection type.
     pub const ALL: [Self; 2] = [Self::Shell, Self::Preview];
@@ -123,7 +132,7 @@ pub struct RuleMatches {
 }
 
 /// Values for settable fields of a rule; what is absent stays, or takes its default in a new rule.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RulePatch {
     /// See [`Rule::action`]; a new rule must have one.
     pub action: Option<Action>,
@@ -140,6 +149,18 @@ pub struct RulePatch {
 }
 
 impl RulePatch {
+    /// All that `rule` has.
+    pub fn of(rule: &Rule) -> Self {
+        Self {
+            action: Some(rule.action),
+            source: Some(rule.source.clone()),
+            connection_types: Some(rule.connection_types),
+            description: Some(Arc::clone(&rule.description)),
+            disabled: Some(rule.disabled),
+            expire_time: Some(rule.expire_time),
+        }
+    }
+
     /// `rule` with the patch's values; times and etag are the caller's.
     pub fn applied_to(&self, rule: &Rule) -> Rule {
         Rule {

@@ -104,8 +104,9 @@ impl Snapshot {
                 | Delta::MoveRule { .. }
                 | Delta::OrderRules { .. }
                 | Delta::ReplaceRules { .. } => firewall_changed = true,
-                // A group that is created or removed is named by nobody.
-                Delta::SetGroup { .. } | Delta::RemoveGroup { .. } => {}
+                // A group that is created or removed is named by nobody; nothing else here decides.
+                Delta::SetGroup { .. } | Delta::RemoveGroup { .. } | Delta::SetTests { .. } | Delta::Confirm { .. } => {
+                }
                 Delta::SetGroupContent { id, .. } => {
                     firewall_changed |= organization.rules.iter().any(|rule| names(&rule.source, id));
                     next.recompile_lists_with(organization, id, lists);

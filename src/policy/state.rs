@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::change::{Change, Effect};
 use super::name::{Id, NameError};
 use super::node::{Access, Node};
-use super::organization::{Cluster, Organization};
+use super::organization::{Cluster, Organization, Pending};
 use super::time::Timestamp;
 
 /// The policy of a server: the cluster and all organizations.
@@ -63,7 +63,7 @@ impl PolicyState {
     /// The changes that a fresh data directory begins with: the cluster, allowing everything, and the organization
     /// `default`.
     pub fn first_changes(now: Timestamp) -> Result<[Change; 2], NameError> {
-        let change = |effect| Change { time: now, actor: "".into(), comment: "".into(), effect };
+        let change = |effect| Change::new(now, effect);
         let node = Node::new(Access::AllowAll, now, 1);
         let default = Effect::CreateOrganization { id: Id::parse("default")?, revision: 1, node: node.clone() };
         Ok([change(Effect::Cluster { revision: 1, node }), change(default)])
@@ -89,6 +89,10 @@ impl PolicyState {
                 Some(before) => {
                     let mut organization = (**before).clone();
                     organization.apply(*revision, change.time, deltas);
+                    organization.pending = change.confirm_until.map(|until| {
+                        let base = Arc::new(Organization { pending: None, ..(**before).clone() });
+                        Arc::new(Pending { revision: *revision, until, base })
+                    });
                     Outcome::Organization(Arc::new(organization))
                 }
                 None => Outcome::Deleted(id.clone(), *revision),

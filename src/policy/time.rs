@@ -55,4 +55,18 @@ impl Timestamp {
         let nanos = u32::try_from(micros.rem_euclid(1_000_000)).unwrap_or(0) * 1_000;
         Self { seconds, nanos }
     }
+
+    /// The moment so long after this one; the last there is where that is later.
+    #[must_use]
+    pub fn after(self, duration: std::time::Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self::from_micros(self.micros().saturating_add(micros))
+    }
+
+    /// The moment so long before this one; the first there is where that is earlier.
+    #[must_use]
+    pub fn before(self, duration: std::time::Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self::from_micros(self.micros().saturating_sub(micros))
+    }
 }

@@ -30,6 +30,9 @@ pub const STATE_KEY_BYTES_MAX: usize = 1024;
 /// The records of a journal, oldest first, each with its sequence.
 pub type Records<'a> = Box<dyn Iterator<Item = Result<(u64, Vec<u8>), JournalError>> + 'a>;
 
+/// The same, to read without holding up the journal's writer.
+pub type OwnedRecords = Box<dyn Iterator<Item = Result<(u64, Vec<u8>), JournalError>> + Send>;
+
 /// What erases in place: gets a record's sequence and its bytes, which it may overwrite, and says whether it did. It may
 /// be called again for the same record, and then says no where nothing is left to do.
 pub type Edit<'a> = dyn FnMut(u64, &mut [u8]) -> bool + 'a;
@@ -62,6 +65,10 @@ pub trait Journal: Send {
     /// [`JournalError::OutOfRange`] where `sequence` is not in `first_sequence()..=next_sequence()`; an unreadable or
     /// damaged file, here or as the last item of the iterator.
     fn read_from(&self, sequence: u64) -> Result<Records<'_>, JournalError>;
+
+    /// The same records as [`Journal::read_from`] gives now, to read on another thread while the journal grows. Where
+    /// records are given up or overwritten meanwhile, reading may end with an error.
+    fn records_from(&self, sequence: u64) -> Result<OwnedRecords, JournalError>;
 
     /// Gives up records before `sequence` where that frees space. Some of them may stay; none from `sequence` on goes.
     fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError>;

@@ -109,13 +109,7 @@ pub(crate) async fn add_rule(engine: &Engine, id: &str, action: Action, range: &
 
 /// Changes the default organization.
 pub(crate) async fn change(engine: &Engine, mutation: Mutation) -> Changed {
-    let request = ChangeRequest {
-        target: ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation },
-        violations: Vec::new(),
-        actor: "".into(),
-        comment: "".into(),
-        validate_only: false,
-    };
+    let request = ChangeRequest::new(ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation });
     engine.change(request).await.unwrap()
 }
 

@@ -93,13 +93,7 @@ fn create(id: &str, range: &str, expire_time: Option<Timestamp>) -> ChangeReques
 }
 
 fn request(mutation: Mutation) -> ChangeRequest {
-    ChangeRequest {
-        target: ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation },
-        violations: Vec::new(),
-        actor: "".into(),
-        comment: "".into(),
-        validate_only: false,
-    }
+    ChangeRequest::new(ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation })
 }
 
 async fn reason(engine: &Engine, ip: &str) -> Reason {

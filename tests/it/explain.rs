@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use portcullis::policy::address::{Address, Range};
 use portcullis::policy::decision::Reason;
-use portcullis::policy::explain::{AccessTrace, Policy, Question, RuleOutcome, Trace, explain};
+use portcullis::policy::explain::{AccessTrace, Question, RuleOutcome, Trace, explain};
 use portcullis::policy::name::NodePath;
 use portcullis::policy::node::Access;
 use portcullis::policy::organization::{Cluster, Organization};
 use portcullis::policy::rule::Source;
 use portcullis::policy::snapshot::ClusterSnapshot;
 use portcullis::policy::time::Timestamp;
+use portcullis::policy::version::Version;
 use portcullis::proto::v1::analysis_service_client::AnalysisServiceClient;
 use portcullis::proto::v1::{
     self, Action, ConnectionType, ExplainRequest, ExplainResponse, RuleOutcome as Outcome, TraceOutcome, TraceStage,
@@ -138,7 +139,7 @@ fn compare(model: &naive::Policy) {
             target,
             at: Timestamp::from_millis(probe.now_ms),
         };
-        let policy = Policy { organization, snapshot, cluster: &cluster, cluster_snapshot: &cluster_snapshot };
+        let policy = Version { organization, snapshot, cluster: &cluster, cluster_snapshot: &cluster_snapshot };
         let trace = explain(&policy, &question);
         let verdict =
             snapshot.decide(&cluster_snapshot, question.address, question.connection_type, &target, question.at);

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use portcullis::config::Config;
+use portcullis::proto::v1::analysis_service_client::AnalysisServiceClient;
 use portcullis::proto::v1::audit_service_client::AuditServiceClient;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::proto::v1::firewall_service_client::FirewallServiceClient;
@@ -83,6 +84,10 @@ impl Service {
 
     pub(crate) fn decisions(&self) -> DecisionServiceClient<Channel> {
         DecisionServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn analysis(&self) -> AnalysisServiceClient<Channel> {
+        AnalysisServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn audit(&self) -> AuditServiceClient<Channel> {

@@ -37,6 +37,8 @@ mod cli_audit;
 mod cli_config;
 /// The command line as it is typed.
 mod cli_parse;
+/// The command line over whole policies and revisions.
+mod cli_policy;
 /// `kill -9`, and a sled directory that is lost or damaged.
 mod crash_kill;
 /// Power cuts.
@@ -47,12 +49,16 @@ mod decisions;
 mod engine;
 /// Why a decision is what it is.
 mod explain;
+/// Gates and policy tests through the API.
+mod gates_api;
 /// Address groups through the API.
 mod groups_api;
 /// A running service.
 mod harness;
 /// Nodes through the API.
 mod hierarchy_api;
+/// What a change permits and denies differently, against enumerating every address.
+mod impact;
 /// Pages of every list.
 mod lists_api;
 /// A load of changes whose acknowledgements are remembered.
@@ -72,8 +78,12 @@ mod malformed_transport;
 mod naive;
 /// Effective access and permitted ranges, against a naive computation.
 mod permitted_api;
+/// The whole policy in one message, through the API.
+mod policy_api;
 /// The portal's own examples, through real gRPC.
 mod portal_examples;
+/// Previews through the API.
+mod preview_api;
 /// Problems of policies, against enumerating every address.
 mod problems;
 /// Problems through the API and the command line.
@@ -86,6 +96,8 @@ mod real_ranges;
 mod refusals;
 /// A restart on the same data directory, and a second server on it.
 mod restart;
+/// Revisions, going back, and changes that wait for their confirmation.
+mod revisions_api;
 /// Rules through the API.
 mod rules_api;
 /// What rules do to Checks, through the API.

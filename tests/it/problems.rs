@@ -20,15 +20,15 @@ use portcullis::policy::time::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-const NOW: i64 = 100;
+pub(crate) const NOW: i64 = 100;
 
 /// Bits: 256 of IPv4, 256 of IPv6, then all other addresses of each family.
-type Mask = [u64; 9];
+pub(crate) type Mask = [u64; 9];
 
 const OTHER_V4: usize = 512;
 const OTHER_V6: usize = 513;
 
-fn point(at: usize) -> Address {
+pub(crate) fn point(at: usize) -> Address {
     match at {
         OTHER_V4 => Address::V4(0xC000_0201),
         OTHER_V6 => Address::V6(0xFE80 << 112),
@@ -37,7 +37,7 @@ fn point(at: usize) -> Address {
     }
 }
 
-fn mask_where(is_in: impl Fn(usize) -> bool) -> Mask {
+pub(crate) fn mask_where(is_in: impl Fn(usize) -> bool) -> Mask {
     let mut mask = Mask::default();
     for at in (0..=OTHER_V6).filter(|at| is_in(*at)) {
         mask[at / 64] |= 1 << (at % 64);
@@ -45,19 +45,19 @@ fn mask_where(is_in: impl Fn(usize) -> bool) -> Mask {
     mask
 }
 
-fn and(one: &Mask, other: &Mask) -> Mask {
+pub(crate) fn and(one: &Mask, other: &Mask) -> Mask {
     std::array::from_fn(|at| one[at] & other[at])
 }
 
-fn or(one: &Mask, other: &Mask) -> Mask {
+pub(crate) fn or(one: &Mask, other: &Mask) -> Mask {
     std::array::from_fn(|at| one[at] | other[at])
 }
 
-fn and_not(one: &Mask, other: &Mask) -> Mask {
+pub(crate) fn and_not(one: &Mask, other: &Mask) -> Mask {
     std::array::from_fn(|at| one[at] & !other[at])
 }
 
-fn is_empty(mask: &Mask) -> bool {
+pub(crate) fn is_empty(mask: &Mask) -> bool {
     mask.iter().all(|word| *word == 0)
 }
 
@@ -65,12 +65,12 @@ fn is_subset(one: &Mask, other: &Mask) -> bool {
     is_empty(&and_not(one, other))
 }
 
-fn of_ranges(ranges: &[Range]) -> Mask {
+pub(crate) fn of_ranges(ranges: &[Range]) -> Mask {
     mask_where(|at| ranges.iter().any(|range| range.contains(point(at))))
 }
 
 /// What the model says, in bits.
-struct Naive<'a> {
+pub(crate) struct Naive<'a> {
     organization: &'a Organization,
     sources: BTreeMap<Source, Mask>,
     v4: Mask,
@@ -78,7 +78,7 @@ struct Naive<'a> {
 }
 
 impl<'a> Naive<'a> {
-    fn new(organization: &'a Organization, cluster: &Cluster) -> Self {
+    pub(crate) fn new(organization: &'a Organization, cluster: &Cluster) -> Self {
         let accesses = organization.nodes.values().map(|node| &node.access);
         let accesses = accesses.chain([&organization.node.access, &cluster.node.access]);
         let of_entries = accesses.flat_map(Access::entries).map(|entry| &entry.source);
@@ -101,7 +101,7 @@ impl<'a> Naive<'a> {
         &self.sources[source]
     }
 
-    fn access(&self, access: &Access) -> Mask {
+    pub(crate) fn access(&self, access: &Access) -> Mask {
         match access {
             Access::Inherit => Mask::default(),
             Access::AllowAll => or(&self.v4, &self.v6),
@@ -112,7 +112,12 @@ impl<'a> Naive<'a> {
     }
 
     /// What the firewall lets through, and what the rule at a place wins, when one rule is left out.
-    fn firewall(&self, connection_type: ConnectionType, at: i64, without: Option<usize>) -> (Mask, Vec<Mask>) {
+    pub(crate) fn firewall(
+        &self,
+        connection_type: ConnectionType,
+        at: i64,
+        without: Option<usize>,
+    ) -> (Mask, Vec<Mask>) {
         let (mut open, mut allowed) = (or(&self.v4, &self.v6), Mask::default());
         let mut won = Vec::new();
         for (place, rule) in self.organization.rules.iter().enumerate() {
@@ -146,7 +151,7 @@ struct RuleModel {
     expires: Option<i64>,
 }
 
-fn id(text: &str) -> Id {
+pub(crate) fn id(text: &str) -> Id {
     Id::parse(text).unwrap()
 }
 
@@ -196,7 +201,7 @@ fn cluster_access() -> impl Strategy<Value = Access> {
 }
 
 prop_compose! {
-    fn model()(
+    pub(crate) fn model()(
         rules in prop::collection::vec(rule(), 0..8),
         groups in (prop::collection::vec(range(), 1..4), prop::collection::vec(range(), 1..4)),
         own in access(true),

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis::policy::change::{Change, Delta, Effect, GroupContent};
+use portcullis::policy::decision::Decision;
+use portcullis::policy::gates::Gates;
 use portcullis::policy::name::{Id, NodeKey, NodePath};
 use portcullis::policy::node::{Access, AccessEntry, Node};
+use portcullis::policy::policy_test::PolicyTest;
 use portcullis::policy::ranges::RangeList;
 use portcullis::policy::rule::{Action, ConnectionType, Rule, Source};
 use portcullis::policy::state::PolicyState;
@@ -59,6 +62,7 @@ fn node(access: Access, changed_at: u64) -> Node {
         display_name: "Web".into(),
         require_projects: true,
         access,
+        gates: Arc::default(),
         create_time: time(1_700_000_000),
         update_time: time(1_700_000_002),
         changed_at,
@@ -76,7 +80,8 @@ fn list() -> Access {
 
 /// One change with every kind of delta, and one of every other effect. They can be applied one after the other.
 fn samples() -> Vec<Change> {
-    let change = |effect| Change { time: time(1_700_000_003), actor: "ada".into(), comment: "why".into(), effect };
+    let change =
+        |effect| Change { actor: "ada".into(), comment: "why".into(), ..Change::new(time(1_700_000_003), effect) };
     let group = |content| Delta::SetGroupContent { id: id("offices"), content };
     let whole = ranges(&["any", "10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"]);
     let patch = GroupContent::Patch { added: ranges(&["198.51.100.0/24"]), removed: ranges(&["192.0.2.7", "::1"]) };
@@ -108,6 +113,36 @@ fn samples() -> Vec<Change> {
     ]
 }
 
+/// What changes can hold besides since they were first written; they follow the others.
+fn later_samples() -> Vec<Change> {
+    let gates = Gates {
+        guard: vec!["203.0.113.7".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        max_revocations: Some(0),
+        refuse_open_to_internet: true,
+    };
+    let guarded = Node { gates: Arc::new(gates), ..node(Access::AllowAll, 3) };
+    let test = |name: &str, expected| PolicyTest {
+        id: id(name),
+        address: "2001:db8::7".parse().unwrap(),
+        connection_type: ConnectionType::Preview,
+        endpoint: "organizations/o/projects/web".into(),
+        expected,
+        description: "must stay".into(),
+    };
+    let tests = vec![test("one", Decision::Allow), test("two", Decision::Deny)];
+    let inside = |revision, deltas| Effect::Organization { id: id("o"), revision, deltas };
+    let confirmed = Change::new(time(1_700_000_005), inside(4, vec![Delta::Confirm { revision: 3 }]));
+    let waiting = inside(3, vec![Delta::SetOrganization { node: guarded }, Delta::SetTests { tests }]);
+    let waiting = Change {
+        confirm_until: Some(time(1_700_000_600)),
+        overridden_tests: vec![id("one")],
+        ..Change::new(time(1_700_000_004), waiting)
+    };
+    let again = inside(5, vec![Delta::SetOrganization { node: node(Access::AllowAll, 5) }]);
+    let again = Change { confirm_until: Some(time(1_700_000_700)), ..Change::new(time(1_700_000_006), again) };
+    vec![waiting, confirmed, again]
+}
+
 fn state() -> PolicyState {
     let mut state = PolicyState::empty();
     for change in samples() {
@@ -129,15 +164,20 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_change_of_every_kind_survives_encoding() {
-    for change in samples() {
+    for change in samples().into_iter().chain(later_samples()) {
         assert_eq!(decode_change(&encode_change(&change)).unwrap(), change);
     }
 }
 
 #[test]
 fn a_state_with_every_kind_of_object_survives_encoding() {
-    let state = state();
+    let mut state = state();
     assert_eq!(decode_snapshot(&encode_snapshot(&state)).unwrap(), state);
+    for (change, waits) in later_samples().into_iter().zip([true, false, true]) {
+        state.apply(&change).unwrap();
+        assert_eq!(state.organizations["o"].pending.is_some(), waits);
+        assert_eq!(decode_snapshot(&encode_snapshot(&state)).unwrap(), state);
+    }
 }
 
 #[test]

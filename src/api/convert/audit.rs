@@ -4,6 +4,7 @@
 //! Not here: which of them are shown (`api::audit`).
 
 use super::node::to_node;
+use super::policy_test::{test_name, to_test};
 use super::rule::{group_name, rule_message};
 use super::{to_connection_type, to_time};
 use crate::api::{decision, to_i64};
@@ -215,18 +216,30 @@ fn to_end_reason(reason: EndReason) -> v1::EndReason {
 }
 
 fn to_policy_change(change: &PolicyChangeRecord, organization: Option<&Id>, subject: &Subject) -> v1::PolicyChange {
-    let PolicyChangeRecord { policy_sequence: _, revision, comment, changes } = change;
-    let object = |object: &Object| to_object(object, organization, *revision);
-    let change = |ObjectChange { before, after }: &ObjectChange| v1::ObjectChange {
-        before: before.as_ref().map(object),
-        after: after.as_ref().map(object),
-    };
+    let PolicyChangeRecord { policy_sequence: _, revision, comment, changes, confirm_until, overridden_tests } = change;
+    let test = |id: &Id| test_name(organization.map(Id::as_str).unwrap_or_default(), id);
     v1::PolicyChange {
         actor: email(subject),
         revision: to_i64(*revision),
         comment: comment.to_string(),
-        changes: changes.iter().map(change).collect(),
+        changes: object_changes(changes, organization, *revision),
+        overridden_tests: overridden_tests.iter().map(test).collect(),
+        revert_time: confirm_until.map(to_time),
     }
+}
+
+/// What was altered.
+pub(in crate::api) fn object_changes(
+    changes: &[ObjectChange],
+    organization: Option<&Id>,
+    revision: u64,
+) -> Vec<v1::ObjectChange> {
+    let object = |object: &Object| to_object(object, organization, revision);
+    let change = |ObjectChange { before, after }: &ObjectChange| v1::ObjectChange {
+        before: before.as_ref().map(object),
+        after: after.as_ref().map(object),
+    };
+    changes.iter().map(change).collect()
 }
 
 fn to_object(object: &Object, organization: Option<&Id>, revision: u64) -> v1::PolicyObject {
@@ -245,6 +258,7 @@ fn to_object(object: &Object, organization: Option<&Id>, revision: u64) -> v1::P
             let rules = rules.iter().map(|rule| rule_name(organization, Some(rule))).collect();
             ObjectMessage::RuleOrder(v1::RuleOrder { rules })
         }
+        Object::Test(test) => ObjectMessage::PolicyTest(to_test(id.unwrap_or_default(), test, None)),
         Object::Digest(DigestRecord { key, item_count, sha256, first_ranges }) => {
             ObjectMessage::Digest(v1::ObjectDigest {
                 name: if **key == *"rules" { owner } else { name(key) },

@@ -8,6 +8,7 @@ pub(super) mod audit;
 pub(super) mod names;
 pub(super) mod node;
 pub(super) mod options;
+pub(super) mod policy_test;
 pub(super) mod rule;
 
 use std::str::FromStr;

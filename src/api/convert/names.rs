@@ -10,6 +10,8 @@ use crate::policy::rule::Source;
 const ORGANIZATION_FORM: &str = "organizations/{organization}";
 const RULE_FORM: &str = "organizations/{organization}/rules/{rule}";
 const GROUP_FORM: &str = "organizations/{organization}/addressGroups/{address_group}";
+const TEST_FORM: &str = "organizations/{organization}/policyTests/{policy_test}";
+const REVISION_FORM: &str = "organizations/{organization}/revisions/{revision}";
 
 /// What a node name names.
 #[derive(Clone, Debug)]
@@ -55,6 +57,20 @@ pub(in crate::api) fn rule(text: &str) -> Result<(Id, Id), NameError> {
 /// Organization and group, from a group's name.
 pub(in crate::api) fn group(text: &str) -> Result<(Id, Id), NameError> {
     parse_below_organization(text, "addressGroups", GROUP_FORM)
+}
+
+/// Organization and policy test, from a test's name.
+pub(in crate::api) fn policy_test(text: &str) -> Result<(Id, Id), NameError> {
+    parse_below_organization(text, "policyTests", TEST_FORM)
+}
+
+/// Organization and number, from a revision's name; else what is wrong with it.
+pub(in crate::api) fn revision(text: &str) -> Result<(Id, u64), String> {
+    let (organization, number) =
+        parse_below_organization(text, "revisions", REVISION_FORM).map_err(|error| error.to_string())?;
+    let parsed = number.as_str().parse().ok().filter(|revision| *revision > 0);
+    let revision = parsed.ok_or_else(|| format!("`{number}` is no revision: its number comes last in the name"))?;
+    Ok((organization, revision))
 }
 
 /// The rule of a name that must be of the given organization, where that is known.

@@ -6,12 +6,14 @@
 
 use std::sync::Arc;
 
-use super::options::Mask;
+use super::options::{Mask, read_gates};
 use super::rule::group_name;
 use super::{Faults, SourceText, to_time};
 use crate::api::{ANSWER_BYTES_MAX, to_i64};
 use crate::policy::address::Address;
+use crate::policy::gates::Gates;
 use crate::policy::node::{Access, AccessEntry, Node, NodePatch};
+use crate::policy::organization::Organization;
 use crate::policy::plan::etag_of_node;
 use crate::policy::rule::Source;
 use crate::proto::v1;
@@ -19,7 +21,7 @@ use crate::proto::v1::access_entry::Source as EntrySource;
 use prost::Message;
 
 /// Fields of a node that an update may name.
-pub(in crate::api) const SETTABLE: &[&str] = &["display_name", "require_projects", "access"];
+pub(in crate::api) const SETTABLE: &[&str] = &["display_name", "require_projects", "access", "change_gates"];
 
 /// Bytes of a node, so that it fits an answer, with others beside it.
 const NODE_BYTES_MAX: usize = ANSWER_BYTES_MAX / 4;
@@ -27,6 +29,7 @@ const NODE_BYTES_MAX: usize = ANSWER_BYTES_MAX / 4;
 /// Reads the settable fields of a node. `organization` is the id of the one it belongs to, where it has one.
 pub(in crate::api) fn patch(
     faults: &mut Faults,
+    field: &str,
     organization: Option<&str>,
     node: v1::Node,
     mask: &Mask,
@@ -34,7 +37,7 @@ pub(in crate::api) fn patch(
 ) -> NodePatch {
     if node.encoded_len() > NODE_BYTES_MAX {
         let advice = "use an address group, or shorter descriptions";
-        faults.add("node", format!("has more than {NODE_BYTES_MAX} bytes: {advice}"));
+        faults.add(field, format!("has more than {NODE_BYTES_MAX} bytes: {advice}"));
         return NodePatch::default();
     }
     let v1::Node {
@@ -46,25 +49,34 @@ pub(in crate::api) fn patch(
         etag: _,
         create_time: _,
         update_time: _,
+        change_gates,
+        pending_revision: _,
     } = node;
     let mut patch = NodePatch::default();
     if mask.names("display_name", !display_name.is_empty()) {
-        patch.display_name = Some(faults.text("node.display_name", &display_name, characters_max));
+        patch.display_name = Some(faults.text(&format!("{field}.display_name"), &display_name, characters_max));
     }
     if mask.names("require_projects", require_projects) {
         patch.require_projects = Some(require_projects);
     }
     if mask.names("access", access.is_some()) {
         match access {
-            Some(access) => patch.access = read_access(faults, organization, access, characters_max),
-            None => faults.add("node.access", "is required: give a mode, and for ACCESS_MODE_ALLOW_LIST the entries"),
+            Some(access) => patch.access = read_access(faults, field, organization, access, characters_max),
+            None => faults
+                .add(format!("{field}.access"), "is required: give a mode, and for ACCESS_MODE_ALLOW_LIST the entries"),
         }
+    }
+    if mask.names("change_gates", change_gates.is_some()) {
+        let v1::ChangeGates { guard_ips, max_revocations, refuse_open_to_internet } = change_gates.unwrap_or_default();
+        let field = format!("{field}.change_gates");
+        patch.gates = Some(Arc::new(read_gates(faults, &field, &guard_ips, max_revocations, refuse_open_to_internet)));
     }
     patch
 }
 
 fn read_access(
     faults: &mut Faults,
+    field: &str,
     organization: Option<&str>,
     access: v1::Access,
     characters_max: usize,
@@ -74,22 +86,25 @@ fn read_access(
     let given_entries = !entries.is_empty();
     let entries = entries.into_iter().enumerate();
     let entries: Vec<AccessEntry> =
-        entries.map(|(index, entry)| read_entry(faults, organization, index, entry, characters_max)).collect();
+        entries.map(|(index, entry)| read_entry(faults, field, organization, index, entry, characters_max)).collect();
     let without_entries = match v1::AccessMode::try_from(mode) {
         Ok(v1::AccessMode::AllowList) => return Some(Access::AllowList(entries.into())),
         Ok(v1::AccessMode::Inherit) => Access::Inherit,
         Ok(v1::AccessMode::AllowAll) => Access::AllowAll,
         Ok(v1::AccessMode::Unspecified) => {
-            faults.add("node.access.mode", format!("is required: {MODES}"));
+            faults.add(format!("{field}.access.mode"), format!("is required: {MODES}"));
             return None;
         }
         Err(_) => {
-            faults.add("node.access.mode", format!("`{mode}` is no access mode: {MODES}"));
+            faults.add(format!("{field}.access.mode"), format!("`{mode}` is no access mode: {MODES}"));
             return None;
         }
     };
     if given_entries {
-        faults.add("node.access.entries", "are for ACCESS_MODE_ALLOW_LIST only: leave them out or change the mode");
+        faults.add(
+            format!("{field}.access.entries"),
+            "are for ACCESS_MODE_ALLOW_LIST only: leave them out or change the mode",
+        );
         return None;
     }
     Some(without_entries)
@@ -97,13 +112,14 @@ fn read_access(
 
 fn read_entry(
     faults: &mut Faults,
+    field: &str,
     organization: Option<&str>,
     index: usize,
     entry: v1::AccessEntry,
     characters_max: usize,
 ) -> AccessEntry {
     let v1::AccessEntry { source, description } = entry;
-    let field = format!("node.access.entries[{index}]");
+    let field = format!("{field}.access.entries[{index}]");
     let source = match &source {
         Some(EntrySource::Range(text)) => faults.source(&field, organization, SourceText::Range(text)),
         Some(EntrySource::AddressGroup(name)) => faults.source(&field, organization, SourceText::Group(name)),
@@ -121,7 +137,7 @@ fn read_entry(
 
 /// A node as the API shows it. `organization` is the id of the one it belongs to, where it has one.
 pub(in crate::api) fn to_node(name: String, organization: Option<&str>, revision: u64, node: &Node) -> v1::Node {
-    let Node { display_name, require_projects, access, create_time, update_time, changed_at } = node;
+    let Node { display_name, require_projects, access, gates, create_time, update_time, changed_at } = node;
     v1::Node {
         name,
         display_name: display_name.to_string(),
@@ -131,7 +147,29 @@ pub(in crate::api) fn to_node(name: String, organization: Option<&str>, revision
         etag: etag_of_node(*changed_at),
         create_time: Some(to_time(*create_time)),
         update_time: Some(to_time(*update_time)),
+        change_gates: Some(&**gates).filter(|gates| !gates.is_empty()).map(to_gates),
+        pending_revision: None,
     }
+}
+
+fn to_gates(gates: &Gates) -> v1::ChangeGates {
+    let Gates { guard, max_revocations, refuse_open_to_internet } = gates;
+    v1::ChangeGates {
+        guard_ips: guard.iter().map(ToString::to_string).collect(),
+        max_revocations: max_revocations.map(to_i64),
+        refuse_open_to_internet: *refuse_open_to_internet,
+    }
+}
+
+/// The node of an organization as the API shows it.
+pub(in crate::api) fn to_own_node(organization: &Organization) -> v1::Node {
+    let id = organization.id.as_str();
+    let node = to_node(format!("organizations/{id}"), Some(id), organization.revision, &organization.node);
+    let pending_revision = organization.pending.as_deref().map(|pending| v1::PendingRevision {
+        revision: to_i64(pending.revision),
+        revert_time: Some(to_time(pending.until)),
+    });
+    v1::Node { pending_revision, ..node }
 }
 
 /// A mode as the API has it.

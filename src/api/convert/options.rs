@@ -1,31 +1,35 @@
 //! What every mutation can ask for besides its change (design.md §3, `ChangeOptions`).
 //!
-//! Invariant: a gate that this version cannot judge refuses the change; it is never passed over in silence.
-//! Not here: the gates themselves, which come with the analysis.
+//! Invariant: an option that is given is judged or refused; it is never passed over in silence.
+//! Not here: the gates themselves (`policy::gates`).
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
-
-use tonic::{Code, Status};
+use std::time::Duration;
 
 use super::Faults;
-use crate::api::status;
-use crate::proto::v1::{ChangeOptions, ErrorReason};
+use crate::engine::prospect::GateOptions;
+use crate::policy::gates::{GUARD_MAX, Gates};
+use crate::proto::v1::ChangeOptions;
 
-/// The options that this version carries out.
+/// How long a change may wait for its confirmation.
+const CONFIRM_WITHIN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(7 * 24);
+
+/// The options of a change.
 #[derive(Clone, Debug, Default)]
 pub(in crate::api) struct Options {
     /// Judge the change and leave it at that.
     pub(in crate::api) validate_only: bool,
     /// Goes on the record.
     pub(in crate::api) comment: Arc<str>,
+    /// What may refuse it.
+    pub(in crate::api) gates: GateOptions,
+    /// Undo it unless it is confirmed within this time.
+    pub(in crate::api) confirm_within: Option<Duration>,
 }
 
 /// Reads the options.
-pub(in crate::api) fn options(
-    faults: &mut Faults,
-    options: Option<ChangeOptions>,
-    characters_max: usize,
-) -> Result<Options, Status> {
+pub(in crate::api) fn options(faults: &mut Faults, options: Option<ChangeOptions>, characters_max: usize) -> Options {
     let ChangeOptions {
         validate_only,
         comment,
@@ -35,19 +39,33 @@ pub(in crate::api) fn options(
         override_tests,
         confirm_within,
     } = options.unwrap_or_default();
-    let unsupported = [
-        ("guard_ips", !guard_ips.is_empty()),
-        ("max_revocations", max_revocations.is_some()),
-        ("refuse_open_to_internet", refuse_open_to_internet),
-        ("override_tests", override_tests),
-        ("confirm_within", confirm_within.is_some()),
-    ];
-    if let Some((name, _)) = unsupported.iter().find(|(_, set)| *set) {
-        let message = format!("change option `{name}` is not supported by this version: leave it unset");
-        return Err(status::error(Code::Unimplemented, ErrorReason::UnsupportedOption, message));
-    }
     let comment = faults.text("options.comment", &comment, characters_max);
-    Ok(Options { validate_only, comment })
+    let gates = read_gates(faults, "options", &guard_ips, max_revocations, refuse_open_to_internet);
+    let confirm_within = confirm_within.and_then(|within| {
+        let valid = Duration::try_from(within).ok().filter(|within| CONFIRM_WITHIN.contains(within));
+        if valid.is_none() {
+            faults.add("options.confirm_within", "must be from 1 second to 7 days");
+        }
+        valid
+    });
+    Options { validate_only, comment, gates: GateOptions { gates, override_tests }, confirm_within }
+}
+
+/// Reads gates, whose fields are in the message at `field`.
+pub(super) fn read_gates(
+    faults: &mut Faults,
+    field: &str,
+    guard_ips: &[String],
+    max_revocations: Option<i64>,
+    refuse_open_to_internet: bool,
+) -> Gates {
+    if guard_ips.len() > GUARD_MAX {
+        faults.add(format!("{field}.guard_ips"), format!("are {}: give {GUARD_MAX} at most", guard_ips.len()));
+    }
+    let guard = guard_ips.iter().enumerate().take(GUARD_MAX);
+    let guard = guard.filter_map(|(index, ip)| faults.address(&format!("{field}.guard_ips[{index}]"), ip)).collect();
+    let max_revocations = max_revocations.map(|max| faults.unsigned(&format!("{field}.max_revocations"), max));
+    Gates { guard, max_revocations, refuse_open_to_internet }
 }
 
 /// Characters of a wrong path that a message repeats.

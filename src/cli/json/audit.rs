@@ -151,19 +151,22 @@ fn decision(record: &v1::DecisionRecord) -> Json {
         .into()
 }
 
-fn policy_change(change: &v1::PolicyChange) -> Json {
-    let v1::PolicyChange { actor, revision, comment, changes } = change;
-    let object_change = |v1::ObjectChange { before, after }: &v1::ObjectChange| {
-        Json::object()
-            .field("before", before.as_ref().map(policy_object))
-            .field("after", after.as_ref().map(policy_object))
-            .into()
-    };
+pub(super) fn policy_change(change: &v1::PolicyChange) -> Json {
+    let v1::PolicyChange { actor, revision, comment, changes, overridden_tests, revert_time } = change;
     Json::object()
         .text("actor", actor)
         .int64("revision", *revision)
         .text("comment", comment)
         .list("changes", changes.iter().map(object_change).collect())
+        .texts("overriddenTests", overridden_tests)
+        .time("revertTime", revert_time.as_ref())
+        .into()
+}
+
+pub(super) fn object_change(v1::ObjectChange { before, after }: &v1::ObjectChange) -> Json {
+    Json::object()
+        .field("before", before.as_ref().map(policy_object))
+        .field("after", after.as_ref().map(policy_object))
         .into()
 }
 
@@ -173,6 +176,7 @@ fn policy_object(v1::PolicyObject { object }: &v1::PolicyObject) -> Json {
         None => return Object::default().into(),
         Some(Of::Rule(object)) => ("rule", rule(object)),
         Some(Of::AddressGroup(object)) => ("addressGroup", address_group(object)),
+        Some(Of::PolicyTest(object)) => ("policyTest", super::analysis::policy_test(object)),
         Some(Of::Node(object)) => ("node", node(object)),
         Some(Of::RuleOrder(v1::RuleOrder { rules })) => ("ruleOrder", Json::object().texts("rules", rules).into()),
         Some(Of::Digest(object)) => ("digest", digest(object)),

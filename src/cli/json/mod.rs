@@ -15,7 +15,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::proto::v1;
 
-pub(super) use analysis::explain_response;
+pub(super) use analysis::{applied, comparison, explain_response, policy_test, preview, revision};
 pub(super) use audit::{audit_record, erase_user_response, overview, session, verify_audit_result};
 
 /// A JSON value whose objects keep their order.
@@ -217,7 +217,18 @@ pub(super) fn address_group(group: &v1::AddressGroup) -> Json {
 }
 
 pub(super) fn node(node: &v1::Node) -> Json {
-    let v1::Node { name, display_name, require_projects, revision, access, etag, create_time, update_time } = node;
+    let v1::Node {
+        name,
+        display_name,
+        require_projects,
+        revision,
+        access,
+        etag,
+        create_time,
+        update_time,
+        change_gates,
+        pending_revision,
+    } = node;
     let object = Json::object()
         .text("name", name)
         .text("displayName", display_name)
@@ -230,7 +241,13 @@ pub(super) fn node(node: &v1::Node) -> Json {
             object.field("access", Some(access.into()))
         }
     };
-    object.text("etag", etag).time("createTime", create_time.as_ref()).time("updateTime", update_time.as_ref()).into()
+    object
+        .text("etag", etag)
+        .time("createTime", create_time.as_ref())
+        .time("updateTime", update_time.as_ref())
+        .field("changeGates", change_gates.as_ref().map(analysis::change_gates))
+        .field("pendingRevision", pending_revision.as_ref().map(analysis::pending_revision))
+        .into()
 }
 
 pub(super) fn effective_access(access: &v1::EffectiveAccess) -> Json {

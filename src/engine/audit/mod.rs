@@ -10,6 +10,7 @@
 mod checkpoints;
 mod committer;
 mod condition;
+mod decisions;
 mod decoded;
 mod ended;
 mod erasing;

@@ -29,7 +29,7 @@ const FEW: usize = 64;
 
 /// What an index is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Search {
+pub(super) enum Search {
     /// Records that may pass; each is judged afterwards.
     Candidates,
     /// Just those that have all terms.
@@ -114,7 +114,11 @@ impl Shared {
         matches!(error, AuditError::NotReadable(_)) && sequence < self.first_sequence()
     }
 
-    fn unless_removed<T>(&self, sequence: u64, found: Result<Option<T>, AuditError>) -> Result<Option<T>, AuditError> {
+    pub(super) fn unless_removed<T>(
+        &self,
+        sequence: u64,
+        found: Result<Option<T>, AuditError>,
+    ) -> Result<Option<T>, AuditError> {
         found.or_else(|error| if self.was_removed(sequence, &error) { Ok(None) } else { Err(error) })
     }
 
@@ -169,7 +173,7 @@ impl Shared {
 
     /// The records that may pass a filter and have the terms of `more`, by their indexes; none where that is certain to be
     /// nothing, or the unit is no more.
-    fn candidates(
+    pub(super) fn candidates(
         &self,
         view: &UnitView,
         filter: &RecordFilter,

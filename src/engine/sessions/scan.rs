@@ -45,6 +45,19 @@ impl Ord for Listed {
     }
 }
 
+fn judged(session: &Session) -> JudgedSession<'_> {
+    let address = match &session.subject {
+        Subject::Person(person) => person.address,
+        Subject::Nobody | Subject::Erased => None,
+    };
+    JudgedSession {
+        organization: &session.organization,
+        endpoint: &session.record.endpoint,
+        connection_type: session.record.connection_type,
+        address,
+    }
+}
+
 impl SessionTable {
     /// Judges every active session in the scope that is not revoked yet, shard after shard, and marks those that the
     /// judge names a revocation for. For each shard, `before_shard` is called without a lock, so that the caller can
@@ -73,18 +86,8 @@ impl SessionTable {
             let mut judge = judge(number);
             let judged = places.filter_map(|place| {
                 let session = &shard.slab.at(place)?.session;
-                let record = Some(&session.record).filter(|record| record.revocation.is_none())?;
-                let address = match &session.subject {
-                    Subject::Person(person) => person.address,
-                    Subject::Nobody | Subject::Erased => None,
-                };
-                let revocation = judge(&JudgedSession {
-                    organization: &session.organization,
-                    endpoint: &record.endpoint,
-                    connection_type: record.connection_type,
-                    address,
-                })?;
-                Some((place, revocation))
+                Some(&session.record).filter(|record| record.revocation.is_none())?;
+                Some((place, judge(&judged(session))?))
             });
             let judged: Vec<(u32, Revocation)> = judged.collect();
             for (place, revocation) in judged {
@@ -93,6 +96,29 @@ impl SessionTable {
                 }
             }
         }
+    }
+
+    /// How many active sessions in the scope, and not revoked yet, the judge finds, and the first of them, at most
+    /// `listed_max`. The judge is called while a shard is locked.
+    pub fn find(
+        &self,
+        scope: &Scope,
+        judge: impl Fn(&JudgedSession<'_>) -> bool,
+        listed_max: usize,
+    ) -> (u64, Vec<Session>) {
+        let (mut count, mut listed) = (0, Vec::new());
+        for shard in self.shards() {
+            for place in shard.index.places(scope) {
+                let Some(Active { session, .. }) = shard.slab.at(place) else { continue };
+                if session.record.revocation.is_none() && judge(&judged(session)) {
+                    count += 1;
+                    if listed.len() < listed_max {
+                        listed.push(session.clone());
+                    }
+                }
+            }
+        }
+        (count, listed)
     }
 
     /// At most `count_max` of the sessions that match, in one organization or all: the newest start first, and of

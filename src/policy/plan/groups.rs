@@ -104,7 +104,7 @@ impl Task<'_> {
     }
 
     /// Whether a group may grow from `old` to `new` ranges.
-    fn check_range_limits(&self, old: usize, new: usize) -> Result<(), PlanError> {
+    pub(super) fn check_range_limits(&self, old: usize, new: usize) -> Result<(), PlanError> {
         let limits = self.planner.limits;
         check_limit("ranges of an address group", new, limits.ranges_per_group_max)?;
         let all: usize = self.organization.groups.values().map(|group| group.ranges().len()).sum();

@@ -5,97 +5,29 @@
 //! references, preconditions and limits hold.
 //! Not here: parsing of requests (`api`), durability (`store`).
 
+mod document;
+mod error;
 mod groups;
 mod nodes;
 mod rules;
+mod tests;
 
-use thiserror::Error;
+pub use error::{PlanError, Violation};
+
+use error::refuse;
 
 use super::change::{Delta, Effect};
+use super::document::Document;
 use super::limits::Limits;
 use super::name::{Id, NodeKey};
 use super::node::NodePatch;
-use super::organization::{Cluster, Organization};
+use super::organization::{Cluster, Organization, Pending};
+use super::policy_test::PolicyTest;
 use super::ranges::RangeList;
 use super::rule::RulePatch;
 use super::time::Timestamp;
 
 use std::sync::Arc;
-
-/// A field of a request that is malformed, and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Path of the field in the request, such as `rule.range` or `rules[3].address_group`.
-    pub field: String,
-    /// What is wrong and what to do; lowercase, no full stop.
-    pub description: String,
-}
-
-impl Violation {
-    /// A violation of one field.
-    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self { field: field.into(), description: description.into() }
-    }
-}
-
-/// Why a mutation is refused.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum PlanError {
-    /// The object, or the parent of the one to create, does not exist.
-    #[error("`{0}` does not exist")]
-    NotFound(String),
-    /// The id is taken.
-    #[error("`{0}` exists already: choose another id or update it")]
-    AlreadyExists(String),
-    /// The caller's etag is not the current one.
-    #[error("`{name}` was changed since etag `{given}` was read: read it again and repeat the change")]
-    Stale {
-        /// What the etag guards.
-        name: String,
-        /// The caller's etag.
-        given: String,
-    },
-    /// Fields are malformed.
-    #[error("{} invalid: {}", plural(.0.len()), list(.0))]
-    Invalid(Vec<Violation>),
-    /// A node with children is not deleted without `force`.
-    #[error("`{0}` has nodes below it: delete them first, or set `force` to delete them with it")]
-    HasChildren(String),
-    /// Deleting the node would let addresses in that are kept out now.
-    #[error("deleting `{0}` would permit addresses that it keeps out now: set `force` if that is meant")]
-    WouldWidenAccess(String),
-    /// A group that is named somewhere is not deleted.
-    #[error("`{group}` is in use by `{user}`: remove it there first")]
-    GroupInUse {
-        /// The group.
-        group: String,
-        /// One of its users.
-        user: String,
-    },
-    /// A limit of the policy's size is reached.
-    #[error("{what} are limited to {max}, and this change would make it {would_be}")]
-    LimitReached {
-        /// What is limited.
-        what: &'static str,
-        /// How many are permitted.
-        max: usize,
-        /// How many there would be.
-        would_be: usize,
-    },
-}
-
-fn plural(count: usize) -> String {
-    if count == 1 { "1 field is".to_owned() } else { format!("{count} fields are") }
-}
-
-/// The first few violations in one line; the details carry all of them.
-fn list(violations: &[Violation]) -> String {
-    const SHOWN_MAX: usize = 3;
-    let shown: Vec<String> =
-        violations.iter().take(SHOWN_MAX).map(|v| format!("{}: {}", v.field, v.description)).collect();
-    let more = if violations.len() > SHOWN_MAX { "; …" } else { "" };
-    format!("{}{more}", shown.join("; "))
-}
 
 /// What a mutation inside an organization asks for. `etag` fields hold what the caller gave; none means unguarded.
 #[derive(Clone, Debug)]
@@ -221,6 +153,30 @@ pub enum Mutation {
         /// Whether children, or access that widens, are accepted.
         force: bool,
     },
+    /// A new policy test.
+    CreateTest {
+        /// The test.
+        test: PolicyTest,
+    },
+    /// A policy test less.
+    DeleteTest {
+        /// Which.
+        id: Id,
+    },
+    /// Another policy in place of the present one.
+    ReplacePolicy {
+        /// The policy.
+        document: Box<Document>,
+        /// Guards the policy.
+        etag: Option<String>,
+        /// Whether it goes back to what was: then it may end a change that waits for its confirmation.
+        goes_back: bool,
+    },
+    /// Keeps a change that waits for its confirmation.
+    Confirm {
+        /// The revision that it led to.
+        revision: u64,
+    },
 }
 
 /// What planning needs besides the state.
@@ -243,6 +199,11 @@ impl Planner<'_> {
         mutation: Mutation,
         violations: Vec<Violation>,
     ) -> Result<Vec<Delta>, PlanError> {
+        let ends_pending =
+            matches!(mutation, Mutation::Confirm { .. } | Mutation::ReplacePolicy { goes_back: true, .. });
+        if !ends_pending {
+            check_pending(organization)?;
+        }
         let task = Task { planner: *self, organization, revision: organization.revision + 1, violations };
         match mutation {
             Mutation::CreateRule { id, position, patch } => task.create_rule(id, position, &patch),
@@ -261,7 +222,38 @@ impl Planner<'_> {
             Mutation::UpdateNode { key: None, etag, patch } => task.update_organization(etag.as_deref(), &patch),
             Mutation::UpdateNode { key: Some(key), etag, patch } => task.update_node(key, etag.as_deref(), &patch),
             Mutation::DeleteNode { key, etag, force } => task.delete_node(key, etag.as_deref(), force),
+            Mutation::CreateTest { test } => task.create_test(test),
+            Mutation::DeleteTest { id } => task.delete_test(&id),
+            Mutation::ReplacePolicy { document, etag, goes_back } => {
+                let deltas = task.replace_policy(*document, etag.as_deref())?;
+                // Going back to what is already there still ends the waiting.
+                let pending = organization.pending.as_deref().filter(|_| goes_back && deltas.is_empty());
+                Ok(pending.map_or(deltas, |pending| vec![Delta::Confirm { revision: pending.revision }]))
+            }
+            Mutation::Confirm { revision } => task.confirm(revision),
         }
+    }
+
+    /// What mutations, made one after the other, do to the organization as one change, and what it then is. An error
+    /// comes with the place of the mutation that it is about.
+    pub fn plan_all(
+        &self,
+        organization: &Organization,
+        mutations: Vec<(Mutation, Vec<Violation>)>,
+    ) -> Result<(Vec<Delta>, Organization), (usize, PlanError)> {
+        let (mut after, mut all) = (organization.clone(), Vec::new());
+        for (place, (mutation, violations)) in mutations.into_iter().enumerate() {
+            let deltas = self.plan(&after, mutation, violations).map_err(|error| (place, error))?;
+            after.apply(organization.revision + 1, self.now, &deltas);
+            // They are one change, so every one of them is planned for the same revision.
+            after.revision = organization.revision;
+            after.pending = None;
+            all.extend(deltas);
+        }
+        if !all.is_empty() {
+            after.revision = organization.revision + 1;
+        }
+        Ok((all, after))
     }
 
     /// The effect of a new organization. `last_revision` is that of a deleted one of the same id, or 0.
@@ -289,6 +281,7 @@ impl Planner<'_> {
         violations: Vec<Violation>,
     ) -> Result<Effect, PlanError> {
         let name = format!("organizations/{}", organization.id);
+        check_pending(organization)?;
         check_etag(&name, etag, &etag_of_node(organization.node.changed_at))?;
         refuse(violations)?;
         if organization.has_children(None) && !force {
@@ -338,8 +331,14 @@ impl Task<'_> {
     }
 }
 
-fn refuse(violations: Vec<Violation>) -> Result<(), PlanError> {
-    if violations.is_empty() { Ok(()) } else { Err(PlanError::Invalid(violations)) }
+fn check_pending(organization: &Organization) -> Result<(), PlanError> {
+    match organization.pending.as_deref() {
+        None => Ok(()),
+        Some(Pending { revision, .. }) => Err(PlanError::ConfirmationPending {
+            organization: format!("organizations/{}", organization.id),
+            revision: *revision,
+        }),
+    }
 }
 
 fn check_limit(what: &'static str, would_be: usize, max: usize) -> Result<(), PlanError> {
@@ -373,6 +372,11 @@ pub fn etag_of_rules(rules_changed_at: u64) -> String {
 /// The etag of an address group.
 pub fn etag_of_group(changed_at: u64) -> String {
     format!("group-{changed_at}")
+}
+
+/// The etag of an organization's whole policy.
+pub fn etag_of_policy(revision: u64) -> String {
+    format!("policy-{revision}")
 }
 
 /// The etag of a node.

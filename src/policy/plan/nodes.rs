@@ -13,6 +13,7 @@ use crate::policy::rule::Source;
 const INHERIT_REFUSED: &str = "cannot inherit, for only workspaces and endpoints have a node to inherit from: use \
                                ACCESS_MODE_ALLOW_ALL or ACCESS_MODE_ALLOW_LIST";
 const REQUIRE_PROJECTS_REFUSED: &str = "only organizations have it";
+const GATES_REFUSED: &str = "only organizations and the cluster have them";
 
 impl Task<'_> {
     pub(super) fn create_node(mut self, key: NodeKey, patch: &NodePatch) -> Result<Vec<Delta>, PlanError> {
@@ -25,7 +26,7 @@ impl Task<'_> {
         {
             return Err(PlanError::NotFound(self.node_name(&parent)));
         }
-        self.check_node_patch(Some(key.kind()), patch);
+        self.check_node_patch(Some(key.kind()), patch, "node");
         self.refuse()?;
         check_limit(
             "nodes of an organization",
@@ -57,7 +58,7 @@ impl Task<'_> {
         let old = &self.organization.node;
         let name = format!("organizations/{}", self.organization.id);
         check_etag(&name, etag, &etag_of_node(old.changed_at))?;
-        self.check_node_patch(None, patch);
+        self.check_node_patch(None, patch, "node");
         self.refuse()?;
         self.check_entry_limit(patch)?;
         let node = self.changed_node(old, patch);
@@ -73,7 +74,7 @@ impl Task<'_> {
         let name = self.node_name(&key);
         let Some(old) = self.organization.nodes.get(&key) else { return Err(PlanError::NotFound(name)) };
         check_etag(&name, etag, &etag_of_node(old.changed_at))?;
-        self.check_node_patch(Some(key.kind()), patch);
+        self.check_node_patch(Some(key.kind()), patch, "node");
         self.refuse()?;
         self.check_entry_limit(patch)?;
         let node = self.changed_node(old, patch);
@@ -122,7 +123,7 @@ impl Task<'_> {
     }
 
     /// The node with the patch's values; none when nothing changes.
-    fn changed_node(&self, old: &Node, patch: &NodePatch) -> Option<Node> {
+    pub(super) fn changed_node(&self, old: &Node, patch: &NodePatch) -> Option<Node> {
         let mut node = patch.applied_to(old);
         if node == *old {
             return None;
@@ -132,20 +133,23 @@ impl Task<'_> {
     }
 
     /// Notes what the kind of node cannot have; no kind means the organization.
-    fn check_node_patch(&mut self, kind: Option<NodeKind>, patch: &NodePatch) {
+    pub(super) fn check_node_patch(&mut self, kind: Option<NodeKind>, patch: &NodePatch, field: &str) {
         let inherits = matches!(kind, Some(NodeKind::Workspace | NodeKind::Endpoint));
         if patch.access == Some(Access::Inherit) && !inherits {
-            self.violation("node.access.mode", INHERIT_REFUSED);
+            self.violation(&format!("{field}.access.mode"), INHERIT_REFUSED);
         }
         if kind.is_some() && patch.require_projects == Some(true) {
-            self.violation("node.require_projects", REQUIRE_PROJECTS_REFUSED);
+            self.violation(&format!("{field}.require_projects"), REQUIRE_PROJECTS_REFUSED);
+        }
+        if kind.is_some() && patch.gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+            self.violation(&format!("{field}.change_gates"), GATES_REFUSED);
         }
         for (index, entry) in patch.access.iter().flat_map(Access::entries).enumerate() {
-            self.check_group(&format!("node.access.entries[{index}].address_group"), Some(&entry.source));
+            self.check_group(&format!("{field}.access.entries[{index}].address_group"), Some(&entry.source));
         }
     }
 
-    fn check_entry_limit(&self, patch: &NodePatch) -> Result<(), PlanError> {
+    pub(super) fn check_entry_limit(&self, patch: &NodePatch) -> Result<(), PlanError> {
         check_entry_limit(&self.planner, patch)
     }
 

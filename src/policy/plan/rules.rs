@@ -109,6 +109,13 @@ impl Task<'_> {
         etag: Option<&str>,
     ) -> Result<Vec<Delta>, PlanError> {
         self.check_list_etag(etag)?;
+        let deltas = self.rule_list(rules, "rules");
+        self.refuse()?;
+        deltas
+    }
+
+    /// The deltas to a list of rules, noting under `field` what is wrong with them.
+    pub(super) fn rule_list(&mut self, rules: Vec<(Id, RulePatch)>, field: &str) -> Result<Vec<Delta>, PlanError> {
         let old: HashMap<&str, &Arc<Rule>> =
             self.organization.rules.iter().map(|rule| (rule.id.as_str(), rule)).collect();
         let mut named = HashSet::new();
@@ -116,10 +123,10 @@ impl Task<'_> {
         for (index, (id, patch)) in rules.into_iter().enumerate() {
             if !named.insert(id.clone()) {
                 let name = self.rule_name(&id);
-                self.violation(&format!("rules[{index}].name"), format!("`{name}` is named twice"));
+                self.violation(&format!("{field}[{index}].name"), format!("`{name}` is named twice"));
             }
-            self.check_group(&format!("rules[{index}].address_group"), patch.source.as_ref());
-            let Some(mut rule) = self.new_rule(id, &patch, &format!("rules[{index}]")) else { continue };
+            self.check_group(&format!("{field}[{index}].address_group"), patch.source.as_ref());
+            let Some(mut rule) = self.new_rule(id, &patch, &format!("{field}[{index}]")) else { continue };
             if let Some(old) = old.get(rule.id.as_str()) {
                 let as_before = Rule { update_time: old.update_time, changed_at: old.changed_at, ..rule.clone() };
                 let as_before = Rule { create_time: old.create_time, ..as_before };
@@ -127,7 +134,6 @@ impl Task<'_> {
             }
             new.push(rule);
         }
-        self.refuse()?;
         check_limit(LIMITED, new.len(), self.planner.limits.rules_per_organization_max)?;
         if new.iter().eq(self.organization.rules.iter().map(|rule| &**rule)) {
             return Ok(Vec::new());

@@ -7,8 +7,8 @@ use prost::Message;
 
 use super::CodecError;
 use super::object::{
-    from_named_node, from_node, from_ranges, from_rule, from_time, id, node_key, required, to_named_node, to_node,
-    to_ranges, to_rule, to_time,
+    from_named_node, from_node, from_ranges, from_rule, from_test, from_time, id, node_key, required, to_named_node,
+    to_node, to_ranges, to_rule, to_test, to_time,
 };
 use crate::policy::change::{Change, Delta, Effect, GroupContent};
 use crate::proto::storage as stored;
@@ -17,7 +17,7 @@ use crate::proto::storage::policy_change::Effect as StoredEffect;
 
 /// The bytes of a change.
 pub fn encode_change(change: &Change) -> Vec<u8> {
-    let Change { time, actor, comment, effect } = change;
+    let Change { time, actor, comment, confirm_until, overridden_tests, effect } = change;
     let effect = match effect {
         Effect::Cluster { revision, node } => {
             StoredEffect::SetCluster(stored::SetCluster { revision: *revision, node: Some(to_node(node)) })
@@ -41,13 +41,16 @@ pub fn encode_change(change: &Change) -> Vec<u8> {
         actor: actor.to_string(),
         comment: comment.to_string(),
         effect: Some(effect),
+        confirm_until: confirm_until.map(to_time),
+        overridden_tests: overridden_tests.iter().map(ToString::to_string).collect(),
     };
     change.encode_to_vec()
 }
 
 /// The change that the bytes are.
 pub fn decode_change(bytes: &[u8]) -> Result<Change, CodecError> {
-    let stored::PolicyChange { time, actor, comment, effect } = stored::PolicyChange::decode(bytes)?;
+    let stored::PolicyChange { time, actor, comment, effect, confirm_until, overridden_tests } =
+        stored::PolicyChange::decode(bytes)?;
     let effect = match required(effect, "effect")? {
         StoredEffect::SetCluster(stored::SetCluster { revision, node }) => {
             Effect::Cluster { revision, node: from_node(node)? }
@@ -63,7 +66,14 @@ pub fn decode_change(bytes: &[u8]) -> Result<Change, CodecError> {
             Effect::Organization { id: id(&organization)?, revision, deltas }
         }
     };
-    Ok(Change { time: from_time(time)?, actor: actor.into(), comment: comment.into(), effect })
+    Ok(Change {
+        time: from_time(time)?,
+        actor: actor.into(),
+        comment: comment.into(),
+        confirm_until: confirm_until.map(|time| from_time(Some(time))).transpose()?,
+        overridden_tests: overridden_tests.iter().map(|test| id(test)).collect::<Result<_, _>>()?,
+        effect,
+    })
 }
 
 /// Places of rules are bounded by the limit on rules, far below 2³².
@@ -101,6 +111,10 @@ fn to_delta(delta: &Delta) -> stored::Delta {
             })
         }
         Delta::RemoveGroup { id } => StoredDelta::RemoveGroup(id.to_string()),
+        Delta::SetTests { tests } => {
+            StoredDelta::SetTests(stored::SetTests { tests: tests.iter().map(to_test).collect() })
+        }
+        Delta::Confirm { revision } => StoredDelta::Confirm(*revision),
     };
     stored::Delta { delta: Some(delta) }
 }
@@ -136,5 +150,9 @@ fn from_delta(delta: stored::Delta) -> Result<Delta, CodecError> {
             Delta::SetGroupContent { id: id(&group)?, content }
         }
         StoredDelta::RemoveGroup(group) => Delta::RemoveGroup { id: id(&group)? },
+        StoredDelta::SetTests(stored::SetTests { tests }) => {
+            Delta::SetTests { tests: tests.into_iter().map(from_test).collect::<Result<_, _>>()? }
+        }
+        StoredDelta::Confirm(revision) => Delta::Confirm { revision },
     })
 }

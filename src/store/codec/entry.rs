@@ -11,13 +11,13 @@ use prost::Message;
 
 use super::CodecError;
 use super::object::{
-    from_named_node, from_node, from_ranges, from_rule, from_time, id, required, to_named_node, to_node, to_ranges,
-    to_rule, to_time,
+    from_named_node, from_node, from_ranges, from_rule, from_test, from_time, id, required, to_named_node, to_node,
+    to_ranges, to_rule, to_test, to_time,
 };
 use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::group::Group;
 use crate::policy::name::{Id, NodeKey};
-use crate::policy::organization::{Cluster, Organization};
+use crate::policy::organization::{Cluster, Organization, Pending};
 use crate::policy::ranges::RangeList;
 use crate::policy::rule::Rule;
 use crate::policy::state::PolicyState;
@@ -43,6 +43,10 @@ pub enum EntryKey {
     GroupRanges(Id, Id),
     /// A node.
     Node(Id, NodeKey),
+    /// An organization's policy tests.
+    Tests(Id),
+    /// A change that waits for its confirmation.
+    Pending(Id),
 }
 
 impl EntryKey {
@@ -57,6 +61,8 @@ impl EntryKey {
             Self::Group(organization, id) => format!("group/{organization}/{id}"),
             Self::GroupRanges(organization, id) => format!("group-ranges/{organization}/{id}"),
             Self::Node(organization, key) => format!("node/{organization}/{key}"),
+            Self::Tests(organization) => format!("tests/{organization}"),
+            Self::Pending(organization) => format!("pending/{organization}"),
         };
         text.into_bytes()
     }
@@ -77,7 +83,9 @@ fn keys_in(organization: &Organization) -> impl Iterator<Item = EntryKey> + '_ {
         [EntryKey::Group(of.clone(), group.clone()), EntryKey::GroupRanges(of.clone(), group.clone())]
     });
     let nodes = organization.nodes.iter().map(|(key, _)| EntryKey::Node(of.clone(), key.clone()));
-    own.into_iter().chain(rules).chain(groups).chain(nodes)
+    let tests = (!organization.tests.is_empty()).then(|| EntryKey::Tests(of.clone()));
+    let pending = organization.pending.as_ref().map(|_| EntryKey::Pending(of.clone()));
+    own.into_iter().chain(rules).chain(groups).chain(nodes).chain(tests).chain(pending)
 }
 
 /// The keys of the objects that a change makes, alters or removes. `before` is the organization as it was.
@@ -94,6 +102,9 @@ pub fn touched_keys(change: &Change, before: Option<&Organization>) -> Vec<Entry
         }
         Effect::Organization { id, deltas, .. } => {
             let mut keys = vec![EntryKey::Organization(id.clone())];
+            if change.confirm_until.is_some() || before.is_some_and(|before| before.pending.is_some()) {
+                keys.push(EntryKey::Pending(id.clone()));
+            }
             for delta in deltas {
                 touched_by(id, delta, before, &mut keys);
             }
@@ -105,7 +116,8 @@ pub fn touched_keys(change: &Change, before: Option<&Organization>) -> Vec<Entry
 fn touched_by(of: &Id, delta: &Delta, before: Option<&Organization>, keys: &mut Vec<EntryKey>) {
     let rule = |id: &Id| EntryKey::Rule(of.clone(), id.clone());
     match delta {
-        Delta::SetOrganization { .. } => {}
+        Delta::SetOrganization { .. } | Delta::Confirm { .. } => {}
+        Delta::SetTests { .. } => keys.push(EntryKey::Tests(of.clone())),
         Delta::SetNode { key, .. } => keys.push(EntryKey::Node(of.clone(), key.clone())),
         Delta::RemoveNode { key } => {
             let nodes = before.into_iter().flat_map(|before| before.nodes.iter());
@@ -143,10 +155,15 @@ impl<'a> EntryEncoder<'a> {
 
     /// The bytes of one object; none when the state has no such object.
     pub fn encode(&mut self, key: &EntryKey) -> Option<Vec<u8>> {
-        match key {
-            EntryKey::Rule(of, id) => Some(rule_entry(of, self.rule(of, id)?)),
-            _ => encode_entry(self.state, key),
-        }
+        self.entry(key).map(|entry| entry.encode_to_vec())
+    }
+
+    fn entry(&mut self, key: &EntryKey) -> Option<stored::StateEntry> {
+        let entry = match key {
+            EntryKey::Rule(of, id) => rule_entry(of, self.rule(of, id)?),
+            _ => to_entry(self.state, key)?,
+        };
+        Some(stored::StateEntry { entry: Some(entry) })
     }
 
     fn rule(&mut self, of: &Id, id: &Id) -> Option<&'a Arc<Rule>> {
@@ -159,10 +176,10 @@ impl<'a> EntryEncoder<'a> {
     }
 }
 
-/// The bytes of one object that is not a rule.
-fn encode_entry(state: &PolicyState, key: &EntryKey) -> Option<Vec<u8>> {
+/// One object that is not a rule.
+fn to_entry(state: &PolicyState, key: &EntryKey) -> Option<Entry> {
     let organization = |id: &Id| state.organizations.get(id);
-    let entry = match key {
+    Some(match key {
         EntryKey::Cluster => Entry::Cluster(stored::ClusterEntry {
             revision: state.cluster.revision,
             node: Some(to_node(&state.cluster.node)),
@@ -194,13 +211,37 @@ fn encode_entry(state: &PolicyState, key: &EntryKey) -> Option<Vec<u8>> {
             organization: of.to_string(),
             node: Some(to_named_node(key, organization(of)?.nodes.get(key)?)),
         }),
-    };
-    Some(stored::StateEntry { entry: Some(entry) }.encode_to_vec())
+        EntryKey::Tests(of) => {
+            let tests = Some(&organization(of)?.tests).filter(|tests| !tests.is_empty())?;
+            let tests = tests.iter().map(to_test).collect();
+            Entry::Tests(stored::TestsEntry { organization: of.to_string(), tests })
+        }
+        EntryKey::Pending(of) => Entry::Pending(to_pending(of, organization(of)?.pending.as_deref()?)),
+    })
 }
 
-fn rule_entry(of: &Id, rule: &Rule) -> Vec<u8> {
-    let entry = Entry::Rule(stored::RuleEntry { organization: of.to_string(), rule: Some(to_rule(rule)) });
-    stored::StateEntry { entry: Some(entry) }.encode_to_vec()
+fn rule_entry(of: &Id, rule: &Rule) -> Entry {
+    Entry::Rule(stored::RuleEntry { organization: of.to_string(), rule: Some(to_rule(rule)) })
+}
+
+fn to_pending(of: &Id, pending: &Pending) -> stored::PendingEntry {
+    let Pending { revision, until, base } = pending;
+    let mut state = PolicyState::empty();
+    state.organizations.insert(of.clone(), Arc::clone(base));
+    let mut encoder = EntryEncoder::new(&state);
+    let base = keys_in(base).filter_map(|key| encoder.entry(&key)).collect();
+    stored::PendingEntry { organization: of.to_string(), revision: *revision, until: Some(to_time(*until)), base }
+}
+
+fn from_pending(pending: stored::PendingEntry) -> Result<Pending, CodecError> {
+    let stored::PendingEntry { organization, revision, until, base } = pending;
+    let mut builder = StateBuilder::default();
+    for entry in base {
+        builder.add(entry)?;
+    }
+    let parts = builder.organizations.remove(organization.as_str());
+    let base = Arc::new(required(parts, "base of a pending change")?.finish()?);
+    Ok(Pending { revision, until: from_time(until)?, base })
 }
 
 fn to_group(of: &Id, group: &Group) -> stored::GroupEntry {
@@ -250,6 +291,8 @@ struct OrganizationParts {
     groups: Vec<stored::GroupEntry>,
     ranges: HashMap<Id, RangeList>,
     nodes: Vec<(NodeKey, crate::policy::node::Node)>,
+    tests: Vec<stored::PolicyTest>,
+    pending: Option<Pending>,
 }
 
 impl StateBuilder {
@@ -290,6 +333,11 @@ impl StateBuilder {
                 let named = from_named_node(node)?;
                 self.parts(&organization)?.nodes.push(named);
             }
+            Entry::Tests(stored::TestsEntry { organization, tests }) => self.parts(&organization)?.tests = tests,
+            Entry::Pending(pending) => {
+                let organization = pending.organization.clone();
+                self.parts(&organization)?.pending = Some(from_pending(pending)?);
+            }
         }
         Ok(())
     }
@@ -315,6 +363,8 @@ impl OrganizationParts {
             return Err(CodecError::Invalid("rule order"));
         }
         organization.rules = Arc::new(rules);
+        organization.tests = Arc::new(self.tests.into_iter().map(from_test).collect::<Result<_, _>>()?);
+        organization.pending = self.pending.map(Arc::new);
         for stored in self.groups {
             let stored::GroupEntry {
                 organization: _,

@@ -4,10 +4,15 @@
 //! decides about it.
 //! Not here: what is done to objects (`change`) and where they are (`entry`).
 
+use std::sync::Arc;
+
 use super::{CodecError, Decoded};
-use crate::policy::address::{Block, Range};
+use crate::policy::address::{Address, Block, Range};
+use crate::policy::decision::Decision;
+use crate::policy::gates::Gates;
 use crate::policy::name::{Id, NodeKey, NodePath};
 use crate::policy::node::{Access, AccessEntry, Node};
+use crate::policy::policy_test::PolicyTest;
 use crate::policy::ranges::RangeList;
 use crate::policy::rule::{Action, ConnectionType, Rule, Source};
 use crate::policy::time::Timestamp;
@@ -35,6 +40,24 @@ pub(super) fn to_time(time: Timestamp) -> stored::Time {
 pub(super) fn from_time(time: Option<stored::Time>) -> Decoded<Timestamp> {
     let stored::Time { seconds, nanos } = required(time, "time")?;
     required(Timestamp::new(seconds, nanos), "time")
+}
+
+/// An address as bytes in network order: none, 4 or 16.
+pub(super) fn address_bytes(address: Option<Address>) -> Vec<u8> {
+    match address {
+        None => Vec::new(),
+        Some(Address::V4(word)) => word.to_be_bytes().to_vec(),
+        Some(Address::V6(word)) => word.to_be_bytes().to_vec(),
+    }
+}
+
+pub(super) fn address_from(bytes: &[u8]) -> Decoded<Option<Address>> {
+    match (<[u8; 4]>::try_from(bytes), <[u8; 16]>::try_from(bytes)) {
+        (Ok(v4), _) => Ok(Some(Address::V4(u32::from_be_bytes(v4)))),
+        (_, Ok(v6)) => Ok(Some(Address::V6(u128::from_be_bytes(v6)))),
+        _ if bytes.is_empty() => Ok(None),
+        _ => Err(CodecError::Invalid("address")),
+    }
 }
 
 pub(super) fn to_ranges(ranges: &RangeList) -> stored::Ranges {
@@ -177,7 +200,7 @@ pub(super) fn from_rule(rule: Option<stored::Rule>) -> Decoded<Rule> {
 }
 
 pub(super) fn to_node(node: &Node) -> stored::Node {
-    let Node { display_name, require_projects, access, create_time, update_time, changed_at } = node;
+    let Node { display_name, require_projects, access, gates, create_time, update_time, changed_at } = node;
     stored::Node {
         display_name: display_name.to_string(),
         require_projects: *require_projects,
@@ -185,19 +208,60 @@ pub(super) fn to_node(node: &Node) -> stored::Node {
         create_time: Some(to_time(*create_time)),
         update_time: Some(to_time(*update_time)),
         changed_at: *changed_at,
+        gates: Some(&**gates).filter(|gates| !gates.is_empty()).map(to_gates),
     }
 }
 
 pub(super) fn from_node(node: Option<stored::Node>) -> Decoded<Node> {
-    let stored::Node { display_name, require_projects, access, create_time, update_time, changed_at } =
+    let stored::Node { display_name, require_projects, access, create_time, update_time, changed_at, gates } =
         required(node, "node")?;
     Ok(Node {
         display_name: display_name.into(),
         require_projects,
         access: from_access(access)?,
+        gates: Arc::new(gates.map(from_gates).transpose()?.unwrap_or_default()),
         create_time: from_time(create_time)?,
         update_time: from_time(update_time)?,
         changed_at,
+    })
+}
+
+fn to_gates(gates: &Gates) -> stored::Gates {
+    let Gates { guard, max_revocations, refuse_open_to_internet } = gates;
+    stored::Gates {
+        guard: guard.iter().map(|address| address_bytes(Some(*address))).collect(),
+        max_revocations: *max_revocations,
+        refuse_open_to_internet: *refuse_open_to_internet,
+    }
+}
+
+fn from_gates(gates: stored::Gates) -> Decoded<Gates> {
+    let stored::Gates { guard, max_revocations, refuse_open_to_internet } = gates;
+    let guard = guard.iter().map(|bytes| required(address_from(bytes)?, "address")).collect::<Decoded<_>>()?;
+    Ok(Gates { guard, max_revocations, refuse_open_to_internet })
+}
+
+pub(super) fn to_test(test: &PolicyTest) -> stored::PolicyTest {
+    let PolicyTest { id, address, connection_type, endpoint, expected, description } = test;
+    stored::PolicyTest {
+        id: id.to_string(),
+        address: address_bytes(Some(*address)),
+        preview: *connection_type == ConnectionType::Preview,
+        endpoint: endpoint.to_string(),
+        deny: *expected == Decision::Deny,
+        description: description.to_string(),
+    }
+}
+
+pub(super) fn from_test(test: stored::PolicyTest) -> Decoded<PolicyTest> {
+    let stored::PolicyTest { id: test_id, address, preview, endpoint, deny, description } = test;
+    Ok(PolicyTest {
+        id: id(&test_id)?,
+        address: required(address_from(&address)?, "address")?,
+        connection_type: if preview { ConnectionType::Preview } else { ConnectionType::Shell },
+        endpoint: endpoint.into(),
+        expected: if deny { Decision::Deny } else { Decision::Allow },
+        description: description.into(),
     })
 }
 

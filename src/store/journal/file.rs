@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::disk::{self, Disk, DiskFile};
-use super::super::{Edit, Journal, JournalError, Records};
+use super::super::{Edit, Journal, JournalError, OwnedRecords, Records};
 use super::frame::{self, FRAME_HEADER_BYTES, Salt};
 use super::open::{self, JournalOptions, JournalReader};
 use super::read::Segment;
@@ -210,6 +210,10 @@ impl Journal for FileJournal {
 
     fn read_from(&self, sequence: u64) -> Result<Records<'_>, JournalError> {
         self.reader.read_from(sequence)
+    }
+
+    fn records_from(&self, sequence: u64) -> Result<OwnedRecords, JournalError> {
+        self.reader.records_from(sequence)
     }
 
     fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError> {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::{Edit, Journal, JournalError, Records};
+use super::super::{Edit, Journal, JournalError, OwnedRecords, Records};
 use super::frame;
 
 /// A journal that is gone with the process.
@@ -57,6 +57,11 @@ impl Journal for MemoryJournal {
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
         let records = self.records.iter().skip(skipped).cloned();
         Ok(Box::new((sequence..).zip(records).map(Ok)))
+    }
+
+    fn records_from(&self, sequence: u64) -> Result<OwnedRecords, JournalError> {
+        let records: Vec<_> = self.read_from(sequence)?.collect();
+        Ok(Box::new(records.into_iter()))
     }
 
     fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError> {

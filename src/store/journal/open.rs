@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::disk::{Disk, read_exact_at};
-use super::super::{JournalError, Records};
+use super::super::{JournalError, OwnedRecords, Records};
 use super::read::{RecordReader, Segment};
 use super::scan::{self, Extent, io_error};
 use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader, Stream};
@@ -123,6 +123,11 @@ impl JournalReader {
     /// [`JournalError::OutOfRange`] where `sequence` is not in `first_sequence()..=next_sequence()`; an unreadable or
     /// damaged file, which was neither when it was opened, as the last item of the iterator.
     pub fn read_from(&self, sequence: u64) -> Result<Records<'_>, JournalError> {
+        self.records_from(sequence).map(|records| records as Records<'_>)
+    }
+
+    /// The same, to read on another thread.
+    pub(super) fn records_from(&self, sequence: u64) -> Result<OwnedRecords, JournalError> {
         let (first, next) = (self.first_sequence(), self.next_sequence);
         if sequence < first || sequence > next {
             return Err(JournalError::OutOfRange { sequence, first, next });

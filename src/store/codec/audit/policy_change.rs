@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::super::object::{
-    from_named_node, from_node, from_ranges, from_rule, from_time, id, required, to_named_node, to_node, to_ranges,
-    to_rule, to_time,
+    from_named_node, from_node, from_ranges, from_rule, from_test, from_time, id, required, to_named_node, to_node,
+    to_ranges, to_rule, to_test, to_time,
 };
 use super::super::{CodecError, Decoded};
 use crate::audit::record::{DigestRecord, GroupRecord, Object, ObjectChange, PolicyChangeRecord};
@@ -16,7 +16,7 @@ use crate::proto::storage as stored;
 use stored::audit_object::Object as StoredObject;
 
 pub(super) fn to_change(change: &PolicyChangeRecord) -> stored::AuditPolicyChange {
-    let PolicyChangeRecord { policy_sequence, revision, comment, changes } = change;
+    let PolicyChangeRecord { policy_sequence, revision, comment, changes, confirm_until, overridden_tests } = change;
     let change = |ObjectChange { before, after }: &ObjectChange| stored::AuditObjectChange {
         before: before.as_ref().map(to_object),
         after: after.as_ref().map(to_object),
@@ -26,17 +26,27 @@ pub(super) fn to_change(change: &PolicyChangeRecord) -> stored::AuditPolicyChang
         revision: *revision,
         comment: comment.to_string(),
         changes: changes.iter().map(change).collect(),
+        confirm_until: confirm_until.map(to_time),
+        overridden_tests: overridden_tests.iter().map(ToString::to_string).collect(),
     }
 }
 
 pub(super) fn from_change(change: stored::AuditPolicyChange) -> Decoded<PolicyChangeRecord> {
-    let stored::AuditPolicyChange { policy_sequence, revision, comment, changes } = change;
+    let stored::AuditPolicyChange { policy_sequence, revision, comment, changes, confirm_until, overridden_tests } =
+        change;
     let change = |stored::AuditObjectChange { before, after }| {
         let (before, after) = (before.map(from_object).transpose()?, after.map(from_object).transpose()?);
         Ok(ObjectChange { before, after })
     };
     let changes = changes.into_iter().map(change).collect::<Decoded<_>>()?;
-    Ok(PolicyChangeRecord { policy_sequence, revision, comment: comment.into(), changes })
+    Ok(PolicyChangeRecord {
+        policy_sequence,
+        revision,
+        comment: comment.into(),
+        changes,
+        confirm_until: confirm_until.map(|time| from_time(Some(time))).transpose()?,
+        overridden_tests: overridden_tests.iter().map(|test| id(test)).collect::<Decoded<_>>()?,
+    })
 }
 
 fn to_object(object: &Object) -> stored::AuditObject {
@@ -50,6 +60,7 @@ fn to_object(object: &Object) -> stored::AuditObject {
         Object::RuleOrder(rules) => {
             StoredObject::RuleOrder(stored::AuditRuleOrder { rules: rules.iter().map(ToString::to_string).collect() })
         }
+        Object::Test(test) => StoredObject::PolicyTest(to_test(test)),
         Object::Digest(DigestRecord { key, item_count, sha256, first_ranges }) => {
             let first_ranges: RangeList = first_ranges.iter().copied().collect();
             StoredObject::Digest(stored::AuditDigest {
@@ -78,6 +89,7 @@ fn from_object(object: stored::AuditObject) -> Decoded<Object> {
         StoredObject::RuleOrder(stored::AuditRuleOrder { rules }) => {
             Object::RuleOrder(rules.iter().map(|rule| id(rule)).collect::<Decoded<_>>()?)
         }
+        StoredObject::PolicyTest(test) => Object::Test(Arc::new(from_test(test)?)),
         StoredObject::Digest(stored::AuditDigest { key, item_count, sha256, first_ranges }) => {
             let sha256 = <[u8; 32]>::try_from(&*sha256).map_err(|_| CodecError::Invalid("digest"))?;
             let first_ranges = from_ranges(first_ranges)?.iter().collect();

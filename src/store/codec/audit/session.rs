@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::super::object::{id, required};
+use super::super::object::{address_bytes, address_from, id, required};
 use super::super::{CodecError, Decoded};
 use super::entry::{
     from_connection_type, from_level, from_reason, optional_id, to_connection_type, to_level, to_reason,
 };
 use crate::audit::record::{Person, Subject};
 use crate::audit::session::{EndReason, Revocation, SessionEnd, SessionId, SessionRecord};
-use crate::policy::address::Address;
 use crate::policy::name::{Id, NodePath};
 use crate::policy::time::Timestamp;
 use crate::proto::storage as stored;
@@ -121,24 +120,6 @@ pub fn decode_renewal(bytes: &[u8]) -> Result<Renewal, CodecError> {
         lease_expire_time: Timestamp::from_micros(lease_expire_micros),
         sessions: pairs.iter().map(|[boot, number]| SessionId { boot: *boot, number: *number }).collect(),
     })
-}
-
-/// An address as bytes in network order: none, 4 or 16.
-pub(super) fn address_bytes(address: Option<Address>) -> Vec<u8> {
-    match address {
-        None => Vec::new(),
-        Some(Address::V4(word)) => word.to_be_bytes().to_vec(),
-        Some(Address::V6(word)) => word.to_be_bytes().to_vec(),
-    }
-}
-
-pub(super) fn address_from(bytes: &[u8]) -> Decoded<Option<Address>> {
-    match (<[u8; 4]>::try_from(bytes), <[u8; 16]>::try_from(bytes)) {
-        (Ok(v4), _) => Ok(Some(Address::V4(u32::from_be_bytes(v4)))),
-        (_, Ok(v6)) => Ok(Some(Address::V6(u128::from_be_bytes(v6)))),
-        _ if bytes.is_empty() => Ok(None),
-        _ => Err(CodecError::Invalid("address")),
-    }
 }
 
 pub(super) fn to_session(record: &SessionRecord) -> stored::AuditSession {

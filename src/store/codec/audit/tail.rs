@@ -8,8 +8,8 @@ use std::ops::Range;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
+use super::super::object::{address_bytes, address_from};
 use super::super::{CodecError, Decoded};
-use super::session::{address_bytes, address_from};
 use super::wire;
 use crate::audit::commitment::{Commitment, Opening, Salt};
 use crate::proto::storage as stored;

@@ -1,0 +1,161 @@
+//! Revisions: what was before, who changed it, and going back to it.
+//!
+//! Invariant: a revision is read from the policy journal, so it is what decided then.
+//! Not here: reading the journal (`engine::history`).
+
+use std::sync::Arc;
+
+use tonic::{Response, Status};
+
+use super::convert::names::{self, organization};
+use super::convert::options::options;
+use super::convert::policy_test::test_name;
+use super::convert::{Faults, audit, to_time};
+use super::differences::Differences;
+use super::mutation::{ChangeCall, etag};
+use super::paging::PageRequest;
+use super::{Api, at_revision, status, to_i64};
+use crate::audit::record::ObjectChange;
+use crate::engine::{Engine, RevisionDetail, RevisionEntry};
+use crate::policy::document::Document;
+use crate::policy::name::Id;
+use crate::policy::organization::Organization;
+use crate::policy::plan::Mutation;
+use crate::proto::v1;
+
+impl Api {
+    pub(super) async fn revisions(
+        &self,
+        request: v1::ListRevisionsRequest,
+    ) -> Result<Response<v1::ListRevisionsResponse>, Status> {
+        let v1::ListRevisionsRequest { parent, page_size, page_token } = request;
+        let mut faults = Faults::default();
+        let id = organization(&mut faults, "parent", &parent);
+        let page = PageRequest::new(&mut faults, format!("revisions {parent}"), page_size, &page_token);
+        let id = faults.result(id)?;
+        let current = self.published(&id)?.view.organization.revision;
+        let before = match page.cursor.as_deref().map(str::parse) {
+            None => None,
+            Some(Ok(before)) => Some(before),
+            Some(Err(_)) => return Err(status::invalid_field("page_token", "is no token of this list")),
+        };
+        let entries = self.engine()?.revisions(&id, before, page.size + 1).await.map_err(status::history)?;
+        let revisions = entries.iter().map(|entry| to_revision(&id, entry, None));
+        let (revisions, more) = page.take(revisions, prost::Message::encoded_len);
+        let last = revisions.last().filter(|_| more);
+        let next_page_token = last.map(|last| page.token(&last.revision.to_string())).unwrap_or_default();
+        Ok(at_revision(v1::ListRevisionsResponse { revisions, next_page_token }, current))
+    }
+
+    pub(super) async fn revision(&self, request: v1::GetRevisionRequest) -> Result<Response<v1::Revision>, Status> {
+        let v1::GetRevisionRequest { name } = request;
+        let (id, revision) = read_name("name", &name)?;
+        let detail = self.detail(&name, &id, revision).await?;
+        let revision = to_revision(&id, &detail.entry, Some(&detail.changes));
+        Ok(at_revision(revision, self.published(&id).map_or(0, |published| published.view.organization.revision)))
+    }
+
+    async fn detail(&self, name: &str, id: &Id, revision: u64) -> Result<RevisionDetail, Status> {
+        let found = self.engine()?.revision(id, revision).await.map_err(status::history)?;
+        found.ok_or_else(|| status::not_found(name))
+    }
+
+    /// What an organization was at a revision.
+    async fn organization_at(&self, name: &str, id: &Id, revision: u64) -> Result<Arc<Organization>, Status> {
+        self.detail(name, id, revision).await?.organization.ok_or_else(|| status::not_found(name))
+    }
+
+    pub(super) async fn compare(
+        &self,
+        request: v1::CompareRevisionsRequest,
+    ) -> Result<Response<v1::CompareRevisionsResponse>, Status> {
+        let v1::CompareRevisionsRequest { base, name } = request;
+        let (of_base, base_revision) = read_name("base", &base)?;
+        let (id, revision) = read_name("name", &name)?;
+        if of_base != id {
+            return Err(status::invalid_field("name", format!("is not a revision of `organizations/{of_base}`")));
+        }
+        let before = self.organization_at(&base, &id, base_revision).await?;
+        let after = self.organization_at(&name, &id, revision).await?;
+        let engine = Arc::clone(self.engine()?);
+        let compare = move || {
+            let prospect = engine.compare(&id, &before, &after);
+            let mut differences = Differences::default();
+            differences.add(&prospect);
+            let changes = Engine::alterations(&before, &after);
+            let changes = differences.take_changes(audit::object_changes(&changes, Some(&id), revision));
+            v1::CompareRevisionsResponse { changes, differences: differences.items, truncated: differences.truncated }
+        };
+        Ok(Response::new(self.permitted.compute(compare).await?))
+    }
+
+    pub(super) async fn confirm(&self, request: v1::ConfirmRevisionRequest) -> Result<Response<v1::Revision>, Status> {
+        let v1::ConfirmRevisionRequest { name, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max);
+        if options.confirm_within.is_some() {
+            faults.add("options.confirm_within", "makes no sense here: leave it unset");
+        }
+        let named = names::revision(&name).map_err(|description| faults.add("name", description)).ok();
+        let (id, revision) = named.unzip();
+        let mutation = revision.map(|revision| Mutation::Confirm { revision });
+        self.to_new_revision(ChangeCall::inside(id, mutation, None, faults, options)).await
+    }
+
+    pub(super) async fn rollback(
+        &self,
+        request: v1::RollbackRevisionRequest,
+    ) -> Result<Response<v1::Revision>, Status> {
+        let call = self.read_rollback_revision(request).await?;
+        self.to_new_revision(call).await
+    }
+
+    pub(super) async fn read_rollback_revision(
+        &self,
+        request: v1::RollbackRevisionRequest,
+    ) -> Result<ChangeCall, Status> {
+        let v1::RollbackRevisionRequest { name, etag: guard, options: given } = request;
+        let mut faults = Faults::default();
+        let mut options = options(&mut faults, given, self.limits.description_characters_max);
+        let (id, revision) = read_name("name", &name)?;
+        let organization = self.organization_at(&name, &id, revision).await?;
+        if options.comment.is_empty() {
+            options.comment = format!("back to revision {revision}").into();
+        }
+        let document = Box::new(Document::of(&organization));
+        let mutation = Mutation::ReplacePolicy { document, etag: etag(guard), goes_back: true };
+        Ok(ChangeCall::inside(Some(id), Some(mutation), None, faults, options))
+    }
+
+    /// Makes a change and answers with the revision that it led to.
+    async fn to_new_revision(&self, call: ChangeCall) -> Result<Response<v1::Revision>, Status> {
+        let changed = self.make(call).await?;
+        let id = &changed.view.organization.id;
+        let before = Some(changed.revision + 1);
+        let entries = self.engine()?.revisions(id, before, 1).await.map_err(status::history)?;
+        let entry = entries.first().ok_or_else(|| status::not_found("the revision"))?;
+        Ok(at_revision(to_revision(id, entry, None), changed.revision))
+    }
+}
+
+fn read_name(field: &str, name: &str) -> Result<(Id, u64), Status> {
+    names::revision(name).map_err(|description| status::invalid_field(field, description))
+}
+
+fn to_revision(id: &Id, entry: &RevisionEntry, changes: Option<&[ObjectChange]>) -> v1::Revision {
+    let RevisionEntry { revision, time, actor, comment, confirm_until, overridden_tests, .. } = entry;
+    let changes = changes.map(|changes| audit::object_changes(changes, Some(id), *revision)).unwrap_or_default();
+    v1::Revision {
+        name: format!("organizations/{id}/revisions/{revision}"),
+        revision: to_i64(*revision),
+        create_time: Some(to_time(*time)),
+        policy_change: Some(v1::PolicyChange {
+            actor: actor.to_string(),
+            revision: to_i64(*revision),
+            comment: comment.to_string(),
+            changes,
+            overridden_tests: overridden_tests.iter().map(|test| test_name(id.as_str(), test)).collect(),
+            revert_time: confirm_until.map(to_time),
+        }),
+    }
+}

@@ -1,0 +1,141 @@
+//! The policy as people write it: the form of the file.
+//!
+//! Invariant: a key that is not known is refused, never dropped. What a file leaves out is as in something new.
+//! Not here: what the values mean: the server judges them.
+
+use serde::{Deserialize, Serialize};
+use serde_saphyr::Spanned;
+
+/// The whole file.
+#[derive(Serialize, Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    /// The id of the organization that it is of. Absent: that of the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) organization: Option<Spanned<String>>,
+    /// The address groups have no ranges here, and keep those that they have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) ranges_omitted: bool,
+    /// The firewall, first rule first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) rules: Vec<Spanned<Rule>>,
+    /// The address groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) groups: Vec<Spanned<Group>>,
+    /// The organization itself and the nodes below it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) nodes: Vec<Spanned<Node>>,
+    /// What must be decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) tests: Vec<Spanned<Test>>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<Spanned<String>>,
+    pub(super) action: Action,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) range: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) types: Vec<ConnectionType>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) description: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) disabled: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires: Option<Spanned<String>>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Group {
+    pub(super) id: Spanned<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) description: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) ranges: Vec<Spanned<String>>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Node {
+    /// `organization`, or the name below it from `projects/` on.
+    #[serde(rename = "node")]
+    pub(super) name: Spanned<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) display_name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) require_projects: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) access: Option<Access>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) entries: Vec<Spanned<Entry>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) gates: Option<Spanned<Gates>>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Entry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) range: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) description: String,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Gates {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) guard_ips: Vec<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) max_revocations: Option<i64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) refuse_open_to_internet: bool,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Test {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<Spanned<String>>,
+    pub(super) ip: Spanned<String>,
+    #[serde(rename = "type")]
+    pub(super) connection_type: ConnectionType,
+    /// `organization`, or the name below it from `projects/` on.
+    pub(super) endpoint: Spanned<String>,
+    pub(super) expect: Action,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) description: String,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Action {
+    Allow,
+    Deny,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ConnectionType {
+    Shell,
+    Preview,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Access {
+    Inherit,
+    AllowAll,
+    AllowList,
+}
+
+/// The name of the organization itself among the nodes.
+pub(super) const ORGANIZATION: &str = "organization";

@@ -1,0 +1,274 @@
+//! Reading the file, and where in it each value stands.
+//!
+//! Invariant: what the server is sent names its parts by the same paths as the places that are kept.
+//! Not here: the form (`document`).
+
+use std::collections::HashMap;
+
+use serde_saphyr::{Location, Spanned};
+
+use super::document::{Access, Action, ConnectionType, Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
+use crate::cli::error::UsageError;
+use crate::cli::names::below;
+use crate::cli::times::parse_time;
+use crate::proto::v1;
+
+/// Far above what a policy within the limits has; the parser's own default stops at a million.
+const EVENTS_MAX: usize = 20_000_000;
+
+/// A policy, and where its parts stand in the file.
+pub(super) struct Read {
+    pub(super) policy: v1::Policy,
+    pub(super) places: Places,
+}
+
+/// Line and column of the parts of a policy, by their paths in it.
+#[derive(Default)]
+pub(super) struct Places {
+    by_path: HashMap<String, (u64, u64)>,
+}
+
+impl Places {
+    fn note(&mut self, path: impl Into<String>, location: Location) {
+        self.by_path.insert(path.into(), (location.line(), location.column()));
+    }
+
+    /// Of a path, or of the nearest part that it is in.
+    pub(super) fn find(&self, path: &str) -> Option<(u64, u64)> {
+        let mut path = path;
+        loop {
+            if let Some(place) = self.by_path.get(path) {
+                return Some(*place);
+            }
+            path = path.get(..path.rfind(['.', '['])?)?;
+        }
+    }
+}
+
+/// Reads the policy of an organization, which is given by its full name.
+pub(super) fn parse(file: &str, text: &str, parent: &str) -> Result<Read, UsageError> {
+    let mut options = serde_saphyr::Options::default();
+    if let Some(budget) = &mut options.budget {
+        budget.max_events = EVENTS_MAX;
+        budget.max_nodes = EVENTS_MAX;
+        budget.max_total_scalar_bytes = usize::MAX;
+    }
+    let document: Document = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let place = error.location().filter(|location| location.line() > 0);
+        let place = place.map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
+        UsageError(format!("{file}{place}: {}", error.without_snippet()))
+    })?;
+    Reader { file, parent, places: Places::default() }.read(document)
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    parent: &'a str,
+    places: Places,
+}
+
+impl Reader<'_> {
+    fn read(mut self, document: Document) -> Result<Read, UsageError> {
+        let Document { organization, ranges_omitted, rules, groups, nodes, tests } = document;
+        if let Some(organization) = organization {
+            let named = if organization.value.contains('/') {
+                organization.value.clone()
+            } else {
+                format!("organizations/{}", organization.value)
+            };
+            if named != self.parent {
+                let at = &organization.referenced;
+                let message = format!("the file is of `{named}`, and `{}` is to have it", self.parent);
+                return Err(self.fault(at, &message));
+            }
+        }
+        let rules =
+            rules.into_iter().enumerate().map(|(index, rule)| self.rule(index, rule)).collect::<Result<_, _>>()?;
+        let address_groups = groups.into_iter().enumerate().map(|(index, group)| self.group(index, group)).collect();
+        let nodes = self.nodes(nodes)?;
+        let policy_tests = tests.into_iter().enumerate().map(|(index, test)| self.test(index, test)).collect();
+        let policy = v1::Policy {
+            organization: self.parent.to_owned(),
+            nodes,
+            address_groups,
+            rules,
+            ranges_omitted,
+            policy_tests,
+            ..v1::Policy::default()
+        };
+        Ok(Read { policy, places: self.places })
+    }
+
+    fn fault(&self, at: &Location, message: &str) -> UsageError {
+        UsageError(format!("{}:{}:{}: {message}", self.file, at.line(), at.column()))
+    }
+
+    /// The value, whose place is noted.
+    fn taken<T>(&mut self, path: String, value: Spanned<T>) -> T {
+        self.places.note(path, value.referenced);
+        value.value
+    }
+
+    fn rule(&mut self, index: usize, rule: Spanned<Rule>) -> Result<v1::Rule, UsageError> {
+        let path = format!("rules[{index}]");
+        let at = rule.referenced;
+        let Rule { id, action, range, group, types, description, disabled, expires } = self.taken(path.clone(), rule);
+        if range.is_some() && group.is_some() {
+            return Err(self.fault(&at, "a rule has a `range` or a `group`, not both"));
+        }
+        let expire_time = match expires {
+            None => None,
+            Some(expires) => {
+                let at = expires.referenced;
+                let text = self.taken(format!("{path}.expire_time"), expires);
+                Some(parse_time(&text).map_err(|advice| self.fault(&at, &format!("`{text}` is no time: {advice}")))?)
+            }
+        };
+        let source = match (range, group) {
+            (Some(range), _) => Some(v1::rule::Source::Range(self.taken(format!("{path}.range"), range))),
+            (None, Some(group)) => {
+                let group = self.taken(format!("{path}.address_group"), group);
+                Some(v1::rule::Source::AddressGroup(below(self.parent, "addressGroups", &group)))
+            }
+            (None, None) => None,
+        };
+        let id = id.map(|id| self.taken(format!("{path}.name"), id));
+        Ok(v1::Rule {
+            name: id.map(|id| below(self.parent, "rules", &id)).unwrap_or_default(),
+            action: match action {
+                Action::Allow => v1::Action::Allow,
+                Action::Deny => v1::Action::Deny,
+            }
+            .into(),
+            source,
+            connection_types: types.into_iter().map(connection_type).collect(),
+            description,
+            disabled,
+            expire_time,
+            ..v1::Rule::default()
+        })
+    }
+
+    fn group(&mut self, index: usize, group: Spanned<Group>) -> v1::AddressGroup {
+        let path = format!("address_groups[{index}]");
+        let Group { id, description, ranges } = self.taken(path.clone(), group);
+        let id = self.taken(format!("{path}.name"), id);
+        let ranges = ranges.into_iter().enumerate();
+        let ranges = ranges.map(|(at, range)| self.taken(format!("{path}.ranges[{at}]"), range)).collect();
+        v1::AddressGroup {
+            name: below(self.parent, "addressGroups", &id),
+            description,
+            ranges,
+            ..v1::AddressGroup::default()
+        }
+    }
+
+    /// The nodes, the organization itself first.
+    fn nodes(&mut self, nodes: Vec<Spanned<Node>>) -> Result<Vec<v1::Node>, UsageError> {
+        let is_own = |node: &Spanned<Node>| node.value.name.value == ORGANIZATION;
+        let (mut own, mut below): (Vec<_>, Vec<_>) = nodes.into_iter().partition(is_own);
+        if let Some(second) = own.get(1) {
+            return Err(self.fault(&second.referenced, "the organization is among the nodes twice"));
+        }
+        let given = own.pop();
+        // Where projects are, nobody gets past them by naming one that is not there, unless the file says so.
+        let require = !below.is_empty();
+        let mut read = vec![match given {
+            Some(node) => self.node(0, node, Some(require))?,
+            None => v1::Node { name: self.parent.to_owned(), require_projects: require, ..v1::Node::default() },
+        }];
+        for (index, node) in (1..).zip(below.drain(..)) {
+            read.push(self.node(index, node, None)?);
+        }
+        Ok(read)
+    }
+
+    fn node(&mut self, index: usize, node: Spanned<Node>, require: Option<bool>) -> Result<v1::Node, UsageError> {
+        let path = format!("nodes[{index}]");
+        let at = node.referenced;
+        let Node { name, display_name, require_projects, access, entries, gates } = self.taken(path.clone(), node);
+        let name = self.taken(format!("{path}.name"), name);
+        if access != Some(Access::AllowList) && !entries.is_empty() {
+            return Err(self.fault(&at, "`entries` are for `access: allow-list` only"));
+        }
+        let entries = entries.into_iter().enumerate().map(|(entry, value)| self.entry(&path, entry, value));
+        let entries: Vec<v1::AccessEntry> = entries.collect::<Result<_, _>>()?;
+        let access = access.map(|access| v1::Access {
+            mode: match access {
+                Access::Inherit => v1::AccessMode::Inherit,
+                Access::AllowAll => v1::AccessMode::AllowAll,
+                Access::AllowList => v1::AccessMode::AllowList,
+            }
+            .into(),
+            entries,
+        });
+        Ok(v1::Node {
+            name: self.node_name(&name),
+            display_name,
+            require_projects: require_projects.or(require).unwrap_or_default(),
+            access,
+            change_gates: gates.map(|gates| self.gates(&path, gates)),
+            ..v1::Node::default()
+        })
+    }
+
+    fn node_name(&self, given: &str) -> String {
+        match given {
+            ORGANIZATION => self.parent.to_owned(),
+            _ if given.starts_with("organizations/") => given.to_owned(),
+            _ => format!("{}/{given}", self.parent),
+        }
+    }
+
+    fn entry(&mut self, node: &str, index: usize, entry: Spanned<Entry>) -> Result<v1::AccessEntry, UsageError> {
+        let path = format!("{node}.access.entries[{index}]");
+        let at = entry.referenced;
+        let Entry { range, group, description } = self.taken(path.clone(), entry);
+        let source = match (range, group) {
+            (Some(_), Some(_)) => return Err(self.fault(&at, "an entry has a `range` or a `group`, not both")),
+            (Some(range), None) => Some(v1::access_entry::Source::Range(self.taken(format!("{path}.range"), range))),
+            (None, Some(group)) => {
+                let group = self.taken(format!("{path}.address_group"), group);
+                Some(v1::access_entry::Source::AddressGroup(below(self.parent, "addressGroups", &group)))
+            }
+            (None, None) => None,
+        };
+        Ok(v1::AccessEntry { description, source })
+    }
+
+    fn gates(&mut self, node: &str, gates: Spanned<Gates>) -> v1::ChangeGates {
+        let path = format!("{node}.change_gates");
+        let Gates { guard_ips, max_revocations, refuse_open_to_internet } = self.taken(path.clone(), gates);
+        let guard_ips = guard_ips.into_iter().enumerate();
+        let guard_ips = guard_ips.map(|(index, ip)| self.taken(format!("{path}.guard_ips[{index}]"), ip)).collect();
+        v1::ChangeGates { guard_ips, max_revocations, refuse_open_to_internet }
+    }
+
+    fn test(&mut self, index: usize, test: Spanned<Test>) -> v1::PolicyTest {
+        let path = format!("policy_tests[{index}]");
+        let Test { id, ip, connection_type: of, endpoint, expect, description } = self.taken(path.clone(), test);
+        let id = id.map(|id| self.taken(format!("{path}.name"), id));
+        let endpoint = self.taken(format!("{path}.endpoint"), endpoint);
+        v1::PolicyTest {
+            name: id.map(|id| below(self.parent, "policyTests", &id)).unwrap_or_default(),
+            ip: self.taken(format!("{path}.ip"), ip),
+            connection_type: connection_type(of),
+            endpoint: self.node_name(&endpoint),
+            expected_decision: match expect {
+                Action::Allow => v1::Decision::Allow,
+                Action::Deny => v1::Decision::Deny,
+            }
+            .into(),
+            description,
+            actual_decision: 0,
+        }
+    }
+}
+
+fn connection_type(of: ConnectionType) -> i32 {
+    match of {
+        ConnectionType::Shell => v1::ConnectionType::Shell,
+        ConnectionType::Preview => v1::ConnectionType::Preview,
+    }
+    .into()
+}

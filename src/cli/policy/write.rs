@@ -1,0 +1,121 @@
+//! Writing the file.
+//!
+//! Invariant: what is written reads as the policy that it was made from.
+//! Not here: the form (`document`).
+
+use serde_saphyr::{Location, Spanned};
+
+use super::document::{Access, Action, ConnectionType, Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
+use crate::cli::json::rfc3339;
+use crate::cli::names::id;
+use crate::proto::v1;
+
+/// The file as YAML, with what it is of in a comment.
+pub(super) fn yaml(policy: &v1::Policy, document: &Document) -> anyhow::Result<String> {
+    let schema = "# The JSON Schema of this file: portcullis policy schema\n";
+    let head = format!("# The policy of {} at revision {}\n{schema}", policy.organization, policy.revision);
+    Ok(head + &serde_saphyr::to_string(document)?)
+}
+
+/// The policy in the form of the file.
+pub(super) fn document(policy: &v1::Policy) -> Document {
+    let parent = &policy.organization;
+    Document {
+        organization: Some(at_no_place(id(parent).to_owned())),
+        ranges_omitted: policy.ranges_omitted,
+        rules: policy.rules.iter().map(|of| at_no_place(rule(of))).collect(),
+        groups: policy.address_groups.iter().map(|of| at_no_place(group(of))).collect(),
+        nodes: policy.nodes.iter().map(|of| at_no_place(node(parent, of))).collect(),
+        tests: policy.policy_tests.iter().map(|of| at_no_place(test(parent, of))).collect(),
+    }
+}
+
+/// A value that was not read from a file.
+fn at_no_place<T>(value: T) -> Spanned<T> {
+    Spanned { value, referenced: Location::UNKNOWN, defined: Location::UNKNOWN }
+}
+
+fn text(text: &str) -> Spanned<String> {
+    at_no_place(text.to_owned())
+}
+
+fn rule(rule: &v1::Rule) -> Rule {
+    let (range, group) = match &rule.source {
+        Some(v1::rule::Source::Range(range)) => (Some(text(range)), None),
+        Some(v1::rule::Source::AddressGroup(group)) => (None, Some(text(id(group)))),
+        None => (None, None),
+    };
+    Rule {
+        id: Some(text(id(&rule.name))),
+        action: if rule.action() == v1::Action::Deny { Action::Deny } else { Action::Allow },
+        range,
+        group,
+        types: rule.connection_types().map(connection_type).collect(),
+        description: rule.description.clone(),
+        disabled: rule.disabled,
+        expires: rule.expire_time.as_ref().map(|time| text(&rfc3339(time))),
+    }
+}
+
+fn group(group: &v1::AddressGroup) -> Group {
+    Group {
+        id: text(id(&group.name)),
+        description: group.description.clone(),
+        ranges: group.ranges.iter().map(|range| text(range)).collect(),
+    }
+}
+
+/// A node's name below its organization.
+fn node_name(parent: &str, name: &str) -> Spanned<String> {
+    let below = name.strip_prefix(parent).and_then(|rest| rest.strip_prefix('/'));
+    text(below.unwrap_or(ORGANIZATION))
+}
+
+fn node(parent: &str, node: &v1::Node) -> Node {
+    let is_own = node.name == parent;
+    let access = node.access.as_ref();
+    let mode = access.map(|access| match access.mode() {
+        v1::AccessMode::AllowAll => Access::AllowAll,
+        v1::AccessMode::AllowList => Access::AllowList,
+        v1::AccessMode::Inherit | v1::AccessMode::Unspecified => Access::Inherit,
+    });
+    let entry = |entry: &v1::AccessEntry| {
+        let (range, group) = match &entry.source {
+            Some(v1::access_entry::Source::Range(range)) => (Some(text(range)), None),
+            Some(v1::access_entry::Source::AddressGroup(group)) => (None, Some(text(id(group)))),
+            None => (None, None),
+        };
+        at_no_place(Entry { range, group, description: entry.description.clone() })
+    };
+    let gates = |gates: &v1::ChangeGates| {
+        at_no_place(Gates {
+            guard_ips: gates.guard_ips.iter().map(|ip| text(ip)).collect(),
+            max_revocations: gates.max_revocations,
+            refuse_open_to_internet: gates.refuse_open_to_internet,
+        })
+    };
+    Node {
+        name: node_name(parent, &node.name),
+        display_name: node.display_name.clone(),
+        require_projects: is_own.then_some(node.require_projects),
+        // What inherits is what a node does that says nothing.
+        access: mode.filter(|mode| *mode != Access::Inherit),
+        entries: access.iter().flat_map(|access| &access.entries).map(entry).collect(),
+        gates: node.change_gates.as_ref().map(gates),
+    }
+}
+
+fn test(parent: &str, test: &v1::PolicyTest) -> Test {
+    Test {
+        id: Some(text(id(&test.name))),
+        ip: text(&test.ip),
+        connection_type: connection_type(test.connection_type()),
+        endpoint: node_name(parent, &test.endpoint),
+        expect: if test.expected_decision() == v1::Decision::Deny { Action::Deny } else { Action::Allow },
+        description: test.description.clone(),
+    }
+}
+
+fn connection_type(of: v1::ConnectionType) -> ConnectionType {
+    if of == v1::ConnectionType::Preview { ConnectionType::Preview } else { ConnectionType::Shell }
+}

@@ -1,0 +1,139 @@
+//! Going through the decisions of the log that are about certain addresses, as fast as they can be read.
+//!
+//! Invariant: each durable decision that passes the filter and is about one of the addresses is told once. Erased ones
+//! are about no address.
+//! Not here: what is done with them (`engine::replay`).
+
+use std::time::Duration;
+
+use super::reader::{Search, UnitView};
+use super::units::unreadable;
+use super::{AuditError, AuditLog, Shared};
+use crate::audit::filter::RecordFilter;
+use crate::audit::merkle::TILE_LEAVES;
+use crate::audit::record::Content;
+use crate::audit::terms::{TermQuery, slot_term};
+use crate::policy::address::Address;
+use crate::policy::ranges::RangeSet;
+use crate::policy::rule::ConnectionType;
+use crate::store::codec::audit::{Secret, decode_entry};
+
+/// A decision of the log, as far as it can be made again.
+pub(in crate::engine) struct Decided<'a> {
+    pub(in crate::engine) email: &'a str,
+    pub(in crate::engine) address: Address,
+    pub(in crate::engine) connection_type: ConnectionType,
+    pub(in crate::engine) endpoint: &'a str,
+}
+
+impl AuditLog {
+    /// Tells the decisions that a filter's organization, types and times select and that are about one of the addresses,
+    /// newest unit first. Ends after `time_max`, and says whether that was not needed.
+    pub(in crate::engine) fn for_each_decision(
+        &self,
+        filter: &RecordFilter,
+        addresses: &RangeSet,
+        time_max: Duration,
+        tell: &mut dyn FnMut(&Decided<'_>),
+    ) -> Result<bool, AuditError> {
+        let shared = &self.shared;
+        let started = tokio::time::Instant::now();
+        for view in shared.views().into_iter().rev() {
+            if started.elapsed() > time_max {
+                return Ok(false);
+            }
+            let openings = shared.openings_among(&view, addresses)?;
+            if openings.iter().all(Option::is_none) {
+                continue;
+            }
+            let slots = (0..).zip(&openings).filter(|(_, opening)| opening.is_some());
+            let query = TermQuery::AnyOf(slots.map(|(slot, _)| slot_term(slot)).collect());
+            // Where all are asked for, asking for each would only cost time.
+            let all = openings.iter().all(Option::is_some);
+            let queries = if all { &[][..] } else { std::slice::from_ref(&query) };
+            let Some(found) = shared.candidates(&view, filter, queries, Search::Exact)? else { continue };
+            let places: Vec<u32> = found.iter().map(u32::from).collect();
+            for of_tile in places.chunk_by(|one, other| tile_of(*one) == tile_of(*other)) {
+                let read = shared.for_each_body(&view, of_tile, &mut |body| {
+                    let entry = decode_entry(body).map_err(|error| AuditError::NotReadable(error.to_string()))?;
+                    let opening = entry.slot.and_then(|slot| openings.get(slot as usize)).and_then(Option::as_ref);
+                    let (Some((email, address)), Content::Decision(decision)) = (opening, &entry.entry.content) else {
+                        return Ok(());
+                    };
+                    if filter.start_time.is_none_or(|start| entry.entry.time >= start) {
+                        let connection_type = decision.connection_type;
+                        let endpoint = &decision.endpoint;
+                        tell(&Decided { email, address: *address, connection_type, endpoint });
+                    }
+                    Ok(())
+                });
+                if shared.unless_removed(view.first_sequence(), read.map(Some))?.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn tile_of(index: u32) -> usize {
+    index as usize / TILE_LEAVES
+}
+
+impl Shared {
+    /// Of each opening of a unit, who and where from, if that is one of the addresses.
+    fn openings_among(
+        &self,
+        view: &UnitView,
+        addresses: &RangeSet,
+    ) -> Result<Vec<Option<(String, Address)>>, AuditError> {
+        let among = |email: &str, address: Option<Address>| {
+            address.filter(|address| addresses.contains(*address)).map(|address| (email.to_owned(), address))
+        };
+        let of_secret = |secret: Option<&Secret>| {
+            secret.and_then(|Secret { opening, .. }| among(opening.email(), opening.address()))
+        };
+        match view {
+            UnitView::Tail(unit) => {
+                Ok(unit.read().openings.iter().map(|opening| of_secret(opening.secret.as_ref())).collect())
+            }
+            UnitView::Sealed(info) => {
+                let Some(openings) =
+                    self.unless_removed(info.first_sequence, self.units.openings(info.first_sequence).map(Some))?
+                else {
+                    return Ok(Vec::new());
+                };
+                let count = u32::try_from(openings.len()).unwrap_or(u32::MAX);
+                (0..count)
+                    .map(|slot| {
+                        let stored = openings.get(slot).map_err(|error| unreadable(&error))?;
+                        let opening = stored.map(super::recovery::to_tail_opening);
+                        Ok(opening.and_then(|opening| of_secret(opening.secret.as_ref())))
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// The bodies of records of one tile of a unit.
+    fn for_each_body(
+        &self,
+        view: &UnitView,
+        places: &[u32],
+        tell: &mut dyn FnMut(&[u8]) -> Result<(), AuditError>,
+    ) -> Result<(), AuditError> {
+        match view {
+            UnitView::Tail(unit) => {
+                let content = unit.read();
+                places.iter().filter_map(|place| content.body(*place as usize)).try_for_each(tell)
+            }
+            UnitView::Sealed(info) => {
+                let unit = self.units.open(info.first_sequence)?;
+                let Some(number) = places.first().map(|place| tile_of(*place)) else { return Ok(()) };
+                let tile = unit.tile(number).map_err(|error| unreadable(&error))?;
+                let bodies = places.iter().filter_map(|place| tile.body(*place as usize % TILE_LEAVES));
+                bodies.into_iter().try_for_each(tell)
+            }
+        }
+    }
+}

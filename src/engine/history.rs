@@ -1,0 +1,195 @@
+//! The past of the policy: every revision, read back from the policy journal.
+//!
+//! The journal holds each change, so a revision is what the changes up to it make. Where the changes of an organization
+//! are in the journal is looked up in an index, which is made when it is first asked for and then kept up with.
+//!
+//! Invariant: what is acknowledged when a call begins is in its answer. The journal is read without holding up the
+//! writer.
+//! Not here: going back to a revision, which is a change like any other (`writer`).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thiserror::Error;
+
+use super::Engine;
+use super::change::ChangeError;
+use crate::audit::policy_change::{Room, changes_within};
+use crate::audit::record::ObjectChange;
+use crate::policy::change::{Change, Effect};
+use crate::policy::name::Id;
+use crate::policy::organization::Organization;
+use crate::policy::state::{Outcome, PolicyState};
+use crate::policy::time::Timestamp;
+use crate::store::codec::{CodecError, decode_change};
+use crate::store::{JournalError, OwnedRecords};
+
+/// A change that led to a revision, without what it changed.
+#[derive(Clone, Debug)]
+pub struct RevisionEntry {
+    /// The revision.
+    pub revision: u64,
+    /// When the change was made.
+    pub time: Timestamp,
+    /// Who made it.
+    pub actor: Arc<str>,
+    /// The comment.
+    pub comment: Arc<str>,
+    /// When it was to be undone unless confirmed.
+    pub confirm_until: Option<Timestamp>,
+    /// The policy tests that it broke on purpose.
+    pub overridden_tests: Vec<Id>,
+    sequence: u64,
+    creates: bool,
+}
+
+/// A revision with what led to it.
+#[derive(Debug)]
+pub struct RevisionDetail {
+    /// The change.
+    pub entry: RevisionEntry,
+    /// What it altered.
+    pub changes: Vec<ObjectChange>,
+    /// The organization after it; none where it was deleted.
+    pub organization: Option<Arc<Organization>>,
+}
+
+/// Why the past cannot be told.
+#[derive(Debug, Error)]
+pub enum HistoryError {
+    /// The writer does not answer.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The journal cannot be read.
+    #[error("the policy journal cannot be read: {0}")]
+    Journal(#[from] JournalError),
+    /// A record is none.
+    #[error("record {0} of the policy journal: {1}")]
+    Record(u64, CodecError),
+}
+
+/// Where the changes of each organization are.
+#[derive(Default)]
+pub(super) struct History {
+    index: Mutex<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    /// The last record that is in it.
+    through: u64,
+    by_organization: HashMap<Id, Vec<RevisionEntry>>,
+}
+
+impl Index {
+    fn add(&mut self, sequence: u64, change: Change) {
+        self.through = sequence;
+        let Change { time, actor, comment, confirm_until, overridden_tests, effect } = change;
+        let Some(id) = effect.organization() else { return };
+        let revisions = self.by_organization.entry(id.clone()).or_default();
+        // Most changes of an organization are made by the same few.
+        let actor = match revisions.last() {
+            Some(last) if last.actor == actor => Arc::clone(&last.actor),
+            _ => actor,
+        };
+        revisions.push(RevisionEntry {
+            revision: effect.revision(),
+            time,
+            actor,
+            comment,
+            confirm_until,
+            overridden_tests,
+            sequence,
+            creates: matches!(effect, Effect::CreateOrganization { .. }),
+        });
+    }
+}
+
+fn read(record: Result<(u64, Vec<u8>), JournalError>) -> Result<(u64, Change), HistoryError> {
+    let (sequence, bytes) = record?;
+    let change = decode_change(&bytes).map_err(|error| HistoryError::Record(sequence, error))?;
+    Ok((sequence, change))
+}
+
+impl Engine {
+    /// The records of the policy journal from one on, as they are now.
+    async fn journal_records(&self, from: u64) -> Result<OwnedRecords, HistoryError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.send(super::writer::Order::Records { from, reply })?;
+        Ok(answer.await.map_err(|_| ChangeError::ShuttingDown)??)
+    }
+
+    /// Brings the index up to date. Reads files: the reading is done on a thread that may wait.
+    async fn index(&self) -> Result<(), HistoryError> {
+        let through = self.history.index.lock().unwrap_or_else(PoisonError::into_inner).through;
+        let records = self.journal_records(through + 1).await?;
+        let history = Arc::clone(&self.history);
+        let read = move || {
+            let mut index = history.index.lock().unwrap_or_else(PoisonError::into_inner);
+            for record in records {
+                let (sequence, change) = read(record)?;
+                if sequence > index.through {
+                    index.add(sequence, change);
+                }
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|_| ChangeError::ShuttingDown)?
+    }
+
+    /// The changes that led to an organization's revisions below `before` (all where there is none), newest first, at most
+    /// `count_max`.
+    pub async fn revisions(
+        &self,
+        id: &Id,
+        before: Option<u64>,
+        count_max: usize,
+    ) -> Result<Vec<RevisionEntry>, HistoryError> {
+        self.index().await?;
+        let index = self.history.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let revisions = index.by_organization.get(id).map(Vec::as_slice).unwrap_or_default();
+        let below = |entry: &&RevisionEntry| before.is_none_or(|before| entry.revision < before);
+        Ok(revisions.iter().rev().filter(below).take(count_max).cloned().collect())
+    }
+
+    /// A revision of an organization; none where there is none.
+    pub async fn revision(&self, id: &Id, revision: u64) -> Result<Option<RevisionDetail>, HistoryError> {
+        self.index().await?;
+        let (entry, first) = {
+            let index = self.history.index.lock().unwrap_or_else(PoisonError::into_inner);
+            let revisions = index.by_organization.get(id).map(Vec::as_slice).unwrap_or_default();
+            let Some(at) = revisions.iter().position(|entry| entry.revision == revision) else { return Ok(None) };
+            let created = revisions.iter().take(at + 1).rev().find(|entry| entry.creates);
+            let Some((entry, created)) = revisions.get(at).zip(created) else { return Ok(None) };
+            (entry.clone(), created.sequence)
+        };
+        let records = self.journal_records(first).await?;
+        let id = id.clone();
+        let replay = move || replay(&id, entry, records);
+        tokio::task::spawn_blocking(replay).await.map_err(|_| ChangeError::ShuttingDown)?
+    }
+}
+
+/// Makes the organization anew, change by change, up to an entry.
+fn replay(id: &Id, entry: RevisionEntry, records: OwnedRecords) -> Result<Option<RevisionDetail>, HistoryError> {
+    let mut organization: Option<Arc<Organization>> = None;
+    for record in records {
+        let (sequence, change) = read(record)?;
+        if change.effect.organization() != Some(id) {
+            continue;
+        }
+        let outcome = PolicyState::outcome(&change, organization.as_ref());
+        if sequence == entry.sequence {
+            let changes = changes_within(Room::ANSWER, &change, organization.as_deref(), None, &outcome);
+            let organization = match outcome {
+                Outcome::Organization(organization) => Some(organization),
+                Outcome::Cluster(_) | Outcome::Deleted(..) => None,
+            };
+            return Ok(Some(RevisionDetail { entry, changes, organization }));
+        }
+        if let Outcome::Organization(made) = outcome {
+            organization = Some(made);
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,135 @@
+//! Previews: a change is planned on what is published, and shown, and not made.
+//!
+//! Invariant: what is previewed is planned and judged by the same code as what is made; the writer never hears of it.
+//! Not here: what differs (`policy::impact`), the past (`replay`), words for people (`api`).
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::prospect::{Compiled, Prospect};
+use crate::audit::policy_change::{Room, changes_within};
+use crate::audit::record::ObjectChange;
+use crate::policy::change::{Change, Effect};
+use crate::policy::document::Document;
+use crate::policy::limits::Limits;
+use crate::policy::name::Id;
+use crate::policy::node::NodePatch;
+use crate::policy::organization::{Cluster, Organization};
+use crate::policy::plan::{Mutation, PlanError, Planner, Violation};
+use crate::policy::state::{Outcome, PolicyState};
+
+/// A change that is shown and not made.
+#[derive(Debug)]
+pub struct Preview {
+    /// The policy with and without it.
+    pub prospect: Prospect,
+    /// What it alters.
+    pub changes: Vec<ObjectChange>,
+}
+
+impl Engine {
+    /// Plans mutations of an organization as one change. An error comes with the place of the mutation it is about.
+    pub fn preview(
+        &self,
+        id: &Id,
+        mutations: Vec<(Mutation, Vec<Violation>)>,
+        limits: &Limits,
+    ) -> Result<Preview, (usize, PlanError)> {
+        let published = self.directory.organization(id.as_str());
+        let Some(published) = published else {
+            return Err((0, PlanError::NotFound(format!("organizations/{id}"))));
+        };
+        let (now, cluster) = (self.clock.now(), self.directory.cluster());
+        let before = &published.view.organization;
+        let planner = Planner { now, limits, cluster: &cluster.cluster };
+        let (deltas, after) = planner.plan_all(before, mutations)?;
+        let compiled = Compiled { organization: Arc::clone(before), snapshot: published.snapshot.clone() };
+        let after = Arc::new(after);
+        let next = compiled.after(Arc::clone(&after), &deltas);
+        let changes =
+            altered(before, &after, Effect::Organization { id: id.clone(), revision: after.revision, deltas });
+        let prospect = Prospect::of_organization(now, cluster, id.clone(), Some(compiled), Some(next));
+        Ok(Preview { prospect, changes })
+    }
+
+    /// Shows what deleting an organization would do.
+    pub fn preview_deletion(
+        &self,
+        id: &Id,
+        etag: Option<&str>,
+        force: bool,
+        limits: &Limits,
+    ) -> Result<Preview, (usize, PlanError)> {
+        let not_found = || (0, PlanError::NotFound(format!("organizations/{id}")));
+        let published = self.directory.organization(id.as_str()).ok_or_else(not_found)?;
+        let (now, cluster) = (self.clock.now(), self.directory.cluster());
+        let planner = Planner { now, limits, cluster: &cluster.cluster };
+        let before = &published.view.organization;
+        let effect = planner.delete_organization(before, etag, force, Vec::new()).map_err(|error| (0, error))?;
+        let compiled = Compiled { organization: Arc::clone(before), snapshot: published.snapshot.clone() };
+        let change = Change::new(now, effect);
+        let outcome = PolicyState::outcome(&change, Some(before));
+        let changes = changes_within(Room::ANSWER, &change, Some(before), None, &outcome);
+        let prospect = Prospect::of_organization(now, cluster, id.clone(), Some(compiled), None);
+        Ok(Preview { prospect, changes })
+    }
+
+    /// Plans changes of the cluster's node as one.
+    pub fn preview_cluster(
+        &self,
+        patches: Vec<(Option<String>, NodePatch, Vec<Violation>)>,
+        limits: &Limits,
+    ) -> Result<Preview, (usize, PlanError)> {
+        let (now, before) = (self.clock.now(), self.directory.cluster());
+        let mut cluster = (*before.cluster).clone();
+        let mut effect = None;
+        for (place, (etag, patch, violations)) in patches.into_iter().enumerate() {
+            let planner = Planner { now, limits, cluster: &cluster };
+            let change = planner.update_cluster(etag.as_deref(), &patch, violations);
+            if let Some(made @ Effect::Cluster { .. }) = change.map_err(|error| (place, error))? {
+                if let Effect::Cluster { node, .. } = &made {
+                    cluster = Cluster { revision: before.cluster.revision, node: Arc::new(node.clone()) };
+                }
+                effect = Some(made);
+            }
+        }
+        let after = Arc::new(cluster);
+        let changes = effect.map_or_else(Vec::new, |effect| {
+            let change = Change::new(now, effect);
+            changes_within(Room::ANSWER, &change, None, Some(&before.cluster), &Outcome::Cluster(Arc::clone(&after)))
+        });
+        let prospect = Prospect::of_cluster(now, before, after, &self.directory);
+        Ok(Preview { prospect, changes })
+    }
+
+    /// What is altered from one version of an organization to another.
+    pub fn alterations(before: &Organization, after: &Arc<Organization>) -> Vec<ObjectChange> {
+        let now = after.node.update_time;
+        let planner = Planner { now, limits: &Limits::none(), cluster: &Cluster::new(now) };
+        let document = Box::new(Document::of(after));
+        let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: true };
+        let deltas = planner.plan(before, mutation, Vec::new()).unwrap_or_default();
+        altered(before, after, Effect::Organization { id: after.id.clone(), revision: after.revision, deltas })
+    }
+
+    /// What differs between two versions of an organization, decided now.
+    pub fn compare(&self, id: &Id, base: &Arc<Organization>, other: &Arc<Organization>) -> Prospect {
+        let compiled = |organization: &Arc<Organization>| Some(Compiled::of(Arc::clone(organization), None));
+        let (now, cluster) = (self.clock.now(), self.directory.cluster());
+        Prospect::of_organization(now, cluster, id.clone(), compiled(base), compiled(other))
+    }
+}
+
+impl Preview {
+    /// The cluster's revision before the change, where it is one of the cluster.
+    pub fn of_cluster(&self) -> Option<u64> {
+        let Prospect { scope, cluster_before, .. } = &self.prospect;
+        (*scope == super::sessions::Scope::All).then_some(cluster_before.cluster.revision)
+    }
+}
+
+/// What a change inside an organization alters.
+fn altered(before: &Organization, after: &Arc<Organization>, effect: Effect) -> Vec<ObjectChange> {
+    let outcome = Outcome::Organization(Arc::clone(after));
+    changes_within(Room::ANSWER, &Change::new(after.node.update_time, effect), Some(before), None, &outcome)
+}

@@ -1,0 +1,91 @@
+//! The audit log decided again: what a change would have meant for the connections of the past.
+//!
+//! Invariant: every recorded decision of the organization from a moment on is counted; one that is about an address for
+//! which nothing can differ is not read.
+//! Not here: finding and reading records (`audit`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Engine;
+use super::audit::AuditError;
+use super::prospect::Prospect;
+use crate::audit::filter::RecordFilter;
+use crate::audit::record::RecordType;
+use crate::policy::decision::Decision;
+use crate::policy::impact::Impact;
+use crate::policy::time::Timestamp;
+
+/// How long a replay may take. Then it ends with what was found until then.
+const REPLAY_MAX: Duration = Duration::from_secs(10);
+
+/// Connections that a change would have decided otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flipped {
+    /// Allowed without the change, and denied with it.
+    pub denied: u64,
+    /// Denied without the change, and allowed with it.
+    pub permitted: u64,
+}
+
+/// What a replay comes to.
+#[derive(Clone, Debug, Default)]
+pub struct Replay {
+    /// How many decisions there are.
+    pub decisions: u64,
+    /// How many would be others.
+    pub flipped: Flipped,
+    /// The same by user; without email those of whom none is known.
+    pub users: HashMap<Arc<str>, Flipped>,
+    /// Whether it ended before it was through.
+    pub truncated: bool,
+}
+
+impl Engine {
+    /// Decides again what was decided since a moment, by the policy with and without a change of one organization. Reads
+    /// files: not for a thread that must not wait.
+    pub fn replay(&self, prospect: &Prospect, since: Timestamp) -> Result<Replay, AuditError> {
+        let mut replay = Replay::default();
+        let [prospected] = prospect.organizations.as_slice() else { return Ok(replay) };
+        let (before, after) = (prospected.before(prospect), prospected.after(prospect));
+        let concerned = Impact::new(before, after, prospect.now).concerned();
+        let filter = RecordFilter {
+            organization: Some(prospected.id.clone()),
+            types: vec![RecordType::Decision],
+            start_time: Some(since),
+            ..RecordFilter::default()
+        };
+        replay.decisions = self.audit.count(&filter)?;
+        if concerned.is_empty() {
+            return Ok(replay);
+        }
+        let complete = self.audit.for_each_decision(&filter, &concerned, REPLAY_MAX, &mut |decided| {
+            let denies = |version: Option<&crate::policy::version::Version<'_>>| {
+                version.is_none_or(|version| {
+                    let decision =
+                        version.decision(decided.address, decided.connection_type, decided.endpoint, prospect.now);
+                    decision == Decision::Deny
+                })
+            };
+            let (was_denied, is_denied) = (denies(before.as_ref()), denies(after.as_ref()));
+            if was_denied != is_denied {
+                let one = Flipped { denied: u64::from(is_denied), permitted: u64::from(was_denied) };
+                replay.flipped.add(one);
+                match replay.users.get_mut(decided.email) {
+                    Some(user) => user.add(one),
+                    None => drop(replay.users.insert(decided.email.into(), one)),
+                }
+            }
+        })?;
+        replay.truncated = !complete;
+        Ok(replay)
+    }
+}
+
+impl Flipped {
+    fn add(&mut self, other: Self) {
+        self.denied += other.denied;
+        self.permitted += other.permitted;
+    }
+}

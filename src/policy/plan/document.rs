@@ -1,0 +1,141 @@
+//! Planning another policy in place of the present one: the fewest steps from what is to what is to be.
+//!
+//! Groups come first, for rules and nodes name them, and those that nobody names any more go last.
+//!
+//! Invariant: the policy after the change is the document's, whatever was before; what is the same in both is not
+//! touched, so that its times and etags stay. All violations of the whole document are told at once.
+//! Not here: parsing documents (`api`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{PlanError, Task, Violation, check_etag, check_limit, etag_of_policy, tests};
+use crate::policy::change::{Delta, GroupContent};
+use crate::policy::document::{Document, GroupSpec, NodeSpec};
+use crate::policy::name::{NodeKey, NodeKind};
+use crate::policy::node::{Access, Node, NodePatch};
+use crate::policy::organization::Organization;
+use crate::policy::policy_test::PolicyTest;
+
+impl Task<'_> {
+    pub(super) fn replace_policy(mut self, document: Document, etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
+        let organization = self.organization;
+        let name = format!("organizations/{}", organization.id);
+        check_etag(&name, etag, &etag_of_policy(organization.revision))?;
+        let Document { own, nodes, groups, rules, tests } = document;
+        let mut deltas = self.groups_to(&groups)?;
+        let mut working = organization.clone();
+        working.apply(self.revision, self.planner.now, &deltas);
+        // Groups that go are gone for what names them, though they are removed only when nobody does.
+        let staying: BTreeSet<&str> = groups.iter().map(|group| group.id.as_str()).collect();
+        let going: Vec<_> =
+            organization.groups.iter().map(|(id, _)| id.clone()).filter(|id| !staying.contains(id.as_str())).collect();
+        for id in &going {
+            working.groups.remove(id.as_str());
+        }
+        let mut task = Task { organization: &working, violations: std::mem::take(&mut self.violations), ..self };
+        let of_rules = task.rule_list(rules, "policy.rules");
+        let of_nodes = task.nodes_to(&own, nodes);
+        let of_tests = task.tests_to(tests);
+        task.refuse()?;
+        deltas.extend(of_rules?);
+        deltas.extend(of_nodes?);
+        deltas.extend(of_tests?);
+        deltas.extend(going.into_iter().map(|id| Delta::RemoveGroup { id }));
+        Ok(deltas)
+    }
+
+    fn groups_to(&mut self, groups: &[GroupSpec]) -> Result<Vec<Delta>, PlanError> {
+        let (organization, limits) = (self.organization, self.planner.limits);
+        let (mut deltas, mut named, mut ranges_of_all) = (Vec::new(), BTreeSet::new(), 0);
+        for (index, GroupSpec { id, description, ranges }) in groups.iter().enumerate() {
+            if !named.insert(id) {
+                self.violation(&format!("policy.address_groups[{index}].name"), "is named twice");
+                continue;
+            }
+            let old = organization.groups.get(id.as_str());
+            if old.is_none_or(|old| old.description != *description) {
+                deltas.push(Delta::SetGroup { id: id.clone(), description: Arc::clone(description) });
+            }
+            let old = old.map(|old| Arc::clone(old.ranges())).unwrap_or_default();
+            let new = ranges.as_ref().unwrap_or(&old);
+            check_limit("ranges of an address group", new.len(), limits.ranges_per_group_max)?;
+            ranges_of_all += new.len();
+            if *new != old {
+                let (added, removed) = (new.without(&old), old.without(new));
+                let content = if added.len() + removed.len() < new.len() {
+                    GroupContent::Patch { added, removed }
+                } else {
+                    GroupContent::Whole((**new).clone())
+                };
+                deltas.push(Delta::SetGroupContent { id: id.clone(), content });
+            }
+        }
+        let what = "ranges of all address groups of an organization";
+        check_limit(what, ranges_of_all, limits.ranges_per_organization_max)?;
+        check_limit("address groups of an organization", groups.len(), limits.groups_per_organization_max)?;
+        Ok(deltas)
+    }
+
+    /// The deltas to the nodes, the organization's own among them: parents before their children, then what goes.
+    fn nodes_to(&mut self, own: &NodePatch, nodes: Vec<NodeSpec>) -> Result<Vec<Delta>, PlanError> {
+        let organization = self.organization;
+        let mut deltas = Vec::new();
+        self.check_node_patch(None, own, "policy.nodes[0]");
+        self.check_entry_limit(own)?;
+        deltas.extend(self.changed_node(&organization.node, own).map(|node| Delta::SetOrganization { node }));
+        let mut wanted: BTreeMap<NodeKey, NodeSpec> = BTreeMap::new();
+        for node in nodes {
+            let (index, key) = (node.index, node.key.clone());
+            if wanted.insert(key, node).is_some() {
+                self.violation(&format!("policy.nodes[{index}].name"), "is named twice");
+            }
+        }
+        check_limit("nodes of an organization", wanted.len(), self.planner.limits.nodes_per_organization_max)?;
+        for (key, NodeSpec { index, patch, .. }) in &wanted {
+            let field = format!("policy.nodes[{index}]");
+            if let Some(parent) = key.parent().filter(|parent| !wanted.contains_key(parent)) {
+                let name = format!("organizations/{}/{parent}", organization.id);
+                self.violation(&format!("{field}.name"), format!("`{name}`, above it, is not among the nodes: add it"));
+            }
+            self.check_node_patch(Some(key.kind()), patch, &field);
+            self.check_entry_limit(patch)?;
+            deltas.extend(self.node_to(organization, key, patch));
+        }
+        let gone = organization.nodes.iter().map(|(key, _)| key).filter(|key| !wanted.contains_key(*key));
+        // What is below a node that goes, goes with it.
+        let topmost = gone.filter(|key| {
+            key.parent().is_none_or(|parent| wanted.contains_key(&parent) || organization.nodes.get(&parent).is_none())
+        });
+        deltas.extend(topmost.map(|key| Delta::RemoveNode { key: key.clone() }));
+        Ok(deltas)
+    }
+
+    fn node_to(&self, organization: &Organization, key: &NodeKey, patch: &NodePatch) -> Option<Delta> {
+        let default = if key.kind() == NodeKind::Project { Access::nobody() } else { Access::Inherit };
+        let fresh = Node::new(default, self.planner.now, self.revision);
+        let node = match organization.nodes.get(key) {
+            None => patch.applied_to(&fresh),
+            Some(old) => {
+                // A document says all: what it leaves out is as in a new node.
+                let whole = NodePatch::of(&patch.applied_to(&fresh));
+                self.changed_node(old, &whole)?
+            }
+        };
+        Some(Delta::SetNode { key: key.clone(), node })
+    }
+
+    fn tests_to(&mut self, mut wanted: Vec<PolicyTest>) -> Result<Vec<Delta>, PlanError> {
+        let mut named = BTreeSet::new();
+        for (index, test) in wanted.iter().enumerate() {
+            if !named.insert(&test.id) {
+                let violation = Violation::new(format!("policy.policy_tests[{index}].name"), "is named twice");
+                self.violations.push(violation);
+            }
+        }
+        check_limit(tests::LIMITED, wanted.len(), self.planner.limits.tests_per_organization_max)?;
+        wanted.sort_by(|one, other| one.id.cmp(&other.id));
+        let differs = wanted != **self.organization.tests;
+        Ok(if differs { vec![Delta::SetTests { tests: wanted }] } else { Vec::new() })
+    }
+}

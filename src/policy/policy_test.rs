@@ -1,0 +1,42 @@
+//! Tests that are kept with a policy: what it must decide.
+//!
+//! Invariant: a test is of one organization, whose name its endpoint begins with.
+//! Not here: what follows from a test that fails (`gates`).
+
+use std::sync::Arc;
+
+use super::address::Address;
+use super::decision::Decision;
+use super::name::Id;
+use super::rule::ConnectionType;
+use super::time::Timestamp;
+use super::version::Version;
+
+/// A connection and what must be decided about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyTest {
+    /// Its id, unique among the organization's tests.
+    pub id: Id,
+    /// Where the connection comes from.
+    pub address: Address,
+    /// How the person connects.
+    pub connection_type: ConnectionType,
+    /// The full name of what the person connects to.
+    pub endpoint: Arc<str>,
+    /// What must be decided.
+    pub expected: Decision,
+    /// Free text.
+    pub description: Arc<str>,
+}
+
+impl PolicyTest {
+    /// What a version of the policy decides.
+    pub fn actual(&self, version: &Version<'_>, now: Timestamp) -> Decision {
+        version.decision(self.address, self.connection_type, &self.endpoint, now)
+    }
+
+    /// Whether a version of the policy decides as it must.
+    pub fn passes(&self, version: &Version<'_>, now: Timestamp) -> bool {
+        self.actual(version, now) == self.expected
+    }
+}

@@ -1,0 +1,44 @@
+//! One version of a policy, in its editable and its compiled form, side by side.
+//!
+//! Invariant: both forms are of the same revision.
+//! Not here: which version is current (`engine`).
+
+use super::address::Address;
+use super::decision::Decision;
+use super::name::NodePath;
+use super::organization::{Cluster, Organization};
+use super::rule::ConnectionType;
+use super::snapshot::{ClusterSnapshot, Snapshot};
+use super::time::Timestamp;
+
+/// One version of an organization's policy, and of the cluster's.
+#[derive(Clone, Copy, Debug)]
+pub struct Version<'a> {
+    /// The organization.
+    pub organization: &'a Organization,
+    /// What decides for it.
+    pub snapshot: &'a Snapshot,
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// What decides for it.
+    pub cluster_snapshot: &'a ClusterSnapshot,
+}
+
+impl Version<'_> {
+    /// What is decided about a connection at a moment. A target of another organization, or one that is no node's name,
+    /// is denied.
+    pub fn decision(
+        &self,
+        address: Address,
+        connection_type: ConnectionType,
+        target: &str,
+        now: Timestamp,
+    ) -> Decision {
+        match NodePath::parse(target) {
+            Ok(target) if target.organization == self.organization.id.as_str() => {
+                self.snapshot.decide(self.cluster_snapshot, address, connection_type, &target, now).decision()
+            }
+            _ => Decision::Deny,
+        }
+    }
+}

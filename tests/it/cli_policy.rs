@@ -1,0 +1,234 @@
+//! The command line over whole policies and revisions: the file that is written and read, what is planned, and the exit
+//! status.
+//!
+//! Invariant: what was exported, applied again, changes nothing.
+//! Not here: what the server does with a policy (`policy_api`).
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use crate::harness::Service;
+
+/// Runs the program, with a text for its standard input.
+async fn run(service: &Service, arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(arguments).args(["--server", &service.address().to_string()]);
+    let input = input.to_owned();
+    let run = move || {
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+const FILE: &str = r#"organization: default
+rules:
+  - id: office
+    action: allow
+    group: office
+    description: "yes: # everybody"
+  - id: guests
+    action: deny
+    range: 192.0.2.0/24
+    types: [preview]
+    expires: 2099-01-31T18:00:00Z
+  - id: rest
+    action: deny
+    range: any
+groups:
+  - id: office
+    ranges:
+      - 10.0.0.0/8
+      - 2001:db8::/48
+nodes:
+  - node: organization
+    display_name: "null"
+    gates:
+      guard_ips: [10.0.0.1]
+  - node: projects/web
+    access: allow-list
+    entries:
+      - range: 10.1.0.0/16
+        description: first floor
+      - group: office
+  - node: projects/web/workspaces/main
+tests:
+  - id: office
+    ip: 10.1.2.3
+    type: shell
+    endpoint: projects/web
+    expect: allow
+"#;
+
+#[tokio::test]
+async fn a_file_is_planned_applied_exported_and_applied_again_without_effect() {
+    let service = Service::start().await;
+    let planned = run(&service, &["policy", "plan", "-", "--output", "table"], FILE).await;
+    assert_eq!(planned.status.code(), Some(0), "{}", text(&planned.stderr));
+    let shown = text(&planned.stdout);
+    for expected in [
+        "created organizations/default/rules/office",
+        "- denied",
+        "organizations/default/projects/- (shell)",
+        "0.0.0.0/0",
+    ] {
+        assert!(shown.contains(expected), "{expected} in {shown}");
+    }
+    let applied = run(&service, &["policy", "apply", "-", "--comment", "first", "--output", "json"], FILE).await;
+    assert_eq!(applied.status.code(), Some(0), "{}", text(&applied.stderr));
+    assert!(text(&applied.stdout).contains("\"revision\": \"2\""), "{}", text(&applied.stdout));
+
+    let exported = run(&service, &["policy", "export"], "").await;
+    assert_eq!(exported.status.code(), Some(0), "{}", text(&exported.stderr));
+    let exported = text(&exported.stdout);
+    assert!(exported.contains("yes: # everybody") && exported.contains("2001:db8::/48"), "{exported}");
+    for again in [exported.as_str(), FILE] {
+        let applied = run(&service, &["policy", "apply", "-", "--output", "table"], again).await;
+        let shown = text(&applied.stdout);
+        assert!(shown.starts_with("the policy is that already, revision 2"), "{shown}{}", text(&applied.stderr));
+    }
+    // JSON is YAML too.
+    let json = text(&run(&service, &["policy", "export", "--output", "json"], "").await.stdout);
+    assert!(json.starts_with('{'), "{json}");
+    let planned = text(&run(&service, &["policy", "plan", "-", "--output", "table"], &json).await.stdout);
+    assert!(planned.starts_with("nothing is altered"), "{planned}");
+    let without = text(&run(&service, &["policy", "export", "--omit-ranges"], "").await.stdout);
+    assert!(without.contains("ranges_omitted: true") && !without.contains("2001:db8::/48"), "{without}");
+    let applied = run(&service, &["policy", "apply", "-", "--output", "table"], &without).await;
+    assert!(text(&applied.stdout).contains("already, revision 2"), "{}", text(&applied.stderr));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_plan_that_a_gate_would_refuse_says_so_and_exits_with_3_and_so_does_the_change() {
+    let service = Service::start().await;
+    assert_eq!(run(&service, &["policy", "apply", "-"], FILE).await.status.code(), Some(0));
+    let narrowed = FILE.replace("      - 10.0.0.0/8\n", "      - 10.128.0.0/9\n");
+    let planned = run(&service, &["policy", "plan", "-", "--output", "table", "--replay", "1h"], &narrowed).await;
+    let shown = text(&planned.stdout);
+    assert_eq!(planned.status.code(), Some(3), "{shown}{}", text(&planned.stderr));
+    assert!(shown.contains("guard-violated") && shown.contains("tests-failed"), "{shown}");
+    assert!(shown.contains("10.0.0.0/9"), "{shown}");
+    let applied = run(&service, &["policy", "apply", "-"], &narrowed).await;
+    assert_eq!(applied.status.code(), Some(3), "{}", text(&applied.stderr));
+    let deny = ["rules", "create", "--action", "deny", "--range", "10.0.0.0/16", "--position", "1"];
+    assert_eq!(run(&service, &deny, "").await.status.code(), Some(3));
+    let listed = run(&service, &["policy", "tests", "list", "--output", "table"], "").await;
+    assert_eq!(listed.status.code(), Some(0));
+    assert!(text(&listed.stdout).contains("passes"), "{}", text(&listed.stdout));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn faults_of_a_file_are_told_with_line_and_column() {
+    let service = Service::start().await;
+    let wrong = [
+        ("rules:\n  - action: permit\n    range: any\n", "-:2:13"),
+        ("rules:\n  - action: allow\n    ranges: any\n", "-:3:5"),
+        ("rules:\n  - action: allow\n   range: any\n", "-:"),
+        ("rules:\n  - {action: allow, range: any, group: x}\n", "-:2:5"),
+        ("rules:\n  - action: deny\n    range: any\n    expires: tomorrow\n", "-:4:14"),
+        ("organization: other\n", "-:1:15"),
+        ("nodes:\n  - node: projects/web\n    entries:\n      - range: any\n", "-:2:5"),
+    ];
+    for (file, place) in wrong {
+        let planned = run(&service, &["policy", "plan", "-"], file).await;
+        let told = text(&planned.stderr);
+        assert_eq!(planned.status.code(), Some(2), "{file}{told}");
+        assert!(told.contains(place), "{place} in {told}");
+    }
+    // What only the server can judge is told in the same way, all at once.
+    let file = FILE
+        .replace("192.0.2.0/24", "192.0.2.5/24")
+        .replace("ip: 10.1.2.3", "ip: 10.1.2")
+        .replace("group: office\n    desc", "group: nobody\n    desc");
+    for command in ["plan", "apply"] {
+        let refused = run(&service, &["policy", command, "-"], &file).await;
+        let told = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{told}");
+        assert!(told.contains("-:9:12: rules[1].range") && told.contains("-:34:9: policy_tests[0].ip"), "{told}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_schema_knows_every_key_and_needs_no_server() {
+    let printed = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(["policy", "schema"]).output().unwrap();
+    assert!(printed.status.success());
+    let schema: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let service = Service::start().await;
+    assert_eq!(run(&service, &["policy", "apply", "-"], FILE).await.status.code(), Some(0));
+    let json = run(&service, &["policy", "export", "--output", "json"], "").await;
+    let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    check(&schema, &schema, &document);
+    service.stop().await;
+}
+
+/// As much of JSON Schema as the published one uses: references, required and known keys, enums.
+fn check(root: &serde_json::Value, schema: &serde_json::Value, value: &serde_json::Value) {
+    if let Some(reference) = schema.get("$ref").and_then(|reference| reference.as_str()) {
+        return check(root, root.pointer(reference.trim_start_matches('#')).unwrap(), value);
+    }
+    if let Some(allowed) = schema.get("enum") {
+        assert!(allowed.as_array().unwrap().contains(value), "{value} is none of {allowed}");
+    }
+    for required in schema.get("required").and_then(|required| required.as_array()).into_iter().flatten() {
+        assert!(value.get(required.as_str().unwrap()).is_some(), "{required} in {value}");
+    }
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let of_key = schema.pointer(&format!("/properties/{key}"));
+        check(root, of_key.unwrap_or_else(|| panic!("`{key}` is not in the schema")), value);
+    }
+    for item in value.as_array().into_iter().flatten() {
+        check(root, &schema["items"], item);
+    }
+}
+
+#[tokio::test]
+async fn revisions_are_listed_shown_compared_confirmed_and_gone_back_to() {
+    let service = Service::start().await;
+    let deny = |id: &'static str, range: &'static str| {
+        vec!["rules", "create", "--action", "deny", "--range", range, "--id", id, "--comment", "shut"]
+    };
+    assert_eq!(run(&service, &deny("one", "192.0.2.0/24"), "").await.status.code(), Some(0));
+    let mut waiting = deny("two", "198.51.100.0/24");
+    waiting.extend(["--confirm-within", "10m"]);
+    assert_eq!(run(&service, &waiting, "").await.status.code(), Some(0));
+    let listed = text(&run(&service, &["revisions", "list", "--output", "table"], "").await.stdout);
+    assert_eq!(listed.lines().count(), 4, "{listed}");
+    assert!(listed.contains("shut") && listed.contains("127.0.0.1"), "{listed}");
+    let shown = text(&run(&service, &["revisions", "get", "3", "--output", "table"], "").await.stdout);
+    assert!(shown.contains("undone unless confirmed by") && shown.contains("created organizations/default/rules/two"));
+    let compared = run(&service, &["revisions", "compare", "1", "3", "--output", "table"], "").await;
+    let compared = text(&compared.stdout);
+    assert!(compared.contains("192.0.2.0/24 198.51.100.0/24"), "{compared}");
+    assert_eq!(run(&service, &["revisions", "confirm", "3"], "").await.status.code(), Some(0));
+    assert_eq!(run(&service, &["revisions", "confirm", "3"], "").await.status.code(), Some(1));
+    assert_eq!(run(&service, &["revisions", "rollback", "2"], "").await.status.code(), Some(0));
+    let rules = text(&run(&service, &["rules", "list", "--output", "table"], "").await.stdout);
+    assert!(rules.contains("one") && !rules.contains("two"), "{rules}");
+    let tested = [
+        "policy",
+        "tests",
+        "create",
+        "--id",
+        "t",
+        "--ip",
+        "192.0.2.1",
+        "--type",
+        "shell",
+        "--endpoint",
+        "default",
+        "--expect",
+        "deny",
+    ];
+    assert_eq!(run(&service, &tested, "").await.status.code(), Some(0));
+    assert_eq!(run(&service, &["revisions", "rollback", "1"], "").await.status.code(), Some(0));
+    service.stop().await;
+}
