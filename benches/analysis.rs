@@ -1,10 +1,11 @@
-//! What looking at a large policy costs: its problems, and one explained decision.
+//! What looking at a large policy costs: its problems, one explained decision, and previews of changes with a day of
+//! recorded decisions made again.
 //!
 //! Run with `cargo bench --bench analysis`. The policy has 10,000 rules, some of which expire, and 10,000 nodes with
 //! lists of their own or inherited.
 //!
 //! Invariant: the goal is printed beside what was measured, met or not.
-//! Not here: the way over gRPC.
+//! Not here: whether the answers are right, which the tests check.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -15,20 +16,33 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis::config::{Config, Durability};
+use portcullis::engine::Engine;
+use portcullis::engine::change::{ChangeRequest, ChangeTarget};
+use portcullis::engine::check;
+use portcullis::policy::address::Address;
+use portcullis::policy::document::Document;
 use portcullis::policy::explain::{self, Question};
 use portcullis::policy::group::Group;
 use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{Id, NodeKey, NodePath};
 use portcullis::policy::node::{Access, AccessEntry, Node};
 use portcullis::policy::organization::{Cluster, Organization};
+use portcullis::policy::plan::Mutation;
 use portcullis::policy::problems::{self, Code, Subject};
 use portcullis::policy::rule::{Action, ConnectionType, Rule, Source};
 use portcullis::policy::snapshot::{ClusterSnapshot, Snapshot};
 use portcullis::policy::time::Timestamp;
 use portcullis::policy::version::Version;
+use portcullis::proto::v1;
+use portcullis::proto::v1::analysis_service_client::AnalysisServiceClient;
 
 const RULES: u32 = 10_000;
 const NODES: u32 = 10_000;
+
+/// Decisions of a day.
+const RECORDS: u32 = 1_000_000;
+const TASKS: u32 = 64;
 
 fn id(text: &str) -> Id {
     Id::parse(text).unwrap()
@@ -55,7 +69,11 @@ fn rule(number: u32) -> Rule {
         },
         description: "".into(),
         disabled: false,
-        expire_time: number.is_multiple_of(20).then(|| Timestamp::from_millis(1_000_000 + i64::from(number))),
+        expire_time: number.is_multiple_of(20).then(|| {
+            // Some are expired when previews are asked for, and some never will be.
+            let far = if number.is_multiple_of(40) { 0 } else { 4_000_000_000_000 };
+            Timestamp::from_millis(1_000_000 + far + i64::from(number))
+        }),
         create_time: now,
         update_time: now,
         changed_at: 1,
@@ -147,4 +165,107 @@ fn main() {
         begun.elapsed()
     });
     println!("one decision explained: {:.0?}", median(times.collect()));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(previews(organization));
+}
+
+/// Fills a server with the policy and the decisions of a day, and asks it for previews as a portal would.
+async fn previews(organization: Organization) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = Config::for_data_dir(directory.path());
+    config.record.audit_shell = Durability::Async;
+    config.record.session_idle = Duration::from_secs(2);
+    config.record.session_max_age = Duration::from_secs(2);
+    config.record.active_sessions_max = 100_000_000;
+    let engine = Arc::new(portcullis::server::open(&config).unwrap());
+    let document = Box::new(Document::of(&organization));
+    let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: false };
+    let target = ChangeTarget::Organization { id: organization.id.clone(), mutation };
+    engine.change(ChangeRequest::new(target)).await.unwrap();
+    record(&engine).await;
+    engine.close();
+    drop(engine);
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(portcullis::server::run(config, listener, async {
+        let _ = stopped.await;
+    }));
+    let mut client = AnalysisServiceClient::connect(format!("http://{address}")).await.unwrap();
+    for (what, range) in [("a /16 denied", "7.1.0.0/16"), ("everybody denied", "any")] {
+        let rule = v1::Rule {
+            action: v1::Action::Deny.into(),
+            source: Some(v1::rule::Source::Range(range.to_owned())),
+            ..v1::Rule::default()
+        };
+        let request = v1::CreateRuleRequest {
+            parent: "organizations/default".to_owned(),
+            rule: Some(rule),
+            position: Some(1),
+            ..v1::CreateRuleRequest::default()
+        };
+        let request = v1::PreviewChangeRequest {
+            parent: "organizations/default".to_owned(),
+            mutations: vec![v1::Mutation { request: Some(v1::mutation::Request::CreateRule(request)) }],
+            replay_within: None,
+        };
+        let (mut times, mut answer) = (Vec::new(), None);
+        while times.len() < 5 {
+            let begun = Instant::now();
+            match client.preview_change(request.clone()).await {
+                Ok(preview) => {
+                    times.push(begun.elapsed());
+                    answer = Some(preview.into_inner());
+                }
+                // It is starting.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+        let answer = answer.unwrap();
+        let replay = answer.replay.unwrap();
+        println!(
+            "preview of {what}, {RULES} rules, {NODES} nodes, {} recorded decisions: first {:.2?}, median {:.2?} (goal < 2 \
+             s); {} differences, {} decisions of {} users would be others{}",
+            replay.decision_count,
+            times.first().copied().unwrap(),
+            median(times),
+            answer.differences.len(),
+            replay.newly_denied_count + replay.newly_permitted_count,
+            replay.user_count,
+            if answer.truncated { "; more than an answer holds" } else { "" }
+        );
+    }
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
+}
+
+/// Records a day of decisions.
+async fn record(engine: &Arc<Engine>) {
+    let tasks = (0..TASKS).map(|task| {
+        let engine = Arc::clone(engine);
+        tokio::spawn(async move {
+            for number in (task..RECORDS).step_by(TASKS as usize) {
+                // Spread over users and endpoints, the same ones again and again.
+                let user = number.wrapping_mul(2_654_435_761) % 4_000;
+                let (project, workspace) = (user % 100, 1 + number % 99);
+                let endpoint = format!("organizations/default/projects/p{project}/workspaces/w{workspace}");
+                let email = format!("firstname.lastname-{user}@example.com");
+                let question = check::Question {
+                    address: Address::V4(((1 + project) << 24) + ((number % 3) << 16) + user),
+                    connection_type: ConnectionType::Preview,
+                    target: NodePath::parse(&endpoint).unwrap(),
+                    user_email: &email,
+                    session_lease: None,
+                    request_id: "",
+                    min_revision: 0,
+                    min_cluster_revision: 0,
+                };
+                engine.check(&question).await.unwrap();
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
 }

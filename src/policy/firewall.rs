@@ -8,7 +8,6 @@
 //! expired, applies to the type and contains the address.
 //! Not here: how rules are laid over each other (`overlay`), allowlists (`members`), the order of steps (`snapshot`).
 
-use std::collections::BTreeSet;
 use std::hint::select_unpredictable;
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use super::intervals::IntervalSet;
 use super::name::Id;
 use super::organization::Organization;
 use super::overlay::{Chain, FIRST_CHAIN, NO_RULE, Overlay};
-use super::ranges::{RangeList, RangeSet};
+use super::ranges::RangeSet;
 use super::rule::{Action, ConnectionType, Rule, Source};
 use super::table::Table;
 use super::time::Timestamp;
@@ -167,61 +166,32 @@ impl Firewall {
     /// The addresses that the firewall lets through at `now`.
     pub fn allowed(&self, connection_type: ConnectionType, now: Timestamp) -> RangeSet {
         let table = self.table(connection_type);
-        let mut unsettled: BTreeSet<u32> = BTreeSet::new();
+        let mut settled = true;
         let mut allowed = |label: u32| {
-            let settled = if label < FIRST_CHAIN {
+            let label = if label < FIRST_CHAIN {
                 Some(label)
             } else {
                 let chain = table.chain(label);
                 self.first_alive_remembered(chain, now).or(chain.scan_from.is_none().then_some(NO_RULE))
             };
-            if settled.is_none() {
-                unsettled.insert(label);
-            }
-            settled.is_some_and(|label| self.outcome(label).decision() == Decision::Allow)
+            settled &= label.is_some();
+            label.is_some_and(|label| self.outcome(label).decision() == Decision::Allow)
         };
         let v4 = IntervalSet::from_map(table.v4.map(), &mut allowed);
         let v6 = IntervalSet::from_map(table.v6.map(), &mut allowed);
-        let mut set = RangeSet { v4, v6 };
-        for label in unsettled {
-            let within = RangeSet {
-                v4: IntervalSet::from_map(table.v4.map(), |at| at == label),
-                v6: IntervalSet::from_map(table.v6.map(), |at| at == label),
-            };
-            let from = table.chain(label).scan_from.unwrap_or_default();
-            set = set.union(&self.allowed_by_scan(within, from as usize, connection_type, now));
+        if settled {
+            return RangeSet { v4, v6 };
         }
-        set
-    }
-
-    /// The addresses among `open` that the rules from a place on let through, judged rule by rule.
-    fn allowed_by_scan(
-        &self,
-        mut open: RangeSet,
-        from: usize,
-        connection_type: ConnectionType,
-        now: Timestamp,
-    ) -> RangeSet {
-        let mut allowed = RangeSet::default();
-        for rule in self.rules.iter().skip(from).filter(|rule| Self::is_alive(rule, connection_type, now)) {
-            let source = match &rule.source {
-                Source::Range(range) => std::iter::once(*range).collect::<RangeList>().to_set(),
-                Source::Group(id) => {
-                    self.groups.get(id.as_str()).map(|group| (**group.set()).clone()).unwrap_or_default()
-                }
-            };
-            if rule.action == Action::Allow {
-                allowed = allowed.union(&open.intersection(&source));
-            }
-            open = open.difference(&source);
-        }
-        allowed.union(&open)
+        // Some chain does not remember who wins now: what is alive is laid out anew.
+        let Overlay { v4, v6, .. } = Overlay::at(&self.rules, &self.groups, connection_type, now);
+        let allows = |label: u32| self.outcome(label).decision() == Decision::Allow;
+        RangeSet { v4: IntervalSet::from_map(&v4, allows), v6: IntervalSet::from_map(&v6, allows) }
     }
 }
 
 impl FirewallTable {
     fn compile(organization: &Organization, connection_type: ConnectionType) -> Self {
-        let Overlay { v4, v6, chains } = Overlay::new(organization, connection_type);
+        let Overlay { v4, v6, chains } = Overlay::new(&organization.rules, &organization.groups, connection_type);
         Self { v4: Table::new(v4), v6: Table::new(v6), chains }
     }
 

@@ -13,10 +13,12 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::address::Range;
+use super::cow_map::CowMap;
+use super::group::Group;
 use super::intervals::IntervalMap;
 use super::name::Id;
-use super::organization::Organization;
 use super::rule::{ConnectionType, Rule, Source};
+use super::time::Timestamp;
 use super::word::Word;
 
 /// The label where no rule matches.
@@ -67,13 +69,35 @@ struct Named {
 
 impl Overlay {
     /// Lays the rules that apply to the type over each other.
-    pub(super) fn new(organization: &Organization, connection_type: ConnectionType) -> Self {
+    pub(super) fn new(rules: &[Arc<Rule>], groups: &CowMap<Id, Group>, connection_type: ConnectionType) -> Self {
+        Self::of(rules, groups, connection_type, None)
+    }
+
+    /// The same as they are at one moment: without those that are expired, and as if the others never did. So no label
+    /// is a chain's.
+    pub(super) fn at(
+        rules: &[Arc<Rule>],
+        groups: &CowMap<Id, Group>,
+        connection_type: ConnectionType,
+        now: Timestamp,
+    ) -> Self {
+        Self::of(rules, groups, connection_type, Some(now))
+    }
+
+    fn of(
+        rules: &[Arc<Rule>],
+        known: &CowMap<Id, Group>,
+        connection_type: ConnectionType,
+        at: Option<Timestamp>,
+    ) -> Self {
+        let is_over = |rule: &Rule| at.is_some_and(|at| rule.expire_time.is_some_and(|time| time <= at));
+        let may_end = |rule: &Rule| at.is_none() && rule.expire_time.is_some();
         let mut index: HashMap<&Id, usize> = HashMap::new();
         let mut groups: Vec<(&Id, Named)> = Vec::new();
-        let mut chains = Chains::new(&organization.rules);
+        let mut chains = Chains::new(rules, may_end);
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (place, rule) in (0_u32..).zip(organization.rules.iter()) {
-            if rule.disabled || !rule.connection_types.applies_to(connection_type) {
+        for (place, rule) in (0_u32..).zip(rules.iter()) {
+            if rule.disabled || !rule.connection_types.applies_to(connection_type) || is_over(rule) {
                 continue;
             }
             let id = match &rule.source {
@@ -93,14 +117,14 @@ impl Overlay {
             }
             if named.places.len() < GROUP_PLACES_MAX {
                 named.places.push(place);
-                named.settled = rule.expire_time.is_none();
+                named.settled = !may_end(rule);
             } else if let Some(last) = named.places.last() {
                 chains.unlisted_after.insert(*last);
                 named.settled = true;
             }
         }
         for (source, (id, _)) in (FIRST_GROUP..).zip(&groups) {
-            let Some(group) = organization.groups.get(id.as_str()) else { continue };
+            let Some(group) = known.get(id.as_str()) else { continue };
             let set = group.set();
             v4.extend(set.v4.intervals().iter().map(|(first, last)| Item { first: *first, last: *last, source }));
             v6.extend(set.v6.intervals().iter().map(|(first, last)| Item { first: *first, last: *last, source }));
@@ -191,10 +215,10 @@ struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    fn new(rules: &'a [Arc<Rule>]) -> Self {
+    fn new(rules: &'a [Arc<Rule>], expires: impl Fn(&Rule) -> bool) -> Self {
         Self {
             rules,
-            expires: rules.iter().map(|rule| rule.expire_time.is_some()).collect(),
+            expires: rules.iter().map(|rule| expires(rule)).collect(),
             unlisted_after: HashSet::new(),
             made: Vec::new(),
             known: HashMap::new(),
