@@ -88,6 +88,50 @@ impl AnalysisService for Api {
         self.acting(&request).apply(request.into_inner()).await
     }
 
+    async fn set_shadow_policy(
+        &self,
+        request: Request<v1::SetShadowPolicyRequest>,
+    ) -> Result<Response<v1::ShadowPolicy>, Status> {
+        self.acting(&request).set_shadow(request.into_inner()).await
+    }
+
+    async fn get_shadow_policy(
+        &self,
+        request: Request<v1::GetShadowPolicyRequest>,
+    ) -> Result<Response<v1::ShadowPolicy>, Status> {
+        self.get_shadow(request.into_inner())
+    }
+
+    async fn delete_shadow_policy(
+        &self,
+        request: Request<v1::DeleteShadowPolicyRequest>,
+    ) -> Result<Response<()>, Status> {
+        self.acting(&request).delete_shadow(request.into_inner()).await
+    }
+
+    async fn promote_shadow_policy(
+        &self,
+        request: Request<v1::PromoteShadowPolicyRequest>,
+    ) -> Result<Response<v1::Revision>, Status> {
+        self.acting(&request).promote_shadow(request.into_inner()).await
+    }
+
+    async fn list_divergences(
+        &self,
+        request: Request<v1::ListDivergencesRequest>,
+    ) -> Result<Response<v1::ListDivergencesResponse>, Status> {
+        self.divergences(request.into_inner())
+    }
+
+    type WatchDivergencesStream = super::shadow::Divergences;
+
+    async fn watch_divergences(
+        &self,
+        request: Request<v1::WatchDivergencesRequest>,
+    ) -> Result<Response<super::shadow::Divergences>, Status> {
+        self.watch_divergences(request.into_inner())
+    }
+
     async fn create_policy_test(
         &self,
         request: Request<v1::CreatePolicyTestRequest>,

@@ -26,6 +26,7 @@ mod problems;
 mod revisions;
 mod rules;
 mod sessions;
+mod shadow;
 mod status;
 pub mod transport;
 

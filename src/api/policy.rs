@@ -245,7 +245,7 @@ fn read_key(
 }
 
 /// The whole policy as the API shows it.
-fn to_policy(view: &OrganizationView, omit_ranges: bool) -> v1::Policy {
+pub(super) fn to_policy(view: &OrganizationView, omit_ranges: bool) -> v1::Policy {
     let organization = &view.organization;
     let id = organization.id.as_str();
     let below = organization

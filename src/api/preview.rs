@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Response, Status};
+use tonic_types::StatusExt;
 
 use super::convert::names::{self, NodeName};
 use super::convert::{Faults, audit, to_time};
@@ -70,27 +71,33 @@ impl Api {
                 None
             }
         };
-        if mutations.is_empty() || mutations.len() > MUTATIONS_MAX {
-            faults.add("mutations", format!("are {}: give from 1 to {MUTATIONS_MAX}", mutations.len()));
-        }
+        check_count(&mut faults, mutations.len());
         let within = replay_within.map_or(Some(REPLAY_DEFAULT), |within| Duration::try_from(within).ok());
         let within = within.filter(|within| *within <= REPLAY_MAX);
         if within.is_none() {
             faults.add("replay_within", "must be from 0 to 366 days");
         }
         let (owner, within) = faults.result(named.zip(within))?;
-        let (mut calls, mut paths) = (Vec::new(), Vec::new());
-        for (index, v1::Mutation { request }) in mutations.into_iter().enumerate() {
-            let (name, call) = self.read_mutation(request).await.map_err(|status| at_path(index, "", status))?;
-            paths.push(format!("mutations[{index}].{name}"));
-            calls.push(call);
-        }
+        let (paths, calls): (Vec<String>, Vec<ChangeCall>) = self.read_mutations(mutations).await?.into_iter().unzip();
         let (plan, options) = to_plan(owner, calls, &paths)?;
         let (engine, limits) = (Arc::clone(self.engine()?), self.limits);
         let previewed = self.permitted.compute(move || previewed(&engine, plan, options, within, &limits)).await?;
         let answer = previewed.map_err(|(place, error)| refused(paths.get(place), error))??;
         let revision = u64::try_from(answer.revision).unwrap_or_default();
         Ok(at_revision(answer, revision))
+    }
+
+    /// Reads mutations, each with its path in the request.
+    pub(super) async fn read_mutations(
+        &self,
+        mutations: Vec<v1::Mutation>,
+    ) -> Result<Vec<(String, ChangeCall)>, Status> {
+        let mut calls = Vec::with_capacity(mutations.len());
+        for (index, v1::Mutation { request }) in mutations.into_iter().enumerate() {
+            let (name, call) = self.read_mutation(request).await.map_err(|status| at_path(index, status))?;
+            calls.push((format!("mutations[{index}].{name}"), call));
+        }
+        Ok(calls)
     }
 
     /// Reads one mutation, with the name of its field.
@@ -120,6 +127,18 @@ impl Api {
             Some(Asked::DeletePolicyTest(request)) => ("delete_policy_test", self.read_delete_policy_test(request)),
         })
     }
+}
+
+/// Notes that there are too few mutations, or too many.
+pub(super) fn check_count(faults: &mut Faults, count: usize) {
+    if count == 0 || count > MUTATIONS_MAX {
+        faults.add("mutations", format!("are {count}: give from 1 to {MUTATIONS_MAX}"));
+    }
+}
+
+/// What is wrong with a mutation whose target could not be read.
+pub(super) fn refused_at(path: &str, faults: Faults) -> Status {
+    refused(Some(&path.to_owned()), PlanError::Invalid(faults.into_violations()))
 }
 
 /// Puts the mutations of one owner together. `paths` are those of the mutations.
@@ -299,13 +318,12 @@ fn refused(path: Option<&String>, error: PlanError) -> Status {
 }
 
 /// The status of a mutation that could not be read, at its path.
-fn at_path(index: usize, name: &str, status: Status) -> Status {
-    use tonic_types::StatusExt;
+fn at_path(index: usize, status: Status) -> Status {
     let details = status.get_error_details();
     let Some(bad) = details.bad_request() else { return status };
     let violations = bad.field_violations.iter().map(|violation| {
-        let field =
-            format!("mutations[{index}]{name}{}{}", if violation.field.is_empty() { "" } else { "." }, violation.field);
+        let separator = if violation.field.is_empty() { "" } else { "." };
+        let field = format!("mutations[{index}]{separator}{}", violation.field);
         Violation::new(field, violation.description.clone())
     });
     super::status::invalid(violations.collect())

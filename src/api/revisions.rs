@@ -128,7 +128,7 @@ impl Api {
     }
 
     /// Makes a change and answers with the revision that it led to.
-    async fn to_new_revision(&self, call: ChangeCall) -> Result<Response<v1::Revision>, Status> {
+    pub(super) async fn to_new_revision(&self, call: ChangeCall) -> Result<Response<v1::Revision>, Status> {
         let changed = self.make(call).await?;
         let id = &changed.view.organization.id;
         let before = Some(changed.revision + 1);

@@ -32,6 +32,7 @@ mod revisions;
 mod rules;
 mod serve;
 mod sessions;
+mod shadow;
 mod table;
 mod times;
 mod upload;
@@ -89,6 +90,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// List, compare and confirm the revisions of a policy, and go back to them
     Revisions(revisions::RevisionsArgs),
+    /// Try a policy beside the one that is enforced, on live traffic
+    Shadow(shadow::ShadowArgs),
     /// Manage the firewall rules of an organization
     Rules(rules::RulesArgs),
     /// Manage the cluster, organizations, projects, workspaces and endpoints, and their access
@@ -166,6 +169,7 @@ impl Cli {
             Command::Overview(args) => client::call(server, |channel| overview::run(args, channel, output)),
             Command::Explain(args) => client::call(server, |channel| explain::run(args, channel, output)),
             Command::Problems(args) => client::call(server, |channel| problems::run(args, channel, output)),
+            Command::Shadow(args) => client::call(server, |channel| shadow::run(args, channel, output)),
             Command::Revisions(args) => client::call(server, |channel| revisions::run(args, channel, output)),
             Command::Policy(args) => match args.run_offline(output) {
                 Some(result) => result,

@@ -308,6 +308,9 @@ impl Engine {
             {
                 counter.count(now);
             }
+            if counts && let Some(shadow) = published.and_then(|published| published.shadow.as_ref()) {
+                shadow.try_on(&cluster.snapshot, question, &verdict, now);
+            }
             Ok(Decided {
                 reason: verdict.reason,
                 rule: verdict.rule.map(|(_, rule)| rule.id.clone()),

@@ -190,6 +190,12 @@ impl Engine {
         email: &str,
         actor: &str,
     ) -> Result<(u64, u64), AuditError> {
+        for published in self.directory.organizations_after(None, usize::MAX) {
+            let concerned = organization.as_ref().is_none_or(|of| published.view.organization.id == *of);
+            if let Some(shadow) = published.shadow.as_ref().filter(|_| concerned) {
+                shadow.erase(email);
+            }
+        }
         self.audit.erase(organization, email.to_owned(), actor.to_owned()).await
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::counters::RuleCounters;
+use super::shadow::Shadow;
 use crate::policy::cow_map::CowMap;
 use crate::policy::name::Id;
 use crate::policy::organization::{Cluster, Organization};
@@ -26,6 +27,11 @@ pub struct OrganizationView {
 }
 
 impl OrganizationView {
+    /// A version whose rules are not counted.
+    pub fn uncounted(organization: Arc<Organization>) -> Self {
+        Self { organization, counters: Arc::default() }
+    }
+
     /// How often the rule at a place decided; 0 is the first.
     pub fn matches(&self, place: usize) -> Option<RuleMatches> {
         self.counters.at(place).map(super::counters::RuleCounter::matches)
@@ -39,6 +45,8 @@ pub struct Published {
     pub view: OrganizationView,
     /// What decides.
     pub snapshot: Snapshot,
+    /// What is tried beside it.
+    pub shadow: Option<Arc<Shadow>>,
 }
 
 /// One version of the cluster.

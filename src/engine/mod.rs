@@ -21,6 +21,7 @@ mod recovery;
 mod replay;
 mod session_files;
 pub mod sessions;
+pub mod shadow;
 mod staged;
 mod start;
 mod unconfirmed;

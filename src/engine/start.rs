@@ -20,6 +20,7 @@ use super::keeper::{Keeper, KeeperInbox};
 use super::recovery::{self, Recovered};
 use super::session_files::{Renewals, SessionSaver, from_stored};
 use super::sessions::SessionTable;
+use super::shadow::Shadow;
 use super::unconfirmed::Unconfirmed;
 use super::writer::Writer;
 use super::{Engine, ORDERS_WAITING_MAX, OpenError, Options, SessionStores, Stores, Threads};
@@ -235,7 +236,8 @@ fn publish_all(
         let snapshot = Snapshot::compile(organization, &mut cache);
         let counters = restored_counters(organization, counters, clock);
         let view = OrganizationView { organization: Arc::clone(organization), counters: Arc::new(counters) };
-        directory.publish(Published { view, snapshot });
+        let shadow = Shadow::following(organization.candidate.as_ref(), None, clock.now());
+        directory.publish(Published { view, snapshot, shadow });
         lists.insert(id.clone(), cache);
     }
     (directory, lists)

@@ -23,6 +23,7 @@ use super::follower::Follower;
 use super::keeper::KeeperInbox;
 use super::recovery::change_entry;
 use super::sessions::{Scope, SessionTable};
+use super::shadow::Shadow;
 use super::staged::{Staged, weight_of};
 use super::unconfirmed::Unconfirmed;
 use crate::policy::change::{Change, Delta, Effect};
@@ -440,5 +441,7 @@ pub(super) fn next_version(
             (current.snapshot.advance(&organization, deltas, lists), counters)
         }
     };
-    Published { view: OrganizationView { organization, counters }, snapshot }
+    let current = current.and_then(|current| current.shadow.as_ref());
+    let shadow = Shadow::following(organization.candidate.as_ref(), current, now);
+    Published { view: OrganizationView { organization, counters }, snapshot, shadow }
 }

@@ -148,6 +148,13 @@ pub enum Delta {
         /// The new tests by ascending id.
         tests: Vec<PolicyTest>,
     },
+    /// Sets a candidate: the policy as it is, with these steps.
+    SetCandidate {
+        /// The steps.
+        deltas: Vec<Delta>,
+    },
+    /// Removes the candidate.
+    RemoveCandidate,
     /// Confirms a change that would be undone otherwise.
     Confirm {
         /// The revision that it led to.

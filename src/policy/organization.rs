@@ -37,6 +37,19 @@ pub struct Organization {
     pub tests: Arc<Vec<PolicyTest>>,
     /// The last change, where it waits for its confirmation.
     pub pending: Option<Arc<Pending>>,
+    /// A policy that is tried beside this one and never enforced.
+    pub candidate: Option<Arc<Candidate>>,
+}
+
+/// A policy that is tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The revision at which it was set.
+    pub revision: u64,
+    /// When it was set.
+    pub time: Timestamp,
+    /// The organization as it would be. It has neither a candidate nor anything pending itself.
+    pub organization: Arc<Organization>,
 }
 
 /// A change that is undone unless it is confirmed.
@@ -79,6 +92,7 @@ impl Organization {
             nodes: CowMap::default(),
             tests: Arc::default(),
             pending: None,
+            candidate: None,
         }
     }
 
@@ -155,6 +169,12 @@ impl Organization {
             }
             Delta::SetTests { tests } => self.tests = Arc::new(tests.clone()),
             Delta::Confirm { .. } => {}
+            Delta::SetCandidate { deltas } => {
+                let mut organization = Self { candidate: None, pending: None, ..self.clone() };
+                organization.apply(revision, time, deltas);
+                self.candidate = Some(Arc::new(Candidate { revision, time, organization: Arc::new(organization) }));
+            }
+            Delta::RemoveCandidate => self.candidate = None,
             Delta::InsertRule { .. }
             | Delta::SetRule { .. }
             | Delta::RemoveRule { .. }
@@ -230,6 +250,8 @@ fn apply_to_rules(rules: &mut Vec<Arc<Rule>>, delta: &Delta) {
         | Delta::SetGroupContent { .. }
         | Delta::RemoveGroup { .. }
         | Delta::SetTests { .. }
+        | Delta::SetCandidate { .. }
+        | Delta::RemoveCandidate
         | Delta::Confirm { .. } => {}
     }
 }

@@ -105,8 +105,12 @@ impl Snapshot {
                 | Delta::OrderRules { .. }
                 | Delta::ReplaceRules { .. } => firewall_changed = true,
                 // A group that is created or removed is named by nobody; nothing else here decides.
-                Delta::SetGroup { .. } | Delta::RemoveGroup { .. } | Delta::SetTests { .. } | Delta::Confirm { .. } => {
-                }
+                Delta::SetGroup { .. }
+                | Delta::RemoveGroup { .. }
+                | Delta::SetTests { .. }
+                | Delta::SetCandidate { .. }
+                | Delta::RemoveCandidate
+                | Delta::Confirm { .. } => {}
                 Delta::SetGroupContent { id, .. } => {
                     firewall_changed |= organization.rules.iter().any(|rule| names(&rule.source, id));
                     next.recompile_lists_with(organization, id, lists);

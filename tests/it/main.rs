@@ -110,6 +110,8 @@ mod service;
 mod sessions_race;
 mod sessions_recovery;
 mod sessions_table;
+/// Policies that are tried and not enforced.
+mod shadow_api;
 /// The data directory: one owner, one format, room for bad times.
 mod store_directory;
 /// Disks that fail and lose power, for the tests of what is stored.

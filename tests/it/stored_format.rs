@@ -140,7 +140,10 @@ fn later_samples() -> Vec<Change> {
     };
     let again = inside(5, vec![Delta::SetOrganization { node: node(Access::AllowAll, 5) }]);
     let again = Change { confirm_until: Some(time(1_700_000_700)), ..Change::new(time(1_700_000_006), again) };
-    vec![waiting, confirmed, again]
+    let tried = vec![Delta::SetTests { tests: Vec::new() }, Delta::RemoveRule { id: id("only") }];
+    let tried = Change::new(time(1_700_000_007), inside(6, vec![Delta::SetCandidate { deltas: tried }]));
+    let dropped = Change::new(time(1_700_000_008), inside(7, vec![Delta::RemoveCandidate]));
+    vec![waiting, confirmed, again, tried, dropped]
 }
 
 fn state() -> PolicyState {
@@ -173,7 +176,7 @@ fn a_change_of_every_kind_survives_encoding() {
 fn a_state_with_every_kind_of_object_survives_encoding() {
     let mut state = state();
     assert_eq!(decode_snapshot(&encode_snapshot(&state)).unwrap(), state);
-    for (change, waits) in later_samples().into_iter().zip([true, false, true]) {
+    for (change, waits) in later_samples().into_iter().zip([true, false, true, false, false]) {
         state.apply(&change).unwrap();
         assert_eq!(state.organizations["o"].pending.is_some(), waits);
         assert_eq!(decode_snapshot(&encode_snapshot(&state)).unwrap(), state);

@@ -12,14 +12,14 @@ mod watch;
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, watch as tokio_watch};
-use tonic::{Request, Response, Status};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as tokio_watch};
+use tonic::{Code, Request, Response, Status};
 
 use super::{Api, status};
 use crate::engine::Engine;
 use crate::engine::audit::AuditError;
 use crate::proto::v1::audit_service_server::AuditService;
-use crate::proto::v1::{self, AuditRecord};
+use crate::proto::v1::{self, AuditRecord, ErrorReason};
 
 /// Searches and the like at a time: each takes a thread that may wait for the disk.
 const READS_MAX: usize = 64;
@@ -37,6 +37,19 @@ pub(super) struct AuditCalls {
 }
 
 impl AuditCalls {
+    /// A place for one more subscriber.
+    pub(super) fn subscribe(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.subscribers).try_acquire_owned().map_err(|_| {
+            let message = format!("there are {} subscribers already: try again later", self.subscribers_max);
+            status::error(Code::ResourceExhausted, ErrorReason::LimitReached, message)
+        })
+    }
+
+    /// Says when the service is to end.
+    pub(super) fn draining(&self) -> tokio_watch::Receiver<bool> {
+        self.draining.clone()
+    }
+
     pub(super) fn new(subscribers_max: usize, draining: tokio_watch::Receiver<bool>) -> Self {
         Self {
             reads: Arc::new(Semaphore::new(READS_MAX)),

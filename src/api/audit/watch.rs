@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
 use super::super::convert::Faults;
 use super::super::convert::audit::to_record;
@@ -21,7 +21,7 @@ use crate::audit::filter::RecordFilter;
 use crate::audit::record::Record;
 use crate::engine::audit::{AuditError, AuditLog};
 use crate::policy::rule::ConnectionType;
-use crate::proto::v1::{self, ErrorReason, WatchEventsResponse};
+use crate::proto::v1::{self, WatchEventsResponse};
 
 /// Events on their way to the subscriber.
 const EVENTS_MAX: usize = 64;
@@ -72,10 +72,7 @@ impl Api {
         let after = after_sequence.map(|after| faults.unsigned("after_sequence", after));
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
-        let place = Arc::clone(&self.audit.subscribers).try_acquire_owned().map_err(|_| {
-            let message = format!("there are {} subscribers already: try again later", self.audit.subscribers_max);
-            status::error(Code::ResourceExhausted, ErrorReason::LimitReached, message)
-        })?;
+        let place = self.audit.subscribe()?;
         let audit = self.engine()?.audit();
         let newest = audit.newest();
         let through = after.unwrap_or(*newest.borrow());
@@ -85,7 +82,7 @@ impl Api {
         let subscription = Subscription { filter, connection_types };
         // Nothing has been told yet: an idle stream says at once where it begins.
         let feed = Feed { audit, subscription, sender, through, told: u64::MAX, _place: place };
-        tokio::spawn(feed.run(newest, self.audit.draining.clone()));
+        tokio::spawn(feed.run(newest, self.audit.draining()));
         Ok(Response::new(ReceiverStream::new(events)))
     }
 }

@@ -195,3 +195,58 @@ fn replayed(replay: &v1::Replay) -> Json {
         .bool("truncated", *truncated)
         .into()
 }
+
+pub(in crate::cli) fn shadow_policy(shadow: &v1::ShadowPolicy) -> Json {
+    let v1::ShadowPolicy {
+        organization,
+        revision,
+        set_time,
+        count_start_time,
+        check_count,
+        newly_denied_count,
+        newly_permitted_count,
+        policy: _,
+    } = shadow;
+    Json::object()
+        .text("organization", organization)
+        .int64("revision", *revision)
+        .time("setTime", set_time.as_ref())
+        .time("countStartTime", count_start_time.as_ref())
+        .int64("checkCount", *check_count)
+        .int64("newlyDeniedCount", *newly_denied_count)
+        .int64("newlyPermittedCount", *newly_permitted_count)
+        .into()
+}
+
+pub(in crate::cli) fn divergence(divergence: &v1::Divergence) -> Json {
+    let v1::Divergence {
+        number,
+        time,
+        ip,
+        user_email,
+        connection_type,
+        endpoint,
+        decision,
+        reason,
+        rule,
+        shadow_decision,
+        shadow_reason,
+        shadow_rule,
+    } = divergence;
+    let decision_name = |n| v1::Decision::try_from(n).ok().map(|value| value.as_str_name());
+    let reason_name = |n| v1::Reason::try_from(n).ok().map(|value| value.as_str_name());
+    Json::object()
+        .int64("number", *number)
+        .time("time", time.as_ref())
+        .text("ip", ip)
+        .text("userEmail", user_email)
+        .value("connectionType", *connection_type, connection_type_name)
+        .text("endpoint", endpoint)
+        .value("decision", *decision, decision_name)
+        .value("reason", *reason, reason_name)
+        .text("rule", rule)
+        .value("shadowDecision", *shadow_decision, decision_name)
+        .value("shadowReason", *shadow_reason, reason_name)
+        .text("shadowRule", shadow_rule)
+        .into()
+}

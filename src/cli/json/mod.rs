@@ -15,7 +15,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::proto::v1;
 
-pub(super) use analysis::{applied, comparison, explain_response, policy_test, preview, revision};
+pub(super) use analysis::{
+    applied, comparison, divergence, explain_response, policy_test, preview, revision, shadow_policy,
+};
 pub(super) use audit::{audit_record, erase_user_response, overview, session, verify_audit_result};
 
 /// A JSON value whose objects keep their order.

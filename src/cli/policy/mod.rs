@@ -4,7 +4,7 @@
 //! Not here: the form of the file (`document`), reading and writing it (`read`, `write`).
 
 mod document;
-mod read;
+pub(super) mod read;
 mod tests;
 mod write;
 
@@ -164,7 +164,7 @@ async fn apply(
 }
 
 /// Names what the server refused by its line and column in the file.
-fn at_places(error: CallError, file: &str, places: &read::Places, prefix: &str) -> CallError {
+pub(super) fn at_places(error: CallError, file: &str, places: &read::Places, prefix: &str) -> CallError {
     error.with_fields(|field| {
         let within = field.strip_prefix(prefix)?;
         let (line, column) = places.find(within)?;

@@ -17,14 +17,14 @@ use crate::proto::v1;
 const EVENTS_MAX: usize = 20_000_000;
 
 /// A policy, and where its parts stand in the file.
-pub(super) struct Read {
-    pub(super) policy: v1::Policy,
-    pub(super) places: Places,
+pub(in crate::cli) struct Read {
+    pub(in crate::cli) policy: v1::Policy,
+    pub(in crate::cli) places: Places,
 }
 
 /// Line and column of the parts of a policy, by their paths in it.
 #[derive(Default)]
-pub(super) struct Places {
+pub(in crate::cli) struct Places {
     by_path: HashMap<String, (u64, u64)>,
 }
 
@@ -46,7 +46,7 @@ impl Places {
 }
 
 /// Reads the policy of an organization, which is given by its full name.
-pub(super) fn parse(file: &str, text: &str, parent: &str) -> Result<Read, UsageError> {
+pub(in crate::cli) fn parse(file: &str, text: &str, parent: &str) -> Result<Read, UsageError> {
     let mut options = serde_saphyr::Options::default();
     if let Some(budget) = &mut options.budget {
         budget.max_events = EVENTS_MAX;

@@ -73,6 +73,14 @@ pub enum PlanError {
         /// The revision that was named.
         revision: u64,
     },
+    /// The policy was changed since the candidate was set.
+    #[error("`{organization}` was changed since revision {revision}, at which its shadow policy was set: set it again")]
+    CandidateOutdated {
+        /// The organization's name.
+        organization: String,
+        /// The revision at which the candidate was set.
+        revision: u64,
+    },
     /// A limit of the policy's size is reached.
     #[error("{what} are limited to {max}, and this change would make it {would_be}")]
     LimitReached {

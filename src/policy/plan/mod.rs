@@ -5,6 +5,7 @@
 //! references, preconditions and limits hold.
 //! Not here: parsing of requests (`api`), durability (`store`).
 
+mod candidate;
 mod document;
 mod error;
 mod groups;
@@ -172,11 +173,31 @@ pub enum Mutation {
         /// Whether it goes back to what was: then it may end a change that waits for its confirmation.
         goes_back: bool,
     },
+    /// A candidate for the policy: what it would be after these mutations, made one after the other.
+    SetCandidate {
+        /// The mutations.
+        steps: Vec<CandidateStep>,
+    },
+    /// The candidate less.
+    RemoveCandidate,
+    /// The candidate in place of the policy.
+    PromoteCandidate,
     /// Keeps a change that waits for its confirmation.
     Confirm {
         /// The revision that it led to.
         revision: u64,
     },
+}
+
+/// One of the mutations that lead to a candidate.
+#[derive(Clone, Debug)]
+pub struct CandidateStep {
+    /// Its path in the request, for violations.
+    pub path: String,
+    /// The mutation.
+    pub mutation: Mutation,
+    /// What parsing it found wrong.
+    pub violations: Vec<Violation>,
 }
 
 /// What planning needs besides the state.
@@ -230,6 +251,9 @@ impl Planner<'_> {
                 let pending = organization.pending.as_deref().filter(|_| goes_back && deltas.is_empty());
                 Ok(pending.map_or(deltas, |pending| vec![Delta::Confirm { revision: pending.revision }]))
             }
+            Mutation::SetCandidate { steps } => task.set_candidate(steps),
+            Mutation::RemoveCandidate => task.remove_candidate(),
+            Mutation::PromoteCandidate => task.promote_candidate(),
             Mutation::Confirm { revision } => task.confirm(revision),
         }
     }

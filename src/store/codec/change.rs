@@ -115,6 +115,10 @@ fn to_delta(delta: &Delta) -> stored::Delta {
             StoredDelta::SetTests(stored::SetTests { tests: tests.iter().map(to_test).collect() })
         }
         Delta::Confirm { revision } => StoredDelta::Confirm(*revision),
+        Delta::SetCandidate { deltas } => {
+            StoredDelta::SetCandidate(stored::SetCandidate { deltas: deltas.iter().map(to_delta).collect() })
+        }
+        Delta::RemoveCandidate => StoredDelta::RemoveCandidate(true),
     };
     stored::Delta { delta: Some(delta) }
 }
@@ -154,5 +158,9 @@ fn from_delta(delta: stored::Delta) -> Result<Delta, CodecError> {
             Delta::SetTests { tests: tests.into_iter().map(from_test).collect::<Result<_, _>>()? }
         }
         StoredDelta::Confirm(revision) => Delta::Confirm { revision },
+        StoredDelta::SetCandidate(stored::SetCandidate { deltas }) => {
+            Delta::SetCandidate { deltas: deltas.into_iter().map(from_delta).collect::<Result<_, _>>()? }
+        }
+        StoredDelta::RemoveCandidate(_) => Delta::RemoveCandidate,
     })
 }

@@ -17,7 +17,7 @@ use super::object::{
 use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::group::Group;
 use crate::policy::name::{Id, NodeKey};
-use crate::policy::organization::{Cluster, Organization, Pending};
+use crate::policy::organization::{Candidate, Cluster, Organization, Pending};
 use crate::policy::ranges::RangeList;
 use crate::policy::rule::Rule;
 use crate::policy::state::PolicyState;
@@ -47,6 +47,8 @@ pub enum EntryKey {
     Tests(Id),
     /// A change that waits for its confirmation.
     Pending(Id),
+    /// A candidate for a policy.
+    Candidate(Id),
 }
 
 impl EntryKey {
@@ -63,6 +65,7 @@ impl EntryKey {
             Self::Node(organization, key) => format!("node/{organization}/{key}"),
             Self::Tests(organization) => format!("tests/{organization}"),
             Self::Pending(organization) => format!("pending/{organization}"),
+            Self::Candidate(organization) => format!("candidate/{organization}"),
         };
         text.into_bytes()
     }
@@ -85,7 +88,8 @@ fn keys_in(organization: &Organization) -> impl Iterator<Item = EntryKey> + '_ {
     let nodes = organization.nodes.iter().map(|(key, _)| EntryKey::Node(of.clone(), key.clone()));
     let tests = (!organization.tests.is_empty()).then(|| EntryKey::Tests(of.clone()));
     let pending = organization.pending.as_ref().map(|_| EntryKey::Pending(of.clone()));
-    own.into_iter().chain(rules).chain(groups).chain(nodes).chain(tests).chain(pending)
+    let candidate = organization.candidate.as_ref().map(|_| EntryKey::Candidate(of.clone()));
+    own.into_iter().chain(rules).chain(groups).chain(nodes).chain(tests).chain(pending).chain(candidate)
 }
 
 /// The keys of the objects that a change makes, alters or removes. `before` is the organization as it was.
@@ -118,6 +122,7 @@ fn touched_by(of: &Id, delta: &Delta, before: Option<&Organization>, keys: &mut 
     match delta {
         Delta::SetOrganization { .. } | Delta::Confirm { .. } => {}
         Delta::SetTests { .. } => keys.push(EntryKey::Tests(of.clone())),
+        Delta::SetCandidate { .. } | Delta::RemoveCandidate => keys.push(EntryKey::Candidate(of.clone())),
         Delta::SetNode { key, .. } => keys.push(EntryKey::Node(of.clone(), key.clone())),
         Delta::RemoveNode { key } => {
             let nodes = before.into_iter().flat_map(|before| before.nodes.iter());
@@ -217,6 +222,7 @@ fn to_entry(state: &PolicyState, key: &EntryKey) -> Option<Entry> {
             Entry::Tests(stored::TestsEntry { organization: of.to_string(), tests })
         }
         EntryKey::Pending(of) => Entry::Pending(to_pending(of, organization(of)?.pending.as_deref()?)),
+        EntryKey::Candidate(of) => Entry::Candidate(to_candidate(of, organization(of)?.candidate.as_deref()?)),
     })
 }
 
@@ -226,22 +232,41 @@ fn rule_entry(of: &Id, rule: &Rule) -> Entry {
 
 fn to_pending(of: &Id, pending: &Pending) -> stored::PendingEntry {
     let Pending { revision, until, base } = pending;
-    let mut state = PolicyState::empty();
-    state.organizations.insert(of.clone(), Arc::clone(base));
-    let mut encoder = EntryEncoder::new(&state);
-    let base = keys_in(base).filter_map(|key| encoder.entry(&key)).collect();
-    stored::PendingEntry { organization: of.to_string(), revision: *revision, until: Some(to_time(*until)), base }
+    let (until, base) = (Some(to_time(*until)), entries_of(base));
+    stored::PendingEntry { organization: of.to_string(), revision: *revision, until, base }
 }
 
 fn from_pending(pending: stored::PendingEntry) -> Result<Pending, CodecError> {
     let stored::PendingEntry { organization, revision, until, base } = pending;
+    Ok(Pending { revision, until: from_time(until)?, base: from_entries(&organization, base)? })
+}
+
+fn to_candidate(of: &Id, candidate: &Candidate) -> stored::CandidateEntry {
+    let Candidate { revision, time, organization } = candidate;
+    let (time, entries) = (Some(to_time(*time)), entries_of(organization));
+    stored::CandidateEntry { organization: of.to_string(), revision: *revision, time, entries }
+}
+
+fn from_candidate(candidate: stored::CandidateEntry) -> Result<Candidate, CodecError> {
+    let stored::CandidateEntry { organization, revision, time, entries } = candidate;
+    Ok(Candidate { revision, time: from_time(time)?, organization: from_entries(&organization, entries)? })
+}
+
+/// Another version of an organization, whole.
+fn entries_of(organization: &Arc<Organization>) -> Vec<stored::StateEntry> {
+    let mut state = PolicyState::empty();
+    state.organizations.insert(organization.id.clone(), Arc::clone(organization));
+    let mut encoder = EntryEncoder::new(&state);
+    keys_in(organization).filter_map(|key| encoder.entry(&key)).collect()
+}
+
+fn from_entries(organization: &str, entries: Vec<stored::StateEntry>) -> Result<Arc<Organization>, CodecError> {
     let mut builder = StateBuilder::default();
-    for entry in base {
+    for entry in entries {
         builder.add(entry)?;
     }
-    let parts = builder.organizations.remove(organization.as_str());
-    let base = Arc::new(required(parts, "base of a pending change")?.finish()?);
-    Ok(Pending { revision, until: from_time(until)?, base })
+    let parts = builder.organizations.remove(organization);
+    Ok(Arc::new(required(parts, "other version of an organization")?.finish()?))
 }
 
 fn to_group(of: &Id, group: &Group) -> stored::GroupEntry {
@@ -293,6 +318,7 @@ struct OrganizationParts {
     nodes: Vec<(NodeKey, crate::policy::node::Node)>,
     tests: Vec<stored::PolicyTest>,
     pending: Option<Pending>,
+    candidate: Option<Candidate>,
 }
 
 impl StateBuilder {
@@ -338,6 +364,10 @@ impl StateBuilder {
                 let organization = pending.organization.clone();
                 self.parts(&organization)?.pending = Some(from_pending(pending)?);
             }
+            Entry::Candidate(candidate) => {
+                let organization = candidate.organization.clone();
+                self.parts(&organization)?.candidate = Some(from_candidate(candidate)?);
+            }
         }
         Ok(())
     }
@@ -365,6 +395,7 @@ impl OrganizationParts {
         organization.rules = Arc::new(rules);
         organization.tests = Arc::new(self.tests.into_iter().map(from_test).collect::<Result<_, _>>()?);
         organization.pending = self.pending.map(Arc::new);
+        organization.candidate = self.candidate.map(Arc::new);
         for stored in self.groups {
             let stored::GroupEntry {
                 organization: _,

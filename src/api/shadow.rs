@@ -1,0 +1,229 @@
+//! Shadow policies: from requests to changes, and what a candidate decided otherwise.
+//!
+//! Invariant: a stream of divergences never ends as if it were complete.
+//! Not here: trying a candidate (`engine::shadow`).
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Response, Status};
+
+use super::convert::names::organization;
+use super::convert::options::options;
+use super::convert::{Faults, to_connection_type, to_time};
+use super::decision::{to_decision, to_reason};
+use super::mutation::ChangeCall;
+use super::paging::PageRequest;
+use super::policy::to_policy;
+use super::{ANSWER_BYTES_MAX, Api, at_revision, preview, status, to_i64};
+use crate::engine::audit::AuditError;
+use crate::engine::change::ChangeTarget;
+use crate::engine::directory::OrganizationView;
+use crate::engine::shadow::{Divergence, Shadow, ShadowCounts};
+use crate::policy::decision::Reason;
+use crate::policy::name::Id;
+use crate::policy::plan::{CandidateStep, Mutation};
+use crate::proto::v1::{self, ErrorReason};
+
+/// Divergences on their way to a subscriber.
+const SENT_AHEAD_MAX: usize = 64;
+
+pub(super) type Divergences = ReceiverStream<Result<v1::Divergence, Status>>;
+
+impl Api {
+    pub(super) async fn set_shadow(
+        &self,
+        request: v1::SetShadowPolicyRequest,
+    ) -> Result<Response<v1::ShadowPolicy>, Status> {
+        let v1::SetShadowPolicyRequest { parent, mutations, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max);
+        if options.confirm_within.is_some() {
+            faults.add("options.confirm_within", "makes no sense here: leave it unset");
+        }
+        let id = organization(&mut faults, "parent", &parent);
+        preview::check_count(&mut faults, mutations.len());
+        let id = faults.result(id)?;
+        let mut steps = Vec::with_capacity(mutations.len());
+        for (path, call) in self.read_mutations(mutations).await? {
+            let ChangeCall { target, object: _, faults, options: _ } = call;
+            match target {
+                Some(ChangeTarget::Organization { id: of, mutation }) if of == id => {
+                    steps.push(CandidateStep { path, mutation, violations: faults.into_violations() });
+                }
+                None => return Err(preview::refused_at(&path, faults)),
+                Some(_) => {
+                    let description = format!("is not about what is in `{parent}`: leave it out");
+                    return Err(status::invalid_field(&path, description));
+                }
+            }
+        }
+        let mutation = Mutation::SetCandidate { steps };
+        let call = ChangeCall::inside(Some(id), Some(mutation), None, Faults::default(), options);
+        let changed = self.make(call).await?;
+        let organization = &changed.view.organization;
+        let shadow = self.shadow(&organization.id);
+        // What was only judged is not at work.
+        let answer = match shadow.ok().filter(|_| !changed.validate_only) {
+            Some(shadow) => to_shadow(&organization.id, &shadow),
+            None => v1::ShadowPolicy { organization: parent, ..v1::ShadowPolicy::default() },
+        };
+        Ok(at_revision(answer, changed.revision))
+    }
+
+    /// The candidate of an organization, at work.
+    fn shadow(&self, id: &Id) -> Result<Arc<Shadow>, Status> {
+        let shadow = self.published(id)?.shadow.clone();
+        shadow.ok_or_else(|| status::not_found(&format!("the shadow policy of organizations/{id}")))
+    }
+
+    pub(super) fn get_shadow(&self, request: v1::GetShadowPolicyRequest) -> Result<Response<v1::ShadowPolicy>, Status> {
+        let v1::GetShadowPolicyRequest { parent, include_policy } = request;
+        let mut faults = Faults::default();
+        let id = organization(&mut faults, "parent", &parent);
+        let id = faults.result(id)?;
+        let shadow = self.shadow(&id)?;
+        let policy = include_policy.then(|| {
+            let view = OrganizationView::uncounted(Arc::clone(&shadow.candidate.organization));
+            to_policy(&view, false)
+        });
+        let answer = v1::ShadowPolicy { policy, ..to_shadow(&id, &shadow) };
+        if prost::Message::encoded_len(&answer) > ANSWER_BYTES_MAX {
+            return Err(status::answer_too_large("leave out `include_policy`"));
+        }
+        Ok(at_revision(answer, self.published(&id)?.view.organization.revision))
+    }
+
+    pub(super) async fn delete_shadow(&self, request: v1::DeleteShadowPolicyRequest) -> Result<Response<()>, Status> {
+        let v1::DeleteShadowPolicyRequest { parent, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max);
+        let id = organization(&mut faults, "parent", &parent);
+        let call = ChangeCall::inside(id, Some(Mutation::RemoveCandidate), None, faults, options);
+        let changed = self.make(call).await?;
+        Ok(at_revision((), changed.revision))
+    }
+
+    pub(super) async fn promote_shadow(
+        &self,
+        request: v1::PromoteShadowPolicyRequest,
+    ) -> Result<Response<v1::Revision>, Status> {
+        let v1::PromoteShadowPolicyRequest { parent, options: given } = request;
+        let mut faults = Faults::default();
+        let options = options(&mut faults, given, self.limits.description_characters_max);
+        let id = organization(&mut faults, "parent", &parent);
+        let call = ChangeCall::inside(id, Some(Mutation::PromoteCandidate), None, faults, options);
+        self.to_new_revision(call).await
+    }
+
+    pub(super) fn divergences(
+        &self,
+        request: v1::ListDivergencesRequest,
+    ) -> Result<Response<v1::ListDivergencesResponse>, Status> {
+        let v1::ListDivergencesRequest { parent, page_size, page_token } = request;
+        let mut faults = Faults::default();
+        let id = organization(&mut faults, "parent", &parent);
+        let page = PageRequest::new(&mut faults, format!("divergences {parent}"), page_size, &page_token);
+        let id = faults.result(id)?;
+        let shadow = self.shadow(&id)?;
+        let before = match page.cursor.as_deref().map(str::parse) {
+            None => None,
+            Some(Ok(before)) => Some(before),
+            Some(Err(_)) => return Err(status::invalid_field("page_token", "is no token of this list")),
+        };
+        let found = shadow.divergences(before, page.size + 1);
+        let messages = found.iter().map(|divergence| to_divergence(&id, divergence));
+        let (divergences, more) = page.take(messages, prost::Message::encoded_len);
+        let last = divergences.last().filter(|_| more);
+        let next_page_token = last.map(|last| page.token(&last.number.to_string())).unwrap_or_default();
+        let answer = v1::ListDivergencesResponse { divergences, next_page_token };
+        Ok(at_revision(answer, self.published(&id)?.view.organization.revision))
+    }
+
+    pub(super) fn watch_divergences(
+        &self,
+        request: v1::WatchDivergencesRequest,
+    ) -> Result<Response<Divergences>, Status> {
+        let v1::WatchDivergencesRequest { parent } = request;
+        let mut faults = Faults::default();
+        let id = organization(&mut faults, "parent", &parent);
+        let id = faults.result(id)?;
+        let place = self.audit.subscribe()?;
+        let coming = self.shadow(&id)?.subscribe();
+        let (sender, divergences) = mpsc::channel(SENT_AHEAD_MAX);
+        let draining = self.audit.draining();
+        tokio::spawn(async move {
+            let end = feed(&id, coming, &sender, draining).await;
+            if let Some(status) = end {
+                drop(sender.send(Err(status)).await);
+            }
+            drop(place);
+        });
+        Ok(Response::new(ReceiverStream::new(divergences)))
+    }
+}
+
+/// Sends what comes; returns why it cannot go on, unless nobody listens any more.
+async fn feed(
+    id: &Id,
+    mut coming: broadcast::Receiver<Divergence>,
+    sender: &mpsc::Sender<Result<v1::Divergence, Status>>,
+    mut draining: watch::Receiver<bool>,
+) -> Option<Status> {
+    let send_all = async {
+        loop {
+            match coming.recv().await {
+                Ok(divergence) => sender.send(Ok(to_divergence(id, &divergence))).await.ok()?,
+                // The numbers tell which are missing.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => {
+                    let message = format!("the shadow policy of `organizations/{id}` is another one, or gone");
+                    return Some(status::error(Code::Aborted, ErrorReason::ListChanged, message));
+                }
+            }
+        }
+    };
+    let ended = async { drop(draining.wait_for(|draining| *draining).await) };
+    tokio::select! {
+        end = send_all => end,
+        () = ended => Some(status::audit(AuditError::ShuttingDown)),
+        () = sender.closed() => None,
+    }
+}
+
+fn to_shadow(id: &Id, shadow: &Shadow) -> v1::ShadowPolicy {
+    let ShadowCounts { checks, denied, permitted } = shadow.counts();
+    v1::ShadowPolicy {
+        organization: format!("organizations/{id}"),
+        revision: to_i64(shadow.candidate.revision),
+        set_time: Some(to_time(shadow.candidate.time)),
+        count_start_time: Some(to_time(shadow.since)),
+        check_count: to_i64(checks),
+        newly_denied_count: to_i64(denied),
+        newly_permitted_count: to_i64(permitted),
+        policy: None,
+    }
+}
+
+fn to_divergence(id: &Id, divergence: &Divergence) -> v1::Divergence {
+    let Divergence { number, time, address, email, connection_type, endpoint, enforced, tried } = divergence;
+    let rule = |(_, rule): &(Reason, Option<Id>)| {
+        rule.as_ref().map(|rule| format!("organizations/{id}/rules/{rule}")).unwrap_or_default()
+    };
+    v1::Divergence {
+        number: to_i64(*number),
+        time: Some(to_time(*time)),
+        ip: address.to_string(),
+        user_email: email.to_string(),
+        connection_type: to_connection_type(*connection_type).into(),
+        endpoint: endpoint.to_string(),
+        decision: to_decision(enforced.0.decision()).into(),
+        reason: to_reason(enforced.0).into(),
+        rule: rule(enforced),
+        shadow_decision: to_decision(tried.0.decision()).into(),
+        shadow_reason: to_reason(tried.0).into(),
+        shadow_rule: rule(tried),
+    }
+}
