@@ -128,7 +128,7 @@ impl Engine {
         count_max: usize,
     ) -> Result<SessionPage, AuditError> {
         let as_of = match cursor {
-            None => *self.audit.newest().borrow(),
+            None => self.audit.newest_sequence(),
             Some(SessionCursor::Active { as_of, .. } | SessionCursor::Ended { as_of, .. }) => as_of,
         };
         let mut sessions = Vec::new();

@@ -157,7 +157,7 @@ fn recovery_error(error: super::audit::AuditOpenError) -> OpenError {
 
 /// Puts on the record that answered decisions may be missing.
 fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
-    let newest = *log.newest().borrow();
+    let newest = log.newest_sequence();
     if left != LeftAs::UncleanAsync || newest == 0 {
         return;
     }
@@ -178,7 +178,7 @@ fn restore_sessions(
     journal: &dyn Journal,
     oldest: u64,
 ) -> Result<(), OpenError> {
-    let newest = *log.newest().borrow();
+    let newest = log.newest_sequence();
     let shards = snapshots.newest_valid()?.and_then(|(_, bytes)| match decode_session_snapshot(&bytes) {
         Ok(shards) if shards.iter().all(|shard| shard.sequence <= newest) => Some(shards),
         Ok(_) => {

@@ -75,8 +75,9 @@ impl Api {
         let place = self.audit.subscribe()?;
         let audit = self.engine()?.audit();
         let newest = audit.newest();
-        let through = after.unwrap_or(*newest.borrow());
-        check_place(&audit, through, *newest.borrow())?;
+        let durable = audit.newest_sequence();
+        let through = after.unwrap_or(durable);
+        check_place(&audit, through, durable)?;
         let filter = RecordFilter { organization: organization_of(parent), types, ..RecordFilter::default() };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let subscription = Subscription { filter, connection_types };
