@@ -15,14 +15,18 @@ use super::convert::names::{self, NodeName};
 use super::convert::node::{to_entries, to_mode};
 use super::convert::{Faults, to_connection_type};
 use super::paging::PageRequest;
+use super::problems::to_problem;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, status, to_i64};
 use crate::engine::directory::{Published, PublishedCluster};
 use crate::policy::address::Range;
+use crate::policy::impact::{self, Place};
 use crate::policy::name::{CLUSTER, Id, NodeKey};
 use crate::policy::node::Access;
+use crate::policy::problems;
 use crate::policy::ranges::RangeSet;
 use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
+use crate::policy::version::Version;
 use crate::proto::v1;
 
 /// Ranges that an effective access shows for each connection type; the list has them all.
@@ -92,11 +96,14 @@ impl Subject {
 
     /// The addresses that every level lets through.
     fn permitted(&self, connection_type: ConnectionType, now: Timestamp) -> RangeSet {
-        let organization = &self.published.view.organization;
-        let firewall = self.published.snapshot.firewall().allowed(connection_type, now);
-        [&self.cluster.cluster.node.access, &organization.node.access, self.effective().1]
-            .into_iter()
-            .fold(firewall, |permitted, access| permitted.intersection(&organization.access_set(access)))
+        let place = self.key.clone().map_or(Place::Organization, Place::Node);
+        let version = Version {
+            organization: &self.published.view.organization,
+            snapshot: &self.published.snapshot,
+            cluster: &self.cluster.cluster,
+            cluster_snapshot: &self.cluster.snapshot,
+        };
+        impact::permitted(version, &place, connection_type, now)
     }
 }
 
@@ -240,11 +247,31 @@ fn effective_access(name: String, subject: &Subject, now: Timestamp) -> v1::Effe
         organization_entries: to_entries(id, &organization.node.access),
         cluster_entries: to_entries(None, &subject.cluster.cluster.node.access),
         permitted_ranges,
-        problems: problem(&source, access).into_iter().collect(),
+        problems: of_access(subject, now),
         truncated,
         source,
         name,
     }
+}
+
+/// What is wrong with the access of the node itself, inherited or not.
+fn of_access(subject: &Subject, now: Timestamp) -> Vec<v1::Problem> {
+    let organization = &subject.published.view.organization;
+    let Some(key) = &subject.key else {
+        let name = format!("organizations/{}", organization.id);
+        return problem(&name, &organization.node.access).into_iter().collect();
+    };
+    let version = problems::Subject {
+        organization,
+        snapshot: &subject.published.snapshot,
+        cluster: &subject.cluster.cluster,
+        now,
+        matches: &|_| None,
+        unused_since: now,
+    };
+    let of_node = problems::of_node(&version, key).into_iter();
+    let own = of_node.filter(|problem| problem.resource == problems::Resource::Node(key.clone()));
+    own.map(|problem| to_problem(Some(&organization.id), &problem)).collect()
 }
 
 /// An allowlist that permits nobody is reported: a new project has one until it is set.

@@ -6,11 +6,19 @@
 use std::time::Duration;
 
 use clap::Args;
+use tonic::transport::Channel;
 
+use super::client::answer;
+use super::color::{ColorWhen, Colors};
+use super::error::CallError;
+use super::names::organization_of;
 use super::output::Output;
 use super::table::clean;
+use super::{comparison, json};
 use crate::config::parse_duration;
 use crate::proto::v1;
+use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
+use crate::proto::v1::mutation::Request as Asked;
 
 /// How a change is to be made.
 #[derive(Args, Debug)]
@@ -27,6 +35,40 @@ pub(super) struct ChangeArgs {
     /// Undo the change unless `portcullis revisions confirm` comes within this time, such as `5m`
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     confirm_within: Option<Duration>,
+}
+
+/// Whether a change is shown instead of made.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Change options")]
+pub(super) struct PreviewArgs {
+    /// Show what the change would do, exactly, and change nothing; exits with 3 where a gate would refuse it
+    #[arg(long)]
+    pub(super) preview: bool,
+}
+
+impl PreviewArgs {
+    /// Shows what a request would do, to the organization or the cluster that `name` belongs to.
+    pub(super) async fn show(
+        &self,
+        channel: Channel,
+        name: &str,
+        request: Asked,
+        output: &mut Output,
+    ) -> anyhow::Result<()> {
+        let request = v1::PreviewChangeRequest {
+            parent: organization_of(name),
+            mutations: vec![v1::Mutation { request: Some(request) }],
+            replay_within: None,
+        };
+        let preview = answer(AnalysisServiceClient::new(channel).preview_change(request).await)?;
+        let colors = Colors::of(ColorWhen::Auto, output);
+        output.show(|| json::preview(&preview), || comparison::preview(&preview, colors))?;
+        if preview.refusals.is_empty() {
+            return Ok(());
+        }
+        let message = "a gate would refuse the change".to_owned();
+        Err(CallError::Refused { message, violations: Vec::new(), gated: true }.into())
+    }
 }
 
 /// What may refuse a change, besides the gates that the organization has.

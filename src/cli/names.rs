@@ -95,7 +95,7 @@ pub(super) fn group_beside(resource: &str, given: &str) -> String {
 }
 
 /// The organization that a full name belongs to.
-fn organization_of(name: &str) -> String {
+pub(super) fn organization_of(name: &str) -> String {
     name.split('/').take(2).collect::<Vec<_>>().join("/")
 }
 

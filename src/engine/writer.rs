@@ -102,8 +102,9 @@ impl Writer {
         }
         loop {
             let next = self.unconfirmed.next_in(self.clock.now());
-            // A change that cannot be undone now is not tried without a pause.
-            let wait = next.map_or(PROBE_INTERVAL, |next| next.max(UNDO_PAUSE).min(PROBE_INTERVAL));
+            // What is overdue could not be undone just now: it is tried again after a pause.
+            let next = next.filter(|next| !next.is_zero());
+            let wait = next.map_or(PROBE_INTERVAL, |next| next.clamp(UNDO_PAUSE, PROBE_INTERVAL));
             let first = match orders.recv_timeout(wait) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -300,7 +301,10 @@ impl Writer {
         }
         let now = self.clock.now();
         let cluster = staged.cluster.as_ref().unwrap_or(&self.state.cluster);
-        let planner = Planner { now, limits: &self.limits, cluster };
+        // What was a policy before may be one again, also where limits were lowered since.
+        let unlimited = Limits::none();
+        let limits = if request.is_gated { &self.limits } else { &unlimited };
+        let planner = Planner { now, limits, cluster };
         let ChangeRequest { target, violations, actor, comment, validate_only, gates, is_gated, confirm_within } =
             request;
         let effect = match target {

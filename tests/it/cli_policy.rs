@@ -158,6 +158,34 @@ async fn faults_of_a_file_are_told_with_line_and_column() {
 }
 
 #[tokio::test]
+async fn a_single_change_is_previewed_by_its_own_command_and_not_made() {
+    let service = Service::start().await;
+    assert_eq!(run(&service, &["policy", "apply", "-"], FILE).await.status.code(), Some(0));
+    let show = ["--preview", "--output", "table"];
+    let deny = ["rules", "create", "--action", "deny", "--range", "10.2.0.0/16", "--position", "1"];
+    let previewed = run(&service, &[&deny[..], &show].concat(), "").await;
+    assert_eq!(previewed.status.code(), Some(0), "{}", text(&previewed.stderr));
+    assert!(text(&previewed.stdout).contains("- denied  10.2.0.0/16"), "{}", text(&previewed.stdout));
+    let close = ["nodes", "update", "projects/web", "--access", "allow-list", "--range", "10.3.0.0/16"];
+    let previewed = run(&service, &[&close[..], &show].concat(), "").await;
+    assert_eq!(previewed.status.code(), Some(3), "{}", text(&previewed.stdout));
+    for change in [
+        vec!["rules", "delete", "rest"],
+        vec!["rules", "move", "rest", "1"],
+        vec!["rules", "update", "rest", "--action", "allow"],
+        vec!["nodes", "delete", "projects/web", "--force"],
+        vec!["nodes", "create", "projects/ops"],
+    ] {
+        let previewed = run(&service, &[change.as_slice(), &show].concat(), "").await;
+        assert!(matches!(previewed.status.code(), Some(0 | 3)), "{change:?}: {}", text(&previewed.stderr));
+        assert!(!previewed.stdout.is_empty(), "{change:?}");
+    }
+    let planned = run(&service, &["policy", "plan", "-", "--output", "table"], FILE).await;
+    assert!(text(&planned.stdout).starts_with("nothing is altered"), "{}", text(&planned.stdout));
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn the_schema_knows_every_key_and_needs_no_server() {
     let printed = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(["policy", "schema"]).output().unwrap();
     assert!(printed.status.success());

@@ -4,11 +4,12 @@
 //! Invariant: that of `problems`, whose universe this is.
 //! Not here: previews through the API (`preview_api`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use portcullis::policy::address::Range;
 use portcullis::policy::document::Document;
-use portcullis::policy::impact::{Difference, Impact, Place};
+use portcullis::policy::impact::{Difference, Impact, Place, permitted as permitted_by};
 use portcullis::policy::limits::Limits;
 use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{NodeKey, NodePath};
@@ -67,6 +68,42 @@ fn permitted(organization: &Organization, cluster: &Cluster, place: &str, connec
     }
 }
 
+/// What is permitted is listed as the fewest ranges: none within another, and no two that are one.
+fn check_permitted(version: Version<'_>, place: &str, connection_type: ConnectionType, expected: &Mask) {
+    let of = match place {
+        "" => Place::Organization,
+        "projects/-" => Place::AnyProject,
+        _ => Place::Node(key(place).unwrap()),
+    };
+    let now = Timestamp::from_millis(NOW);
+    let ranges: Vec<Range> = permitted_by(version, &of, connection_type, now).ranges().collect();
+    assert_eq!(of_ranges(&ranges), *expected, "{place}");
+    let mut v4 = BTreeSet::new();
+    let mut v6 = BTreeSet::new();
+    for range in ranges {
+        match range {
+            Range::Any => panic!("`any` is no range in CIDR notation"),
+            Range::V4(block) => assert!(v4.insert((block.first(), block.prefix_length()))),
+            Range::V6(block) => assert!(v6.insert((block.first(), block.prefix_length()))),
+        }
+    }
+    for (first, length) in &v4 {
+        for shorter in 0..*length {
+            assert!(!v4.contains(&(first & !(u32::MAX.checked_shr(shorter.into()).unwrap_or(0)), shorter)), "{place}");
+        }
+        let sibling = length.checked_sub(1).map(|_| first ^ (1 << (32 - length)));
+        assert!(sibling.is_none_or(|sibling| !v4.contains(&(sibling, *length))), "{place}");
+    }
+    for (first, length) in &v6 {
+        for shorter in 0..*length {
+            let above = first & !(u128::MAX.checked_shr(shorter.into()).unwrap_or(0));
+            assert!(!v6.contains(&(above, shorter)), "{place}");
+        }
+        let sibling = length.checked_sub(1).map(|_| first ^ (1 << (128 - length)));
+        assert!(sibling.is_none_or(|sibling| !v6.contains(&(sibling, *length))), "{place}");
+    }
+}
+
 fn compare(before: &(Organization, Cluster), after: &(Organization, Cluster)) {
     let now = Timestamp::from_millis(NOW);
     let snapshots = [before, after].map(|(organization, cluster)| {
@@ -95,6 +132,9 @@ fn compare(before: &(Organization, Cluster), after: &(Organization, Cluster)) {
         for connection_type in ConnectionType::ALL {
             let [was, is] =
                 [before, after].map(|(organization, cluster)| permitted(organization, cluster, place, connection_type));
+            for (version, expected) in [(old, was), (new, is)] {
+                check_permitted(version, place, connection_type, &expected);
+            }
             let expected = (and_not(&is, &was), and_not(&was, &is));
             for flips in [&expected.0, &expected.1] {
                 assert!(is_empty(&and_not(flips, &concerned)), "{place} is not among what is concerned");

@@ -281,3 +281,30 @@ async fn a_change_that_still_waits_after_a_crash_goes_on_waiting_and_can_be_conf
     deny(FirewallServiceClient::new(channel), "other", "10.0.0.0/8", None).await.unwrap();
     process.kill();
 }
+
+#[tokio::test]
+async fn a_change_is_undone_also_where_limits_were_lowered_since() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = portcullis::config::Config::for_data_dir(directory.path().join("data"));
+    let service = Service::with_config(config.clone()).await;
+    service.add_rule("one", Action::Deny, "192.0.2.0/24").await;
+    service.add_rule("two", Action::Deny, "198.51.100.0/24").await;
+    let options = ChangeOptions {
+        confirm_within: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        ..ChangeOptions::default()
+    };
+    let name = format!("{DEFAULT}/rules/two");
+    let request = DeleteRuleRequest { name, options: Some(options), ..DeleteRuleRequest::default() };
+    service.firewall().delete_rule(request).await.unwrap();
+    service.stop().await;
+    config.limits.rules_per_organization_max = 1;
+    let service = Service::with_config(config).await;
+    for _ in 0..300 {
+        if rules(&service).await.len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(rules(&service).await, ["one", "two"]);
+    service.stop().await;
+}

@@ -5,7 +5,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::cli::change::{ChangeArgs, EtagArgs};
+use crate::cli::change::{ChangeArgs, EtagArgs, PreviewArgs};
 use crate::cli::check::ConnectionType;
 use crate::cli::error::UsageError;
 use crate::cli::names::{OrganizationArgs, group_beside};
@@ -82,6 +82,8 @@ pub(super) struct CreateArgs {
     pub(super) access: AccessArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 #[derive(Args, Debug)]
@@ -100,6 +102,8 @@ pub(super) struct UpdateArgs {
     pub(super) etag: EtagArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 /// A node's own access. Given at all, it is given whole.
@@ -142,6 +146,8 @@ pub(super) struct DeleteArgs {
     pub(super) etag: EtagArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 impl AccessArgs {

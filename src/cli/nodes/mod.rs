@@ -18,6 +18,7 @@ use super::ranges_file::Origins;
 use super::{pages, table};
 use crate::proto::v1;
 use crate::proto::v1::hierarchy_service_client::HierarchyServiceClient;
+use crate::proto::v1::mutation::Request as Asked;
 use args::{CreateArgs, DeleteArgs, GetArgs, ListArgs, NodesCommand, PermittedArgs, UpdateArgs};
 
 pub(super) use args::NodesArgs;
@@ -25,26 +26,21 @@ pub(super) use args::NodesArgs;
 type Client = HierarchyServiceClient<Channel>;
 
 pub(super) async fn run(args: NodesArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
-    let client = Client::new(channel);
     let names = args.organization;
     match args.command {
-        NodesCommand::List(args) => list(client, &names, &args, output).await?,
-        NodesCommand::Get(args) => get(client, &names, &args, output).await?,
-        NodesCommand::Create(args) => create(client, &names, args, output).await?,
-        NodesCommand::Update(args) => update(client, &names, args, output).await?,
-        NodesCommand::Delete(args) => delete(client, &names, &args, output).await?,
-        NodesCommand::Effective(args) => effective(client, &names, &args, output).await?,
-        NodesCommand::Permitted(args) => permitted(client, &names, &args, output).await?,
+        NodesCommand::List(args) => list(channel, &names, &args, output).await?,
+        NodesCommand::Get(args) => get(channel, &names, &args, output).await?,
+        NodesCommand::Create(args) => create(channel, &names, args, output).await?,
+        NodesCommand::Update(args) => update(channel, &names, args, output).await?,
+        NodesCommand::Delete(args) => delete(channel, &names, &args, output).await?,
+        NodesCommand::Effective(args) => effective(channel, &names, &args, output).await?,
+        NodesCommand::Permitted(args) => permitted(channel, &names, &args, output).await?,
     }
     Ok(Exit::Success)
 }
 
-async fn list(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: &ListArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
+async fn list(channel: Channel, names: &OrganizationArgs, args: &ListArgs, output: &mut Output) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let parent = args.parent.as_deref().map(|parent| names.node(parent)).or_else(|| names.given()).unwrap_or_default();
     let recursive = args.recursive;
     let fetch = async |page_token: String| {
@@ -68,17 +64,19 @@ async fn list(
     Ok(())
 }
 
-async fn get(mut client: Client, names: &OrganizationArgs, args: &GetArgs, output: &mut Output) -> anyhow::Result<()> {
+async fn get(channel: Channel, names: &OrganizationArgs, args: &GetArgs, output: &mut Output) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let node = answer(client.get_node(v1::GetNodeRequest { name: names.node(&args.node) }).await)?;
     show(&node, output)
 }
 
 async fn create(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: CreateArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let name = names.node(&args.node);
     let (parent, node_id) = split_node(&name)?;
     let (access, origins) = args.access.access(&name)?.unzip();
@@ -94,6 +92,9 @@ async fn create(
         node: Some(node),
         options: args.change.options(),
     };
+    if args.preview.preview {
+        return args.preview.show(channel, &name, Asked::CreateNode(request), output).await;
+    }
     let node = answer(client.create_node(request).await)
         .map_err(|error| error.with_fields(|field| line_of(origins.as_ref(), field)))?;
     args.change.say_if_validated(output);
@@ -101,11 +102,12 @@ async fn create(
 }
 
 async fn update(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: UpdateArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let mut node = v1::Node { name: names.node(&args.node), etag: args.etag.etag(), ..v1::Node::default() };
     let mut paths = Vec::new();
     if let Some(display_name) = args.display_name {
@@ -127,6 +129,10 @@ async fn update(
     }
     let update_mask = Some(prost_types::FieldMask { paths });
     let request = v1::UpdateNodeRequest { node: Some(node), update_mask, options: args.change.options() };
+    if args.preview.preview {
+        let name = request.node.as_ref().map(|node| node.name.clone()).unwrap_or_default();
+        return args.preview.show(channel, &name, Asked::UpdateNode(request), output).await;
+    }
     let node = answer(client.update_node(request).await)
         .map_err(|error| error.with_fields(|field| line_of(origins.as_ref(), field)))?;
     args.change.say_if_validated(output);
@@ -134,11 +140,12 @@ async fn update(
 }
 
 async fn delete(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: &DeleteArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let name = names.node(&args.node);
     let request = v1::DeleteNodeRequest {
         name: name.clone(),
@@ -146,6 +153,9 @@ async fn delete(
         force: args.force,
         options: args.change.options(),
     };
+    if args.preview.preview {
+        return args.preview.show(channel, &name, Asked::DeleteNode(request), output).await;
+    }
     answer(client.delete_node(request).await)?;
     args.change.say_if_validated(output);
     output.show(json::empty, || args.change.deleted(&name))?;
@@ -153,11 +163,12 @@ async fn delete(
 }
 
 async fn effective(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: &GetArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let request = v1::GetEffectiveAccessRequest { name: names.node(&args.node) };
     let access = answer(client.get_effective_access(request).await)?;
     output.show(|| json::effective_access(&access), || view::effective_access(&access))?;
@@ -165,11 +176,12 @@ async fn effective(
 }
 
 async fn permitted(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: &PermittedArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let name = names.node(&args.node);
     let connection_type = v1::ConnectionType::from(args.connection_type).into();
     let fetch = async |page_token: String| {

@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
-use crate::cli::change::{ChangeArgs, EtagArgs};
+use crate::cli::change::{ChangeArgs, EtagArgs, PreviewArgs};
 use crate::cli::check::ConnectionType;
 use crate::cli::error::UsageError;
 use crate::cli::names::OrganizationArgs;
@@ -79,6 +79,8 @@ pub(super) struct CreateArgs {
     pub(super) position: Option<i32>,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 #[derive(Args, Debug)]
@@ -91,6 +93,8 @@ pub(super) struct UpdateArgs {
     pub(super) etag: EtagArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 /// The fields to change: at least one.
@@ -128,6 +132,8 @@ pub(super) struct DeleteArgs {
     pub(super) etag: EtagArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 #[derive(Args, Debug)]
@@ -140,6 +146,8 @@ pub(super) struct MoveArgs {
     pub(super) etag: EtagArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 #[derive(Args, Debug)]
@@ -151,6 +159,8 @@ pub(super) struct ReorderArgs {
     pub(super) etag: EtagArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 #[derive(Args, Debug)]
@@ -163,6 +173,8 @@ pub(super) struct ReplaceArgs {
     pub(super) etag: EtagArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 /// An action as it is typed.

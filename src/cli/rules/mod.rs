@@ -17,6 +17,7 @@ use super::output::Output;
 use super::pages;
 use crate::proto::v1;
 use crate::proto::v1::firewall_service_client::FirewallServiceClient;
+use crate::proto::v1::mutation::Request as Asked;
 use args::{CreateArgs, DeleteArgs, Expiry, GetArgs, MoveArgs, ReorderArgs, ReplaceArgs, RulesCommand, UpdateArgs};
 
 pub(super) use args::RulesArgs;
@@ -24,22 +25,22 @@ pub(super) use args::RulesArgs;
 type Client = FirewallServiceClient<Channel>;
 
 pub(super) async fn run(args: RulesArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
-    let client = Client::new(channel);
     let names = args.organization;
     match args.command {
-        RulesCommand::List => list(client, &names, output).await?,
-        RulesCommand::Get(args) => get(client, &names, &args, output).await?,
-        RulesCommand::Create(args) => create(client, &names, args, output).await?,
-        RulesCommand::Update(args) => update(client, &names, args, output).await?,
-        RulesCommand::Delete(args) => delete(client, &names, &args, output).await?,
-        RulesCommand::Move(args) => move_rule(client, &names, &args, output).await?,
-        RulesCommand::Reorder(args) => reorder(client, &names, &args, output).await?,
-        RulesCommand::Replace(args) => replace(client, &names, &args, output).await?,
+        RulesCommand::List => list(channel, &names, output).await?,
+        RulesCommand::Get(args) => get(channel, &names, &args, output).await?,
+        RulesCommand::Create(args) => create(channel, &names, args, output).await?,
+        RulesCommand::Update(args) => update(channel, &names, args, output).await?,
+        RulesCommand::Delete(args) => delete(channel, &names, &args, output).await?,
+        RulesCommand::Move(args) => move_rule(channel, &names, &args, output).await?,
+        RulesCommand::Reorder(args) => reorder(channel, &names, &args, output).await?,
+        RulesCommand::Replace(args) => replace(channel, &names, &args, output).await?,
     }
     Ok(Exit::Success)
 }
 
-async fn list(mut client: Client, names: &OrganizationArgs, output: &mut Output) -> anyhow::Result<()> {
+async fn list(channel: Channel, names: &OrganizationArgs, output: &mut Output) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let parent = names.name();
     let fetch = async |page_token: String| {
         let request = v1::ListRulesRequest { parent: parent.clone(), page_size: pages::PAGE_SIZE, page_token };
@@ -59,17 +60,19 @@ async fn list(mut client: Client, names: &OrganizationArgs, output: &mut Output)
     Ok(())
 }
 
-async fn get(mut client: Client, names: &OrganizationArgs, args: &GetArgs, output: &mut Output) -> anyhow::Result<()> {
+async fn get(channel: Channel, names: &OrganizationArgs, args: &GetArgs, output: &mut Output) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let rule = answer(client.get_rule(v1::GetRuleRequest { name: names.rule(&args.rule) }).await)?;
     show(&rule, output)
 }
 
 async fn create(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: CreateArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let source = match (args.range, args.group) {
         (Some(range), _) => Some(v1::rule::Source::Range(range)),
         (None, group) => group.map(|group| v1::rule::Source::AddressGroup(names.group(&group))),
@@ -94,17 +97,22 @@ async fn create(
         position: args.position,
         options: args.change.options(),
     };
+    if args.preview.preview {
+        let name = request.parent.clone();
+        return args.preview.show(channel, &name, Asked::CreateRule(request), output).await;
+    }
     let rule = answer(client.create_rule(request).await)?;
     args.change.say_if_validated(output);
     show(&rule, output)
 }
 
 async fn update(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: UpdateArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let mut rule = v1::Rule { name: names.rule(&args.rule), etag: args.etag.etag(), ..v1::Rule::default() };
     let mut paths = Vec::new();
     let fields = args.fields;
@@ -141,54 +149,73 @@ async fn update(
     }
     let update_mask = Some(prost_types::FieldMask { paths: paths.into_iter().map(str::to_owned).collect() });
     let request = v1::UpdateRuleRequest { rule: Some(rule), update_mask, options: args.change.options() };
+    if args.preview.preview {
+        let name = request.rule.as_ref().map(|rule| rule.name.clone()).unwrap_or_default();
+        return args.preview.show(channel, &name, Asked::UpdateRule(request), output).await;
+    }
     let rule = answer(client.update_rule(request).await)?;
     args.change.say_if_validated(output);
     show(&rule, output)
 }
 
 async fn delete(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: &DeleteArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let name = names.rule(&args.rule);
     let options = args.change.options();
-    answer(client.delete_rule(v1::DeleteRuleRequest { name: name.clone(), etag: args.etag.etag(), options }).await)?;
+    let request = v1::DeleteRuleRequest { name: name.clone(), etag: args.etag.etag(), options };
+    if args.preview.preview {
+        return args.preview.show(channel, &name, Asked::DeleteRule(request), output).await;
+    }
+    answer(client.delete_rule(request).await)?;
     args.change.say_if_validated(output);
     output.show(json::empty, || args.change.deleted(&name))?;
     Ok(())
 }
 
 async fn move_rule(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: &MoveArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let request = v1::MoveRuleRequest {
         name: names.rule(&args.rule),
         position: args.position,
         etag: args.etag.etag(),
         options: args.change.options(),
     };
+    if args.preview.preview {
+        let name = request.name.clone();
+        return args.preview.show(channel, &name, Asked::MoveRule(request), output).await;
+    }
     let rule = answer(client.move_rule(request).await)?;
     args.change.say_if_validated(output);
     show(&rule, output)
 }
 
 async fn reorder(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: &ReorderArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let request = v1::ReorderRulesRequest {
         parent: names.name(),
         rules: args.rules.iter().map(|rule| names.rule(rule)).collect(),
         etag: args.etag.etag(),
         options: args.change.options(),
     };
+    if args.preview.preview {
+        let name = request.parent.clone();
+        return args.preview.show(channel, &name, Asked::ReorderRules(request), output).await;
+    }
     let v1::ReorderRulesResponse { rules, etag, revision } = answer(client.reorder_rules(request).await)?;
     args.change.say_if_validated(output);
     output.show(|| rules_json(&rules, &etag, revision, &[]), || view::rules(&rules, &[]))?;
@@ -196,11 +223,12 @@ async fn reorder(
 }
 
 async fn replace(
-    mut client: Client,
+    channel: Channel,
     names: &OrganizationArgs,
     args: &ReplaceArgs,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut client = Client::new(channel.clone());
     let file = file::read(&args.file, names)?;
     let request = v1::ReplaceRulesRequest {
         parent: names.name(),
@@ -208,6 +236,10 @@ async fn replace(
         etag: args.etag.given().unwrap_or(file.etag),
         options: args.change.options(),
     };
+    if args.preview.preview {
+        let name = request.parent.clone();
+        return args.preview.show(channel, &name, Asked::ReplaceRules(request), output).await;
+    }
     let v1::ReplaceRulesResponse { rules, etag, revision } = answer(client.replace_rules(request).await)?;
     args.change.say_if_validated(output);
     output.show(|| rules_json(&rules, &etag, revision, &[]), || view::rules(&rules, &[]))?;
