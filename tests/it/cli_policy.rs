@@ -186,6 +186,23 @@ async fn a_single_change_is_previewed_by_its_own_command_and_not_made() {
 }
 
 #[tokio::test]
+async fn the_gates_of_an_organization_are_set_shown_and_lifted() {
+    let service = Service::start().await;
+    let set = ["nodes", "update", "default", "--gates-guard-ip", "10.0.0.1", "--gates-max-revocations", "0"];
+    assert_eq!(run(&service, &set, "").await.status.code(), Some(0));
+    let shown = text(&run(&service, &["nodes", "get", "default", "--output", "table"], "").await.stdout);
+    assert!(shown.contains("guards 10.0.0.1, revokes at most 0"), "{shown}");
+    let deny = ["rules", "create", "--action", "deny", "--range", "10.0.0.0/8"];
+    assert_eq!(run(&service, &deny, "").await.status.code(), Some(3));
+    assert_eq!(run(&service, &["nodes", "update", "default", "--no-gates"], "").await.status.code(), Some(0));
+    let waiting = [&deny[..], &["--confirm-within", "10m"]].concat();
+    assert_eq!(run(&service, &waiting, "").await.status.code(), Some(0));
+    let shown = text(&run(&service, &["nodes", "get", "default", "--output", "table"], "").await.stdout);
+    assert!(!shown.contains("guards") && shown.contains("revision 4, else undone at"), "{shown}");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn the_schema_knows_every_key_and_needs_no_server() {
     let printed = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(["policy", "schema"]).output().unwrap();
     assert!(printed.status.success());

@@ -99,11 +99,43 @@ pub(super) struct UpdateArgs {
     #[command(flatten)]
     pub(super) access: AccessArgs,
     #[command(flatten)]
+    pub(super) gates: NodeGateArgs,
+    #[command(flatten)]
     pub(super) etag: EtagArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
     #[command(flatten)]
     pub(super) preview: PreviewArgs,
+}
+
+/// What refuses changes of an organization or of the cluster. Given at all, it is given whole.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Gates for every change")]
+pub(super) struct NodeGateArgs {
+    /// An address that no change may lock out; may be given several times
+    #[arg(long = "gates-guard-ip", value_name = "ADDRESS")]
+    gates_guard_ips: Vec<String>,
+    /// How many active sessions one change may revoke
+    #[arg(long = "gates-max-revocations", value_name = "COUNT")]
+    gates_max_revocations: Option<i64>,
+    /// Refuse what would open something to every address of IPv4 or of IPv6
+    #[arg(long = "gates-refuse-open-to-internet")]
+    gates_refuse_open_to_internet: bool,
+    /// Lift all gates
+    #[arg(long, conflicts_with_all = ["gates_guard_ips", "gates_max_revocations", "gates_refuse_open_to_internet"])]
+    no_gates: bool,
+}
+
+impl NodeGateArgs {
+    /// The gates; none where nothing about them was given.
+    pub(super) fn gates(&self) -> Option<v1::ChangeGates> {
+        let gates = v1::ChangeGates {
+            guard_ips: self.gates_guard_ips.clone(),
+            max_revocations: self.gates_max_revocations,
+            refuse_open_to_internet: self.gates_refuse_open_to_internet,
+        };
+        (self.no_gates || gates != v1::ChangeGates::default()).then_some(gates)
+    }
 }
 
 /// A node's own access. Given at all, it is given whole.

@@ -123,8 +123,12 @@ async fn update(
         node.access = access;
         paths.push("access".to_owned());
     }
+    if let Some(gates) = args.gates.gates() {
+        node.change_gates = Some(gates);
+        paths.push("change_gates".to_owned());
+    }
     if paths.is_empty() {
-        let message = "nothing to change: give `--display-name`, `--require-projects` or `--access`";
+        let message = "nothing to change: give `--display-name`, `--require-projects`, `--access` or gates";
         return Err(UsageError(message.to_owned()).into());
     }
     let update_mask = Some(prost_types::FieldMask { paths });

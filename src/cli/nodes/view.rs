@@ -25,6 +25,8 @@ pub(super) fn node(node: &v1::Node) -> String {
         ("display name", node.display_name.clone()),
         ("require projects", if node.require_projects { "true".to_owned() } else { String::new() }),
         ("access", own_mode(node)),
+        ("gates", gates(node.change_gates.as_ref())),
+        ("waits for confirmation", pending(node.pending_revision.as_ref())),
         ("created", table::time(node.create_time.as_ref())),
         ("updated", table::time(node.update_time.as_ref())),
         ("etag", node.etag.clone()),
@@ -34,6 +36,24 @@ pub(super) fn node(node: &v1::Node) -> String {
         Some(access) if access.mode() == v1::AccessMode::AllowList => record + &entries("entries", &access.entries),
         _ => record,
     }
+}
+
+/// What refuses changes; nothing where nothing does.
+fn gates(gates: Option<&v1::ChangeGates>) -> String {
+    let Some(v1::ChangeGates { guard_ips, max_revocations, refuse_open_to_internet }) = gates else {
+        return String::new();
+    };
+    let guarded = (!guard_ips.is_empty()).then(|| format!("guards {}", guard_ips.join(" ")));
+    let revoked = max_revocations.map(|max| format!("revokes at most {max}"));
+    let open = refuse_open_to_internet.then(|| "opens nothing to the internet".to_owned());
+    guarded.into_iter().chain(revoked).chain(open).collect::<Vec<_>>().join(", ")
+}
+
+fn pending(pending: Option<&v1::PendingRevision>) -> String {
+    let shown = |pending: &v1::PendingRevision| {
+        format!("revision {}, else undone at {}", pending.revision, table::time(pending.revert_time.as_ref()))
+    };
+    pending.map(shown).unwrap_or_default()
 }
 
 /// What applies to a node, and whom it permits.
