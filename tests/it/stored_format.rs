@@ -138,12 +138,12 @@ fn later_samples() -> Vec<Change> {
         overridden_tests: vec![id("one")],
         ..Change::new(time(1_700_000_004), waiting)
     };
-    let again = inside(5, vec![Delta::SetOrganization { node: node(Access::AllowAll, 5) }]);
+    let again = inside(6, vec![Delta::SetOrganization { node: node(Access::AllowAll, 6) }]);
     let again = Change { confirm_until: Some(time(1_700_000_700)), ..Change::new(time(1_700_000_006), again) };
     let tried = vec![Delta::SetTests { tests: Vec::new() }, Delta::RemoveRule { id: id("only") }];
-    let tried = Change::new(time(1_700_000_007), inside(6, vec![Delta::SetCandidate { deltas: tried }]));
+    let tried = Change::new(time(1_700_000_007), inside(5, vec![Delta::SetCandidate { deltas: tried }]));
     let dropped = Change::new(time(1_700_000_008), inside(7, vec![Delta::RemoveCandidate]));
-    vec![waiting, confirmed, again, tried, dropped]
+    vec![waiting, confirmed, tried, again, dropped]
 }
 
 fn state() -> PolicyState {
@@ -176,7 +176,7 @@ fn a_change_of_every_kind_survives_encoding() {
 fn a_state_with_every_kind_of_object_survives_encoding() {
     let mut state = state();
     assert_eq!(decode_snapshot(&encode_snapshot(&state)).unwrap(), state);
-    for (change, waits) in later_samples().into_iter().zip([true, false, true, false, false]) {
+    for (change, waits) in later_samples().into_iter().zip([true, false, false, true, false]) {
         state.apply(&change).unwrap();
         assert_eq!(state.organizations["o"].pending.is_some(), waits);
         assert_eq!(decode_snapshot(&encode_snapshot(&state)).unwrap(), state);
@@ -201,6 +201,45 @@ fn the_snapshot_of_version_1_reads_as_what_was_written() {
     let (sequence, bytes) = snapshots.newest_valid().unwrap().unwrap();
     assert_eq!(sequence, samples().len() as u64);
     assert_eq!(decode_snapshot(&bytes).unwrap(), state());
+}
+
+/// The journal with all changes, and a snapshot before the last of them, in which a candidate is tried and a change
+/// waits.
+#[test]
+fn the_journal_and_the_snapshot_of_version_1_with_candidates_read_as_what_was_written() {
+    let copied = tempfile::tempdir().unwrap();
+    copy(&golden("policy-v1-candidates"), copied.path());
+    let journal = open_journal(copied.path());
+    let records: Vec<Change> =
+        journal.read_from(1).unwrap().map(|record| decode_change(&record.unwrap().1).unwrap()).collect();
+    let all: Vec<Change> = samples().into_iter().chain(later_samples()).collect();
+    assert_eq!(records, all);
+    let (sequence, bytes) = FileSnapshots::new(Arc::new(RealDisk), copied.path()).newest_valid().unwrap().unwrap();
+    assert_eq!(sequence, all.len() as u64 - 1);
+    let snapshot = decode_snapshot(&bytes).unwrap();
+    assert_eq!(snapshot, later_state());
+    let organization = &snapshot.organizations["o"];
+    assert!(organization.pending.is_some() && organization.candidate.is_some());
+}
+
+/// After all changes but the last.
+fn later_state() -> PolicyState {
+    let mut state = state();
+    for change in later_samples().iter().rev().skip(1).rev() {
+        state.apply(change).unwrap();
+    }
+    state
+}
+
+#[test]
+#[ignore = "writes golden files; run it once, by name, when there is something new to write"]
+fn write_the_golden_files_with_candidates() {
+    let directory = golden("policy-v1-candidates");
+    std::fs::create_dir_all(&directory).unwrap();
+    let records: Vec<Vec<u8>> = samples().iter().chain(&later_samples()).map(encode_change).collect();
+    open_journal(&directory).append(&records).unwrap();
+    let snapshots = FileSnapshots::new(Arc::new(RealDisk), &directory);
+    snapshots.write(records.len() as u64 - 1, &encode_snapshot(&later_state())).unwrap();
 }
 
 #[test]
