@@ -1,17 +1,17 @@
-//! DecisionService (design.md §3.2). `BatchCheck` and `StreamCheck` are answered `UNIMPLEMENTED` by name, so that a client
-//! is told the truth about this version.
+//! DecisionService (design.md §3.2): which call goes where, and single Checks.
 //!
 //! Invariant: an error is the absence of a decision; nothing malformed is ever answered by one.
-//! Not here: the decision itself (`engine::check`), the calls about sessions (`sessions`).
+//! Not here: the decision itself (`engine::check`), many at once (`checks`), the calls about sessions (`sessions`).
 
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::Faults;
 use super::convert::audit::session_name;
-use super::{Api, at_revision, sessions, status, to_i64};
+use super::{Api, at_revision, checks, sessions, status, to_i64};
 use crate::engine::check::{Answer, Question};
 use crate::policy::decision::{Decision, Level, Reason};
 use crate::policy::name::{CLUSTER, NodePath};
+use crate::policy::plan::Violation;
 use crate::policy::rule::ConnectionType;
 use crate::proto::v1::decision_service_server::DecisionService;
 use crate::proto::v1::{
@@ -22,9 +22,6 @@ use crate::proto::v1::{
 const REQUEST_ID_CHARACTERS_MAX: usize = 128;
 const USER_EMAIL_CHARACTERS_MAX: usize = 320;
 
-/// The stream of a call that is not served yet.
-type NoStream = tokio_stream::Empty<Result<CheckResponse, Status>>;
-
 #[tonic::async_trait]
 impl DecisionService for Api {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
@@ -34,14 +31,17 @@ impl DecisionService for Api {
         Ok(at_revision(to_response(&answer, &question.target), answer.revision))
     }
 
-    async fn batch_check(&self, _: Request<BatchCheckRequest>) -> Result<Response<BatchCheckResponse>, Status> {
-        Err(not_served("BatchCheck"))
+    async fn batch_check(&self, request: Request<BatchCheckRequest>) -> Result<Response<BatchCheckResponse>, Status> {
+        self.check_batch(&request.into_inner()).await
     }
 
-    type StreamCheckStream = NoStream;
+    type StreamCheckStream = checks::Answers;
 
-    async fn stream_check(&self, _: Request<Streaming<CheckRequest>>) -> Result<Response<NoStream>, Status> {
-        Err(not_served("StreamCheck"))
+    async fn stream_check(
+        &self,
+        request: Request<Streaming<CheckRequest>>,
+    ) -> Result<Response<checks::Answers>, Status> {
+        self.check_stream(request.into_inner())
     }
 
     async fn end_session(&self, request: Request<EndSessionRequest>) -> Result<Response<Session>, Status> {
@@ -56,12 +56,13 @@ impl DecisionService for Api {
     }
 }
 
-fn not_served(method: &str) -> Status {
-    let message = format!("method `{method}` is not served by this version: use `Check`");
-    status::error(Code::Unimplemented, v1::ErrorReason::MethodNotFound, message)
+/// Reads a Check.
+pub(super) fn question(request: &CheckRequest) -> Result<Question<'_>, Status> {
+    read_question(request).map_err(status::invalid)
 }
 
-fn question(request: &CheckRequest) -> Result<Question<'_>, Status> {
+/// The same; what is wrong with it otherwise.
+pub(super) fn read_question(request: &CheckRequest) -> Result<Question<'_>, Vec<Violation>> {
     let CheckRequest {
         ip,
         connection_type,
@@ -103,7 +104,7 @@ fn question(request: &CheckRequest) -> Result<Question<'_>, Status> {
             min_revision,
             min_cluster_revision,
         }),
-        (_, _, _, violations) => Err(status::invalid(violations)),
+        (_, _, _, violations) => Err(violations),
     }
 }
 
@@ -114,7 +115,7 @@ fn check_length(faults: &mut Faults, field: &str, text: &str, characters_max: us
     }
 }
 
-fn to_response(answer: &Answer, target: &NodePath<'_>) -> CheckResponse {
+pub(super) fn to_response(answer: &Answer, target: &NodePath<'_>) -> CheckResponse {
     let Answer { reason, rule, level, session, revision, cluster_revision, decision_id } = answer;
     let organization = target.organization;
     let rule = rule.as_ref().map(|rule| format!("organizations/{organization}/rules/{rule}"));

@@ -10,6 +10,7 @@
 pub mod admission;
 mod analysis;
 mod audit;
+mod checks;
 mod convert;
 mod decision;
 mod differences;

@@ -16,6 +16,8 @@ use thiserror::Error;
 
 use super::Engine;
 use super::audit::{AuditError, Durability, OnAuditFailure};
+use super::batch::Pinned;
+use super::directory::{Published, PublishedCluster};
 use super::sessions::{AdmissionKey, TooManySessions};
 use crate::audit::record::{Content, DecisionId, DecisionRecord, Entry, Person};
 use crate::audit::session::{EndReason, SessionId};
@@ -153,28 +155,75 @@ impl Drop for Unanswered<'_> {
     }
 }
 
+/// A Check that is decided and whose record is queued, on its way to the answer. Dropped before that, the session that
+/// it opened is abandoned.
+pub struct Begun<'a> {
+    engine: &'a Engine,
+    answer: Answer,
+    /// The record that must be on the disk before the answer leaves.
+    awaited: Option<u64>,
+    unanswered: Unanswered<'a>,
+}
+
+impl Begun<'_> {
+    /// Waits for the disk where the connection type asks for it.
+    pub async fn wait(&mut self) -> Result<(), CheckError> {
+        if let Some(sequence) = self.awaited {
+            match self.engine.audit.durable(sequence).await {
+                Err(error) if self.engine.audit.options().on_failure == OnAuditFailure::Deny => {
+                    return Err(error.into());
+                }
+                // It is queued: it comes on the record once that can be written.
+                _ => self.awaited = None,
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer, which leaves now. To be waited for before.
+    pub fn answer(self) -> Answer {
+        let Self { answer, mut unanswered, .. } = self;
+        unanswered.session = None;
+        answer
+    }
+}
+
 impl Engine {
     /// Decides, records and answers.
     pub async fn check(&self, question: &Question<'_>) -> Result<Answer, CheckError> {
+        let mut begun = self.begin(question).await?;
+        begun.wait().await?;
+        Ok(begun.answer())
+    }
+
+    /// Decides and records. What comes back must be asked for the answer.
+    pub async fn begin(&self, question: &Question<'_>) -> Result<Begun<'_>, CheckError> {
+        self.begin_by(question, None).await
+    }
+
+    pub(super) async fn begin_by(
+        &self,
+        question: &Question<'_>,
+        pinned: Option<&Pinned>,
+    ) -> Result<Begun<'_>, CheckError> {
         let options = self.audit.options();
+        let begun = |answer, awaited, session| Begun {
+            engine: self,
+            answer,
+            awaited,
+            unanswered: Unanswered { engine: self, session },
+        };
         if let Err(error) = self.room().await {
             return match options.on_failure {
                 OnAuditFailure::Deny => Err(error.into()),
-                OnAuditFailure::Allow => self.check_unrecorded(question),
+                OnAuditFailure::Allow => Ok(begun(self.check_unrecorded(question)?, None, None)),
             };
         }
         let urgent = options.durability(question.connection_type) == Durability::Sync;
-        let Recorded { answer, organization, sequence, session_opened } = self.check_recorded(question, urgent)?;
-        if urgent {
-            let opened = organization.zip(answer.session).filter(|_| session_opened);
-            let mut unanswered = Unanswered { engine: self, session: opened };
-            match self.audit.durable(sequence).await {
-                Err(error) if options.on_failure == OnAuditFailure::Deny => return Err(error.into()),
-                // It is queued: it comes on the record once that can be written.
-                _ => unanswered.session = None,
-            }
-        }
-        Ok(answer)
+        let recorded = self.check_recorded(question, urgent, pinned)?;
+        let Recorded { answer, organization, sequence, session_opened } = recorded;
+        let opened = organization.zip(answer.session).filter(|_| session_opened);
+        Ok(begun(answer, urgent.then_some(sequence), opened))
     }
 
     /// Waits for room in the queue where there is none.
@@ -186,15 +235,20 @@ impl Engine {
 
     fn check_unrecorded(&self, question: &Question<'_>) -> Result<Answer, CheckError> {
         let now = self.clock.now();
-        let decided = self.decide(question, now, Counting::Always)?;
+        let decided = self.decide(question, now, Counting::Always, None)?;
         self.audit.queue().miss(now);
         Ok(self.answer(&decided, None))
     }
 
-    fn check_recorded(&self, question: &Question<'_>, urgent: bool) -> Result<Recorded, CheckError> {
+    fn check_recorded(
+        &self,
+        question: &Question<'_>,
+        urgent: bool,
+        pinned: Option<&Pinned>,
+    ) -> Result<Recorded, CheckError> {
         let now = self.clock.now();
         // An allowed one is decided, and counted, again below.
-        let decided = self.decide(question, now, Counting::Denials)?;
+        let decided = self.decide(question, now, Counting::Denials, pinned)?;
         let email: Arc<str> = question.user_email.into();
         let endpoint: Arc<str> = question.target.text.into();
         let organization = match (&decided.organization, decided.reason.decision()) {
@@ -212,7 +266,8 @@ impl Engine {
         self.sessions.admit(&key, ended, |admission| {
             // Under the lock of the shard: a change that is published after this finds the session when it looks.
             let now = self.clock.now();
-            let decided = self.decide(question, now, Counting::Always)?;
+            let current = pinned.filter(|pinned| self.is_current(pinned, question));
+            let decided = self.decide(question, now, Counting::Always, current)?;
             let session = match decided.reason.decision() {
                 Decision::Allow => {
                     let lease = question.session_lease;
@@ -271,54 +326,83 @@ impl Engine {
         }
     }
 
-    /// What the current policy says.
-    fn decide(&self, question: &Question<'_>, now: Timestamp, counting: Counting) -> Result<Decided, CheckError> {
-        let cluster = self.directory.cluster_guard();
-        let cluster_revision = cluster.snapshot.revision();
-        if cluster_revision < question.min_cluster_revision {
-            let wanted = question.min_cluster_revision;
-            return Err(CheckError::ClusterRevisionNotReached { current: cluster_revision, wanted });
+    /// What the policy says: the current one, unless another is given.
+    fn decide(
+        &self,
+        question: &Question<'_>,
+        now: Timestamp,
+        counting: Counting,
+        pinned: Option<&Pinned>,
+    ) -> Result<Decided, CheckError> {
+        if let Some(Pinned { cluster, published }) = pinned {
+            return self.decide_by(question, now, counting, cluster, published.as_deref());
         }
-        self.directory.with(question.target.organization, |published| {
-            let revision = published.map_or(0, |published| published.snapshot.revision());
-            let known = match published {
-                Some(_) => revision,
-                // One that was deleted had that revision: it is not the server that is behind.
-                None => self.directory.last_revision_of_deleted(question.target.organization),
-            };
-            if known < question.min_revision {
-                return Err(CheckError::RevisionNotReached {
-                    organization: question.target.ancestor(0).to_owned(),
-                    current: revision,
-                    wanted: question.min_revision,
-                });
+        let cluster = self.directory.cluster_guard();
+        let by = |published: Option<&Published>| self.decide_by(question, now, counting, &cluster, published);
+        self.directory.with(question.target.organization, by)
+    }
+
+    /// Refuses where a version is older than the caller accepts.
+    pub(super) fn check_revisions(
+        &self,
+        question: &Question<'_>,
+        cluster: &PublishedCluster,
+        published: Option<&Published>,
+    ) -> Result<(), CheckError> {
+        let current = cluster.snapshot.revision();
+        if current < question.min_cluster_revision {
+            let wanted = question.min_cluster_revision;
+            return Err(CheckError::ClusterRevisionNotReached { current, wanted });
+        }
+        let revision = published.map_or(0, |published| published.snapshot.revision());
+        let known = match published {
+            Some(_) => revision,
+            // One that was deleted had that revision: it is not the server that is behind.
+            None => self.directory.last_revision_of_deleted(question.target.organization),
+        };
+        if known < question.min_revision {
+            return Err(CheckError::RevisionNotReached {
+                organization: question.target.ancestor(0).to_owned(),
+                current: revision,
+                wanted: question.min_revision,
+            });
+        }
+        Ok(())
+    }
+
+    fn decide_by(
+        &self,
+        question: &Question<'_>,
+        now: Timestamp,
+        counting: Counting,
+        cluster: &PublishedCluster,
+        published: Option<&Published>,
+    ) -> Result<Decided, CheckError> {
+        self.check_revisions(question, cluster, published)?;
+        let verdict = match published {
+            None => unknown_organization(),
+            Some(published) => {
+                let (address, connection_type) = (question.address, question.connection_type);
+                published.snapshot.decide(&cluster.snapshot, address, connection_type, &question.target, now)
             }
-            let verdict = match published {
-                None => unknown_organization(),
-                Some(published) => {
-                    let (address, connection_type) = (question.address, question.connection_type);
-                    let snapshot = &published.snapshot;
-                    snapshot.decide(&cluster.snapshot, address, connection_type, &question.target, now)
-                }
-            };
-            let counts = counting == Counting::Always || verdict.decision() == Decision::Deny;
-            if counts
-                && let Some(place) = verdict.first_match
-                && let Some(counter) = published.and_then(|published| published.view.counters.at(place))
-            {
-                counter.count(now);
-            }
-            if counts && let Some(shadow) = published.and_then(|published| published.shadow.as_ref()) {
-                shadow.try_on(&cluster.snapshot, question, &verdict, now);
-            }
-            Ok(Decided {
-                reason: verdict.reason,
-                rule: verdict.rule.map(|(_, rule)| rule.id.clone()),
-                level: verdict.level,
-                organization: published.map(|published| published.view.organization.id.clone()),
-                revision,
-                cluster_revision,
-            })
+        };
+        let counts = counting == Counting::Always || verdict.decision() == Decision::Deny;
+        if counts
+            && let Some(place) = verdict.first_match
+            && let Some(counter) = published.and_then(|published| published.view.counters.at(place))
+        {
+            counter.count(now);
+        }
+        if counts && let Some(shadow) = published.and_then(|published| published.shadow.as_ref()) {
+            shadow.try_on(&cluster.snapshot, question, &verdict, now);
+        }
+        Ok(Decided {
+            reason: verdict.reason,
+            rule: verdict.rule.map(|(_, rule)| rule.id.clone()),
+            level: verdict.level,
+            organization: published.map(|published| published.view.organization.id.clone()),
+            revision: published.map_or(0, |published| published.snapshot.revision()),
+            cluster_revision: cluster.snapshot.revision(),
         })
     }
 }

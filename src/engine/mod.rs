@@ -4,7 +4,9 @@
 //! a change is answered when it is durable and visible.
 //! Not here: gRPC, generated types, and which adapters stand behind the ports.
 
+mod advance;
 pub mod audit;
+mod batch;
 pub mod change;
 pub mod check;
 pub mod clock;

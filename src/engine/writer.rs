@@ -14,27 +14,26 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::advance::{counters_of, next_version, scopes};
 use super::audit::{AuditLog, Condition};
 use super::change::{After, ChangeError, ChangeRequest, ChangeTarget, Changed};
 use super::clock::Clock;
-use super::counters::{RuleCounter, RuleCounters, RuleKey};
-use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
+use super::counters::RuleCounters;
+use super::directory::{Directory, OrganizationView, PublishedCluster};
 use super::follower::Follower;
 use super::keeper::KeeperInbox;
 use super::recovery::change_entry;
-use super::sessions::{Scope, SessionTable};
-use super::shadow::Shadow;
+use super::sessions::SessionTable;
 use super::staged::{Staged, weight_of};
 use super::unconfirmed::Unconfirmed;
-use crate::policy::change::{Change, Delta, Effect};
+use crate::policy::change::{Change, Effect};
 use crate::policy::limits::Limits;
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
 use crate::policy::plan::{PlanError, Planner};
-use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
+use crate::policy::snapshot::ClusterSnapshot;
 use crate::policy::state::{Outcome, PolicyState};
-use crate::policy::time::Timestamp;
 use crate::store::codec::encode_change;
 use crate::store::{Journal, JournalError, OwnedRecords};
 
@@ -386,66 +385,9 @@ enum Planned {
     Change(Box<Change>, Outcome),
 }
 
-/// Where sessions may be concerned by changes of an organization, or of the cluster.
-fn scopes(id: Option<&Id>, changes: &[&Change]) -> Vec<Scope> {
-    let Some(id) = id else { return vec![Scope::All] };
-    let mut scopes = Vec::new();
-    for change in changes {
-        let Effect::Organization { deltas, .. } = &change.effect else {
-            return vec![Scope::Organization(id.clone())];
-        };
-        for delta in deltas {
-            match delta {
-                Delta::SetNode { key, .. } | Delta::RemoveNode { key } => {
-                    scopes.push(Scope::Subtree(id.clone(), format!("organizations/{id}/{key}")));
-                }
-                _ => return vec![Scope::Organization(id.clone())],
-            }
-        }
-    }
-    scopes
-}
-
 fn refusal(error: &JournalError) -> ChangeError {
     match error {
         JournalError::TooLarge { .. } => ChangeError::TooLarge(error.to_string()),
         _ => ChangeError::NotWritable(error.to_string()),
     }
-}
-
-fn counters_of(view: &OrganizationView) -> HashMap<RuleKey, Arc<RuleCounter>> {
-    view.counters.by_key(&view.organization)
-}
-
-/// The version after `changes`, compiled as far as they reach.
-pub(super) fn next_version(
-    current: Option<&Published>,
-    organization: Arc<Organization>,
-    changes: &[&Change],
-    lists: &mut MembersCache,
-    now: Timestamp,
-) -> Published {
-    let inside = |change: &&Change| matches!(change.effect, Effect::Organization { .. });
-    let (snapshot, counters) = match current.filter(|_| changes.iter().all(inside)) {
-        None => {
-            let counters = RuleCounters::following(&organization, &HashMap::new(), now);
-            (Snapshot::compile(&organization, lists), Arc::new(counters))
-        }
-        Some(current) => {
-            let deltas = changes.iter().flat_map(|change| match &change.effect {
-                Effect::Organization { deltas, .. } => deltas.as_slice(),
-                _ => &[],
-            });
-            let same_rules = Arc::ptr_eq(&organization.rules, &current.view.organization.rules);
-            let counters = if same_rules {
-                Arc::clone(&current.view.counters)
-            } else {
-                Arc::new(RuleCounters::following(&organization, &counters_of(&current.view), now))
-            };
-            (current.snapshot.advance(&organization, deltas, lists), counters)
-        }
-    };
-    let current = current.and_then(|current| current.shadow.as_ref());
-    let shadow = Shadow::following(organization.candidate.as_ref(), current, now);
-    Published { view: OrganizationView { organization, counters }, snapshot, shadow }
 }

@@ -31,6 +31,8 @@ mod audit_retention;
 mod audit_tamper;
 /// Following the log.
 mod audit_watch;
+/// Batches and streams of Checks.
+mod checks_api;
 /// The command line over the audit log.
 mod cli_audit;
 /// What `serve` takes, and what of it wins.

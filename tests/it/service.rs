@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portcullis::config::Config;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
-use portcullis::proto::v1::{BatchCheckRequest, CheckRequest, GetAddressGroupRequest, ReplaceRangesRequest};
+use portcullis::proto::v1::{CheckRequest, GetAddressGroupRequest, ReplaceRangesRequest};
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -192,22 +192,6 @@ async fn reflection_lists_what_is_served_and_nothing_else_in_both_versions() {
         matches!(answer, v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_)),
         "{answer:?}"
     );
-    service.stop().await;
-}
-
-#[tokio::test]
-async fn calls_that_a_later_version_serves_are_unimplemented_by_name() {
-    let service = Service::start().await;
-    let mut decisions = service.decisions();
-    let refused = |status: Status, method: &str| {
-        let status = assert_error(Err::<(), _>(status), Code::Unimplemented, "METHOD_NOT_FOUND");
-        assert!(status.message().contains(method), "{status:?}");
-    };
-    let requests = vec![check()];
-    refused(decisions.batch_check(BatchCheckRequest { requests }).await.unwrap_err(), "BatchCheck");
-    let stream = tokio_stream::iter([check()]);
-    refused(decisions.stream_check(stream).await.unwrap_err(), "StreamCheck");
-    service.check("192.0.2.1", ORGANIZATION).await;
     service.stop().await;
 }
 
