@@ -64,7 +64,9 @@ impl ChangeCall {
 
 /// Who calls: without authentication, the address that the call came from.
 pub(super) fn actor<T>(request: &Request<T>) -> Arc<str> {
-    request.remote_addr().map(|address| address.ip().to_canonical().to_string()).unwrap_or_default().into()
+    // What has no address came by the Unix socket.
+    let address = request.remote_addr().map(|address| address.ip().to_canonical().to_string());
+    address.unwrap_or_else(|| "unix socket".to_owned()).into()
 }
 
 impl Api {

@@ -44,6 +44,12 @@ pub(super) fn answer<T>(result: Result<Response<T>, Status>) -> Result<T, CallEr
 fn endpoint(server: &str) -> Result<Endpoint, UsageError> {
     let malformed =
         || UsageError(format!("`{server}` is no address of a server: write it as `{DEFAULT_SERVER}` or `HOST:PORT`"));
+    if let Some(path) = server.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return Endpoint::from_shared(format!("unix:{path}"))
+            .map(|endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT))
+            .map_err(|_| UsageError(format!("`{server}` is no path of a socket: write it as `unix:PATH`")));
+    }
     let uri = match server.split_once("://") {
         Some(("http", _)) => server.to_owned(),
         Some(("https", rest)) => {

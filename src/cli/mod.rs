@@ -67,7 +67,7 @@ const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usa
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Client options")]
 struct ClientArgs {
-    /// Ask the server at this address, `http://HOST:PORT` or `HOST:PORT`
+    /// Ask the server at this address: `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`
     #[arg(long, global = true, value_name = "ADDRESS")]
     #[arg(env = "PORTCULLIS_SERVER", default_value = client::DEFAULT_SERVER)]
     server: String,

@@ -21,6 +21,9 @@ pub struct ServeArgs {
     /// Serve gRPC here; port 0 picks a free one [default: 127.0.0.1:7070]
     #[arg(long, env = "PORTCULLIS_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
+    /// Serve gRPC at this Unix socket too, for sidecars on the same machine; who may connect is up to its file mode
+    #[arg(long, env = "PORTCULLIS_LISTEN_UNIX", value_name = "PATH")]
+    pub listen_unix: Option<PathBuf>,
     /// Allow a `listen` address that other machines reach, though there is neither TLS nor authentication
     #[arg(long, env = "PORTCULLIS_INSECURE", value_name = "true|false", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true")]

@@ -20,7 +20,8 @@ pub use args::{LimitArgs, RecordArgs, ServeArgs};
 pub use record::{Durability, OnAuditFailure, RecordConfig};
 pub use settings::{ConfigErrors, Fault, parse_duration};
 use settings::{
-    Settings, is_local, parse_bool, parse_count, parse_filter, parse_format, parse_listen, parse_timeout, show_duration,
+    Settings, is_local, parse_bool, parse_count, parse_filter, parse_format, parse_listen, parse_socket_path,
+    parse_timeout, show_duration,
 };
 
 /// What requests may be made as large as, so that one of them cannot take the memory of all others.
@@ -37,6 +38,8 @@ const LIMIT_CEILING: usize = 1_000_000_000;
 pub struct Config {
     /// Where gRPC is served. Port 0 picks a free port.
     pub listen: SocketAddr,
+    /// At which Unix socket gRPC is served too.
+    pub listen_unix: Option<PathBuf>,
     /// Where everything is stored.
     pub data_dir: PathBuf,
     /// What is logged, and how.
@@ -88,6 +91,8 @@ impl Config {
         let insecure = settings.take("insecure", args.insecure.as_deref(), false, parse_bool);
         let listen =
             settings.take("listen", args.listen.as_deref(), default.listen, |text| parse_listen(text, insecure));
+        let listen_unix = args.listen_unix.as_deref().map(std::path::Path::to_string_lossy);
+        let listen_unix = settings.take("listen_unix", listen_unix.as_deref(), None, parse_socket_path);
         let data_dir = settings.take_path("data_dir", args.data_dir.as_deref(), default.data_dir);
         let format = settings.take("log_format", args.log_format.as_deref(), default.log.format, parse_format);
         let filter = settings.take("log_filter", args.log_filter.as_deref(), default.log.filter, parse_filter);
@@ -112,6 +117,7 @@ impl Config {
         let record = RecordConfig::resolve(&mut settings, &args.record);
         settings.finish(Self {
             listen,
+            listen_unix,
             data_dir,
             log: LogConfig { format, filter },
             request_timeout,
@@ -154,7 +160,8 @@ impl Config {
         ];
         let show = |(key, value): &(&str, Value)| format!("{key} = {value}\n");
         let record = self.record.to_settings();
-        let lines = lines.iter().map(show).chain(record.iter().map(show));
+        let listen_unix = self.listen_unix.as_ref().map(|path| ("listen_unix", text(path.to_string_lossy())));
+        let lines = lines.iter().chain(&listen_unix).map(show).chain(record.iter().map(show));
         lines.chain(["\n[limits]\n".to_owned()]).chain(limits.iter().map(show)).collect()
     }
 }
@@ -163,6 +170,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            listen_unix: None,
             data_dir: PathBuf::from("./portcullis-data"),
             log: LogConfig { format: LogFormat::Text, filter: "info".to_owned() },
             request_timeout: Duration::from_secs(30),

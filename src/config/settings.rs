@@ -125,6 +125,15 @@ pub(super) fn is_local(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
+/// A path for a Unix socket, which the operating system limits to 107 bytes.
+pub(super) fn parse_socket_path(text: &str) -> Result<Option<PathBuf>, String> {
+    match text.len() {
+        0 => Err("is empty: give a path".to_owned()),
+        1..=107 => Ok(Some(PathBuf::from(text))),
+        _ => Err("is longer than the 107 bytes that a socket's path may have: choose a shorter one".to_owned()),
+    }
+}
+
 pub(super) fn parse_listen(text: &str, insecure: bool) -> Result<SocketAddr, String> {
     let address: SocketAddr = text
         .parse()

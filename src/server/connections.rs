@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Sleep;
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,9 +25,40 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long a new connection may say nothing: after its first bytes it is asked for signs of life, before it cannot be.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// Where connections come from.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// What bytes go over.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+impl Stream {
+    /// Has small answers leave at once.
+    fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+}
+
 /// A connection that gives its place back when it ends.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Done when a connection on which nothing has come is given up; none once something has.
     silence: Option<Pin<Box<Sleep>>>,
     /// Done when the connection is to be cut off.
@@ -52,49 +83,61 @@ pub(super) fn permitted(connections_max: usize) -> usize {
     permitted.min(connections_max)
 }
 
-/// The connections of a listener, at most `connections_max` at a time; more wait in the listener's backlog. All of them
-/// end when `cut_off` says so or is gone, whatever is under way on them.
+/// The connections of all listeners, at most `connections_max` at a time; more wait in the listeners' backlogs. All of
+/// them end when `cut_off` says so or is gone, whatever is under way on them.
 pub(super) fn accept(
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     connections_max: usize,
-    cut_off: watch::Receiver<bool>,
+    cut_off: &watch::Receiver<bool>,
 ) -> ReceiverStream<Result<Connection, io::Error>> {
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_REST).await;
-                        continue;
-                    }
-                },
-                () = sender.closed() => return,
-            };
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection was gone before it was served");
-                continue;
-            }
-            let silence = Some(Box::pin(tokio::time::sleep(SILENCE_MAX)));
-            let mut cut_off = cut_off.clone();
-            let cut_off = Box::pin(async move { drop(cut_off.wait_for(|cut_off| *cut_off).await) });
-            if sender.send(Ok(Connection { stream, silence, cut_off, _place: place })).await.is_err() {
-                return;
-            }
-        }
-    });
+    let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+    for listener in listeners {
+        tokio::spawn(accept_from(listener, Arc::clone(&places), cut_off.clone(), sender.clone()));
+    }
     ReceiverStream::new(receiver)
+}
+
+async fn accept_from(
+    listener: Listener,
+    places: Arc<Semaphore>,
+    cut_off: watch::Receiver<bool>,
+    sender: mpsc::Sender<Result<Connection, io::Error>>,
+) {
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                    continue;
+                }
+            },
+            () = sender.closed() => return,
+        };
+        if let Err(error) = stream.set_nodelay() {
+            tracing::debug!(%error, "a connection was gone before it was served");
+            continue;
+        }
+        let silence = Some(Box::pin(tokio::time::sleep(SILENCE_MAX)));
+        let mut cut_off = cut_off.clone();
+        let cut_off = Box::pin(async move { drop(cut_off.wait_for(|cut_off| *cut_off).await) });
+        if sender.send(Ok(Connection { stream, silence, cut_off, _place: place })).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        match &self.stream {
+            Stream::Tcp(stream) => stream.connect_info(),
+            Stream::Unix(_) => TcpConnectInfo { local_addr: None, remote_addr: None },
+        }
     }
 }
 
@@ -104,7 +147,10 @@ impl AsyncRead for Connection {
         if self.cut_off.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let read = match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
         if read.is_ready() {
             self.silence = None;
         } else if let Some(silence) = &mut self.silence
@@ -118,15 +164,24 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 
     fn poll_write_vectored(
@@ -134,10 +189,16 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Tcp(stream) => stream.is_write_vectored(),
+            Stream::Unix(stream) => stream.is_write_vectored(),
+        }
     }
 }

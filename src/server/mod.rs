@@ -8,6 +8,7 @@ mod audit_key;
 mod connections;
 mod health;
 mod open;
+mod unix;
 mod verify;
 
 use std::future::Future;
@@ -35,6 +36,7 @@ use crate::proto::v1::hierarchy_service_server::{self, HierarchyServiceServer};
 pub use open::open;
 pub use verify::verify_audit;
 
+use connections::Listener;
 use health::Health;
 
 /// Streams of one connection at a time. More wait on the client's side.
@@ -69,7 +71,14 @@ pub async fn run(
     let (health, health_service) = Health::new().await;
     // Connections also end where this future is dropped, and the sender with it.
     let (cut_off, cutting_off) = watch::channel(false);
-    let serving = serve(&config, &api, health_service, listener, draining, cutting_off)?;
+    let mut listeners = vec![Listener::Tcp(listener)];
+    let unix = config.listen_unix.as_deref().map(unix::bind).transpose()?;
+    // Kept until the end: then its file goes.
+    let _socket_file = unix.map(|(listener, file)| {
+        listeners.push(Listener::Unix(listener));
+        file
+    });
+    let serving = serve(&config, &api, health_service, listeners, draining, &cutting_off)?;
     let mut server = tokio::spawn(serving);
 
     let opened = config.clone();
@@ -143,9 +152,9 @@ fn serve(
     config: &Config,
     api: &Api,
     health: health::Service,
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     mut draining: watch::Receiver<bool>,
-    cutting_off: watch::Receiver<bool>,
+    cutting_off: &watch::Receiver<bool>,
 ) -> anyhow::Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static> {
     let reflection_v1 = reflection()
         .with_service_name(tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME)
@@ -168,7 +177,7 @@ fn serve(
             )
         };
     }
-    let connections = connections::accept(listener, connections::permitted(config.connections_max), cutting_off);
+    let connections = connections::accept(listeners, connections::permitted(config.connections_max), cutting_off);
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))

@@ -135,3 +135,5 @@ mod stored_audit;
 mod stored_format;
 /// Random policies and what to ask them.
 mod strategies;
+/// The Unix socket for sidecars.
+mod unix_socket;
