@@ -169,7 +169,11 @@ fn request(number: u32) -> CheckRequest {
     CheckRequest {
         ip: format!("10.{}.{}.{}", (number % 16) * 16, user / 250, 1 + user % 250),
         connection_type: connection_type.into(),
-        endpoint: format!("organizations/default/projects/team-{}/workspaces/ws-{}/endpoints/main", user % 20, user % 25),
+        endpoint: format!(
+            "organizations/default/projects/team-{}/workspaces/ws-{}/endpoints/main",
+            user % 20,
+            user % 25
+        ),
         user_email: format!("firstname.lastname-{user}@example.com"),
         ..CheckRequest::default()
     }
@@ -211,7 +215,8 @@ async fn round(server: &Server, channels: &[Channel], in_flight: usize) -> Round
     }
     let (elapsed, processor) = (begun.elapsed(), server.processor().saturating_sub(processor));
     times.sort_unstable();
-    let at = |per_mille: usize| times.get(times.len() * per_mille / 1_000).or(times.last()).copied().unwrap_or_default();
+    let at =
+        |per_mille: usize| times.get(times.len() * per_mille / 1_000).or(times.last()).copied().unwrap_or_default();
     Round {
         throughput: times.len() as f64 / elapsed.as_secs_f64(),
         latency: [at(500), at(900), at(990), at(999)],
@@ -238,7 +243,9 @@ async fn measure() {
         server.prepare().await;
     }
     println!("client and servers share {} cores", std::thread::available_parallelism().unwrap());
-    println!("server   conns in-flight  checks/s  p50 µs  p90 µs  p99 µs  p99.9 µs  cpu µs  ÷ nothing: throughput, cpu, p50, p99");
+    println!(
+        "server   conns in-flight  checks/s  p50 µs  p90 µs  p99 µs  p99.9 µs  cpu µs  ÷ nothing: throughput, cpu, p50, p99"
+    );
     for connections in CONNECTIONS {
         for in_flight in IN_FLIGHT {
             let mut channels = Vec::new();
