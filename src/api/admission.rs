@@ -11,48 +11,62 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
-use tokio::sync::Semaphore;
-use tonic::Code;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::status;
 use crate::proto::v1::ErrorReason;
 
-/// tonic has a timer of its own for the client's deadline, whose error says CANCELLED and nothing more: ours is ahead of
-/// it by more than the timers' resolution.
-const TIMER_MARGIN: Duration = Duration::from_millis(3);
-
-/// Limits calls under way and their time.
+/// Who is let in, and for how long.
 #[derive(Clone, Debug)]
-pub struct AdmissionLayer {
+pub struct Admission {
     places: Arc<Semaphore>,
     timeout: Duration,
 }
 
-impl AdmissionLayer {
+impl Admission {
     /// At most `calls_max` at a time, each for at most `timeout`, or less where the client says so.
     pub fn new(calls_max: usize, timeout: Duration) -> Self {
         Self { places: Arc::new(Semaphore::new(calls_max.min(Semaphore::MAX_PERMITS))), timeout }
     }
-}
 
-impl<S> Layer<S> for AdmissionLayer {
-    type Service = Admission<S>;
+    /// A place among the calls under way, if there is one.
+    pub(super) fn enter(&self) -> Result<SemaphorePermit<'_>, Status> {
+        self.places.try_acquire().map_err(|_| {
+            let message = "too many calls are under way: try again in a moment";
+            status::error(Code::Unavailable, ErrorReason::Overloaded, message)
+        })
+    }
 
-    fn layer(&self, inner: S) -> Admission<S> {
-        Admission { inner, places: Arc::clone(&self.places), timeout: self.timeout }
+    /// How long a call with these headers may take.
+    pub(super) fn timeout(&self, headers: &HeaderMap) -> Duration {
+        client_timeout(headers).map_or(self.timeout, |wanted| wanted.min(self.timeout))
     }
 }
 
-/// See [`AdmissionLayer`].
-#[derive(Clone, Debug)]
-pub struct Admission<S> {
-    inner: S,
-    places: Arc<Semaphore>,
-    timeout: Duration,
+/// The end of a call that took longer.
+pub(super) fn too_late() -> Status {
+    let message = "the call was not done in time: a change may still be carried out, so read before repeating it";
+    status::error(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message)
 }
 
-impl<S, Q, B> Service<Request<Q>> for Admission<S>
+impl<S> Layer<S> for Admission {
+    type Service = Admitting<S>;
+
+    fn layer(&self, inner: S) -> Admitting<S> {
+        Admitting { inner, admission: self.clone() }
+    }
+}
+
+/// A service that lets in what [`Admission`] does.
+#[derive(Clone, Debug)]
+pub struct Admitting<S> {
+    inner: S,
+    admission: Admission,
+}
+
+impl<S, Q, B> Service<Request<Q>> for Admitting<S>
 where
     S: Service<Request<Q>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -68,22 +82,16 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let message = "too many calls are under way: try again in a moment";
-            let refusal = status::error(Code::Unavailable, ErrorReason::Overloaded, message);
-            return Box::pin(async move { Ok(refusal.into_http()) });
-        };
-        let wanted = client_timeout(request.headers()).map(|wanted| wanted.saturating_sub(TIMER_MARGIN));
-        let timeout = wanted.map_or(self.timeout, |wanted| wanted.min(self.timeout));
-        let answer = tokio::time::timeout(timeout, self.inner.call(request));
+        let admission = self.admission.clone();
+        let timeout = admission.timeout(request.headers());
+        // A future does nothing before it is polled, and it is polled only with a place.
+        let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await;
-            drop(place);
-            answer.unwrap_or_else(|_| {
-                let message =
-                    "the call was not done in time: a change may still be carried out, so read before repeating it";
-                Ok(status::error(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message).into_http())
-            })
+            let _place = match admission.enter() {
+                Ok(place) => place,
+                Err(refusal) => return Ok(refusal.into_http()),
+            };
+            tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| Ok(too_late().into_http()))
         })
     }
 }

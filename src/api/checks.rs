@@ -69,7 +69,7 @@ impl Api {
 fn read_batch(requests: &[CheckRequest]) -> Result<Vec<Question<'_>>, Status> {
     let (mut questions, mut violations) = (Vec::with_capacity(requests.len()), Vec::new());
     for (index, request) in requests.iter().enumerate() {
-        match read_question(request) {
+        match read_question(request.into()) {
             Ok(question) => questions.push(question),
             Err(found) => violations.extend(found.into_iter().map(|violation| {
                 Violation::new(format!("requests[{index}].{}", violation.field), violation.description)
@@ -139,7 +139,7 @@ async fn answer_all(
 }
 
 async fn begin(engine: &Engine, request: CheckRequest) -> Pending<'_> {
-    let begun = match question(&request) {
+    let begun = match question((&request).into()) {
         Ok(question) => engine.begin(&question).await.map_err(status::check),
         Err(status) => Err(status),
     };

@@ -26,7 +26,7 @@ const USER_EMAIL_CHARACTERS_MAX: usize = 320;
 impl DecisionService for Api {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let request = request.into_inner();
-        let question = question(&request)?;
+        let question = question(Asked::from(&request))?;
         let answer = self.engine()?.check(&question).await.map_err(status::check)?;
         Ok(at_revision(to_response(&answer, &question.target), answer.revision))
     }
@@ -56,14 +56,52 @@ impl DecisionService for Api {
     }
 }
 
+/// A request as it was sent, wherever its text lies.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked<'a> {
+    pub(super) ip: &'a str,
+    pub(super) connection_type: i32,
+    pub(super) endpoint: &'a str,
+    pub(super) user_email: &'a str,
+    pub(super) min_revision: i64,
+    pub(super) min_cluster_revision: i64,
+    pub(super) session_lease: Option<prost_types::Duration>,
+    pub(super) request_id: &'a str,
+}
+
+impl<'a> From<&'a CheckRequest> for Asked<'a> {
+    fn from(request: &'a CheckRequest) -> Self {
+        let CheckRequest {
+            ip,
+            connection_type,
+            endpoint,
+            user_email,
+            min_revision,
+            min_cluster_revision,
+            session_lease,
+            request_id,
+        } = request;
+        Self {
+            ip,
+            connection_type: *connection_type,
+            endpoint,
+            user_email,
+            min_revision: *min_revision,
+            min_cluster_revision: *min_cluster_revision,
+            session_lease: *session_lease,
+            request_id,
+        }
+    }
+}
+
 /// Reads a Check.
-pub(super) fn question(request: &CheckRequest) -> Result<Question<'_>, Status> {
-    read_question(request).map_err(status::invalid)
+pub(super) fn question(asked: Asked<'_>) -> Result<Question<'_>, Status> {
+    read_question(asked).map_err(status::invalid)
 }
 
 /// The same; what is wrong with it otherwise.
-pub(super) fn read_question(request: &CheckRequest) -> Result<Question<'_>, Vec<Violation>> {
-    let CheckRequest {
+pub(super) fn read_question(asked: Asked<'_>) -> Result<Question<'_>, Vec<Violation>> {
+    let Asked {
         ip,
         connection_type,
         endpoint,
@@ -72,10 +110,10 @@ pub(super) fn read_question(request: &CheckRequest) -> Result<Question<'_>, Vec<
         min_cluster_revision,
         session_lease,
         request_id,
-    } = request;
+    } = asked;
     let mut faults = Faults::default();
     let address = faults.address("ip", ip);
-    let connection_type = faults.connection_type("connection_type", *connection_type);
+    let connection_type = faults.connection_type("connection_type", connection_type);
     let target = match NodePath::parse(endpoint) {
         Ok(target) => Some(target),
         Err(error) => {
@@ -85,13 +123,13 @@ pub(super) fn read_question(request: &CheckRequest) -> Result<Question<'_>, Vec<
     };
     check_length(&mut faults, "user_email", user_email, USER_EMAIL_CHARACTERS_MAX);
     check_length(&mut faults, "request_id", request_id, REQUEST_ID_CHARACTERS_MAX);
-    let min_revision = faults.unsigned("min_revision", *min_revision);
-    let min_cluster_revision = faults.unsigned("min_cluster_revision", *min_cluster_revision);
-    let session_lease = session_lease.as_ref().and_then(|lease| {
+    let min_revision = faults.unsigned("min_revision", min_revision);
+    let min_cluster_revision = faults.unsigned("min_cluster_revision", min_cluster_revision);
+    let session_lease = session_lease.and_then(|lease| {
         if connection_type == Some(ConnectionType::Preview) {
             faults.add("session_lease", "is for shells only: a preview session ends when it is idle, leave it unset");
         }
-        sessions::lease(&mut faults, lease)
+        sessions::lease(&mut faults, &lease)
     });
     match (address, connection_type, target, faults.into_violations()) {
         (Some(address), Some(connection_type), Some(target), violations) if violations.is_empty() => Ok(Question {

@@ -14,6 +14,7 @@ mod checks;
 mod convert;
 mod decision;
 mod differences;
+pub mod direct;
 mod firewall;
 mod groups;
 mod hierarchy;

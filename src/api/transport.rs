@@ -62,6 +62,12 @@ pub(super) fn explained(bare: Status) -> Status {
     explained
 }
 
+/// The end of a call that broke down before it had an answer.
+pub fn no_answer() -> Status {
+    let message = "the call ended without an answer: read what has become of it before you repeat it";
+    status::error(Code::Internal, ErrorReason::Internal, message)
+}
+
 /// Puts transport errors into the form of the contract.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExplainLayer;

@@ -1,11 +1,12 @@
 //! Accepting connections: a bounded number of them, without delay on small answers, and without giving up when the
 //! process runs out of file descriptors.
 //!
-//! Invariant: a failing accept never ends the service and never spins.
-//! Not here: what is spoken on a connection.
+//! Invariant: a failing accept never ends the service and never spins. Each connection goes to the core that has the
+//! fewest.
+//! Not here: what is spoken on a connection (`http2`), what runs there (`cores`).
 
-use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,10 +15,11 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::Sleep;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use super::cores::Cores;
+use super::http2::Protocol;
 
 /// How long to rest when the process has no file descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -26,44 +28,67 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Where connections come from.
+#[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
+/// A connection on its way to its core. Its place is given back when it ends.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    socket: Socket,
+    /// Where it comes from; none for a Unix socket.
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
 /// What bytes go over.
-enum Stream {
+#[derive(Debug)]
+pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Stream> {
+    /// The next connection, and where it comes from.
+    async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Small answers leave at once.
+                stream.set_nodelay(true)?;
+                Ok((Socket::Tcp(stream.into_std()?), Some(peer)))
+            }
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), None)),
         }
     }
 }
 
-impl Stream {
-    /// Has small answers leave at once.
-    fn set_nodelay(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_nodelay(true),
-            Self::Unix(_) => Ok(()),
+impl Accepted {
+    /// Opens it on the runtime that this runs on. None where its first bytes do not come in time.
+    pub(super) async fn open(self) -> io::Result<Option<(Stream, OwnedSemaphorePermit)>> {
+        let stream = match self.socket {
+            Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        };
+        let readable = async {
+            match &stream {
+                Stream::Tcp(stream) => stream.readable().await,
+                Stream::Unix(stream) => stream.readable().await,
+            }
+        };
+        match tokio::time::timeout(SILENCE_MAX, readable).await {
+            Ok(readable) => readable.map(|()| Some((stream, self.place))),
+            Err(_) => Ok(None),
         }
     }
-}
-
-/// A connection that gives its place back when it ends.
-pub(super) struct Connection {
-    stream: Stream,
-    /// Done when a connection on which nothing has come is given up; none once something has.
-    silence: Option<Pin<Box<Sleep>>>,
-    /// Done when the connection is to be cut off.
-    cut_off: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _place: OwnedSemaphorePermit,
 }
 
 /// File descriptors that connections leave to the journal, the database and the listener.
@@ -83,104 +108,82 @@ pub(super) fn permitted(connections_max: usize) -> usize {
     permitted.min(connections_max)
 }
 
-/// The connections of all listeners, at most `connections_max` at a time; more wait in the listeners' backlogs. All of
-/// them end when `cut_off` says so or is gone, whatever is under way on them.
-pub(super) fn accept(
-    listeners: Vec<Listener>,
-    connections_max: usize,
-    cut_off: &watch::Receiver<bool>,
-) -> ReceiverStream<Result<Connection, io::Error>> {
-    let (sender, receiver) = mpsc::channel(1);
-    let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-    for listener in listeners {
-        tokio::spawn(accept_from(listener, Arc::clone(&places), cut_off.clone(), sender.clone()));
-    }
-    ReceiverStream::new(receiver)
+/// What accepts. Where it is dropped, all connections end.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    accepting: JoinSet<()>,
+    cores: Arc<Cores>,
+    places: Arc<Semaphore>,
+    places_count: u32,
 }
 
-async fn accept_from(
-    listener: Listener,
-    places: Arc<Semaphore>,
-    cut_off: watch::Receiver<bool>,
-    sender: mpsc::Sender<Result<Connection, io::Error>>,
-) {
+impl Acceptor {
+    /// Begins to accept from all listeners, at most `connections_max` connections at a time.
+    pub(super) fn start(listeners: Vec<Listener>, connections_max: usize, protocol: &Protocol) -> io::Result<Self> {
+        let places_count = u32::try_from(connections_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let places = Arc::new(Semaphore::new(places_count as usize));
+        let cores = Arc::new(Cores::start(protocol)?);
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            accepting.spawn(accept_from(listener, Arc::clone(&places), Arc::clone(&cores)));
+        }
+        Ok(Self { accepting, cores, places, places_count })
+    }
+
+    /// Accepts no more. What it returns waits until every connection has ended, and ends them where it is dropped.
+    pub(super) fn stop(mut self) -> impl Future<Output = ()> {
+        self.accepting.abort_all();
+        async move {
+            while self.accepting.join_next().await.is_some() {}
+            // Each connection has one.
+            drop(self.places.acquire_many(self.places_count).await);
+            drop(self.cores);
+        }
+    }
+}
+
+/// Accepts for as long as it is polled. With no place left, connections wait in the listener's backlog.
+async fn accept_from(listener: Listener, places: Arc<Semaphore>, cores: Arc<Cores>) {
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                    continue;
-                }
-            },
-            () = sender.closed() => return,
-        };
-        if let Err(error) = stream.set_nodelay() {
-            tracing::debug!(%error, "a connection was gone before it was served");
-            continue;
-        }
-        let silence = Some(Box::pin(tokio::time::sleep(SILENCE_MAX)));
-        let mut cut_off = cut_off.clone();
-        let cut_off = Box::pin(async move { drop(cut_off.wait_for(|cut_off| *cut_off).await) });
-        if sender.send(Ok(Connection { stream, silence, cut_off, _place: place })).await.is_err() {
-            return;
+        match listener.accept().await {
+            Ok((socket, peer)) => cores.give(Accepted { socket, peer, place }),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
         }
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.connect_info(),
-            Stream::Unix(_) => TcpConnectInfo { local_addr: None, remote_addr: None },
-        }
-    }
-}
-
-impl AsyncRead for Connection {
+impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Whoever serves a connection always waits for its next bytes, so this is noticed at once.
-        if self.cut_off.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
-        let read = match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-        };
-        if read.is_ready() {
-            self.silence = None;
-        } else if let Some(silence) = &mut self.silence
-            && silence.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        read
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -189,16 +192,16 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.is_write_vectored(),
-            Stream::Unix(stream) => stream.is_write_vectored(),
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
         }
     }
 }

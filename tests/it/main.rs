@@ -35,6 +35,8 @@ mod audit_watch;
 mod checks_api;
 /// The command line over the audit log.
 mod cli_audit;
+/// The direct way of Checks against the service behind it.
+mod direct_check;
 /// What `serve` takes, and what of it wins.
 mod cli_config;
 /// The command line as it is typed.

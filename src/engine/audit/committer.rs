@@ -137,6 +137,7 @@ impl Committer {
         }
         self.shared.queue.written(count);
         let last = frame.first_sequence + count as u64 - 1;
+        self.shared.waiting.publish(last);
         self.shared.newest.send_replace(last);
         if frame.ends_unit {
             self.shared.wake_sealer();

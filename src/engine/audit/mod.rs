@@ -29,6 +29,7 @@ mod tail_index;
 mod units;
 mod verify;
 mod verify_unit;
+mod waiting;
 mod writer;
 
 use std::path::PathBuf;
@@ -55,6 +56,7 @@ use decoded::DecodedTiles;
 use sealer::SealerInbox;
 use tail::Tail;
 use units::{UnitInfo, Units};
+use waiting::Waiting;
 
 use crate::audit::merkle::Tree;
 use crate::audit::note::{SignerKey, VerifierKey};
@@ -124,6 +126,7 @@ pub(crate) struct Shared {
     decoded: DecodedTiles,
     /// The newest durable record.
     newest: watch::Sender<u64>,
+    waiting: Waiting,
     /// Odd while a write is under way.
     commits: AtomicU64,
     closing: AtomicBool,
@@ -218,13 +221,10 @@ impl AuditLog {
 
     /// Waits until a record is durable, but no longer than the configured deadline.
     pub(crate) async fn durable(&self, sequence: u64) -> Result<(), AuditError> {
-        let mut newest = self.shared.newest.subscribe();
-        let waiting = newest.wait_for(|newest| *newest >= sequence);
-        match tokio::time::timeout(self.shared.options.deadline, waiting).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(AuditError::ShuttingDown),
-            Err(_) => Err(AuditError::NotWritable("the disk did not take the record in time".to_owned())),
-        }
+        let waiting = self.shared.waiting.durable(sequence);
+        tokio::time::timeout(self.shared.options.deadline, waiting)
+            .await
+            .map_err(|_| AuditError::NotWritable("the disk did not take the record in time".to_owned()))
     }
 
     /// Waits until a record is durable, on a thread that may wait.

@@ -21,6 +21,7 @@ use super::queue::AuditQueue;
 use super::sealer::SealerInbox;
 use super::tail::{Tail, TailRecord, TailUnit};
 use super::units::{UnitInfo, Units};
+use super::waiting::Waiting;
 use super::writer::AuditWriter;
 use super::{AuditError, AuditLog, AuditOptions, AuditStores, Condition, LeftAs, Shared, pruning, running};
 use crate::audit::commitment::{Commitment, Opening, Salt, record_hash};
@@ -194,6 +195,7 @@ impl Parts {
             tree: Mutex::new(tree),
             decoded: DecodedTiles::default(),
             newest: watch::Sender::new(size),
+            waiting: Waiting::new(size),
             commits: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             written: AtomicBool::new(false),

@@ -1,0 +1,103 @@
+//! h2load, of Debian's `nghttp2-client`: a client that nobody here wrote.
+//!
+//! It sends one body only, so several of it run side by side, each with another: three users' previews of which one is
+//! denied. With one connection the body is another in every round.
+//!
+//! Invariant: every answer has status 200 and all were answered; that they are decisions, the other client has seen.
+//! Not here: what is made of the figures (`report`).
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use portcullis::proto::v1::{CheckRequest, ConnectionType};
+use prost::Message;
+
+use super::report::Round;
+use super::servers::{Role, Server};
+
+/// Processes that run side by side, where there are that many connections.
+const PROCESSES: usize = 4;
+
+/// Files with bodies.
+pub(crate) struct Bodies {
+    directory: tempfile::TempDir,
+}
+
+/// Whether it is installed.
+pub(crate) fn is_there() -> bool {
+    Command::new("h2load").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+impl Bodies {
+    pub(crate) fn write() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for number in 0..PROCESSES {
+            let request = CheckRequest {
+                // 10.0.0.0/12 is denied.
+                ip: format!("10.{}.1.{}", number * 16, 1 + number),
+                connection_type: ConnectionType::Preview.into(),
+                endpoint: format!("organizations/default/projects/team-{number}/workspaces/ws-1/endpoints/main"),
+                user_email: format!("firstname.lastname-{number}@example.com"),
+                ..CheckRequest::default()
+            };
+            let message = request.encode_to_vec();
+            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+            std::fs::write(Self::path(directory.path(), number), [&[0][..], &length, &message].concat()).unwrap();
+        }
+        Self { directory }
+    }
+
+    fn path(directory: &Path, number: usize) -> PathBuf {
+        directory.join(format!("body-{number}"))
+    }
+}
+
+/// Asks so often in all; the first round is `turn` 0.
+pub(crate) fn round(
+    server: &Server,
+    bodies: &Bodies,
+    (connections, in_flight): (usize, usize),
+    requests: usize,
+    turn: usize,
+) -> Round {
+    let processes = connections.min(PROCESSES);
+    let (begun, processor) = (Instant::now(), server.processor());
+    let running: Vec<(Child, PathBuf)> = (0..processes)
+        .map(|number| {
+            let log = bodies.directory.path().join(format!("log-{number}"));
+            drop(std::fs::remove_file(&log));
+            let body = Bodies::path(bodies.directory.path(), (number + turn) % PROCESSES);
+            let mut command = Command::new("h2load");
+            command
+                .args(["-t", "1", "-n", &(requests / processes).to_string()])
+                .args(["-c", &(connections / processes).to_string(), "-m", &in_flight.to_string()])
+                .arg("-d")
+                .arg(body)
+                .args(["-H", "content-type: application/grpc", "-H", "te: trailers"])
+                .arg(format!("--log-file={}", log.display()));
+            if server.role == Role::Socket {
+                command.arg("-B").arg(format!("unix:{}", server.socket.display()));
+            }
+            command.arg(format!("http://{}/portcullis.v1.DecisionService/Check", server.address));
+            (command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(), log)
+        })
+        .collect();
+    let mut times = Vec::with_capacity(requests);
+    let mut logs = Vec::new();
+    for (mut process, log) in running {
+        assert!(process.wait().unwrap().success());
+        logs.push(log);
+    }
+    let (elapsed, used): (Duration, Duration) = (begun.elapsed(), server.processor().saturating_sub(processor));
+    for log in logs {
+        for line in std::fs::read_to_string(log).unwrap().lines() {
+            // When it began, the status, how long it took in microseconds.
+            let mut fields = line.split('\t').skip(1);
+            assert_eq!(fields.next(), Some("200"), "{line}");
+            times.push(fields.next().unwrap().parse().unwrap());
+        }
+    }
+    assert_eq!(times.len(), requests / processes * processes);
+    Round::new(times, elapsed, used)
+}

@@ -1,0 +1,151 @@
+//! Those who wait until their record is durable.
+//!
+//! Waking somebody who runs on another thread costs a call of the system. So those who began to wait on one thread form a
+//! crowd: the first of a crowd is woken by whoever writes, and wakes the others, which on their own thread costs next to
+//! nothing.
+//!
+//! Invariant: nobody whose record is durable waits on, whoever goes away meanwhile: who leaves a crowd, be it because the
+//! caller is gone, wakes all in it whose records are durable.
+//! Not here: how long somebody waits (`AuditLog::durable`).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Crowds; more threads than that share them.
+const CROWDS: usize = 16;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// The newest durable record.
+    durable: AtomicU64,
+    crowds: [Mutex<Crowd>; CROWDS],
+}
+
+/// By the record that is waited for and a number that no other has.
+#[derive(Debug, Default)]
+struct Crowd {
+    wakers: BTreeMap<(u64, u64), Waker>,
+    numbered: u64,
+}
+
+/// Ends when a record is durable.
+#[derive(Debug)]
+pub(super) struct Durable<'a> {
+    waiting: &'a Waiting,
+    sequence: u64,
+    /// The crowd, and the number in it.
+    place: Option<(usize, u64)>,
+}
+
+impl Waiting {
+    pub(super) fn new(durable: u64) -> Self {
+        Self { durable: AtomicU64::new(durable), crowds: Default::default() }
+    }
+
+    /// Waits for a record.
+    pub(super) fn durable(&self, sequence: u64) -> Durable<'_> {
+        Durable { waiting: self, sequence, place: None }
+    }
+
+    /// The records up to this one have become durable.
+    pub(super) fn publish(&self, durable: u64) {
+        self.durable.store(durable, Ordering::Release);
+        for at in 0..CROWDS {
+            let first = self.crowd(at).first(durable);
+            if let Some(waker) = first {
+                waker.wake();
+            }
+        }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a rest of a division by `CROWDS`, and so many there are")]
+    fn crowd(&self, at: usize) -> MutexGuard<'_, Crowd> {
+        self.crowds[at % CROWDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, sequence: u64) -> bool {
+        self.durable.load(Ordering::Acquire) >= sequence
+    }
+}
+
+impl Crowd {
+    /// The first, where its record is among those up to `durable`.
+    fn first(&self, durable: u64) -> Option<Waker> {
+        let ((sequence, _), waker) = self.wakers.first_key_value()?;
+        (*sequence <= durable).then(|| waker.clone())
+    }
+
+    /// Takes out all whose records are among those up to `durable`.
+    fn take(&mut self, durable: u64) -> BTreeMap<(u64, u64), Waker> {
+        let after = self.wakers.split_off(&(durable + 1, 0));
+        std::mem::replace(&mut self.wakers, after)
+    }
+}
+
+impl Durable<'_> {
+    /// Waits on, as the context says. Whether the record became durable meanwhile.
+    fn enter(&mut self, context: &Context<'_>) -> bool {
+        let at = self.place.map_or_else(own_crowd, |(at, _)| at);
+        let mut crowd = self.waiting.crowd(at);
+        // Whoever publishes looks into the crowd afterwards.
+        if self.waiting.has(self.sequence) {
+            return true;
+        }
+        let number = self.place.map_or_else(
+            || {
+                crowd.numbered += 1;
+                crowd.numbered
+            },
+            |(_, number)| number,
+        );
+        match crowd.wakers.get_mut(&(self.sequence, number)) {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => drop(crowd.wakers.insert((self.sequence, number), context.waker().clone())),
+        }
+        self.place = Some((at, number));
+        false
+    }
+
+    fn leave(&mut self) {
+        let Some((at, number)) = self.place.take() else { return };
+        let mut crowd = self.waiting.crowd(at);
+        crowd.wakers.remove(&(self.sequence, number));
+        let woken = crowd.take(self.waiting.durable.load(Ordering::Acquire));
+        drop(crowd);
+        for waker in woken.into_values() {
+            waker.wake();
+        }
+    }
+}
+
+impl Future for Durable<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.waiting.has(self.sequence) || self.enter(context) {
+            self.leave();
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Durable<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// The crowd of this thread.
+fn own_crowd() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static CROWD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % CROWDS;
+    }
+    CROWD.with(|crowd| *crowd)
+}

@@ -1,0 +1,98 @@
+//! The threads that Checks are answered on: one for each core, with a runtime of its own.
+//!
+//! A connection stays on its thread, so that nothing is handed from core to core between a Check's first byte and its
+//! answer. What takes long runs elsewhere (`forward`).
+//!
+//! Invariant: when this is dropped, every connection ends.
+//! Not here: what is done with a connection (`http2`).
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::connections::Accepted;
+use super::http2::Protocol;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Cores {
+    cores: Box<[Core]>,
+}
+
+#[derive(Debug)]
+struct Core {
+    /// None once it is told to end.
+    accepted: Option<UnboundedSender<(Accepted, Load)>>,
+    thread: Option<JoinHandle<()>>,
+    /// Its connections.
+    load: Arc<AtomicUsize>,
+}
+
+/// A connection's part of a core's load.
+#[derive(Debug)]
+struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    fn new(of: &Arc<AtomicUsize>) -> Self {
+        of.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(of))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Cores {
+    /// Starts the threads, one for each core that the process may use.
+    pub(super) fn start(protocol: &Protocol) -> io::Result<Self> {
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let start = |number| {
+            let (sender, accepted) = unbounded_channel();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let protocol = protocol.clone();
+            let run = move || runtime.block_on(serve(accepted, protocol));
+            let thread = std::thread::Builder::new().name(format!("check-{number}")).spawn(run)?;
+            Ok(Core { accepted: Some(sender), thread: Some(thread), load: Arc::default() })
+        };
+        Ok(Self { cores: (0..count).map(start).collect::<io::Result<_>>()? })
+    }
+
+    /// Gives a connection to the core that has the fewest.
+    pub(super) fn give(&self, accepted: Accepted) {
+        if let Some(core) = self.cores.iter().min_by_key(|core| core.load.load(Ordering::Relaxed))
+            && let Some(sender) = &core.accepted
+        {
+            drop(sender.send((accepted, Load::new(&core.load))));
+        }
+    }
+}
+
+impl Drop for Cores {
+    fn drop(&mut self) {
+        for core in &mut self.cores {
+            core.accepted = None;
+        }
+        for core in &mut self.cores {
+            if core.thread.take().is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!("a thread that answers checks ended by a panic");
+            }
+        }
+    }
+}
+
+/// What one thread does, until its channel is closed. Protocol that are there then end with the runtime.
+async fn serve(mut accepted: UnboundedReceiver<(Accepted, Load)>, protocol: Protocol) {
+    while let Some((accepted, load)) = accepted.recv().await {
+        let protocol = protocol.clone();
+        tokio::spawn(async move {
+            protocol.serve(accepted).await;
+            drop(load);
+        });
+    }
+}

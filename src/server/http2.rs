@@ -1,0 +1,176 @@
+//! One connection: HTTP/2, and which requests on it go where.
+//!
+//! Invariant: what a portal asks is answered on the thread of its connection, but for batches; every other call runs on
+//! the runtime of administration, so that none of them ever delays a Check.
+//! Not here: what a call means (`api`).
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http2::Builder;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::transport::server::TcpConnectInfo;
+
+use super::connections::Accepted;
+use super::forward::{Forward, ForwardedBody};
+use crate::api::direct::{AnswerBody, DirectCheck, Unread};
+
+/// Streams of one connection at a time. More wait on the client's side.
+const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+
+/// Streams that a client may reset before its connection is closed: a flood of resets costs only the sender.
+const LOCAL_RESETS_MAX: usize = 1_024;
+
+/// Reset streams that may wait to be noticed.
+const PENDING_RESETS_MAX: usize = 20;
+
+/// How often an idle connection is asked whether it still lives, and how long it has to answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How far the service is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Serving,
+    /// What is under way is finished.
+    Draining,
+    /// Protocol end at once.
+    CutOff,
+}
+
+/// How every connection is served.
+#[derive(Clone)]
+pub(super) struct Protocol {
+    pub(super) direct: DirectCheck,
+    pub(super) forward: Forward,
+    /// Where the sender is gone, so is the service.
+    pub(super) phase: watch::Receiver<Phase>,
+}
+
+impl Protocol {
+    /// Serves a connection until it ends.
+    pub(super) async fn serve(mut self, accepted: Accepted) {
+        let info = TcpConnectInfo { local_addr: None, remote_addr: accepted.peer };
+        let opened = tokio::select! {
+            opened = accepted.open() => opened,
+            // Nothing has come on it.
+            _ = self.phase.wait_for(|phase| *phase != Phase::Serving) => return,
+        };
+        let (stream, _place) = match opened {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return,
+            Err(error) => return tracing::debug!(%error, "a connection was gone before it was served"),
+        };
+        let Self { direct, forward, mut phase } = self;
+        // One count for each connection: clones of what all share would be fought over by the cores.
+        let calls = Arc::new(Calls { direct, forward, info });
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let calls = Arc::clone(&calls);
+            async move { Ok::<_, Infallible>(calls.answer(request).await) }
+        });
+        let connection = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+            .max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+            .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let mut awaited = Phase::Draining;
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended");
+                    }
+                    return;
+                }
+                reached = reached(&mut phase, awaited) => match reached {
+                    Phase::Draining => {
+                        connection.as_mut().graceful_shutdown();
+                        awaited = Phase::CutOff;
+                    }
+                    _ => return,
+                },
+            }
+        }
+    }
+}
+
+/// Waits for a phase; returns it or the later one that came.
+async fn reached(phase: &mut watch::Receiver<Phase>, awaited: Phase) -> Phase {
+    phase.wait_for(|phase| *phase >= awaited).await.map_or(Phase::CutOff, |phase| *phase)
+}
+
+/// The calls of one connection.
+struct Calls {
+    direct: DirectCheck,
+    forward: Forward,
+    info: TcpConnectInfo,
+}
+
+impl Calls {
+    async fn answer(&self, request: Request<Incoming>) -> Response<ServedBody> {
+        let mut request = if DirectCheck::takes(&request) {
+            match self.direct.answer(request).await {
+                Ok(response) => return response.map(ServedBody::Direct),
+                Err(unread) => unread,
+            }
+        } else {
+            request.map(Unread::new)
+        };
+        request.extensions_mut().insert(self.info.clone());
+        if is_light(request.uri().path()) {
+            self.forward.call_here(request).await.map(ServedBody::Here)
+        } else {
+            self.forward.call(request).await.map(ServedBody::Forwarded)
+        }
+    }
+}
+
+/// Whether a call is one of the portal's that never takes long: it stays on its thread.
+fn is_light(path: &str) -> bool {
+    path.strip_prefix("/portcullis.v1.DecisionService/").is_some_and(|method| method != "BatchCheck")
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+enum ServedBody {
+    Direct(AnswerBody),
+    Here(tonic::body::Body),
+    Forwarded(ForwardedBody),
+}
+
+impl Body for ServedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut *self {
+            Self::Direct(body) => Pin::new(body).poll_frame(context),
+            Self::Here(body) => Pin::new(body).poll_frame(context),
+            Self::Forwarded(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Direct(body) => body.is_end_stream(),
+            Self::Here(body) => body.is_end_stream(),
+            Self::Forwarded(body) => body.is_end_stream(),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What is served: all services behind the layers that every call passes.
+//!
+//! Invariant: Checks and administration have places of their own, so that none of the latter ever keeps a Check out.
+//! Not here: connections (`http2`), what the services do (`api`).
+
+use anyhow::Context;
+use tonic::service::{LayerExt, Routes};
+use tower::Layer;
+
+use super::health;
+use crate::api::admission::Admission;
+use crate::api::direct::DirectCheck;
+use crate::api::transport::{Explain, ExplainLayer, UnbrokenLayer};
+use crate::api::{ANSWER_BYTES_MAX, Api};
+use crate::config::Config;
+use crate::proto::DESCRIPTOR;
+use crate::proto::v1::analysis_service_server::{self, AnalysisServiceServer};
+use crate::proto::v1::audit_service_server::{self, AuditServiceServer};
+use crate::proto::v1::decision_service_server::{self, DecisionServiceServer};
+use crate::proto::v1::firewall_service_server::{self, FirewallServiceServer};
+use crate::proto::v1::hierarchy_service_server::{self, HierarchyServiceServer};
+
+/// Calls of administration at a time: few, because each may hold a message of many megabytes.
+const ADMINISTRATION_CALLS_MAX: usize = 256;
+
+/// Checks on their direct way, and everything as tonic serves it, Checks among it.
+pub(super) struct Services {
+    pub(super) direct: DirectCheck,
+    pub(super) routes: Explain<Routes>,
+}
+
+impl Services {
+    pub(super) fn new(config: &Config, api: &Api, health: health::Service) -> anyhow::Result<Self> {
+        let reflection_v1 = reflection()
+            .with_service_name(tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME)
+            .build_v1()
+            .context("the descriptors for reflection")?;
+        let reflection_v1alpha = reflection()
+            .with_service_name(tonic_reflection::pb::v1alpha::server_reflection_server::SERVICE_NAME)
+            .build_v1alpha()
+            .context("the descriptors for reflection")?;
+        // Health and reflection are not limited: a busy service is still a living one.
+        let for_checks = Admission::new(config.requests_in_flight_max, config.request_timeout);
+        let calls_max = config.requests_in_flight_max.min(ADMINISTRATION_CALLS_MAX);
+        let for_changes = Admission::new(calls_max, config.request_timeout);
+        macro_rules! limited {
+            ($layer:expr, $server:ident) => {
+                $layer.named_layer(
+                    $server::new(api.clone())
+                        .max_decoding_message_size(config.request_bytes_max)
+                        .max_encoding_message_size(ANSWER_BYTES_MAX),
+                )
+            };
+        }
+        let routes = Routes::new(health)
+            .add_service(reflection_v1)
+            .add_service(reflection_v1alpha)
+            .add_service(limited!(for_checks.clone(), DecisionServiceServer))
+            .add_service(limited!((for_changes.clone(), UnbrokenLayer), FirewallServiceServer))
+            .add_service(limited!(for_changes.clone(), HierarchyServiceServer))
+            .add_service(limited!(for_changes.clone(), AuditServiceServer))
+            .add_service(limited!(for_changes, AnalysisServiceServer))
+            .prepare();
+        let direct = DirectCheck::new(api.clone(), for_checks, config.request_bytes_max);
+        Ok(Self { direct, routes: ExplainLayer.layer(routes) })
+    }
+}
+
+/// Reflection of what is served; the descriptors have more, for versions to come.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(tonic_health::pb::health_server::SERVICE_NAME)
+        .with_service_name(analysis_service_server::SERVICE_NAME)
+        .with_service_name(audit_service_server::SERVICE_NAME)
+        .with_service_name(decision_service_server::SERVICE_NAME)
+        .with_service_name(firewall_service_server::SERVICE_NAME)
+        .with_service_name(hierarchy_service_server::SERVICE_NAME)
+}
