@@ -5,7 +5,11 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
 use portcullis::cli::Cli;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match Cli::try_from_args(std::env::args_os()) {

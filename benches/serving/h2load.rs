@@ -77,7 +77,7 @@ pub(crate) fn round(
                 .args(["-H", "content-type: application/grpc", "-H", "te: trailers"])
                 .arg(format!("--log-file={}", log.display()));
             if server.role == Role::Socket {
-                command.arg("-B").arg(format!("unix:{}", server.socket.display()));
+                command.arg("-B").arg(format!("unix:{}", server.socket().display()));
             }
             command.arg(format!("http://{}/portcullis.v1.DecisionService/Check", server.address));
             (command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(), log)

@@ -4,19 +4,17 @@
 //! Not here: who asks them (`tonic_client`, `h2load`).
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use portcullis::config::{Config, Durability, OnAuditFailure};
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::proto::v1::firewall_service_client::FirewallServiceClient;
 use portcullis::proto::v1::{self, CheckRequest};
 use tonic::transport::{Channel, Endpoint};
 
-/// Says which server a process is to be.
-const ROLE: &str = "PORTCULLIS_BENCH_ROLE";
+/// Says that a process is to be the server that does nothing.
+const NOTHING: &str = "PORTCULLIS_BENCH_NOTHING";
 
 /// What answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,57 +45,63 @@ impl Role {
     }
 }
 
-/// The server that this process is to be, if any.
-pub(crate) fn role() -> Option<Role> {
-    let name = std::env::var(ROLE).ok()?;
-    Role::ALL.into_iter().find(|role| role.name() == name)
-}
-
-/// Is a server until killed; tells its address and its Unix socket on the standard output.
-pub(crate) fn serve(role: Role) {
+/// Is the server that does nothing, where this process is to be that; tells its address on the standard output.
+pub(crate) fn serve_nothing() -> bool {
+    if std::env::var_os(NOTHING).is_none() {
+        return false;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("socket");
-        println!("{} {}", listener.local_addr().unwrap(), socket.display());
-        if role == Role::Nothing {
-            return super::nothing::serve(listener).await;
-        }
-        let mut config = Config::for_data_dir(directory.path().join("data"));
-        config.listen_unix = Some(socket);
-        let durability = if role == Role::Sync { Durability::Sync } else { Durability::Async };
-        (config.record.audit_shell, config.record.audit_preview) = (durability, durability);
-        if role == Role::Unrecorded {
-            config.record.on_audit_failure = OnAuditFailure::Allow;
-        }
-        // Every shell stays open otherwise, and so many of them are no portal.
-        config.record.session_max_age = Duration::from_secs(2);
-        config.record.session_idle = Duration::from_secs(2);
-        config.record.active_sessions_max = 100_000_000;
-        portcullis::server::run(config, listener, std::future::pending()).await.unwrap();
+        println!("{}", listener.local_addr().unwrap());
+        super::nothing::serve(listener).await;
     });
+    true
 }
 
 /// A server as a process, killed when it is dropped.
 pub(crate) struct Server {
     pub(crate) role: Role,
     pub(crate) address: String,
-    pub(crate) socket: PathBuf,
     child: Child,
+    directory: tempfile::TempDir,
 }
 
 impl Server {
     pub(crate) fn start(role: Role) -> Self {
-        let program = std::env::current_exe().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         // A write beyond the limit on files is to fail, not to kill.
-        command.args(["-c", "trap '' XFSZ; exec \"$0\""]).arg(program).process_group(0);
-        let mut child = command.env(ROLE, role.name()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let (address, socket) = line.trim().split_once(' ').unwrap();
-        Self { role, address: address.to_owned(), socket: socket.into(), child }
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
+        if role == Role::Nothing {
+            let mut child =
+                command.arg(std::env::current_exe().unwrap()).env(NOTHING, "").stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            return Self { role, address: line.trim().to_owned(), child, directory };
+        }
+        let durability = if role == Role::Sync { "sync" } else { "async" };
+        let on_failure = if role == Role::Unrecorded { "allow" } else { "deny" };
+        command
+            .arg(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--audit-shell", durability, "--audit-preview", durability, "--on-audit-failure", on_failure])
+            // Every shell stays open otherwise, and so many of them are no portal.
+            .args(["--session-max-age", "2s", "--session-idle", "2s", "--limit-active-sessions", "100000000"])
+            .arg("--data-dir")
+            .arg(directory.path().join("data"))
+            .arg("--listen-unix")
+            .arg(directory.path().join("socket"));
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = lines.by_ref().find_map(|line| address_in(&line.unwrap())).unwrap();
+        // Whoever logs must not find the pipe full.
+        std::thread::spawn(move || lines.count());
+        Self { role, address, child, directory }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("socket")
     }
 
     /// Processor time so far.
@@ -111,7 +115,7 @@ impl Server {
     /// Where it is asked.
     fn uri(&self) -> String {
         match self.role {
-            Role::Socket => format!("unix:{}", self.socket.display()),
+            Role::Socket => format!("unix:{}", self.socket().display()),
             _ => format!("http://{}", self.address),
         }
     }
@@ -165,6 +169,12 @@ impl Drop for Server {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// The address in the line of the log that tells it.
+fn address_in(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    (line["message"] == "serving gRPC").then(|| line["address"].as_str().unwrap().to_owned())
 }
 
 /// Portal-like: users at their addresses, previews three times as often as shells, one in sixteen denied.

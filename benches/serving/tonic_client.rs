@@ -60,7 +60,12 @@ pub(crate) async fn stream(server: &Server, channel: &Channel, requests: &Arc<[C
 }
 
 /// Sends batches of so many Checks each, two at a time, for a while.
-pub(crate) async fn batches(server: &Server, channel: &Channel, requests: &Arc<[CheckRequest]>, time: Duration) -> Round {
+pub(crate) async fn batches(
+    server: &Server,
+    channel: &Channel,
+    requests: &Arc<[CheckRequest]>,
+    time: Duration,
+) -> Round {
     let (begun, processor) = (Instant::now(), server.processor());
     let workers: Vec<_> = (0..2)
         .map(|_| {

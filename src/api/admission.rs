@@ -7,11 +7,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
@@ -21,22 +21,36 @@ use crate::proto::v1::ErrorReason;
 /// Who is let in, and for how long.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    places: Arc<Semaphore>,
+    under_way: Arc<AtomicUsize>,
+    calls_max: usize,
     timeout: Duration,
+}
+
+/// A place among the calls under way.
+#[derive(Debug)]
+pub(super) struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Admission {
     /// At most `calls_max` at a time, each for at most `timeout`, or less where the client says so.
     pub fn new(calls_max: usize, timeout: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(calls_max.min(Semaphore::MAX_PERMITS))), timeout }
+        Self { under_way: Arc::default(), calls_max, timeout }
     }
 
     /// A place among the calls under way, if there is one.
-    pub(super) fn enter(&self) -> Result<SemaphorePermit<'_>, Status> {
-        self.places.try_acquire().map_err(|_| {
-            let message = "too many calls are under way: try again in a moment";
-            status::error(Code::Unavailable, ErrorReason::Overloaded, message)
-        })
+    pub(super) fn enter(&self) -> Result<Place<'_>, Status> {
+        // Given back where it is one too many.
+        let place = Place(&self.under_way);
+        if self.under_way.fetch_add(1, Ordering::Relaxed) < self.calls_max {
+            return Ok(place);
+        }
+        let message = "too many calls are under way: try again in a moment";
+        Err(status::error(Code::Unavailable, ErrorReason::Overloaded, message))
     }
 
     /// How long a call with these headers may take.

@@ -196,6 +196,14 @@ impl Engine {
         Ok(begun.answer())
     }
 
+    /// The same, where nothing has to be waited for; none, and nothing done, where something has to.
+    pub fn check_at_once(&self, question: &Question<'_>) -> Option<Result<Answer, CheckError>> {
+        if self.is_urgent(question) {
+            return None;
+        }
+        Some(self.try_begin(question, None)?.map(Begun::answer))
+    }
+
     /// Decides and records. What comes back must be asked for the answer.
     pub async fn begin(&self, question: &Question<'_>) -> Result<Begun<'_>, CheckError> {
         self.begin_by(question, None).await
@@ -206,31 +214,53 @@ impl Engine {
         question: &Question<'_>,
         pinned: Option<&Pinned>,
     ) -> Result<Begun<'_>, CheckError> {
-        let options = self.audit.options();
-        let begun = |answer, awaited, session| Begun {
-            engine: self,
-            answer,
-            awaited,
-            unanswered: Unanswered { engine: self, session },
-        };
-        if let Err(error) = self.room().await {
-            return match options.on_failure {
-                OnAuditFailure::Deny => Err(error.into()),
-                OnAuditFailure::Allow => Ok(begun(self.check_unrecorded(question)?, None, None)),
-            };
+        if let Some(begun) = self.try_begin(question, pinned) {
+            return begun;
         }
-        let urgent = options.durability(question.connection_type) == Durability::Sync;
-        let recorded = self.check_recorded(question, urgent, pinned)?;
-        let Recorded { answer, organization, sequence, session_opened } = recorded;
-        let opened = organization.zip(answer.session).filter(|_| session_opened);
-        Ok(begun(answer, urgent.then_some(sequence), opened))
+        match self.audit.queue().room(self.audit.options().deadline).await {
+            Ok(()) => self.begin_recorded(question, pinned),
+            Err(error) => self.begin_unrecorded(question, error),
+        }
     }
 
-    /// Waits for room in the queue where there is none.
-    async fn room(&self) -> Result<(), AuditError> {
+    /// None where there is no room for a record now.
+    fn try_begin(&self, question: &Question<'_>, pinned: Option<&Pinned>) -> Option<Result<Begun<'_>, CheckError>> {
         let queue = self.audit.queue();
-        queue.check_writable()?;
-        if queue.has_room() { Ok(()) } else { queue.room(self.audit.options().deadline).await }
+        match queue.check_writable() {
+            Ok(()) if queue.has_room() => Some(self.begin_recorded(question, pinned)),
+            Ok(()) => None,
+            Err(error) => Some(self.begin_unrecorded(question, error)),
+        }
+    }
+
+    /// Whether the record must be on the disk before the answer leaves.
+    fn is_urgent(&self, question: &Question<'_>) -> bool {
+        self.audit.options().durability(question.connection_type) == Durability::Sync
+    }
+
+    fn begin_recorded(&self, question: &Question<'_>, pinned: Option<&Pinned>) -> Result<Begun<'_>, CheckError> {
+        let urgent = self.is_urgent(question);
+        let recorded = self.check_recorded(question, urgent, pinned)?;
+        let Recorded { answer, organization, sequence, session_opened } = recorded;
+        let session = organization.zip(answer.session).filter(|_| session_opened);
+        let unanswered = Unanswered { engine: self, session };
+        Ok(Begun { engine: self, answer, awaited: urgent.then_some(sequence), unanswered })
+    }
+
+    /// Refuses, or decides without a record where that is what the operator wants.
+    fn begin_unrecorded(&self, question: &Question<'_>, error: AuditError) -> Result<Begun<'_>, CheckError> {
+        match self.audit.options().on_failure {
+            OnAuditFailure::Deny => Err(error.into()),
+            OnAuditFailure::Allow => {
+                let answer = self.check_unrecorded(question)?;
+                Ok(Begun {
+                    engine: self,
+                    answer,
+                    awaited: None,
+                    unanswered: Unanswered { engine: self, session: None },
+                })
+            }
+        }
     }
 
     fn check_unrecorded(&self, question: &Question<'_>) -> Result<Answer, CheckError> {

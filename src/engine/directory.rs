@@ -5,10 +5,11 @@
 //! Not here: who may publish (`writer` alone) and what is decided (`check`).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 
 use super::counters::RuleCounters;
 use super::shadow::Shadow;
@@ -64,7 +65,8 @@ pub(super) struct Slot {
     pub(super) published: ArcSwap<Published>,
 }
 
-type Shard = HashMap<Id, Arc<Slot>>;
+/// Only administrators make ids, so nobody chooses them so that they collide.
+type Shard = HashMap<Id, Arc<Slot>, RandomState>;
 
 /// Shards, so that creating one of 100,000 organizations copies some hundreds of entries.
 const SHARDS: usize = 256;
@@ -88,7 +90,7 @@ impl Directory {
             shards: (0..SHARDS).map(|_| ArcSwap::default()).collect(),
             deleted: ArcSwap::from_pointee(deleted),
             ordered: ArcSwap::from_pointee(CowMap::default()),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
         }
     }
 

@@ -60,10 +60,7 @@ impl Forward {
     }
 
     /// Has a request answered on the other runtime.
-    pub(super) fn call(
-        &self,
-        request: Request<Unread<Incoming>>,
-    ) -> impl Future<Output = Response<ForwardedBody>> {
+    pub(super) fn call(&self, request: Request<Unread<Incoming>>) -> impl Future<Output = Response<ForwardedBody>> {
         let (reply, answer) = oneshot::channel();
         let answered = self.routes.clone().call(request.map(Body::new));
         let call = self.runtime.spawn(async move {
@@ -103,10 +100,7 @@ impl http_body::Body for ForwardedBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.frames.as_mut().map_or(Poll::Ready(None), |frames| frames.poll_recv(context))
     }
 

@@ -5,20 +5,21 @@
 //! Not here: what a call means (`api`).
 
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http2::Builder;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::transport::server::TcpConnectInfo;
 
+use super::at_once::{AnsweredAtOnce, Gathered};
 use super::connections::Accepted;
 use super::forward::{Forward, ForwardedBody};
 use crate::api::direct::{AnswerBody, DirectCheck, Unread};
@@ -31,10 +32,6 @@ const LOCAL_RESETS_MAX: usize = 1_024;
 
 /// Reset streams that may wait to be noticed.
 const PENDING_RESETS_MAX: usize = 20;
-
-/// How often an idle connection is asked whether it still lives, and how long it has to answer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How far the service is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,24 +69,22 @@ impl Protocol {
         let Self { direct, forward, mut phase } = self;
         // One count for each connection: clones of what all share would be fought over by the cores.
         let calls = Arc::new(Calls { direct, forward, info });
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let calls = Arc::clone(&calls);
-            async move { Ok::<_, Infallible>(calls.answer(request).await) }
-        });
-        let connection = Builder::new(TokioExecutor::new())
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| calls.answer(request));
+        let gathered = Gathered::default();
+        let connection = Builder::new(gathered.clone())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
             .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
             .max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
-            .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            // gRPC has none.
+            .auto_date_header(false)
             .serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection);
+        let mut connection = AnsweredAtOnce::new(connection, gathered);
         let mut awaited = Phase::Draining;
         loop {
             tokio::select! {
                 biased;
-                ended = connection.as_mut() => {
+                ended = &mut connection => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a connection ended");
                     }
@@ -97,7 +92,7 @@ impl Protocol {
                 }
                 reached = reached(&mut phase, awaited) => match reached {
                     Phase::Draining => {
-                        connection.as_mut().graceful_shutdown();
+                        connection.connection().graceful_shutdown();
                         awaited = Phase::CutOff;
                     }
                     _ => return,
@@ -119,21 +114,51 @@ struct Calls {
     info: TcpConnectInfo,
 }
 
+/// An answer that is there, or comes.
+enum Answering {
+    Done(Option<Response<ServedBody>>),
+    Waiting(Pin<Box<dyn Future<Output = Response<ServedBody>> + Send>>),
+}
+
 impl Calls {
-    async fn answer(&self, request: Request<Incoming>) -> Response<ServedBody> {
+    fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answering {
+        let request = if DirectCheck::takes(&request) {
+            match self.direct.answer_at_once(request) {
+                Ok(response) => return Answering::Done(Some(response.map(ServedBody::Direct))),
+                Err(unread) => unread,
+            }
+        } else {
+            request.map(Unread::new)
+        };
+        // Apart, so that a Check does not carry the room for what it seldom becomes.
+        Answering::Waiting(Box::pin(Arc::clone(self).answer_later(request)))
+    }
+
+    async fn answer_later(self: Arc<Self>, request: Request<Unread<Incoming>>) -> Response<ServedBody> {
         let mut request = if DirectCheck::takes(&request) {
             match self.direct.answer(request).await {
                 Ok(response) => return response.map(ServedBody::Direct),
                 Err(unread) => unread,
             }
         } else {
-            request.map(Unread::new)
+            request
         };
         request.extensions_mut().insert(self.info.clone());
         if is_light(request.uri().path()) {
             self.forward.call_here(request).await.map(ServedBody::Here)
         } else {
             self.forward.call(request).await.map(ServedBody::Forwarded)
+        }
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<ServedBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Done(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            Self::Waiting(answering) => answering.as_mut().poll(context).map(Ok),
         }
     }
 }
@@ -155,10 +180,7 @@ impl Body for ServedBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match &mut *self {
             Self::Direct(body) => Pin::new(body).poll_frame(context),
             Self::Here(body) => Pin::new(body).poll_frame(context),

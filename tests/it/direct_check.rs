@@ -219,6 +219,9 @@ fn refusals() -> Vec<Call> {
         call("a message and a piece of another", [&whole[..], &[0, 0]].concat()),
         call("a field that is unknown", framed(0, &with_unknown_field)),
         call("a message beyond the limit", framed(0, &vec![0; 4_097])),
+        call("a message that could be read and is beyond the limit", {
+            framed(0, &[&[0x0A, 0xFE, 0x1F][..], &[b'1'; 4_094]].concat())
+        }),
         call("a message at the limit", framed(0, &[&[0x0A, 0xFD, 0x1F][..], &[b'1'; 4_093]].concat())),
         check("a compression that is unknown", |_| {}).header("grpc-encoding", "br"),
         check("a compression that is not supported", |_| {}).header("grpc-encoding", "gzip"),

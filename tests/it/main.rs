@@ -35,8 +35,6 @@ mod audit_watch;
 mod checks_api;
 /// The command line over the audit log.
 mod cli_audit;
-/// The direct way of Checks against the service behind it.
-mod direct_check;
 /// What `serve` takes, and what of it wins.
 mod cli_config;
 /// The command line as it is typed.
@@ -49,6 +47,8 @@ mod crash_kill;
 mod crash_power;
 /// The compiled policy against the naive evaluator.
 mod decisions;
+/// The direct way of Checks against the service behind it.
+mod direct_check;
 /// The engine over a clock and a disk that tests control.
 mod engine;
 /// Why a decision is what it is.

@@ -129,4 +129,3 @@ fn digits(place: &mut [u8], mut number: u64) {
         number >>= 4;
     }
 }
-

@@ -75,7 +75,6 @@ struct Inner {
     urgent: bool,
     /// Decisions that were made and not recorded.
     gap: Option<GapRecord>,
-    closed: bool,
 }
 
 /// See the module.
@@ -94,6 +93,8 @@ pub(crate) struct AuditQueue {
     failed: AtomicBool,
     /// A write takes longer than it may.
     stuck: AtomicBool,
+    /// No more will come. Changed under the lock, so that the writer, which looks under it, waits for nothing.
+    closed: AtomicBool,
 }
 
 impl AuditQueue {
@@ -105,7 +106,6 @@ impl AuditQueue {
             next_sequence,
             urgent: false,
             gap: None,
-            closed: false,
         };
         Self {
             inner: Mutex::new(inner),
@@ -115,6 +115,7 @@ impl AuditQueue {
             waiting: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -186,10 +187,14 @@ impl AuditQueue {
         if self.failed.load(Ordering::Acquire) {
             return Err(AuditError::NotWritable("the last write failed".to_owned()));
         }
-        if self.lock().closed {
+        if self.is_closed() {
             return Err(AuditError::ShuttingDown);
         }
         Ok(())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Counts a decision that is not recorded.
@@ -207,7 +212,9 @@ impl AuditQueue {
 
     /// No more records: the writer finishes what is there.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        let inner = self.lock();
+        self.closed.store(true, Ordering::Release);
+        drop(inner);
         self.work.notify_one();
         self.room.notify_waiters();
     }
@@ -215,11 +222,11 @@ impl AuditQueue {
     /// Waits for work. Records for which nobody waits are left to gather for `gather` before they are taken.
     pub(super) fn take(&self, gather: Duration, batch_max: usize) -> Batch {
         let mut inner = self.lock();
-        while inner.records.is_empty() && inner.commands.is_empty() && !inner.closed {
+        while inner.records.is_empty() && inner.commands.is_empty() && !self.is_closed() {
             inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         let may_gather = |inner: &Inner| {
-            !inner.urgent && !inner.closed && inner.commands.is_empty() && inner.records.len() < batch_max
+            !inner.urgent && !self.is_closed() && inner.commands.is_empty() && inner.records.len() < batch_max
         };
         if may_gather(&inner) {
             let waited = self.work.wait_timeout_while(inner, gather, |inner| may_gather(inner));
@@ -230,7 +237,7 @@ impl AuditQueue {
         Batch {
             records: std::mem::replace(&mut inner.records, spare),
             commands: std::mem::take(&mut inner.commands),
-            closed: inner.closed,
+            closed: self.is_closed(),
         }
     }
 

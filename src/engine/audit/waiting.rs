@@ -149,3 +149,63 @@ fn own_crowd() -> usize {
     }
     CROWD.with(|crowd| *crowd)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(durable: &mut Durable<'_>, waker: &Waker) -> bool {
+        Pin::new(durable).poll(&mut Context::from_waker(waker)).is_ready()
+    }
+
+    /// A waker that counts.
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Count {
+        fn get(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn the_first_is_woken_and_wakes_the_others_whose_records_are_durable() {
+        let waiting = Waiting::new(0);
+        let counts: Vec<std::sync::Arc<Count>> = (0..3).map(|_| std::sync::Arc::default()).collect();
+        let wakers: Vec<Waker> = counts.iter().map(|count| Waker::from(std::sync::Arc::clone(count))).collect();
+        let mut waiters: Vec<Durable<'_>> = (1..=3).map(|sequence| waiting.durable(sequence)).collect();
+        assert!(waiters.iter_mut().zip(&wakers).all(|(waiter, waker)| !poll(waiter, waker)));
+
+        waiting.publish(2);
+        assert_eq!(counts.iter().map(|count| count.get()).collect::<Vec<_>>(), [1, 0, 0]);
+        assert!(poll(&mut waiters[0], &wakers[0]));
+        assert_eq!(counts.iter().map(|count| count.get()).collect::<Vec<_>>(), [1, 1, 0]);
+        assert!(poll(&mut waiters[1], &wakers[1]));
+        assert!(!poll(&mut waiters[2], &wakers[2]));
+
+        waiting.publish(3);
+        assert_eq!(counts[2].get(), 1);
+        assert!(poll(&mut waiters[2], &wakers[2]));
+    }
+
+    #[test]
+    fn who_goes_away_after_it_was_woken_leaves_nobody_behind() {
+        let waiting = Waiting::new(0);
+        let (first, second): (std::sync::Arc<Count>, std::sync::Arc<Count>) = Default::default();
+        let mut leaving = waiting.durable(1);
+        let mut staying = waiting.durable(1);
+        assert!(!poll(&mut leaving, &Waker::from(std::sync::Arc::clone(&first))));
+        assert!(!poll(&mut staying, &Waker::from(std::sync::Arc::clone(&second))));
+        waiting.publish(1);
+        assert_eq!((first.get(), second.get()), (1, 0));
+        drop(leaving);
+        assert_eq!(second.get(), 1);
+        assert!(poll(&mut staying, Waker::noop()));
+    }
+}

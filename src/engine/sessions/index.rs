@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::Scope;
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
@@ -29,7 +31,7 @@ pub(super) struct Counts {
 /// The index of a shard.
 #[derive(Default)]
 pub(super) struct Index {
-    organizations: HashMap<Id, Endpoints>,
+    organizations: HashMap<Id, Endpoints, RandomState>,
 }
 
 impl Counts {

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use foldhash::fast::RandomState;
+
 use super::index::Index;
 use super::lifetime::{Lifetimes, whole};
 use super::slab::{Active, Slab};
@@ -57,10 +59,10 @@ pub(super) struct Shard {
     pub(super) slab: Slab,
     pub(super) index: Index,
     pub(super) lifetimes: Lifetimes,
-    ids: HashMap<SessionId, u32>,
+    ids: HashMap<SessionId, u32, RandomState>,
     /// Previews that are not revoked and whose user is known, by the hash of their key; of two with the same hash the
     /// newer.
-    folds: HashMap<u64, u32>,
+    folds: HashMap<u64, u32, RandomState>,
     timers: Timers,
     totals: Arc<Totals>,
 }
@@ -73,8 +75,8 @@ impl Shard {
             slab: Slab::default(),
             index: Index::default(),
             lifetimes,
-            ids: HashMap::new(),
-            folds: HashMap::new(),
+            ids: HashMap::default(),
+            folds: HashMap::default(),
             timers: Timers::default(),
             totals,
         }

@@ -67,15 +67,17 @@ impl SessionTable {
     pub(super) fn hash(&self, organization: &Id, email: &str, address: Address, endpoint: &str) -> u64 {
         #[expect(deprecated, reason = "nothing else in the standard library is a keyed hash that stays what it is")]
         let mut hasher = std::hash::SipHasher::new_with_keys(self.key[0], self.key[1]);
-        // No text holds the byte 255.
+        // Together, which is faster than piece by piece and no other hash. No text holds the byte 255.
+        let mut together = Together::default();
         for text in [organization.as_str(), email, endpoint] {
-            hasher.write(text.as_bytes());
-            hasher.write(&[255]);
+            together.write(&mut hasher, text.as_bytes());
+            together.write(&mut hasher, &[255]);
         }
         match address {
-            Address::V4(word) => hasher.write(&word.to_le_bytes()),
-            Address::V6(word) => hasher.write(&word.to_le_bytes()),
+            Address::V4(word) => together.write(&mut hasher, &word.to_le_bytes()),
+            Address::V6(word) => together.write(&mut hasher, &word.to_le_bytes()),
         }
+        together.end(&mut hasher);
         hasher.finish()
     }
 
@@ -223,6 +225,41 @@ impl SessionTable {
     /// Whether no session is active.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Bytes on their way to a hasher.
+struct Together {
+    bytes: [u8; Self::BYTES],
+    length: usize,
+}
+
+impl Together {
+    /// As many as nearly every connection has.
+    const BYTES: usize = 256;
+
+    fn write(&mut self, hasher: &mut impl Hasher, bytes: &[u8]) {
+        if self.length + bytes.len() > Self::BYTES {
+            self.end(hasher);
+        }
+        match self.bytes.get_mut(self.length..self.length + bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                self.length += bytes.len();
+            }
+            None => hasher.write(bytes),
+        }
+    }
+
+    fn end(&mut self, hasher: &mut impl Hasher) {
+        hasher.write(self.bytes.get(..self.length).unwrap_or_default());
+        self.length = 0;
+    }
+}
+
+impl Default for Together {
+    fn default() -> Self {
+        Self { bytes: [0; Self::BYTES], length: 0 }
     }
 }
 
