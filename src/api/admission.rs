@@ -46,17 +46,23 @@ impl Admission {
     pub(super) fn enter(&self) -> Result<Place<'_>, Status> {
         // Given back where it is one too many.
         let place = Place(&self.under_way);
-        if self.under_way.fetch_add(1, Ordering::Relaxed) < self.calls_max {
-            return Ok(place);
-        }
-        let message = "too many calls are under way: try again in a moment";
-        Err(status::error(Code::Unavailable, ErrorReason::Overloaded, message))
+        if self.under_way.fetch_add(1, Ordering::Relaxed) < self.calls_max { Ok(place) } else { Err(overloaded()) }
+    }
+
+    /// Whether there is one, for a call that is done before another can come on its thread.
+    pub(super) fn pass(&self) -> Result<(), Status> {
+        if self.under_way.load(Ordering::Relaxed) < self.calls_max { Ok(()) } else { Err(overloaded()) }
     }
 
     /// How long a call with these headers may take.
     pub(super) fn timeout(&self, headers: &HeaderMap) -> Duration {
         client_timeout(headers).map_or(self.timeout, |wanted| wanted.min(self.timeout))
     }
+}
+
+fn overloaded() -> Status {
+    let message = "too many calls are under way: try again in a moment";
+    status::error(Code::Unavailable, ErrorReason::Overloaded, message)
 }
 
 /// The end of a call that took longer.

@@ -134,7 +134,7 @@ pub struct DecisionRecord {
     /// The cluster's revision.
     pub cluster_revision: u64,
     /// The caller's own identifier.
-    pub request_id: Arc<str>,
+    pub request_id: Box<str>,
     /// The lease that was asked for, in whole milliseconds.
     pub lease: Option<Duration>,
 }

@@ -8,7 +8,6 @@
 //! no session is opened by a policy that was replaced before.
 //! Not here: parsing and wording (`api::decision`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use super::Engine;
 use super::audit::{AuditError, Durability, OnAuditFailure};
 use super::batch::Pinned;
 use super::directory::{Published, PublishedCluster};
-use super::sessions::{AdmissionKey, TooManySessions};
+use super::sessions::{AdmissionKey, Admitted, TooManySessions};
 use crate::audit::record::{Content, DecisionId, DecisionRecord, Entry, Person};
 use crate::audit::session::{EndReason, SessionId};
 use crate::policy::address::Address;
@@ -279,17 +278,15 @@ impl Engine {
         let now = self.clock.now();
         // An allowed one is decided, and counted, again below.
         let decided = self.decide(question, now, Counting::Denials, pinned)?;
-        let email: Arc<str> = question.user_email.into();
-        let endpoint: Arc<str> = question.target.text.into();
         let organization = match (&decided.organization, decided.reason.decision()) {
             (Some(organization), Decision::Allow) => organization.clone(),
-            _ => return Ok(self.record(question, now, decided, None, endpoint, email, urgent)),
+            _ => return Ok(self.record(question, now, decided, None, urgent)),
         };
         let key = AdmissionKey {
             organization: &organization,
             endpoint: question.target.text,
             connection_type: question.connection_type,
-            email: &email,
+            email: question.user_email,
             address: question.address,
         };
         let ended = |session: &super::sessions::Session| self.record_end(session);
@@ -301,28 +298,29 @@ impl Engine {
             let session = match decided.reason.decision() {
                 Decision::Allow => {
                     let lease = question.session_lease;
-                    let admitted = admission.allow(now, decided.rule.clone(), decided.revision, lease)?;
-                    Some((admitted.session, admitted.opened))
+                    Some(admission.allow(now, decided.rule.clone(), decided.revision, lease)?)
                 }
                 Decision::Deny => None,
             };
-            Ok(self.record(question, now, decided, session, endpoint, Arc::clone(&email), urgent))
+            Ok(self.record(question, now, decided, session, urgent))
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that a record is made of, where its place is decided")]
     fn record(
         &self,
         question: &Question<'_>,
         now: Timestamp,
         decided: Decided,
-        session: Option<(SessionId, bool)>,
-        endpoint: Arc<str>,
-        email: Arc<str>,
+        admitted: Option<Admitted>,
         urgent: bool,
     ) -> Recorded {
-        let answer = self.answer(&decided, session.map(|(id, _)| id));
-        let session_opened = session.is_some_and(|(_, opened)| opened);
+        let answer = self.answer(&decided, admitted.as_ref().map(|admitted| admitted.session));
+        let session_opened = admitted.as_ref().is_some_and(|admitted| admitted.opened);
+        // A session has both texts already.
+        let (email, endpoint) = match admitted {
+            Some(Admitted { email, endpoint, .. }) => (email, endpoint),
+            None => (question.user_email.into(), question.target.text.into()),
+        };
         let content = DecisionRecord {
             id: answer.decision_id,
             reason: decided.reason,

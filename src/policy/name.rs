@@ -100,7 +100,7 @@ impl<'a> NodePath<'a> {
             return Err(NameError::Empty(NODE_FORM));
         }
         let form = || NameError::Form(shorten(text), NODE_FORM);
-        let mut segments = text.split('/');
+        let mut segments = Segments(Some(text));
         let mut level = |collection: &str| -> Result<Option<&'a str>, NameError> {
             match (segments.next(), segments.next()) {
                 (None, _) => Ok(None),
@@ -134,6 +134,24 @@ impl<'a> NodePath<'a> {
     /// The part of the name below the organization, as nodes are keyed; empty for the organization itself.
     pub fn key(&self) -> &'a str {
         self.text.get("organizations/".len() + self.organization.len() + 1..).unwrap_or("")
+    }
+}
+
+/// What slashes separate. Segments are short: looking at one byte after the other beats what `str::split` does.
+struct Segments<'a>(Option<&'a str>);
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let text = self.0?;
+        let slash = text.bytes().position(|byte| byte == b'/');
+        let (segment, rest) = match slash.and_then(|at| Some((text.get(..at)?, text.get(at + 1..)?))) {
+            Some((segment, rest)) => (segment, Some(rest)),
+            None => (text, None),
+        };
+        self.0 = rest;
+        Some(segment)
     }
 }
 

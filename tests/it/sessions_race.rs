@@ -56,12 +56,12 @@ impl World {
     /// Checks a connection of the user whose address it is. `point` is called at: `decide`, `lock`, `decide again`,
     /// `open`, `unlock`.
     fn check(&self, user: u32, redecides: bool, point: &dyn Fn(&'static str)) {
-        let (organization, endpoint, email) = (id("acme"), node(0, 0), "ann@example.com".into());
+        let (organization, endpoint, email) = (id("acme"), node(0, 0), "ann@example.com");
         let key = AdmissionKey {
             organization: &organization,
             endpoint: &endpoint,
             connection_type: ConnectionType::Shell,
-            email: &email,
+            email,
             address: Address::V4(user),
         };
         point("decide");

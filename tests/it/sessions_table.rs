@@ -160,7 +160,7 @@ impl Model {
 
     /// The session that a preview folds into, counted.
     fn fold(&mut self, key: &AdmissionKey<'_>, now: Timestamp) -> (Vec<Session>, Option<SessionId>) {
-        let person = Subject::Person(Person { email: Arc::clone(key.email), address: Some(key.address) });
+        let person = Subject::Person(Person { email: key.email.into(), address: Some(key.address) });
         let organization = key.organization.clone();
         let endpoint: Arc<str> = key.endpoint.into();
         let folds = move |session: &Session| {
@@ -207,15 +207,10 @@ impl Model {
             Step::Pass(_) => {}
             Step::Admit { user, node: at, organization, connection_type, lease } => {
                 let (organization, endpoint) = (id(ORGANIZATIONS[*organization]), node(*organization, *at));
-                let (email, lease) = (EMAILS[*user].into(), lease.map(Duration::from_secs));
+                let (email, lease) = (EMAILS[*user], lease.map(Duration::from_secs));
                 let (connection_type, address) = (*connection_type, address(*user));
-                let key = AdmissionKey {
-                    organization: &organization,
-                    endpoint: &endpoint,
-                    connection_type,
-                    email: &email,
-                    address,
-                };
+                let key =
+                    AdmissionKey { organization: &organization, endpoint: &endpoint, connection_type, email, address };
                 let (expected_ended, folded) =
                     if connection_type == Preview { self.fold(&key, now) } else { (vec![], None) };
                 let admitted = table.admit(
@@ -225,8 +220,8 @@ impl Model {
                 );
                 assert_eq!(ended, expected_ended);
                 match (admitted, folded) {
-                    (Ok(Admitted { session, opened: false }), Some(folded)) => assert_eq!(session, folded),
-                    (Ok(Admitted { session, opened: true }), None) => {
+                    (Ok(Admitted { session, opened: false, .. }), Some(folded)) => assert_eq!(session, folded),
+                    (Ok(Admitted { session, opened: true, .. }), None) => {
                         assert!(self.active.len() < self.options.active_max);
                         let opened = table.get(&organization, session).unwrap();
                         assert_eq!((opened.record.start_time, opened.record.request_count), (now, 1));
@@ -365,10 +360,9 @@ proptest! {
 /// A check that is let through, in a table of its own lifetimes.
 fn open(table: &SessionTable, connection_type: ConnectionType, now: Timestamp, lease: Option<Duration>) -> Admitted {
     let (organization, endpoint) = (id("acme"), node(0, 0));
-    let email = "ann@example.com".into();
+    let email = "ann@example.com";
     let address = address(0);
-    let key =
-        AdmissionKey { organization: &organization, endpoint: &endpoint, connection_type, email: &email, address };
+    let key = AdmissionKey { organization: &organization, endpoint: &endpoint, connection_type, email, address };
     table.admit(&key, |_| (), |admission| admission.allow(now, None, 1, lease)).unwrap()
 }
 

@@ -75,7 +75,7 @@ impl DirectCheck {
             return Err(request);
         }
         let Some(asked) = request.body().message(self.bytes_max()).and_then(wire::read) else { return Err(request) };
-        let answered = self.admission.enter().and_then(|_place| {
+        let answered = self.admission.pass().and_then(|()| {
             let question = question(asked)?;
             let answer = self.api.engine()?.check_at_once(&question);
             answer

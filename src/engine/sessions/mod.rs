@@ -21,6 +21,7 @@ mod slab;
 mod table;
 mod timers;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,18 +84,30 @@ pub struct AdmissionKey<'a> {
     /// What is to be opened.
     pub connection_type: ConnectionType,
     /// The user; empty where the check named none.
-    pub email: &'a Arc<str>,
+    pub email: &'a str,
     /// Where the user comes from.
     pub address: Address,
 }
 
 /// The session that an allowed check belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Admitted {
     /// Which.
     pub session: SessionId,
     /// Whether this check opened it.
     pub opened: bool,
+    /// The user, as the session has it.
+    pub email: Arc<str>,
+    /// The full name of the node, as the session has it.
+    pub endpoint: Arc<str>,
+}
+
+impl fmt::Debug for Admitted {
+    /// Without personal data, which must not get into logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { session, opened, .. } = self;
+        f.debug_struct("Admitted").field("session", session).field("opened", opened).finish_non_exhaustive()
+    }
 }
 
 /// No session can be opened.

@@ -15,7 +15,7 @@ use super::index::Index;
 use super::lifetime::{Lifetimes, whole};
 use super::slab::{Active, Slab};
 use super::timers::Timers;
-use super::{AdmissionKey, Renewed, Session};
+use super::{AdmissionKey, Admitted, Renewed, Session};
 use crate::audit::record::{Person, Subject};
 use crate::audit::session::{Revocation, SessionEnd, SessionId, SessionRecord};
 use crate::policy::name::Id;
@@ -142,7 +142,7 @@ impl Shard {
         let place = self.folds.get(&hash).copied()?;
         let session = &self.slab.at(place)?.session;
         let is_user = matches!(&session.subject, Subject::Person(Person { email, address })
-            if email == key.email && *address == Some(key.address));
+            if **email == *key.email && *address == Some(key.address));
         let is_key = is_user && session.organization == *key.organization && *session.record.endpoint == *key.endpoint;
         is_key.then_some(place)
     }
@@ -193,12 +193,14 @@ impl Shard {
         Renewed::Renewed
     }
 
-    /// Counts a further check to a preview; returns its id.
-    pub(super) fn count(&mut self, place: u32, now: Timestamp) -> Option<SessionId> {
-        let record = &mut self.slab.at_mut(place)?.session.record;
+    /// Counts a further check to a preview.
+    pub(super) fn count(&mut self, place: u32, now: Timestamp) -> Option<Admitted> {
+        let Session { subject, record, .. } = &mut self.slab.at_mut(place)?.session;
         record.last_seen_time = record.last_seen_time.max(now);
         record.request_count = record.request_count.saturating_add(1);
-        Some(record.id)
+        let Subject::Person(Person { email, .. }) = subject else { return None };
+        let (email, endpoint) = (Arc::clone(email), Arc::clone(&record.endpoint));
+        Some(Admitted { session: record.id, opened: false, email, endpoint })
     }
 
     /// Replaces what is known of a session; its end is not.

@@ -281,9 +281,9 @@ impl Admission<'_> {
         let is_preview = key.connection_type == ConnectionType::Preview;
         if let Some(place) = is_preview.then(|| shard.folded(hash, key)).flatten()
             && !shard.end_if_due(place, now, ended)
-            && let Some(session) = shard.count(place, now)
+            && let Some(admitted) = shard.count(place, now)
         {
-            return Ok(Admitted { session, opened: false });
+            return Ok(admitted);
         }
         if !table.totals.reserve(table.active_max) {
             return Err(TooManySessions { active_max: table.active_max });
@@ -291,10 +291,12 @@ impl Admission<'_> {
         shard.opened += 1;
         let id = SessionId { boot: table.boot, number: shard.opened * SHARDS_IN_ID + hash % SHARDS_IN_ID };
         let endpoint = shard.index.shared_name(key.organization, key.endpoint);
+        let endpoint = endpoint.unwrap_or_else(|| key.endpoint.into());
+        let email: Arc<str> = key.email.into();
         let record = SessionRecord {
             id,
             connection_type: key.connection_type,
-            endpoint: endpoint.unwrap_or_else(|| key.endpoint.into()),
+            endpoint: Arc::clone(&endpoint),
             start_time: now,
             last_seen_time: now,
             request_count: 1,
@@ -304,9 +306,9 @@ impl Admission<'_> {
             revocation: None,
             end: None,
         };
-        let subject = Subject::Person(Person { email: Arc::clone(key.email), address: Some(key.address) });
+        let subject = Subject::Person(Person { email: Arc::clone(&email), address: Some(key.address) });
         let session = Session { organization: key.organization.clone(), subject, record };
         shard.insert(session, is_preview.then_some(hash));
-        Ok(Admitted { session: id, opened: true })
+        Ok(Admitted { session: id, opened: true, email, endpoint })
     }
 }
