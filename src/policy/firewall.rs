@@ -67,14 +67,15 @@ impl Firewall {
     /// Compiles the firewall.
     pub fn compile(organization: &Organization) -> Self {
         let rules = Arc::clone(&organization.rules);
-        let of_rules = rules.iter().map(|rule| Outcome::of(rule));
+        let mut told_apart = false;
+        let of_rules = rules.iter().map(|rule| {
+            let applies = |connection_type| rule.connection_types.applies_to(connection_type);
+            told_apart |= applies(ConnectionType::Shell) != applies(ConnectionType::Preview);
+            Outcome::of(rule)
+        });
         let outcomes: Arc<[Outcome]> = std::iter::once(Outcome::NO_RULE).chain(of_rules).collect();
         let compile = |connection_type| Arc::new(FirewallTable::compile(organization, connection_type));
         let shell = compile(ConnectionType::Shell);
-        let told_apart = rules.iter().any(|rule| {
-            let applies = |connection_type| rule.connection_types.applies_to(connection_type);
-            applies(ConnectionType::Shell) != applies(ConnectionType::Preview)
-        });
         let preview = if told_apart { compile(ConnectionType::Preview) } else { Arc::clone(&shell) };
         Self { rules, groups: organization.groups.clone(), outcomes, shell, preview }
     }

@@ -222,8 +222,10 @@ impl<W: Word> IntervalMap<W> {
         map.push(W::MIN, 0);
         for (first, last) in &set.intervals {
             map.push(*first, 1);
+            // Nothing begins there, for intervals do not touch.
             if let Some(next) = last.next() {
-                map.push(next, 0);
+                map.starts.push(next);
+                map.labels.push(0);
             }
         }
         map

@@ -94,9 +94,10 @@ impl Overlay {
         let may_end = |rule: &Rule| at.is_none() && rule.expire_time.is_some();
         let mut index: HashMap<&Id, usize> = HashMap::new();
         let mut groups: Vec<(&Id, Named)> = Vec::new();
-        let mut chains = Chains::new(rules, may_end);
+        let mut chains = Chains::new(rules);
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (place, rule) in (0_u32..).zip(rules.iter()) {
+            chains.expires.push(may_end(rule));
             if rule.disabled || !rule.connection_types.applies_to(connection_type) || is_over(rule) {
                 continue;
             }
@@ -215,10 +216,11 @@ struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    fn new(rules: &'a [Arc<Rule>], expires: impl Fn(&Rule) -> bool) -> Self {
+    /// Whether each rule expires is still to be told.
+    fn new(rules: &'a [Arc<Rule>]) -> Self {
         Self {
             rules,
-            expires: rules.iter().map(|rule| expires(rule)).collect(),
+            expires: Vec::with_capacity(rules.len()),
             unlisted_after: HashSet::new(),
             made: Vec::new(),
             known: HashMap::new(),

@@ -37,8 +37,8 @@ pub trait Word: Copy + Ord + Hash + Debug + Send + Sync + 'static {
     /// `self` with the 8 bits that follow the first `offset` bits set to `octet`; they must be zero.
     #[must_use]
     fn with_octet_at(self, offset: u8, octet: u8) -> Self;
-    /// The word whose first 16 bits are `top` and whose others are zero.
-    fn from_top16(top: u16) -> Self;
+    /// The first 24 bits.
+    fn top24(self) -> usize;
 }
 
 macro_rules! word {
@@ -90,8 +90,8 @@ macro_rules! word {
                 self | (<$type>::from(octet) << ($bits - 8 - u32::from(offset)))
             }
 
-            fn from_top16(top: u16) -> Self {
-                <$type>::from(top) << ($bits - 16)
+            fn top24(self) -> usize {
+                (self >> ($bits - 24)) as usize
             }
         }
     };

@@ -1,0 +1,262 @@
+//! Making blocks of a map, in one walk over its intervals.
+//!
+//! The first 24 bits are laid out as the walk comes by: a start at the beginning of a /24, with no other start in it, is
+//! one bit and one entry. Only where more happens inside a /24 is there anything to search or to split further.
+//!
+//! Invariant: the blocks lead every word to the label of its interval, or to the intervals that it is searched in.
+//! Not here: the form of the blocks and the lookup (`table`).
+
+use super::{BLOCK_CHUNKS, Blocks, Chunk, Entry, ROOT_CHILDREN, SPAN_LENGTH_MAX, SPLIT_BITS, to_u32};
+use crate::policy::intervals::IntervalMap;
+use crate::policy::word::Word;
+
+/// What is made so far.
+pub(super) struct Builder<'a, W> {
+    starts: &'a [W],
+    labels: &'a [u32],
+    root: Box<[u32; ROOT_CHILDREN]>,
+    chunks: Vec<Chunk>,
+    entries: Vec<Entry>,
+    /// The place in the root of the block under way, and that block.
+    top: usize,
+    open: Open,
+    /// The entry that holds where the walk is.
+    current: Entry,
+    /// Runs in which two entries alternate, by the two. The blocks of a set of addresses are nothing else, so that all
+    /// of them share two runs, which stay in the fastest cache.
+    alternating: Recent<(Entry, Entry), Run>,
+    /// Blocks that are one entry throughout, by it.
+    uniform: Recent<Entry, u32>,
+}
+
+/// A block under way: which children differ from the one before, and their entries.
+#[derive(Default)]
+struct Open {
+    changes: [u64; BLOCK_CHUNKS],
+    run: Vec<Entry>,
+}
+
+impl Open {
+    #[inline]
+    fn push(&mut self, child: u8, entry: Entry) {
+        if let Some(changes) = self.changes.get_mut(usize::from(child >> 6)) {
+            *changes |= 1 << (child & 63);
+        }
+        self.run.push(entry);
+    }
+
+    fn clear(&mut self) {
+        self.changes = [0; BLOCK_CHUNKS];
+        self.run.clear();
+    }
+}
+
+/// Where a run of entries is.
+#[derive(Clone, Copy)]
+struct Run {
+    place: u32,
+    length: usize,
+}
+
+/// What was last put for a key, until another key takes the slot. Whoever asks in vain makes another copy, which costs
+/// less than a map that forgets nothing.
+struct Recent<K, V>(Vec<Option<(K, V)>>);
+
+impl<K: PartialEq, V: Copy> Recent<K, V> {
+    const SLOTS: usize = 64;
+
+    fn new() -> Self {
+        Self((0..Self::SLOTS).map(|_| None).collect())
+    }
+
+    fn get(&self, hash: u32, key: &K) -> Option<V> {
+        let (found, value) = self.0.get(hash as usize % Self::SLOTS)?.as_ref()?;
+        (found == key).then_some(*value)
+    }
+
+    fn put(&mut self, hash: u32, key: K, value: V) {
+        if let Some(slot) = self.0.get_mut(hash as usize % Self::SLOTS) {
+            *slot = Some((key, value));
+        }
+    }
+}
+
+impl<'a, W: Word> Builder<'a, W> {
+    pub(super) fn new(map: &'a IntervalMap<W>) -> Self {
+        #[expect(clippy::large_stack_arrays, reason = "a length that the type knows saves a check in every lookup")]
+        let root = Box::new([0; ROOT_CHILDREN]);
+        Self {
+            starts: map.starts(),
+            labels: map.labels(),
+            root,
+            chunks: Vec::new(),
+            // The first entry is never used, so that a place before the first real one exists.
+            entries: vec![Entry::label(0)],
+            top: 0,
+            open: Open::default(),
+            current: Entry::label(map.labels().first().copied().unwrap_or_default()),
+            alternating: Recent::new(),
+            uniform: Recent::new(),
+        }
+    }
+
+    pub(super) fn blocks(mut self) -> Blocks {
+        let mut at = 1;
+        while let Some(start) = self.starts.get(at).copied() {
+            let (base, top24) = (start.network(SPLIT_BITS), start.top24());
+            let follows = |at: usize| self.starts.get(at).is_some_and(|start| start.top24() == top24);
+            if start == base && !follows(at + 1) {
+                self.put(top24, Entry::label(self.label(at)));
+                at += 1;
+                continue;
+            }
+            let first = if start == base { at } else { at - 1 };
+            while follows(at) {
+                at += 1;
+            }
+            let entry = self.below(base, SPLIT_BITS, first, at);
+            self.put(top24, entry);
+            // The last label goes on behind, unless something else begins there.
+            if self.starts.get(at).is_none_or(|start| start.top24() > top24 + 1) && top24 + 1 < 1 << SPLIT_BITS {
+                self.put(top24 + 1, Entry::label(self.label(at - 1)));
+            }
+        }
+        self.move_to(ROOT_CHILDREN);
+        self.chunks.shrink_to_fit();
+        self.entries.shrink_to_fit();
+        Blocks { root: self.root, chunks: self.chunks, entries: self.entries }
+    }
+
+    fn label(&self, at: usize) -> u32 {
+        self.labels.get(at).copied().unwrap_or_default()
+    }
+
+    /// Has an entry hold from the given first 24 bits on.
+    #[inline]
+    fn put(&mut self, top24: usize, entry: Entry) {
+        let (top, child) = (top24 >> 8, top24.to_le_bytes()[0]);
+        if top != self.top {
+            self.move_to(top);
+        }
+        if child > 0 && self.open.run.is_empty() {
+            self.open.push(0, self.current);
+        }
+        self.open.push(child, entry);
+        self.current = entry;
+    }
+
+    /// Closes the block under way and goes to another, with what holds in between.
+    fn move_to(&mut self, top: usize) {
+        let block = if self.open.run.len() < 2 { self.uniform() } else { self.close() };
+        if let Some(slot) = self.root.get_mut(self.top) {
+            *slot = block;
+        }
+        if self.top + 1 < top {
+            let block = self.uniform();
+            if let Some(slots) = self.root.get_mut(self.top + 1..top) {
+                slots.fill(block);
+            }
+        }
+        self.top = top;
+    }
+
+    /// A block that is the current entry throughout, which nothing else may be under way for.
+    fn uniform(&mut self) -> u32 {
+        let entry = self.current;
+        self.open.clear();
+        if let Some(block) = self.uniform.get(entry.payload(), &entry) {
+            return block;
+        }
+        self.open.push(0, entry);
+        let block = self.close();
+        self.uniform.put(entry.payload(), entry, block);
+        block
+    }
+
+    /// Makes the block under way.
+    fn close(&mut self) -> u32 {
+        let mut open = std::mem::take(&mut self.open);
+        let block = self.make(&mut open);
+        self.open = open;
+        block
+    }
+
+    /// Makes a block, tells its first chunk, and empties what it was made of.
+    fn make(&mut self, open: &mut Open) -> u32 {
+        let mut before = self.place(&open.run) - 1;
+        let first_chunk = to_u32(self.chunks.len());
+        self.chunks.extend(open.changes.map(|changes| {
+            let chunk = Chunk { changes, before };
+            before += changes.count_ones();
+            chunk
+        }));
+        open.clear();
+        first_chunk
+    }
+
+    /// Where a run of entries is, or is put.
+    fn place(&mut self, run: &[Entry]) -> u32 {
+        let (place, length) = (to_u32(self.entries.len()), run.len());
+        if let [first, second, ..] = run
+            && run.iter().skip(2).zip(run).all(|(entry, two_before)| entry == two_before)
+        {
+            let (hash, key) = (first.0.wrapping_mul(31).wrapping_add(second.0), (*first, *second));
+            match self.alternating.get(hash, &key) {
+                Some(known) if known.length >= length => return known.place,
+                _ => self.alternating.put(hash, key, Run { place, length }),
+            }
+        }
+        self.entries.extend_from_slice(run);
+        place
+    }
+
+    /// The entry for the words that share their first `offset` bits with `base`: intervals `first..end` meet them, the
+    /// first of which contains `base`.
+    fn below(&mut self, base: W, offset: u8, first: usize, end: usize) -> Entry {
+        if end - first == 1 {
+            return Entry::label(self.label(first));
+        }
+        if end - first <= SPAN_LENGTH_MAX {
+            return Entry::span(first);
+        }
+        let mut open = Open::default();
+        let (mut at, mut child) = (first, 0);
+        loop {
+            let part = base.with_octet_at(offset, child);
+            let next = at + 1 + self.count_upto(at + 1, end, part.block_end(offset + 8));
+            let entry = self.below(part, offset + 8, at, next);
+            if open.run.last() != Some(&entry) {
+                open.push(child, entry);
+            }
+            at = next - 1;
+            let last = Entry::label(self.label(at));
+            let Some(start) = self.starts.get(next).filter(|_| next < end) else {
+                if let Some(child) = child.checked_add(1).filter(|_| entry != last) {
+                    open.push(child, last);
+                }
+                return Entry::block(self.make(&mut open));
+            };
+            // The last interval may go on through whole children: the next one of interest is where another begins.
+            let beginning = start.octet_at(offset);
+            if beginning > child + 1 && entry != last {
+                open.push(child + 1, last);
+            }
+            child = beginning;
+            if *start == base.with_octet_at(offset, child) {
+                at = next;
+            }
+        }
+    }
+
+    /// The number of intervals from `at` on, before `end`, that start at or before a word. Most children hold few: steps
+    /// that double beat a search over all that follow.
+    fn count_upto(&self, at: usize, end: usize, word: W) -> usize {
+        let rest = self.starts.get(at..end).unwrap_or_default();
+        let mut bound = 1;
+        while rest.get(bound - 1).is_some_and(|start| *start <= word) {
+            bound *= 2;
+        }
+        let window = rest.get(bound / 2..bound.min(rest.len())).unwrap_or_default();
+        bound / 2 + window.partition_point(|start| *start <= word)
+    }
+}
