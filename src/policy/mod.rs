@@ -40,6 +40,7 @@ pub mod limits;
 pub mod members;
 pub mod name;
 pub mod node;
+mod node_index;
 pub mod organization;
 mod overlay;
 pub mod plan;

@@ -4,8 +4,6 @@
 //! `advance` gives the same decisions as compiling anew.
 //! Not here: which snapshot is current (`engine`).
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use super::address::Address;
@@ -13,8 +11,9 @@ use super::change::Delta;
 use super::decision::{Level, Reason, Verdict};
 use super::firewall::Firewall;
 use super::members::{CompiledAccess, List, MembersCache};
-use super::name::{Id, NodeKey, NodePath};
+use super::name::{Id, NodePath};
 use super::node::Access;
+use super::node_index::NodeIndex;
 use super::organization::{Cluster, Organization};
 use super::rule::{ConnectionType, Source};
 use super::time::Timestamp;
@@ -253,173 +252,4 @@ fn permits(access: &CompiledAccess, address: Address) -> bool {
         CompiledAccess::Inherit | CompiledAccess::AllowAll => true,
         CompiledAccess::AllowList(members) => members.contains(address),
     }
-}
-
-/// Compiled settings by the node's name below the organization. Sharded, so that a change copies one shard.
-#[derive(Clone, Debug)]
-struct NodeIndex {
-    shards: Vec<Arc<Shard>>,
-    hasher: NameHasher,
-}
-
-type Shard = HashMap<Arc<str>, CompiledAccess, NameHasher>;
-
-/// Nodes for each shard, about, when an index is compiled.
-const SHARD_NODES: usize = 256;
-
-impl NodeIndex {
-    fn compile(organization: &Organization, lists: &mut MembersCache) -> Self {
-        let hasher = NameHasher::new();
-        let count = organization.nodes.len().div_ceil(SHARD_NODES).next_power_of_two();
-        let mut shards: Vec<Shard> = (0..count).map(|_| Shard::with_hasher(hasher)).collect();
-        for (key, node) in organization.nodes.iter() {
-            let name: Arc<str> = key.to_string().into();
-            if let Some(shard) = shards.get_mut(shard_of(&hasher, &name, count)) {
-                shard.insert(name, lists.compile(organization, &node.access));
-            }
-        }
-        Self { shards: shards.into_iter().map(Arc::new).collect(), hasher }
-    }
-
-    #[inline]
-    fn get(&self, name: &str) -> Option<&CompiledAccess> {
-        self.shards.get(shard_of(&self.hasher, name, self.shards.len()))?.get(name)
-    }
-
-    fn set(&mut self, key: &NodeKey, access: CompiledAccess) {
-        let name: Arc<str> = key.to_string().into();
-        let at = shard_of(&self.hasher, &name, self.shards.len());
-        if let Some(shard) = self.shards.get_mut(at) {
-            Arc::make_mut(shard).insert(name, access);
-        }
-        self.grow();
-    }
-
-    /// Doubles the number of shards when they have become large, so that a change stays cheap.
-    fn grow(&mut self) {
-        let nodes: usize = self.shards.iter().map(|shard| shard.len()).sum();
-        if nodes <= 4 * SHARD_NODES * self.shards.len() {
-            return;
-        }
-        let count = nodes.div_ceil(SHARD_NODES).next_power_of_two();
-        let mut shards: Vec<Shard> = (0..count).map(|_| Shard::with_hasher(self.hasher)).collect();
-        for (name, access) in self.shards.iter().flat_map(|shard| shard.iter()) {
-            if let Some(shard) = shards.get_mut(shard_of(&self.hasher, name, count)) {
-                shard.insert(Arc::clone(name), access.clone());
-            }
-        }
-        self.shards = shards.into_iter().map(Arc::new).collect();
-    }
-
-    fn remove_subtree(&mut self, root: &NodeKey) {
-        let root = root.to_string();
-        let within =
-            |name: &str| name.strip_prefix(root.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        for shard in &mut self.shards {
-            if shard.keys().any(|name| within(name)) {
-                Arc::make_mut(shard).retain(|name, _| !within(name));
-            }
-        }
-    }
-
-    /// The setting that applies to the target below the organization, and whose it is; the inner none where only the
-    /// organization's levels apply. None at all when the project is required and unknown.
-    #[inline]
-    #[expect(
-        clippy::option_option,
-        reason = "unknown target and no level below the organization are different answers"
-    )]
-    fn effective(&self, target: &NodePath<'_>, require_projects: bool) -> Option<Option<(Level, &CompiledAccess)>> {
-        let Some(project) = target.project else { return Some(None) };
-        let key = target.key();
-        let project_end = "projects/".len() + project.len();
-        let workspace_end = project_end + target.workspace.map_or(0, |id| "/workspaces/".len() + id.len());
-        let project_access = || key.get(..project_end).and_then(|name| self.get(name));
-        if require_projects && project_access().is_none() {
-            return None;
-        }
-        let own = |name: Option<&str>| {
-            name.and_then(|name| self.get(name)).filter(|access| !matches!(access, CompiledAccess::Inherit))
-        };
-        if target.endpoint.is_some()
-            && let Some(access) = own(Some(key))
-        {
-            return Some(Some((Level::Endpoint, access)));
-        }
-        if target.workspace.is_some()
-            && let Some(access) = own(key.get(..workspace_end))
-        {
-            return Some(Some((Level::Workspace, access)));
-        }
-        Some(project_access().map(|access| (Level::Project, access)))
-    }
-}
-
-#[inline]
-fn shard_of(hasher: &NameHasher, name: &str, count: usize) -> usize {
-    if count == 1 { 0 } else { (hasher.hash_one(name) >> 40) as usize & (count - 1) }
-}
-
-/// Hashes names: one multiplication for 16 bytes, with random seeds for each index, so that nobody can choose names
-/// that collide. The standard hasher costs more than all the rest of a decision.
-#[derive(Clone, Copy, Debug)]
-struct NameHasher {
-    seeds: [u64; 2],
-    state: u64,
-}
-
-impl NameHasher {
-    fn new() -> Self {
-        let random = RandomState::new();
-        let seeds = [random.hash_one(0_u8), random.hash_one(1_u8)];
-        Self { seeds, state: seeds[0] }
-    }
-
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "folds the upper half into the lower one")]
-    fn mix(&mut self, first: [u8; 8], second: [u8; 8]) {
-        let [_, seed] = self.seeds;
-        let (first, second) = (u64::from_le_bytes(first) ^ self.state, u64::from_le_bytes(second) ^ seed);
-        let product = u128::from(first) * u128::from(second);
-        self.state = (product as u64) ^ ((product >> 64) as u64);
-    }
-}
-
-impl BuildHasher for NameHasher {
-    type Hasher = Self;
-
-    fn build_hasher(&self) -> Self {
-        *self
-    }
-}
-
-impl Hasher for NameHasher {
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.state
-    }
-
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) {
-        self.state ^= bytes.len() as u64;
-        let (words, _) = bytes.as_chunks::<8>();
-        for pair in words.as_chunks::<2>().0 {
-            let [first, second] = *pair;
-            self.mix(first, second);
-        }
-        // The last 16 bytes, some of them for the second time; of shorter names all.
-        match (bytes.last_chunk::<16>(), bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-            (Some(last), ..) => {
-                if let ([first, second], _) = last.as_chunks::<8>() {
-                    self.mix(*first, *second);
-                }
-            }
-            (None, Some(first), Some(last)) => self.mix(*first, *last),
-            _ => bytes.iter().for_each(|byte| self.mix([*byte; 8], [0; 8])),
-        }
-    }
-
-    /// What follows a text to tell it from a longer one: its length was hashed.
-    #[inline]
-    fn write_u8(&mut self, _end: u8) {}
 }
