@@ -14,8 +14,9 @@ use crate::policy::word::Word;
 pub(super) struct Builder<'a, W> {
     starts: &'a [W],
     labels: &'a [u32],
-    root: Box<[u32; ROOT_CHILDREN]>,
+    root: Box<[u16; ROOT_CHILDREN]>,
     chunks: Vec<Chunk>,
+    chunks_below: Vec<Chunk>,
     entries: Vec<Entry>,
     /// The place in the root of the block under way, and that block.
     top: usize,
@@ -26,7 +27,7 @@ pub(super) struct Builder<'a, W> {
     /// of them share two runs, which stay in the fastest cache.
     alternating: Recent<(Entry, Entry), Run>,
     /// Blocks that are one entry throughout, by it.
-    uniform: Recent<Entry, u32>,
+    uniform: Recent<Entry, u16>,
 }
 
 /// A block under way: which children differ from the one before, and their entries.
@@ -90,6 +91,7 @@ impl<'a, W: Word> Builder<'a, W> {
             labels: map.labels(),
             root,
             chunks: Vec::new(),
+            chunks_below: Vec::new(),
             // The first entry is never used, so that a place before the first real one exists.
             entries: vec![Entry::label(0)],
             top: 0,
@@ -123,8 +125,10 @@ impl<'a, W: Word> Builder<'a, W> {
         }
         self.move_to(ROOT_CHILDREN);
         self.chunks.shrink_to_fit();
+        self.chunks_below.shrink_to_fit();
         self.entries.shrink_to_fit();
-        Blocks { root: self.root, chunks: self.chunks, entries: self.entries }
+        let Self { root, chunks, chunks_below, entries, .. } = self;
+        Blocks { root, chunks, chunks_below, entries }
     }
 
     fn label(&self, at: usize) -> u32 {
@@ -161,7 +165,7 @@ impl<'a, W: Word> Builder<'a, W> {
     }
 
     /// A block that is the current entry throughout, which nothing else may be under way for.
-    fn uniform(&mut self) -> u32 {
+    fn uniform(&mut self) -> u16 {
         let entry = self.current;
         self.open.clear();
         if let Some(block) = self.uniform.get(entry.payload(), &entry) {
@@ -173,25 +177,26 @@ impl<'a, W: Word> Builder<'a, W> {
         block
     }
 
-    /// Makes the block under way.
-    fn close(&mut self) -> u32 {
+    /// Makes the block under way. Each is for another place in the root, so that their numbers fit.
+    fn close(&mut self) -> u16 {
         let mut open = std::mem::take(&mut self.open);
-        let block = self.make(&mut open);
+        let block = self.chunks.len() / BLOCK_CHUNKS;
+        let chunks = self.chunks_of(&mut open);
+        self.chunks.extend(chunks);
         self.open = open;
-        block
+        u16::try_from(block).unwrap_or(u16::MAX)
     }
 
-    /// Makes a block, tells its first chunk, and empties what it was made of.
-    fn make(&mut self, open: &mut Open) -> u32 {
+    /// Makes the chunks of a block, and empties what they were made of.
+    fn chunks_of(&mut self, open: &mut Open) -> [Chunk; BLOCK_CHUNKS] {
         let mut before = self.place(&open.run) - 1;
-        let first_chunk = to_u32(self.chunks.len());
-        self.chunks.extend(open.changes.map(|changes| {
+        let chunks = open.changes.map(|changes| {
             let chunk = Chunk { changes, before };
             before += changes.count_ones();
             chunk
-        }));
+        });
         open.clear();
-        first_chunk
+        chunks
     }
 
     /// Where a run of entries is, or is put.
@@ -234,7 +239,10 @@ impl<'a, W: Word> Builder<'a, W> {
                 if let Some(child) = child.checked_add(1).filter(|_| entry != last) {
                     open.push(child, last);
                 }
-                return Entry::block(self.make(&mut open));
+                let first_chunk = to_u32(self.chunks_below.len());
+                let chunks = self.chunks_of(&mut open);
+                self.chunks_below.extend(chunks);
+                return Entry::block(first_chunk);
             };
             // The last interval may go on through whole children: the next one of interest is where another begins.
             let beginning = start.octet_at(offset);

@@ -17,7 +17,7 @@ use super::word::Word;
 use build::Builder;
 
 /// From how many intervals on there are blocks. Measured: up to here a binary search (which has no branches either)
-/// takes as long, and it needs no memory; the 256 KiB of the root are more than a smaller map is worth.
+/// takes as long, and it needs no memory; the 128 KiB of the root are more than a smaller map is worth.
 const BLOCKS_FROM: usize = 1_024;
 
 /// Intervals that are searched directly instead of being split by another stride. Always this many are compared, for a
@@ -33,11 +33,13 @@ pub struct Table<W> {
 
 #[derive(Clone, Debug)]
 struct Blocks {
-    /// For each value of the first 16 bits the first chunk of its block. Where all 65,536 words have one label there is
+    /// For each value of the first 16 bits its block, of which there are as many at most. Where all 65,536 words have one label there is
     /// a block too, shared by all such places: to ask first whether there is one would be a branch that is as good as
     /// random, and it would wait for memory.
-    root: Box<[u32; ROOT_CHILDREN]>,
+    root: Box<[u16; ROOT_CHILDREN]>,
     chunks: Vec<Chunk>,
+    /// Those of the blocks below.
+    chunks_below: Vec<Chunk>,
     entries: Vec<Entry>,
 }
 
@@ -57,7 +59,7 @@ const ROOT_CHILDREN: usize = 1 << ROOT_BITS;
 const SPLIT_BITS: u8 = ROOT_BITS + 8;
 const BLOCK_CHUNKS: usize = 4;
 
-/// A label, a block, or a span of intervals, told apart by the two upper bits. The payload of a block is its first
+/// A label, a block below, or a span of intervals, told apart by the two upper bits. The payload of a block is its first
 /// chunk, that of a span its first interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry(u32);
@@ -108,13 +110,14 @@ impl Blocks {
     /// The entry for the first 24 bits.
     #[inline]
     fn entry<W: Word>(&self, word: W) -> Entry {
-        self.child(self.root[word.top16()], word.octet_at(ROOT_BITS))
+        let block = usize::from(self.root[word.top16()]);
+        self.child(&self.chunks, block * BLOCK_CHUNKS, word.octet_at(ROOT_BITS))
     }
 
-    /// The entry of a block's child.
+    /// The entry of a child of the block that begins at a chunk.
     #[inline]
-    fn child(&self, first_chunk: u32, child: u8) -> Entry {
-        let chunk = &self.chunks[first_chunk as usize + usize::from(child >> 6)];
+    fn child(&self, chunks: &[Chunk], first_chunk: usize, child: u8) -> Entry {
+        let chunk = &chunks[first_chunk + usize::from(child >> 6)];
         let upto = chunk.changes << (63 - (child & 63));
         self.entries[chunk.before as usize + upto.count_ones() as usize]
     }
@@ -138,7 +141,7 @@ impl<W: Word> Table<W> {
     fn label_below(&self, blocks: &Blocks, mut entry: Entry, word: W) -> u32 {
         let mut offset = SPLIT_BITS;
         while entry.kind() == KIND_BLOCK {
-            entry = blocks.child(entry.payload(), word.octet_at(offset));
+            entry = blocks.child(&blocks.chunks_below, entry.payload() as usize, word.octet_at(offset));
             offset += 8;
         }
         if entry.kind() == KIND_LABEL { entry.payload() } else { self.search(entry.payload() as usize, word) }
@@ -188,7 +191,8 @@ impl<W: Word> Table<W> {
     /// The memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
         let blocks = self.blocks.as_ref().map_or(0, |blocks| {
-            size_of_val(&*blocks.root) + size_of_val(&*blocks.chunks) + size_of_val(&*blocks.entries)
+            let chunks = size_of_val(&*blocks.chunks) + size_of_val(&*blocks.chunks_below);
+            size_of_val(&*blocks.root) + chunks + size_of_val(&*blocks.entries)
         });
         blocks + size_of_val(self.map.starts()) + size_of_val(self.map.labels())
     }
