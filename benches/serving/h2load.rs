@@ -1,6 +1,6 @@
 //! h2load, of Debian's `nghttp2-client`: a client that nobody here wrote.
 //!
-//! It sends one body only, so several of it run side by side, each with another: three users' previews of which one is
+//! It sends one body only, so several of it run side by side, each with another: four users' previews, of which one is
 //! denied. With one connection the body is another in every round.
 //!
 //! Invariant: every answer has status 200 and all were answered; that they are decisions, the other client has seen.

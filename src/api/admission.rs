@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
@@ -54,9 +55,11 @@ impl Admission {
         if self.under_way.load(Ordering::Relaxed) < self.calls_max { Ok(()) } else { Err(overloaded()) }
     }
 
-    /// How long a call with these headers may take.
-    pub(super) fn timeout(&self, headers: &HeaderMap) -> Duration {
-        client_timeout(headers).map_or(self.timeout, |wanted| wanted.min(self.timeout))
+    /// How long a call may take from now on. One that was under way already says since when (`Instant`).
+    pub(super) fn timeout<B>(&self, request: &Request<B>) -> Duration {
+        let timeout = client_timeout(request.headers()).map_or(self.timeout, |wanted| wanted.min(self.timeout));
+        let elapsed = request.extensions().get().map(Instant::elapsed).unwrap_or_default();
+        timeout.saturating_sub(elapsed)
     }
 }
 
@@ -103,7 +106,7 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let admission = self.admission.clone();
-        let timeout = admission.timeout(request.headers());
+        let timeout = admission.timeout(&request);
         // A future does nothing before it is polled, and it is polled only with a place.
         let answer = self.inner.call(request);
         Box::pin(async move {

@@ -68,6 +68,14 @@ impl<C> AnsweredAtOnce<C> {
     }
 }
 
+impl<C> Drop for AnsweredAtOnce<C> {
+    /// Calls know where they were put, and would keep it and one another.
+    fn drop(&mut self) {
+        let calls = std::mem::take(&mut *self.calls.lock());
+        drop(calls);
+    }
+}
+
 impl<C: Future> Future for AnsweredAtOnce<C> {
     type Output = C::Output;
 

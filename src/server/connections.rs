@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -25,7 +24,7 @@ use super::http2::Protocol;
 /// How long to rest when the process has no file descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// How long a new connection may say nothing.
+/// How long a new connection may say nothing: after its first bytes it is asked for signs of life, before it cannot be.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Where connections come from.
@@ -65,7 +64,6 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 // Small answers leave at once.
                 stream.set_nodelay(true)?;
-                keep_alive(&stream)?;
                 Ok((Socket::Tcp(stream.into_std()?), Some(peer)))
             }
             Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), None)),
@@ -91,23 +89,6 @@ impl Accepted {
             Err(_) => Ok(None),
         }
     }
-}
-
-/// When an idle connection is asked whether its other end still lives, how often then, and how often in vain. The system
-/// asks: HTTP/2 can too, but hyper then takes the time of every frame.
-const IDLE_MAX: Duration = Duration::from_mins(1);
-const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-const PROBES: u32 = 4;
-const UNACKNOWLEDGED_MAX_MS: u32 = 20_000;
-
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, IDLE_MAX)?;
-    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(stream, PROBES)?;
-    // The same for what was sent and is not acknowledged.
-    sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MAX_MS)?;
-    Ok(())
 }
 
 /// File descriptors that connections leave to the journal, the database and the listener.

@@ -54,10 +54,20 @@ impl Cores {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let start = |number| {
             let (sender, accepted) = unbounded_channel();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let protocol = protocol.clone();
-            let run = move || runtime.block_on(serve(accepted, protocol));
+            let (started, starting) = std::sync::mpsc::sync_channel(1);
+            // Made where it is used: elsewhere it could not be dropped.
+            let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    drop(started);
+                    runtime.block_on(serve(accepted, protocol));
+                }
+                Err(error) => drop(started.send(error)),
+            };
             let thread = std::thread::Builder::new().name(format!("check-{number}")).spawn(run)?;
+            if let Ok(error) = starting.recv() {
+                return Err(error);
+            }
             Ok(Core { accepted: Some(sender), thread: Some(thread), load: Arc::default() })
         };
         Ok(Self { cores: (0..count).map(start).collect::<io::Result<_>>()? })
@@ -86,7 +96,7 @@ impl Drop for Cores {
     }
 }
 
-/// What one thread does, until its channel is closed. Protocol that are there then end with the runtime.
+/// What one thread does, until its channel is closed. Connections that are there then end with the runtime.
 async fn serve(mut accepted: UnboundedReceiver<(Accepted, Load)>, protocol: Protocol) {
     while let Some((accepted, load)) = accepted.recv().await {
         let protocol = protocol.clone();

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
@@ -36,7 +36,7 @@ pub(super) struct Forward {
 #[derive(Debug)]
 pub(super) struct ForwardedBody {
     /// None where there is none.
-    frames: Option<mpsc::Receiver<Result<Frame<Bytes>, Status>>>,
+    frames: Option<Frames>,
     _call: Call,
 }
 
@@ -101,7 +101,13 @@ impl http_body::Body for ForwardedBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.frames.as_mut().map_or(Poll::Ready(None), |frames| frames.poll_recv(context))
+        let Some(frames) = &mut self.frames else { return Poll::Ready(None) };
+        let frame = ready!(frames.poll_recv(context));
+        if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
+            self.frames = None;
+        }
+        // An answer ends with trailers, or it was broken off.
+        Poll::Ready(Some(frame.unwrap_or_else(|| Err(no_answer()))))
     }
 
     fn is_end_stream(&self) -> bool {

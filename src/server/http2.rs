@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::{Body, Frame};
@@ -33,13 +34,17 @@ const LOCAL_RESETS_MAX: usize = 1_024;
 /// Reset streams that may wait to be noticed.
 const PENDING_RESETS_MAX: usize = 20;
 
+/// How often an idle connection is asked whether it still lives, and how long it has to answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How far the service is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     Serving,
     /// What is under way is finished.
     Draining,
-    /// Protocol end at once.
+    /// Connections end at once.
     CutOff,
 }
 
@@ -69,13 +74,17 @@ impl Protocol {
         let Self { direct, forward, mut phase } = self;
         // One count for each connection: clones of what all share would be fought over by the cores.
         let calls = Arc::new(Calls { direct, forward, info });
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| calls.answer(request));
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            Answering::Asked(Some((Arc::clone(&calls), request)))
+        });
         let gathered = Gathered::default();
         let connection = Builder::new(gathered.clone())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
             .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
             .max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+            .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             // gRPC has none.
             .auto_date_header(false)
             .serve_connection(TokioIo::new(stream), service);
@@ -83,13 +92,8 @@ impl Protocol {
         let mut awaited = Phase::Draining;
         loop {
             tokio::select! {
+                // First: a connection that never rests is to end too.
                 biased;
-                ended = &mut connection => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended");
-                    }
-                    return;
-                }
                 reached = reached(&mut phase, awaited) => match reached {
                     Phase::Draining => {
                         connection.connection().graceful_shutdown();
@@ -97,6 +101,12 @@ impl Protocol {
                     }
                     _ => return,
                 },
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended");
+                    }
+                    return;
+                }
             }
         }
     }
@@ -114,24 +124,21 @@ struct Calls {
     info: TcpConnectInfo,
 }
 
-/// An answer that is there, or comes.
+/// An answer on its way.
 enum Answering {
-    Done(Option<Response<ServedBody>>),
+    /// Nothing has been done yet.
+    Asked(Option<(Arc<Calls>, Request<Incoming>)>),
     Waiting(Pin<Box<dyn Future<Output = Response<ServedBody>> + Send>>),
 }
 
 impl Calls {
-    fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answering {
-        let request = if DirectCheck::takes(&request) {
-            match self.direct.answer_at_once(request) {
-                Ok(response) => return Answering::Done(Some(response.map(ServedBody::Direct))),
-                Err(unread) => unread,
-            }
+    /// The answer where it is there at once; else the request, as if unread.
+    fn answer_at_once(&self, request: Request<Incoming>) -> Result<Response<ServedBody>, Request<Unread<Incoming>>> {
+        if DirectCheck::takes(&request) {
+            self.direct.answer_at_once(request).map(|response| response.map(ServedBody::Direct))
         } else {
-            request.map(Unread::new)
-        };
-        // Apart, so that a Check does not carry the room for what it seldom becomes.
-        Answering::Waiting(Box::pin(Arc::clone(self).answer_later(request)))
+            Err(request.map(Unread::new))
+        }
     }
 
     async fn answer_later(self: Arc<Self>, request: Request<Unread<Incoming>>) -> Response<ServedBody> {
@@ -156,8 +163,16 @@ impl Future for Answering {
     type Output = Result<Response<ServedBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Self::Asked(asked) = &mut *self {
+            let Some((calls, request)) = asked.take() else { return Poll::Pending };
+            match calls.answer_at_once(request) {
+                Ok(response) => return Poll::Ready(Ok(response)),
+                // Apart, so that a Check does not carry the room for what it seldom becomes.
+                Err(unread) => *self = Self::Waiting(Box::pin(calls.answer_later(unread))),
+            }
+        }
         match &mut *self {
-            Self::Done(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            Self::Asked(_) => Poll::Pending,
             Self::Waiting(answering) => answering.as_mut().poll(context).map(Ok),
         }
     }

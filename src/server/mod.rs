@@ -90,11 +90,15 @@ pub async fn run(
     drain.send_replace(true);
     let ended = acceptor.stop();
     phase.send_replace(Phase::Draining);
-    let mut ended = std::pin::pin!(ended);
+    let mut ended = Box::pin(ended);
     if tokio::time::timeout(config.drain_timeout, ended.as_mut()).await.is_err() {
         tracing::warn!(timeout = ?config.drain_timeout, "some calls did not end in time and are cut off");
         phase.send_replace(Phase::CutOff);
-        drop(tokio::time::timeout(CUT_OFF_TIMEOUT, ended).await);
+        drop(tokio::time::timeout(CUT_OFF_TIMEOUT, ended.as_mut()).await);
+    }
+    // With it go the threads: nothing may be decided while the engine closes.
+    if let Err(error) = tokio::task::spawn_blocking(move || drop(ended)).await {
+        tracing::error!(%error, "the threads that answer checks did not end");
     }
     close(engine).await;
     Ok(())

@@ -1,4 +1,4 @@
-//! What is served: all services behind the layers that every call passes.
+//! What is served: all services behind their layers, and Checks on their direct way.
 //!
 //! Invariant: Checks and administration have places of their own, so that none of the latter ever keeps a Check out.
 //! Not here: connections (`http2`), what the services do (`api`).

@@ -9,6 +9,7 @@
 mod unread;
 mod wire;
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -17,6 +18,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::{Body, Frame};
 use prost::bytes::{BufMut, Bytes, BytesMut};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::admission::{Admission, too_late};
@@ -33,11 +35,20 @@ const PATH: &str = "/portcullis.v1.DecisionService/Check";
 const REVISION: HeaderName = HeaderName::from_static(REVISION_HEADER);
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
+/// Bytes of a message that has nothing wrong with it, at most, and some more. Longer ones are refused behind this way.
+const MESSAGE_BYTES_MAX: usize = 4_096;
+
 /// Headers of an answer.
 const HEADERS: usize = 2;
 
-/// Room for an answer.
+/// Room for an answer, and for the answers of a turn or two.
 const ANSWER_BYTES: usize = 256;
+const ROOM_BYTES: usize = 16 * 1_024;
+
+thread_local! {
+    static ROOM: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+    static LAST_REVISION: RefCell<(u64, HeaderValue)> = RefCell::new((0, HeaderValue::from_static("0")));
+}
 
 /// Answers Checks.
 #[derive(Clone)]
@@ -71,7 +82,7 @@ impl DirectCheck {
     {
         let mut request = request.map(Unread::new);
         let mut context = Context::from_waker(Waker::noop());
-        if request.body_mut().poll_fill(&mut context, self.bytes_max()).is_pending() {
+        if request.body_mut().poll_fill(&mut context, self.bytes_max(), reads).is_pending() {
             return Err(request);
         }
         let Some(asked) = request.body().message(self.bytes_max()).and_then(wire::read) else { return Err(request) };
@@ -98,15 +109,19 @@ impl DirectCheck {
             Ok(place) => place,
             Err(status) => return Ok(refusal(&status)),
         };
-        let timeout = self.admission.timeout(request.headers());
+        let started = Instant::now();
+        let timeout = self.admission.timeout(&request);
         let checking = async {
             let body = request.body_mut();
-            poll_fn(|context| body.poll_fill(context, self.bytes_max())).await;
+            poll_fn(|context| body.poll_fill(context, self.bytes_max(), reads)).await;
             Some(self.check(body.message(self.bytes_max()).and_then(wire::read)?).await)
         };
         match tokio::time::timeout(timeout, checking).await {
             Ok(Some(answered)) => Ok(answered.unwrap_or_else(|status| refusal(&status))),
-            Ok(None) => Err(request),
+            Ok(None) => {
+                request.extensions_mut().insert(started);
+                Err(request)
+            }
             Err(_) => Ok(refusal(&too_late())),
         }
     }
@@ -117,26 +132,46 @@ impl DirectCheck {
         response(&answer, &question)
     }
 
-    /// What is read of a body before it is certain that it is none for this way.
+    /// The longest message of this way.
     fn bytes_max(&self) -> usize {
-        PREFIX_BYTES + self.request_bytes_max
+        self.request_bytes_max.min(MESSAGE_BYTES_MAX)
     }
 }
 
+fn reads(message: &[u8]) -> bool {
+    wire::read(message).is_some()
+}
+
 fn response(answer: &Answer, question: &Question<'_>) -> Result<Response<AnswerBody>, Status> {
-    let mut bytes = BytesMut::with_capacity(ANSWER_BYTES);
-    bytes.put_bytes(0, PREFIX_BYTES);
-    wire::write(&mut bytes, answer, &question.target);
+    let mut bytes = ROOM.with_borrow_mut(|room| {
+        if room.capacity() < ANSWER_BYTES {
+            room.reserve(ROOM_BYTES);
+        }
+        room.clear();
+        room.put_bytes(0, PREFIX_BYTES);
+        wire::write(room, answer, &question.target);
+        room.split()
+    });
     let length = u32::try_from(bytes.len() - PREFIX_BYTES).map_err(|error| status::internal(&error))?;
     if let Some(mut place) = bytes.get_mut(1..PREFIX_BYTES) {
         place.put_u32(length);
     }
     let mut headers = HeaderMap::with_capacity(HEADERS);
     headers.insert(CONTENT_TYPE, GRPC);
-    headers.insert(REVISION, to_i64(answer.revision).into());
+    headers.insert(REVISION, revision_value(answer.revision));
     let mut response = Response::new(AnswerBody::Message(bytes.freeze()));
     *response.headers_mut() = headers;
     Ok(response)
+}
+
+/// The header's value, made anew only where it is another than the last one on this thread.
+fn revision_value(revision: u64) -> HeaderValue {
+    LAST_REVISION.with_borrow_mut(|(last, value)| {
+        if *last != revision {
+            (*last, *value) = (revision, to_i64(revision).into());
+        }
+        value.clone()
+    })
 }
 
 /// Never logs the message: it repeats what the caller sent, addresses among it.

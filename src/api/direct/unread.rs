@@ -4,20 +4,18 @@
 //! Not here: what the bytes mean (`wire`).
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http_body::{Body, Frame};
-use prost::bytes::{Bytes, BytesMut};
+use prost::bytes::Bytes;
 
 /// A message's flag and length before it (gRPC over HTTP/2).
 pub(super) const PREFIX_BYTES: usize = 5;
 
 /// See the module.
 pub struct Unread<B: Body> {
-    /// What came first, mostly all there is.
+    /// What came first.
     bytes: Bytes,
-    /// What came after it, while more is to come.
-    others: BytesMut,
     /// What came then, and is no data.
     next: Option<Result<Frame<Bytes>, B::Error>>,
     body: B,
@@ -26,37 +24,49 @@ pub struct Unread<B: Body> {
 impl<B: Body<Data = Bytes> + Unpin> Unread<B> {
     /// One of which nothing has been read.
     pub fn new(body: B) -> Self {
-        Self { bytes: Bytes::new(), others: BytesMut::new(), next: None, body }
+        Self { bytes: Bytes::new(), next: None, body }
     }
 
-    /// Reads ahead: to the end, to what is no data, or until there are more than `bytes_max`.
-    pub(super) fn poll_fill(&mut self, context: &mut Context<'_>, bytes_max: usize) -> Poll<()> {
-        while self.next.is_none()
-            && !self.body.is_end_stream()
-            && self.bytes.len() + self.others.len() <= bytes_max
-            && let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context))
-        {
-            match frame.map(Frame::into_data) {
-                Ok(Ok(data)) if self.bytes.is_empty() => self.bytes = data,
-                Ok(Ok(data)) => self.others.extend_from_slice(&data),
-                Ok(Err(other)) => self.next = Some(Ok(other)),
-                Err(error) => self.next = Some(Err(error)),
+    /// Reads ahead: to the end, or until it is certain that this is no message of at most `message_bytes_max` for which
+    /// `reads` holds.
+    pub(super) fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        message_bytes_max: usize,
+        reads: impl Fn(&[u8]) -> bool,
+    ) -> Poll<()> {
+        while self.next.is_none() && !self.body.is_end_stream() && self.may_become_one(message_bytes_max) {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                // Whoever answers errors answers this one before the end.
+                let is_certain = self.framed().is_some_and(|message| !reads(message));
+                return if is_certain { Poll::Ready(()) } else { Poll::Pending };
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                None => break,
+                Some(Ok(Ok(data))) if self.bytes.is_empty() => self.bytes = data,
+                Some(Ok(Ok(data))) => self.bytes = [&self.bytes[..], &data].concat().into(),
+                Some(Ok(Err(other))) => self.next = Some(Ok(other)),
+                Some(Err(error)) => self.next = Some(Err(error)),
             }
-        }
-        if !self.others.is_empty() {
-            self.bytes = [&self.bytes[..], &std::mem::take(&mut self.others)].concat().into();
         }
         Poll::Ready(())
     }
 
-    /// The message, where all that was read is exactly one that is not compressed and has no more than `bytes_max` with
-    /// its prefix.
-    pub(super) fn message(&self, bytes_max: usize) -> Option<&[u8]> {
-        if self.next.is_some() || self.bytes.len() > bytes_max {
-            return None;
-        }
+    /// The message, where what was read is exactly one that is not compressed and has no more than `message_bytes_max`.
+    pub(super) fn message(&self, message_bytes_max: usize) -> Option<&[u8]> {
+        self.framed().filter(|message| self.next.is_none() && message.len() <= message_bytes_max)
+    }
+
+    fn framed(&self) -> Option<&[u8]> {
         let ([flag, length @ ..], message) = self.bytes.split_first_chunk::<PREFIX_BYTES>()?;
         (*flag == 0 && message.len() == u32::from_be_bytes(*length) as usize).then_some(message)
+    }
+
+    /// Whether what was read may still become such a message; what would not is not gathered.
+    fn may_become_one(&self, message_bytes_max: usize) -> bool {
+        let Some(([flag, length @ ..], message)) = self.bytes.split_first_chunk::<PREFIX_BYTES>() else { return true };
+        let length = u32::from_be_bytes(*length) as usize;
+        *flag == 0 && length <= message_bytes_max && message.len() <= length
     }
 }
 
@@ -68,9 +78,6 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Unread<B> {
         if !self.bytes.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.bytes)))));
         }
-        if !self.others.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(self.others.split().freeze()))));
-        }
         match self.next.take() {
             Some(next) => Poll::Ready(Some(next)),
             None => Pin::new(&mut self.body).poll_frame(context),
@@ -78,6 +85,6 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Unread<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_empty() && self.others.is_empty() && self.next.is_none() && self.body.is_end_stream()
+        self.bytes.is_empty() && self.next.is_none() && self.body.is_end_stream()
     }
 }

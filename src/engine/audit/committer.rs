@@ -137,8 +137,9 @@ impl Committer {
         }
         self.shared.queue.written(count);
         let last = frame.first_sequence + count as u64 - 1;
-        self.shared.waiting.publish(last);
+        // What is in sight first: who is answered may look at once.
         self.shared.newest.send_replace(last);
+        self.shared.waiting.publish(last);
         if frame.ends_unit {
             self.shared.wake_sealer();
         }
