@@ -83,20 +83,34 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// A directory without organizations.
-    pub(super) fn new(cluster: PublishedCluster, deleted: CowMap<Id, u64>) -> Self {
+    /// A directory of these organizations. Publishing them one by one would copy a shard for each.
+    pub(super) fn new(
+        cluster: PublishedCluster,
+        deleted: CowMap<Id, u64>,
+        organizations: impl Iterator<Item = Published>,
+    ) -> Self {
+        let hasher = RandomState::default();
+        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::default()).collect();
+        let mut ordered = CowMap::default();
+        for published in organizations {
+            let id = published.view.organization.id.clone();
+            let slot = Arc::new(Slot { published: ArcSwap::from_pointee(published) });
+            if let Some(shard) = shards.get_mut(shard_of(&hasher, id.as_str())) {
+                shard.insert(id.clone(), Arc::clone(&slot));
+            }
+            ordered.insert(id, slot);
+        }
         Self {
             cluster: ArcSwap::from_pointee(cluster),
-            shards: (0..SHARDS).map(|_| ArcSwap::default()).collect(),
+            shards: shards.into_iter().map(ArcSwap::from_pointee).collect(),
             deleted: ArcSwap::from_pointee(deleted),
-            ordered: ArcSwap::from_pointee(CowMap::default()),
-            hasher: RandomState::default(),
+            ordered: ArcSwap::from_pointee(ordered),
+            hasher,
         }
     }
 
     fn shard(&self, id: &str) -> Option<&ArcSwap<Shard>> {
-        let hash = usize::try_from(self.hasher.hash_one(id) % SHARDS as u64).unwrap_or_default();
-        self.shards.get(hash)
+        self.shards.get(shard_of(&self.hasher, id))
     }
 
     /// Reads the current version of an organization; the reader must be quick and must not wait.
@@ -186,4 +200,8 @@ impl Directory {
         ordered.remove(id.as_str());
         self.ordered.store(Arc::new(ordered));
     }
+}
+
+fn shard_of(hasher: &RandomState, id: &str) -> usize {
+    usize::try_from(hasher.hash_one(id) % SHARDS as u64).unwrap_or_default()
 }

@@ -17,6 +17,7 @@ mod follower;
 mod history;
 mod judging;
 mod keeper;
+pub mod parallel;
 pub mod preview;
 pub mod prospect;
 mod recovery;

@@ -5,6 +5,7 @@
 //! Not here: reading each of them back (`recovery`, `audit::recovery`), and which adapters there are (`server`).
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
@@ -17,6 +18,7 @@ use super::counters::{RuleCounter, RuleCounters};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
 use super::follower::{self, Follower};
 use super::keeper::{Keeper, KeeperInbox};
+use super::parallel;
 use super::recovery::{self, Recovered};
 use super::session_files::{Renewals, SessionSaver, from_stored};
 use super::sessions::SessionTable;
@@ -57,10 +59,14 @@ impl Engine {
         for (entry, actor) in owed {
             log.queue().push(entry, actor, true);
         }
-        let store = recovery::open_state(&*state_stores, &state, sequence)?;
-        let counters = store.as_deref().map(|store| recovery::read_counters(store, &state));
-        let (directory, lists) = publish_all(&state, &counters.unwrap_or_default(), &clock);
-        let directory = Arc::new(directory);
+        // The policies are compiled while the state store is compared with them, which takes longer.
+        let (compiled, store) = while_compiling(&state, &clock, || {
+            let store = recovery::open_state(&*state_stores, &state, sequence)?;
+            let counters = store.as_deref().map(|store| recovery::read_counters(store, &state));
+            Ok::<_, OpenError>((store, counters.unwrap_or_default()))
+        });
+        let (store, counters) = store?;
+        let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
         let (sender, orders) = sync_channel(ORDERS_WAITING_MAX);
         let (say_ready, ready) = sync_channel(1);
         let unconfirmed = Unconfirmed::of(&state);
@@ -218,29 +224,58 @@ fn restore_sessions(
     Ok(())
 }
 
+/// What is compiled of an organization.
+struct Compiled {
+    snapshot: Snapshot,
+    shadow: Option<Arc<Shadow>>,
+    lists: MembersCache,
+}
+
+/// Compiles all organizations, in their order.
+fn compile_all(state: &PolicyState, clock: &Clock) -> Vec<Compiled> {
+    let organizations: Vec<&Arc<Organization>> = state.organizations.values().collect();
+    parallel::map(&organizations, parallel::threads(), |organization| {
+        let mut lists = MembersCache::default();
+        let snapshot = Snapshot::compile(organization, &mut lists);
+        let shadow = Shadow::following(organization.candidate.as_ref(), None, clock.now());
+        Compiled { snapshot, shadow, lists }
+    })
+}
+
+/// Compiles all organizations, and does something else meanwhile.
+fn while_compiling<T>(state: &PolicyState, clock: &Clock, other: impl FnOnce() -> T) -> (Vec<Compiled>, T) {
+    std::thread::scope(|scope| {
+        let compiling = Builder::new().spawn_scoped(scope, || compile_all(state, clock));
+        let other = other();
+        let compiled = match compiling {
+            Ok(compiling) => compiling.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => compile_all(state, clock),
+        };
+        (compiled, other)
+    })
+}
+
 fn publish_all(
     state: &PolicyState,
+    compiled: Vec<Compiled>,
     counters: &HashMap<CounterKey, RuleMatches>,
     clock: &Clock,
-) -> (Directory, HashMap<Id, MembersCache>) {
+) -> (Arc<Directory>, HashMap<Id, MembersCache>) {
     let cluster =
         PublishedCluster { cluster: Arc::clone(&state.cluster), snapshot: ClusterSnapshot::compile(&state.cluster) };
     let mut deleted = CowMap::default();
     for (id, revision) in &state.deleted {
         deleted.insert(id.clone(), Arc::new(*revision));
     }
-    let directory = Directory::new(cluster, deleted);
-    let mut lists = HashMap::new();
-    for (id, organization) in &state.organizations {
-        let mut cache = MembersCache::default();
-        let snapshot = Snapshot::compile(organization, &mut cache);
+    let mut lists = HashMap::with_capacity(compiled.len());
+    let published = state.organizations.iter().zip(compiled).map(|((id, organization), compiled)| {
         let counters = restored_counters(organization, counters, clock);
         let view = OrganizationView { organization: Arc::clone(organization), counters: Arc::new(counters) };
-        let shadow = Shadow::following(organization.candidate.as_ref(), None, clock.now());
-        directory.publish(Published { view, snapshot, shadow });
-        lists.insert(id.clone(), cache);
-    }
-    (directory, lists)
+        lists.insert(id.clone(), compiled.lists);
+        Published { view, snapshot: compiled.snapshot, shadow: compiled.shadow }
+    });
+    let directory = Directory::new(cluster, deleted, published);
+    (Arc::new(directory), lists)
 }
 
 /// The counters of an organization's rules as they were kept. A rule without one counts from now on, unless it was just

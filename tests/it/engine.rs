@@ -82,14 +82,17 @@ pub(crate) fn session_stores(disk: &SimulatedDisk) -> SessionStores {
 }
 
 fn create(id: &str, range: &str, expire_time: Option<Timestamp>) -> ChangeRequest {
+    request(deny(id, range, expire_time))
+}
+
+fn deny(id: &str, range: &str, expire_time: Option<Timestamp>) -> Mutation {
     let patch = RulePatch {
         action: Some(Action::Deny),
         source: Some(RuleSource::Range(range.parse().unwrap())),
         expire_time: Some(expire_time),
         ..RulePatch::default()
     };
-    let mutation = Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch };
-    request(mutation)
+    Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch }
 }
 
 fn request(mutation: Mutation) -> ChangeRequest {
@@ -273,4 +276,64 @@ async fn after_ten_thousand_changes_there_is_a_snapshot_and_a_start_from_it_know
     let engine = open_with(journal(), snapshots(), &hand(1));
     assert_eq!(ask(&engine, "192.0.2.1", 0).await.unwrap(), (Reason::DenyRule, 10_102));
     assert!(engine.clock().now() >= Timestamp::new(1_000, 0).unwrap());
+}
+
+fn numbered(number: u8) -> Id {
+    Id::parse(&format!("organization-{number}")).unwrap()
+}
+
+/// Organizations that each deny a network of their own.
+async fn create_organizations(engine: &Engine, count: u8) {
+    for number in 0..count {
+        let target = ChangeTarget::CreateOrganization { id: numbered(number), patch: NodePatch::default() };
+        engine.change(ChangeRequest::new(target)).await.unwrap();
+        let mutation = deny("own", &format!("10.0.{number}.0/24"), None);
+        let target = ChangeTarget::Organization { id: numbered(number), mutation };
+        engine.change(ChangeRequest::new(target)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_change_in_one_organization_leaves_every_other_as_it_was() {
+    let engine = open(MemoryJournal::new(), &hand(1_000));
+    create_organizations(&engine, 100).await;
+    let versions = || engine.directory().organizations_after(None, usize::MAX);
+    let (before, cluster) = (versions(), engine.directory().cluster());
+    engine.change(create("one", "192.0.2.0/24", None)).await.unwrap();
+    let after = versions();
+    assert_eq!((before.len(), after.len()), (101, 101));
+    for (before, after) in before.iter().zip(&after) {
+        let is_changed = after.view.organization.id.as_str() == "default";
+        assert_ne!(Arc::ptr_eq(before, after), is_changed, "{}", after.view.organization.id);
+    }
+    assert!(Arc::ptr_eq(&cluster, &engine.directory().cluster()));
+}
+
+#[tokio::test]
+async fn a_start_with_many_organizations_gives_each_its_own_policy() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = || FileJournal::open(Arc::new(RealDisk), directory.path(), JournalOptions::default()).unwrap();
+    let engine = open(journal(), &hand(1_000));
+    create_organizations(&engine, 100).await;
+    engine.close();
+    drop(engine);
+
+    let engine = open(journal(), &hand(2_000));
+    for number in 0..100_u8 {
+        for network in [number, number + 1] {
+            let target = format!("organizations/{}", numbered(number));
+            let question = Question {
+                address: format!("10.0.{network}.7").parse().unwrap(),
+                connection_type: ConnectionType::Shell,
+                target: NodePath::parse(&target).unwrap(),
+                user_email: "",
+                session_lease: None,
+                request_id: "",
+                min_revision: 2,
+                min_cluster_revision: 0,
+            };
+            let expected = if network == number { Reason::DenyRule } else { Reason::DefaultAllow };
+            assert_eq!(engine.check(&question).await.unwrap().reason, expected, "{target}, network {network}");
+        }
+    }
 }

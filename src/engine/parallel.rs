@@ -1,0 +1,70 @@
+//! The same work for many things, over all cores: what a start does for every organization.
+//!
+//! Invariant: results come in the order of what was given, whatever the number of threads; a panic of one is a panic of
+//! the whole.
+//! Not here: what the work is (`start`).
+
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{Builder, available_parallelism, scope};
+
+/// Things that a thread takes at once: few enough that the last thread is not waited for, many enough that taking them
+/// costs nothing.
+const TAKEN: usize = 16;
+
+/// The threads that are worth having.
+pub fn threads() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
+}
+
+/// What `run` makes of each item, on so many threads, this one among them. One that the operating system does not give is
+/// done without.
+pub fn map<T: Sync, R: Send>(items: &[T], threads: usize, run: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if threads <= 1 || items.len() <= TAKEN {
+        return items.iter().map(run).collect();
+    }
+    let parts: Vec<&[T]> = items.chunks(TAKEN).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done: Vec<(usize, Vec<R>)> = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(part) = parts.get(at) else { return done };
+            done.push((at, part.iter().map(&run).collect()));
+        }
+    };
+    let mut done = scope(|scope| {
+        let helpers = (1..threads).filter_map(|_| Builder::new().spawn_scoped(scope, work).ok());
+        let helpers: Vec<_> = helpers.collect();
+        let mut done = work();
+        for helper in helpers {
+            done.extend(helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().flat_map(|(_, results)| results).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_keep_their_order_whatever_the_number_of_threads() {
+        let items: Vec<usize> = (0..1_000).collect();
+        let doubled: Vec<usize> = items.iter().map(|item| 2 * item).collect();
+        for count in [0, 1, 15, 16, 17, 999, 1_000] {
+            for threads in [1, 2, 7] {
+                assert_eq!(map(&items[..count], threads, |item| 2 * item), doubled[..count]);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "at 500")]
+    fn a_panic_of_one_is_a_panic_of_the_whole() {
+        map(&(0..1_000).collect::<Vec<usize>>(), 2, |item| assert!(*item != 500, "at {item}"));
+    }
+}
