@@ -125,6 +125,7 @@ struct Calls {
 }
 
 /// An answer on its way.
+#[expect(clippy::large_enum_variant, reason = "a box would cost each Check an allocation")]
 enum Answering {
     /// Nothing has been done yet.
     Asked(Option<(Arc<Calls>, Request<Incoming>)>),
@@ -133,6 +134,7 @@ enum Answering {
 
 impl Calls {
     /// The answer where it is there at once; else the request, as if unread.
+    #[expect(clippy::result_large_err, reason = "a request on its way, which a box would cost an allocation each")]
     fn answer_at_once(&self, request: Request<Incoming>) -> Result<Response<ServedBody>, Request<Unread<Incoming>>> {
         if DirectCheck::takes(&request) {
             self.direct.answer_at_once(request).map(|response| response.map(ServedBody::Direct))

@@ -164,17 +164,17 @@ fn decisions() -> Vec<Call> {
             request.session_lease = Some(prost_types::Duration { seconds: 60, nanos: 0 });
         }),
         check("nobody in particular", |request| request.user_email.clear()),
-        check("a rule allows", |request| request.ip = "192.0.2.1".to_owned()),
-        check("a rule denies", |request| request.ip = "10.1.2.3".to_owned()),
-        check("the same, mapped", |request| request.ip = "::ffff:10.1.2.3".to_owned()),
-        check("IPv6", |request| request.ip = "2001:db8::7".to_owned()),
+        check("a rule allows", |request| request.ip = "192.0.2.1".into()),
+        check("a rule denies", |request| request.ip = "10.1.2.3".into()),
+        check("the same, mapped", |request| request.ip = "::ffff:10.1.2.3".into()),
+        check("IPv6", |request| request.ip = "2001:db8::7".into()),
         check("an allowlist refuses", |request| {
-            request.endpoint = "organizations/default/projects/closed/workspaces/w/endpoints/e".to_owned();
+            request.endpoint = "organizations/default/projects/closed/workspaces/w/endpoints/e".into();
         }),
-        check("an unknown project", |request| request.endpoint = "organizations/default/projects/x".to_owned()),
-        check("an unknown organization", |request| request.endpoint = "organizations/none".to_owned()),
-        check("an organization", |request| request.endpoint = "organizations/default".to_owned()),
-        check("with an identifier", |request| request.request_id = "r-1".to_owned()),
+        check("an unknown project", |request| request.endpoint = "organizations/default/projects/x".into()),
+        check("an unknown organization", |request| request.endpoint = "organizations/none".into()),
+        check("an organization", |request| request.endpoint = "organizations/default".into()),
+        check("with an identifier", |request| request.request_id = "r-1".into()),
         check("at the newest revision", |request| request.min_revision = 2),
         check("metadata of the client's", |_| {}).header("x-caller", "portal").header("x-trace-bin", "AAEC"),
         check("a deadline that is far", |_| {}).header("grpc-timeout", "10S"),
@@ -191,9 +191,9 @@ fn refusals() -> Vec<Call> {
     let with_unknown_field = [&[0x82, 0x7D, 0x01, 0x78][..], whole.get(5..).unwrap()].concat();
     vec![
         check("everything wrong at once", |request| {
-            request.ip = "10.0.0.1/8".to_owned();
+            request.ip = "10.0.0.1/8".into();
             request.connection_type = 9;
-            request.endpoint = "endpoint".to_owned();
+            request.endpoint = "endpoint".into();
             request.user_email = "a".repeat(400);
             request.min_revision = -1;
         }),

@@ -47,7 +47,7 @@ const ROOM_BYTES: usize = 16 * 1_024;
 
 thread_local! {
     static ROOM: RefCell<BytesMut> = RefCell::new(BytesMut::new());
-    static LAST_REVISION: RefCell<(u64, HeaderValue)> = RefCell::new((0, HeaderValue::from_static("0")));
+    static LAST_REVISION: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static("0"))) };
 }
 
 /// Answers Checks.
@@ -76,6 +76,7 @@ impl DirectCheck {
     }
 
     /// The answer, where nothing has to be waited for; else the request, as if unread.
+    #[expect(clippy::result_large_err, reason = "a request on its way, which a box would cost an allocation each")]
     pub fn answer_at_once<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Request<Unread<B>>>
     where
         B: Body<Data = Bytes> + Unpin,
