@@ -4,7 +4,7 @@
 //! was due, so that a service that stalls is not spared the requests that would have come meanwhile.
 //! Not here: changes of the policy (`changes`), followers of the log (`watch`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,22 +31,22 @@ const OPEN_FOR: Duration = Duration::from_secs(1);
 /// Times in buckets of a sixteenth of their power of two, in microseconds.
 const BUCKETS: usize = 16 * 32;
 
-/// Errors that are told; all are counted.
+/// Kinds of errors that are told; all are counted.
 const TOLD_MAX: usize = 20;
 
 /// What went wrong, from wherever.
 #[derive(Default)]
 pub(crate) struct Faults {
     count: AtomicU64,
-    told: Mutex<Vec<String>>,
+    told: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Faults {
     pub(crate) fn add(&self, what: &str, fault: impl std::fmt::Display) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        let mut told = self.told.lock().unwrap();
-        if told.len() < TOLD_MAX {
-            told.push(format!("{what}: {fault}"));
+        let (mut told, fault) = (self.told.lock().unwrap(), format!("{what}: {fault}"));
+        if told.len() < TOLD_MAX || told.contains_key(&fault) {
+            *told.entry(fault).or_default() += 1;
         }
     }
 
@@ -65,7 +65,8 @@ impl Faults {
         self.count.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn told(&self) -> Vec<String> {
+    /// Faults, each with how often there was such a one.
+    pub(crate) fn told(&self) -> BTreeMap<String, u64> {
         self.told.lock().unwrap().clone()
     }
 }

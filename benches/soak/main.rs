@@ -283,8 +283,8 @@ async fn soak(time: Duration) -> ExitCode {
         counts.faults.add("memory", "is not flat");
     }
     let (errors, checks) = (counts.faults.count(), counts.decisions());
-    for fault in counts.faults.told() {
-        println!("  {fault}");
+    for (fault, times) in counts.faults.told() {
+        println!("  {times} × {fault}");
     }
     let ended = if errors == 0 { "passed" } else { "FAILED" };
     println!("soak {ended}: {} s at {rate} Checks/s, {checks} Checks in all, {errors} errors", time.as_secs());

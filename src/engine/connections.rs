@@ -76,9 +76,14 @@ impl Engine {
         }
         // It may have ended a moment ago: its record is on its way to the disk.
         self.audit.durable(self.audit.queue().last_sequence()).await?;
+        let place = self.lookups.place().await?;
         let (audit, organization) = (self.audit(), organization.clone());
-        let found = tokio::task::spawn_blocking(move || audit.ended_session(&organization, id)).await;
-        found.unwrap_or(Err(AuditError::ShuttingDown))
+        let found = tokio::task::spawn_blocking(move || {
+            let found = audit.ended_session(&organization, id);
+            drop(place);
+            found
+        });
+        found.await.unwrap_or(Err(AuditError::ShuttingDown))
     }
 
     /// Ends a session and queues the record of it, whose sequence it returns.

@@ -17,6 +17,7 @@ mod follower;
 mod history;
 mod judging;
 mod keeper;
+mod lookups;
 pub mod parallel;
 pub mod preview;
 pub mod prospect;
@@ -50,6 +51,7 @@ use clock::Clock;
 use directory::Directory;
 use history::History;
 use keeper::KeeperInbox;
+use lookups::Lookups;
 use session_files::Renewals;
 use sessions::{SessionOptions, SessionTable};
 use writer::Order;
@@ -118,6 +120,7 @@ pub struct Engine {
     sessions: Arc<SessionTable>,
     audit: Arc<AuditLog>,
     renewals: Arc<Renewals>,
+    lookups: Lookups,
     condition: Arc<Condition>,
     keeper: Arc<KeeperInbox>,
     history: Arc<History>,

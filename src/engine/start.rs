@@ -18,6 +18,7 @@ use super::counters::{RuleCounter, RuleCounters};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
 use super::follower::{self, Follower};
 use super::keeper::{Keeper, KeeperInbox};
+use super::lookups::Lookups;
 use super::parallel;
 use super::recovery::{self, Recovered};
 use super::session_files::{Renewals, SessionSaver, from_stored};
@@ -138,6 +139,7 @@ impl Engine {
             sessions: table,
             audit: log,
             renewals,
+            lookups: Lookups::new(),
             condition,
             keeper: inbox,
             history: Arc::default(),

@@ -19,6 +19,8 @@ mod audit_commitment;
 mod audit_crash;
 /// Full, failing and hanging disks under the audit log.
 mod audit_disk;
+/// Sessions that are ended again.
+mod audit_ended;
 /// An engine on real files, without gRPC.
 mod audit_engine;
 /// Checks whose records must survive.

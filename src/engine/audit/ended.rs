@@ -3,6 +3,7 @@
 //! Invariant: a session is found ended once its end is durable.
 //! Not here: active sessions (`engine::sessions`).
 
+use super::reader::Search;
 use super::{AuditError, AuditLog};
 use crate::audit::filter::{RecordFilter, SessionFilter};
 use crate::audit::record::{Content, Record, RecordType};
@@ -11,9 +12,11 @@ use crate::audit::terms::{TermQuery, ended_session_term};
 use crate::engine::connections::ended_session;
 use crate::engine::sessions::Session;
 use crate::policy::name::Id;
+use crate::store::sealed::IndexSet;
 
 impl AuditLog {
-    /// An ended session by its id.
+    /// An ended session by its id. One that is asked for has mostly ended a moment ago, so the newest units are looked
+    /// into first, and none behind the one that has it. Where none has it all of them are read: not for many at a time.
     pub(in crate::engine) fn ended_session(
         &self,
         organization: &Id,
@@ -23,9 +26,19 @@ impl AuditLog {
             matches!(&record.entry.content, Content::SessionEnded(session) if session.id == id)
                 && record.entry.organization.as_ref() == Some(organization)
         };
-        let query = TermQuery::Exact(ended_session_term(id));
-        let page = self.search(&RecordFilter::default(), &[query], &is_it, None, 1, None)?;
-        Ok(page.records.into_iter().next().and_then(ended_session))
+        let (shared, newest) = (&self.shared, self.shared.newest());
+        let query = [TermQuery::Exact(ended_session_term(id))];
+        for view in shared.views().into_iter().rev() {
+            let found = shared.candidates(&view, &RecordFilter::default(), &query, Search::Exact)?;
+            for index in found.iter().flat_map(IndexSet::iter) {
+                let sequence = view.first_sequence() + u64::from(index);
+                let record = if sequence <= newest { shared.record(&view, sequence)? } else { None };
+                if let Some(record) = record.filter(&is_it) {
+                    return Ok(ended_session(record));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Ended sessions that were recorded below `before`, newest end first, and where the next page goes on.
@@ -50,7 +63,7 @@ impl AuditLog {
             Content::SessionEnded(session) => filter.matches(session, &record.subject),
             _ => false,
         };
-        let page = self.search(&records, &[], &passes, Some(before), count_max, Some(super::reader::SEARCH_MAX))?;
+        let page = self.search(&records, &passes, Some(before), count_max)?;
         Ok((page.records.into_iter().filter_map(ended_session).collect(), page.next_before))
     }
 }

@@ -111,6 +111,9 @@ pub enum AuditError {
         /// What is wrong with it.
         description: String,
     },
+    /// Too many read it already.
+    #[error("too many ended sessions are being looked for in the audit log: try again in a moment")]
+    Busy,
     /// The service is ending.
     #[error("the service is shutting down: try again on another or later")]
     ShuttingDown,

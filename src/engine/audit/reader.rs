@@ -22,7 +22,7 @@ use crate::store::codec::audit::{Secret, StoredEntry, TailOpening, decode_entry}
 use crate::store::sealed::{IndexSet, SealedUnit};
 
 /// How long a page may take to find. Then it ends, however short it is.
-pub(super) const SEARCH_MAX: Duration = Duration::from_millis(100);
+const SEARCH_MAX: Duration = Duration::from_millis(100);
 
 /// So few candidates are judged one by one rather than narrowed down by terms that many records have.
 const FEW: usize = 64;
@@ -166,7 +166,7 @@ impl Shared {
     }
 
     /// A record. None where it is not there, or no longer.
-    fn record(&self, view: &UnitView, sequence: u64) -> Result<Option<Record>, AuditError> {
+    pub(super) fn record(&self, view: &UnitView, sequence: u64) -> Result<Option<Record>, AuditError> {
         let body = self.body(view, sequence);
         self.unless_removed(sequence, body.and_then(|body| body.map(|body| self.decode(view, &body)).transpose()))
     }
@@ -304,24 +304,22 @@ impl AuditLog {
     /// The records below `before` (all where there is none) that the filter lets through, newest first, at most
     /// `count_max`. Reads files: not for a thread that must not wait.
     pub fn list(&self, filter: &RecordFilter, before: Option<u64>, count_max: usize) -> Result<RecordPage, AuditError> {
-        self.search(filter, &[], &|record| filter.matches(record), before, count_max, Some(SEARCH_MAX))
+        self.search(filter, &|record| filter.matches(record), before, count_max)
     }
 
-    /// The records that a filter's terms, times and openings select, that have the terms of `queries` too, and that
-    /// `passes` lets through. Ends after `time_max`, where there is one, with what was found until then.
+    /// The records that a filter's terms, times and openings select and that `passes` lets through. Ends after
+    /// [`SEARCH_MAX`] with what was found until then.
     pub(super) fn search(
         &self,
         filter: &RecordFilter,
-        queries: &[TermQuery],
         passes: &dyn Fn(&Record) -> bool,
         before: Option<u64>,
         count_max: usize,
-        time_max: Option<Duration>,
     ) -> Result<RecordPage, AuditError> {
         let shared = &self.shared;
         let end = before.unwrap_or(u64::MAX).min(shared.newest() + 1);
         let started = tokio::time::Instant::now();
-        let is_late = || time_max.is_some_and(|time_max| started.elapsed() > time_max);
+        let is_late = || started.elapsed() > SEARCH_MAX;
         let mut records = Vec::new();
         for view in shared.views().into_iter().rev() {
             let first = view.first_sequence();
@@ -331,7 +329,7 @@ impl AuditLog {
             if is_late() {
                 return Ok(RecordPage { records, next_before: Some(first + view.count()) });
             }
-            let Some(found) = shared.candidates(&view, filter, queries, Search::Candidates)? else { continue };
+            let Some(found) = shared.candidates(&view, filter, &[], Search::Candidates)? else { continue };
             for index in found.iter().rev() {
                 let sequence = first + u64::from(index);
                 if sequence >= end {
