@@ -70,7 +70,6 @@ impl Engine {
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
         let (sender, orders) = sync_channel(ORDERS_WAITING_MAX);
         let (say_ready, ready) = sync_channel(1);
-        let unconfirmed = Unconfirmed::of(&state);
         let (renewals, write_renewals) = Renewals::new(session_journal);
         let inbox = Arc::new(KeeperInbox::default());
         let follower = Arc::new(Follower::default());
@@ -89,6 +88,7 @@ impl Engine {
         };
         let writer = Writer {
             journal,
+            unconfirmed: Unconfirmed::of(&state),
             state,
             directory: Arc::clone(&directory),
             follower,
@@ -100,7 +100,6 @@ impl Engine {
             keeper: Arc::clone(&inbox),
             lists,
             sessions: Arc::clone(&table),
-            unconfirmed,
         };
         let saver = SessionSaver {
             table: Arc::clone(&table),

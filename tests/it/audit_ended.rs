@@ -69,18 +69,22 @@ async fn no_more_than_a_few_look_for_ended_sessions_at_a_time() {
     let engine = open(directory.path(), key(1), small_units());
     another_unit(&engine).await;
     let mut calls: Vec<_> = (0..2_000).map(|_| Box::pin(end(&engine, NEVER))).collect();
-    // All begin before anyone goes on.
+    // All begin before anyone goes on, but for those whose turn comes at once.
     let mut refused = 0;
     calls.retain_mut(|call| match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => true,
-        Poll::Ready(answer) => {
-            assert_eq!(answer, Err(AuditError::Busy));
+        Poll::Ready(Err(AuditError::Busy)) => {
             refused += 1;
             false
         }
+        Poll::Ready(answer) => {
+            assert_eq!(answer, Ok(false));
+            false
+        }
     });
-    assert!(refused > 1_700, "only {refused} were refused");
-    assert!(calls.len() > 200, "only {} wait", calls.len());
+    assert!(refused > 0, "nobody was refused");
+    // 256 wait at most, and as many again may have been read for meanwhile.
+    assert!(calls.len() <= 512, "{} wait", calls.len());
     for call in calls {
         assert_eq!(call.await, Ok(false));
     }
