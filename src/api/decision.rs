@@ -1,13 +1,13 @@
 //! DecisionService (design.md §3.2): which call goes where, and single Checks.
 //!
 //! Invariant: an error is the absence of a decision; nothing malformed is ever answered by one.
-//! Not here: the decision itself (`engine::check`), many at once (`checks`), the calls about sessions (`sessions`).
+//! Not here: the decision itself (`engine::check`), many at once (`batch`, `streams`), the calls about sessions (`sessions`).
 
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::Faults;
 use super::convert::audit::session_name;
-use super::{Api, at_revision, checks, sessions, status, to_i64};
+use super::{Api, at_revision, sessions, status, to_i64, transport};
 use crate::engine::check::{Answer, Question};
 use crate::policy::decision::{Decision, Level, Reason};
 use crate::policy::name::{CLUSTER, NodePath};
@@ -35,13 +35,14 @@ impl DecisionService for Api {
         self.check_batch(&request.into_inner()).await
     }
 
-    type StreamCheckStream = checks::Answers;
+    type StreamCheckStream = tokio_stream::Pending<Result<CheckResponse, Status>>;
 
+    /// Never asked: `streams` comes before.
     async fn stream_check(
         &self,
-        request: Request<Streaming<CheckRequest>>,
-    ) -> Result<Response<checks::Answers>, Status> {
-        self.check_stream(request.into_inner())
+        _: Request<Streaming<CheckRequest>>,
+    ) -> Result<Response<Self::StreamCheckStream>, Status> {
+        Err(transport::no_answer())
     }
 
     async fn end_session(&self, request: Request<EndSessionRequest>) -> Result<Response<Session>, Status> {

@@ -10,7 +10,7 @@
 pub mod admission;
 mod analysis;
 mod audit;
-mod checks;
+mod batch;
 mod convert;
 mod decision;
 mod differences;
@@ -30,6 +30,7 @@ mod rules;
 mod sessions;
 mod shadow;
 mod status;
+pub mod streams;
 pub mod transport;
 
 use std::sync::{Arc, OnceLock};

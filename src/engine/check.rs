@@ -8,10 +8,13 @@
 //! no session is opened by a policy that was replaced before.
 //! Not here: parsing and wording (`api::decision`).
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::time::Instant;
 
 use super::Engine;
 use super::audit::{AuditError, Durability, OnAuditFailure};
@@ -141,12 +144,12 @@ struct Recorded {
 }
 
 /// A session whose answer has not left yet. Nobody knows it where it never does, so it is ended then.
-struct Unanswered<'a> {
-    engine: &'a Engine,
+struct Unanswered<E: Deref<Target = Engine>> {
+    engine: E,
     session: Option<(Id, SessionId)>,
 }
 
-impl Drop for Unanswered<'_> {
+impl<E: Deref<Target = Engine>> Drop for Unanswered<E> {
     fn drop(&mut self) {
         if let Some((organization, session)) = self.session.take() {
             self.engine.end_by(&organization, session, EndReason::Abandoned);
@@ -156,27 +159,59 @@ impl Drop for Unanswered<'_> {
 
 /// A Check that is decided and whose record is queued, on its way to the answer. Dropped before that, the session that
 /// it opened is abandoned.
-pub struct Begun<'a> {
-    engine: &'a Engine,
+pub struct Begun<E: Deref<Target = Engine>> {
     answer: Answer,
     /// The record that must be on the disk before the answer leaves.
     awaited: Option<u64>,
-    unanswered: Unanswered<'a>,
+    unanswered: Unanswered<E>,
 }
 
-impl Begun<'_> {
-    /// Waits for the disk where the connection type asks for it.
+impl Begun<&Engine> {
+    /// The same, with an engine of its own to hold.
+    pub fn holding(mut self, engine: Arc<Engine>) -> Begun<Arc<Engine>> {
+        let session = self.unanswered.session.take();
+        Begun { answer: self.answer, awaited: self.awaited, unanswered: Unanswered { engine, session } }
+    }
+
+    /// Waits for the disk where the connection type asks for it. To be polled whenever it is woken.
     pub async fn wait(&mut self) -> Result<(), CheckError> {
-        if let Some(sequence) = self.awaited {
-            match self.engine.audit.durable(sequence).await {
-                Err(error) if self.engine.audit.options().on_failure == OnAuditFailure::Deny => {
-                    return Err(error.into());
-                }
-                // It is queued: it comes on the record once that can be written.
-                _ => self.awaited = None,
+        let Some(sequence) = self.awaited else { return Ok(()) };
+        let waited = self.unanswered.engine.audit.durable(sequence).await;
+        self.waited(waited)
+    }
+}
+
+impl Begun<Arc<Engine>> {
+    /// The same for whoever may not be polled for a while; the deadline counts from `begun`.
+    pub async fn wait_apart(&mut self, begun: Instant) -> Result<(), CheckError> {
+        let Some(sequence) = self.awaited else { return Ok(()) };
+        let waited = self.unanswered.engine.audit.durable_apart(sequence, begun).await;
+        self.waited(waited)
+    }
+}
+
+impl<E: Deref<Target = Engine>> Begun<E> {
+    /// Whether the disk is to be waited for.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    fn waited(&mut self, waited: Result<(), AuditError>) -> Result<(), CheckError> {
+        match waited {
+            Err(error) if self.unanswered.engine.audit.options().on_failure == OnAuditFailure::Deny => {
+                Err(error.into())
+            }
+            // It is queued: it comes on the record once that can be written.
+            _ => {
+                self.awaited = None;
+                Ok(())
             }
         }
-        Ok(())
+    }
+
+    /// The answer, to be made ready for its way before it may leave.
+    pub fn prepared(&self) -> &Answer {
+        &self.answer
     }
 
     /// The answer, which leaves now. To be waited for before.
@@ -204,15 +239,20 @@ impl Engine {
     }
 
     /// Decides and records. What comes back must be asked for the answer.
-    pub async fn begin(&self, question: &Question<'_>) -> Result<Begun<'_>, CheckError> {
+    pub async fn begin(&self, question: &Question<'_>) -> Result<Begun<&Engine>, CheckError> {
         self.begin_by(question, None).await
+    }
+
+    /// The same, where there is room for the record now; none, and nothing done, where there is not.
+    pub fn begin_at_once(&self, question: &Question<'_>) -> Option<Result<Begun<&Engine>, CheckError>> {
+        self.try_begin(question, None)
     }
 
     pub(super) async fn begin_by(
         &self,
         question: &Question<'_>,
         pinned: Option<&Pinned>,
-    ) -> Result<Begun<'_>, CheckError> {
+    ) -> Result<Begun<&Engine>, CheckError> {
         if let Some(begun) = self.try_begin(question, pinned) {
             return begun;
         }
@@ -223,7 +263,11 @@ impl Engine {
     }
 
     /// None where there is no room for a record now.
-    fn try_begin(&self, question: &Question<'_>, pinned: Option<&Pinned>) -> Option<Result<Begun<'_>, CheckError>> {
+    fn try_begin(
+        &self,
+        question: &Question<'_>,
+        pinned: Option<&Pinned>,
+    ) -> Option<Result<Begun<&Engine>, CheckError>> {
         let queue = self.audit.queue();
         match queue.check_writable() {
             Ok(()) if queue.has_room() => Some(self.begin_recorded(question, pinned)),
@@ -237,27 +281,22 @@ impl Engine {
         self.audit.options().durability(question.connection_type) == Durability::Sync
     }
 
-    fn begin_recorded(&self, question: &Question<'_>, pinned: Option<&Pinned>) -> Result<Begun<'_>, CheckError> {
+    fn begin_recorded(&self, question: &Question<'_>, pinned: Option<&Pinned>) -> Result<Begun<&Engine>, CheckError> {
         let urgent = self.is_urgent(question);
         let recorded = self.check_recorded(question, urgent, pinned)?;
         let Recorded { answer, organization, sequence, session_opened } = recorded;
         let session = organization.zip(answer.session).filter(|_| session_opened);
         let unanswered = Unanswered { engine: self, session };
-        Ok(Begun { engine: self, answer, awaited: urgent.then_some(sequence), unanswered })
+        Ok(Begun { answer, awaited: urgent.then_some(sequence), unanswered })
     }
 
     /// Refuses, or decides without a record where that is what the operator wants.
-    fn begin_unrecorded(&self, question: &Question<'_>, error: AuditError) -> Result<Begun<'_>, CheckError> {
+    fn begin_unrecorded(&self, question: &Question<'_>, error: AuditError) -> Result<Begun<&Engine>, CheckError> {
         match self.audit.options().on_failure {
             OnAuditFailure::Deny => Err(error.into()),
             OnAuditFailure::Allow => {
                 let answer = self.check_unrecorded(question)?;
-                Ok(Begun {
-                    engine: self,
-                    answer,
-                    awaited: None,
-                    unanswered: Unanswered { engine: self, session: None },
-                })
+                Ok(Begun { answer, awaited: None, unanswered: Unanswered { engine: self, session: None } })
             }
         }
     }

@@ -7,25 +7,23 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::cores::Cores;
+use super::greeting::{Greeted, Stream};
 use super::http2::Protocol;
 
 /// How long to rest when the process has no file descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// How long a new connection may say nothing: after its first bytes it is asked for signs of life, before it cannot be.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long the greeting of a new connection may take: after it there are signs of life to ask for.
+const GREETING_MAX: Duration = Duration::from_secs(10);
 
 /// Where connections come from.
 #[derive(Debug)]
@@ -49,13 +47,6 @@ enum Socket {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// What bytes go over.
-#[derive(Debug)]
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
 impl Listener {
     /// The next connection, and where it comes from.
     async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
@@ -72,20 +63,14 @@ impl Listener {
 }
 
 impl Accepted {
-    /// Opens it on the runtime that this runs on. None where its first bytes do not come in time.
-    pub(super) async fn open(self) -> io::Result<Option<(Stream, OwnedSemaphorePermit)>> {
-        let stream = match self.socket {
+    /// Opens it on the runtime that this runs on. None where its greeting does not come in time.
+    pub(super) async fn open(self) -> io::Result<Option<(Greeted, OwnedSemaphorePermit)>> {
+        let socket = match self.socket {
             Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
             Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
         };
-        let readable = async {
-            match &stream {
-                Stream::Tcp(stream) => stream.readable().await,
-                Stream::Unix(stream) => stream.readable().await,
-            }
-        };
-        match tokio::time::timeout(SILENCE_MAX, readable).await {
-            Ok(readable) => readable.map(|()| Some((stream, self.place))),
+        match tokio::time::timeout(GREETING_MAX, Greeted::wait(socket)).await {
+            Ok(greeted) => greeted.map(|stream| Some((stream, self.place))),
             Err(_) => Ok(None),
         }
     }
@@ -152,56 +137,6 @@ async fn accept_from(listener: Listener, places: Arc<Semaphore>, cores: Arc<Core
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_REST).await;
             }
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(stream) => stream.is_write_vectored(),
-            Self::Unix(stream) => stream.is_write_vectored(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One connection: HTTP/2, and which requests on it go where.
 //!
-//! Invariant: what a portal asks is answered on the thread of its connection, but for batches; every other call runs on
+//! Invariant: what a portal asks is answered on the thread of its connection, but for long lists; every other call runs on
 //! the runtime of administration, so that none of them ever delays a Check.
 //! Not here: what a call means (`api`).
 
@@ -63,7 +63,7 @@ impl Protocol {
         let info = TcpConnectInfo { local_addr: None, remote_addr: accepted.peer };
         let opened = tokio::select! {
             opened = accepted.open() => opened,
-            // Nothing has come on it.
+            // Nothing has been asked on it.
             _ = self.phase.wait_for(|phase| *phase != Phase::Serving) => return,
         };
         let (stream, _place) = match opened {
@@ -180,9 +180,10 @@ impl Future for Answering {
     }
 }
 
-/// Whether a call is one of the portal's that never takes long: it stays on its thread.
+/// Whether a call is one of the portal's that never takes long: it stays on its thread. Lists of thousands do.
 fn is_light(path: &str) -> bool {
-    path.strip_prefix("/portcullis.v1.DecisionService/").is_some_and(|method| method != "BatchCheck")
+    let method = path.strip_prefix("/portcullis.v1.DecisionService/");
+    method.is_some_and(|method| !matches!(method, "BatchCheck" | "RenewSessions"))
 }
 
 /// The body of an answer.

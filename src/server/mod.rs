@@ -9,6 +9,7 @@ mod audit_key;
 mod connections;
 mod cores;
 mod forward;
+mod greeting;
 mod health;
 mod http2;
 mod open;

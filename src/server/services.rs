@@ -10,6 +10,7 @@ use tower::Layer;
 use super::health;
 use crate::api::admission::Admission;
 use crate::api::direct::DirectCheck;
+use crate::api::streams::StreamChecks;
 use crate::api::transport::{Explain, ExplainLayer, UnbrokenLayer};
 use crate::api::{ANSWER_BYTES_MAX, Api};
 use crate::config::Config;
@@ -43,23 +44,22 @@ impl Services {
         let for_checks = Admission::new(config.requests_in_flight_max, config.request_timeout);
         let calls_max = config.requests_in_flight_max.min(ADMINISTRATION_CALLS_MAX);
         let for_changes = Admission::new(calls_max, config.request_timeout);
-        macro_rules! limited {
-            ($layer:expr, $server:ident) => {
-                $layer.named_layer(
-                    $server::new(api.clone())
-                        .max_decoding_message_size(config.request_bytes_max)
-                        .max_encoding_message_size(ANSWER_BYTES_MAX),
-                )
+        macro_rules! sized {
+            ($server:ident) => {
+                $server::new(api.clone())
+                    .max_decoding_message_size(config.request_bytes_max)
+                    .max_encoding_message_size(ANSWER_BYTES_MAX)
             };
         }
+        let decisions = StreamChecks::before(sized!(DecisionServiceServer), api.clone(), config.request_bytes_max);
         let routes = Routes::new(health)
             .add_service(reflection_v1)
             .add_service(reflection_v1alpha)
-            .add_service(limited!(for_checks.clone(), DecisionServiceServer))
-            .add_service(limited!((for_changes.clone(), UnbrokenLayer), FirewallServiceServer))
-            .add_service(limited!(for_changes.clone(), HierarchyServiceServer))
-            .add_service(limited!(for_changes.clone(), AuditServiceServer))
-            .add_service(limited!(for_changes, AnalysisServiceServer))
+            .add_service(for_checks.clone().named_layer(decisions))
+            .add_service((for_changes.clone(), UnbrokenLayer).named_layer(sized!(FirewallServiceServer)))
+            .add_service(for_changes.clone().named_layer(sized!(HierarchyServiceServer)))
+            .add_service(for_changes.clone().named_layer(sized!(AuditServiceServer)))
+            .add_service(for_changes.named_layer(sized!(AnalysisServiceServer)))
             .prepare();
         let direct = DirectCheck::new(api.clone(), for_checks, config.request_bytes_max);
         Ok(Self { direct, routes: ExplainLayer.layer(routes) })

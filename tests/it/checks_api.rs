@@ -5,11 +5,14 @@
 
 use std::time::Duration;
 
+use portcullis::config::Config;
+use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::proto::v1::{
     Action, AuditType, BatchCheckRequest, CheckRequest, ConnectionType, Decision, ListAuditRecordsRequest,
     ListSessionsRequest, Reason, SessionState,
 };
 use tonic::Code;
+use tonic::transport::Channel;
 
 use crate::harness::{Service, assert_error, fields};
 
@@ -145,6 +148,42 @@ async fn a_stream_is_answered_in_order_and_goes_on_behind_what_is_malformed() {
     let stopping = tokio::spawn(service.stop());
     assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable);
     stopping.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_answers_nobody_reads_holds_no_other_check_up() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut config = Config::for_data_dir(temporary.path().join("data"));
+    // Whoever is held up waits as long.
+    config.record.audit_deadline = Duration::from_mins(1);
+    let service = Service::with_config(config).await;
+    let endpoint = Channel::from_shared(format!("http://{}", service.address())).unwrap();
+    // More than there are threads that answer, so that some share one.
+    let (mut streams, mut channels) = (Vec::new(), Vec::new());
+    for _ in 0..8 {
+        let requests = (0..4_000).map(|number| request(&format!("10.0.{}.1", number % 250), ConnectionType::Shell));
+        let mut client = DecisionServiceClient::new(endpoint.connect().await.unwrap());
+        streams.push(client.stream_check(tokio_stream::iter(requests)).await.unwrap().into_inner());
+        channels.push(endpoint.connect().await.unwrap());
+    }
+    let checks = async {
+        for number in 0..200 {
+            for channel in &channels {
+                let asked = request(&format!("10.1.{}.1", number % 250), ConnectionType::Shell);
+                DecisionServiceClient::new(channel.clone()).check(asked).await.unwrap();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(50), checks).await.unwrap();
+    // And their answers are still there, all of them.
+    for mut stream in streams {
+        let mut count = 0;
+        while stream.message().await.unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 4_000);
+    }
+    service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use portcullis::config::Config;
-use portcullis::proto::v1::{CheckRequest, ConnectionType, ReplaceRangesRequest};
+use portcullis::proto::v1::{CheckRequest, ConnectionType, ListSessionsRequest, ReplaceRangesRequest, SessionState};
 use prost::Message;
 use prost::bytes::{Buf, BufMut};
 use tonic::client::Grpc;
@@ -121,6 +121,41 @@ async fn bytes_that_are_no_message_are_refused_as_malformed() {
 }
 
 #[tokio::test]
+async fn bytes_that_are_no_message_end_a_stream_and_leave_no_session_without_an_answer() {
+    const STREAM: &str = "/portcullis.v1.DecisionService/StreamCheck";
+    let service = Service::start().await;
+    let preview = CheckRequest {
+        ip: "203.0.113.7".to_owned(),
+        connection_type: ConnectionType::Preview.into(),
+        endpoint: ORGANIZATION.to_owned(),
+        ..CheckRequest::default()
+    };
+    let mut answered = 0;
+    for _ in 0..20 {
+        // One that waits for the disk, one behind it that waits for nothing, and nonsense.
+        let messages = [valid_check(), preview.encode_to_vec(), vec![0xFF; 3]];
+        let mut client = Grpc::new(service.channel.clone());
+        client.ready().await.unwrap();
+        let answers = client.streaming(Request::new(tokio_stream::iter(messages)), STREAM.parse().unwrap(), Bytes);
+        let mut answers = answers.await.unwrap().into_inner();
+        let end = loop {
+            match answers.message().await {
+                Ok(message) => assert!(message.is_some_and(|message| !message.is_empty())),
+                Err(status) => break status,
+            }
+            answered += 1;
+        };
+        assert_error(Err::<(), _>(end), Code::InvalidArgument, "MALFORMED_MESSAGE");
+    }
+    let list = ListSessionsRequest { parent: ORGANIZATION.to_owned(), page_size: 1_000, ..Default::default() };
+    let sessions = service.audit().list_sessions(list).await.unwrap().into_inner().sessions;
+    let active = sessions.iter().filter(|session| session.state() == SessionState::Active);
+    // The preview continues the one that was answered before.
+    assert!(active.count() <= answered, "{answered} were answered: {sessions:?}");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_message_beyond_the_limit_is_refused_and_one_at_the_limit_is_read() {
     let mut t = Table::start().await;
     // One field fills the message: its tag, four bytes of length, and the rest.
@@ -214,5 +249,26 @@ async fn a_call_that_takes_too_long_ends_with_the_deadline_and_changes_nothing()
     let group = service.firewall().get_address_group(request).await.unwrap().into_inner();
     assert_eq!((group.etag, group.range_count), (etag, 0));
     service.check("203.0.113.7", ORGANIZATION).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_never_greets_is_given_up_and_its_place_given_to_another() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let temporary = tempfile::tempdir().unwrap();
+    let mut config = Config::for_data_dir(temporary.path().join("data"));
+    config.connections_max = 2;
+    let service = Service::with_config(config).await;
+    // The harness has the other place.
+    service.check("192.0.2.1", ORGANIZATION).await;
+    let mut silent = tokio::net::TcpStream::connect(service.address()).await.unwrap();
+    silent.write_all(b"P").await.unwrap();
+    // It waits for the place.
+    let another = Channel::from_shared(format!("http://{}", service.address())).unwrap().connect().await.unwrap();
+    let another = tokio::spawn(async move { send(&another, CHECK, valid_check(), None).await.map(drop) });
+    let mut read = Vec::new();
+    tokio::time::timeout(Duration::from_mins(1), silent.read_to_end(&mut read)).await.unwrap().unwrap();
+    assert!(read.is_empty());
+    another.await.unwrap().unwrap();
     service.stop().await;
 }

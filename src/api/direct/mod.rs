@@ -7,7 +7,7 @@
 //! Not here: deciding (`engine::check`), connections (`server`).
 
 mod unread;
-mod wire;
+pub(super) mod wire;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::{Body, Frame};
-use prost::bytes::{BufMut, Bytes, BytesMut};
+use prost::bytes::{BufMut, Bytes};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -41,12 +41,7 @@ const MESSAGE_BYTES_MAX: usize = 4_096;
 /// Headers of an answer.
 const HEADERS: usize = 2;
 
-/// Room for an answer, and for the answers of a turn or two.
-const ANSWER_BYTES: usize = 256;
-const ROOM_BYTES: usize = 16 * 1_024;
-
 thread_local! {
-    static ROOM: RefCell<BytesMut> = RefCell::new(BytesMut::new());
     static LAST_REVISION: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static("0"))) };
 }
 
@@ -144,15 +139,7 @@ fn reads(message: &[u8]) -> bool {
 }
 
 fn response(answer: &Answer, question: &Question<'_>) -> Result<Response<AnswerBody>, Status> {
-    let mut bytes = ROOM.with_borrow_mut(|room| {
-        if room.capacity() < ANSWER_BYTES {
-            room.reserve(ROOM_BYTES);
-        }
-        room.clear();
-        room.put_bytes(0, PREFIX_BYTES);
-        wire::write(room, answer, &question.target);
-        room.split()
-    });
+    let mut bytes = wire::written(PREFIX_BYTES, answer, &question.target);
     let length = u32::try_from(bytes.len() - PREFIX_BYTES).map_err(|error| status::internal(&error))?;
     if let Some(mut place) = bytes.get_mut(1..PREFIX_BYTES) {
         place.put_u32(length);

@@ -5,8 +5,10 @@
 //! encoding: fields ascending, defaults left out.
 //! Not here: what the fields mean (`decision`).
 
+use std::cell::RefCell;
+
 use prost::Message;
-use prost::bytes::BufMut;
+use prost::bytes::{BufMut, BytesMut};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 
 use crate::api::decision::{Asked, node_name, to_decision, to_reason};
@@ -15,7 +17,7 @@ use crate::engine::check::Answer;
 use crate::policy::name::NodePath;
 
 /// The request that the bytes are.
-pub(super) fn read(mut bytes: &[u8]) -> Option<Asked<'_>> {
+pub(in crate::api) fn read(mut bytes: &[u8]) -> Option<Asked<'_>> {
     let mut asked = Asked::default();
     while !bytes.is_empty() {
         let field = decode_key(&mut bytes).ok()?;
@@ -54,8 +56,28 @@ fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(counted(bytes)?).ok()
 }
 
-/// Appends an answer's message.
-pub(super) fn write(out: &mut impl BufMut, answer: &Answer, target: &NodePath<'_>) {
+/// Room for an answer, and for the answers of a turn or two.
+const ANSWER_BYTES: usize = 256;
+const ROOM_BYTES: usize = 16 * 1_024;
+
+thread_local! {
+    static ROOM: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// An answer's message, behind so many bytes.
+pub(in crate::api) fn written(prefix_bytes: usize, answer: &Answer, target: &NodePath<'_>) -> BytesMut {
+    ROOM.with_borrow_mut(|room| {
+        if room.capacity() < ANSWER_BYTES {
+            room.reserve(ROOM_BYTES);
+        }
+        room.clear();
+        room.put_bytes(0, prefix_bytes);
+        write(room, answer, target);
+        room.split()
+    })
+}
+
+fn write(out: &mut impl BufMut, answer: &Answer, target: &NodePath<'_>) {
     let Answer { reason, rule, level, session, revision, cluster_revision, decision_id } = answer;
     let organization = target.organization;
     number(out, 1, i32::from(to_decision(reason.decision())).into());

@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub(crate) use condition::Condition;
 pub use options::{AuditOptions, Durability, OnAuditFailure};
@@ -177,6 +178,10 @@ impl Shared {
     }
 }
 
+fn not_in_time() -> AuditError {
+    AuditError::NotWritable("the disk did not take the record in time".to_owned())
+}
+
 /// The audit log.
 pub struct AuditLog {
     shared: Arc<Shared>,
@@ -222,17 +227,22 @@ impl AuditLog {
         self.shared.first_sequence()
     }
 
-    /// Waits until a record is durable, but no longer than the configured deadline.
+    /// Waits until a record is durable, but no longer than the configured deadline. To be polled whenever it is woken:
+    /// others on its thread wait for that.
     pub(crate) async fn durable(&self, sequence: u64) -> Result<(), AuditError> {
         let waiting = self.shared.waiting.durable(sequence);
-        tokio::time::timeout(self.shared.options.deadline, waiting)
-            .await
-            .map_err(|_| AuditError::NotWritable("the disk did not take the record in time".to_owned()))
+        tokio::time::timeout(self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())
+    }
+
+    /// The same for whoever may not be polled; the deadline counts from `begun`.
+    pub(crate) async fn durable_apart(&self, sequence: u64, begun: Instant) -> Result<(), AuditError> {
+        let waiting = self.shared.waiting.durable_apart(sequence);
+        tokio::time::timeout_at(begun + self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())
     }
 
     /// Waits until a record is durable, on a thread that may wait.
     pub(crate) fn wait_durable(&self, sequence: u64, timeout: Duration) -> Result<(), AuditError> {
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         while self.shared.newest() < sequence {
             self.shared.queue.check_writable()?;
             if started.elapsed() > timeout {

@@ -4,7 +4,6 @@
 //! Not here: the disk (`committer`).
 
 use std::collections::HashMap;
-use std::iter::Peekable;
 use std::ops::Range;
 use std::vec::Drain;
 
@@ -93,15 +92,16 @@ impl Placer {
     }
 
     /// The next frame of `records`; none where there are none.
-    pub(super) fn frame(&mut self, records: &mut Peekable<Drain<'_, Queued>>) -> Option<Frame> {
-        records.peek()?;
+    pub(super) fn frame(&mut self, records: &mut Drain<'_, Queued>) -> Option<Frame> {
+        records.as_slice().first()?;
         let mut frame = self.spare.pop().unwrap_or_default();
         frame.first_sequence = self.sequence;
         frame.begins_unit = self.unit.len == 0;
         let room = self.room_of_unit().min(FRAME_RECORDS_MAX);
         let mut bytes = 0;
         while frame.records.len() < room
-            && let Some(queued) = records.next_if(|_| bytes < FRAME_BYTES_MAX)
+            && bytes < FRAME_BYTES_MAX
+            && let Some(queued) = records.next()
         {
             let begins_unit = self.unit.len == 0;
             let mut buffer = self.spare_bytes.pop().unwrap_or_default();

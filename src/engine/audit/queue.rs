@@ -73,6 +73,8 @@ struct Inner {
     next_sequence: u64,
     /// Somebody waits for one of the records to be durable.
     urgent: bool,
+    /// The writer has had nothing to do for a while, and is to be woken.
+    idle: bool,
     /// Decisions that were made and not recorded.
     gap: Option<GapRecord>,
 }
@@ -105,6 +107,7 @@ impl AuditQueue {
             commands: Vec::new(),
             next_sequence,
             urgent: false,
+            idle: false,
             gap: None,
         };
         Self {
@@ -130,7 +133,8 @@ impl AuditQueue {
         let mut inner = self.lock();
         let sequence = inner.next_sequence;
         inner.next_sequence += 1;
-        let wake = inner.records.is_empty() || (urgent && !inner.urgent);
+        // Once: it need not be woken again before it has slept again.
+        let wake = std::mem::take(&mut inner.idle) || (urgent && !inner.urgent);
         inner.records.push(Queued { entry, person });
         inner.urgent |= urgent;
         // Before the writer can have it, or the count would fall below zero for a moment.
@@ -219,18 +223,24 @@ impl AuditQueue {
         self.room.notify_waiters();
     }
 
-    /// Waits for work. Records for which nobody waits are left to gather for `gather` before they are taken.
+    /// Waits for work. Records for which nobody waits are left to gather for `gather`, counted from the call: while there
+    /// is always something to write, nobody who pushes has to wake the writer.
     pub(super) fn take(&self, gather: Duration, batch_max: usize) -> Batch {
-        let mut inner = self.lock();
-        while inner.records.is_empty() && inner.commands.is_empty() && !self.is_closed() {
-            inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
-        }
-        let may_gather = |inner: &Inner| {
+        let may_gather = |inner: &mut Inner| {
             !inner.urgent && !self.is_closed() && inner.commands.is_empty() && inner.records.len() < batch_max
         };
-        if may_gather(&inner) {
-            let waited = self.work.wait_timeout_while(inner, gather, |inner| may_gather(inner));
-            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let has_nothing =
+            |inner: &mut Inner| inner.records.is_empty() && inner.commands.is_empty() && !self.is_closed();
+        let gathered = |inner| {
+            let waited = self.work.wait_timeout_while(inner, gather, may_gather);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        };
+        let mut inner = gathered(self.lock());
+        if has_nothing(&mut inner) {
+            inner.idle = true;
+            inner = self.work.wait_while(inner, has_nothing).unwrap_or_else(PoisonError::into_inner);
+            inner.idle = false;
+            inner = gathered(inner);
         }
         inner.urgent = false;
         let spare = std::mem::take(&mut inner.spare);

@@ -2,7 +2,7 @@
 //!
 //! Waking somebody who runs on another thread costs a call of the system. So those who began to wait on one thread form a
 //! crowd: the first of a crowd is woken by whoever writes, and wakes the others, which on their own thread costs next to
-//! nothing.
+//! nothing. Who may not be polled after it was woken, such as an answer whose client does not read, waits apart from them.
 //!
 //! Invariant: nobody whose record is durable waits on, whoever goes away meanwhile: who leaves a crowd, be it because the
 //! caller is gone, wakes all in it whose records are durable.
@@ -15,15 +15,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Crowds; more threads than that share them.
+/// Crowds; more threads than that share them. Behind them come those who wait apart.
 const CROWDS: usize = 16;
+const APART: usize = CROWDS;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// The newest durable record.
     durable: AtomicU64,
-    crowds: [Mutex<Crowd>; CROWDS],
+    crowds: [Mutex<Crowd>; CROWDS + 1],
 }
 
 /// By the record that is waited for and a number that no other has.
@@ -38,6 +39,7 @@ struct Crowd {
 pub(super) struct Durable<'a> {
     waiting: &'a Waiting,
     sequence: u64,
+    apart: bool,
     /// The crowd, and the number in it.
     place: Option<(usize, u64)>,
 }
@@ -47,9 +49,14 @@ impl Waiting {
         Self { durable: AtomicU64::new(durable), crowds: Default::default() }
     }
 
-    /// Waits for a record.
+    /// Waits for a record. To be polled soon after it was woken, or dropped: others wait for that.
     pub(super) fn durable(&self, sequence: u64) -> Durable<'_> {
-        Durable { waiting: self, sequence, place: None }
+        Durable { waiting: self, sequence, apart: false, place: None }
+    }
+
+    /// The same, and nobody waits for this one.
+    pub(super) fn durable_apart(&self, sequence: u64) -> Durable<'_> {
+        Durable { apart: true, ..self.durable(sequence) }
     }
 
     /// The records up to this one have become durable.
@@ -61,11 +68,15 @@ impl Waiting {
                 waker.wake();
             }
         }
+        let apart = self.crowd(APART).take(durable);
+        for waker in apart.into_values() {
+            waker.wake();
+        }
     }
 
-    #[expect(clippy::indexing_slicing, reason = "a rest of a division by `CROWDS`, and so many there are")]
+    #[expect(clippy::indexing_slicing, reason = "no number of a crowd is greater than `APART`, the last")]
     fn crowd(&self, at: usize) -> MutexGuard<'_, Crowd> {
-        self.crowds[at % CROWDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.crowds[at.min(APART)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has(&self, sequence: u64) -> bool {
@@ -90,7 +101,11 @@ impl Crowd {
 impl Durable<'_> {
     /// Waits on, as the context says. Whether the record became durable meanwhile.
     fn enter(&mut self, context: &Context<'_>) -> bool {
-        let at = self.place.map_or_else(own_crowd, |(at, _)| at);
+        let at = match self.place {
+            Some((at, _)) => at,
+            None if self.apart => APART,
+            None => own_crowd(),
+        };
         let mut crowd = self.waiting.crowd(at);
         // Whoever publishes looks into the crowd afterwards.
         if self.waiting.has(self.sequence) {
@@ -192,6 +207,21 @@ mod tests {
         waiting.publish(3);
         assert_eq!(counts[2].get(), 1);
         assert!(poll(&mut waiters[2], &wakers[2]));
+    }
+
+    #[test]
+    fn all_who_wait_apart_are_woken_and_hold_nobody_up() {
+        let waiting = Waiting::new(0);
+        let counts: [std::sync::Arc<Count>; 3] = Default::default();
+        let wakers = counts.each_ref().map(|count| Waker::from(std::sync::Arc::clone(count)));
+        let mut apart = [waiting.durable_apart(1), waiting.durable_apart(1)];
+        assert!(apart.iter_mut().zip(&wakers).all(|(waiter, waker)| !poll(waiter, waker)));
+        let mut in_crowd = waiting.durable(1);
+        assert!(!poll(&mut in_crowd, &wakers[2]));
+        waiting.publish(1);
+        assert_eq!(counts.each_ref().map(|count| count.get()), [1, 1, 1]);
+        assert!(poll(&mut in_crowd, &wakers[2]));
+        assert!(apart.iter_mut().zip(&wakers).all(|(waiter, waker)| poll(waiter, waker)));
     }
 
     #[test]

@@ -54,9 +54,9 @@ impl AuditWriter {
 
     fn write_all(&mut self, records: &mut Vec<Queued>) -> Result<(), GivenUp> {
         let Self { placer, pipeline, .. } = self;
-        let mut records = records.drain(..).peekable();
+        let mut records = records.drain(..);
         while let Some(frame) = placer.frame(&mut records) {
-            pipeline.commit(frame, records.peek().is_none(), |written| placer.take_back(written))?;
+            pipeline.commit(frame, records.as_slice().is_empty(), |written| placer.take_back(written))?;
         }
         Ok(())
     }

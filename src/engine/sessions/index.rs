@@ -4,7 +4,7 @@
 //! organization or endpoint without one.
 //! Not here: the sessions themselves (`slab`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -13,11 +13,16 @@ use super::Scope;
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
 
+/// Room for endpoints that is kept for each that has sessions.
+const ROOM_KEPT: usize = 8;
+
 /// The sessions of one organization.
 #[derive(Default)]
 struct Endpoints {
     /// Places of sessions by the full name of their node.
-    by_name: BTreeMap<Arc<str>, Vec<u32>>,
+    by_name: HashMap<Arc<str>, Vec<u32>, RandomState>,
+    /// The same names in order, which only a first and a last session change.
+    names: BTreeSet<Arc<str>>,
     counts: Counts,
 }
 
@@ -63,10 +68,12 @@ impl Index {
             None => self.organizations.entry(organization.clone()).or_default(),
         };
         *endpoints.counts.of(connection_type) += 1;
-        let places = match endpoints.by_name.get_mut(endpoint) {
-            Some(places) => places,
+        let places = if let Some(places) = endpoints.by_name.get_mut(endpoint) {
+            places
+        } else {
+            endpoints.names.insert(Arc::clone(endpoint));
             // Most endpoints have one or two sessions in a shard.
-            None => endpoints.by_name.entry(Arc::clone(endpoint)).or_insert_with(|| Vec::with_capacity(1)),
+            endpoints.by_name.entry(Arc::clone(endpoint)).or_insert_with(|| Vec::with_capacity(1))
         };
         places.push(place);
         u32::try_from(places.len() - 1).unwrap_or(u32::MAX)
@@ -90,6 +97,10 @@ impl Index {
         let moved = places.get(position).copied();
         if places.is_empty() {
             endpoints.by_name.remove(endpoint);
+            endpoints.names.remove(endpoint);
+            if endpoints.by_name.capacity() > ROOM_KEPT * (endpoints.by_name.len() + 1) {
+                endpoints.by_name.shrink_to(2 * endpoints.by_name.len());
+            }
             if endpoints.by_name.is_empty() {
                 self.organizations.remove(organization);
             }
@@ -116,13 +127,17 @@ impl Index {
 
 impl Endpoints {
     fn places(&self) -> impl Iterator<Item = u32> {
-        self.by_name.values().flatten().copied()
+        self.names.iter().flat_map(|name| self.places_of(name))
+    }
+
+    fn places_of(&self, name: &str) -> impl Iterator<Item = u32> {
+        self.by_name.get(name).into_iter().flatten().copied()
     }
 
     /// The node's own and those below it. They are not contiguous: `web-2` lies between `web` and `web/…`.
     fn places_below(&self, node: &str) -> impl Iterator<Item = u32> {
         let prefix: Arc<str> = format!("{node}/").into();
-        let below = self.by_name.range(Arc::clone(&prefix)..).take_while(move |(name, _)| name.starts_with(&*prefix));
-        self.by_name.get(node).into_iter().chain(below.map(|(_, places)| places)).flatten().copied()
+        let below = self.names.range(Arc::clone(&prefix)..).take_while(move |name| name.starts_with(&*prefix));
+        self.places_of(node).chain(below.flat_map(|name| self.places_of(name)))
     }
 }

@@ -1,0 +1,341 @@
+//! `StreamCheck`: Checks one after the other on one stream (design.md §3.2).
+//!
+//! tonic serves the stream; its messages are read and written as those of single Checks are (`direct::wire`), without
+//! generated ones in between but where a request is unusual.
+//!
+//! Invariant: answers have the order of the requests, and so have their records. A malformed request is answered with an
+//! error, and the stream goes on. What was not answered keeps no session open.
+//! Not here: batches (`batch`), deciding (`engine::check`).
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response};
+use prost::Message;
+use prost::bytes::{Buf, BufMut, Bytes};
+use tokio::task::coop::{poll_proceed, unconstrained};
+use tokio::time::Instant;
+use tokio_stream::Stream;
+use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Status, Streaming};
+use tower::Service;
+
+use super::decision::{Asked, question};
+use super::direct::wire;
+use super::{ANSWER_BYTES_MAX, Api, status, transport};
+use crate::engine::Engine;
+use crate::engine::audit::AuditError;
+use crate::engine::check::{Begun, CheckError, Question};
+use crate::proto::v1::{CheckRequest, CheckResponse};
+
+/// The method's path.
+const PATH: &str = "/portcullis.v1.DecisionService/StreamCheck";
+
+/// Checks that are decided and not answered yet: as many as may share one write of the disk.
+const AHEAD_MAX: usize = 256;
+
+/// Something that is under way.
+type Held<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Serves `StreamCheck`; every other call is for the service behind.
+#[derive(Clone)]
+pub struct StreamChecks<S> {
+    inner: S,
+    api: Api,
+    request_bytes_max: usize,
+}
+
+impl<S> StreamChecks<S> {
+    /// Before `inner`.
+    pub fn before(inner: S, api: Api, request_bytes_max: usize) -> Self {
+        Self { inner, api, request_bytes_max }
+    }
+}
+
+impl<S: NamedService> NamedService for StreamChecks<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for StreamChecks<S>
+where
+    S: Service<
+            Request<Body>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = Held<Result<Response<Body>, Infallible>>,
+        >,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.uri().path() != PATH {
+            return self.inner.call(request);
+        }
+        let mut grpc =
+            Grpc::new(Plain).apply_max_message_size_config(Some(self.request_bytes_max), Some(ANSWER_BYTES_MAX));
+        let api = self.api.clone();
+        Box::pin(async move { Ok(grpc.streaming(Opening(api), request).await) })
+    }
+}
+
+/// Messages as their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plain;
+
+impl Codec for Plain {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(bytes.copy_to_bytes(bytes.remaining())))
+    }
+}
+
+/// Opens a stream.
+struct Opening(Api);
+
+impl StreamingService<Bytes> for Opening {
+    type Response = Bytes;
+    type ResponseStream = Answers;
+    type Future = std::future::Ready<Result<tonic::Response<Answers>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
+        let Self(api) = self;
+        std::future::ready(api.engine().map(|engine| {
+            let mut draining = api.audit.draining();
+            // It is looked at when others have their turn, too.
+            let ended = unconstrained(async move { drop(draining.wait_for(|draining| *draining).await) });
+            tonic::Response::new(Answers {
+                engine: Arc::clone(engine),
+                requests: Some(request.into_inner()),
+                beginning: None,
+                pending: VecDeque::new(),
+                ended: Some(Box::pin(ended)),
+            })
+        }))
+    }
+}
+
+/// The answers of a stream.
+struct Answers {
+    engine: Arc<Engine>,
+    /// None once all have come.
+    requests: Option<Streaming<Bytes>>,
+    /// A Check for whose record there was no room; none is begun before it.
+    beginning: Option<Held<Pending>>,
+    pending: VecDeque<Pending>,
+    /// The service's end; none once it has come.
+    ended: Option<Held<()>>,
+}
+
+/// An answer on its way.
+enum Pending {
+    /// Nothing depends on whether it leaves.
+    Ready(Bytes),
+    /// Behind others.
+    Decided(Begun<Arc<Engine>>, Bytes),
+    /// For the disk.
+    Waiting(Held<Bytes>),
+}
+
+impl Stream for Answers {
+    type Item = Result<Bytes, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // Others on the thread have their turn: nothing else here would ever rest while requests come.
+        let Poll::Ready(turn) = poll_proceed(context) else { return self.poll_ended(context) };
+        let answer = match self.poll_answer(context) {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => return self.poll_ended(context),
+        };
+        turn.made_progress();
+        Poll::Ready(match answer {
+            Some(Err(status)) => Some(Err(self.end(status))),
+            answer => answer,
+        })
+    }
+}
+
+impl Answers {
+    /// No pause without it: the service's end ends the stream, whatever it waits for.
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        if let Some(ended) = &mut self.ended {
+            ready!(ended.as_mut().poll(context));
+            return Poll::Ready(Some(Err(self.end(status::audit(AuditError::ShuttingDown)))));
+        }
+        Poll::Pending
+    }
+
+    /// Gives up what was not answered, at once: the client may take its time to read why.
+    fn end(&mut self, status: Status) -> Status {
+        (self.requests, self.beginning, self.ended) = (None, None, None);
+        self.pending.clear();
+        status
+    }
+
+    /// What is decided leaves first; what comes meanwhile is decided while the disk is waited for.
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        loop {
+            if let Some(first) = self.pending.front_mut() {
+                if let Poll::Ready(answer) = first.poll(context) {
+                    if let Some(Pending::Decided(begun, _)) = self.pending.pop_front() {
+                        begun.answer();
+                    }
+                    return Poll::Ready(Some(Ok(answer)));
+                }
+                if self.pending.len() == AHEAD_MAX {
+                    return Poll::Pending;
+                }
+            }
+            match ready!(self.poll_begun(context)) {
+                Some(Ok(Pending::Ready(answer))) if self.pending.is_empty() => return Poll::Ready(Some(Ok(answer))),
+                Some(Ok(pending)) => self.pending.push_back(pending),
+                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                None if self.pending.is_empty() => return Poll::Ready(None),
+                None => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The next Check, decided; none once all have come.
+    fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Pending, Status>>> {
+        if self.beginning.is_none() {
+            let Some(requests) = &mut self.requests else { return Poll::Ready(None) };
+            let Some(message) = ready!(Pin::new(requests).poll_next(context)) else {
+                self.requests = None;
+                return Poll::Ready(None);
+            };
+            let behind = !self.pending.is_empty();
+            match message.and_then(|message| Ok((begin(&self.engine, &message, behind)?, message))) {
+                Ok((Some(begun), _)) => return Poll::Ready(Some(Ok(begun))),
+                Ok((None, message)) => self.beginning = Some(Box::pin(begin_later(Arc::clone(&self.engine), message))),
+                Err(status) => return Poll::Ready(Some(Err(transport::explained(status)))),
+            }
+        }
+        let Some(beginning) = &mut self.beginning else { return Poll::Ready(None) };
+        let begun = ready!(beginning.as_mut().poll(context));
+        self.beginning = None;
+        Poll::Ready(Some(Ok(begun)))
+    }
+}
+
+impl Pending {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
+        match self {
+            Self::Ready(answer) | Self::Decided(_, answer) => Poll::Ready(std::mem::take(answer)),
+            Self::Waiting(answer) => answer.as_mut().poll(context),
+        }
+    }
+
+    /// What was begun; `behind` says that it cannot leave at once.
+    fn of(
+        begun: Result<Begun<&Engine>, CheckError>,
+        question: &Question<'_>,
+        engine: &Arc<Engine>,
+        behind: bool,
+    ) -> Self {
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Self::Ready(refusal(&status::check(error))),
+        };
+        let answer = wire::written(0, begun.prepared(), &question.target).freeze();
+        if begun.is_awaited() {
+            Self::Waiting(Box::pin(wait(begun.holding(Arc::clone(engine)), answer, Instant::now())))
+        } else if behind {
+            Self::Decided(begun.holding(Arc::clone(engine)), answer)
+        } else {
+            begun.answer();
+            Self::Ready(answer)
+        }
+    }
+}
+
+/// Decides what a message asks; none, and nothing done, where there is no room for the record. An error where it is no
+/// request.
+fn begin(engine: &Arc<Engine>, message: &[u8], behind: bool) -> Result<Option<Pending>, Status> {
+    let mut room = CheckRequest::default();
+    Ok(match question(read(message, &mut room)?) {
+        Ok(question) => engine.begin_at_once(&question).map(|begun| Pending::of(begun, &question, engine, behind)),
+        Err(status) => Some(Pending::Ready(refusal(&status))),
+    })
+}
+
+/// The same, once there is room.
+async fn begin_later(engine: Arc<Engine>, message: Bytes) -> Pending {
+    let mut room = CheckRequest::default();
+    match read(&message, &mut room).and_then(question) {
+        Ok(question) => Pending::of(engine.begin(&question).await, &question, &engine, true),
+        Err(status) => Pending::Ready(refusal(&status)),
+    }
+}
+
+async fn wait(mut begun: Begun<Arc<Engine>>, answer: Bytes, since: Instant) -> Bytes {
+    match begun.wait_apart(since).await {
+        Ok(()) => {
+            begun.answer();
+            answer
+        }
+        Err(error) => refusal(&status::check(error)),
+    }
+}
+
+/// The request that a message is; `room` is for one that cannot be read in place.
+fn read<'a>(message: &'a [u8], room: &'a mut CheckRequest) -> Result<Asked<'a>, Status> {
+    if let Some(asked) = wire::read(message) {
+        return Ok(asked);
+    }
+    *room = CheckRequest::decode(message).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(Asked::from(&*room))
+}
+
+/// An answer that is an error.
+fn refusal(status: &Status) -> Bytes {
+    CheckResponse { error: Some(to_error(status)), ..CheckResponse::default() }.encode_to_vec().into()
+}
+
+/// A status as a message.
+fn to_error(status: &Status) -> tonic_types::Status {
+    let with_details = tonic_types::Status::decode(status.details()).ok().filter(|_| !status.details().is_empty());
+    with_details.unwrap_or_else(|| tonic_types::Status {
+        code: i32::from(status.code()),
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
