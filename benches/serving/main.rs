@@ -3,7 +3,7 @@
 //! `cargo bench --bench serving` starts five servers, each a process of its own on loopback: one that answers the same
 //! messages with a constant, on tonic's and tokio's defaults, and Portcullis in four ways (`servers::Role`). The same
 //! clients drive them by turns, several rounds, so that what the machine does meanwhile falls on all alike. Arguments
-//! choose: `h2load`, `tonic`, `streams` the parts, `8x32` the connections and calls in flight on each.
+//! choose: `h2load`, `tonic`, `streams`, `slow-disk` the parts, `8x32` the connections and calls in flight on each.
 //!
 //! Invariant: ratios are of one run; their spread over the rounds is printed beside them, and so is what misses its goal
 //! (design.md §6).
@@ -21,6 +21,7 @@ mod h2load;
 mod nothing;
 mod report;
 mod servers;
+mod slow_disk;
 mod tonic_client;
 
 use std::io::Write;
@@ -49,7 +50,7 @@ struct Chosen(Vec<String>);
 
 impl Chosen {
     fn part(&self, part: &str) -> bool {
-        let parts = ["h2load", "tonic", "streams"];
+        let parts = ["h2load", "tonic", "streams", "slow-disk"];
         !self.0.iter().any(|word| parts.contains(&word.as_str())) || self.0.iter().any(|word| word == part)
     }
 
@@ -187,6 +188,10 @@ async fn measure(chosen: &Chosen) {
     }
     if chosen.part("streams") {
         measure_streams(&servers).await;
+    }
+    drop(servers);
+    if chosen.part("slow-disk") {
+        slow_disk::measure().await;
     }
 }
 

@@ -4,7 +4,7 @@
 //! Not here: who asks them (`tonic_client`, `h2load`).
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -70,6 +70,17 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(role: Role) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        Self::start_with(role, directory, &data, &[])
+    }
+
+    /// One that waits for the disk that its data are on, for so long.
+    pub(crate) fn start_at(data: &Path, audit_deadline: Duration) -> Self {
+        let deadline = format!("{}ms", audit_deadline.as_millis());
+        Self::start_with(Role::Sync, tempfile::tempdir().unwrap(), data, &["--audit-deadline", &deadline])
+    }
+
+    fn start_with(role: Role, directory: tempfile::TempDir, data: &Path, options: &[&str]) -> Self {
         let mut command = Command::new("sh");
         // A write beyond the limit on files is to fail, not to kill.
         command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
@@ -89,7 +100,8 @@ impl Server {
             // Every shell stays open otherwise, and so many of them are no portal.
             .args(["--session-max-age", "2s", "--session-idle", "2s", "--limit-active-sessions", "100000000"])
             .arg("--data-dir")
-            .arg(directory.path().join("data"))
+            .arg(data)
+            .args(options)
             .arg("--listen-unix")
             .arg(directory.path().join("socket"));
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();

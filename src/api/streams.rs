@@ -3,8 +3,8 @@
 //! tonic serves the stream; its messages are read and written as those of single Checks are (`direct::wire`), without
 //! generated ones in between but where a request is unusual.
 //!
-//! Invariant: answers have the order of the requests, and so have their records. A malformed request is answered with an
-//! error, and the stream goes on. What was not answered keeps no session open.
+//! Invariant: answers have the order of the requests, and so have their records. A request that is wrong is answered with
+//! an error, and the stream goes on; bytes that are none end it. What was not answered when it ends keeps no session open.
 //! Not here: batches (`batch`), deciding (`engine::check`).
 
 use std::collections::VecDeque;
@@ -17,6 +17,7 @@ use std::task::{Context, Poll, ready};
 use http::{Request, Response};
 use prost::Message;
 use prost::bytes::{Buf, BufMut, Bytes};
+use tokio::sync::watch;
 use tokio::task::coop::{poll_proceed, unconstrained};
 use tokio::time::Instant;
 use tokio_stream::Stream;
@@ -31,7 +32,8 @@ use super::direct::wire;
 use super::{ANSWER_BYTES_MAX, Api, status, transport};
 use crate::engine::Engine;
 use crate::engine::audit::AuditError;
-use crate::engine::check::{Begun, CheckError, Question};
+use crate::engine::begun::Begun;
+use crate::engine::check::{CheckError, Question};
 use crate::proto::v1::{CheckRequest, CheckResponse};
 
 /// The method's path.
@@ -139,15 +141,17 @@ impl StreamingService<Bytes> for Opening {
     fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
         let Self(api) = self;
         std::future::ready(api.engine().map(|engine| {
-            let mut draining = api.audit.draining();
-            // It is looked at when others have their turn, too.
-            let ended = unconstrained(async move { drop(draining.wait_for(|draining| *draining).await) });
+            let draining = api.audit.draining();
+            let mut watched = draining.clone();
+            // Looked at also when others have their turn.
+            let ended = unconstrained(async move { drop(watched.wait_for(|draining| *draining).await) });
             tonic::Response::new(Answers {
                 engine: Arc::clone(engine),
                 requests: Some(request.into_inner()),
                 beginning: None,
                 pending: VecDeque::new(),
                 ended: Some(Box::pin(ended)),
+                draining,
             })
         }))
     }
@@ -163,6 +167,8 @@ struct Answers {
     pending: VecDeque<Pending>,
     /// The service's end; none once it has come.
     ended: Option<Held<()>>,
+    /// Changes with it.
+    draining: watch::Receiver<bool>,
 }
 
 /// An answer on its way.
@@ -179,6 +185,10 @@ impl Stream for Answers {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // One that is never without requests does not pause.
+        if self.draining.has_changed().unwrap_or(true) {
+            return self.poll_ended(context);
+        }
         // Others on the thread have their turn: nothing else here would ever rest while requests come.
         let Poll::Ready(turn) = poll_proceed(context) else { return self.poll_ended(context) };
         let answer = match self.poll_answer(context) {
@@ -194,13 +204,11 @@ impl Stream for Answers {
 }
 
 impl Answers {
-    /// No pause without it: the service's end ends the stream, whatever it waits for.
+    /// No pause without it: the service's end ends the stream, whatever is waited for.
     fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
-        if let Some(ended) = &mut self.ended {
-            ready!(ended.as_mut().poll(context));
-            return Poll::Ready(Some(Err(self.end(status::audit(AuditError::ShuttingDown)))));
-        }
-        Poll::Pending
+        let Some(ended) = &mut self.ended else { return Poll::Ready(None) };
+        ready!(ended.as_mut().poll(context));
+        Poll::Ready(Some(Err(self.end(status::audit(AuditError::ShuttingDown)))))
     }
 
     /// Gives up what was not answered, at once: the client may take its time to read why.

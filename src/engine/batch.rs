@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Engine;
-use super::check::{Answer, Begun, CheckError, Question};
+use super::begun::Begun;
+use super::check::{Answer, CheckError, Question};
 use super::directory::{Published, PublishedCluster};
 
 /// The versions of the policy that a batch is decided by.

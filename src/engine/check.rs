@@ -8,21 +8,19 @@
 //! no session is opened by a policy that was replaced before.
 //! Not here: parsing and wording (`api::decision`).
 
-use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::Instant;
 
 use super::Engine;
 use super::audit::{AuditError, Durability, OnAuditFailure};
 use super::batch::Pinned;
+use super::begun::Begun;
 use super::directory::{Published, PublishedCluster};
 use super::sessions::{AdmissionKey, Admitted, TooManySessions};
 use crate::audit::record::{Content, DecisionId, DecisionRecord, Entry, Person};
-use crate::audit::session::{EndReason, SessionId};
+use crate::audit::session::SessionId;
 use crate::policy::address::Address;
 use crate::policy::decision::{Decision, Level, Reason};
 use crate::policy::name::{Id, NodePath};
@@ -143,85 +141,6 @@ struct Recorded {
     session_opened: bool,
 }
 
-/// A session whose answer has not left yet. Nobody knows it where it never does, so it is ended then.
-struct Unanswered<E: Deref<Target = Engine>> {
-    engine: E,
-    session: Option<(Id, SessionId)>,
-}
-
-impl<E: Deref<Target = Engine>> Drop for Unanswered<E> {
-    fn drop(&mut self) {
-        if let Some((organization, session)) = self.session.take() {
-            self.engine.end_by(&organization, session, EndReason::Abandoned);
-        }
-    }
-}
-
-/// A Check that is decided and whose record is queued, on its way to the answer. Dropped before that, the session that
-/// it opened is abandoned.
-pub struct Begun<E: Deref<Target = Engine>> {
-    answer: Answer,
-    /// The record that must be on the disk before the answer leaves.
-    awaited: Option<u64>,
-    unanswered: Unanswered<E>,
-}
-
-impl Begun<&Engine> {
-    /// The same, with an engine of its own to hold.
-    pub fn holding(mut self, engine: Arc<Engine>) -> Begun<Arc<Engine>> {
-        let session = self.unanswered.session.take();
-        Begun { answer: self.answer, awaited: self.awaited, unanswered: Unanswered { engine, session } }
-    }
-
-    /// Waits for the disk where the connection type asks for it. To be polled whenever it is woken.
-    pub async fn wait(&mut self) -> Result<(), CheckError> {
-        let Some(sequence) = self.awaited else { return Ok(()) };
-        let waited = self.unanswered.engine.audit.durable(sequence).await;
-        self.waited(waited)
-    }
-}
-
-impl Begun<Arc<Engine>> {
-    /// The same for whoever may not be polled for a while; the deadline counts from `begun`.
-    pub async fn wait_apart(&mut self, begun: Instant) -> Result<(), CheckError> {
-        let Some(sequence) = self.awaited else { return Ok(()) };
-        let waited = self.unanswered.engine.audit.durable_apart(sequence, begun).await;
-        self.waited(waited)
-    }
-}
-
-impl<E: Deref<Target = Engine>> Begun<E> {
-    /// Whether the disk is to be waited for.
-    pub fn is_awaited(&self) -> bool {
-        self.awaited.is_some()
-    }
-
-    fn waited(&mut self, waited: Result<(), AuditError>) -> Result<(), CheckError> {
-        match waited {
-            Err(error) if self.unanswered.engine.audit.options().on_failure == OnAuditFailure::Deny => {
-                Err(error.into())
-            }
-            // It is queued: it comes on the record once that can be written.
-            _ => {
-                self.awaited = None;
-                Ok(())
-            }
-        }
-    }
-
-    /// The answer, to be made ready for its way before it may leave.
-    pub fn prepared(&self) -> &Answer {
-        &self.answer
-    }
-
-    /// The answer, which leaves now. To be waited for before.
-    pub fn answer(self) -> Answer {
-        let Self { answer, mut unanswered, .. } = self;
-        unanswered.session = None;
-        answer
-    }
-}
-
 impl Engine {
     /// Decides, records and answers.
     pub async fn check(&self, question: &Question<'_>) -> Result<Answer, CheckError> {
@@ -286,8 +205,7 @@ impl Engine {
         let recorded = self.check_recorded(question, urgent, pinned)?;
         let Recorded { answer, organization, sequence, session_opened } = recorded;
         let session = organization.zip(answer.session).filter(|_| session_opened);
-        let unanswered = Unanswered { engine: self, session };
-        Ok(Begun { answer, awaited: urgent.then_some(sequence), unanswered })
+        Ok(Begun::new(self, answer, urgent.then_some(sequence), session))
     }
 
     /// Refuses, or decides without a record where that is what the operator wants.
@@ -296,7 +214,7 @@ impl Engine {
             OnAuditFailure::Deny => Err(error.into()),
             OnAuditFailure::Allow => {
                 let answer = self.check_unrecorded(question)?;
-                Ok(Begun { answer, awaited: None, unanswered: Unanswered { engine: self, session: None } })
+                Ok(Begun::new(self, answer, None, None))
             }
         }
     }

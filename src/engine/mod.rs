@@ -7,6 +7,7 @@
 mod advance;
 pub mod audit;
 mod batch;
+pub mod begun;
 pub mod change;
 pub mod check;
 pub mod clock;

@@ -64,14 +64,39 @@ impl fmt::Debug for Id {
     }
 }
 
-fn check_id(text: &str) -> Result<(), NameError> {
-    let bytes = text.as_bytes();
+/// Bytes that an id may have.
+#[expect(clippy::indexing_slicing, reason = "while compiling, with every byte but the last")]
+const ID_BYTES: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0_u8);
+    while byte < u8::MAX {
+        table[byte as usize] = matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        byte += 1;
+    }
+    table
+};
+
+/// How many bytes from the first on are those of an id.
+fn id_bytes(text: &str) -> usize {
+    let is_other = |byte: &u8| !ID_BYTES.get(usize::from(*byte)).copied().unwrap_or_default();
+    text.as_bytes().iter().position(is_other).unwrap_or(text.len())
+}
+
+/// Whether bytes that an id may have are one.
+fn is_id(text: &str) -> bool {
     let edge = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-');
-    let valid = bytes.len() <= ID_LENGTH_MAX
-        && bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-        && edge(bytes.first())
-        && edge(bytes.last());
-    if valid { Ok(()) } else { Err(NameError::Id(shorten(text))) }
+    text.len() <= ID_LENGTH_MAX && edge(text.as_bytes().first()) && edge(text.as_bytes().last())
+}
+
+fn check_id(text: &str) -> Result<(), NameError> {
+    if id_bytes(text) == text.len() && is_id(text) { Ok(()) } else { Err(NameError::Id(shorten(text))) }
+}
+
+/// The id that a text begins with, and what comes behind its slash; none where it is the last.
+fn split_id(text: &str) -> Result<(&str, Option<&str>), NameError> {
+    let fault = || NameError::Id(shorten(text.split('/').next().unwrap_or(text)));
+    let (id, behind) = text.split_at_checked(id_bytes(text)).ok_or_else(fault)?;
+    let rest = if behind.is_empty() { None } else { Some(behind.strip_prefix('/').ok_or_else(fault)?) };
+    if is_id(id) { Ok((id, rest)) } else { Err(fault()) }
 }
 
 /// A node name, borrowed from its text and split: what a Check names.
@@ -100,19 +125,18 @@ impl<'a> NodePath<'a> {
             return Err(NameError::Empty(NODE_FORM));
         }
         let form = || NameError::Form(shorten(text), NODE_FORM);
-        let mut segments = Segments(Some(text));
-        let mut level = |collection: &str| -> Result<Option<&'a str>, NameError> {
-            match (segments.next(), segments.next()) {
-                (None, _) => Ok(None),
-                (Some(found), Some(id)) if found == collection => check_id(id).map(|()| Some(id)),
-                _ => Err(form()),
-            }
+        let mut rest = Some(text);
+        let mut level = |collection: &str| {
+            let Some(text) = rest else { return Ok(None) };
+            let (id, behind) = split_id(text.strip_prefix(collection).ok_or_else(form)?)?;
+            rest = behind;
+            Ok(Some(id))
         };
-        let organization = level("organizations")?.ok_or_else(form)?;
-        let project = level("projects")?;
-        let workspace = level("workspaces")?;
-        let endpoint = level("endpoints")?;
-        match segments.next() {
+        let organization = level("organizations/")?.ok_or_else(form)?;
+        let project = level("projects/")?;
+        let workspace = level("workspaces/")?;
+        let endpoint = level("endpoints/")?;
+        match rest {
             None => Ok(Self { text, organization, project, workspace, endpoint }),
             Some(_) => Err(form()),
         }
@@ -134,24 +158,6 @@ impl<'a> NodePath<'a> {
     /// The part of the name below the organization, as nodes are keyed; empty for the organization itself.
     pub fn key(&self) -> &'a str {
         self.text.get("organizations/".len() + self.organization.len() + 1..).unwrap_or("")
-    }
-}
-
-/// What slashes separate. Segments are short: looking at one byte after the other beats what `str::split` does.
-struct Segments<'a>(Option<&'a str>);
-
-impl<'a> Iterator for Segments<'a> {
-    type Item = &'a str;
-
-    fn next(&mut self) -> Option<&'a str> {
-        let text = self.0?;
-        let slash = text.bytes().position(|byte| byte == b'/');
-        let (segment, rest) = match slash.and_then(|at| Some((text.get(..at)?, text.get(at + 1..)?))) {
-            Some((segment, rest)) => (segment, Some(rest)),
-            None => (text, None),
-        };
-        self.0 = rest;
-        Some(segment)
     }
 }
 

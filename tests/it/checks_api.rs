@@ -144,30 +144,53 @@ async fn a_stream_is_answered_in_order_and_goes_on_behind_what_is_malformed() {
         sender.send(request("10.0.0.1", ConnectionType::Shell)).await.unwrap();
         assert_eq!(stream.message().await.unwrap().unwrap().decision(), Decision::Allow);
     }
-    // The end of the service ends it with a reason.
+    // The end of the service ends it with a reason, and one that never pauses too.
+    let without_end = tokio_stream::iter((0..).map(|_| request("10.1.0.1", ConnectionType::Preview)));
+    let mut busy = service.decisions().stream_check(without_end).await.unwrap().into_inner();
+    let busy = tokio::spawn(async move {
+        loop {
+            if let Err(status) = busy.message().await {
+                return status;
+            }
+        }
+    });
     let stopping = tokio::spawn(service.stop());
     assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable);
+    assert_error(Err::<(), _>(busy.await.unwrap()), Code::Unavailable, "SHUTTING_DOWN");
     stopping.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_whose_answers_nobody_reads_holds_no_other_check_up() {
+    const STREAMED: usize = 1_000;
     let temporary = tempfile::tempdir().unwrap();
     let mut config = Config::for_data_dir(temporary.path().join("data"));
     // Whoever is held up waits as long.
     config.record.audit_deadline = Duration::from_mins(1);
     let service = Service::with_config(config).await;
     let endpoint = Channel::from_shared(format!("http://{}", service.address())).unwrap();
-    // More than there are threads that answer, so that some share one.
     let (mut streams, mut channels) = (Vec::new(), Vec::new());
     for _ in 0..8 {
-        let requests = (0..4_000).map(|number| request(&format!("10.0.{}.1", number % 250), ConnectionType::Shell));
-        let mut client = DecisionServiceClient::new(endpoint.connect().await.unwrap());
-        streams.push(client.stream_check(tokio_stream::iter(requests)).await.unwrap().into_inner());
+        let (sender, requests) = tokio::sync::mpsc::unbounded_channel();
+        // One comes while the one before it waits for the disk, until no window takes more answers.
+        std::thread::spawn(move || {
+            for number in 0..STREAMED {
+                sender.send(request(&format!("10.0.{}.1", number % 250), ConnectionType::Shell)).unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let narrow = endpoint.clone().initial_stream_window_size(65_535);
+        let mut client = DecisionServiceClient::new(narrow.connect().await.unwrap());
+        let requests = tokio_stream::wrappers::UnboundedReceiverStream::new(requests);
+        streams.push(client.stream_check(requests).await.unwrap().into_inner());
+    }
+    // Connections go to threads by turns.
+    for _ in 0..4 {
         channels.push(endpoint.connect().await.unwrap());
     }
+    // Some of them stop for want of room while these go on.
     let checks = async {
-        for number in 0..200 {
+        for number in 0..500 {
             for channel in &channels {
                 let asked = request(&format!("10.1.{}.1", number % 250), ConnectionType::Shell);
                 DecisionServiceClient::new(channel.clone()).check(asked).await.unwrap();
@@ -181,7 +204,7 @@ async fn a_stream_whose_answers_nobody_reads_holds_no_other_check_up() {
         while stream.message().await.unwrap().is_some() {
             count += 1;
         }
-        assert_eq!(count, 4_000);
+        assert_eq!(count, STREAMED);
     }
     service.stop().await;
 }

@@ -143,11 +143,10 @@ impl Digits {
 
 /// Fills the place with a number's last digits.
 fn digits(place: &mut [u8], mut number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for digit in place.iter_mut().rev() {
-        *digit = match u8::try_from(number & 0xF).unwrap_or_default() {
-            low @ 0..=9 => b'0' + low,
-            high => b'a' + high - 10,
-        };
+        let [low, ..] = number.to_le_bytes();
+        *digit = DIGITS.get(usize::from(low & 0xF)).copied().unwrap_or_default();
         number >>= 4;
     }
 }

@@ -234,7 +234,7 @@ impl AuditLog {
         tokio::time::timeout(self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())
     }
 
-    /// The same for whoever may not be polled; the deadline counts from `begun`.
+    /// The same for whoever might not be polled when it is woken; the deadline counts from `begun`.
     pub(crate) async fn durable_apart(&self, sequence: u64, begun: Instant) -> Result<(), AuditError> {
         let waiting = self.shared.waiting.durable_apart(sequence);
         tokio::time::timeout_at(begun + self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())

@@ -2,7 +2,7 @@
 //!
 //! Waking somebody who runs on another thread costs a call of the system. So those who began to wait on one thread form a
 //! crowd: the first of a crowd is woken by whoever writes, and wakes the others, which on their own thread costs next to
-//! nothing. Who may not be polled after it was woken, such as an answer whose client does not read, waits apart from them.
+//! nothing. Who might not be polled after it was woken, such as an answer whose client does not read, waits apart from them.
 //!
 //! Invariant: nobody whose record is durable waits on, whoever goes away meanwhile: who leaves a crowd, be it because the
 //! caller is gone, wakes all in it whose records are durable.
@@ -130,6 +130,9 @@ impl Durable<'_> {
         let Some((at, number)) = self.place.take() else { return };
         let mut crowd = self.waiting.crowd(at);
         crowd.wakers.remove(&(self.sequence, number));
+        if self.apart {
+            return;
+        }
         let woken = crowd.take(self.waiting.durable.load(Ordering::Acquire));
         drop(crowd);
         for waker in woken.into_values() {

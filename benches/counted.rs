@@ -1,0 +1,286 @@
+//! How many instructions it takes to decide, to answer a Check within the service, and to encode a record.
+//!
+//! `.ci/counts` runs each piece under callgrind, with some iterations and with twice as many, and holds the difference
+//! against `benches/counts.txt`; `.ci/counts --update` writes that file. `counted --list` names the pieces with their
+//! iterations, `counted PIECE ITERATIONS` runs one. Instructions do not depend on what else the machine does, so a few
+//! percent more are seen at once; they say little about time, for which the other benches are.
+//!
+//! Invariant: only what [`measured`] calls on its own thread is counted; everything it needs is made before. Inputs are
+//! the same in every run.
+//! Not here: times (`decide`, `audit`, `serving`).
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a bench that goes wrong ends, and reports to its terminal"
+)]
+
+#[expect(dead_code, reason = "the other benches need more of it")]
+mod data;
+
+use std::hint::black_box;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::Request;
+use http_body::Body;
+use http_body_util::Full;
+use portcullis::api::Api;
+use portcullis::api::admission::Admission;
+use portcullis::api::direct::DirectCheck;
+use portcullis::audit::record::{Content, DecisionId, DecisionRecord, Entry};
+use portcullis::audit::session::SessionId;
+use portcullis::config::{Config, Durability};
+use portcullis::policy::address::{Address, Range};
+use portcullis::policy::decision::Reason;
+use portcullis::policy::members::MembersCache;
+use portcullis::policy::name::{Id, NodeKey, NodePath};
+use portcullis::policy::node::{Access, AccessEntry, Node};
+use portcullis::policy::organization::{Cluster, Organization};
+use portcullis::policy::ranges::{RangeList, RangeSet};
+use portcullis::policy::rule::{Action, ConnectionType, Source};
+use portcullis::policy::snapshot::{ClusterSnapshot, Snapshot};
+use portcullis::policy::time::Timestamp;
+use portcullis::proto::v1::firewall_service_server::FirewallService;
+use portcullis::proto::v1::{self, CheckRequest};
+use portcullis::store::codec::audit::append_entry;
+use prost::Message;
+use prost::bytes::Bytes;
+
+use data::{Family, Random};
+
+/// Something that is counted: its name, how often it is done at the least, and what makes it ready for so many times.
+type Piece = (&'static str, usize, fn(usize) -> Once);
+
+/// Does it once; the number says which time it is.
+type Once = Box<dyn FnMut(usize)>;
+
+/// Iterations are a multiple of the inputs, so that twice as many do twice the same.
+const PIECES: &[Piece] = &[
+    ("decide/ten-rules/ipv4", 16_384, |_| ten_rules()),
+    ("decide/100k-ranges/ipv4", 16_384, |_| listed::<u32>(Address::V4)),
+    ("decide/100k-ranges/ipv6", 16_384, |_| listed::<u128>(Address::V6)),
+    ("decide/all-levels/ipv4", 16_384, |_| all_levels()),
+    ("check/preview-goes-on", 4_096, |times| checks(times, v1::ConnectionType::Preview, "10.64", true)),
+    ("check/preview-denied", 4_096, |times| checks(times, v1::ConnectionType::Preview, "10.0", false)),
+    ("check/shell-opens", 4_096, |times| checks(times, v1::ConnectionType::Shell, "10.64", false)),
+    ("encode/record", 8_192, encode),
+];
+
+/// Addresses that are decided on, one after the other.
+const ADDRESSES: usize = 8_192;
+
+const TARGET: &str = "organizations/default";
+const ENDPOINT: &str = "organizations/default/projects/shop/workspaces/frontend/endpoints/preview";
+
+/// Callgrind counts while this function runs, on the thread that runs it.
+#[inline(never)]
+fn measured(once: &mut Once, times: usize) {
+    for time in 0..times {
+        once(black_box(time));
+    }
+}
+
+/// Half inside the ranges, half anywhere.
+fn addresses<W: Family>(ranges: &[Range], address: fn(W) -> Address) -> Vec<Address> {
+    let mut random = Random::seeded();
+    let mut one = |at: usize| match W::block(ranges[random.below(ranges.len())]) {
+        Some(block) if at.is_multiple_of(2) => address(block.last()),
+        _ => address(W::from_bits(random.wide_bits())),
+    };
+    (0..ADDRESSES).map(&mut one).collect()
+}
+
+fn decide(organization: &Organization, cluster: &Cluster, target: &'static str, addresses: Vec<Address>) -> Once {
+    let snapshot = Snapshot::compile(organization, &mut MembersCache::default());
+    let (cluster, now) = (ClusterSnapshot::compile(cluster), Timestamp::from_millis(1_000));
+    let target = NodePath::parse(target).unwrap();
+    Box::new(move |time| {
+        let address = addresses[time % ADDRESSES];
+        black_box(snapshot.decide(&cluster, address, ConnectionType::Shell, &target, now));
+    })
+}
+
+fn ranges<W: Family>(count: usize) -> Vec<Range> {
+    data::ranges::<W>(W::ANNOUNCED, count).into_iter().map(W::range).collect()
+}
+
+fn open_cluster() -> Cluster {
+    Cluster::new(Timestamp::default())
+}
+
+fn ten_rules() -> Once {
+    let ranges = ranges::<u32>(10);
+    let mut organization = data::organization();
+    let actions = [Action::Deny, Action::Allow].into_iter().cycle();
+    data::set_rules(&mut organization, actions.zip(&ranges).map(|(action, range)| (action, Source::Range(*range))));
+    decide(&organization, &open_cluster(), TARGET, addresses::<u32>(&ranges, Address::V4))
+}
+
+/// One rule that denies a large group.
+fn listed<W: Family>(address: fn(W) -> Address) -> Once {
+    let ranges = ranges::<W>(100_000);
+    let mut organization = data::organization();
+    data::add_group(&mut organization, "listed", ranges.iter().copied());
+    data::set_rules(&mut organization, [(Action::Deny, Source::Group(data::id("listed")))]);
+    decide(&organization, &open_cluster(), TARGET, addresses::<W>(&ranges, address))
+}
+
+/// A list of nearly all addresses: it is large and yet lets most through, so that the next level is asked too.
+fn sieve(random: &mut Random) -> Vec<Range> {
+    let holes = (0..1_000).map(|_| Range::V4(u32::from_bits(random.wide_bits()).block_around(24)));
+    RangeSet::full().difference(&holes.collect::<RangeList>().to_set()).ranges().collect()
+}
+
+/// Large lists at every level.
+fn all_levels() -> Once {
+    let (ranges, mut random) = (ranges::<u32>(100_000), Random::seeded());
+    let list = |sources: Vec<Source>| {
+        let entries = sources.into_iter().map(|source| AccessEntry { source, description: "".into() });
+        Arc::new(Node::new(Access::AllowList(entries.collect()), Timestamp::default(), 1))
+    };
+    let mut cluster = open_cluster();
+    cluster.node = list(sieve(&mut random).into_iter().map(Source::Range).collect());
+    let mut organization = data::organization();
+    data::add_group(&mut organization, "allowed", ranges.iter().copied());
+    data::set_rules(&mut organization, [(Action::Allow, Source::Group(data::id("allowed")))]);
+    for name in ["organization", "project", "workspace", "endpoint"] {
+        data::add_group(&mut organization, name, sieve(&mut random));
+    }
+    let listed = |name| list(vec![Source::Group(data::id(name))]);
+    organization.node = listed("organization");
+    let path = NodePath::parse(ENDPOINT).unwrap();
+    for (level, name) in [(1, "project"), (2, "workspace"), (3, "endpoint")] {
+        let key = NodeKey::of(&NodePath::parse(path.ancestor(level)).unwrap()).unwrap();
+        organization.nodes.insert(key, listed(name));
+    }
+    decide(&organization, &cluster, ENDPOINT, addresses::<u32>(&ranges, Address::V4))
+}
+
+/// A Check as it comes from its connection.
+type Call = Request<Full<Bytes>>;
+
+/// The service without the network, over an engine in a directory of its own.
+struct Service {
+    direct: DirectCheck,
+    _directory: tempfile::TempDir,
+}
+
+impl Service {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::for_data_dir(directory.path());
+        (config.record.audit_shell, config.record.audit_preview) = (Durability::Async, Durability::Async);
+        // The less the writer of the log comes in between, the better.
+        config.record.audit_async_interval = Duration::from_millis(500);
+        let (_, draining) = tokio::sync::watch::channel(false);
+        let api = Api::new(config.limits, config.record.subscribers_max, draining);
+        api.start(Arc::new(portcullis::server::open(&config).unwrap()));
+        let rule = v1::Rule {
+            action: v1::Action::Deny.into(),
+            source: Some(v1::rule::Source::Range("10.0.0.0/12".to_owned())),
+            ..v1::Rule::default()
+        };
+        let parent = TARGET.to_owned();
+        let create = v1::CreateRuleRequest { parent, rule: Some(rule), ..v1::CreateRuleRequest::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(FirewallService::create_rule(&api, tonic::Request::new(create))).unwrap();
+        let admission = Admission::new(config.requests_in_flight_max, config.request_timeout);
+        Self { direct: DirectCheck::new(api, admission, config.request_bytes_max), _directory: directory }
+    }
+
+    /// Answers a Check, and gives its answer away piece by piece.
+    fn check(&self, call: Call) {
+        assert!(DirectCheck::takes(&call));
+        let Ok(answer) = self.direct.answer_at_once(call) else { panic!("a Check waits for something") };
+        let (head, mut body) = answer.into_parts();
+        black_box(head);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut frames = 0;
+        while let Poll::Ready(Some(frame)) = Pin::new(&mut body).poll_frame(&mut context) {
+            drop(black_box(frame.unwrap()));
+            frames += 1;
+        }
+        assert_eq!(frames, 2, "a message and trailers");
+    }
+}
+
+/// Checks by a thousand users below an address of two octets. `again` says that all have come before.
+fn checks(times: usize, connection_type: v1::ConnectionType, network: &str, again: bool) -> Once {
+    const USERS: usize = 1_024;
+    let service = Service::new();
+    let call = |time: usize| {
+        let user = time % USERS;
+        let message = CheckRequest {
+            ip: format!("{network}.{}.{}", user / 250, 1 + user % 250),
+            connection_type: connection_type.into(),
+            endpoint: format!(
+                "organizations/default/projects/team-{}/workspaces/ws-{}/endpoints/main",
+                user % 20,
+                user % 25
+            ),
+            user_email: format!("firstname.lastname-{user}@example.com"),
+            ..CheckRequest::default()
+        }
+        .encode_to_vec();
+        let body = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
+        Request::post("http://127.0.0.1/portcullis.v1.DecisionService/Check")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Full::new(body.into()))
+            .unwrap()
+    };
+    for user in 0..if again { USERS } else { 0 } {
+        service.check(call(user));
+    }
+    let mut calls: Vec<_> = (0..times).map(|time| Some(call(time))).collect();
+    Box::new(move |time| service.check(calls[time].take().unwrap()))
+}
+
+/// Records of decisions, one in ten a denial.
+fn encode(times: usize) -> Once {
+    let entry = |time: usize| {
+        let (number, denied) = (time as u64, time.is_multiple_of(10));
+        let decision = DecisionRecord {
+            id: DecisionId { boot: 0x1234_5678_9ABC_DEF0, number },
+            reason: if denied { Reason::DenyRule } else { Reason::DefaultAllow },
+            connection_type: if time.is_multiple_of(4) { ConnectionType::Shell } else { ConnectionType::Preview },
+            endpoint: ENDPOINT.into(),
+            rule: denied.then(|| Id::parse("blocked").unwrap()),
+            level: None,
+            session: (!denied).then_some(SessionId { boot: 0x1234_5678_9ABC_DEF0, number: number * 64 + 7 }),
+            session_opened: true,
+            revision: 3,
+            cluster_revision: 1,
+            request_id: "".into(),
+            lease: None,
+        };
+        let time = Timestamp::from_micros(1_700_000_000_000_000 + i64::try_from(number * 7).unwrap());
+        Entry { time, organization: Some(data::id("default")), content: Content::Decision(decision) }
+    };
+    let entries: Vec<Entry> = (0..times).map(entry).collect();
+    let mut out = Vec::with_capacity(1_024);
+    Box::new(move |time| {
+        out.clear();
+        let sequence = 1_000_000 + time as u64;
+        append_entry(&mut out, sequence, sequence, Some(7), &entries[time]);
+        black_box(&out);
+    })
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match *arguments {
+        ["--list"] => PIECES.iter().for_each(|(name, times, _)| println!("{name} {times}")),
+        [name, times] => {
+            let (_, _, prepare) = PIECES.iter().find(|(piece, ..)| *piece == name).unwrap();
+            let times = times.parse().unwrap();
+            measured(&mut prepare(times), times);
+        }
+        _ => println!("counted: run by `.ci/counts`, under callgrind"),
+    }
+}
