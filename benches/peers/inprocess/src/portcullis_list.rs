@@ -3,7 +3,7 @@
 //! Invariant: what is evaluated is the whole decision of a connection to the organization, from the address as text.
 //! Not here: sessions and the record, which a service adds (`../systems.py` asks one).
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use portcullis::policy::address::{Address, Range};
 use portcullis::policy::decision::Decision;
 use portcullis::policy::members::MembersCache;
@@ -21,7 +21,8 @@ fn rule(place: usize, range: &str, allow: bool, now: Timestamp) -> Result<Arc<Ru
     let action = if allow { Action::Allow } else { Action::Deny };
     let range: Range = range.parse()?;
     let patch = RulePatch { action: Some(action), source: Some(Source::Range(range)), ..RulePatch::default() };
-    Ok(Arc::new(patch.to_rule(Id::parse(&format!("rule-{place}"))?, now, 1)?))
+    let rule = patch.to_rule(Id::parse(&format!("rule-{place}"))?, now, 1);
+    Ok(Arc::new(rule.context("a rule has an action and a source")?))
 }
 
 /// Portcullis on the list in order.
