@@ -176,6 +176,8 @@ impl Service {
         (config.record.audit_shell, config.record.audit_preview) = (Durability::Async, Durability::Async);
         // The less the writer of the log comes in between, the better.
         config.record.audit_async_interval = Duration::from_millis(500);
+        // Under callgrind the disk may seem not to answer.
+        config.record.audit_deadline = Duration::from_mins(10);
         let (_, draining) = tokio::sync::watch::channel(false);
         let api = Api::new(config.limits, config.record.subscribers_max, draining);
         api.start(Arc::new(portcullis::server::open(&config).unwrap()));
