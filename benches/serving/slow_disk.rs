@@ -1,6 +1,7 @@
 //! What callers see while the disk does not answer: the file system below the data directory is frozen again and again.
 //!
-//! Invariant: the file system is thawed and unmounted when this ends, whatever happened.
+//! Invariant: the file system is thawed and unmounted when this ends, also by a panic. Where it is killed meanwhile, run
+//! `fsfreeze -u` and `umount` on the directory `disk` below the temporary one.
 //! Not here: what becomes of the records (`tests/it/audit_disk.rs`).
 
 use std::path::{Path, PathBuf};
@@ -117,7 +118,7 @@ fn print(what: &str, mut times: Vec<u128>) {
 pub(crate) async fn measure() {
     let directory = tempfile::tempdir().unwrap();
     let disk = match Disk::mount(directory.path()) {
-        Ok(disk) => Arc::new(disk),
+        Ok(disk) => disk,
         Err(why) => return println!("skipped: the slow disk needs root, loop devices, mkfs.ext4 and fsfreeze: {why}"),
     };
     let server = Server::start_at(&disk.0.join("data"), DEADLINE);

@@ -16,7 +16,7 @@ use crate::proto::v1::{BatchCheckRequest, BatchCheckResponse, CheckRequest};
 /// Requests of a batch.
 const BATCH_MAX: usize = 10_000;
 
-/// Malformed requests after which a batch is not read further: nobody reads ten thousand violations.
+/// Violations after which a batch is not read further: nobody reads ten thousand violations.
 const VIOLATIONS_MAX: usize = 1_000;
 
 /// Bytes of an answer besides the names that the request tells.

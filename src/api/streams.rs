@@ -165,9 +165,9 @@ struct Answers {
     /// A Check for whose record there was no room; none is begun before it.
     beginning: Option<Held<Pending>>,
     pending: VecDeque<Pending>,
-    /// The service's end; none once it has come.
+    /// The service's end; none once the stream has ended.
     ended: Option<Held<()>>,
-    /// Changes with it.
+    /// Changes when the service's end comes.
     draining: watch::Receiver<bool>,
 }
 
@@ -175,7 +175,7 @@ struct Answers {
 enum Pending {
     /// Nothing depends on whether it leaves.
     Ready(Bytes),
-    /// Behind others.
+    /// Decided, and waits only for those before it.
     Decided(Begun<Arc<Engine>>, Bytes),
     /// For the disk.
     Waiting(Held<Bytes>),
@@ -185,7 +185,7 @@ impl Stream for Answers {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // One that is never without requests does not pause.
+        // Asked for each answer: a stream that is never without requests never pauses.
         if self.draining.has_changed().unwrap_or(true) {
             return self.poll_ended(context);
         }
@@ -204,7 +204,7 @@ impl Stream for Answers {
 }
 
 impl Answers {
-    /// No pause without it: the service's end ends the stream, whatever is waited for.
+    /// Called wherever nothing is given, so that the service's end ends the stream whatever it waits for.
     fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         let Some(ended) = &mut self.ended else { return Poll::Ready(None) };
         ready!(ended.as_mut().poll(context));

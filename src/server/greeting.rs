@@ -1,6 +1,6 @@
 //! The beginning of a connection: HTTP/2 has 24 bytes there that are always the same (RFC 9113 §3.4).
 //!
-//! They are waited for before anything else is done, so that whoever does not send them can be told from whoever is slow.
+//! They are waited for with a deadline; afterwards HTTP/2's pings tell whether anybody is there.
 //!
 //! Invariant: whoever reads gets every byte from the first on.
 //! Not here: how long to wait, and where connections come from (`connections`).
@@ -32,7 +32,7 @@ pub(super) struct Greeted {
 }
 
 impl Greeted {
-    /// Waits for the greeting, or for something that is none: whoever speaks the protocol finds that out too.
+    /// Waits for the greeting, or for something that is none, which hyper refuses.
     pub(super) async fn wait(stream: Stream) -> io::Result<Self> {
         let mut greeted = Self { stream, first: [0; GREETING.len()], come: 0, given: 0 };
         while GREETING.starts_with(greeted.rest())
