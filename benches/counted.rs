@@ -18,6 +18,9 @@
 
 #[expect(dead_code, reason = "the other benches need more of it")]
 mod data;
+mod levels;
+#[expect(dead_code, reason = "the other benches need more of it")]
+mod portal;
 
 use std::hint::black_box;
 use std::pin::Pin;
@@ -34,23 +37,22 @@ use portcullis::api::direct::DirectCheck;
 use portcullis::audit::record::{Content, DecisionId, DecisionRecord, Entry};
 use portcullis::audit::session::SessionId;
 use portcullis::config::{Config, Durability};
-use portcullis::policy::address::{Address, Range};
+use portcullis::policy::address::{Address, Block};
 use portcullis::policy::decision::Reason;
 use portcullis::policy::members::MembersCache;
-use portcullis::policy::name::{Id, NodeKey, NodePath};
-use portcullis::policy::node::{Access, AccessEntry, Node};
+use portcullis::policy::name::{Id, NodePath};
 use portcullis::policy::organization::{Cluster, Organization};
-use portcullis::policy::ranges::{RangeList, RangeSet};
 use portcullis::policy::rule::{Action, ConnectionType, Source};
 use portcullis::policy::snapshot::{ClusterSnapshot, Snapshot};
 use portcullis::policy::time::Timestamp;
+use portcullis::proto::v1;
 use portcullis::proto::v1::firewall_service_server::FirewallService;
-use portcullis::proto::v1::{self, CheckRequest};
 use portcullis::store::codec::audit::append_entry;
 use prost::Message;
 use prost::bytes::Bytes;
 
 use data::{Family, Random};
+use levels::{ENDPOINT, TARGET, open_cluster};
 
 /// Something that is counted: its name, how often it is done at the least, and what makes it ready for so many times.
 type Piece = (&'static str, usize, fn(usize) -> Once);
@@ -64,17 +66,14 @@ const PIECES: &[Piece] = &[
     ("decide/100k-ranges/ipv4", 16_384, |_| listed::<u32>(Address::V4)),
     ("decide/100k-ranges/ipv6", 16_384, |_| listed::<u128>(Address::V6)),
     ("decide/all-levels/ipv4", 16_384, |_| all_levels()),
-    ("check/preview-goes-on", 4_096, |times| checks(times, v1::ConnectionType::Preview, "10.64", true)),
-    ("check/preview-denied", 4_096, |times| checks(times, v1::ConnectionType::Preview, "10.0", false)),
-    ("check/shell-opens", 4_096, |times| checks(times, v1::ConnectionType::Shell, "10.64", false)),
+    ("check/preview-goes-on", 4_096, |times| checks(times, v1::ConnectionType::Preview, 64, true)),
+    ("check/preview-denied", 4_096, |times| checks(times, v1::ConnectionType::Preview, 0, false)),
+    ("check/shell-opens", 4_096, |times| checks(times, v1::ConnectionType::Shell, 64, false)),
     ("encode/record", 8_192, encode),
 ];
 
 /// Addresses that are decided on, one after the other.
 const ADDRESSES: usize = 8_192;
-
-const TARGET: &str = "organizations/default";
-const ENDPOINT: &str = "organizations/default/projects/shop/workspaces/frontend/endpoints/preview";
 
 /// Callgrind counts while this function runs, on the thread that runs it.
 #[inline(never)]
@@ -84,12 +83,12 @@ fn measured(once: &mut Once, times: usize) {
     }
 }
 
-/// Half inside the ranges, half anywhere.
-fn addresses<W: Family>(ranges: &[Range], address: fn(W) -> Address) -> Vec<Address> {
+/// Half inside the blocks, half anywhere.
+fn addresses<W: Family>(blocks: &[Block<W>], address: fn(W) -> Address) -> Vec<Address> {
     let mut random = Random::seeded();
-    let mut one = |at: usize| match W::block(ranges[random.below(ranges.len())]) {
-        Some(block) if at.is_multiple_of(2) => address(block.last()),
-        _ => address(W::from_bits(random.wide_bits())),
+    let mut one = |at: usize| {
+        let block = blocks[random.below(blocks.len())];
+        address(if at.is_multiple_of(2) { block.last() } else { W::from_bits(random.wide_bits()) })
     };
     (0..ADDRESSES).map(&mut one).collect()
 }
@@ -104,60 +103,27 @@ fn decide(organization: &Organization, cluster: &Cluster, target: &'static str, 
     })
 }
 
-fn ranges<W: Family>(count: usize) -> Vec<Range> {
-    data::ranges::<W>(W::ANNOUNCED, count).into_iter().map(W::range).collect()
-}
-
-fn open_cluster() -> Cluster {
-    Cluster::new(Timestamp::default())
-}
-
 fn ten_rules() -> Once {
-    let ranges = ranges::<u32>(10);
+    let blocks = data::ranges::<u32>(u32::ANNOUNCED, 10);
     let mut organization = data::organization();
-    let actions = [Action::Deny, Action::Allow].into_iter().cycle();
-    data::set_rules(&mut organization, actions.zip(&ranges).map(|(action, range)| (action, Source::Range(*range))));
-    decide(&organization, &open_cluster(), TARGET, addresses::<u32>(&ranges, Address::V4))
+    data::set_rules(&mut organization, data::rule_per_range(&blocks));
+    decide(&organization, &open_cluster(), TARGET, addresses(&blocks, Address::V4))
 }
 
 /// One rule that denies a large group.
 fn listed<W: Family>(address: fn(W) -> Address) -> Once {
-    let ranges = ranges::<W>(100_000);
+    let blocks = data::ranges::<W>(W::ANNOUNCED, 100_000);
     let mut organization = data::organization();
-    data::add_group(&mut organization, "listed", ranges.iter().copied());
+    data::add_group(&mut organization, "listed", blocks.iter().map(|block| W::range(*block)));
     data::set_rules(&mut organization, [(Action::Deny, Source::Group(data::id("listed")))]);
-    decide(&organization, &open_cluster(), TARGET, addresses::<W>(&ranges, address))
-}
-
-/// A list of nearly all addresses: it is large and yet lets most through, so that the next level is asked too.
-fn sieve(random: &mut Random) -> Vec<Range> {
-    let holes = (0..1_000).map(|_| Range::V4(u32::from_bits(random.wide_bits()).block_around(24)));
-    RangeSet::full().difference(&holes.collect::<RangeList>().to_set()).ranges().collect()
+    decide(&organization, &open_cluster(), TARGET, addresses(&blocks, address))
 }
 
 /// Large lists at every level.
 fn all_levels() -> Once {
-    let (ranges, mut random) = (ranges::<u32>(100_000), Random::seeded());
-    let list = |sources: Vec<Source>| {
-        let entries = sources.into_iter().map(|source| AccessEntry { source, description: "".into() });
-        Arc::new(Node::new(Access::AllowList(entries.collect()), Timestamp::default(), 1))
-    };
-    let mut cluster = open_cluster();
-    cluster.node = list(sieve(&mut random).into_iter().map(Source::Range).collect());
-    let mut organization = data::organization();
-    data::add_group(&mut organization, "allowed", ranges.iter().copied());
-    data::set_rules(&mut organization, [(Action::Allow, Source::Group(data::id("allowed")))]);
-    for name in ["organization", "project", "workspace", "endpoint"] {
-        data::add_group(&mut organization, name, sieve(&mut random));
-    }
-    let listed = |name| list(vec![Source::Group(data::id(name))]);
-    organization.node = listed("organization");
-    let path = NodePath::parse(ENDPOINT).unwrap();
-    for (level, name) in [(1, "project"), (2, "workspace"), (3, "endpoint")] {
-        let key = NodeKey::of(&NodePath::parse(path.ancestor(level)).unwrap()).unwrap();
-        organization.nodes.insert(key, listed(name));
-    }
-    decide(&organization, &cluster, ENDPOINT, addresses::<u32>(&ranges, Address::V4))
+    let blocks = data::ranges::<u32>(u32::ANNOUNCED, 100_000);
+    let (cluster, organization) = levels::all_levels(&blocks);
+    decide(&organization, &cluster, ENDPOINT, addresses(&blocks, Address::V4))
 }
 
 /// A Check as it comes from its connection.
@@ -174,8 +140,8 @@ impl Service {
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config::for_data_dir(directory.path());
         (config.record.audit_shell, config.record.audit_preview) = (Durability::Async, Durability::Async);
-        // The less the writer of the log comes in between, the better.
-        config.record.audit_async_interval = Duration::from_millis(500);
+        // The writer of the log leaves the queue alone meanwhile: when it came would change who makes room.
+        config.record.audit_async_interval = Duration::from_mins(10);
         // Under callgrind the disk may seem not to answer.
         config.record.audit_deadline = Duration::from_mins(10);
         let (_, draining) = tokio::sync::watch::channel(false);
@@ -210,24 +176,13 @@ impl Service {
     }
 }
 
-/// Checks by a thousand users below an address of two octets. `again` says that all have come before.
-fn checks(times: usize, connection_type: v1::ConnectionType, network: &str, again: bool) -> Once {
+/// Checks by a thousand users in a network. `again` says that all have come before.
+fn checks(times: usize, connection_type: v1::ConnectionType, network: u32, again: bool) -> Once {
     const USERS: usize = 1_024;
     let service = Service::new();
     let call = |time: usize| {
-        let user = time % USERS;
-        let message = CheckRequest {
-            ip: format!("{network}.{}.{}", user / 250, 1 + user % 250),
-            connection_type: connection_type.into(),
-            endpoint: format!(
-                "organizations/default/projects/team-{}/workspaces/ws-{}/endpoints/main",
-                user % 20,
-                user % 25
-            ),
-            user_email: format!("firstname.lastname-{user}@example.com"),
-            ..CheckRequest::default()
-        }
-        .encode_to_vec();
+        let user = u32::try_from(time % USERS).unwrap();
+        let message = portal::check_of(user, network, connection_type).encode_to_vec();
         let body = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
         Request::post("http://127.0.0.1/portcullis.v1.DecisionService/Check")
             .header("content-type", "application/grpc")

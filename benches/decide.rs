@@ -14,11 +14,11 @@
 )]
 
 mod data;
+mod levels;
 
 use std::fmt;
 use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -26,13 +26,13 @@ use ip_network::{Ipv4Network, Ipv6Network};
 use ip_network_table::IpNetworkTable;
 use iptrie::map::RTrieMap;
 use iptrie::{Ipv4Prefix, Ipv6Prefix};
-use portcullis::policy::address::{Address, Block, Range};
+use portcullis::policy::address::{Address, Block};
 use portcullis::policy::decision::{Decision, Verdict};
 use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{NodeKey, NodePath};
-use portcullis::policy::node::{Access, AccessEntry, Node};
+use portcullis::policy::node::Access;
 use portcullis::policy::organization::{Cluster, Organization};
-use portcullis::policy::ranges::{RangeList, RangeSet};
+use portcullis::policy::ranges::RangeSet;
 use portcullis::policy::rule::{Action, ConnectionType, Source};
 use portcullis::policy::snapshot::{ClusterSnapshot, Snapshot};
 use portcullis::policy::table::Table;
@@ -40,6 +40,7 @@ use portcullis::policy::time::Timestamp;
 use prefix_trie::PrefixMap;
 
 use data::{Family, Random};
+use levels::{ENDPOINT, TARGET, open_cluster};
 
 /// Addresses that one iteration decides on: far more than branch predictors remember.
 const ADDRESSES: usize = 1 << 17;
@@ -248,14 +249,6 @@ fn decide<W: Competing>(
     })
 }
 
-/// The organization itself, which is what a deployment without projects names.
-const TARGET: &str = "organizations/default";
-const ENDPOINT: &str = "organizations/default/projects/shop/workspaces/frontend/endpoints/preview";
-
-fn open_cluster() -> Cluster {
-    Cluster::new(Timestamp::default())
-}
-
 /// Lets criterion measure each contestant, then measures all of them side by side.
 fn measure<W: Copy>(
     criterion: &mut Criterion,
@@ -363,44 +356,15 @@ fn first_match<W: Competing>(criterion: &mut Criterion, ranges: usize, ratios: &
     ratios.push(Ratio { question, ours: times[0], theirs, whose, goal: None });
 }
 
-/// A list of nearly all addresses, whose holes are that many random /24: it is large and yet lets most through, so that
-/// the next level is asked too.
-fn sieve(holes: usize, random: &mut Random) -> Vec<Range> {
-    let holes: RangeList = (0..holes).map(|_| Range::V4(u32::from_bits(random.wide_bits()).block_around(24))).collect();
-    RangeSet::full().difference(&holes.to_set()).ranges().collect()
-}
-
-fn allow_list(sources: impl IntoIterator<Item = Source>) -> Access {
-    Access::AllowList(sources.into_iter().map(|source| AccessEntry { source, description: "".into() }).collect())
-}
-
 /// All levels have large lists, against ten rules and nothing else.
 fn all_levels(criterion: &mut Criterion, ratios: &mut Vec<Ratio>) {
     let blocks = data::ranges::<u32>(u32::ANNOUNCED, FULL);
     let words = addresses(&blocks);
-    let mut random = Random::seeded();
-    let now = Timestamp::default();
-    let node = |access| Node::new(access, now, 1);
-    let listed = |name: &str| allow_list([Source::Group(data::id(name))]);
-
-    let mut cluster = open_cluster();
-    cluster.node = Arc::new(node(allow_list(sieve(1_000, &mut random).into_iter().map(Source::Range))));
-    let mut organization = data::organization();
-    data::add_group(&mut organization, "allowed", blocks.iter().copied().map(Range::V4));
-    data::set_rules(&mut organization, [(Action::Allow, Source::Group(data::id("allowed")))]);
-    for name in ["organization", "project", "workspace", "endpoint"] {
-        data::add_group(&mut organization, name, sieve(1_000, &mut random));
-    }
-    organization.node = Arc::new(node(listed("organization")));
-    let path = NodePath::parse(ENDPOINT).unwrap();
-    for (level, name) in [(1, "project"), (2, "workspace"), (3, "endpoint")] {
-        let key = NodeKey::of(&NodePath::parse(path.ancestor(level)).unwrap()).unwrap();
-        organization.nodes.insert(key, Arc::new(node(listed(name))));
-    }
+    let (cluster, mut organization) = levels::all_levels(&blocks);
     for at in 0..10_000 {
         let name = format!("{TARGET}/projects/other-{at}");
         let key = NodeKey::of(&NodePath::parse(&name).unwrap()).unwrap();
-        organization.nodes.insert(key, Arc::new(node(Access::AllowAll)));
+        organization.nodes.insert(key, levels::node(Access::AllowAll));
     }
     let mut ten_rules = data::organization();
     data::set_rules(&mut ten_rules, data::rule_per_range(&blocks[..10]));

@@ -3,21 +3,26 @@
 //! It sends one body only, so several of it run side by side, each with another: four users' previews, of which one is
 //! denied. With one connection the body is another in every round.
 //!
-//! Invariant: every answer has status 200 and all were answered; that they are decisions, the other client has seen.
+//! Invariant: all were answered with status 200 and as many messages came back as were sent; that they are decisions,
+//! the other client has seen.
 //! Not here: what is made of the figures (`report`).
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use portcullis::proto::v1::{CheckRequest, ConnectionType};
+use portcullis::proto::v1::ConnectionType;
 use prost::Message;
 
 use super::report::Round;
 use super::servers::{Role, Server};
+use crate::portal::check_of;
 
 /// Processes that run side by side, where there are that many connections.
 const PROCESSES: usize = 4;
+
+/// Bytes of a decision at the least, with the five before it.
+const MESSAGE_BYTES_MIN: usize = 5 + 2;
 
 /// Files with bodies.
 pub(crate) struct Bodies {
@@ -33,14 +38,9 @@ impl Bodies {
     pub(crate) fn write() -> Self {
         let directory = tempfile::tempdir().unwrap();
         for number in 0..PROCESSES {
-            let request = CheckRequest {
-                // 10.0.0.0/12 is denied.
-                ip: format!("10.{}.1.{}", number * 16, 1 + number),
-                connection_type: ConnectionType::Preview.into(),
-                endpoint: format!("organizations/default/projects/team-{number}/workspaces/ws-1/endpoints/main"),
-                user_email: format!("firstname.lastname-{number}@example.com"),
-                ..CheckRequest::default()
-            };
+            // The first is denied.
+            let user = u32::try_from(number).unwrap();
+            let request = check_of(user, user * 16, ConnectionType::Preview);
             let message = request.encode_to_vec();
             let length = u32::try_from(message.len()).unwrap().to_be_bytes();
             std::fs::write(Self::path(directory.path(), number), [&[0][..], &length, &message].concat()).unwrap();
@@ -51,6 +51,12 @@ impl Bodies {
     fn path(directory: &Path, number: usize) -> PathBuf {
         directory.join(format!("body-{number}"))
     }
+}
+
+/// Bytes of all messages that came back, as h2load prints them: `… (123) data`.
+fn data_bytes(printed: &str) -> usize {
+    let (before, _) = printed.rsplit_once(") data").unwrap();
+    before.rsplit_once('(').unwrap().1.parse().unwrap()
 }
 
 /// Asks so often in all; the first round is `turn` 0.
@@ -80,17 +86,19 @@ pub(crate) fn round(
                 command.arg("-B").arg(format!("unix:{}", server.socket().display()));
             }
             command.arg(format!("http://{}/portcullis.v1.DecisionService/Check", server.address));
-            (command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(), log)
+            (command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap(), log)
         })
         .collect();
     let mut times = Vec::with_capacity(requests);
-    let mut logs = Vec::new();
-    for (mut process, log) in running {
-        assert!(process.wait().unwrap().success());
-        logs.push(log);
-    }
+    // It prints less than a pipe takes, so none waits for being read.
+    let ended: Vec<(Output, PathBuf)> =
+        running.into_iter().map(|(process, log)| (process.wait_with_output().unwrap(), log)).collect();
     let (elapsed, used): (Duration, Duration) = (begun.elapsed(), server.processor().saturating_sub(processor));
-    for log in logs {
+    for (output, log) in ended {
+        assert!(output.status.success());
+        let printed = String::from_utf8(output.stdout).unwrap();
+        // An error of gRPC has status 200 too, but no message.
+        assert!(data_bytes(&printed) >= requests / processes * MESSAGE_BYTES_MIN, "{printed}");
         for line in std::fs::read_to_string(log).unwrap().lines() {
             // When it began, the status, how long it took in microseconds.
             let mut fields = line.split('\t').skip(1);

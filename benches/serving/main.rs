@@ -19,6 +19,8 @@
 
 mod h2load;
 mod nothing;
+#[path = "../portal/mod.rs"]
+mod portal;
 mod report;
 mod servers;
 mod slow_disk;
@@ -28,8 +30,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portal::nth_check;
 use report::{Goal, Round, ratio, value_of};
-use servers::{Role, Server, request};
+use servers::{Role, Server};
 
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(1);
@@ -150,7 +153,7 @@ async fn measure_calls(servers: &[Server], chosen: &Chosen) {
 
 /// One stream beside the echo of the same messages, and batches beside single Checks of our own.
 async fn measure_streams(servers: &[Server]) {
-    let requests: Arc<[_]> = (0..u32::try_from(BATCH).unwrap()).map(request).collect();
+    let requests: Arc<[_]> = (0..u32::try_from(BATCH).unwrap()).map(nth_check).collect();
     let [nothing, unary] = [Role::Nothing, Role::Async].map(|role| servers.iter().find(|of| of.role == role).unwrap());
     let (throughput, processor) = (|round: &Round| round.throughput, |round: &Round| round.processor);
     let nothings = nothing.connect(1).await.remove(0);

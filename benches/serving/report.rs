@@ -17,11 +17,7 @@ pub(crate) struct Round {
 impl Round {
     pub(crate) fn new(mut times: Vec<u32>, elapsed: Duration, processor: Duration) -> Self {
         times.sort_unstable();
-        let at = |per_mille: usize| {
-            let time = times.get(times.len() * per_mille / 1_000).or(times.last());
-            f64::from(time.copied().unwrap_or_default())
-        };
-        let latency = [at(500), at(900), at(990), at(999)];
+        let latency = [500, 900, 990, 999].map(|per_mille| f64::from(at(&times, per_mille)));
         Self { latency, ..Self::counted(times.len(), elapsed, processor) }
     }
 
@@ -30,6 +26,11 @@ impl Round {
         let (throughput, processor) = (count / elapsed.as_secs_f64(), processor.as_secs_f64() * 1e6 / count);
         Self { throughput, latency: [0.0; 4], processor }
     }
+}
+
+/// What so many thousandths of sorted values are not greater than; all of them, the greatest.
+pub(crate) fn at<T: Copy + Default>(sorted: &[T], per_mille: usize) -> T {
+    sorted.get(sorted.len() * per_mille / 1_000).or(sorted.last()).copied().unwrap_or_default()
 }
 
 /// A goal of design.md §6 for a ratio.

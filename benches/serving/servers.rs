@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use portcullis::proto::v1;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::proto::v1::firewall_service_client::FirewallServiceClient;
-use portcullis::proto::v1::{self, CheckRequest};
 use tonic::transport::{Channel, Endpoint};
+
+use crate::portal::nth_check;
 
 /// Says that a process is to be the server that does nothing.
 const NOTHING: &str = "PORTCULLIS_BENCH_NOTHING";
@@ -145,7 +147,7 @@ impl Server {
     pub(crate) async fn prepare(&self) {
         let channel = self.connect(1).await.remove(0);
         let mut client = DecisionServiceClient::new(channel.clone());
-        while client.check(request(1)).await.is_err() {
+        while client.check(nth_check(1)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         if self.role == Role::Nothing {
@@ -162,7 +164,7 @@ impl Server {
         if self.role == Role::Unrecorded {
             self.keep_from_recording();
             // A session means that it was still recorded.
-            while !client.check(request(1)).await.unwrap().into_inner().session.is_empty() {
+            while !client.check(nth_check(1)).await.unwrap().into_inner().session.is_empty() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -187,22 +189,4 @@ impl Drop for Server {
 fn address_in(line: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     (line["message"] == "serving gRPC").then(|| line["address"].as_str().unwrap().to_owned())
-}
-
-/// Portal-like: users at their addresses, previews three times as often as shells, one in sixteen denied.
-pub(crate) fn request(number: u32) -> CheckRequest {
-    let user = number.wrapping_mul(2_654_435_761) % 4_000;
-    let is_shell = (number / 16).is_multiple_of(4);
-    let connection_type = if is_shell { v1::ConnectionType::Shell } else { v1::ConnectionType::Preview };
-    CheckRequest {
-        ip: format!("10.{}.{}.{}", (number % 16) * 16, user / 250, 1 + user % 250),
-        connection_type: connection_type.into(),
-        endpoint: format!(
-            "organizations/default/projects/team-{}/workspaces/ws-{}/endpoints/main",
-            user % 20,
-            user % 25
-        ),
-        user_email: format!("firstname.lastname-{user}@example.com"),
-        ..CheckRequest::default()
-    }
 }

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use tonic::Code;
 
-use super::servers::{Server, request};
+use super::report::at;
+use super::servers::Server;
+use crate::portal::nth_check;
 
 /// How long a Check may wait for the disk.
 const DEADLINE: Duration = Duration::from_millis(200);
@@ -86,7 +88,7 @@ async fn ask(
     while !stop.load(Ordering::Relaxed) {
         number = number.wrapping_add(1);
         let begun = Instant::now();
-        let answer = client.check(request(number)).await;
+        let answer = client.check(nth_check(number)).await;
         let took = begun.elapsed().as_micros();
         match answer {
             Ok(_) => times.answered.push(took),
@@ -103,15 +105,8 @@ async fn ask(
 
 fn print(what: &str, mut times: Vec<u128>) {
     times.sort_unstable();
-    let at =
-        |per_mille: usize| times.get(times.len() * per_mille / 1_000).or(times.last()).copied().unwrap_or_default();
-    println!(
-        "| {what} | {} | {} | {} | {} |",
-        times.len(),
-        at(500),
-        at(990),
-        times.last().copied().unwrap_or_default()
-    );
+    let [p50, p99, greatest] = [500, 990, 1_000].map(|per_mille| at(&times, per_mille));
+    println!("| {what} | {} | {p50} | {p99} | {greatest} |", times.len());
 }
 
 /// Freezes the disk below a server that waits for it, and prints how long its callers wait.

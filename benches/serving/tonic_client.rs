@@ -12,7 +12,8 @@ use portcullis::proto::v1::{BatchCheckRequest, CheckRequest};
 use tonic::transport::Channel;
 
 use super::report::Round;
-use super::servers::{Server, request};
+use super::servers::Server;
+use crate::portal::nth_check;
 
 /// Asks on all channels for a while.
 pub(crate) async fn round(server: &Server, channels: &[Channel], in_flight: usize, time: Duration) -> Round {
@@ -24,7 +25,7 @@ pub(crate) async fn round(server: &Server, channels: &[Channel], in_flight: usiz
         tokio::spawn(async move {
             let (mut times, mut number) = (Vec::new(), worker.wrapping_mul(7_919));
             while !stop.load(Ordering::Relaxed) {
-                let asked = request(number);
+                let asked = nth_check(number);
                 number = number.wrapping_add(1);
                 let begun = Instant::now();
                 client.check(asked).await.unwrap();

@@ -15,6 +15,8 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::portal::nth_check;
+
 const IN_FLIGHT: usize = 32;
 
 /// Checks that are under way at most: below what the service takes at a time, so that a stall is measured and not
@@ -149,26 +151,9 @@ impl Counts {
     }
 }
 
-/// Portal-like: users at their addresses, previews three times as often as shells, one in sixteen denied.
+/// The Checks that are asked, again and again.
 pub(crate) fn requests() -> Arc<Vec<CheckRequest>> {
-    Arc::new((0..65_536).map(request).collect())
-}
-
-pub(crate) fn request(number: u32) -> CheckRequest {
-    let user = number.wrapping_mul(2_654_435_761) % 4_000;
-    let connection_type =
-        if number.is_multiple_of(4) { v1::ConnectionType::Shell } else { v1::ConnectionType::Preview };
-    CheckRequest {
-        ip: format!("10.{}.{}.{}", (number / 4 % 16) * 16, user / 250, 1 + user % 250),
-        connection_type: connection_type.into(),
-        endpoint: format!(
-            "organizations/default/projects/team-{}/workspaces/ws-{}/endpoints/main",
-            user % 20,
-            user % 25
-        ),
-        user_email: format!("firstname.lastname-{user}@example.com"),
-        ..CheckRequest::default()
-    }
+    Arc::new((0..65_536).map(nth_check).collect())
 }
 
 fn nth(requests: &[CheckRequest], number: u64) -> CheckRequest {

@@ -24,6 +24,8 @@
 mod changes;
 mod load;
 mod memory;
+#[path = "../portal/mod.rs"]
+mod portal;
 mod server;
 mod watch;
 
@@ -193,7 +195,7 @@ fn restart(server: &mut Server, directory: &Path, counts: &Counts) -> Option<u64
 
 /// The revisions of the organization and of the cluster, as a Check tells them.
 async fn revisions(server: &Server, counts: &Counts) -> (u64, u64) {
-    let answer = DecisionServiceClient::new(server.connect().await).check(load::request(1)).await;
+    let answer = DecisionServiceClient::new(server.connect().await).check(portal::nth_check(1)).await;
     let answer = answer.map(tonic::Response::into_inner);
     let revisions = answer.as_ref().map_or((0, 0), |answer| (answer.revision, answer.cluster_revision));
     drop(counts.answered(answer));
