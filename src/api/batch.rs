@@ -39,7 +39,7 @@ impl Api {
             return Err(status::answer_too_large("send fewer requests in one batch"));
         }
         let answers = self.engine()?.check_batch(&questions).await;
-        let answers = answers.map_err(|(_, error)| status::check(error))?;
+        let answers = answers.map_err(|(place, error)| status::check_of_batch(place, error))?;
         let responses = answers.iter().zip(&questions).map(|(answer, of)| to_response(answer, &of.target)).collect();
         Ok(Response::new(BatchCheckResponse { responses }))
     }

@@ -165,6 +165,13 @@ pub(super) fn check(refusal: CheckError) -> Status {
     }
 }
 
+/// The error of one Check as that of its batch, which tells its place.
+pub(super) fn check_of_batch(place: usize, refusal: CheckError) -> Status {
+    let status = check(refusal);
+    let message = shortened(format!("requests[{place}]: {}", status.message()));
+    Status::with_error_details(status.code(), message, status.get_error_details())
+}
+
 pub(super) fn audit(refusal: AuditError) -> Status {
     let message = refusal.to_string();
     match refusal {

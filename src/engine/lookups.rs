@@ -40,3 +40,35 @@ impl Lookups {
         Ok(Place { _waiting: waiting, _reading: reading })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Whether a place is given without waiting.
+    async fn is_given(lookups: &Lookups) -> bool {
+        tokio::time::timeout(Duration::ZERO, lookups.place()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn one_reads_at_a_time_and_too_many_are_refused() {
+        let lookups = Arc::new(Lookups::new());
+        let reading = lookups.place().await.ok();
+        assert!(reading.is_some());
+        assert!(!is_given(&lookups).await, "two read");
+        let mut waiting = Vec::new();
+        for _ in 1..WAITING_MAX {
+            let lookups = Arc::clone(&lookups);
+            waiting.push(tokio::spawn(async move { lookups.place().await.map(drop) }));
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(lookups.place().await, Err(AuditError::Busy)));
+        drop(reading);
+        for one in waiting {
+            assert!(one.await.is_ok_and(|place| place.is_ok()), "each has its turn");
+        }
+        assert!(is_given(&lookups).await);
+    }
+}
