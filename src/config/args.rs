@@ -76,7 +76,7 @@ pub struct RecordArgs {
     /// Give up a check whose record the disk has not taken after this long [default: 2s]
     #[arg(long, env = "PORTCULLIS_AUDIT_DEADLINE", value_name = "DURATION")]
     pub audit_deadline: Option<String>,
-    /// Write records for which nobody waits this often [default: 5ms]
+    /// Write records for which nobody waits this often [default: 9ms]
     #[arg(long, env = "PORTCULLIS_AUDIT_ASYNC_INTERVAL", value_name = "DURATION")]
     pub audit_async_interval: Option<String>,
     /// Sign the checkpoints of the audit log with the key in this file, which is made where it does not exist

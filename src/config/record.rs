@@ -156,7 +156,7 @@ impl Default for RecordConfig {
             audit_preview: Durability::Async,
             on_audit_failure: OnAuditFailure::Deny,
             audit_deadline: Duration::from_secs(2),
-            audit_async_interval: Duration::from_millis(5),
+            audit_async_interval: Duration::from_millis(9),
             audit_key_file: None,
             audit_retention_age: None,
             audit_retention_bytes: None,

@@ -6,6 +6,7 @@
 
 mod advance;
 pub mod audit;
+mod background;
 mod batch;
 pub mod begun;
 pub mod change;

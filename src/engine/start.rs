@@ -12,6 +12,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use super::audit::{AuditLog, Condition, LeftAs, Opened, Sealer};
+use super::background;
 use super::check::DecisionIds;
 use super::clock::Clock;
 use super::counters::{RuleCounter, RuleCounters};
@@ -124,7 +125,7 @@ impl Engine {
                 spawn("policy-writer", move || writer.run(&orders, &say_ready))?,
             ],
             keeper: Some(spawn("session-keeper", move || keeper.run())?),
-            sealer: Some(spawn("audit-sealer", move || sealer.run())?),
+            sealer: Some(background::spawn("audit-sealer", move || sealer.run())?),
             renewals: Some(spawn("session-journal", write_renewals)?),
         };
         // A change that was not confirmed while nothing ran is undone before anybody asks.

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use super::committer::Committer;
 use super::placer::Frame;
+use crate::engine::background::spawn;
 
 /// Frames that wait for the one that is being written.
 const WAITING_MAX: usize = 2;
@@ -50,7 +51,7 @@ impl Pipeline {
                 }
             }
         };
-        let handle = std::thread::Builder::new().name("audit-commit".to_owned()).spawn(work)?;
+        let handle = spawn("audit-commit", work)?;
         Ok(Self { committer, thread: Some(CommitThread { frames, written, handle }), under_way: 0 })
     }
 

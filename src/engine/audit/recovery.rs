@@ -27,6 +27,7 @@ use super::{AuditError, AuditLog, AuditOptions, AuditStores, Condition, LeftAs, 
 use crate::audit::commitment::{Commitment, Opening, Salt, record_hash};
 use crate::audit::merkle::{Hash, Tree};
 use crate::audit::record::{ErasedUnit, Person};
+use crate::engine::background::spawn;
 use crate::engine::clock::Clock;
 use crate::policy::address::Address;
 use crate::policy::name::Id;
@@ -213,8 +214,7 @@ impl Parts {
         let committer = Committer::new(journal, Arc::clone(&shared), clock.clone());
         let pipeline = Pipeline::start(committer).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, placer, pipeline };
-        let thread = std::thread::Builder::new().name("audit-writer".to_owned()).spawn(move || writer.run());
-        let thread = thread.map_err(AuditOpenError::Thread)?;
+        let thread = spawn("audit-writer", move || writer.run()).map_err(AuditOpenError::Thread)?;
         let verifier = shared.checkpoints().verifier().clone();
         let log = AuditLog { shared: Arc::clone(&shared), verifier, writer: Mutex::new(Some(thread)) };
         let mut erasing = Erasing::default();
