@@ -1,7 +1,8 @@
 //! The few things that the store does to files, behind a seam so narrow that a test replaces it by a disk that fails,
 //! or loses power, after any operation.
 //!
-//! Invariant: a file is written from front to back by the process that created it, and never opened again for writing.
+//! Invariant: a file is written from front to back by the process that created it, over nothing but the zeros that it
+//! wrote ahead, and never opened again for writing.
 //!
 //! Not here: what is in the files; the lock (`directory`) and sled, which has its own idea of files.
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -46,15 +47,25 @@ pub(crate) enum Survival {
     Names,
     /// Every second change of a name, and all contents.
     SomeNames,
-    /// Half the bytes of each file.
+    /// Half of each file: of the sectors that were written over, or else of the bytes behind them.
     Half,
     /// The sizes, with zeros for contents.
     Sizes,
+    /// The sizes, and every second of the sectors that changed.
+    SomeSectors,
 }
 
 impl Survival {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Synced, Self::Everything, Self::Contents, Self::Names, Self::SomeNames, Self::Half, Self::Sizes];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Synced,
+        Self::Everything,
+        Self::Contents,
+        Self::Names,
+        Self::SomeNames,
+        Self::Half,
+        Self::Sizes,
+        Self::SomeSectors,
+    ];
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +86,33 @@ struct Contents {
     durable: Vec<u8>,
     /// Whether a write or sync failed.
     failed: bool,
+}
+
+impl Contents {
+    /// The sectors within what is on the disk that are others there.
+    fn changed_sectors(&self) -> Vec<Range<usize>> {
+        let size = self.durable.len();
+        let sectors = (0..size).step_by(SECTOR_BYTES).map(|start| start..(start + SECTOR_BYTES).min(size));
+        sectors.filter(|sector| self.durable[sector.clone()] != self.seen[sector.clone()]).collect()
+    }
+
+    fn arrive(&mut self, sector: Range<usize>) {
+        self.durable[sector.clone()].copy_from_slice(&self.seen[sector]);
+    }
+
+    /// Half of what is not on the disk comes there: of what was written over the first sectors, else what is behind up
+    /// to a multiple of `unit`.
+    fn arrive_half(&mut self, unit: usize) {
+        let changed = self.changed_sectors();
+        let half = usize::midpoint(self.durable.len(), self.seen.len());
+        if changed.is_empty() {
+            let end = (half - half % unit).max(self.durable.len());
+            self.durable = self.seen[..end].to_vec();
+        }
+        for sector in &changed[..changed.len().div_ceil(2)] {
+            self.arrive(sector.clone());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -126,17 +164,19 @@ impl SimulatedDisk {
         }
         world.names = world.durable_names.clone();
         for file in &mut world.files {
-            let synced = file.durable.len();
             match survival {
                 Survival::Synced | Survival::Names => {}
                 Survival::Everything | Survival::Contents | Survival::SomeNames => {
                     file.durable = file.seen.clone();
                 }
-                Survival::Half => {
-                    let half = usize::midpoint(synced, file.seen.len());
-                    file.durable = file.seen[..half].to_vec();
-                }
+                Survival::Half => file.arrive_half(1),
                 Survival::Sizes => file.durable.resize(file.seen.len(), 0),
+                Survival::SomeSectors => {
+                    file.durable.resize(file.seen.len(), 0);
+                    for sector in file.changed_sectors().into_iter().skip(1).step_by(2) {
+                        file.arrive(sector);
+                    }
+                }
             }
             file.seen = file.durable.clone();
             file.failed = false;
@@ -298,14 +338,19 @@ impl DiskFile for SimulatedFile {
             let fault = world.step()?;
             let file = &mut world.files[self.inode];
             assert!(!file.failed, "a failed file is written again");
+            let start = usize::try_from(offset).unwrap();
+            let room = file.seen.get(start..).expect("a file is written from front to back");
+            assert!(room.iter().all(|byte| *byte == 0), "only zeros are written over");
+            let half = start + bytes.len() / 2;
+            // Within a file there is room on the disk; a write is not cut off inside a sector there.
+            let half = if half < file.seen.len() { (half - half % SECTOR_BYTES).max(start) } else { half };
             let count = match fault {
                 None | Some(Fault::Done) => bytes.len(),
-                Some(Fault::HalfWritten) => bytes.len() / 2,
+                Some(Fault::HalfWritten) => half - start,
                 Some(_) => 0,
             };
-            let start = usize::try_from(offset).unwrap();
-            assert_eq!(file.seen.len(), start, "a file is written from front to back");
-            file.seen.extend_from_slice(&bytes[..count]);
+            file.seen.resize(file.seen.len().max(start + count), 0);
+            file.seen[start..start + count].copy_from_slice(&bytes[..count]);
             file.failed = fault.is_some();
             finish(fault)
         })
@@ -318,12 +363,8 @@ impl DiskFile for SimulatedFile {
             assert!(!file.failed, "a failed file is synced again");
             match fault {
                 None | Some(Fault::Done) => file.durable = file.seen.clone(),
-                Some(Fault::HalfWritten) => {
-                    // A sector arrives whole or not at all.
-                    let half = usize::midpoint(file.durable.len(), file.seen.len());
-                    let arrived = (half - half % SECTOR_BYTES).max(file.durable.len());
-                    file.durable = file.seen[..arrived].to_vec();
-                }
+                // A sector arrives whole or not at all.
+                Some(Fault::HalfWritten) => file.arrive_half(SECTOR_BYTES),
                 Some(_) => {}
             }
             file.failed = fault.is_some();

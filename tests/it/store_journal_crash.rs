@@ -1,13 +1,13 @@
 //! The journal on a disk that fails, under a process that dies, in a machine that loses power, at every operation.
 //!
 //! What must hold: acknowledged records are all there, in order; beyond them at most one append whose outcome nobody
-//! was told, whole; and nothing of a failed append once `recover` has returned. A redaction leaves each record as it was
+//! was told, whole; and nothing of a failed append once `recover` has returned, with room for frames to come and without. A redaction leaves each record as it was
 //! or as it was made; one that is done leaves nothing of what it overwrote in any file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use portcullis::store::journal::FileJournal;
+use portcullis::store::journal::{FileJournal, JournalOptions};
 use portcullis::store::{Journal, JournalError};
 use proptest::prelude::*;
 
@@ -32,7 +32,7 @@ fn redacted(record: &[u8]) -> Vec<u8> {
 
 impl Told {
     /// One append, and its recovery where it fails. Stops where the machine is off.
-    fn append(&mut self, journal: &mut FileJournal, disk: &SimulatedDisk, records: &[Vec<u8>]) {
+    fn append(&mut self, journal: &mut FileJournal, disk: &Setup, records: &[Vec<u8>]) {
         match journal.append(records) {
             Ok(first) => {
                 assert_eq!(first, self.next());
@@ -52,7 +52,7 @@ impl Told {
     }
 
     /// Makes a failed journal writable again, unless the machine is off.
-    fn recover(journal: &mut FileJournal, disk: &SimulatedDisk) {
+    fn recover(journal: &mut FileJournal, disk: &Setup) {
         let refused = journal.append(&[b"refused".to_vec()]).unwrap_err();
         assert!(matches!(refused, JournalError::Failed { .. }), "{refused}");
         let refused = journal.redact(0, &mut |_, _| panic!("a failed journal is redacted")).unwrap_err();
@@ -63,7 +63,7 @@ impl Told {
     }
 
     /// Ends the segment, and recovers where that fails.
-    fn roll(&self, journal: &mut FileJournal, disk: &SimulatedDisk) {
+    fn roll(&self, journal: &mut FileJournal, disk: &Setup) {
         if let Err(error) = journal.roll() {
             assert!(error.is_transient(), "{error}");
             Self::recover(journal, disk);
@@ -139,12 +139,37 @@ impl Told {
     }
 }
 
-fn open(disk: &SimulatedDisk) -> Result<FileJournal, JournalError> {
-    FileJournal::open(Arc::new(disk.clone()), "/j", small_segments())
+/// A disk, and how the journal on it is kept.
+#[derive(Debug, Clone)]
+struct Setup {
+    disk: SimulatedDisk,
+    options: JournalOptions,
+}
+
+impl std::ops::Deref for Setup {
+    type Target = SimulatedDisk;
+
+    fn deref(&self) -> &SimulatedDisk {
+        &self.disk
+    }
+}
+
+/// Without room for frames to come, and with room over some sectors; in both cases there are several segments.
+fn kept() -> [JournalOptions; 2] {
+    let with_room = JournalOptions { segment_bytes_max: 620, room_bytes: 450, ..JournalOptions::default() };
+    [small_segments(), with_room]
+}
+
+fn setup(options: &JournalOptions, faults: impl IntoIterator<Item = (usize, Fault)>) -> Setup {
+    Setup { disk: SimulatedDisk::with_faults(faults), options: options.clone() }
+}
+
+fn open(disk: &Setup) -> Result<FileJournal, JournalError> {
+    FileJournal::open(Arc::new(disk.disk.clone()), "/j", disk.options.clone())
 }
 
 /// Appends of different sizes over a few segments.
-fn script(disk: &SimulatedDisk) -> Told {
+fn script(disk: &Setup) -> Told {
     let mut told = Told::default();
     let Ok(mut journal) = open(disk) else {
         return told;
@@ -161,7 +186,7 @@ fn script(disk: &SimulatedDisk) -> Told {
 }
 
 /// Reopens, checks, goes on, reopens and checks again.
-fn check_reopened(disk: &SimulatedDisk, mut told: Told) {
+fn check_reopened(disk: &Setup, mut told: Told) {
     let mut journal = open(disk).unwrap();
     told.adopt(&journal);
     told.append(&mut journal, disk, &[b"after".to_vec(), vec![b'z'; 300]]);
@@ -171,71 +196,78 @@ fn check_reopened(disk: &SimulatedDisk, mut told: Told) {
     assert_eq!(journal.next_sequence(), told.next());
 }
 
-fn operations() -> usize {
-    let disk = SimulatedDisk::default();
+fn operations(options: &JournalOptions) -> usize {
+    let disk = setup(options, []);
     assert_eq!(script(&disk).next(), 14);
     disk.operations()
 }
 
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
-    for operation in 0..=operations() {
-        for survival in Survival::ALL {
-            let disk = SimulatedDisk::with_faults([(operation, Fault::PowerCut)]);
-            let told = script(&disk);
-            disk.power_cycle(survival);
-            check_reopened(&disk, told);
+    for options in kept() {
+        for operation in 0..=operations(&options) {
+            for survival in Survival::ALL {
+                let disk = setup(&options, [(operation, Fault::PowerCut)]);
+                let told = script(&disk);
+                disk.power_cycle(survival);
+                check_reopened(&disk, told);
+            }
         }
     }
 }
 
 #[test]
 fn a_killed_process_loses_nothing_even_when_power_goes_after_the_restart() {
-    for operation in 0..=operations() {
-        let disk = SimulatedDisk::with_faults([(operation, Fault::PowerCut)]);
-        let mut told = script(&disk);
-        disk.kill();
-        told.adopt(&open(&disk).unwrap());
-        disk.power_cycle(Survival::Synced);
-        check_reopened(&disk, told);
-    }
-}
-
-#[test]
-fn what_failed_does_not_come_back_after_recovery() {
-    for operation in 0..operations() {
-        for fault in Fault::ERRORS {
-            for survival in Survival::ALL {
-                let disk = SimulatedDisk::with_faults([(operation, fault)]);
-                let told = script(&disk);
-                assert!(told.open.is_empty());
-                disk.power_cycle(survival);
-                check_reopened(&disk, told);
-            }
-            let disk = SimulatedDisk::with_faults([(operation, fault)]);
-            let told = script(&disk);
+    for options in kept() {
+        for operation in 0..=operations(&options) {
+            let disk = setup(&options, [(operation, Fault::PowerCut)]);
+            let mut told = script(&disk);
             disk.kill();
+            told.adopt(&open(&disk).unwrap());
+            disk.power_cycle(Survival::Synced);
             check_reopened(&disk, told);
         }
     }
 }
 
 #[test]
-fn two_failures_in_a_row_and_a_power_cut_after_them() {
-    for operation in 0..operations() {
-        for distance in 1..8 {
-            for cut in distance + 1..distance + 8 {
-                for (fault, survival) in
-                    Fault::ERRORS.into_iter().flat_map(|fault| Survival::ALL.map(|survival| (fault, survival)))
-                {
-                    let disk = SimulatedDisk::with_faults([
-                        (operation, fault),
-                        (operation + distance, fault),
-                        (operation + cut, Fault::PowerCut),
-                    ]);
+fn what_failed_does_not_come_back_after_recovery() {
+    for options in kept() {
+        for operation in 0..operations(&options) {
+            for fault in Fault::ERRORS {
+                for survival in Survival::ALL {
+                    let disk = setup(&options, [(operation, fault)]);
                     let told = script(&disk);
+                    assert!(told.open.is_empty());
                     disk.power_cycle(survival);
                     check_reopened(&disk, told);
+                }
+                let disk = setup(&options, [(operation, fault)]);
+                let told = script(&disk);
+                disk.kill();
+                check_reopened(&disk, told);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_failures_in_a_row_and_a_power_cut_after_them() {
+    for options in kept() {
+        for operation in 0..operations(&options) {
+            for distance in 1..8 {
+                for cut in distance + 1..distance + 8 {
+                    for (fault, survival) in
+                        Fault::ERRORS.into_iter().flat_map(|fault| Survival::ALL.map(|survival| (fault, survival)))
+                    {
+                        let disk = setup(
+                            &options,
+                            [(operation, fault), (operation + distance, fault), (operation + cut, Fault::PowerCut)],
+                        );
+                        let told = script(&disk);
+                        disk.power_cycle(survival);
+                        check_reopened(&disk, told);
+                    }
                 }
             }
         }
@@ -246,39 +278,43 @@ fn two_failures_in_a_row_and_a_power_cut_after_them() {
 /// power cut after that takes them away.
 #[test]
 fn what_a_failed_sync_left_in_memory_is_not_taken_for_kept() {
-    for fault in Fault::ERRORS {
-        let disk = SimulatedDisk::default();
-        let mut journal = open(&disk).unwrap();
-        journal.append(&[b"kept".to_vec()]).unwrap();
-        // The write passes, its sync does not.
-        disk.fail_at(disk.operations() + 1, fault);
-        journal.append(&[b"lost".to_vec()]).unwrap_err();
-        disk.kill();
-        let after_restart = read_all(&open(&disk).unwrap());
-        disk.power_cycle(Survival::Synced);
-        assert_eq!(read_all(&open(&disk).unwrap()), after_restart);
+    for options in kept() {
+        for fault in Fault::ERRORS {
+            let disk = setup(&options, []);
+            let mut journal = open(&disk).unwrap();
+            journal.append(&[b"kept".to_vec()]).unwrap();
+            // The write passes, its sync does not.
+            disk.fail_at(disk.operations() + 1, fault);
+            journal.append(&[b"lost".to_vec()]).unwrap_err();
+            disk.kill();
+            let after_restart = read_all(&open(&disk).unwrap());
+            disk.power_cycle(Survival::Synced);
+            assert_eq!(read_all(&open(&disk).unwrap()), after_restart);
+        }
     }
 }
 
 #[test]
 fn truncation_cut_off_at_any_operation_leaves_no_hole() {
-    for operation in 0..20 {
-        for fault in [Fault::PowerCut, Fault::Error, Fault::Done] {
-            for survival in Survival::ALL {
-                let disk = SimulatedDisk::default();
-                let told = script(&disk);
-                let before = disk.operations();
-                disk.fail_at(before + operation, fault);
-                let mut journal = open(&disk).unwrap();
-                let result = journal.truncate_before(told.next());
-                if fault != Fault::PowerCut {
-                    told.check(&journal);
+    for options in kept() {
+        for operation in 0..20 {
+            for fault in [Fault::PowerCut, Fault::Error, Fault::Done] {
+                for survival in Survival::ALL {
+                    let disk = setup(&options, []);
+                    let told = script(&disk);
+                    let before = disk.operations();
+                    disk.fail_at(before + operation, fault);
+                    let mut journal = open(&disk).unwrap();
+                    let result = journal.truncate_before(told.next());
+                    if fault != Fault::PowerCut {
+                        told.check(&journal);
+                    }
+                    if result.is_ok() {
+                        assert!(journal.first_sequence() > 1);
+                    }
+                    disk.power_cycle(survival);
+                    told.check(&open(&disk).unwrap());
                 }
-                if result.is_ok() {
-                    assert!(journal.first_sequence() > 1);
-                }
-                disk.power_cycle(survival);
-                told.check(&open(&disk).unwrap());
             }
         }
     }
@@ -292,7 +328,7 @@ fn is_secret(_: u64, record: &[u8]) -> bool {
 
 /// Appends with something secret in the first segment, at the end of a failed append, and in the last segment, with
 /// rolls between.
-fn script_with_secrets(disk: &SimulatedDisk) -> (FileJournal, Told) {
+fn script_with_secrets(disk: &Setup) -> (FileJournal, Told) {
     let mut told = Told::default();
     let mut journal = open(disk).unwrap();
     let secret = |length: usize| [SECRET, &vec![b'x'; length]].concat();
@@ -312,9 +348,9 @@ fn script_with_secrets(disk: &SimulatedDisk) -> (FileJournal, Told) {
 }
 
 /// The operations that a redaction makes after the script, in the process that wrote and in the next.
-fn redaction_operations() -> [usize; 2] {
+fn redaction_operations(options: &JournalOptions) -> [usize; 2] {
     [false, true].map(|restart| {
-        let disk = SimulatedDisk::default();
+        let disk = setup(options, []);
         let (mut journal, mut told) = script_with_secrets(&disk);
         if restart {
             journal = open(&disk).unwrap();
@@ -327,20 +363,22 @@ fn redaction_operations() -> [usize; 2] {
 }
 
 /// Cuts a redaction off by each of `faults` at each of its operations, in the process that wrote and in the next.
-fn with_redaction_cut_off(faults: &[Fault], check: impl Fn(SimulatedDisk, FileJournal, Told)) {
-    for (restart, operations) in [false, true].into_iter().zip(redaction_operations()) {
-        assert!(operations > 10, "{operations}");
-        for operation in 0..operations {
-            for fault in faults {
-                let disk = SimulatedDisk::default();
-                let (mut journal, mut told) = script_with_secrets(&disk);
-                if restart {
-                    journal = open(&disk).unwrap();
+fn with_redaction_cut_off(faults: &[Fault], check: impl Fn(Setup, FileJournal, Told)) {
+    for options in kept() {
+        for (restart, operations) in [false, true].into_iter().zip(redaction_operations(&options)) {
+            assert!(operations > 10, "{operations}");
+            for operation in 0..operations {
+                for fault in faults {
+                    let disk = setup(&options, []);
+                    let (mut journal, mut told) = script_with_secrets(&disk);
+                    if restart {
+                        journal = open(&disk).unwrap();
+                    }
+                    disk.fail_at(disk.operations() + operation, *fault);
+                    let done = told.redact_unless_off(&mut journal, &disk);
+                    assert!(!done, "{fault:?} at {operation} was not noticed");
+                    check(disk, journal, told);
                 }
-                disk.fail_at(disk.operations() + operation, *fault);
-                let done = told.redact_unless_off(&mut journal, &disk);
-                assert!(!done, "{fault:?} at {operation} was not noticed");
-                check(disk, journal, told);
             }
         }
     }
@@ -348,7 +386,7 @@ fn with_redaction_cut_off(faults: &[Fault], check: impl Fn(SimulatedDisk, FileJo
 
 impl Told {
     /// Redacts what is secret, and says whether that is done.
-    fn redact_unless_off(&mut self, journal: &mut FileJournal, disk: &SimulatedDisk) -> bool {
+    fn redact_unless_off(&mut self, journal: &mut FileJournal, disk: &Setup) -> bool {
         let done = self.redact(journal, is_secret).is_ok();
         if !disk.is_off() {
             self.check(journal);
@@ -358,7 +396,7 @@ impl Told {
     }
 
     /// Redacts again, after which nothing secret may be left, whatever survives a power cut.
-    fn finish_redaction(mut self, disk: &SimulatedDisk, mut journal: FileJournal, survival: Survival) {
+    fn finish_redaction(mut self, disk: &Setup, mut journal: FileJournal, survival: Survival) {
         assert!(self.redact_unless_off(&mut journal, disk));
         disk.power_cycle(survival);
         assert!(!disk.holds(SECRET));
@@ -414,83 +452,89 @@ fn a_failed_redaction_leaves_a_journal_that_takes_records_and_is_redacted_again(
 /// The copy that was begun for one redaction holds what another has to erase.
 #[test]
 fn a_redaction_removes_what_one_cut_off_before_has_left() {
-    let disk = SimulatedDisk::default();
-    let mut told = Told::default();
-    let mut journal = open(&disk).unwrap();
-    told.append(&mut journal, &disk, &[b"one".to_vec(), SECRET.to_vec()]);
-    told.roll(&mut journal, &disk);
-    told.append(&mut journal, &disk, &[b"two".to_vec()]);
-    // The rename fails, and so does removing the copy.
-    disk.fail_at(disk.operations() + 3, Fault::Error);
-    disk.fail_at(disk.operations() + 4, Fault::Error);
-    told.redact(&mut journal, |sequence, _| sequence == 1).unwrap_err();
-    // Giving the segment up is cut off as well.
-    disk.fail_at(disk.operations(), Fault::Error);
-    journal.truncate_before(3).unwrap_err();
-    assert!(disk.holds(SECRET));
-    assert!(told.redact_unless_off(&mut journal, &disk));
-    told.check(&journal);
+    for options in kept() {
+        let disk = setup(&options, []);
+        let mut told = Told::default();
+        let mut journal = open(&disk).unwrap();
+        told.append(&mut journal, &disk, &[b"one".to_vec(), SECRET.to_vec()]);
+        told.roll(&mut journal, &disk);
+        told.append(&mut journal, &disk, &[b"two".to_vec()]);
+        // The rename fails, and so does removing the copy.
+        disk.fail_at(disk.operations() + 3, Fault::Error);
+        disk.fail_at(disk.operations() + 4, Fault::Error);
+        told.redact(&mut journal, |sequence, _| sequence == 1).unwrap_err();
+        // Giving the segment up is cut off as well.
+        disk.fail_at(disk.operations(), Fault::Error);
+        journal.truncate_before(3).unwrap_err();
+        assert!(disk.holds(SECRET));
+        assert!(told.redact_unless_off(&mut journal, &disk));
+        told.check(&journal);
+    }
 }
 
 /// The torn end is all that the last segment has, so another segment gets its name.
 #[test]
 fn a_redaction_removes_a_torn_append_whatever_fails_first() {
-    for operation in 0..8 {
-        for fault in Fault::ERRORS {
-            let disk = SimulatedDisk::default();
-            let mut told = Told::default();
-            let mut journal = open(&disk).unwrap();
-            told.append(&mut journal, &disk, &[b"kept".to_vec()]);
-            told.roll(&mut journal, &disk);
-            // Its sync is cut off.
-            disk.fail_at(disk.operations() + 1, Fault::PowerCut);
-            told.append(&mut journal, &disk, &[[SECRET, &[b'x'; 200]].concat()]);
-            disk.power_cycle(Survival::Half);
-            let mut journal = open(&disk).unwrap();
-            assert_eq!(journal.next_sequence(), 2);
-            told.adopt(&journal);
-            assert!(disk.holds(SECRET));
-            disk.fail_at(disk.operations() + operation, fault);
-            if !told.redact_unless_off(&mut journal, &disk) {
-                assert!(told.redact_unless_off(&mut journal, &disk));
+    for options in kept() {
+        for operation in 0..8 {
+            for fault in Fault::ERRORS {
+                let disk = setup(&options, []);
+                let mut told = Told::default();
+                let mut journal = open(&disk).unwrap();
+                told.append(&mut journal, &disk, &[b"kept".to_vec()]);
+                told.roll(&mut journal, &disk);
+                // Its sync is cut off.
+                disk.fail_at(disk.operations() + 1, Fault::PowerCut);
+                told.append(&mut journal, &disk, &[[SECRET, &[b'x'; 400]].concat()]);
+                disk.power_cycle(Survival::Half);
+                let mut journal = open(&disk).unwrap();
+                assert_eq!(journal.next_sequence(), 2);
+                told.adopt(&journal);
+                assert!(disk.holds(SECRET));
+                disk.fail_at(disk.operations() + operation, fault);
+                if !told.redact_unless_off(&mut journal, &disk) {
+                    assert!(told.redact_unless_off(&mut journal, &disk));
+                }
+                check_reopened(&disk, told);
             }
-            check_reopened(&disk, told);
         }
     }
 }
 
 #[test]
 fn rolling_cut_off_at_any_operation_loses_nothing() {
-    let script = |disk: &SimulatedDisk| {
-        let mut told = Told::default();
-        let mut journal = open(disk).unwrap();
-        for step in 0..3_u8 {
-            told.append(&mut journal, disk, &[vec![b'a' + step; 20]]);
-            if !disk.is_off() {
-                told.roll(&mut journal, disk);
+    for options in kept() {
+        let script = |disk: &Setup| {
+            let mut told = Told::default();
+            let mut journal = open(disk).unwrap();
+            for step in 0..3_u8 {
+                told.append(&mut journal, disk, &[vec![b'a' + step; 20]]);
+                if !disk.is_off() {
+                    told.roll(&mut journal, disk);
+                }
+                if disk.is_off() {
+                    break;
+                }
             }
-            if disk.is_off() {
-                break;
-            }
-        }
-        told
-    };
-    let whole = SimulatedDisk::default();
-    script(&whole);
-    for operation in 0..=whole.operations() {
-        for fault in [Fault::PowerCut, Fault::Error, Fault::HalfWritten, Fault::Done] {
-            for survival in Survival::ALL {
-                let disk = SimulatedDisk::with_faults([(operation, fault)]);
-                let told = script(&disk);
-                disk.power_cycle(survival);
+            told
+        };
+        let whole = setup(&options, []);
+        script(&whole);
+        for operation in 0..=whole.operations() {
+            for fault in [Fault::PowerCut, Fault::Error, Fault::HalfWritten, Fault::Done] {
+                for survival in Survival::ALL {
+                    let disk = setup(&options, [(operation, fault)]);
+                    let told = script(&disk);
+                    disk.power_cycle(survival);
+                    check_reopened(&disk, told);
+                }
+                let disk = setup(&options, [(operation, fault)]);
+                let mut told = script(&disk);
+                disk.kill();
+                told.adopt(&open(&disk).unwrap());
+                disk.power_cycle(Survival::Synced);
                 check_reopened(&disk, told);
             }
-            let disk = SimulatedDisk::with_faults([(operation, fault)]);
-            let mut told = script(&disk);
-            disk.kill();
-            told.adopt(&open(&disk).unwrap());
-            disk.power_cycle(Survival::Synced);
-            check_reopened(&disk, told);
         }
     }
 }
@@ -526,8 +570,11 @@ proptest! {
 
     /// Any row of events, against a list in memory.
     #[test]
-    fn a_journal_is_a_list_whatever_happens(events in prop::collection::vec(event(), 1..60)) {
-        let disk = SimulatedDisk::default();
+    fn a_journal_is_a_list_whatever_happens(
+        options in prop::sample::select(kept().to_vec()),
+        events in prop::collection::vec(event(), 1..60),
+    ) {
+        let disk = setup(&options, []);
         let mut told = Told::default();
         let mut journal = open(&disk).unwrap();
         for (step, event) in (0_u8..).zip(events) {

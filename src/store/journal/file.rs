@@ -1,6 +1,6 @@
 //! The journal in segment files.
 //!
-//! A process writes only to segments that it began itself, each from front to back; so a file whose write or sync
+//! A process writes only to segments that it began itself, each from front to back, over nothing but zeros; so a file whose write or sync
 //! failed, here or in a process before this one, is never touched again. The next segment's header says how far it
 //! counts, and that one sentence serves for a rollover, for a torn end and for a failed write alike.
 //!
@@ -28,6 +28,14 @@ use super::segment::{self, Previous, SEGMENT_HEADER_BYTES, SegmentHeader};
 /// A buffer that one large append left is not kept beyond this.
 const BUFFER_BYTES_KEPT_MAX: usize = 1024 * 1024;
 
+/// The segment that is being written.
+#[derive(Debug)]
+struct Writing {
+    file: Box<dyn DiskFile>,
+    /// Its size: there are only zeros between its last frame and this.
+    size: u64,
+}
+
 /// A journal in the segment files of one directory.
 #[derive(Debug)]
 pub struct FileJournal {
@@ -37,7 +45,7 @@ pub struct FileJournal {
     /// Segments that no longer count and are still to be removed, oldest first.
     obsolete: VecDeque<PathBuf>,
     /// The last segment, where this process began it and nothing has gone wrong with it.
-    writer: Option<Box<dyn DiskFile>>,
+    writer: Option<Writing>,
     /// What went wrong, while the journal is failed.
     failure: Option<String>,
     buffer: Vec<u8>,
@@ -82,13 +90,20 @@ impl FileJournal {
             self.begin_segment()?;
         }
         let reader = &mut self.reader;
-        let (Some(segment), Some(file)) = (reader.segments.last_mut(), &self.writer) else {
+        let (Some(segment), Some(Writing { file, size })) = (reader.segments.last_mut(), &mut self.writer) else {
             return Err(JournalError::Failed { cause: "there is no segment to write to".to_owned() });
         };
         frame::encode(&mut self.buffer, segment.salt, reader.next_sequence, records)?;
+        let end = segment.valid_bytes + frame_bytes;
+        if end > *size {
+            let JournalOptions { segment_bytes_max, room_bytes, .. } = self.options;
+            let room = room_bytes.min(segment_bytes_max.saturating_sub(end));
+            self.buffer.resize(self.buffer.len() + usize::try_from(room).unwrap_or_default(), 0);
+            *size = end + room;
+        }
         file.write_at(&self.buffer, segment.valid_bytes).map_err(|source| io_error("write", &segment.path, source))?;
         file.sync().map_err(|source| io_error("sync", &segment.path, source))?;
-        segment.valid_bytes += frame_bytes;
+        segment.valid_bytes = end;
         reader.next_sequence += records.len() as u64;
         segment.next_sequence = reader.next_sequence;
         Ok(())
@@ -125,7 +140,7 @@ impl FileJournal {
         };
         let file = disk::write_whole(&*reader.disk, &path, &header.encode())
             .map_err(|source| io_error("create", &path, source))?;
-        self.writer = Some(file);
+        self.writer = Some(Writing { file, size: SEGMENT_HEADER_BYTES as u64 });
         reader.segments.push(Segment {
             path,
             salt: header.salt,
@@ -172,7 +187,7 @@ impl FileJournal {
     fn drop_leftovers(&mut self) -> Result<(), JournalError> {
         self.remove_obsolete()?;
         remove_unfinished(&*self.reader.disk, &self.reader.directory)?;
-        // Only a segment that is not being written has anything behind its last frame. One without records is replaced
+        // Only a segment that is not being written has anything but zeros behind its last frame. One without records is replaced
         // by this, the others are by the caller.
         let names = open::names(&*self.reader.disk, &self.reader.directory)?;
         if self.writer.is_none() && names.iter().any(|name| segment::first_sequence(name).is_some()) {

@@ -17,6 +17,9 @@ use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader, Stream};
 /// Enough for a hundred thousand changes of a rule; so little that what is given up goes in useful pieces.
 const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Room for some thousand small frames; so little that writing it takes no longer than a slow sync.
+pub const ROOM_BYTES: u64 = 256 * 1024;
+
 /// How a journal is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalOptions {
@@ -24,14 +27,18 @@ pub struct JournalOptions {
     pub stream: Stream,
     /// Where a segment ends, in bytes; one that has a single larger append in it is larger.
     pub segment_bytes_max: u64,
+    /// How many zeros are written behind a frame that makes the file larger, for frames to come. Those change neither
+    /// the file's size nor where it lies, so that a sync of them is one write and not also one of the file system's own
+    /// journal. 0 where appends are too few to be worth the room.
+    pub room_bytes: u64,
     /// The sequence that a journal without any files begins with. Above 1 where a snapshot holds what came before.
     pub first_sequence: u64,
 }
 
 impl Default for JournalOptions {
-    /// Policy, 64 MiB, from 1.
+    /// Policy, 64 MiB, no room, from 1.
     fn default() -> Self {
-        Self { stream: Stream::Policy, segment_bytes_max: SEGMENT_BYTES_MAX, first_sequence: 1 }
+        Self { stream: Stream::Policy, segment_bytes_max: SEGMENT_BYTES_MAX, room_bytes: 0, first_sequence: 1 }
     }
 }
 
@@ -111,7 +118,8 @@ impl JournalReader {
         self.segments.first().map_or(self.next_sequence, |first| first.first_sequence)
     }
 
-    /// The bytes of a torn end, which was never acknowledged and does not count; 0 where there is none.
+    /// The bytes of a torn end, up to the last that is not zero; it was never acknowledged and does not count. 0 where
+    /// there is none.
     pub fn torn_bytes(&self) -> u64 {
         self.torn_bytes
     }

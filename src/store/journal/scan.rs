@@ -2,9 +2,9 @@
 //! damage.
 //!
 //! Every frame is on the disk before the next is begun, so a crash leaves at most one unfinished frame, at the very end
-//! of the last segment, and nothing after it. What an unfinished write left out is either beyond the end of the file or
-//! reads as zeros, in whole sectors: files are only ever extended, and file systems never show what a block held
-//! before. So a bad end is called *torn* only where something is visibly left out; otherwise somebody changed what was
+//! of the last segment, and nothing but zeros after it, the room for frames to come. What an unfinished write left out is
+//! either beyond the end of the file or reads as zeros, in whole sectors: only zeros are ever written over, and file
+//! systems never show what a block held before. So a bad end is called *torn* only where something is visibly left out; otherwise somebody changed what was
 //! acknowledged, and dropping that silently could drop a rule that denies.
 //!
 //! Invariant: whatever was acknowledged is either found or an error, never passed over, but for one case that cannot be
@@ -76,12 +76,15 @@ pub(super) fn scan_last(disk: &dyn Disk, path: &Path, salt: Salt, extent: &mut E
     let Some(bad) = scan_frames(&mut frames, extent, size)? else {
         return Ok(());
     };
-    let end = End { path, file: open(disk, path)?, salt, size };
+    let end = End::find(disk, path, salt, bad.offset)?;
+    if end.written <= bad.offset {
+        return Ok(());
+    }
     let sequence = extent.next_sequence;
     if let Some(detail) = end.damage(&bad, sequence)? {
         return Err(JournalError::Damaged { path: path.to_owned(), offset: bad.offset, sequence, detail });
     }
-    extent.torn_bytes = size - bad.offset;
+    extent.torn_bytes = end.written - bad.offset;
     Ok(())
 }
 
@@ -127,9 +130,19 @@ struct End<'a> {
     file: Box<dyn DiskFile>,
     salt: Salt,
     size: u64,
+    /// Behind this there are only zeros.
+    written: u64,
 }
 
-impl End<'_> {
+impl<'a> End<'a> {
+    /// That of a file, from `start` on.
+    fn find(disk: &dyn Disk, path: &'a Path, salt: Salt, start: u64) -> Result<Self, JournalError> {
+        let file = open(disk, path)?;
+        let size = size(&*file, path)?;
+        let written = written_end(&*file, start, size).map_err(|source| io_error("read", path, source))?;
+        Ok(Self { path, file, salt, size, written })
+    }
+
     /// What shows that the end is not the trace of a crash; none where it is one.
     fn damage(&self, bad: &Bad, expected: u64) -> Result<Option<&'static str>, JournalError> {
         let Some(header) = &bad.header else {
@@ -147,7 +160,7 @@ impl End<'_> {
         if self.size < end {
             return Ok(None);
         }
-        if self.size > end {
+        if self.written > end {
             return Ok(Some("a frame's checksum does not match and more follows"));
         }
         let torn = self.has_empty_sector(bad.offset, end)?;
@@ -204,6 +217,23 @@ impl End<'_> {
         let source = std::io::ErrorKind::UnexpectedEof.into();
         Err(io_error("read", self.path, source))
     }
+}
+
+/// Where what is written behind `start` ends: there are only zeros from there to the end of the file.
+pub(super) fn written_end(file: &dyn DiskFile, start: u64, size: u64) -> std::io::Result<u64> {
+    let (mut written, mut offset) = (start, start);
+    let mut window = vec![0; WINDOW_BYTES];
+    while offset < size {
+        window.truncate(usize::try_from(size - offset).unwrap_or(WINDOW_BYTES));
+        if !read_exact_at(file, &mut window, offset)? {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(last) = window.iter().rposition(|byte| *byte != 0) {
+            written = offset + last as u64 + 1;
+        }
+        offset += window.len() as u64;
+    }
+    Ok(written)
 }
 
 /// Says that a header cannot be used.
