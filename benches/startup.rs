@@ -43,7 +43,7 @@ use portcullis::policy::snapshot::Snapshot;
 use portcullis::policy::time::Timestamp;
 use portcullis::store::directory::DataDirectory;
 use portcullis::store::disk::{Disk, RealDisk};
-use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, ROOM_BYTES, Stream};
+use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
 use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
 use portcullis::store::{Journal, JournalError, StateError, StateStore, StateStores};
@@ -244,12 +244,7 @@ fn without_disk(directory: &Path) -> Engine {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let (audit_disk, audit) = (Arc::clone(&disk), data.audit());
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, JournalError> {
-        let options = JournalOptions {
-            stream: Stream::Audit,
-            first_sequence,
-            room_bytes: ROOM_BYTES,
-            ..JournalOptions::default()
-        };
+        let options = JournalOptions::audit(first_sequence);
         Ok(Box::new(FileJournal::open(audit_disk, audit, options)?))
     };
     let key = SignerKey::new("bench.example/audit", &[7; 32]).unwrap();

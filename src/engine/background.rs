@@ -2,7 +2,8 @@
 //!
 //! A Check that meets the audit writer on its core would wait for it to finish. With a third of the weight the writer is
 //! interrupted instead, and still has more than it needs: a record costs it less than a fifth of what its Check costs
-//! others, and where it falls behind, Checks wait for it.
+//! others, and where it falls behind, Checks wait for it. Where the disk's scheduler goes by niceness (BFQ), their writes
+//! have less weight too, beside those of other programs.
 //!
 //! Invariant: they give way, and are still served on the busiest machine.
 //! Not here: which threads these are (those who start them).

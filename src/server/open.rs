@@ -17,7 +17,7 @@ use crate::engine::sessions::SessionOptions;
 use crate::engine::{Engine, Options, SessionStores, Stores};
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::journal::{FileJournal, JournalOptions, ROOM_BYTES, Stream};
+use crate::store::journal::{FileJournal, JournalOptions, Stream};
 use crate::store::snapshots::FileSnapshots;
 use crate::store::state::{Reopened, SledState};
 use crate::store::{Journal, StateError, StateStore, StateStores};
@@ -59,12 +59,7 @@ pub fn open(config: &Config) -> anyhow::Result<Engine> {
 fn open_audit(disk: &Arc<dyn Disk>, directory: &DataDirectory, key: SignerKey) -> AuditStores {
     let (journal_disk, path) = (Arc::clone(disk), directory.audit());
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, crate::store::JournalError> {
-        let options = JournalOptions {
-            stream: Stream::Audit,
-            first_sequence,
-            room_bytes: ROOM_BYTES,
-            ..JournalOptions::default()
-        };
+        let options = JournalOptions::audit(first_sequence);
         Ok(Box::new(FileJournal::open(journal_disk, path, options)?))
     };
     AuditStores { journal: Box::new(journal), disk: Arc::clone(disk), directory: directory.audit(), key }

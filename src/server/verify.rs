@@ -12,7 +12,7 @@ use super::audit_key;
 use crate::audit::note::VerifierKey;
 use crate::engine::audit::{LogFiles, Progress, Verification, verify_files};
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::journal::{JournalOptions, JournalReader, Stream};
+use crate::store::journal::{JournalOptions, JournalReader};
 
 /// The directory of the log in a data directory.
 const AUDIT: &str = "audit";
@@ -34,7 +34,7 @@ pub fn verify_audit(
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let (tail_disk, tail_directory) = (Arc::clone(&disk), directory.clone());
     let tail = Box::new(move |first_sequence: u64| {
-        let options = JournalOptions { stream: Stream::Audit, first_sequence, ..JournalOptions::default() };
+        let options = JournalOptions::audit(first_sequence);
         let (reader, fault) = match JournalReader::open_damaged(tail_disk, tail_directory, &options) {
             Ok(opened) => opened,
             Err(error) => return vec![Err(error)],

@@ -16,7 +16,7 @@ use portcullis::policy::name::{Id, NodePath};
 use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::store::disk::{Disk, RealDisk};
-use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, ROOM_BYTES, Stream};
+use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
 use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
 use portcullis::store::{Journal, JournalError, StateError, StateStore, StateStores};
@@ -52,12 +52,7 @@ pub(crate) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey, opti
     let (audit, sessions) = (data_dir.join("audit"), data_dir.join("sessions"));
     let (journal_disk, journal_directory) = (Arc::clone(&disk), audit.clone());
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, JournalError> {
-        let options = JournalOptions {
-            stream: Stream::Audit,
-            first_sequence,
-            room_bytes: ROOM_BYTES,
-            ..JournalOptions::default()
-        };
+        let options = JournalOptions::audit(first_sequence);
         Ok(Box::new(FileJournal::open(journal_disk, journal_directory, options)?))
     };
     let session_options = JournalOptions { stream: Stream::Sessions, ..JournalOptions::default() };

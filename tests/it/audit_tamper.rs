@@ -16,7 +16,7 @@ use portcullis::server::verify_audit;
 use portcullis::store::Journal;
 use portcullis::store::codec::audit::peek;
 use portcullis::store::disk::RealDisk;
-use portcullis::store::journal::{FileJournal, JournalOptions, Stream};
+use portcullis::store::journal::{FileJournal, JournalOptions};
 use portcullis::store::sealed::{self, IndexSet, Openings, SealedUnit, StoredOpening, TileSummary, Unit};
 
 use crate::audit_api::files_with;
@@ -180,8 +180,18 @@ async fn whatever_is_changed_removed_moved_cut_or_made_up_is_found_at_its_sequen
     let cut = faults(&original, |data_dir| std::fs::remove_file(data_dir.join("audit").join(&tail)).unwrap());
     assert!(cut.iter().any(|(_, message)| message.contains("cut off")), "{cut:?}");
 
+    // Its last third reads as zeros, which a crash would leave too.
+    let zeroed = faults(&original, |data_dir| {
+        let path = data_dir.join("audit").join(&tail);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[written * 2 / 3..].fill(0);
+        std::fs::write(path, bytes).unwrap();
+    });
+    assert!(zeroed.iter().any(|(_, message)| message.contains("cut off")), "{zeroed:?}");
+
     // The last record alone.
-    let options = JournalOptions { stream: Stream::Audit, ..JournalOptions::default() };
+    let options = JournalOptions::audit(1);
     let shortened = faults(&original, |data_dir| {
         let audit = data_dir.join("audit");
         let journal = FileJournal::open(Arc::new(RealDisk), &audit, options.clone()).unwrap();
@@ -278,7 +288,7 @@ async fn a_flipped_byte_anywhere_is_found() {
     for (suffix, samples) in [(".seg", 150), (".pii", 80), (".wal", 80)] {
         let path = files(&original, suffix)[0].clone();
         let bytes = std::fs::read(&path).unwrap();
-        // The room behind the last frame of a journal says nothing, whatever is in it.
+        // Behind the last frame of a journal there is room, which says nothing.
         let written =
             if suffix == ".wal" { bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1 } else { bytes.len() };
         for sample in 0..samples {

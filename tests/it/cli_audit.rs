@@ -163,7 +163,8 @@ async fn verify_tells_by_its_status_whether_the_log_is_intact_with_a_server_and_
         .find(|path| path.extension().is_some_and(|extension| extension == "wal"))
         .unwrap();
     let bytes = std::fs::read(&wal).unwrap();
-    std::fs::write(&wal, &bytes[..bytes.len() - 40]).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    std::fs::write(&wal, &bytes[..written - 40]).unwrap();
     let cut = offline(&copied).await;
     assert_eq!(cut.status.code(), Some(1), "{}", text(&cut));
     let fault = &serde_json::from_slice::<Value>(&cut.stdout).unwrap()["faults"][0];

@@ -19,7 +19,7 @@ use portcullis::policy::plan::{Mutation, PlanError};
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source as RuleSource};
 use portcullis::policy::time::Timestamp;
 use portcullis::store::disk::RealDisk;
-use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, ROOM_BYTES, Stream};
+use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
 use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
 use portcullis::store::{Journal, JournalError, Snapshots, StateError, StateStore, StateStores};
@@ -66,12 +66,7 @@ fn open_with(journal: impl Journal + 'static, snapshots: impl Snapshots + 'stati
 pub(crate) fn audit_stores(disk: &SimulatedDisk) -> AuditStores {
     let journal_disk = disk.clone();
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, JournalError> {
-        let options = JournalOptions {
-            stream: Stream::Audit,
-            first_sequence,
-            room_bytes: ROOM_BYTES,
-            ..JournalOptions::default()
-        };
+        let options = JournalOptions::audit(first_sequence);
         Ok(Box::new(FileJournal::open(Arc::new(journal_disk), "/audit", options)?))
     };
     let key = SignerKey::new("test.example/audit", &[7; 32]).unwrap();

@@ -53,6 +53,8 @@ pub(crate) enum Survival {
     Sizes,
     /// The sizes, and every second of the sectors that changed.
     SomeSectors,
+    /// The sizes where the number is odd; of the sectors that changed those whose bit is set.
+    Sectors(u64),
 }
 
 impl Survival {
@@ -165,6 +167,16 @@ impl SimulatedDisk {
         world.names = world.durable_names.clone();
         for file in &mut world.files {
             match survival {
+                Survival::Sectors(arrived) => {
+                    if arrived % 2 == 1 {
+                        file.durable.resize(file.seen.len(), 0);
+                    }
+                    for (number, sector) in file.changed_sectors().into_iter().enumerate() {
+                        if arrived >> (1 + number % 63) & 1 == 1 {
+                            file.arrive(sector);
+                        }
+                    }
+                }
                 Survival::Synced | Survival::Names => {}
                 Survival::Everything | Survival::Contents | Survival::SomeNames => {
                     file.durable = file.seen.clone();

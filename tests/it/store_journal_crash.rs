@@ -160,6 +160,11 @@ fn kept() -> [JournalOptions; 2] {
     [small_segments(), with_room]
 }
 
+/// With room over many sectors.
+fn with_much_room() -> JournalOptions {
+    JournalOptions { segment_bytes_max: 9_000, room_bytes: 4_000, ..JournalOptions::default() }
+}
+
 fn setup(options: &JournalOptions, faults: impl IntoIterator<Item = (usize, Fault)>) -> Setup {
     Setup { disk: SimulatedDisk::with_faults(faults), options: options.clone() }
 }
@@ -555,13 +560,14 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let fault = prop::sample::select(vec![Fault::Error, Fault::HalfWritten, Fault::Done, Fault::PowerCut]);
     prop_oneof![
-        6 => prop::collection::vec(0..200_usize, 1..4).prop_map(Event::Append),
+        6 => prop::collection::vec(0..600_usize, 1..4).prop_map(Event::Append),
         2 => (0..6_usize, fault).prop_map(|(distance, fault)| Event::Fault(distance, fault)),
         1 => (0..30_u64).prop_map(Event::Truncate),
         1 => Just(Event::Roll),
         2 => (1..6_u64).prop_map(Event::Redact),
         1 => Just(Event::Kill),
         1 => prop::sample::select(Survival::ALL.to_vec()).prop_map(Event::PowerCycle),
+        2 => any::<u64>().prop_map(|arrived| Event::PowerCycle(Survival::Sectors(arrived))),
     ]
 }
 
@@ -571,7 +577,7 @@ proptest! {
     /// Any row of events, against a list in memory.
     #[test]
     fn a_journal_is_a_list_whatever_happens(
-        options in prop::sample::select(kept().to_vec()),
+        options in prop::sample::select([&kept()[..], &[with_much_room()]].concat()),
         events in prop::collection::vec(event(), 1..60),
     ) {
         let disk = setup(&options, []);
@@ -603,7 +609,7 @@ proptest! {
                 }
             }
             if disk.is_off() {
-                disk.power_cycle(Survival::Half);
+                disk.power_cycle(Survival::Sectors(u64::from(step).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
                 journal = open(&disk).unwrap();
                 told.adopt(&journal);
             }

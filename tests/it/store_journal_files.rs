@@ -121,17 +121,20 @@ fn room_behind_the_last_frame_changes_nothing_about_it() {
     let options = JournalOptions { room_bytes: 4_000, ..JournalOptions::default() };
     let open = || FileJournal::open(Arc::new(RealDisk), directory.path(), options.clone());
     let mut journal = open().unwrap();
+    let path = || segments(directory.path()).pop().unwrap();
     journal.append(&records(&["first"])).unwrap();
-    let path = segments(directory.path()).pop().unwrap();
+    let last = HEADER_BYTES + FRAME_HEADER_BYTES + 4 + "first".len();
+    assert_eq!(fs::metadata(path()).unwrap().len(), last as u64, "the first needs no more than it takes");
+    journal.append(&records(&["other"])).unwrap();
+    let (path, last) = (path(), last + FRAME_HEADER_BYTES + 4 + "other".len());
     let size = fs::metadata(&path).unwrap().len();
     journal.append(&[(0..1_500_u32).map(|number| (number % 255) as u8 + 1).collect()]).unwrap();
-    assert_eq!(fs::metadata(&path).unwrap().len(), size, "the second was written into the room");
+    assert_eq!(fs::metadata(&path).unwrap().len(), size, "the last was written into the room");
     drop(journal);
     let whole = fs::read(&path).unwrap();
-    let second = HEADER_BYTES + FRAME_HEADER_BYTES + 4 + "first".len();
     let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     let reader = JournalReader::open(Arc::new(RealDisk), directory.path(), &options).unwrap();
-    assert_eq!((reader.next_sequence(), reader.torn_bytes()), (3, 0));
+    assert_eq!((reader.next_sequence(), reader.torn_bytes()), (4, 0));
     for offset in 0..end {
         let mut bytes = whole.clone();
         bytes[offset] ^= 0x01;
@@ -143,10 +146,10 @@ fn room_behind_the_last_frame_changes_nothing_about_it() {
     for missing in 1..1_u32 << sectors {
         let mut bytes = whole.clone();
         for sector in (0..sectors).filter(|sector| missing & (1 << sector) != 0) {
-            bytes[(sector * 512).max(second)..sector * 512 + 512].fill(0);
+            bytes[(sector * 512).max(last)..sector * 512 + 512].fill(0);
         }
         fs::write(&path, bytes).unwrap();
-        assert_eq!(open().unwrap().next_sequence(), 2, "{missing:b}");
+        assert_eq!(open().unwrap().next_sequence(), 3, "{missing:b}");
     }
 }
 

@@ -4,8 +4,8 @@
 //! failed, here or in a process before this one, is never touched again. The next segment's header says how far it
 //! counts, and that one sentence serves for a rollover, for a torn end and for a failed write alike.
 //!
-//! Where something is to be erased, a segment that is not being written is replaced by a copy of the same size (`redact`),
-//! so that sentence stays true of it.
+//! Where something is to be erased, a segment that is not being written is replaced by a copy in which everything has its
+//! place (`redact`), so that sentence stays true of it.
 //!
 //! Invariant: a segment that has its name has a whole header, and the one before it ends where that header says.
 //!
@@ -42,6 +42,8 @@ pub struct FileJournal {
     /// The segments, and how to read them.
     reader: JournalReader,
     options: JournalOptions,
+    /// [`JournalOptions::room_bytes`], or 0 once something went wrong: a disk that is full has none to spare.
+    room_bytes: u64,
     /// Segments that no longer count and are still to be removed, oldest first.
     obsolete: VecDeque<PathBuf>,
     /// The last segment, where this process began it and nothing has gone wrong with it.
@@ -81,12 +83,14 @@ impl FileJournal {
                 "the end of the journal is torn, as a crash leaves it; these bytes were never acknowledged and do not count"
             );
         }
-        Ok(Self { reader, options, obsolete: VecDeque::new(), writer: None, failure: None, buffer: Vec::new() })
+        let room_bytes = options.room_bytes;
+        let (obsolete, buffer) = (VecDeque::new(), Vec::new());
+        Ok(Self { reader, options, room_bytes, obsolete, writer: None, failure: None, buffer })
     }
 
     fn write(&mut self, records: &[Vec<u8>], payload_bytes: u32) -> Result<(), JournalError> {
         let frame_bytes = FRAME_HEADER_BYTES as u64 + u64::from(payload_bytes);
-        if !self.has_room(frame_bytes) {
+        if !self.fits(frame_bytes) {
             self.begin_segment()?;
         }
         let reader = &mut self.reader;
@@ -96,8 +100,11 @@ impl FileJournal {
         frame::encode(&mut self.buffer, segment.salt, reader.next_sequence, records)?;
         let end = segment.valid_bytes + frame_bytes;
         if end > *size {
-            let JournalOptions { segment_bytes_max, room_bytes, .. } = self.options;
-            let room = room_bytes.min(segment_bytes_max.saturating_sub(end));
+            // None for the first frame: a start on a full disk needs no more than its records take. None for one that
+            // would fill it: the next makes the file larger anyway.
+            let is_wanted = segment.first_sequence < segment.next_sequence && frame_bytes < self.room_bytes;
+            let most = self.options.segment_bytes_max.saturating_sub(end);
+            let room = if is_wanted { self.room_bytes.min(most) } else { 0 };
             self.buffer.resize(self.buffer.len() + usize::try_from(room).unwrap_or_default(), 0);
             *size = end + room;
         }
@@ -110,7 +117,7 @@ impl FileJournal {
     }
 
     /// Whether the next frame goes into the segment being written.
-    fn has_room(&self, frame_bytes: u64) -> bool {
+    fn fits(&self, frame_bytes: u64) -> bool {
         let Some(segment) = self.reader.segments.last().filter(|_| self.writer.is_some()) else {
             return false;
         };
@@ -157,6 +164,7 @@ impl FileJournal {
 
     fn fail(&mut self, error: &JournalError) {
         self.writer = None;
+        self.room_bytes = 0;
         self.failure = Some(error.to_string());
         tracing::error!(%error, "the journal failed and takes no records until it is recovered");
     }

@@ -19,5 +19,5 @@ mod segment;
 pub use file::FileJournal;
 pub use frame::FRAME_BYTES_MAX;
 pub use memory::MemoryJournal;
-pub use open::{JournalOptions, JournalReader, ROOM_BYTES};
+pub use open::{JournalOptions, JournalReader};
 pub use segment::Stream;

@@ -47,8 +47,7 @@ impl Redaction {
         }
         let file = scan::open(disk, &segment.path)?;
         let size = scan::size(&*file, &segment.path)?;
-        let written = scan::written_end(&*file, segment.valid_bytes, size);
-        let has_rest = written.map_err(|source| io_error("read", &segment.path, source))? > segment.valid_bytes;
+        let has_rest = scan::written_end(&*file, &segment.path, segment.valid_bytes, size)? > segment.valid_bytes;
         if segment.next_sequence <= from && !has_rest {
             return Ok(None);
         }

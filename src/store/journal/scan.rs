@@ -7,8 +7,9 @@
 //! systems never show what a block held before. So a bad end is called *torn* only where something is visibly left out; otherwise somebody changed what was
 //! acknowledged, and dropping that silently could drop a rule that denies.
 //!
-//! Invariant: whatever was acknowledged is either found or an error, never passed over, but for one case that cannot be
-//! told from a crash: a whole sector of the last frame turned into zeros, or the file cut inside it.
+//! Invariant: whatever was acknowledged is either found or an error, never passed over, but for what cannot be told from a
+//! crash: a whole sector of the last frame turned into zeros, or the file cut inside it; and where there is room, zeros in
+//! place of everything from some place on. Of audit records the signed checkpoints show that, but for the last second's.
 //!
 //! Not here: cutting the torn end off. It is left where it is; the header of the next segment says that it does not
 //! count.
@@ -69,22 +70,31 @@ pub(super) fn scan_followed(
 }
 
 /// Looks through the last segment, which may have a torn end. After an error `extent` tells what is good before it.
-pub(super) fn scan_last(disk: &dyn Disk, path: &Path, salt: Salt, extent: &mut Extent) -> Result<(), JournalError> {
+/// `has_room`: behind the last frame there may be zeros for frames to come.
+pub(super) fn scan_last(
+    disk: &dyn Disk,
+    path: &Path,
+    salt: Salt,
+    has_room: bool,
+    extent: &mut Extent,
+) -> Result<(), JournalError> {
     let file = open(disk, path)?;
     let size = size(&*file, path)?;
     let mut frames = FrameReader::new(path, salt, file, size);
     let Some(bad) = scan_frames(&mut frames, extent, size)? else {
         return Ok(());
     };
-    let end = End::find(disk, path, salt, bad.offset)?;
-    if end.written <= bad.offset {
+    let file = open(disk, path)?;
+    let written = if has_room { written_end(&*file, path, bad.offset, size)? } else { size };
+    if written == bad.offset {
         return Ok(());
     }
+    let end = End { path, file, salt, size, written };
     let sequence = extent.next_sequence;
     if let Some(detail) = end.damage(&bad, sequence)? {
         return Err(JournalError::Damaged { path: path.to_owned(), offset: bad.offset, sequence, detail });
     }
-    extent.torn_bytes = end.written - bad.offset;
+    extent.torn_bytes = written - bad.offset;
     Ok(())
 }
 
@@ -130,19 +140,11 @@ struct End<'a> {
     file: Box<dyn DiskFile>,
     salt: Salt,
     size: u64,
-    /// Behind this there are only zeros.
+    /// What is behind this is room.
     written: u64,
 }
 
-impl<'a> End<'a> {
-    /// That of a file, from `start` on.
-    fn find(disk: &dyn Disk, path: &'a Path, salt: Salt, start: u64) -> Result<Self, JournalError> {
-        let file = open(disk, path)?;
-        let size = size(&*file, path)?;
-        let written = written_end(&*file, start, size).map_err(|source| io_error("read", path, source))?;
-        Ok(Self { path, file, salt, size, written })
-    }
-
+impl End<'_> {
     /// What shows that the end is not the trace of a crash; none where it is one.
     fn damage(&self, bad: &Bad, expected: u64) -> Result<Option<&'static str>, JournalError> {
         let Some(header) = &bad.header else {
@@ -210,30 +212,29 @@ impl<'a> End<'a> {
     }
 
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), JournalError> {
-        let whole = read_exact_at(&*self.file, buffer, offset).map_err(|source| io_error("read", self.path, source))?;
-        if whole {
-            return Ok(());
-        }
-        let source = std::io::ErrorKind::UnexpectedEof.into();
-        Err(io_error("read", self.path, source))
+        read_exact(&*self.file, self.path, buffer, offset)
     }
 }
 
 /// Where what is written behind `start` ends: there are only zeros from there to the end of the file.
-pub(super) fn written_end(file: &dyn DiskFile, start: u64, size: u64) -> std::io::Result<u64> {
+pub(super) fn written_end(file: &dyn DiskFile, path: &Path, start: u64, size: u64) -> Result<u64, JournalError> {
     let (mut written, mut offset) = (start, start);
     let mut window = vec![0; WINDOW_BYTES];
     while offset < size {
         window.truncate(usize::try_from(size - offset).unwrap_or(WINDOW_BYTES));
-        if !read_exact_at(file, &mut window, offset)? {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
+        read_exact(file, path, &mut window, offset)?;
         if let Some(last) = window.iter().rposition(|byte| *byte != 0) {
             written = offset + last as u64 + 1;
         }
         offset += window.len() as u64;
     }
     Ok(written)
+}
+
+fn read_exact(file: &dyn DiskFile, path: &Path, buffer: &mut [u8], offset: u64) -> Result<(), JournalError> {
+    let whole = read_exact_at(file, buffer, offset).map_err(|source| io_error("read", path, source))?;
+    let source = || std::io::ErrorKind::UnexpectedEof.into();
+    whole.then_some(()).ok_or_else(|| io_error("read", path, source()))
 }
 
 /// Says that a header cannot be used.
