@@ -1,9 +1,9 @@
 //! Threads that make way for Checks.
 //!
-//! A Check that meets the audit writer on its core would wait for it to finish. With a third of the weight the writer is
-//! interrupted instead, and still has more than it needs: a record costs it less than a fifth of what its Check costs
-//! others, and where it falls behind, Checks wait for it. Where the disk's scheduler goes by niceness (BFQ), their writes
-//! have less weight too, beside those of other programs.
+//! A Check that meets the audit writer on its core would wait for it to finish. With a third of the weight the writer
+//! is interrupted instead, and has enough: the record of a single Check costs it less than a fifth of what the Check
+//! costs others, on streams about as much, and where it falls behind, Checks wait for it. Where the disk's scheduler
+//! goes by niceness (BFQ), their writes have less weight too, beside those of other programs.
 //!
 //! Invariant: they give way, and are still served on the busiest machine.
 //! Not here: which threads these are (those who start them).

@@ -1,8 +1,9 @@
 //! The journal on a disk that fails, under a process that dies, in a machine that loses power, at every operation.
 //!
 //! What must hold: acknowledged records are all there, in order; beyond them at most one append whose outcome nobody
-//! was told, whole; and nothing of a failed append once `recover` has returned, with room for frames to come and without. A redaction leaves each record as it was
-//! or as it was made; one that is done leaves nothing of what it overwrote in any file.
+//! was told, whole; and nothing of a failed append once `recover` has returned, with room for frames to come and
+//! without. A redaction leaves each record as it was or as it was made; one that is done leaves nothing of what it
+//! overwrote in any file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

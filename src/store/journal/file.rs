@@ -1,11 +1,11 @@
 //! The journal in segment files.
 //!
-//! A process writes only to segments that it began itself, each from front to back, over nothing but zeros; so a file whose write or sync
-//! failed, here or in a process before this one, is never touched again. The next segment's header says how far it
-//! counts, and that one sentence serves for a rollover, for a torn end and for a failed write alike.
+//! A process writes only to segments that it began itself, each from front to back, over nothing but zeros; so a file
+//! whose write or sync failed, here or in a process before this one, is never touched again. The next segment's header
+//! says how far it counts, and that one sentence serves for a rollover, for a torn end and for a failed write alike.
 //!
-//! Where something is to be erased, a segment that is not being written is replaced by a copy in which everything has its
-//! place (`redact`), so that sentence stays true of it.
+//! Where something is to be erased, a segment that is not being written is replaced by a copy in which everything has
+//! its place (`redact`), so that sentence stays true of it.
 //!
 //! Invariant: a segment that has its name has a whole header, and the one before it ends where that header says.
 //!
@@ -190,13 +190,13 @@ impl FileJournal {
         disk.sync_directory(directory).map_err(|source| io_error("sync the directory of", directory, source))
     }
 
-    /// Sees to it that whatever a record may have left outside of the segments in use is gone: segments given up, copies
-    /// never finished, the end of an append that failed or was cut off.
+    /// Sees to it that whatever a record may have left outside of the segments in use is gone: segments given up,
+    /// copies never finished, the end of an append that failed or was cut off.
     fn drop_leftovers(&mut self) -> Result<(), JournalError> {
         self.remove_obsolete()?;
         remove_unfinished(&*self.reader.disk, &self.reader.directory)?;
-        // Only a segment that is not being written has anything but zeros behind its last frame. One without records is replaced
-        // by this, the others are by the caller.
+        // Only a segment that is not being written has anything but zeros behind its last frame. One without records is
+        // replaced by this, the others are by the caller.
         let names = open::names(&*self.reader.disk, &self.reader.directory)?;
         if self.writer.is_none() && names.iter().any(|name| segment::first_sequence(name).is_some()) {
             self.begin_segment()?;

@@ -51,8 +51,8 @@ impl Default for JournalOptions {
 
 /// A journal that is only read, for instance a copy of one that is to be verified.
 ///
-/// No process may write to the files meanwhile: what it adds is perhaps not seen, and what it is just adding may look torn
-/// or damaged.
+/// No process may write to the files meanwhile: what it adds is perhaps not seen, and what it is just adding may look
+/// torn or damaged.
 #[derive(Debug)]
 pub struct JournalReader {
     pub(super) disk: Arc<dyn Disk>,
@@ -111,8 +111,8 @@ impl JournalReader {
         if let Some((path, _)) = headers.last() {
             before_scan(path)?;
         }
-        let has_room = options.room_bytes > 0;
-        let Scanned { segments, torn_bytes, fault } = scan_all(&*disk, &directory, &headers, fault, has_room);
+        let keeps_room = options.room_bytes > 0;
+        let Scanned { segments, torn_bytes, fault } = scan_all(&*disk, &directory, &headers, fault, keeps_room);
         let next_sequence = segments.last().map_or(options.first_sequence, |last| last.next_sequence);
         Ok((Self { disk, directory, segments, next_sequence, torn_bytes }, fault))
     }
@@ -127,8 +127,8 @@ impl JournalReader {
         self.segments.first().map_or(self.next_sequence, |first| first.first_sequence)
     }
 
-    /// The bytes of a torn end, where there may be room up to the last that is not zero; it was never acknowledged and does not count. 0 where
-    /// there is none.
+    /// The bytes of a torn end, where there may be room, up to the last that is not zero; it was never acknowledged and
+    /// does not count. 0 where there is none.
     pub fn torn_bytes(&self) -> u64 {
         self.torn_bytes
     }
@@ -217,15 +217,15 @@ fn scan_all(
     directory: &Path,
     headers: &[(PathBuf, SegmentHeader)],
     unusable: Option<(JournalError, u64)>,
-    has_room: bool,
+    keeps_room: bool,
 ) -> Scanned {
     let mut scanned = Scanned { segments: Vec::with_capacity(headers.len()), torn_bytes: 0, fault: None };
     let mut following = headers.iter().skip(1);
     for (path, header) in headers {
         let mut extent = Extent::of_empty(header.first_sequence);
         let result = match following.next() {
-            Some((_, next)) => scan_before(disk, directory, (path, header), next, has_room, &mut extent),
-            None => scan::scan_last(disk, path, header.salt, has_room, &mut extent),
+            Some((_, next)) => scan_before(disk, directory, (path, header), next, keeps_room, &mut extent),
+            None => scan::scan_last(disk, path, header.salt, keeps_room, &mut extent),
         };
         scanned.segments.push(Segment {
             path: path.clone(),
@@ -262,7 +262,7 @@ fn scan_before(
     directory: &Path,
     (path, header): (&Path, &SegmentHeader),
     next: &SegmentHeader,
-    has_room: bool,
+    keeps_room: bool,
     extent: &mut Extent,
 ) -> Result<(), JournalError> {
     // Where the header of the next is of another row of files, how far this one counts is not known; what is missing
@@ -271,7 +271,7 @@ fn scan_before(
         Some(previous) if previous.first_sequence == header.first_sequence => {
             scan::scan_followed(disk, path, header.salt, previous.valid_bytes, extent)?;
         }
-        _ => scan::scan_last(disk, path, header.salt, has_room, extent)?,
+        _ => scan::scan_last(disk, path, header.salt, keeps_room, extent)?,
     }
     match extent.next_sequence.cmp(&next.first_sequence) {
         Ordering::Equal => Ok(()),

@@ -2,14 +2,15 @@
 //! damage.
 //!
 //! Every frame is on the disk before the next is begun, so a crash leaves at most one unfinished frame, at the very end
-//! of the last segment, and nothing but zeros after it, the room for frames to come. What an unfinished write left out is
-//! either beyond the end of the file or reads as zeros, in whole sectors: only zeros are ever written over, and file
-//! systems never show what a block held before. So a bad end is called *torn* only where something is visibly left out; otherwise somebody changed what was
-//! acknowledged, and dropping that silently could drop a rule that denies.
+//! of the last segment, and nothing but zeros after it, the room for frames to come. What an unfinished write left out
+//! is either beyond the end of the file or reads as zeros, in whole sectors: only zeros are ever written over, and file
+//! systems never show what a block held before. So a bad end is called *torn* only where something is visibly left out;
+//! otherwise somebody changed what was acknowledged, and dropping that silently could drop a rule that denies.
 //!
-//! Invariant: whatever was acknowledged is either found or an error, never passed over, but for what cannot be told from a
-//! crash: a whole sector of the last frame turned into zeros, or the file cut inside it; and where there is room, zeros in
-//! place of everything from some place on. Of audit records the signed checkpoints show that, but for the last second's.
+//! Invariant: whatever was acknowledged is either found or an error, never passed over, but for what cannot be told
+//! from a crash: a whole sector of the last frame turned into zeros, or the file cut inside it; and where there is
+//! room, zeros in place of everything from some place on. Of audit records the signed checkpoints show that, but for
+//! the last second's.
 //!
 //! Not here: cutting the torn end off. It is left where it is; the header of the next segment says that it does not
 //! count.
@@ -70,12 +71,12 @@ pub(super) fn scan_followed(
 }
 
 /// Looks through the last segment, which may have a torn end. After an error `extent` tells what is good before it.
-/// `has_room`: behind the last frame there may be zeros for frames to come.
+/// `keeps_room`: behind the last frame there may be zeros for frames to come.
 pub(super) fn scan_last(
     disk: &dyn Disk,
     path: &Path,
     salt: Salt,
-    has_room: bool,
+    keeps_room: bool,
     extent: &mut Extent,
 ) -> Result<(), JournalError> {
     let file = open(disk, path)?;
@@ -85,7 +86,7 @@ pub(super) fn scan_last(
         return Ok(());
     };
     let file = open(disk, path)?;
-    let written = if has_room { written_end(&*file, path, bad.offset, size)? } else { size };
+    let written = if keeps_room { written_end(&*file, path, bad.offset, size)? } else { size };
     if written == bad.offset {
         return Ok(());
     }
