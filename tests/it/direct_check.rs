@@ -273,13 +273,20 @@ async fn a_check_beyond_the_limit_is_refused_alike_on_both_ways() {
     let authority = service.address().to_string();
     // A client that never ends its request holds the only place.
     let mut holder = connect(&service).await;
-    let never = StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, std::io::Error>>()).boxed();
-    let request = Request::post(format!("http://{authority}{PATH}")).header(CONTENT_TYPE, DIRECT).body(never);
+    let never = || {
+        let body = StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, std::io::Error>>()).boxed();
+        Request::post(format!("http://{authority}{PATH}")).header(CONTENT_TYPE, DIRECT).body(body).unwrap()
+    };
     holder.ready().await.unwrap();
-    let held = tokio::spawn(holder.send_request(request.unwrap()));
+    let mut held = tokio::spawn(holder.send_request(never()));
     let call = check("one too many", |_| {});
     let mut client = connect(&service).await;
     let refused = loop {
+        // It is refused itself where it comes while the other has the place.
+        if held.is_finished() {
+            holder.ready().await.unwrap();
+            held = tokio::spawn(holder.send_request(never()));
+        }
         let seen = send(&mut client, call.request(DIRECT, &authority)).await;
         if seen.message.is_none() {
             break seen;
