@@ -180,7 +180,8 @@ impl Future for Answering {
     }
 }
 
-/// Whether a call is one of the portal's that never takes long: it stays on its thread. Calls with thousands of entries do not.
+/// Whether a call is one of the portal's that never takes long: it stays on its thread. Calls with thousands of entries
+/// do not.
 fn is_light(path: &str) -> bool {
     let method = path.strip_prefix("/portcullis.v1.DecisionService/");
     method.is_some_and(|method| !matches!(method, "BatchCheck" | "RenewSessions"))

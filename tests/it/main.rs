@@ -130,6 +130,8 @@ mod store_journal_crash;
 mod store_journal_files;
 /// The journal that is only read, and what can be read of a damaged one.
 mod store_journal_reader;
+/// Redacting the journal when the disk fails, the process dies or the power goes, at every operation.
+mod store_journal_redact_crash;
 /// Snapshots: written whole, damaged ones passed over.
 mod store_snapshots;
 /// State stores: the same suite over all adapters, and what sled finds after a crash.

@@ -80,6 +80,8 @@ struct World {
     off: bool,
     /// Counts the starts, so that handles of before a power cut are dead.
     boot: usize,
+    /// Files may have zeros at their end, which are written over.
+    allows_room: bool,
 }
 
 #[derive(Debug, Default)]
@@ -130,6 +132,11 @@ impl SimulatedDisk {
         let disk = Self::default();
         disk.0.lock().unwrap().faults = faults.into_iter().collect();
         disk
+    }
+
+    /// Lets zeros at the end of a file be written over; without it a file only ever grows.
+    pub(crate) fn allow_room(&self) {
+        self.0.lock().unwrap().allows_room = true;
     }
 
     /// Lets the operation with this number go wrong as well.
@@ -348,9 +355,11 @@ impl DiskFile for SimulatedFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.with(|world| {
             let fault = world.step()?;
+            let allows_room = world.allows_room;
             let file = &mut world.files[self.inode];
             assert!(!file.failed, "a failed file is written again");
             let start = usize::try_from(offset).unwrap();
+            assert!(allows_room || start == file.seen.len(), "a file is written from front to back");
             let room = file.seen.get(start..).expect("a file is written from front to back");
             assert!(room.iter().all(|byte| *byte == 0), "only zeros are written over");
             let half = start + bytes.len() / 2;

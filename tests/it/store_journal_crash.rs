@@ -17,13 +17,13 @@ use crate::store_journal::{read_all, small_segments};
 
 /// What a run was told, and what it was not.
 #[derive(Debug, Default, Clone)]
-struct Told {
+pub(crate) struct Told {
     /// Sequence and bytes of what was acknowledged.
     acknowledged: Vec<(u64, Vec<u8>)>,
     /// The one append of which it is open whether it happened.
     open: Vec<Vec<u8>>,
     /// Records that a redaction may have changed; it failed or was cut off.
-    perhaps_redacted: BTreeSet<u64>,
+    pub(crate) perhaps_redacted: BTreeSet<u64>,
 }
 
 /// What a redaction makes of a record.
@@ -33,7 +33,7 @@ fn redacted(record: &[u8]) -> Vec<u8> {
 
 impl Told {
     /// One append, and its recovery where it fails. Stops where the machine is off.
-    fn append(&mut self, journal: &mut FileJournal, disk: &Setup, records: &[Vec<u8>]) {
+    pub(crate) fn append(&mut self, journal: &mut FileJournal, disk: &Setup, records: &[Vec<u8>]) {
         match journal.append(records) {
             Ok(first) => {
                 assert_eq!(first, self.next());
@@ -64,7 +64,7 @@ impl Told {
     }
 
     /// Ends the segment, and recovers where that fails.
-    fn roll(&self, journal: &mut FileJournal, disk: &Setup) {
+    pub(crate) fn roll(&self, journal: &mut FileJournal, disk: &Setup) {
         if let Err(error) = journal.roll() {
             assert!(error.is_transient(), "{error}");
             Self::recover(journal, disk);
@@ -73,7 +73,11 @@ impl Told {
     }
 
     /// Redacts the acknowledged records that `select` names, once.
-    fn redact(&mut self, journal: &mut FileJournal, select: impl Fn(u64, &[u8]) -> bool) -> Result<u64, JournalError> {
+    pub(crate) fn redact(
+        &mut self,
+        journal: &mut FileJournal,
+        select: impl Fn(u64, &[u8]) -> bool,
+    ) -> Result<u64, JournalError> {
         let mut selected = BTreeSet::new();
         let result = journal.redact(1, &mut |sequence, record| {
             let wanted = redacted(record);
@@ -109,12 +113,12 @@ impl Told {
         acknowledged == read || self.perhaps_redacted.contains(sequence) && (*sequence, redacted(record)) == *read
     }
 
-    fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         self.acknowledged.len() as u64 + 1
     }
 
     /// Holds what a journal has against what was told.
-    fn check(&self, journal: &FileJournal) {
+    pub(crate) fn check(&self, journal: &FileJournal) {
         let read = read_all(journal);
         let known = self.acknowledged.len();
         let kept: Vec<_> =
@@ -131,7 +135,7 @@ impl Told {
     }
 
     /// The same after a restart: what is there now counts.
-    fn adopt(&mut self, journal: &FileJournal) {
+    pub(crate) fn adopt(&mut self, journal: &FileJournal) {
         self.check(journal);
         let beyond = read_all(journal);
         let known = self.acknowledged.len() as u64;
@@ -142,7 +146,7 @@ impl Told {
 
 /// A disk, and how the journal on it is kept.
 #[derive(Debug, Clone)]
-struct Setup {
+pub(crate) struct Setup {
     disk: SimulatedDisk,
     options: JournalOptions,
 }
@@ -156,7 +160,7 @@ impl std::ops::Deref for Setup {
 }
 
 /// Without room for frames to come, and with room over some sectors; in both cases there are several segments.
-fn kept() -> [JournalOptions; 2] {
+pub(crate) fn kept() -> [JournalOptions; 2] {
     let with_room = JournalOptions { segment_bytes_max: 620, room_bytes: 450, ..JournalOptions::default() };
     [small_segments(), with_room]
 }
@@ -166,11 +170,15 @@ fn with_much_room() -> JournalOptions {
     JournalOptions { segment_bytes_max: 9_000, room_bytes: 4_000, ..JournalOptions::default() }
 }
 
-fn setup(options: &JournalOptions, faults: impl IntoIterator<Item = (usize, Fault)>) -> Setup {
-    Setup { disk: SimulatedDisk::with_faults(faults), options: options.clone() }
+pub(crate) fn setup(options: &JournalOptions, faults: impl IntoIterator<Item = (usize, Fault)>) -> Setup {
+    let disk = SimulatedDisk::with_faults(faults);
+    if options.room_bytes > 0 {
+        disk.allow_room();
+    }
+    Setup { disk, options: options.clone() }
 }
 
-fn open(disk: &Setup) -> Result<FileJournal, JournalError> {
+pub(crate) fn open(disk: &Setup) -> Result<FileJournal, JournalError> {
     FileJournal::open(Arc::new(disk.disk.clone()), "/j", disk.options.clone())
 }
 
@@ -192,7 +200,7 @@ fn script(disk: &Setup) -> Told {
 }
 
 /// Reopens, checks, goes on, reopens and checks again.
-fn check_reopened(disk: &Setup, mut told: Told) {
+pub(crate) fn check_reopened(disk: &Setup, mut told: Told) {
     let mut journal = open(disk).unwrap();
     told.adopt(&journal);
     told.append(&mut journal, disk, &[b"after".to_vec(), vec![b'z'; 300]]);
@@ -321,187 +329,6 @@ fn truncation_cut_off_at_any_operation_leaves_no_hole() {
                     disk.power_cycle(survival);
                     told.check(&open(&disk).unwrap());
                 }
-            }
-        }
-    }
-}
-
-const SECRET: &[u8] = b"name of a person";
-
-fn is_secret(_: u64, record: &[u8]) -> bool {
-    record.windows(SECRET.len()).any(|part| part == SECRET)
-}
-
-/// Appends with something secret in the first segment, at the end of a failed append, and in the last segment, with
-/// rolls between.
-fn script_with_secrets(disk: &Setup) -> (FileJournal, Told) {
-    let mut told = Told::default();
-    let mut journal = open(disk).unwrap();
-    let secret = |length: usize| [SECRET, &vec![b'x'; length]].concat();
-    told.append(&mut journal, disk, &[b"first".to_vec(), secret(0), secret(90)]);
-    told.append(&mut journal, disk, &[b"other".to_vec()]);
-    told.roll(&mut journal, disk);
-    told.append(&mut journal, disk, &[vec![b'y'; 700]]);
-    told.roll(&mut journal, disk);
-    told.append(&mut journal, disk, &[b"before".to_vec()]);
-    // Its bytes stay behind the end of a segment without any other secret.
-    disk.fail_at(disk.operations() + 1, Fault::Done);
-    told.append(&mut journal, disk, &[secret(40)]);
-    told.append(&mut journal, disk, &[b"after".to_vec()]);
-    told.append(&mut journal, disk, &[b"last".to_vec(), secret(5)]);
-    assert!(disk.holds(SECRET));
-    (journal, told)
-}
-
-/// The operations that a redaction makes after the script, in the process that wrote and in the next.
-fn redaction_operations(options: &JournalOptions) -> [usize; 2] {
-    [false, true].map(|restart| {
-        let disk = setup(options, []);
-        let (mut journal, mut told) = script_with_secrets(&disk);
-        if restart {
-            journal = open(&disk).unwrap();
-        }
-        let before = disk.operations();
-        assert_eq!(told.redact(&mut journal, is_secret).unwrap(), 3);
-        assert!(!disk.holds(SECRET));
-        disk.operations() - before
-    })
-}
-
-/// Cuts a redaction off by each of `faults` at each of its operations, in the process that wrote and in the next.
-fn with_redaction_cut_off(faults: &[Fault], check: impl Fn(Setup, FileJournal, Told)) {
-    for options in kept() {
-        for (restart, operations) in [false, true].into_iter().zip(redaction_operations(&options)) {
-            assert!(operations > 10, "{operations}");
-            for operation in 0..operations {
-                for fault in faults {
-                    let disk = setup(&options, []);
-                    let (mut journal, mut told) = script_with_secrets(&disk);
-                    if restart {
-                        journal = open(&disk).unwrap();
-                    }
-                    disk.fail_at(disk.operations() + operation, *fault);
-                    let done = told.redact_unless_off(&mut journal, &disk);
-                    assert!(!done, "{fault:?} at {operation} was not noticed");
-                    check(disk, journal, told);
-                }
-            }
-        }
-    }
-}
-
-impl Told {
-    /// Redacts what is secret, and says whether that is done.
-    fn redact_unless_off(&mut self, journal: &mut FileJournal, disk: &Setup) -> bool {
-        let done = self.redact(journal, is_secret).is_ok();
-        if !disk.is_off() {
-            self.check(journal);
-        }
-        assert!(!done || !disk.holds(SECRET), "something secret is left");
-        done
-    }
-
-    /// Redacts again, after which nothing secret may be left, whatever survives a power cut.
-    fn finish_redaction(mut self, disk: &Setup, mut journal: FileJournal, survival: Survival) {
-        assert!(self.redact_unless_off(&mut journal, disk));
-        disk.power_cycle(survival);
-        assert!(!disk.holds(SECRET));
-        assert!(self.perhaps_redacted.is_empty());
-        check_reopened(disk, self);
-        assert!(!disk.holds(SECRET));
-    }
-}
-
-#[test]
-fn a_redaction_cut_off_by_a_power_cut_leaves_each_record_as_it_was_or_as_it_became() {
-    for survival in Survival::ALL {
-        for later in [Survival::Synced, Survival::SomeNames] {
-            with_redaction_cut_off(&[Fault::PowerCut], |disk, _, mut told| {
-                disk.power_cycle(survival);
-                let journal = open(&disk).unwrap();
-                told.adopt(&journal);
-                told.finish_redaction(&disk, journal, later);
-            });
-        }
-    }
-}
-
-#[test]
-fn a_redaction_cut_off_by_a_kill_is_finished_by_the_next_process() {
-    for survival in Survival::ALL {
-        with_redaction_cut_off(&[Fault::PowerCut], |disk, _, mut told| {
-            disk.kill();
-            let journal = open(&disk).unwrap();
-            told.adopt(&journal);
-            told.finish_redaction(&disk, journal, survival);
-        });
-    }
-}
-
-#[test]
-fn a_failed_redaction_leaves_a_journal_that_takes_records_and_is_redacted_again() {
-    for survival in Survival::ALL {
-        with_redaction_cut_off(&Fault::ERRORS, |disk, mut journal, mut told| {
-            let before = told.next();
-            told.append(&mut journal, &disk, &[b"goes on".to_vec()]);
-            assert!(told.next() > before, "the journal takes no records");
-            told.finish_redaction(&disk, journal, survival);
-        });
-        with_redaction_cut_off(&Fault::ERRORS, |disk, mut journal, mut told| {
-            told.append(&mut journal, &disk, &[b"goes on".to_vec()]);
-            disk.power_cycle(survival);
-            check_reopened(&disk, told);
-        });
-    }
-}
-
-/// The copy that was begun for one redaction holds what another has to erase.
-#[test]
-fn a_redaction_removes_what_one_cut_off_before_has_left() {
-    for options in kept() {
-        let disk = setup(&options, []);
-        let mut told = Told::default();
-        let mut journal = open(&disk).unwrap();
-        told.append(&mut journal, &disk, &[b"one".to_vec(), SECRET.to_vec()]);
-        told.roll(&mut journal, &disk);
-        told.append(&mut journal, &disk, &[b"two".to_vec()]);
-        // The rename fails, and so does removing the copy.
-        disk.fail_at(disk.operations() + 3, Fault::Error);
-        disk.fail_at(disk.operations() + 4, Fault::Error);
-        told.redact(&mut journal, |sequence, _| sequence == 1).unwrap_err();
-        // Giving the segment up is cut off as well.
-        disk.fail_at(disk.operations(), Fault::Error);
-        journal.truncate_before(3).unwrap_err();
-        assert!(disk.holds(SECRET));
-        assert!(told.redact_unless_off(&mut journal, &disk));
-        told.check(&journal);
-    }
-}
-
-/// The torn end is all that the last segment has, so another segment gets its name.
-#[test]
-fn a_redaction_removes_a_torn_append_whatever_fails_first() {
-    for options in kept() {
-        for operation in 0..8 {
-            for fault in Fault::ERRORS {
-                let disk = setup(&options, []);
-                let mut told = Told::default();
-                let mut journal = open(&disk).unwrap();
-                told.append(&mut journal, &disk, &[b"kept".to_vec()]);
-                told.roll(&mut journal, &disk);
-                // Its sync is cut off.
-                disk.fail_at(disk.operations() + 1, Fault::PowerCut);
-                told.append(&mut journal, &disk, &[[SECRET, &[b'x'; 400]].concat()]);
-                disk.power_cycle(Survival::Half);
-                let mut journal = open(&disk).unwrap();
-                assert_eq!(journal.next_sequence(), 2);
-                told.adopt(&journal);
-                assert!(disk.holds(SECRET));
-                disk.fail_at(disk.operations() + operation, fault);
-                if !told.redact_unless_off(&mut journal, &disk) {
-                    assert!(told.redact_unless_off(&mut journal, &disk));
-                }
-                check_reopened(&disk, told);
             }
         }
     }

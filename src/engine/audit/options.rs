@@ -37,8 +37,8 @@ pub struct AuditOptions {
     pub on_failure: OnAuditFailure,
     /// How long a Check waits for the disk, and how long a write may take.
     pub deadline: Duration,
-    /// How long records for which nobody waits are gathered before they are written. By default with its
-    /// write within the 10 ms of design.md §3.5.
+    /// How long records for which nobody waits are gathered before they are written. By default their flush is begun
+    /// within the 10 ms of design.md §3.5.
     pub async_interval: Duration,
     /// Records that wait for the disk at most.
     pub queue_records_max: usize,
