@@ -64,6 +64,7 @@ fn open_with(journal: impl Journal + 'static, snapshots: impl Snapshots + 'stati
 
 /// An audit log on a disk.
 pub(crate) fn audit_stores(disk: &SimulatedDisk) -> AuditStores {
+    disk.allow_room();
     let journal_disk = disk.clone();
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, JournalError> {
         let options = JournalOptions::audit(first_sequence);
