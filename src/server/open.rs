@@ -24,7 +24,7 @@ use crate::store::{Journal, StateError, StateStore, StateStores};
 
 /// Opens the engine on the configured data directory: the service without its network edge.
 pub fn open(config: &Config) -> anyhow::Result<Engine> {
-    let directory = DataDirectory::open(&config.data_dir)?;
+    let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let snapshots = FileSnapshots::new(Arc::clone(&disk), directory.policy());
     let journal = FileJournal::open(Arc::clone(&disk), directory.policy(), JournalOptions::default())?;
@@ -37,9 +37,6 @@ pub fn open(config: &Config) -> anyhow::Result<Engine> {
         );
     }
     let state = Box::new(Sled { path: directory.sled() });
-    if let Err(error) = directory.restore_ballast() {
-        tracing::warn!(%error, "no room is set aside for a full disk");
-    }
     let key = audit_key::load(directory.path(), config.record.audit_key_file.as_deref())?;
     let session_options = sessions(&config.record, &key);
     let stores = Stores {
@@ -48,11 +45,15 @@ pub fn open(config: &Config) -> anyhow::Result<Engine> {
         state,
         audit: open_audit(&disk, &directory, key),
         sessions: open_sessions(&disk, &directory)?,
-        keep: Box::new(directory),
+        keep: Box::new(Arc::clone(&directory)),
     };
     let options = Options { limits: config.limits, audit: audit_options(&config.record), sessions: session_options };
     let engine = Engine::open(stores, options, Clock::system()).context("recovering what is stored")?;
     begun.mark()?;
+    // Not earlier: on a full disk all of the above lives on what the ballast gave up.
+    if let Err(error) = directory.restore_ballast() {
+        tracing::warn!(%error, "no room is set aside for a full disk");
+    }
     Ok(engine)
 }
 

@@ -134,7 +134,8 @@ impl DataDirectory {
         }
     }
 
-    /// Sets the ballast aside (again), once the stores are open and there is room. No effect where it is there.
+    /// Sets the ballast aside (again), once the stores are open. No effect where it is there, and where so little is free
+    /// that the next start would have to give it up.
     pub fn restore_ballast(&self) -> Result<(), DirectoryError> {
         let ballast = self.ballast();
         match ballast.metadata() {
@@ -143,6 +144,10 @@ impl DataDirectory {
                 return Err(io_error("read", &ballast, error));
             }
             _ => {}
+        }
+        if self.free_bytes()? < FREE_BYTES_MIN + BALLAST_BYTES as u64 {
+            tracing::warn!("too little is free on the disk to set room aside for when it is full");
+            return Ok(());
         }
         // Noise, because file systems that compress give zeros no room.
         let mut bytes = vec![0; BALLAST_BYTES];

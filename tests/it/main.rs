@@ -51,6 +51,8 @@ mod crash_power;
 mod decisions;
 /// The direct way of Checks against the service behind it.
 mod direct_check;
+/// Starts on a file system that is full.
+mod disk_full;
 /// The engine over a clock and a disk that tests control.
 mod engine;
 /// Why a decision is what it is.
