@@ -13,6 +13,15 @@ use tonic_types::StatusExt;
 
 use super::table::clean;
 
+/// An error with its causes. One that the text before already ends with is not said twice.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        said if said.ends_with(&cause) => told,
+        said => format!("{said}: {cause}"),
+    })
+}
+
 /// A command that was well-formed for the parser and still cannot be meant.
 #[derive(Debug, ThisError)]
 #[error("{0}")]

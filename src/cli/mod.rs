@@ -147,7 +147,7 @@ impl Cli {
         match self.dispatch(&mut output) {
             Ok(exit) => exit,
             Err(error) => {
-                output.note(&format!("error: {error:#}"));
+                output.note(&format!("error: {}", error::told(&error)));
                 match error.downcast_ref() {
                     Some(CallError::Refused { gated: true, .. }) => Exit::Denied,
                     _ if error.is::<UsageError>() => Exit::Usage,

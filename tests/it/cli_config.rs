@@ -196,6 +196,14 @@ fn missing_file_is_named() {
     assert!(stderr(&output).contains("`/nowhere/portcullis.toml`"), "{}", stderr(&output));
 }
 
+#[test]
+fn a_fault_is_said_once() {
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "Cargo.toml/data"];
+    let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(serve).env_clear().output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output).matches("(os error 20)").count(), 1, "{}", stderr(&output));
+}
+
 /// The help texts repeat the defaults, for clap does not know them.
 #[test]
 fn help_names_the_defaults_that_are_used() {
