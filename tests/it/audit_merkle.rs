@@ -335,6 +335,30 @@ fn roots_and_proofs_agree_with_ct_merkle_around_a_segment_file() {
     compare_at(&Log::of_size(65_537), &sizes, &[0, 255, 256, 32_767, 32_768, 65_279, 65_535, 65_536]);
 }
 
+#[test]
+fn roots_and_proofs_agree_with_ct_merkle_around_two_segment_files() {
+    let sizes = [65_537, 130_815, 131_071, 131_072, 131_073, 131_329];
+    compare_at(&Log::of_size(131_329), &sizes, &[0, 65_535, 65_536, 130_815, 131_071, 131_072, 131_328]);
+}
+
+/// Whoever proves something works with a copy, while the log goes on.
+#[test]
+fn a_copy_of_a_tree_stays_what_it_was_while_the_tree_grows() {
+    let root = |number: u64| leaf_hash(&[&number.to_le_bytes()]);
+    let tree_of = |tiles: u64| Tree::from_tile_roots((0..tiles).map(root), Vec::new()).unwrap();
+    // Around every number of tiles at which a level of the tree begins another piece of memory.
+    for tiles in [1, 255, 256, 511, 512] {
+        let mut tree = tree_of(tiles);
+        let copy = tree.clone();
+        for number in 0..257 * 256 {
+            tree.append(root(number));
+        }
+        assert_eq!((copy.size(), copy.root()), (tiles * 256, tree_of(tiles).root()));
+        assert_eq!(tree.root_at(tiles * 256, &NoLeaves).unwrap(), copy.root());
+        assert_eq!((copy.tile_root(0), copy.tile_root(usize::try_from(tiles).unwrap())), (Some(root(0)), None));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -356,7 +380,8 @@ proptest! {
         let log = Log::of_size(size + more);
         let mut before = Tree::new();
         let filled: Vec<Hash> = log.leaves[..size].iter().filter_map(|&leaf| before.append(leaf)).collect();
-        prop_assert_eq!(&filled, before.tile_roots());
+        let roots: Vec<_> = (0..).map_while(|tile| before.tile_root(tile)).collect();
+        prop_assert_eq!(&filled, &roots);
         let mut tree = Tree::from_tile_roots(filled, before.partial_leaves().to_vec()).unwrap();
         prop_assert_eq!(&tree, &before);
         for &leaf in &log.leaves[size..] {

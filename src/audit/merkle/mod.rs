@@ -6,6 +6,7 @@
 //! Invariant: a leaf is never mistaken for a node: they are hashed behind different first bytes.
 //! Not here: what a leaf's bytes are (`commitment`) and what is signed over a root (`checkpoint`).
 
+mod level;
 mod tree;
 mod verify;
 

@@ -14,16 +14,17 @@ use std::error::Error as StdError;
 
 use thiserror::Error;
 
+use super::level::Level;
 use super::{Hash, TILE_LEAVES, TreeHead, empty_root, node_hash, root_of};
 
 /// Leaves of a full tile, as a tree size.
 const TILE: u64 = TILE_LEAVES as u64;
 
-/// An RFC 6962 tree that grows by leaf hashes.
+/// An RFC 6962 tree that grows by leaf hashes. Copies are cheap: they share what does not change any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
     /// Level *n*: the roots of all full subtrees of 256 · 2ⁿ leaves, from the left.
-    levels: Vec<Vec<Hash>>,
+    levels: Vec<Level>,
     /// Leaf hashes behind the last full tile: fewer than [`TILE_LEAVES`].
     partial: Vec<Hash>,
 }
@@ -159,9 +160,9 @@ impl Tree {
     pub fn root(&self) -> Hash {
         let last = (!self.partial.is_empty()).then(|| root_of(&self.partial));
         // A level of odd length ends in a subtree that is no part of a larger full one: a peak.
-        let peaks = self.levels.iter().filter(|level| level.len() % 2 == 1).filter_map(|level| level.last());
+        let peaks = self.levels.iter().filter(|level| level.len() % 2 == 1).filter_map(Level::last);
         peaks
-            .fold(last, |right, &peak| Some(right.map_or(peak, |right| node_hash(peak, right))))
+            .fold(last, |right, peak| Some(right.map_or(peak, |right| node_hash(peak, right))))
             .unwrap_or_else(empty_root)
     }
 
@@ -170,9 +171,9 @@ impl Tree {
         TreeHead { size: self.size(), root: self.root() }
     }
 
-    /// The roots of all full tiles, from the first record on.
-    pub fn tile_roots(&self) -> &[Hash] {
-        self.levels.first().map_or(&[], Vec::as_slice)
+    /// The root of a full tile, counted from 0 for the first 256 records; none where the tile is not full.
+    pub fn tile_root(&self, tile: usize) -> Option<Hash> {
+        self.levels.first()?.get(tile)
     }
 
     /// The leaf hashes behind the last full tile.
@@ -265,19 +266,19 @@ impl Tree {
     }
 
     fn tile_count(&self) -> u64 {
-        self.tile_roots().len() as u64
+        self.levels.first().map_or(0, Level::len) as u64
     }
 
     fn push_tile(&mut self, root: Hash) {
         let mut node = root;
         for level in &mut self.levels {
             level.push(node);
-            match level.as_slice() {
-                [.., left, right] if level.len().is_multiple_of(2) => node = node_hash(*left, *right),
+            match level.last_pair() {
+                Some((left, right)) if level.len().is_multiple_of(2) => node = node_hash(left, right),
                 _ => return,
             }
         }
-        self.levels.push(vec![node]);
+        self.levels.push(Level::of(node));
     }
 
     fn check_size<E>(&self, size: u64) -> Result<(), ProofError<E>> {
@@ -292,7 +293,7 @@ impl Tree {
             return None;
         }
         let level = self.levels.get((size / TILE).trailing_zeros() as usize)?;
-        level.get(usize::try_from(begin / size).ok()?).copied()
+        level.get(usize::try_from(begin / size).ok()?)
     }
 }
 

@@ -86,7 +86,7 @@ fn write_removed(shared: &Shared, tree: &Tree, to_sequence: u64) -> io::Result<(
     let first_tile = usize::try_from(before.to_sequence).unwrap_or(usize::MAX) / TILE_LEAVES;
     let end_tile = usize::try_from(to_sequence).unwrap_or(usize::MAX) / TILE_LEAVES;
     let mut roots = Vec::new();
-    for root in tree.tile_roots().get(first_tile..end_tile).unwrap_or_default() {
+    for root in (first_tile..end_tile).filter_map(|tile| tree.tile_root(tile)) {
         roots.extend_from_slice(root.as_bytes());
     }
     let crc = crc32c::crc32c(&roots);
