@@ -13,7 +13,8 @@ const PIECE: usize = 256;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Level {
-    full: Vec<Arc<[Hash]>>,
+    /// Each in an allocation of exactly its size, which one with the count beside it would exceed.
+    full: Vec<Arc<Vec<Hash>>>,
     /// Behind them, fewer than a piece.
     rest: Vec<Hash>,
 }
@@ -27,8 +28,7 @@ impl Level {
     pub(super) fn push(&mut self, node: Hash) {
         self.rest.push(node);
         if self.rest.len() == PIECE {
-            self.full.push(self.rest.as_slice().into());
-            self.rest.clear();
+            self.full.push(Arc::new(std::mem::take(&mut self.rest)));
         }
     }
 
