@@ -146,7 +146,10 @@ impl DataDirectory {
             _ => {}
         }
         if self.free_bytes()? < FREE_BYTES_MIN + BALLAST_BYTES as u64 {
-            tracing::warn!("too little is free on the disk to set room aside for when it is full");
+            tracing::warn!(
+                "less than 3 MiB are free on the disk, so no room is set aside for when it is full: free some and start \
+                 again"
+            );
             return Ok(());
         }
         // Noise, because file systems that compress give zeros no room.

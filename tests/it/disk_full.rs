@@ -15,9 +15,11 @@ disk=$1/disk log=$1/log binary=$2 socket=$1/socket
 program() { "$binary" --server "unix:$socket" "$@" >>"$log" 2>&1; }
 start() {
     "$binary" serve --listen 127.0.0.1:0 --listen-unix "$socket" --data-dir "$disk/data" >>"$log" 2>&1 &
-    service=$!
+    service=$! patience=1200
     until program check-health; do
+        patience=$((patience - 1))
         kill -0 "$service" 2>/dev/null || { echo "$1: not served"; return; }
+        test "$patience" -gt 0 || { echo "$1: not healthy within a minute"; kill -9 "$service"; return; }
         sleep 0.05
     done
     program check --ip 192.0.2.1 --type shell --endpoint organizations/default && answer=allowed || answer=$?
