@@ -4,6 +4,7 @@ WORKDIR /source
 COPY Cargo.toml Cargo.lock build.rs README.md ./
 COPY .cargo .cargo
 COPY proto proto
+COPY crates crates
 COPY src src
 COPY benches benches
 RUN cargo build --release --locked --bin portcullis \

@@ -1,59 +1,32 @@
-//! Compiles the protocol buffers with `protox`, so that nobody needs `protoc`.
+//! Tells the program which commit it was built from, for `portcullis --version`.
 //!
-//! Files are found by reading their directories: a new one is picked up without a change here. The public package is
-//! also written as a file descriptor set, comments included, which the reflection service hands out; what is stored
-//! is nobody's business outside and stays out of it.
+//! `PORTCULLIS_COMMIT` names it where the sources are no checkout, such as in an image. Otherwise git is asked, for
+//! release builds only: a development build would be made anew after every commit.
 
-use std::{
-    env,
-    error::Error,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::env;
+use std::process::Command;
 
-use prost::Message;
-
-/// Where imports are resolved from.
-const PROTO_ROOT: &str = "proto";
-
-/// The package that other programs are written against.
-const PUBLIC_DIR: &str = "proto/portcullis/v1";
-
-/// The package of what is stored; it need not exist.
-const STORAGE_DIR: &str = "proto/portcullis/storage/v1";
-
-fn main() -> Result<(), Box<dyn Error>> {
-    rerun_if_changed(PROTO_ROOT);
-    let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-
-    let public_files = proto_files(Path::new(PUBLIC_DIR))?;
-    let public = protox::compile(&public_files, [PROTO_ROOT])?;
-    fs::write(out_dir.join("portcullis_descriptor.bin"), public.encode_to_vec())?;
-
-    let storage_dir = Path::new(STORAGE_DIR);
-    let everything = if storage_dir.is_dir() {
-        let mut files = public_files;
-        files.extend(proto_files(storage_dir)?);
-        protox::compile(files, [PROTO_ROOT])?
-    } else {
-        public
-    };
-    tonic_prost_build::configure()
-        .extern_path(".google.rpc.Status", "::tonic_types::Status")
-        .compile_fds(everything)?;
-    Ok(())
-}
-
-/// The `.proto` files of a directory, sorted, so that the output does not depend on the file system.
-fn proto_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "proto"));
-    files.sort();
-    Ok(files)
-}
-
-/// Has Cargo run this script again when anything below `path` changes, or the script itself.
-fn rerun_if_changed(path: &str) {
+fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={path}");
+    println!("cargo::rerun-if-env-changed=PORTCULLIS_COMMIT");
+    let commit = match env::var("PORTCULLIS_COMMIT") {
+        Ok(commit) => Some(commit),
+        Err(_) if env::var("PROFILE").as_deref() == Ok("release") => commit_of_checkout(),
+        Err(_) => None,
+    };
+    let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    let version = commit.map_or_else(|| version.clone(), |commit| format!("{version} ({commit})"));
+    println!("cargo::rustc-env=PORTCULLIS_VERSION={version}");
+}
+
+/// The commit that is checked out; none where git cannot tell.
+fn commit_of_checkout() -> Option<String> {
+    println!("cargo::rerun-if-changed={}", git(&["rev-parse", "--git-path", "logs/HEAD"])?);
+    git(&["rev-parse", "--short=12", "HEAD"])
+}
+
+/// What git prints; none where it is missing or refuses.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

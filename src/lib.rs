@@ -3,19 +3,23 @@
 //!
 //! ```text
 //! main → cli → server → { api, store adapters, telemetry }
-//! api → engine → store (traits, codec), policy        policy → nothing of ours
+//! api → engine → store (traits, codec), audit, policy
 //! ```
+//!
+//! The pure parts are crates of their own, so that the compiler holds these walls: `portcullis-policy` depends on nothing
+//! of ours, `portcullis-audit` on the policy, and `portcullis-proto` has the generated types.
 //!
 //! What follows is the README.
 #![doc = include_str!("../README.md")]
 
 pub mod api;
-pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod engine;
-pub mod policy;
-pub mod proto;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+
+pub use portcullis_audit as audit;
+pub use portcullis_policy as policy;
+pub use portcullis_proto as proto;

@@ -53,7 +53,7 @@ const CLIENT_FLAGS: [&str; 2] = ["server", "output"];
 
 /// Decides who may open shells and previews: an ordered firewall and a hierarchy of allowlists
 #[derive(Parser, Debug)]
-#[command(name = "portcullis", version, max_term_width = 120, after_help = EXIT_STATUS)]
+#[command(name = "portcullis", version = env!("PORTCULLIS_VERSION"), max_term_width = 120, after_help = EXIT_STATUS)]
 pub struct Cli {
     #[command(flatten)]
     client: ClientArgs,

@@ -7,8 +7,8 @@
 //! Not here: the form of the blocks and the lookup (`table`).
 
 use super::{BLOCK_CHUNKS, Blocks, Chunk, Entry, ROOT_CHILDREN, SPAN_LENGTH_MAX, SPLIT_BITS, to_u32};
-use crate::policy::intervals::IntervalMap;
-use crate::policy::word::Word;
+use crate::intervals::IntervalMap;
+use crate::word::Word;
 
 /// What is made so far.
 pub(super) struct Builder<'a, W> {

@@ -4,9 +4,9 @@
 //! Not here: how a candidate is tried (`engine`).
 
 use super::{CandidateStep, PlanError, Task, Violation};
-use crate::policy::change::Delta;
-use crate::policy::document::Document;
-use crate::policy::organization::{Candidate, Organization};
+use crate::change::Delta;
+use crate::document::Document;
+use crate::organization::{Candidate, Organization};
 
 impl Task<'_> {
     pub(super) fn set_candidate(mut self, steps: Vec<CandidateStep>) -> Result<Vec<Delta>, PlanError> {

@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::merkle::{Hash, leaf_hash};
-use crate::policy::address::Address;
+use portcullis_policy::address::Address;
 
 /// The number of the field that ends every leaf: the largest whose tag takes two bytes.
 pub const COMMITMENTS_FIELD: u32 = 2047;

@@ -5,10 +5,10 @@
 //! Not here: what a node's setting means for a decision (`snapshot`).
 
 use super::{PlanError, Planner, Task, Violation, check_etag, check_limit, etag_of_node, refuse};
-use crate::policy::change::{Delta, Effect};
-use crate::policy::name::{CLUSTER, Id, NodeKey, NodeKind};
-use crate::policy::node::{Access, Node, NodePatch};
-use crate::policy::rule::Source;
+use crate::change::{Delta, Effect};
+use crate::name::{CLUSTER, Id, NodeKey, NodeKind};
+use crate::node::{Access, Node, NodePatch};
+use crate::rule::Source;
 
 const INHERIT_REFUSED: &str = "cannot inherit, for only workspaces and endpoints have a node to inherit from: use \
                                ACCESS_MODE_ALLOW_ALL or ACCESS_MODE_ALLOW_LIST";

@@ -1,8 +1,10 @@
 //! The generated protocol buffer types.
 //!
-//! Invariant: only the gRPC edge (`api`), the storage codec (`store::codec`) and the command line (`cli`) name them; a
-//! test holds that.
-//! Not here: anything written by hand.
+//! Messages, clients and services of the public API are in [`v1`], what is stored is in [`storage`]. The protocol files
+//! lie in the folder `proto` of the repository; their comments are the documentation of what is here.
+//!
+//! Invariant: everything here is generated.
+//! Not here: what the messages mean to the service, which is up to those who convert them.
 
 /// The public API, package `portcullis.v1`.
 #[expect(

@@ -11,16 +11,16 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::record::{DigestRecord, GroupRecord, Object, ObjectChange};
-use crate::policy::address::Range;
-use crate::policy::change::{Change, Delta, Effect, GroupContent};
-use crate::policy::group::Group;
-use crate::policy::name::{Id, NodeKey};
-use crate::policy::node::{AccessEntry, Node};
-use crate::policy::organization::{Cluster, Organization};
-use crate::policy::policy_test::PolicyTest;
-use crate::policy::ranges::RangeList;
-use crate::policy::rule::{Rule, Source};
-use crate::policy::state::Outcome;
+use portcullis_policy::address::Range;
+use portcullis_policy::change::{Change, Delta, Effect, GroupContent};
+use portcullis_policy::group::Group;
+use portcullis_policy::name::{Id, NodeKey};
+use portcullis_policy::node::{AccessEntry, Node};
+use portcullis_policy::organization::{Cluster, Organization};
+use portcullis_policy::policy_test::PolicyTest;
+use portcullis_policy::ranges::RangeList;
+use portcullis_policy::rule::{Rule, Source};
+use portcullis_policy::state::Outcome;
 
 /// How much may be written down, in bytes as estimated.
 #[derive(Clone, Copy, Debug)]

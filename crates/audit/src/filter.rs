@@ -4,11 +4,11 @@
 //! email and comes from nowhere.
 //! Not here: how candidates are found quickly (`terms`).
 
-use crate::policy::address::Range;
-use crate::policy::decision::Decision;
-use crate::policy::name::Id;
-use crate::policy::rule::ConnectionType;
-use crate::policy::time::Timestamp;
+use portcullis_policy::address::Range;
+use portcullis_policy::decision::Decision;
+use portcullis_policy::name::Id;
+use portcullis_policy::rule::ConnectionType;
+use portcullis_policy::time::Timestamp;
 
 use super::record::{Content, Object, ObjectChange, PolicyChangeRecord, Record, RecordType, Subject};
 use super::session::SessionRecord;

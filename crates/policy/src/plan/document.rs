@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{PlanError, Task, Violation, check_etag, check_limit, etag_of_policy, tests};
-use crate::policy::change::{Delta, GroupContent};
-use crate::policy::document::{Document, GroupSpec, NodeSpec};
-use crate::policy::name::{NodeKey, NodeKind};
-use crate::policy::node::{Access, Node, NodePatch};
-use crate::policy::organization::Organization;
-use crate::policy::policy_test::PolicyTest;
+use crate::change::{Delta, GroupContent};
+use crate::document::{Document, GroupSpec, NodeSpec};
+use crate::name::{NodeKey, NodeKind};
+use crate::node::{Access, Node, NodePatch};
+use crate::organization::Organization;
+use crate::policy_test::PolicyTest;
 
 impl Task<'_> {
     pub(super) fn replace_policy(mut self, document: Document, etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {

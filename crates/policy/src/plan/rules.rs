@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{PlanError, Task, check_etag, check_limit, etag_of_rule, etag_of_rules};
-use crate::policy::change::Delta;
-use crate::policy::name::Id;
-use crate::policy::rule::{Rule, RulePatch};
+use crate::change::Delta;
+use crate::name::Id;
+use crate::rule::{Rule, RulePatch};
 
 const LIMITED: &str = "rules of an organization";
 

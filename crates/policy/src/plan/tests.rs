@@ -4,9 +4,9 @@
 //! Not here: whether a test passes (`gates`).
 
 use super::{PlanError, Task, check_limit};
-use crate::policy::change::Delta;
-use crate::policy::name::Id;
-use crate::policy::policy_test::PolicyTest;
+use crate::change::Delta;
+use crate::name::Id;
+use crate::policy_test::PolicyTest;
 
 pub(super) const LIMITED: &str = "policy tests of an organization";
 

@@ -19,9 +19,9 @@
 use super::filter::{RecordFilter, nodes_of, rules_of};
 use super::record::{Content, Entry, RecordType};
 use super::session::{SessionId, SessionRecord};
-use crate::policy::decision::Decision;
-use crate::policy::name::Id;
-use crate::policy::rule::ConnectionType;
+use portcullis_policy::decision::Decision;
+use portcullis_policy::name::Id;
+use portcullis_policy::rule::ConnectionType;
 
 const ORGANIZATION: u8 = b'o';
 const NODE: u8 = b'e';

@@ -6,10 +6,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::policy::decision::{Level, Reason};
-use crate::policy::name::Id;
-use crate::policy::rule::ConnectionType;
-use crate::policy::time::Timestamp;
+use portcullis_policy::decision::{Level, Reason};
+use portcullis_policy::name::Id;
+use portcullis_policy::rule::ConnectionType;
+use portcullis_policy::time::Timestamp;
 
 /// Names a session within the installation: the random id of the server's start, and a number. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use super::{PlanError, Task, check_etag, check_limit, etag_of_group};
-use crate::policy::change::{Delta, GroupContent};
-use crate::policy::group::Group;
-use crate::policy::name::Id;
-use crate::policy::ranges::RangeList;
-use crate::policy::rule::Source;
+use crate::change::{Delta, GroupContent};
+use crate::group::Group;
+use crate::name::Id;
+use crate::ranges::RangeList;
+use crate::rule::Source;
 
 impl Task<'_> {
     pub(super) fn create_group(
@@ -119,7 +119,7 @@ impl Task<'_> {
     fn user_of(&self, id: &Id) -> Option<String> {
         let organization = self.organization;
         let names = |source: &Source| matches!(source, Source::Group(named) if named == id);
-        let listed = |entries: &[crate::policy::node::AccessEntry]| entries.iter().any(|entry| names(&entry.source));
+        let listed = |entries: &[crate::node::AccessEntry]| entries.iter().any(|entry| names(&entry.source));
         let name = format!("organizations/{}", organization.id);
         if let Some(rule) = organization.rules.iter().find(|rule| names(&rule.source)) {
             return Some(format!("{name}/rules/{}", rule.id));

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use super::merkle::Hash;
 use super::session::{SessionId, SessionRecord};
-use crate::policy::address::{Address, Range};
-use crate::policy::decision::{Level, Reason};
-use crate::policy::name::{Id, NodeKey};
-use crate::policy::node::Node;
-use crate::policy::policy_test::PolicyTest;
-use crate::policy::ranges::RangeList;
-use crate::policy::rule::{ConnectionType, Rule};
-use crate::policy::time::Timestamp;
+use portcullis_policy::address::{Address, Range};
+use portcullis_policy::decision::{Level, Reason};
+use portcullis_policy::name::{Id, NodeKey};
+use portcullis_policy::node::Node;
+use portcullis_policy::policy_test::PolicyTest;
+use portcullis_policy::ranges::RangeList;
+use portcullis_policy::rule::{ConnectionType, Rule};
+use portcullis_policy::time::Timestamp;
 
 /// A record that is in the log.
 #[derive(Clone, Debug, PartialEq)]
