@@ -1,4 +1,4 @@
-"""Compares Portcullis with other policy engines on one ordered list, and prints tables for the README.
+"""Compares Portcullis with other policy engines on one ordered list, and prints tables for docs/performance.md.
 
 usage: measure.py PORTCULLIS INPROCESS CERBOS ENVOY H2LOAD
 Programs; `-` for one that is not to be had, which is then said. `run` installs them and starts this.

@@ -12,7 +12,7 @@ pub(crate) const MIB: f64 = (1 << 20) as f64;
 const GROWTH: f64 = 0.05;
 const SLACK: f64 = 8.0 * MIB;
 
-/// Bytes that stay in memory for every record: the nodes of the tree above it (ARCHITECTURE.md, `audit::merkle`).
+/// Bytes that stay in memory for every record: the nodes of the tree above it (docs/decisions/0011, `audit::merkle`).
 const BYTES_A_RECORD: f64 = 0.25;
 
 /// The newest records are in memory with their index until their unit is full; so much at the most. Over many units the

@@ -1,4 +1,4 @@
-//! The portal's own examples, through real gRPC: what the README walks through.
+//! The portal's own examples, through real gRPC: what docs/tour.md walks through.
 //!
 //! Invariant: every expectation here is a sentence of the product, so none is changed to make a test pass.
 //! Not here: random policies (`decisions`).

@@ -7,7 +7,7 @@
 //! * [`record`], [`session`]: what a record says; [`filter`], [`terms`]: what passes a filter, and how it is found.
 //!
 //! Invariant: pure. Bytes and values in, values out; no file, clock, lock or random number. A verifier written from
-//! ARCHITECTURE.md alone gets the same hashes.
+//! docs/format.md alone gets the same hashes.
 //! Not here: a record's bytes (`store::codec`), where it lies (`store`), who writes it (`engine`).
 
 pub mod checkpoint;
