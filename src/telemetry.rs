@@ -9,7 +9,7 @@ use crate::config::{LogConfig, LogFormat};
 
 /// Starts logging for the process. A second call changes nothing, so that tests can share a process.
 pub fn init(config: &LogConfig) {
-    let filter = EnvFilter::new(&config.filter);
+    let filter = EnvFilter::new(config.filter.as_str());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = match config.format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),

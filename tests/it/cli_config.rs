@@ -4,10 +4,13 @@
 //! The environment is read by clap and cannot be set inside a test process (that is unsafe code), so those tests run
 //! the binary with `--check-config`.
 
+use std::collections::BTreeSet;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use portcullis::config::{Config, LogFormat, ServeArgs};
+use clap::builder::Resettable;
+use clap::{Args, FromArgMatches};
+use portcullis::config::{Config, ConfigErrors, LogFormat, ServeArgs, Setting, settings};
 
 /// Runs `portcullis serve --check-config` with an environment of exactly these variables.
 fn check_config(args: &[&str], environment: &[(&str, &str)]) -> Output {
@@ -18,6 +21,14 @@ fn check_config(args: &[&str], environment: &[(&str, &str)]) -> Output {
         .envs(environment.iter().copied())
         .output()
         .unwrap()
+}
+
+/// What flags alone give, whatever is in the environment of the tests.
+fn flags<'a>(flags: impl IntoIterator<Item = &'a str>) -> ServeArgs {
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    let command = command.mut_args(|argument| argument.env(Resettable::Reset));
+    let matches = command.get_matches_from(["serve"].into_iter().chain(flags));
+    ServeArgs::from_arg_matches(&matches).unwrap()
 }
 
 fn stdout(output: &Output) -> &str {
@@ -59,12 +70,7 @@ fn file_beats_default() {
 
 #[test]
 fn argument_beats_file() {
-    let args = ServeArgs {
-        listen: Some("[::1]:2".to_owned()),
-        data_dir: Some("elsewhere".into()),
-        connections_max: Some("8".to_owned()),
-        ..ServeArgs::default()
-    };
+    let args = flags(["--listen=[::1]:2", "--data-dir=elsewhere", "--connections-max=8"]);
     let file = "listen = '127.0.0.1:1'\ndata_dir = 'here'\nconnections_max = 7\nrequests_in_flight_max = 9";
     let config = Config::resolve(&args, Some(file)).unwrap();
     assert_eq!(config.listen.to_string(), "[::1]:2");
@@ -95,34 +101,33 @@ fn flag_beats_environment_beats_file() {
 
 #[test]
 fn every_fault_is_reported_at_once() {
-    let args = ServeArgs {
-        listen: Some("localhost".to_owned()),
-        insecure: Some("perhaps".to_owned()),
-        log_filter: Some("portcullis=loudly".to_owned()),
-        request_timeout: Some("30".to_owned()),
-        drain_timeout: Some("0s".to_owned()),
-        connections_max: Some("0".to_owned()),
-        request_bytes_max: Some("67108865".to_owned()),
-        ..ServeArgs::default()
-    };
+    let args = flags([
+        "--listen=localhost",
+        "--insecure=perhaps",
+        "--log-filter=portcullis=loudly",
+        "--request-timeout=30",
+        "--drain-timeout=0s",
+        "--connections-max=0",
+        "--request-bytes-max=67108865",
+    ]);
     let file = "log_format = 'xml'\ndata_dir = ''\nlisten_adress = 1\n[limits]\norganizations = -1\nrules = 1";
     let errors = Config::resolve(&args, Some(file)).unwrap_err();
     let settings: Vec<_> = errors.faults.iter().map(|fault| fault.setting.as_str()).collect();
     assert_eq!(
         settings,
         [
-            "`--insecure` or `PORTCULLIS_INSECURE`",
-            "`--listen` or `PORTCULLIS_LISTEN`",
-            "`data_dir` in the configuration file",
-            "`log_format` in the configuration file",
-            "`--log-filter` or `PORTCULLIS_LOG_FILTER`",
-            "`--request-timeout` or `PORTCULLIS_REQUEST_TIMEOUT`",
-            "`--drain-timeout` or `PORTCULLIS_DRAIN_TIMEOUT`",
-            "`--connections-max` or `PORTCULLIS_CONNECTIONS_MAX`",
-            "`--request-bytes-max` or `PORTCULLIS_REQUEST_BYTES_MAX`",
-            "`limits.organizations` in the configuration file",
-            "`limits.rules` in the configuration file",
-            "`listen_adress` in the configuration file",
+            "`--listen`",
+            "`--insecure`",
+            "`data_dir` on line 2 of the configuration file",
+            "`--request-timeout`",
+            "`--drain-timeout`",
+            "`--connections-max`",
+            "`--request-bytes-max`",
+            "`log_format` on line 1 of the configuration file",
+            "`--log-filter`",
+            "`limits.organizations` on line 5 of the configuration file",
+            "`limits.rules` on line 6 of the configuration file",
+            "`listen_adress` on line 3 of the configuration file",
         ],
     );
     assert!(errors.faults.iter().all(|fault| !fault.advice.is_empty()));
@@ -141,7 +146,7 @@ fn file_of_wrong_shapes_is_refused() {
 
 #[test]
 fn file_that_is_no_toml_is_named_with_its_line() {
-    let args = ServeArgs { connections_max: Some("0".to_owned()), ..ServeArgs::default() };
+    let args = flags(["--connections-max=0"]);
     let errors = Config::resolve(&args, Some("drain_timeout = '1s'\nlisten =")).unwrap_err();
     assert_eq!(errors.faults.len(), 2, "{errors}");
     assert!(errors.to_string().contains("line 2"), "{errors}");
@@ -151,19 +156,18 @@ fn file_that_is_no_toml_is_named_with_its_line() {
 #[test]
 fn address_of_other_machines_needs_insecure() {
     for listen in ["0.0.0.0:7070", "[::]:7070", "192.0.2.1:7070", "[::ffff:192.0.2.1]:7070"] {
-        let args = ServeArgs { listen: Some(listen.to_owned()), ..ServeArgs::default() };
+        let args = flags(["--listen", listen]);
         let errors = Config::resolve(&args, None).unwrap_err();
         let message = errors.to_string();
         assert!(message.contains(listen) && message.contains("`--insecure`"), "{message}");
         assert!(Config::resolve(&args, Some("insecure = true")).is_ok());
-        let args = ServeArgs { insecure: Some("true".to_owned()), ..args };
+        let args = flags(["--listen", listen, "--insecure"]);
         assert!(Config::resolve(&args, Some("insecure = false")).is_ok());
-        let args = ServeArgs { insecure: Some("false".to_owned()), ..args };
+        let args = flags(["--listen", listen, "--insecure=false"]);
         assert!(Config::resolve(&args, Some("insecure = true")).is_err());
     }
     for listen in ["127.0.0.1:0", "127.9.9.9:7070", "[::1]:7070", "[::ffff:127.0.0.1]:7070"] {
-        let args = ServeArgs { listen: Some(listen.to_owned()), ..ServeArgs::default() };
-        assert!(Config::resolve(&args, None).is_ok(), "{listen}");
+        assert!(Config::resolve(&flags(["--listen", listen]), None).is_ok(), "{listen}");
     }
 }
 
@@ -204,21 +208,118 @@ fn a_fault_is_said_once() {
     assert_eq!(stderr(&output).matches("(os error 20)").count(), 1, "{}", stderr(&output));
 }
 
-/// The help texts repeat the defaults, for clap does not know them.
+/// The help is what people read first: it tells the default that applies, the variable and a heading.
 #[test]
 fn help_names_the_defaults_that_are_used() {
     let mut command = portcullis::cli::Cli::command();
     let serve = command.find_subcommand_mut("serve").unwrap();
-    let defaults = Config::default().to_toml().parse::<toml::Table>().unwrap();
-    let (limits, settings): (Vec<_>, Vec<_>) = defaults.into_iter().partition(|(_, value)| value.is_table());
-    let limits = limits.into_iter().flat_map(|(_, table)| table.as_table().unwrap().clone());
-    let limits = limits.map(|(key, value)| (format!("limit_{key}"), value));
-    for (key, value) in settings.into_iter().chain(limits).filter(|(key, _)| key != "insecure") {
-        let argument = serve.get_arguments().find(|argument| argument.get_id() == key.as_str()).unwrap();
+    for setting in settings() {
+        let argument =
+            serve.get_arguments().find(|argument| argument.get_id() == setting.flat_name().as_str()).unwrap();
         let help = argument.get_help().unwrap().to_string();
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        assert!(help.ends_with(&format!("[default: {value}]")), "{key}: {help}");
-        let environment = format!("PORTCULLIS_{}", key.to_uppercase());
-        assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(environment.as_str()));
+        let default = setting.default_value().unwrap_or_else(|| setting.unset.to_owned());
+        assert!(help.ends_with(&format!("[default: {default}]")), "{}: {help}", setting.key());
+        assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(setting.variable().as_str()));
+        assert_eq!(argument.get_help_heading(), Some(setting.heading));
+    }
+}
+
+/// A value that the setting takes and that is not its default, and one that it refuses.
+fn samples(setting: &Setting) -> (String, String) {
+    let (max, default) = (setting.max, setting.default_value());
+    match setting.value_name {
+        "ADDRESS:PORT" => ("127.0.0.1:9".to_owned(), "localhost".to_owned()),
+        "FILTER" => ("debug".to_owned(), "portcullis=loudly".to_owned()),
+        "DURATION" if max == u64::MAX => ("7ms".to_owned(), "0ms".to_owned()),
+        "DURATION" => ("7ms".to_owned(), format!("{}ms", max + 1)),
+        "COUNT" | "BYTES" => (max.to_string(), (max + 1).to_string()),
+        "FILE" | "DIR" if max == u64::MAX => ("/else where".to_owned(), String::new()),
+        "PATH" => ("/".repeat(usize::try_from(max).unwrap()), "/".repeat(usize::try_from(max).unwrap() + 1)),
+        choice => (choice.split('|').find(|word| default.as_deref() != Some(word)).unwrap().to_owned(), "x".to_owned()),
+    }
+}
+
+/// A file that sets one setting. Numbers and truth values are written without quotes.
+fn file(setting: &Setting, value: &str) -> String {
+    let Setting { table, name, .. } = setting;
+    let table = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+    let bare = matches!(setting.value_name, "COUNT" | "BYTES" | "true|false") && value.len() < 20 && value != "x";
+    if bare { format!("{table}{name} = {value}\n") } else { format!("{table}{name} = '{value}'\n") }
+}
+
+/// The settings of a configuration as keys and values of its file.
+fn entries(toml: &str) -> BTreeSet<(String, String)> {
+    let text = |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let table = toml.parse::<toml::Table>().unwrap();
+    let entry = |(key, value): (&String, &toml::Value)| match value.as_table() {
+        None => vec![(key.clone(), text(value))],
+        Some(table) => table.iter().map(|(inner, value)| (format!("{key}.{inner}"), text(value))).collect(),
+    };
+    table.iter().flat_map(entry).collect()
+}
+
+/// The hazard: a row whose flag, variable or key sets another setting, or none.
+#[test]
+fn every_setting_is_set_by_its_flag_its_variable_and_its_key() {
+    let defaults = entries(&Config::default().to_toml());
+    for setting in settings() {
+        let (value, _) = samples(setting);
+        let flag = [format!("{}={value}", setting.flag())];
+        let by_flag = Config::resolve(&flags(flag.iter().map(String::as_str)), None).unwrap().to_toml();
+        let by_key = Config::resolve(&ServeArgs::default(), Some(&file(setting, &value))).unwrap().to_toml();
+        let output = check_config(&[], &[(&setting.variable(), &value)]);
+        assert!(output.status.success(), "{}: {}", setting.key(), stderr(&output));
+        for toml in [&by_flag, &by_key, stdout(&output)] {
+            let set: Vec<_> = entries(toml).difference(&defaults).cloned().collect();
+            assert_eq!(set, [(setting.key(), value.clone())]);
+        }
+    }
+}
+
+/// The hazard: an interface that lets pass what the others refuse, or a fault that hides the next.
+#[test]
+fn every_bound_holds_for_flag_variable_and_key_and_all_faults_come_at_once() {
+    let wrong: Vec<_> = settings().map(|setting| (setting, samples(setting).1)).collect();
+    let told = |errors: &ConfigErrors| errors.faults.iter().map(|fault| fault.setting.clone()).collect::<Vec<_>>();
+
+    let given: Vec<_> = wrong.iter().map(|(setting, value)| format!("{}={value}", setting.flag())).collect();
+    let errors = Config::resolve(&flags(given.iter().map(String::as_str)), None).unwrap_err();
+    assert_eq!(told(&errors), settings().map(|setting| format!("`{}`", setting.flag())).collect::<Vec<_>>());
+
+    let variables: Vec<_> = wrong.iter().map(|(setting, value)| (setting.variable(), value.as_str())).collect();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let output = check_config(&[], &variables);
+    assert_eq!(output.status.code(), Some(1));
+    for (name, value) in variables {
+        let told = if value.is_empty() { format!("`{name}`: ") } else { format!("`{name}`: `{value}` ") };
+        assert!(stderr(&output).contains(&told), "{told}: {}", stderr(&output));
+    }
+
+    let mut text = String::new();
+    for (at, (setting, value)) in wrong.iter().enumerate() {
+        let file = file(setting, value);
+        let first = wrong.iter().position(|(other, _)| other.table == setting.table) == Some(at);
+        text += if first { &file } else { file.split_once("]\n").map_or(file.as_str(), |(_, line)| line) };
+    }
+    let errors = Config::resolve(&ServeArgs::default(), Some(&text)).unwrap_err();
+    for ((setting, _), told) in wrong.iter().zip(told(&errors)) {
+        assert!(told.starts_with(&format!("`{}` on line ", setting.key())), "{told}");
+    }
+    assert_eq!(errors.faults.len(), wrong.len(), "{errors}");
+}
+
+/// The hazard: somebody who is told that a key is wrong and not which is right.
+#[test]
+fn a_key_that_is_no_setting_is_named_with_the_one_that_was_meant() {
+    for (file, meant) in [
+        ("limit_organizations = 5", "`limits.organizations`"),
+        ("[limits]\norganisations = 5", "`limits.organizations`"),
+        ("audit_shel = 'sync'", "`audit_shell`"),
+        ("data-dir = '/srv'", "`data_dir`"),
+        ("limits = 5", "`[limits]`"),
+    ] {
+        let errors = Config::resolve(&ServeArgs::default(), Some(file)).unwrap_err();
+        assert_eq!(errors.faults.len(), 1, "{errors}");
+        assert!(errors.faults[0].advice.contains(meant), "{errors}");
     }
 }
