@@ -13,13 +13,18 @@ use std::path::{Path, PathBuf};
 
 /// For each part of the program: parts it may name, and crates it may not.
 const RULES: &[(&str, &[&str], &[&str])] = &[
+    ("locks", &[], &[]),
     ("store/codec", &["store", "policy", "audit", "proto"], &["tokio", "tonic", "sled", "anyhow", "arc_swap"]),
-    ("store", &["store"], &["tokio", "tonic", "prost", "anyhow", "arc_swap"]),
-    ("engine", &["engine", "policy", "store", "audit"], &["tonic", "prost", "sled", "anyhow", "http"]),
-    ("api", &["api", "engine", "policy", "audit", "proto"], &["sled", "anyhow"]),
+    ("store", &["store", "locks"], &["tokio", "tonic", "prost", "anyhow", "arc_swap"]),
+    ("engine", &["engine", "locks", "policy", "store", "audit"], &["tonic", "prost", "sled", "anyhow", "http"]),
+    ("api", &["api", "locks", "engine", "policy", "audit", "proto"], &["sled", "anyhow"]),
     ("config", &["config", "policy"], &["tonic", "prost", "sled", "tokio"]),
     ("telemetry", &["config", "telemetry"], &["tonic", "prost", "sled"]),
-    ("server", &["server", "api", "engine", "policy", "store", "audit", "config", "proto"], &["prost", "sled"]),
+    (
+        "server",
+        &["server", "locks", "api", "engine", "policy", "store", "audit", "config", "proto"],
+        &["prost", "sled"],
+    ),
     ("cli", &["cli", "config", "proto", "server", "telemetry", "policy"], &["sled"]),
 ];
 

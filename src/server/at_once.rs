@@ -10,10 +10,12 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use hyper::rt::Executor;
+
+use crate::locks::IgnorePoison;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -29,7 +31,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Gathered {
 
 impl Gathered {
     fn lock(&self) -> MutexGuard<'_, Vec<Call>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().ignore_poison()
     }
 
     /// Tries all calls once.

@@ -10,6 +10,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::engine::Engine;
+use crate::locks::IgnorePoison;
 
 /// Names whose health is told: the whole service, and each of its parts.
 const NAMES: [&str; 6] = [
@@ -52,12 +53,12 @@ impl Health {
             // The writer is gone: nothing can be changed any more.
             report(&reporter, ServingStatus::NotServing).await;
         });
-        *self.following.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(task);
+        *self.following.lock().ignore_poison() = Some(task);
     }
 
     /// Not serving any more. Those who watch are told, and their streams end, so that they do not hold up the drain.
     pub(super) async fn stop(&self) {
-        if let Some(task) = self.following.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        if let Some(task) = self.following.lock().ignore_poison().take() {
             task.abort();
         }
         report(&self.reporter, ServingStatus::NotServing).await;

@@ -20,10 +20,11 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::disk::{self, Disk, UNFINISHED_SUFFIX, read_exact_at};
 use super::{SnapshotError, Snapshots};
+use crate::locks::IgnorePoison;
 
 const PREFIX: &str = "snapshot-";
 const SUFFIX: &str = ".zst";
@@ -250,7 +251,7 @@ impl MemorySnapshots {
 
 impl Snapshots for MemorySnapshots {
     fn write(&self, sequence: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().ignore_poison();
         kept.retain(|(other, _)| *other != sequence);
         kept.push((sequence, bytes.to_vec()));
         kept.sort_unstable_by_key(|(sequence, _)| *sequence);
@@ -260,7 +261,7 @@ impl Snapshots for MemorySnapshots {
     }
 
     fn newest_valid(&self) -> Result<Option<(u64, Vec<u8>)>, SnapshotError> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock().ignore_poison();
         Ok(kept.last().cloned())
     }
 }

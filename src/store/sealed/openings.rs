@@ -16,7 +16,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
@@ -24,6 +24,7 @@ use super::super::disk::{Disk, write_whole};
 use super::bytes::{put_counted, put_packed, take, take_bytes, take_counted, unpack};
 use super::file::{CHECKSUM_BYTES, HEADER_BYTES, Header, OWN_BYTES, Part, Seed, UnitFile, io_error};
 use super::{SealedError, openings_path};
+use crate::locks::IgnorePoison;
 
 const OPENINGS_MAGIC: [u8; 8] = *b"PCAUDPI\xa7";
 const END_MAGIC: [u8; 4] = *b"PCPE";
@@ -213,7 +214,7 @@ impl Openings {
     }
 
     fn emails(&self) -> Result<Arc<EmailIndex>, SealedError> {
-        let mut read = self.emails.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = self.emails.lock().ignore_poison();
         if let Some(emails) = &*read {
             return Ok(Arc::clone(emails));
         }
@@ -230,11 +231,11 @@ impl Openings {
     }
 
     fn block(&self, number: usize) -> Result<Block, SealedError> {
-        if let Some(block) = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&number) {
+        if let Some(block) = self.read.lock().ignore_poison().get(&number) {
             return Ok(Arc::clone(block));
         }
         let block = Arc::new(self.read_block(number)?);
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&block));
+        self.read.lock().ignore_poison().insert(number, Arc::clone(&block));
         Ok(block)
     }
 

@@ -9,7 +9,7 @@
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::super::disk::Disk;
 use super::bytes::{decompress, take, take_counted, unpack};
@@ -18,6 +18,7 @@ use super::file::{CHECKSUM_BYTES, HEADER_BYTES, Header, Part, Seed, UnitFile};
 use super::index_set::IndexSet;
 use super::segment::{END_MAGIC, FOOTER_BYTES, SEGMENT_MAGIC, TILE_ENTRY_BYTES, TileSummary};
 use super::{SealedError, TILE_RECORDS, postings, segment_path};
+use crate::locks::IgnorePoison;
 
 /// A sealed unit, open for reading.
 #[derive(Debug)]
@@ -122,7 +123,7 @@ impl SealedUnit {
 
     /// The records of a tile.
     pub fn tile(&self, number: usize) -> Result<Arc<Tile>, SealedError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().ignore_poison();
         if let Some((read, tile)) = &*last
             && *read == number
         {

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::super::{Batch, Page, StateError, StateStore, Tree};
+use crate::locks::IgnorePoison;
 
 type Entries = BTreeMap<(Tree, Vec<u8>), Vec<u8>>;
 
@@ -24,13 +25,12 @@ impl MemoryState {
         Self::default()
     }
 
-    // Nothing below panics while it holds the lock, so a poisoned one guards nothing broken.
     fn read(&self) -> RwLockReadGuard<'_, Entries> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+        self.entries.read().ignore_poison()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Entries> {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+        self.entries.write().ignore_poison()
     }
 }
 
