@@ -1,7 +1,7 @@
-//! Logs: one line an event, as text or JSON, on standard error.
+//! Logs: one line per event, as text or JSON, on standard error.
 //!
 //! Invariant: no address and no email of a user is ever logged.
-//! Not here: what is worth a line, which is everybody's own business.
+//! Not here: what is worth a line; each module decides that for itself.
 
 use tracing_subscriber::EnvFilter;
 

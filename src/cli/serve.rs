@@ -1,4 +1,4 @@
-//! `portcullis serve`: from what was typed to a running server.
+//! `portcullis serve`: reads the configuration, starts the runtime and runs the server until a signal ends it.
 //!
 //! Invariant: nothing is opened or bound before the whole configuration is valid.
 //! Not here: what a setting means (`config`), and what a server consists of (`server`).
@@ -33,7 +33,7 @@ pub(super) fn run(args: &ServeArgs, output: &mut Output) -> anyhow::Result<Exit>
         .build()
         .context("cannot start the runtime of the server")?;
     runtime.block_on(async {
-        let shutdown = stop_signal().context("cannot listen to signals")?;
+        let shutdown = stop_signal().context("cannot install the signal handlers")?;
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("cannot listen on `{}`, choose another address with `--listen`", config.listen))?;
@@ -42,8 +42,8 @@ pub(super) fn run(args: &ServeArgs, output: &mut Output) -> anyhow::Result<Exit>
     })
 }
 
-/// Ends when the process is told to stop. The handlers are in place when this returns, so that a signal that comes
-/// while the server still starts is not lost.
+/// Completes when SIGTERM or SIGINT arrives. The handlers are installed before this returns, so that a signal during the
+/// start is not lost.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
