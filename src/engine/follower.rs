@@ -1,11 +1,11 @@
-//! The follower: one thread that brings the state store and the snapshots up to what the journal has.
+//! The follower: one thread that brings the mirror and the snapshots up to what the journal has.
 //!
-//! Changes that come while it writes are noted as a set of objects and written together next, as they then are: it may
-//! lag, but what it still has to do never exceeds the size of the policy itself.
+//! Changes that come while it writes are noted as a set of objects. It writes these together next, as they then are.
+//! It may lag, but its backlog is never larger than the policy itself.
 //!
 //! Invariant: it never holds up a change or a Check, and nothing that is acknowledged depends on it: what it writes can
 //! be lost and is made again at the next start.
-//! Not here: comparing the state store with the policy (`recovery`).
+//! Not here: what the mirror holds, and how it is compared with the policy (`mirror`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::directory::Directory;
-use super::recovery::open_in_line;
+use super::mirror::Mirror;
 use crate::policy::change::Change;
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
 use crate::policy::state::{Outcome, PolicyState};
-use crate::store::codec::{EntryEncoder, EntryKey, encode_counter, encode_mark, encode_snapshot, touched_keys};
-use crate::store::{Batch, Snapshots, StateError, StateStore, StateStores, Tree, split};
+use crate::store::codec::{EntryKey, encode_snapshot, touched_keys};
+use crate::store::{Snapshots, StateError, StateStores};
 
 /// Changes, and bytes of changes, between two snapshots: what a start has to replay at most, about.
 const SNAPSHOT_CHANGES: u64 = 10_000;
@@ -28,12 +28,6 @@ const SNAPSHOT_BYTES: usize = 256 * 1024 * 1024;
 /// How often match counts are written, and how long the state store rests after a failure.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(COUNTERS_INTERVAL_MILLIS.unsigned_abs());
 const COUNTERS_INTERVAL_MILLIS: i64 = 10_000;
-
-/// Objects written in one batch: batches hold sled's lock while they are applied.
-const BATCH_OBJECTS_MAX: usize = 256;
-
-/// The key of the high-water mark: up to which sequence of the journal the store has everything.
-pub(super) const MARK_KEY: &[u8] = b"policy-sequence";
 
 /// What the writer hands over, and the wish to stop.
 #[derive(Default)]
@@ -98,8 +92,8 @@ impl Follower {
 /// What the follower's thread owns.
 pub(super) struct Task {
     pub(super) follower: Arc<Follower>,
-    /// None while the store cannot be had.
-    pub(super) store: Option<Box<dyn StateStore>>,
+    /// None while its store cannot be opened.
+    pub(super) mirror: Option<Mirror>,
     pub(super) stores: Box<dyn StateStores>,
     pub(super) snapshots: Box<dyn Snapshots>,
     /// Its own copy of the state, which shares everything with the writer's.
@@ -129,19 +123,19 @@ impl Task {
             if news.stop {
                 return self.finish();
             }
-            if self.store.is_none() {
+            if self.mirror.is_none() {
                 self.follower.rest();
             }
         }
     }
 
-    /// Brings the store up to date. A store that fails is given up, and opened and compared anew after a rest.
+    /// Brings the mirror up to date. One that fails is closed, and opened and compared anew after a rest.
     fn follow(&mut self, touched: &BTreeSet<EntryKey>, last: bool) {
         let now_millis = self.clock.now().millis();
-        // Looking through all rules is not for every change.
+        // That goes through all rules, which would be too much after every change.
         let counters_due = last || self.counters_written_millis + COUNTERS_INTERVAL_MILLIS <= now_millis;
-        let result = match &self.store {
-            Some(store) => self.write(&**store, touched, counters_due),
+        let result = match &self.mirror {
+            Some(mirror) => self.write(mirror, touched, counters_due),
             None => return self.reopen(),
         };
         if counters_due {
@@ -149,57 +143,30 @@ impl Task {
         }
         if let Err(error) = result {
             tracing::error!(%error, "the state store failed and is opened again; policy and decisions are not affected");
-            self.store = None;
+            self.mirror = None;
         }
     }
 
     fn reopen(&mut self) {
-        match open_in_line(&*self.stores, &self.state, self.sequence) {
-            Ok(store) => {
+        match Mirror::open(&*self.stores, &self.state, self.sequence) {
+            Ok(mirror) => {
                 tracing::info!("the state store follows the journal again");
-                self.store = Some(store);
+                self.mirror = Some(mirror);
             }
             Err(error) => tracing::warn!(%error, "the state store cannot be used yet"),
         }
     }
 
-    fn write(&self, store: &dyn StateStore, touched: &BTreeSet<EntryKey>, counters: bool) -> Result<(), StateError> {
+    fn write(&self, mirror: &Mirror, touched: &BTreeSet<EntryKey>, counters: bool) -> Result<(), StateError> {
         if !touched.is_empty() {
-            write_objects(store, &self.state, touched.iter())?;
-            let mut batch = Batch::new();
-            batch.put(Tree::Meta, MARK_KEY, encode_mark(self.sequence));
-            store.apply(&batch)?;
+            mirror.write(&self.state, touched, self.sequence)?;
         }
-        if counters { self.write_counters(store) } else { Ok(()) }
-    }
-
-    /// Writes the counts of rules that decided something.
-    fn write_counters(&self, store: &dyn StateStore) -> Result<(), StateError> {
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.directory.organizations_after(after.as_deref(), BATCH_OBJECTS_MAX);
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.view.organization.id.to_string());
-            for published in &page {
-                let (view, mut batch) = (&published.view, Batch::new());
-                for (place, rule) in view.organization.rules.iter().enumerate() {
-                    if let Some(counter) = view.counters.at(place)
-                        && let Some(matches) = counter.take_unsaved()
-                    {
-                        let (key, value) = encode_counter(&view.organization.id, rule, &matches);
-                        batch.put(Tree::Counters, key, value);
-                    }
-                }
-                if !batch.is_empty() {
-                    store.apply(&batch)?;
-                }
-            }
-        }
+        if counters { mirror.write_counters(&self.directory) } else { Ok(()) }
     }
 
     fn finish(self) {
-        if let Some(store) = self.store
-            && let Err(error) = store.flush()
+        if let Some(mirror) = self.mirror
+            && let Err(error) = mirror.flush()
         {
             tracing::warn!(%error, "the state store could not be flushed; it is checked at the next start");
         }
@@ -216,21 +183,4 @@ impl Task {
             Err(error) => tracing::warn!(%error, "no policy snapshot: the next start replays more of the journal"),
         }
     }
-}
-
-/// Writes objects as they are in the state, or removes them where they are not.
-pub(super) fn write_objects<'a>(
-    store: &dyn StateStore,
-    state: &PolicyState,
-    keys: impl Iterator<Item = &'a EntryKey>,
-) -> Result<(), StateError> {
-    let (mut encoder, mut batch, mut objects) = (EntryEncoder::new(state), Batch::new(), 0);
-    for key in keys {
-        split::put(store, &mut batch, Tree::Policy, &key.to_bytes(), encoder.encode(key).as_deref())?;
-        objects += 1;
-        if objects % BATCH_OBJECTS_MAX == 0 {
-            store.apply(&std::mem::take(&mut batch))?;
-        }
-    }
-    store.apply(&batch)
 }

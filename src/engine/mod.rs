@@ -20,6 +20,7 @@ mod history;
 mod judging;
 mod keeper;
 mod lookups;
+mod mirror;
 pub mod parallel;
 pub mod preview;
 pub mod prospect;

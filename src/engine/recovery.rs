@@ -1,31 +1,24 @@
-//! The start: from what is on the disk to the policy, and the state store brought in line with it.
+//! Recovery: from the snapshots and the journal on the disk to the policy.
 //!
-//! Invariant: the policy comes from the journal (and a snapshot of it) alone; the state store is compared with it entry
-//! by entry and never believed.
-//! Not here: opening files (`server`, which picks the adapters).
+//! Invariant: the policy comes from the journal and a snapshot of it alone. The mirror is never asked what the policy is,
+//! only whether it has seen more of the journal than there is.
+//! Not here: opening files (`server`, which picks the adapters); the mirror's content (`mirror`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::audit::AuditOpenError;
 use super::clock::Clock;
-use super::follower::{MARK_KEY, write_objects};
+use super::mirror::{Mirror, MirrorError};
 use crate::audit::policy_change::changes as object_changes;
 use crate::audit::record::{Content, Entry, ObjectChange, Person, PolicyChangeRecord};
 use crate::policy::change::Change;
 use crate::policy::name::NameError;
 use crate::policy::organization::{Cluster, Organization};
-use crate::policy::rule::RuleMatches;
 use crate::policy::state::{OutOfOrder, Outcome, PolicyState};
-use crate::store::codec::{
-    CodecError, CounterKey, EntryEncoder, EntryKey, decode_change, decode_counter, decode_mark, decode_snapshot,
-    encode_change, encode_mark, keys_of,
-};
-use crate::store::{
-    Batch, Journal, JournalError, SnapshotError, Snapshots, StateError, StateStore, StateStores, Tree, split,
-};
+use crate::store::codec::{CodecError, decode_change, decode_snapshot, encode_change};
+use crate::store::{Journal, JournalError, SnapshotError, Snapshots, StateStores};
 
 /// Why the service cannot start on a data directory.
 #[derive(Debug, Error)]
@@ -81,20 +74,6 @@ pub enum RecoveryError {
     /// A constant of this program is wrong.
     #[error("the first organization cannot be named: {0}")]
     FirstChanges(#[from] NameError),
-}
-
-/// Why a state store is not in line with the policy.
-#[derive(Debug, Error)]
-pub(super) enum ReconcileError {
-    /// It has seen a record that the journal does not have.
-    #[error("the state store has seen record {seen} of the policy journal, which is not there any more")]
-    Ahead {
-        /// That record.
-        seen: u64,
-    },
-    /// It cannot be read or written.
-    #[error(transparent)]
-    Store(#[from] StateError),
 }
 
 /// What the journal says.
@@ -200,129 +179,21 @@ fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), Recove
     Ok((PolicyState::empty(), 0))
 }
 
-/// Brings the state store in line with the policy, and says so where it was not. Refuses where the store has seen more
-/// than the journal holds, for then the journal has lost something.
-fn reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> Result<(), ReconcileError> {
-    match try_reconcile(store, state, sequence) {
-        Ok(Reconciled { mark, .. }) if mark > Some(sequence) => {
-            Err(ReconcileError::Ahead { seen: mark.unwrap_or_default() })
-        }
-        Ok(Reconciled { written: 0, .. }) => Ok(()),
-        // What a fresh data directory begins with.
-        Ok(Reconciled { mark: None, .. }) if sequence == PolicyState::FIRST_CHANGES => Ok(()),
-        Ok(Reconciled { mark, written }) => {
-            let was =
-                mark.map_or_else(|| "empty or damaged".to_owned(), |mark| format!("at record {mark} of {sequence}"));
-            tracing::warn!(was, objects = written, "the state store was rebuilt from the policy journal");
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-struct Reconciled {
-    mark: Option<u64>,
-    written: usize,
-}
-
-fn try_reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> Result<Reconciled, StateError> {
-    let mark = store.get(Tree::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes));
-    if mark > Some(sequence) {
-        return Ok(Reconciled { mark, written: 0 });
-    }
-    let mut encoder = EntryEncoder::new(state);
-    let mut expected: BTreeMap<Vec<u8>, EntryKey> = keys_of(state).map(|key| (key.to_bytes(), key)).collect();
-    let (mut differing, mut foreign) = (BTreeSet::new(), Vec::new());
-    split::read_all(store, Tree::Policy, |stored_key, value| match expected.remove(stored_key) {
-        Some(key) if encoder.encode(&key).as_deref() == Some(value) => {}
-        Some(key) => drop(differing.insert(key)),
-        None => foreign.push(stored_key.to_vec()),
-    })?;
-    differing.extend(expected.into_values());
-    let written = differing.len() + foreign.len();
-    write_objects(store, state, differing.iter())?;
-    let mut batch = Batch::new();
-    for key in foreign {
-        split::put(store, &mut batch, Tree::Policy, &key, None)?;
-        batch.delete(Tree::Policy, key);
-    }
-    batch.put(Tree::Meta, MARK_KEY, encode_mark(sequence));
-    store.apply(&batch)?;
-    store.flush()?;
-    Ok(Reconciled { mark, written })
-}
-
-/// Opens the state store and brings it in line. Damage may show only when it is read: then it is opened once more, which
-/// begins with an empty one.
-pub(super) fn open_in_line(
+/// Opens the mirror. A store that cannot be opened is no reason not to serve: the follower tries again.
+pub(super) fn open_mirror(
     stores: &dyn StateStores,
     state: &PolicyState,
     sequence: u64,
-) -> Result<Box<dyn StateStore>, ReconcileError> {
-    let attempt = || {
-        let store = stores.open()?;
-        reconcile(&*store, state, sequence)?;
-        Ok(store)
-    };
-    match attempt() {
-        Err(ReconcileError::Store(error)) => {
-            tracing::warn!(%error, "the state store cannot be used as it is: opening it anew");
-            attempt()
-        }
-        result => result,
-    }
-}
-
-/// Opens the state store at the start. One that cannot be had is no reason not to serve: the follower tries again.
-pub(super) fn open_state(
-    stores: &dyn StateStores,
-    state: &PolicyState,
-    sequence: u64,
-) -> Result<Option<Box<dyn StateStore>>, RecoveryError> {
-    match open_in_line(stores, state, sequence) {
-        Ok(store) => Ok(Some(store)),
-        Err(ReconcileError::Ahead { seen }) => {
+) -> Result<Option<Mirror>, RecoveryError> {
+    match Mirror::open(stores, state, sequence) {
+        Ok(mirror) => Ok(Some(mirror)),
+        Err(MirrorError::Ahead { seen }) => {
             let witness = "the directory `sled`";
             Err(RecoveryError::JournalCutOff { journal: sequence, witness, seen })
         }
-        Err(ReconcileError::Store(error)) => {
+        Err(MirrorError::Store(error)) => {
             tracing::error!(%error, "the state store cannot be used yet; policy and decisions are not affected");
             Ok(None)
         }
     }
-}
-
-/// The match counts that the state store has; those of rules that are gone are removed.
-pub(super) fn read_counters(store: &dyn StateStore, state: &PolicyState) -> HashMap<CounterKey, RuleMatches> {
-    let mut counters = HashMap::new();
-    let known: BTreeSet<CounterKey> = state
-        .organizations
-        .values()
-        .flat_map(|organization| organization.rules.iter().map(|rule| CounterKey::new(&organization.id, rule)))
-        .collect();
-    let mut leftover = Batch::new();
-    let mut from = Vec::new();
-    loop {
-        let page = match store.scan(Tree::Counters, &from, 1_000) {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::warn!(%error, "match counts cannot be read: rules count from now on");
-                return counters;
-            }
-        };
-        for (key, value) in page.entries {
-            match decode_counter(&key, &value) {
-                Some((key, matches)) if known.contains(&key) => drop(counters.insert(key, matches)),
-                _ => leftover.delete(Tree::Counters, key),
-            }
-        }
-        match page.next {
-            Some(next) => from = next,
-            None => break,
-        }
-    }
-    if let Err(error) = store.apply(&leftover) {
-        tracing::warn!(%error, "match counts of removed rules stay in the state store");
-    }
-    counters
 }

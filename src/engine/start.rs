@@ -62,12 +62,12 @@ impl Engine {
             log.queue().push(entry, actor, true);
         }
         // The policies are compiled while the state store is compared with them, which takes longer.
-        let (compiled, store) = while_compiling(&state, &clock, || {
-            let store = recovery::open_state(&*state_stores, &state, sequence)?;
-            let counters = store.as_deref().map(|store| recovery::read_counters(store, &state));
-            Ok::<_, OpenError>((store, counters.unwrap_or_default()))
+        let (compiled, mirror) = while_compiling(&state, &clock, || {
+            let mirror = recovery::open_mirror(&*state_stores, &state, sequence)?;
+            let counters = mirror.as_ref().map(|mirror| mirror.read_counters(&state));
+            Ok::<_, OpenError>((mirror, counters.unwrap_or_default()))
         });
-        let (store, counters) = store?;
+        let (mirror, counters) = mirror?;
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
         let (sender, orders) = sync_channel(ORDERS_WAITING_MAX);
         let (say_ready, ready) = sync_channel(1);
@@ -76,7 +76,7 @@ impl Engine {
         let follower = Arc::new(Follower::default());
         let task = follower::Task {
             follower: Arc::clone(&follower),
-            store,
+            mirror,
             stores: state_stores,
             snapshots,
             state: state.clone(),

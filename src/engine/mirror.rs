@@ -1,0 +1,208 @@
+//! The mirror: a copy of the policy in the state store, one entry for each object, and the match counts of the rules.
+//!
+//! Tools can look at the copy while the service is stopped. The service itself never reads policy from it: the journal
+//! and its snapshots say what the policy is. Match counts are kept nowhere else, and nothing is decided by them.
+//!
+//! Invariant: nothing that was acknowledged depends on it. When it is opened, every entry is compared with the policy
+//! and put right; a store that is lost or damaged is written anew.
+//! Not here: when it is written (`follower`), and what the policy is (`recovery`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use thiserror::Error;
+
+use super::directory::{Directory, OrganizationView};
+use crate::policy::rule::RuleMatches;
+use crate::policy::state::PolicyState;
+use crate::store::codec::{
+    CounterKey, EntryEncoder, EntryKey, decode_counter, decode_mark, encode_counter, encode_mark, keys_of,
+};
+use crate::store::{Batch, StateError, StateStore, StateStores, Tree, split};
+
+/// The key of the high-water mark: the last record of the journal that the mirror has taken in.
+const MARK_KEY: &[u8] = b"policy-sequence";
+
+/// Objects written in one batch: batches hold sled's lock while they are applied.
+const BATCH_OBJECTS_MAX: usize = 256;
+
+/// Counters read at once.
+const COUNTERS_PAGE: usize = 1_000;
+
+/// Why there is no mirror.
+#[derive(Debug, Error)]
+pub(super) enum MirrorError {
+    /// It has taken in a record that the journal does not have.
+    #[error("the state store has seen record {seen} of the policy journal, which is not there any more")]
+    Ahead {
+        /// That record.
+        seen: u64,
+    },
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StateError),
+}
+
+/// See the module.
+pub(super) struct Mirror {
+    store: Box<dyn StateStore>,
+}
+
+/// What comparing a store with the policy came to.
+struct Compared {
+    /// The last record that it had taken in; none where it did not say.
+    mark: Option<u64>,
+    /// Entries that were put right.
+    written: usize,
+}
+
+impl Mirror {
+    /// Opens the store and puts it right. Damage may show only when entries are read: then the store is opened once
+    /// more, which begins with an empty one.
+    ///
+    /// # Errors
+    ///
+    /// [`MirrorError::Ahead`] where the journal has lost records that the store has seen.
+    pub(super) fn open(stores: &dyn StateStores, state: &PolicyState, sequence: u64) -> Result<Self, MirrorError> {
+        let attempt = || {
+            let mirror = Self { store: stores.open()? };
+            mirror.put_right(state, sequence)?;
+            Ok(mirror)
+        };
+        match attempt() {
+            Err(MirrorError::Store(error)) => {
+                tracing::warn!(%error, "the state store cannot be used as it is: opening it anew");
+                attempt()
+            }
+            result => result,
+        }
+    }
+
+    /// Brings the store in line with the policy, and logs it where something had to be written.
+    fn put_right(&self, state: &PolicyState, sequence: u64) -> Result<(), MirrorError> {
+        match self.compare(state, sequence)? {
+            Compared { mark: Some(seen), .. } if seen > sequence => Err(MirrorError::Ahead { seen }),
+            Compared { written: 0, .. } => Ok(()),
+            // What a fresh data directory begins with.
+            Compared { mark: None, .. } if sequence == PolicyState::FIRST_CHANGES => Ok(()),
+            Compared { mark, written } => {
+                let was = mark
+                    .map_or_else(|| "empty or damaged".to_owned(), |mark| format!("at record {mark} of {sequence}"));
+                tracing::warn!(was, objects = written, "the state store was rebuilt from the policy journal");
+                Ok(())
+            }
+        }
+    }
+
+    /// Compares every entry with the policy and writes those that differ. A store that is ahead of the journal is left
+    /// as it is.
+    fn compare(&self, state: &PolicyState, sequence: u64) -> Result<Compared, StateError> {
+        let store = &*self.store;
+        let mark = store.get(Tree::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes));
+        if mark > Some(sequence) {
+            return Ok(Compared { mark, written: 0 });
+        }
+        let mut encoder = EntryEncoder::new(state);
+        let mut expected: BTreeMap<Vec<u8>, EntryKey> = keys_of(state).map(|key| (key.to_bytes(), key)).collect();
+        let (mut differing, mut foreign) = (BTreeSet::new(), Vec::new());
+        split::read_all(store, Tree::Policy, |stored_key, value| match expected.remove(stored_key) {
+            Some(key) if encoder.encode(&key).as_deref() == Some(value) => {}
+            Some(key) => drop(differing.insert(key)),
+            None => foreign.push(stored_key.to_vec()),
+        })?;
+        differing.extend(expected.into_values());
+        let written = differing.len() + foreign.len();
+        self.write_objects(state, &differing)?;
+        let mut batch = Batch::new();
+        for key in foreign {
+            split::put(store, &mut batch, Tree::Policy, &key, None)?;
+            batch.delete(Tree::Policy, key);
+        }
+        batch.put(Tree::Meta, MARK_KEY, encode_mark(sequence));
+        store.apply(&batch)?;
+        store.flush()?;
+        Ok(Compared { mark, written })
+    }
+
+    /// Takes in the changes up to a record, which touched these objects.
+    pub(super) fn write(
+        &self,
+        state: &PolicyState,
+        touched: &BTreeSet<EntryKey>,
+        sequence: u64,
+    ) -> Result<(), StateError> {
+        self.write_objects(state, touched)?;
+        let mut batch = Batch::new();
+        batch.put(Tree::Meta, MARK_KEY, encode_mark(sequence));
+        self.store.apply(&batch)
+    }
+
+    /// Writes objects as they are in the state, and removes those that are not in it.
+    fn write_objects(&self, state: &PolicyState, keys: &BTreeSet<EntryKey>) -> Result<(), StateError> {
+        let (mut encoder, mut batch) = (EntryEncoder::new(state), Batch::new());
+        for (count, key) in (1..).zip(keys) {
+            split::put(&*self.store, &mut batch, Tree::Policy, &key.to_bytes(), encoder.encode(key).as_deref())?;
+            if count % BATCH_OBJECTS_MAX == 0 {
+                self.store.apply(&std::mem::take(&mut batch))?;
+            }
+        }
+        self.store.apply(&batch)
+    }
+
+    /// Writes the counts of rules that decided something since they were last written.
+    pub(super) fn write_counters(&self, directory: &Directory) -> Result<(), StateError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = directory.organizations_after(after.as_deref(), BATCH_OBJECTS_MAX);
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.view.organization.id.to_string());
+            for published in &page {
+                let OrganizationView { organization, counters } = &published.view;
+                let mut batch = Batch::new();
+                for (index, rule) in organization.rules.iter().enumerate() {
+                    if let Some(matches) = counters.at(index).and_then(|counter| counter.take_unsaved()) {
+                        let (key, value) = encode_counter(&organization.id, rule, &matches);
+                        batch.put(Tree::Counters, key, value);
+                    }
+                }
+                if !batch.is_empty() {
+                    self.store.apply(&batch)?;
+                }
+            }
+        }
+    }
+
+    /// The match counts that were kept; those of rules that are gone are removed.
+    pub(super) fn read_counters(&self, state: &PolicyState) -> HashMap<CounterKey, RuleMatches> {
+        let mut counters = HashMap::new();
+        let organizations = state.organizations.values();
+        let known: BTreeSet<CounterKey> = organizations
+            .flat_map(|organization| organization.rules.iter().map(|rule| CounterKey::new(&organization.id, rule)))
+            .collect();
+        let (mut leftover, mut from) = (Batch::new(), Some(Vec::new()));
+        while let Some(start) = from {
+            let page = match self.store.scan(Tree::Counters, &start, COUNTERS_PAGE) {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "match counts cannot be read: rules count from now on");
+                    return counters;
+                }
+            };
+            for (key, value) in page.entries {
+                match decode_counter(&key, &value) {
+                    Some((key, matches)) if known.contains(&key) => drop(counters.insert(key, matches)),
+                    _ => leftover.delete(Tree::Counters, key),
+                }
+            }
+            from = page.next;
+        }
+        if let Err(error) = self.store.apply(&leftover) {
+            tracing::warn!(%error, "match counts of removed rules stay in the state store");
+        }
+        counters
+    }
+
+    /// Returns when everything written is on the disk.
+    pub(super) fn flush(&self) -> Result<(), StateError> {
+        self.store.flush()
+    }
+}
