@@ -15,12 +15,13 @@ use super::convert::{Faults, names};
 use super::mutation::{ChangeCall, etag};
 use super::paging::PageRequest;
 use super::{Api, at_revision, permitted, status, to_i64};
-use crate::engine::change::{After, ChangeTarget, Changed};
+use crate::engine::change::{ChangeTarget, Changed};
 use crate::engine::directory::Directory;
 use crate::policy::name::{CLUSTER, Id, NodeKey};
 use crate::policy::node::{Node, NodePatch};
 use crate::policy::organization::Organization;
 use crate::policy::plan::Mutation;
+use crate::policy::state::Outcome;
 use crate::proto::v1::hierarchy_service_server::HierarchyService;
 use crate::proto::v1::{
     self, CreateNodeRequest, DeleteNodeRequest, EffectiveAccess, ErrorReason, GetEffectiveAccessRequest,
@@ -78,7 +79,7 @@ impl HierarchyService for Api {
         let api = self.acting(&request);
         let ChangeCall { target, faults, options, .. } = api.read_delete_node(request.into_inner())?;
         let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
-        let Changed { after: _, revision } = api.change(target, faults, options).await?;
+        let Changed { revision, .. } = api.change(target, faults, options).await?;
         Ok(at_revision((), revision))
     }
 
@@ -178,11 +179,11 @@ impl Api {
         let ChangeCall { target, faults, options, .. } = call;
         let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
         let (name, validate_only) = (target_name(&target), options.validate_only);
-        let Changed { after, revision } = self.change(target, faults, options).await?;
-        let node = match &after {
-            After::Cluster(cluster) => Some(to_node(CLUSTER.to_owned(), None, revision, &cluster.node)),
-            After::Organization(view) => node_in(&view.organization, &name),
-            After::Deleted => None,
+        let Changed { outcome, revision, .. } = self.change(target, faults, options).await?;
+        let node = match &outcome {
+            Outcome::Cluster(cluster) => Some(to_node(CLUSTER.to_owned(), None, revision, &cluster.node)),
+            Outcome::Organization(organization) => node_in(organization, &name),
+            Outcome::Deleted(..) => None,
         };
         let mut node = node.ok_or_else(|| status::not_found(&name))?;
         node.revision = to_i64(revision);

@@ -11,7 +11,7 @@ use tonic::{Code, Request, Status};
 use super::convert::Faults;
 use super::convert::options::Options;
 use super::{Api, status};
-use crate::engine::change::{After, ChangeRequest, ChangeTarget, Changed};
+use crate::engine::change::{ChangeRequest, ChangeTarget, Changed};
 use crate::engine::directory::OrganizationView;
 use crate::policy::name::Id;
 use crate::policy::plan::Mutation;
@@ -106,11 +106,9 @@ impl Api {
         let ChangeCall { target, object, faults, options } = call;
         let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
         let validate_only = options.validate_only;
-        let Changed { after, revision } = self.change(target, faults, options).await?;
-        match after {
-            After::Organization(view) => Ok(ChangedOrganization { view, revision, validate_only, object }),
-            After::Cluster(_) | After::Deleted => Err(status::not_found("the organization")),
-        }
+        let changed = self.change(target, faults, options).await?;
+        let view = changed.view().ok_or_else(|| status::not_found("the organization"))?;
+        Ok(ChangedOrganization { view, revision: changed.revision, validate_only, object })
     }
 }
 

@@ -1,12 +1,12 @@
 //! From one published version of an organization to the next.
 //!
 //! Invariant: the next version decides as if it were compiled anew; what a change leaves alone is shared.
-//! Not here: who may publish it (`writer`).
+//! Not here: publishing it (`apply`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::counters::{RuleCounter, RuleCounters, RuleKey};
+use super::counters::RuleCounters;
 use super::directory::{OrganizationView, Published};
 use super::sessions::Scope;
 use super::shadow::Shadow;
@@ -37,9 +37,20 @@ pub(super) fn scopes(id: Option<&Id>, changes: &[&Change]) -> Vec<Scope> {
     scopes
 }
 
-/// The counters of a version's rules, by rule.
-pub(super) fn counters_of(view: &OrganizationView) -> HashMap<RuleKey, Arc<RuleCounter>> {
-    view.counters.by_key(&view.organization)
+/// The counters of a version's rules. Rules that the current version has too go on counting where they are.
+pub(super) fn counters_after(
+    current: Option<&OrganizationView>,
+    organization: &Organization,
+    now: Timestamp,
+) -> Arc<RuleCounters> {
+    let known = match current {
+        Some(current) if Arc::ptr_eq(&current.organization.rules, &organization.rules) => {
+            return Arc::clone(&current.counters);
+        }
+        Some(current) => current.counters.by_key(&current.organization),
+        None => HashMap::new(),
+    };
+    Arc::new(RuleCounters::following(organization, &known, now))
 }
 
 /// The version after `changes`, compiled as far as they reach.
@@ -51,23 +62,17 @@ pub(super) fn next_version(
     now: Timestamp,
 ) -> Published {
     let inside = |change: &&Change| matches!(change.effect, Effect::Organization { .. });
-    let (snapshot, counters) = match current.filter(|_| changes.iter().all(inside)) {
-        None => {
-            let counters = RuleCounters::following(&organization, &HashMap::new(), now);
-            (Snapshot::compile(&organization, lists), Arc::new(counters))
-        }
-        Some(current) => {
+    // One that was deleted and made again begins anew.
+    let same = current.filter(|_| changes.iter().all(inside));
+    let counters = counters_after(same.map(|same| &same.view), &organization, now);
+    let snapshot = match same {
+        None => Snapshot::compile(&organization, lists),
+        Some(same) => {
             let deltas = changes.iter().flat_map(|change| match &change.effect {
                 Effect::Organization { deltas, .. } => deltas.as_slice(),
                 _ => &[],
             });
-            let same_rules = Arc::ptr_eq(&organization.rules, &current.view.organization.rules);
-            let counters = if same_rules {
-                Arc::clone(&current.view.counters)
-            } else {
-                Arc::new(RuleCounters::following(&organization, &counters_of(&current.view), now))
-            };
-            (current.snapshot.advance(&organization, deltas, lists), counters)
+            same.snapshot.advance(&organization, deltas, lists)
         }
     };
     let current = current.and_then(|current| current.shadow.as_ref());

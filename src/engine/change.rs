@@ -1,24 +1,22 @@
-//! A change of policy: what is asked for, and what comes back.
+//! A change of policy on its way: what is asked for, what is durable, and what comes back.
 //!
-//! Invariant: a change that is answered as applied is durable and visible to every Check that begins afterwards.
-//! Not here: how it is carried out (`writer`).
+//! Invariant: a change that is answered as made is durable and visible to every Check that begins afterwards.
+//! Not here: how it is planned (`planning`), written (`writer`) and applied (`apply`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-use tokio::sync::oneshot;
-
-use super::Engine;
 use super::audit::AuditError;
+use super::counters::RuleCounters;
 use super::directory::OrganizationView;
 use super::prospect::GateOptions;
-use super::writer::Order;
+use crate::policy::change::Change;
 use crate::policy::gates::Refusal;
 use crate::policy::name::Id;
 use crate::policy::node::NodePatch;
-use crate::policy::organization::Cluster;
 use crate::policy::plan::{Mutation, PlanError, Violation};
+use crate::policy::state::Outcome;
+use thiserror::Error;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -31,11 +29,11 @@ pub struct ChangeRequest {
     pub actor: Arc<str>,
     /// The caller's comment.
     pub comment: Arc<str>,
-    /// Whether to judge the change and leave it at that.
+    /// Whether to plan and judge the change without making it.
     pub validate_only: bool,
     /// Conditions on what it may do, besides those that the organization has.
     pub gates: GateOptions,
-    /// Whether any gate has a say.
+    /// Whether gates and limits apply. They do to everything but going back to what was agreed on before.
     pub is_gated: bool,
     /// Undo it unless it is confirmed within this time; inside an organization only.
     pub confirm_within: Option<Duration>,
@@ -76,24 +74,26 @@ pub enum ChangeTarget {
     },
 }
 
+/// A change that is durable, and what it makes of what it is about.
+#[derive(Clone, Copy)]
+pub(super) struct Durable<'a> {
+    /// The sequence of its record in the policy journal.
+    pub(super) sequence: u64,
+    /// The length of that record.
+    pub(super) bytes: usize,
+    pub(super) change: &'a Change,
+    pub(super) outcome: &'a Outcome,
+}
+
 /// A change that was carried out, or was found acceptable where only that was asked.
 #[derive(Clone, Debug)]
 pub struct Changed {
-    /// What the object's owner looks like afterwards.
-    pub after: After,
+    /// What it made of what it is about, or would.
+    pub outcome: Outcome,
     /// The revision that now holds. A change without effect, and one that was only judged, leave it as it was.
     pub revision: u64,
-}
-
-/// The policy after a change.
-#[derive(Clone, Debug)]
-pub enum After {
-    /// The cluster.
-    Cluster(Arc<Cluster>),
-    /// An organization.
-    Organization(OrganizationView),
-    /// The organization is gone.
-    Deleted,
+    /// The counters of the organization's rules.
+    pub(super) counters: Arc<RuleCounters>,
 }
 
 /// Why a change was not made.
@@ -128,11 +128,38 @@ fn refusals(refusals: &[Refusal]) -> String {
     refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-impl Engine {
-    /// Carries out a change: returns when it is durable and visible.
-    pub async fn change(&self, request: ChangeRequest) -> Result<Changed, ChangeError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Order::Change { request: Box::new(request), reply })?;
-        answer.await.map_err(|_| ChangeError::ShuttingDown)?
+impl ChangeRequest {
+    /// A change without a comment and without conditions.
+    pub fn new(target: ChangeTarget) -> Self {
+        Self {
+            target,
+            violations: Vec::new(),
+            actor: Arc::default(),
+            comment: Arc::default(),
+            validate_only: false,
+            gates: GateOptions::default(),
+            is_gated: true,
+            confirm_within: None,
+        }
+    }
+}
+
+impl ChangeTarget {
+    /// The organization that it is about; none for the cluster.
+    pub fn organization(&self) -> Option<&Id> {
+        match self {
+            Self::Cluster { .. } => None,
+            Self::CreateOrganization { id, .. }
+            | Self::DeleteOrganization { id, .. }
+            | Self::Organization { id, .. } => Some(id),
+        }
+    }
+}
+
+impl Changed {
+    /// The organization with its counters; none where the change is about the cluster, or deleted the organization.
+    pub fn view(&self) -> Option<OrganizationView> {
+        let organization = Arc::clone(self.outcome.organization()?);
+        Some(OrganizationView { organization, counters: Arc::clone(&self.counters) })
     }
 }

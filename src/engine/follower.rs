@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::change::Durable;
 use super::clock::Clock;
 use super::directory::Directory;
 use super::mirror::Mirror;
-use crate::policy::change::Change;
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
 use crate::policy::state::{Outcome, PolicyState};
@@ -29,7 +29,7 @@ const SNAPSHOT_BYTES: usize = 256 * 1024 * 1024;
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(COUNTERS_INTERVAL_MILLIS.unsigned_abs());
 const COUNTERS_INTERVAL_MILLIS: i64 = 10_000;
 
-/// What the writer hands over, and the wish to stop.
+/// What has changed since the thread looked last, and whether it is to stop.
 #[derive(Default)]
 struct Inbox {
     /// The newest outcome for each organization, and for the cluster under none.
@@ -41,7 +41,7 @@ struct Inbox {
     stop: bool,
 }
 
-/// The writer's end.
+/// How the thread is told of changes.
 #[derive(Default)]
 pub(super) struct Follower {
     inbox: Mutex<Inbox>,
@@ -49,17 +49,12 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Notes a durable change.
-    pub(super) fn note(
-        &self,
-        (sequence, bytes): (u64, usize),
-        change: &Change,
-        before: Option<&Organization>,
-        outcome: Outcome,
-    ) {
+    /// Notes a change; `before` is the organization as it was.
+    pub(super) fn note(&self, durable: Durable<'_>, before: Option<&Organization>) {
+        let Durable { sequence, bytes, change, outcome } = durable;
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.touched.extend(touched_keys(change, before));
-        inbox.outcomes.insert(change.effect.organization().cloned(), outcome);
+        inbox.outcomes.insert(change.effect.organization().cloned(), outcome.clone());
         inbox.sequence = sequence;
         inbox.changes += 1;
         inbox.bytes += bytes;
@@ -89,14 +84,14 @@ impl Follower {
     }
 }
 
-/// What the follower's thread owns.
+/// What the thread owns.
 pub(super) struct Task {
     pub(super) follower: Arc<Follower>,
     /// None while its store cannot be opened.
     pub(super) mirror: Option<Mirror>,
     pub(super) stores: Box<dyn StateStores>,
     pub(super) snapshots: Box<dyn Snapshots>,
-    /// Its own copy of the state, which shares everything with the writer's.
+    /// Its own copy of the state, which shares its objects with the one in force.
     pub(super) state: PolicyState,
     pub(super) sequence: u64,
     pub(super) snapshot_sequence: u64,

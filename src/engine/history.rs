@@ -112,17 +112,10 @@ fn read(record: Result<(u64, Vec<u8>), JournalError>) -> Result<(u64, Change), H
 }
 
 impl Engine {
-    /// The records of the policy journal from one on, as they are now.
-    async fn journal_records(&self, from: u64) -> Result<OwnedRecords, HistoryError> {
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        self.send(super::writer::Order::Records { from, reply })?;
-        Ok(answer.await.map_err(|_| ChangeError::ShuttingDown)??)
-    }
-
     /// Brings the index up to date. Reads files: the reading is done on a thread that may wait.
     async fn index(&self) -> Result<(), HistoryError> {
         let through = self.history.index.lock().unwrap_or_else(PoisonError::into_inner).through;
-        let records = self.journal_records(through + 1).await?;
+        let records = self.journal_records(through + 1).await??;
         let history = Arc::clone(&self.history);
         let read = move || {
             let mut index = history.index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +156,7 @@ impl Engine {
             let Some((entry, created)) = revisions.get(at).zip(created) else { return Ok(None) };
             (entry.clone(), created.sequence)
         };
-        let records = self.journal_records(first).await?;
+        let records = self.journal_records(first).await??;
         let id = id.clone();
         let replay = move || replay(&id, entry, records);
         tokio::task::spawn_blocking(replay).await.map_err(|_| ChangeError::ShuttingDown)?

@@ -5,6 +5,7 @@
 //! Not here: gRPC, generated types, and which adapters stand behind the ports.
 
 mod advance;
+mod apply;
 pub mod audit;
 mod background;
 mod batch;
@@ -12,6 +13,7 @@ pub mod begun;
 pub mod change;
 pub mod check;
 pub mod clock;
+mod commands;
 pub mod connections;
 pub mod counters;
 pub mod directory;
@@ -22,6 +24,7 @@ mod keeper;
 mod lookups;
 mod mirror;
 pub mod parallel;
+mod planning;
 pub mod preview;
 pub mod prospect;
 mod recovery;
@@ -35,7 +38,7 @@ mod unconfirmed;
 mod writer;
 
 use std::io;
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -48,22 +51,18 @@ pub use replay::{Flipped, Replay};
 pub use session_files::SessionStores;
 
 use audit::{AuditLog, AuditOptions, AuditStores, Condition};
-use change::ChangeError;
 use check::DecisionIds;
 use clock::Clock;
+use commands::Command;
 use directory::Directory;
 use history::History;
 use keeper::KeeperInbox;
 use lookups::Lookups;
 use session_files::Renewals;
 use sessions::{SessionOptions, SessionTable};
-use writer::Order;
 
 use crate::policy::limits::Limits;
 use crate::store::{Journal, Snapshots, StateStores};
-
-/// Changes that may wait for the writer. More are refused: each may hold a request of many megabytes.
-const ORDERS_WAITING_MAX: usize = 1_024;
 
 /// Where the engine keeps things.
 pub struct Stores {
@@ -128,7 +127,7 @@ pub struct Engine {
     keeper: Arc<KeeperInbox>,
     history: Arc<History>,
     /// Taken away when the engine closes.
-    orders: Mutex<Option<SyncSender<Order>>>,
+    commands: Mutex<Option<SyncSender<Command>>>,
     threads: Mutex<Threads>,
     /// See [`Stores::keep`]; given up last of all.
     _keep: Box<dyn Send + Sync>,
@@ -170,18 +169,9 @@ impl Engine {
         self.condition.writable()
     }
 
-    fn send(&self, order: Order) -> Result<(), ChangeError> {
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = orders.as_ref().ok_or(ChangeError::ShuttingDown)?;
-        sender.try_send(order).map_err(|error| match error {
-            TrySendError::Full(_) => ChangeError::Overloaded,
-            TrySendError::Disconnected(_) => ChangeError::ShuttingDown,
-        })
-    }
-
     /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is on the disk.
     pub fn close(&self) {
-        drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         threads.policy.into_iter().for_each(join);
         self.keeper.stop();

@@ -4,19 +4,16 @@
 //! only whether it has seen more of the journal than there is.
 //! Not here: opening files (`server`, which picks the adapters); the mirror's content (`mirror`).
 
-use std::sync::Arc;
-
 use thiserror::Error;
 
+use super::apply::change_entry;
 use super::audit::AuditOpenError;
+use super::change::Durable;
 use super::clock::Clock;
 use super::mirror::{Mirror, MirrorError};
-use crate::audit::policy_change::changes as object_changes;
-use crate::audit::record::{Content, Entry, ObjectChange, Person, PolicyChangeRecord};
-use crate::policy::change::Change;
+use crate::audit::record::{Entry, Person};
 use crate::policy::name::NameError;
-use crate::policy::organization::{Cluster, Organization};
-use crate::policy::state::{OutOfOrder, Outcome, PolicyState};
+use crate::policy::state::{OutOfOrder, PolicyState};
 use crate::store::codec::{CodecError, decode_change, decode_snapshot, encode_change};
 use crate::store::{Journal, JournalError, SnapshotError, Snapshots, StateStores};
 
@@ -114,57 +111,27 @@ pub(super) fn recover(
     // The last record of the snapshot is read too, where it is still there, for its time.
     let from = if snapshot_sequence < journal.first_sequence() { needed } else { snapshot_sequence };
     let from = from.min(audited + 1).max(journal.first_sequence());
-    let (mut replayed, mut owed) = (0, Vec::new());
+    let (mut bytes_since, mut owed) = (0, Vec::new());
     for record in journal.read_from(from)? {
         let (sequence, bytes) = record?;
         let change = decode_change(&bytes).map_err(|source| RecoveryError::Record { sequence, source })?;
-        if sequence > audited {
-            owed.push(owed_entry(sequence, &change, &state, sequence > snapshot_sequence));
-        }
         if sequence > snapshot_sequence {
-            replayed += bytes.len();
-            state.apply(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
+            bytes_since += bytes.len();
+            let outcome = state.next(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
+            let durable = Durable { sequence, bytes: bytes.len(), change: &change, outcome: &outcome };
+            let replaced = durable.put_into(&mut state, clock);
+            if sequence > audited {
+                owed.push(durable.entry(&replaced));
+            }
+        } else {
+            clock.advance_to(change.time);
+            if sequence > audited {
+                // The snapshot holds what it led to, and nothing holds what it altered.
+                owed.push(change_entry(sequence, &change, Vec::new()));
+            }
         }
-        clock.advance_to(change.time);
     }
-    Ok(Recovered { state, sequence: last, snapshot_sequence, bytes: replayed, owed })
-}
-
-/// The audit record of a change that was made, with who made it.
-pub(super) fn change_entry(
-    sequence: u64,
-    change: &Change,
-    before: Option<&Organization>,
-    cluster: &Arc<Cluster>,
-    outcome: &Outcome,
-) -> (Entry, Option<Person>) {
-    let changes = object_changes(change, before, Some(cluster), outcome);
-    entry_of(sequence, change, changes)
-}
-
-/// The audit record of a change that was made before the start. What it altered is known only where the state before it
-/// is: `applies` tells that `state` is.
-fn owed_entry(sequence: u64, change: &Change, state: &PolicyState, applies: bool) -> (Entry, Option<Person>) {
-    if !applies {
-        return entry_of(sequence, change, Vec::new());
-    }
-    let before = change.effect.organization().and_then(|id| state.organizations.get(id));
-    let outcome = PolicyState::outcome(change, before);
-    change_entry(sequence, change, before.map(|before| &**before), &state.cluster, &outcome)
-}
-
-fn entry_of(sequence: u64, change: &Change, changes: Vec<ObjectChange>) -> (Entry, Option<Person>) {
-    let content = PolicyChangeRecord {
-        policy_sequence: sequence,
-        revision: change.effect.revision(),
-        comment: Arc::clone(&change.comment),
-        changes,
-        confirm_until: change.confirm_until,
-        overridden_tests: change.overridden_tests.clone(),
-    };
-    let organization = change.effect.organization().cloned();
-    let actor = (!change.actor.is_empty()).then(|| Person { email: Arc::clone(&change.actor), address: None });
-    (Entry { time: change.time, organization, content: Content::PolicyChanged(content) }, actor)
+    Ok(Recovered { state, sequence: last, snapshot_sequence, bytes: bytes_since, owed })
 }
 
 fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), RecoveryError> {

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a snapshot takes account of durable records only, so no record that a crash took away is missed in it; a
 //! renewal that was answered is on the disk.
-//! Not here: what is replayed on top of them (`recovery`).
+//! Not here: what replaying a record or a renewal does (`sessions`).
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::OpenError;
 use super::audit::{AuditError, AuditLog, SessionFiles};
 use super::sessions::{SHARDS, Session, SessionTable, ShardState};
 use crate::policy::name::Id;
-use crate::store::codec::audit::{Renewal, ShardSessions, StoredSession, encode_renewal, encode_session_snapshot};
+use crate::store::codec::audit::{
+    Renewal, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
+    encode_session_snapshot,
+};
 use crate::store::{Journal, JournalError, Snapshots};
 
 /// Renewals that may wait for the disk.
@@ -32,6 +36,53 @@ pub struct SessionStores {
     pub snapshots: Box<dyn Snapshots>,
     /// Renewals since.
     pub journal: Box<dyn Journal>,
+}
+
+impl SessionStores {
+    /// Restores the sessions that were active: those of the newest snapshot, and what the log says since. Without a
+    /// snapshot, what the log says from `oldest` on, the first record that a session which is still open can be from.
+    pub(super) fn restore(&self, table: &SessionTable, log: &AuditLog, oldest: u64) -> Result<(), OpenError> {
+        let newest = log.newest_sequence();
+        let shards = self.snapshots.newest_valid()?.and_then(|(_, bytes)| match decode_session_snapshot(&bytes) {
+            Ok(shards) if shards.iter().all(|shard| shard.sequence <= newest) => Some(shards),
+            Ok(_) => {
+                tracing::warn!("the saved sessions are newer than the audit log: the log alone is used");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the saved sessions cannot be used: the audit log is read instead");
+                None
+            }
+        });
+        let mut from = match &shards {
+            Some(shards) => shards.iter().map(|shard| shard.sequence).min().unwrap_or_default() + 1,
+            None => oldest,
+        };
+        if let Some(shards) = shards {
+            table.restore(shards.into_iter().map(from_stored).collect());
+        }
+        from = from.max(log.first_sequence());
+        while from <= newest {
+            let records = log.read(from, usize::MAX)?;
+            for record in &records {
+                table.replay(record);
+            }
+            match records.last() {
+                Some(last) => from = last.sequence + 1,
+                None => break,
+            }
+        }
+        for record in self.journal.read_from(self.journal.first_sequence())? {
+            let (sequence, bytes) = record?;
+            match decode_renewal(&bytes) {
+                Ok(renewal) => table.replay_renewal(&renewal.sessions, renewal.time, renewal.lease_expire_time),
+                Err(error) => {
+                    tracing::error!(%error, sequence, "a renewal of sessions cannot be read and is passed over");
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 enum Order {
@@ -154,7 +205,7 @@ fn to_stored(ShardState { shard, sequence, sessions }: ShardState) -> ShardSessi
     ShardSessions { shard, sequence, sessions: sessions.into_iter().map(session).collect() }
 }
 
-pub(super) fn from_stored(ShardSessions { shard, sequence, sessions }: ShardSessions) -> ShardState {
+fn from_stored(ShardSessions { shard, sequence, sessions }: ShardSessions) -> ShardState {
     let session = |StoredSession { organization, subject, record }| Session { organization, subject, record };
     ShardState { shard: shard as usize, sequence, sessions: sessions.into_iter().map(session).collect() }
 }

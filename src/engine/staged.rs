@@ -1,7 +1,7 @@
-//! Changes that are planned and not durable yet: what a batch stands on while it is planned.
+//! The state that the next change is planned on: the one in force, with the changes of the batch on top.
 //!
-//! Invariant: nothing of it is published; it is dropped when the batch cannot be written.
-//! Not here: planning and writing (`writer`).
+//! Invariant: nothing of it is published, and it is dropped once its batch is planned.
+//! Not here: planning (`planning`) and writing (`writer`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,50 +11,75 @@ use crate::policy::name::Id;
 use crate::policy::organization::{Cluster, Organization};
 use crate::policy::state::{Outcome, PolicyState};
 
-/// The state as it will be once the pending changes are durable; only what differs from the state.
-#[derive(Default)]
-pub(super) struct Staged {
-    pub(super) cluster: Option<Arc<Cluster>>,
+/// The state as it will be once the planned changes are durable; holds only what differs from the state.
+pub(super) struct Staged<'a> {
+    state: &'a PolicyState,
+    cluster: Option<Arc<Cluster>>,
     /// None inside: deleted, at this revision.
     organizations: BTreeMap<Id, (Option<Arc<Organization>>, u64)>,
 }
 
-impl Staged {
+impl<'a> Staged<'a> {
+    /// The state, with nothing planned yet.
+    pub(super) fn new(state: &'a PolicyState) -> Self {
+        Self { state, cluster: None, organizations: BTreeMap::new() }
+    }
+
     /// Notes what a change makes.
     pub(super) fn set(&mut self, outcome: Outcome) {
+        let revision = outcome.revision();
         match outcome {
             Outcome::Cluster(cluster) => self.cluster = Some(cluster),
             Outcome::Organization(organization) => {
-                let (id, revision) = (organization.id.clone(), organization.revision);
-                self.organizations.insert(id, (Some(organization), revision));
+                self.organizations.insert(organization.id.clone(), (Some(organization), revision));
             }
-            Outcome::Deleted(id, revision) => {
+            Outcome::Deleted(id, _) => {
                 self.organizations.insert(id, (None, revision));
             }
         }
     }
 
-    /// An organization as it will be, where it differs: the inner none when it is gone.
-    #[expect(clippy::option_option, reason = "unchanged and gone are different answers")]
-    pub(super) fn organization(&self, id: &Id) -> Option<Option<Arc<Organization>>> {
-        self.organizations.get(id).map(|(staged, _)| staged.clone())
+    /// The cluster.
+    pub(super) fn cluster(&self) -> &Arc<Cluster> {
+        self.cluster.as_ref().unwrap_or(&self.state.cluster)
     }
 
-    /// The last revision of an organization, where it differs.
-    pub(super) fn last_revision(&self, id: &Id) -> Option<u64> {
-        self.organizations.get(id).map(|(_, revision)| *revision)
+    /// An organization.
+    pub(super) fn organization(&self, id: &Id) -> Option<&Arc<Organization>> {
+        match self.organizations.get(id) {
+            Some((staged, _)) => staged.as_ref(),
+            None => self.state.organizations.get(id),
+        }
     }
 
-    /// Number of organizations, as it will be.
-    pub(super) fn count_organizations(&self, state: &PolicyState) -> usize {
-        let here = |(pending, _): &&(Option<Arc<Organization>>, u64)| pending.is_some();
-        let untouched = state.organizations.len()
-            - self.organizations.keys().filter(|id| state.organizations.contains_key(*id)).count();
-        untouched + self.organizations.values().filter(here).count()
+    /// The last revision of an organization, also of a deleted one; 0 where there never was one.
+    pub(super) fn last_revision(&self, id: &Id) -> u64 {
+        self.organizations.get(id).map_or_else(|| self.state.last_revision(id), |(_, revision)| *revision)
+    }
+
+    /// What a change of this organization, or of the cluster, is planned on.
+    pub(super) fn current(&self, id: Option<&Id>) -> Outcome {
+        let Some(id) = id else { return Outcome::Cluster(Arc::clone(self.cluster())) };
+        match self.organization(id) {
+            Some(organization) => Outcome::Organization(Arc::clone(organization)),
+            None => Outcome::Deleted(id.clone(), self.last_revision(id)),
+        }
+    }
+
+    /// Number of organizations.
+    pub(super) fn count_organizations(&self) -> usize {
+        let known = &self.state.organizations;
+        let untouched = known.len() - self.organizations.keys().filter(|id| known.contains_key(*id)).count();
+        untouched + self.organizations.values().filter(|(staged, _)| staged.is_some()).count()
+    }
+
+    /// Whether any organization has policy tests. Those that are planned only now do not count.
+    pub(super) fn has_tests(&self) -> bool {
+        self.state.organizations.values().any(|organization| !organization.tests.is_empty())
     }
 }
 
-/// Ranges and rules that a change copies.
+/// How many ranges and rules a change copies into new versions.
 pub(super) fn weight_of(change: &Change, outcome: &Outcome) -> usize {
     let (Effect::Organization { deltas, .. }, Outcome::Organization(organization)) = (&change.effect, outcome) else {
         return 1;

@@ -1,35 +1,39 @@
-//! Starting the engine: recover, publish, put the threads to work.
+//! Starting the engine: recover, publish, start the threads.
 //!
-//! Invariant: nothing is answered before everything that was acknowledged is back: policy, log, sessions; and what the
-//! log was owed is in it.
-//! Not here: reading each of them back (`recovery`, `audit::recovery`), and which adapters there are (`server`).
+//! Invariant: nothing is answered before everything that was acknowledged is back: policy, audit log and sessions. Changes
+//! that a crash kept out of the audit log are in it by then. Nothing of this runs again later.
+//! Not here: reading each of them back (`recovery`, `session_files`, `audit::recovery`), and which adapters there are
+//! (`server`).
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use super::apply::Applier;
 use super::audit::{AuditLog, Condition, LeftAs, Opened, Sealer};
 use super::background;
 use super::check::DecisionIds;
 use super::clock::Clock;
+use super::commands::{COMMANDS_WAITING_MAX, Command};
 use super::counters::{RuleCounter, RuleCounters};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
 use super::follower::{self, Follower};
-use super::keeper::{Keeper, KeeperInbox};
+use super::keeper::Keeper;
 use super::lookups::Lookups;
 use super::parallel;
 use super::recovery::{self, Recovered};
-use super::session_files::{Renewals, SessionSaver, from_stored};
+use super::session_files::{Renewals, SessionSaver};
 use super::sessions::SessionTable;
 use super::shadow::Shadow;
 use super::unconfirmed::Unconfirmed;
 use super::writer::Writer;
-use super::{Engine, ORDERS_WAITING_MAX, OpenError, Options, SessionStores, Stores, Threads};
+use super::{Engine, OpenError, Options, Stores};
 use crate::audit::record::{Content, Entry, GapRecord};
 use crate::policy::cow_map::CowMap;
+use crate::policy::limits::Limits;
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
@@ -37,9 +41,8 @@ use crate::policy::rule::RuleMatches;
 use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::state::PolicyState;
 use crate::policy::time::Timestamp;
-use crate::store::Journal;
 use crate::store::codec::CounterKey;
-use crate::store::codec::audit::{decode_renewal, decode_session_snapshot};
+use crate::store::{Journal, Snapshots};
 
 impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
@@ -49,19 +52,15 @@ impl Engine {
         let condition = Arc::new(Condition::new());
         let opened = AuditLog::open(audit, options.audit, &clock, Arc::clone(&condition)).map_err(recovery_error)?;
         let Opened { log, policy_sequence, left, shared, erasing } = opened;
-        let log = Arc::new(log);
         let recovered = recovery::recover(&mut *journal, &*snapshots, &clock, policy_sequence)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = recovered;
-        let max_age = options.sessions.max_age;
-        let table = Arc::new(SessionTable::new(boot, &options.sessions));
-        let oldest = log.first_since(before(clock.now(), max_age));
-        let SessionStores { snapshots: session_snapshots, journal: session_journal } = sessions;
-        restore_sessions(&table, &log, &*session_snapshots, &*session_journal, oldest)?;
+        let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
+        sessions.restore(&table, &log, log.first_since(before(clock.now(), max_age)))?;
         note_unclean(&log, left, &clock);
         for (entry, actor) in owed {
             log.queue().push(entry, actor, true);
         }
-        // The policies are compiled while the state store is compared with them, which takes longer.
+        // The policies are compiled while the mirror is compared with them, which takes longer.
         let (compiled, mirror) = while_compiling(&state, &clock, || {
             let mirror = recovery::open_mirror(&*state_stores, &state, sequence)?;
             let counters = mirror.as_ref().map(|mirror| mirror.read_counters(&state));
@@ -69,10 +68,25 @@ impl Engine {
         });
         let (mirror, counters) = mirror?;
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
-        let (sender, orders) = sync_channel(ORDERS_WAITING_MAX);
-        let (say_ready, ready) = sync_channel(1);
-        let (renewals, write_renewals) = Renewals::new(session_journal);
-        let inbox = Arc::new(KeeperInbox::default());
+        // The first records are durable before the first answer.
+        log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
+        let (sender, commands) = sync_channel(COMMANDS_WAITING_MAX);
+        let (renewals, write_renewals) = Renewals::new(sessions.journal);
+        let engine = Self {
+            directory,
+            clock,
+            decision_ids: DecisionIds::new(boot),
+            sessions: Arc::new(table),
+            audit: Arc::new(log),
+            renewals,
+            lookups: Lookups::new(),
+            condition,
+            keeper: Arc::default(),
+            history: Arc::default(),
+            commands: Mutex::new(Some(sender)),
+            threads: Mutex::default(),
+            _keep: keep,
+        };
         let follower = Arc::new(Follower::default());
         let task = follower::Task {
             follower: Arc::clone(&follower),
@@ -83,73 +97,74 @@ impl Engine {
             sequence,
             snapshot_sequence,
             bytes,
-            directory: Arc::clone(&directory),
-            clock: clock.clone(),
+            directory: Arc::clone(&engine.directory),
+            clock: engine.clock.clone(),
             counters_written_millis: i64::MIN / 2,
         };
-        let writer = Writer {
-            journal,
+        let writer = engine.writer(journal, options.limits, state, lists, follower);
+        let sealer =
+            Sealer::new(shared, engine.clock.clone(), Box::new(engine.saver(sessions.snapshots, max_age)), erasing);
+        engine.start(task, (writer, commands), sealer, write_renewals)?;
+        Ok(engine)
+    }
+
+    fn writer(
+        &self,
+        journal: Box<dyn Journal>,
+        limits: Limits,
+        state: PolicyState,
+        lists: HashMap<Id, MembersCache>,
+        follower: Arc<Follower>,
+    ) -> Writer {
+        let applier = Applier {
             unconfirmed: Unconfirmed::of(&state),
             state,
-            directory: Arc::clone(&directory),
-            follower,
-            clock: clock.clone(),
-            limits: options.limits,
-            condition: Arc::clone(&condition),
-            writable: true,
-            audit: Arc::clone(&log),
-            keeper: Arc::clone(&inbox),
             lists,
-            sessions: Arc::clone(&table),
+            clock: self.clock.clone(),
+            audit: Arc::clone(&self.audit),
+            directory: Arc::clone(&self.directory),
+            keeper: Arc::clone(&self.keeper),
+            follower,
         };
-        let saver = SessionSaver {
-            table: Arc::clone(&table),
-            audit: Arc::clone(&log),
-            snapshots: session_snapshots,
-            renewals: Arc::clone(&renewals),
-            max_age,
-        };
-        let sealer = Sealer::new(shared, clock.clone(), Box::new(saver), erasing);
+        let (sessions, condition) = (Arc::clone(&self.sessions), Arc::clone(&self.condition));
+        Writer { journal, applier, limits, sessions, condition, writable: true }
+    }
+
+    fn saver(&self, snapshots: Box<dyn Snapshots>, max_age: Duration) -> SessionSaver {
+        let (table, audit) = (Arc::clone(&self.sessions), Arc::clone(&self.audit));
+        SessionSaver { table, audit, snapshots, renewals: Arc::clone(&self.renewals), max_age }
+    }
+
+    /// Starts the threads. Returns once a change whose time to be confirmed is over is undone.
+    fn start(
+        &self,
+        follower: follower::Task,
+        (writer, commands): (Writer, Receiver<Command>),
+        sealer: Sealer,
+        write_renewals: impl FnOnce() + Send + 'static,
+    ) -> Result<(), OpenError> {
         let keeper = Keeper {
-            inbox: Arc::clone(&inbox),
-            directory: Arc::clone(&directory),
-            sessions: Arc::clone(&table),
-            audit: Arc::clone(&log),
-            clock: clock.clone(),
+            inbox: Arc::clone(&self.keeper),
+            directory: Arc::clone(&self.directory),
+            sessions: Arc::clone(&self.sessions),
+            audit: Arc::clone(&self.audit),
+            clock: self.clock.clone(),
         };
-        // The first records are durable before the first answer.
-        log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
-        let threads = Threads {
-            policy: vec![
-                spawn("policy-follower", move || task.run())?,
-                spawn("policy-writer", move || writer.run(&orders, &say_ready))?,
-            ],
-            keeper: Some(spawn("session-keeper", move || keeper.run())?),
-            sealer: Some(background::spawn("audit-sealer", move || sealer.run())?),
-            renewals: Some(spawn("session-journal", write_renewals)?),
-        };
-        // A change that was not confirmed while nothing ran is undone before anybody asks.
+        let (say_ready, ready) = sync_channel(1);
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.policy.push(spawn("policy-follower", move || follower.run())?);
+        threads.policy.push(spawn("policy-writer", move || writer.run(&commands, &say_ready))?);
+        threads.keeper = Some(spawn("session-keeper", move || keeper.run())?);
+        threads.sealer = Some(background::spawn("audit-sealer", move || sealer.run())?);
+        threads.renewals = Some(spawn("session-journal", write_renewals)?);
         if ready.recv().is_err() {
             tracing::error!("the policy writer ended before it began");
         }
-        Ok(Self {
-            directory,
-            clock,
-            decision_ids: DecisionIds::new(boot),
-            sessions: table,
-            audit: log,
-            renewals,
-            lookups: Lookups::new(),
-            condition,
-            keeper: inbox,
-            history: Arc::default(),
-            orders: Mutex::new(Some(sender)),
-            threads: Mutex::new(threads),
-            _keep: keep,
-        })
+        Ok(())
     }
 }
 
+/// A moment so much earlier.
 fn before(now: Timestamp, age: Duration) -> Timestamp {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX / 2);
     Timestamp::from_micros(now.micros().saturating_sub(age))
@@ -175,55 +190,6 @@ fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
     let gap = GapRecord { from_time: last.unwrap_or(now), to_time: now, count };
     tracing::warn!("the service did not end in order: decisions of its last moments may be missing from the audit log");
     log.queue().push(Entry { time: now, organization: None, content: Content::Gap(gap) }, None, true);
-}
-
-/// The sessions that were active: those of the newest snapshot, and what the log says since. Without a snapshot, what the
-/// log says from `oldest` on, the first record that a session which is still open can be from.
-fn restore_sessions(
-    table: &SessionTable,
-    log: &AuditLog,
-    snapshots: &dyn crate::store::Snapshots,
-    journal: &dyn Journal,
-    oldest: u64,
-) -> Result<(), OpenError> {
-    let newest = log.newest_sequence();
-    let shards = snapshots.newest_valid()?.and_then(|(_, bytes)| match decode_session_snapshot(&bytes) {
-        Ok(shards) if shards.iter().all(|shard| shard.sequence <= newest) => Some(shards),
-        Ok(_) => {
-            tracing::warn!("the saved sessions are newer than the audit log: the log alone is used");
-            None
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the saved sessions cannot be used: the audit log is read instead");
-            None
-        }
-    });
-    let mut from = match &shards {
-        Some(shards) => shards.iter().map(|shard| shard.sequence).min().unwrap_or_default() + 1,
-        None => oldest,
-    };
-    if let Some(shards) = shards {
-        table.restore(shards.into_iter().map(from_stored).collect());
-    }
-    from = from.max(log.first_sequence());
-    while from <= newest {
-        let records = log.read(from, usize::MAX)?;
-        for record in &records {
-            table.replay(record);
-        }
-        match records.last() {
-            Some(last) => from = last.sequence + 1,
-            None => break,
-        }
-    }
-    for record in journal.read_from(journal.first_sequence())? {
-        let (sequence, bytes) = record?;
-        match decode_renewal(&bytes) {
-            Ok(renewal) => table.replay_renewal(&renewal.sessions, renewal.time, renewal.lease_expire_time),
-            Err(error) => tracing::error!(%error, sequence, "a renewal of sessions cannot be read and is passed over"),
-        }
-    }
-    Ok(())
 }
 
 /// What is compiled of an organization.

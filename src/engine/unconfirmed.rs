@@ -1,15 +1,12 @@
-//! Changes that wait for their confirmation, and are undone when it does not come.
+//! Changes that wait for their confirmation: which they are, until when, and what undoes them.
 //!
-//! Invariant: a change whose time is over is undone before anything else is changed, and before the first answer after a
-//! start; where the disk refuses, it is tried again until it does not.
-//! Not here: confirming, which is a change like any other.
+//! Invariant: every organization with such a change is listed once, at the time when the change is to be undone.
+//! Not here: when they are undone (`writer`); confirming, which is a change like any other.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::change::{ChangeRequest, ChangeTarget};
-use super::writer::{Order, Writer};
 use crate::policy::document::Document;
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
@@ -17,7 +14,7 @@ use crate::policy::plan::Mutation;
 use crate::policy::state::PolicyState;
 use crate::policy::time::Timestamp;
 
-/// The organizations with a change that waits, by when it is undone.
+/// The organizations with a change that waits, by when it is to be undone.
 #[derive(Debug, Default)]
 pub(super) struct Unconfirmed {
     by_time: BTreeSet<(Timestamp, Id)>,
@@ -51,57 +48,20 @@ impl Unconfirmed {
         Some(Duration::from_micros(micros.unsigned_abs()))
     }
 
-    fn due(&self, now: Timestamp) -> Vec<Id> {
+    /// The organizations whose change is to be undone by now.
+    pub(super) fn due(&self, now: Timestamp) -> Vec<Id> {
         self.by_time.iter().take_while(|(time, _)| *time <= now).map(|(_, id)| id.clone()).collect()
     }
 }
 
-impl Writer {
-    /// Undoes the changes whose time is over.
-    pub(super) fn undo_unconfirmed(&mut self) {
-        for id in self.unconfirmed.due(self.clock.now()) {
-            let Some(pending) = self.state.organizations.get(&id).and_then(|organization| organization.pending.clone())
-            else {
-                continue;
-            };
-            let document = Box::new(Document::of(&pending.base));
-            let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: true };
-            let comment = format!("revision {} was not confirmed in time", pending.revision);
-            let mut request = ChangeRequest::new(ChangeTarget::Organization { id: id.clone(), mutation });
-            request.comment = comment.into();
-            // Going back is what was agreed on when the change was made: no gate has a say.
-            request.is_gated = false;
-            let (reply, mut answer) = tokio::sync::oneshot::channel();
-            self.serve(std::iter::once(Order::Change { request: Box::new(request), reply }));
-            let organization = id.as_str();
-            match answer.try_recv() {
-                Ok(Ok(changed)) => {
-                    tracing::warn!(
-                        organization,
-                        undone = pending.revision,
-                        revision = changed.revision,
-                        "a change was not confirmed in time and is undone"
-                    );
-                }
-                Ok(Err(error)) => tracing::error!(organization, %error, "an unconfirmed change cannot be undone yet"),
-                Err(_) => {}
-            }
-        }
-    }
-}
-
-impl ChangeRequest {
-    /// A change without a comment and without conditions.
-    pub fn new(target: ChangeTarget) -> Self {
-        Self {
-            target,
-            violations: Vec::new(),
-            actor: Arc::default(),
-            comment: Arc::default(),
-            validate_only: false,
-            gates: super::prospect::GateOptions::default(),
-            is_gated: true,
-            confirm_within: None,
-        }
-    }
+/// What undoes the change that waits in an organization, with the revision that it undoes.
+pub(super) fn undoing(organization: &Organization) -> Option<(ChangeRequest, u64)> {
+    let pending = organization.pending.as_ref()?;
+    let document = Box::new(Document::of(&pending.base));
+    let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: true };
+    let target = ChangeTarget::Organization { id: organization.id.clone(), mutation };
+    let comment = format!("revision {} was not confirmed in time", pending.revision).into();
+    // Going back was agreed on when the change was made, so no gate is asked.
+    let request = ChangeRequest { comment, is_gated: false, ..ChangeRequest::new(target) };
+    Some((request, pending.revision))
 }

@@ -37,6 +37,25 @@ pub enum Outcome {
     Deleted(Id, u64),
 }
 
+impl Outcome {
+    /// The revision that it leads to; of a deleted organization the last one.
+    pub fn revision(&self) -> u64 {
+        match self {
+            Self::Cluster(cluster) => cluster.revision,
+            Self::Organization(organization) => organization.revision,
+            Self::Deleted(_, revision) => *revision,
+        }
+    }
+
+    /// The organization, where it is one.
+    pub fn organization(&self) -> Option<&Arc<Organization>> {
+        match self {
+            Self::Organization(organization) => Some(organization),
+            Self::Cluster(_) | Self::Deleted(..) => None,
+        }
+    }
+}
+
 /// A change that does not follow the state it is applied to: a revision would be skipped or used twice.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("`{scope}` is at revision {current}, and the change is for revision {change}")]
@@ -117,10 +136,19 @@ impl PolicyState {
 
     /// Applies one change that is read back from the journal.
     pub fn apply(&mut self, change: &Change) -> Result<(), OutOfOrder> {
+        self.set(self.next(change)?);
+        Ok(())
+    }
+
+    /// What a change that was planned elsewhere makes of this state.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfOrder`] where it was planned on another state.
+    pub fn next(&self, change: &Change) -> Result<Outcome, OutOfOrder> {
         self.check_order(&change.effect)?;
         let before = change.effect.organization().and_then(|id| self.organizations.get(id));
-        self.set(Self::outcome(change, before));
-        Ok(())
+        Ok(Self::outcome(change, before))
     }
 
     fn check_order(&self, effect: &Effect) -> Result<(), OutOfOrder> {

@@ -1,0 +1,136 @@
+//! Applying a durable change: into the state, on the record, to those who decide and to those who follow.
+//!
+//! Every change goes this way, whoever made it: a caller, the undoing of a change that was not confirmed, or a record
+//! that a start reads back. At a start only the first part is done change by change ([`Durable::put_into`]); what
+//! decides is compiled once, from the state that they lead to.
+//!
+//! Invariant: only what is durable is applied, once, in the order of the journal. A change is in the audit log's queue
+//! before a Check can be decided by it, and published before the keeper of the sessions hears of it.
+//! Not here: planning and writing changes, and answering those who asked for them (`writer`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::advance::{next_version, scopes};
+use super::audit::AuditLog;
+use super::change::Durable;
+use super::clock::Clock;
+use super::directory::{Directory, PublishedCluster};
+use super::follower::Follower;
+use super::keeper::KeeperInbox;
+use super::unconfirmed::Unconfirmed;
+use crate::audit::policy_change::changes as object_changes;
+use crate::audit::record::{Content, Entry, ObjectChange, Person, PolicyChangeRecord};
+use crate::policy::change::Change;
+use crate::policy::members::MembersCache;
+use crate::policy::name::Id;
+use crate::policy::organization::{Cluster, Organization};
+use crate::policy::snapshot::ClusterSnapshot;
+use crate::policy::state::PolicyState;
+
+/// The policy in force, and all who are told when it changes. Owned by the one thread that applies changes.
+pub(super) struct Applier {
+    pub(super) state: PolicyState,
+    pub(super) unconfirmed: Unconfirmed,
+    /// Compiled lists of members that the versions of an organization share.
+    pub(super) lists: HashMap<Id, MembersCache>,
+    pub(super) clock: Clock,
+    pub(super) audit: Arc<AuditLog>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) keeper: Arc<KeeperInbox>,
+    pub(super) follower: Arc<Follower>,
+}
+
+/// What a change replaced in the state.
+pub(super) struct Replaced {
+    /// The organization that it is about; none where there was none.
+    organization: Option<Arc<Organization>>,
+    cluster: Arc<Cluster>,
+}
+
+impl Durable<'_> {
+    /// Puts it into the state. From then on no time is before its time.
+    pub(super) fn put_into(self, state: &mut PolicyState, clock: &Clock) -> Replaced {
+        let organization = self.change.effect.organization().and_then(|id| state.organizations.get(id)).cloned();
+        let replaced = Replaced { organization, cluster: Arc::clone(&state.cluster) };
+        state.set(self.outcome.clone());
+        clock.advance_to(self.change.time);
+        replaced
+    }
+
+    /// Its audit record, with who made it.
+    pub(super) fn entry(self, replaced: &Replaced) -> (Entry, Option<Person>) {
+        let Replaced { organization, cluster } = replaced;
+        let changes = object_changes(self.change, organization.as_deref(), Some(cluster), self.outcome);
+        change_entry(self.sequence, self.change, changes)
+    }
+}
+
+impl Applier {
+    /// Applies changes, in the order of the journal. What decides is compiled once for all changes of an organization.
+    pub(super) fn apply(&mut self, changes: &[Durable<'_>]) {
+        let mut touched: BTreeMap<Option<&Id>, Vec<&Change>> = BTreeMap::new();
+        for durable in changes {
+            let replaced = durable.put_into(&mut self.state, &self.clock);
+            // Before it is visible: the log tells of the change before it tells what was decided by it.
+            let (entry, actor) = durable.entry(&replaced);
+            self.audit.queue().push(entry, actor, true);
+            let before = replaced.organization.as_deref();
+            let id = durable.change.effect.organization();
+            if let Some(id) = id {
+                self.unconfirmed.follow(id, before, durable.outcome.organization().map(|after| &**after));
+            }
+            self.follower.note(*durable, before);
+            touched.entry(id).or_default().push(durable.change);
+        }
+        for (id, changes) in touched {
+            match id {
+                None => self.publish_cluster(),
+                Some(id) => self.publish(id, &changes),
+            }
+            for scope in scopes(id, &changes) {
+                self.keeper.changed(scope);
+            }
+        }
+    }
+
+    fn publish_cluster(&self) {
+        let cluster = Arc::clone(&self.state.cluster);
+        let snapshot = ClusterSnapshot::compile(&cluster);
+        self.directory.publish_cluster(PublishedCluster { cluster, snapshot });
+    }
+
+    fn publish(&mut self, id: &Id, changes: &[&Change]) {
+        let Some(organization) = self.state.organizations.get(id).cloned() else {
+            self.directory.withdraw(id, self.state.last_revision(id));
+            self.lists.remove(id);
+            return;
+        };
+        let lists = self.lists.entry(id.clone()).or_default();
+        let current = self.directory.organization(id.as_str());
+        let published = next_version(current.as_deref(), organization, changes, lists, self.clock.now());
+        self.directory.publish(published);
+    }
+}
+
+impl Drop for Applier {
+    /// Also when its thread ends by a panic: then there is nothing left to follow, and closing waits for the follower.
+    fn drop(&mut self) {
+        self.follower.stop();
+    }
+}
+
+/// The audit record of a change, with who made it, and what it altered as far as that is known.
+pub(super) fn change_entry(sequence: u64, change: &Change, changes: Vec<ObjectChange>) -> (Entry, Option<Person>) {
+    let content = PolicyChangeRecord {
+        policy_sequence: sequence,
+        revision: change.effect.revision(),
+        comment: Arc::clone(&change.comment),
+        changes,
+        confirm_until: change.confirm_until,
+        overridden_tests: change.overridden_tests.clone(),
+    };
+    let organization = change.effect.organization().cloned();
+    let actor = (!change.actor.is_empty()).then(|| Person { email: Arc::clone(&change.actor), address: None });
+    (Entry { time: change.time, organization, content: Content::PolicyChanged(content) }, actor)
+}

@@ -1,0 +1,113 @@
+//! Planning a request: the change that it comes to, on top of the changes of its batch, or why it is refused.
+//!
+//! Invariant: a request is planned on the state that holds once all changes before it are durable, so that its revision
+//! follows theirs. Nothing is written or published here.
+//! Not here: what each mutation does (`policy::plan`), gates (`judging`), writing (`writer`).
+
+use super::advance::counters_after;
+use super::change::{ChangeError, ChangeRequest, ChangeTarget, Changed};
+use super::clock::Clock;
+use super::directory::Directory;
+use super::judging::Judge;
+use super::sessions::SessionTable;
+use super::staged::Staged;
+use crate::policy::change::{Change, Effect};
+use crate::policy::limits::Limits;
+use crate::policy::name::Id;
+use crate::policy::organization::Organization;
+use crate::policy::plan::{PlanError, Planner, Violation};
+use crate::policy::state::{Outcome, PolicyState};
+use crate::store::codec::encode_change;
+
+/// What a request comes to.
+pub(super) enum Planned {
+    /// This change is to be written as this record, and makes this.
+    Change { change: Box<Change>, record: Vec<u8>, outcome: Outcome },
+    /// Nothing is to be written: the change has no effect, or was only to be judged.
+    Nothing(Changed),
+}
+
+/// The state that requests are planned on, and what they are planned and judged by.
+pub(super) struct Planning<'a> {
+    pub(super) staged: Staged<'a>,
+    pub(super) directory: &'a Directory,
+    pub(super) sessions: &'a SessionTable,
+    pub(super) limits: &'a Limits,
+    pub(super) clock: &'a Clock,
+}
+
+impl Planning<'_> {
+    /// Plans a request and judges it. What is to be written is part of the state for the next.
+    pub(super) fn plan(&mut self, request: ChangeRequest) -> Result<Planned, ChangeError> {
+        let ChangeRequest { target, violations, actor, comment, validate_only, gates, is_gated, confirm_within } =
+            request;
+        let now = self.clock.now();
+        // What was a policy before may be one again, also where limits were lowered since.
+        let unlimited = Limits::none();
+        let limits = if is_gated { self.limits } else { &unlimited };
+        let planner = Planner { now, limits, cluster: self.staged.cluster() };
+        let organization = target.organization().cloned();
+        let Some(effect) = self.effect(&planner, target, violations)? else {
+            let current = self.staged.current(organization.as_ref());
+            let revision = current.revision();
+            return Ok(Planned::Nothing(changed(current, revision, self.directory, self.clock)));
+        };
+        let confirm_until = confirm_within.map(|within| now.after(within));
+        let mut change = Change { actor, comment, confirm_until, ..Change::new(now, effect) };
+        let before = organization.as_ref().and_then(|id| self.staged.organization(id));
+        let outcome = PolicyState::outcome(&change, before);
+        if is_gated {
+            let judge = Judge { staged: &self.staged, directory: self.directory, sessions: self.sessions };
+            judge.judge(&mut change, &outcome, &gates)?;
+        }
+        if validate_only {
+            let revision = outcome.revision() - 1;
+            return Ok(Planned::Nothing(changed(outcome, revision, self.directory, self.clock)));
+        }
+        self.staged.set(outcome.clone());
+        Ok(Planned::Change { record: encode_change(&change), change: Box::new(change), outcome })
+    }
+
+    /// What a target does; none where it does nothing.
+    fn effect(
+        &self,
+        planner: &Planner<'_>,
+        target: ChangeTarget,
+        violations: Vec<Violation>,
+    ) -> Result<Option<Effect>, PlanError> {
+        match target {
+            ChangeTarget::Cluster { etag, patch } => planner.update_cluster(etag.as_deref(), &patch, violations),
+            ChangeTarget::CreateOrganization { id, patch } => {
+                let exists = self.staged.organization(&id).is_some();
+                let (last, count) = (self.staged.last_revision(&id), self.staged.count_organizations());
+                planner.create_organization(id, &patch, exists, last, count, violations).map(Some)
+            }
+            ChangeTarget::DeleteOrganization { id, etag, force } => {
+                let organization = self.existing(&id)?;
+                planner.delete_organization(organization, etag.as_deref(), force, violations).map(Some)
+            }
+            ChangeTarget::Organization { id, mutation } => {
+                let organization = self.existing(&id)?;
+                let deltas = planner.plan(organization, mutation, violations)?;
+                let revision = organization.revision + 1;
+                Ok((!deltas.is_empty()).then_some(Effect::Organization { id, revision, deltas }))
+            }
+        }
+    }
+
+    fn existing(&self, id: &Id) -> Result<&Organization, PlanError> {
+        let organization = self.staged.organization(id);
+        organization
+            .map(|organization| &**organization)
+            .ok_or_else(|| PlanError::NotFound(format!("organizations/{id}")))
+    }
+}
+
+/// The answer to a request that led to this, where this revision holds.
+pub(super) fn changed(outcome: Outcome, revision: u64, directory: &Directory, clock: &Clock) -> Changed {
+    let counters = outcome.organization().map(|organization| {
+        let current = directory.organization(organization.id.as_str());
+        counters_after(current.as_ref().map(|current| &current.view), organization, clock.now())
+    });
+    Changed { outcome, revision, counters: counters.unwrap_or_default() }
+}
