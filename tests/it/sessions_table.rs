@@ -263,7 +263,6 @@ impl Model {
             Step::Expire => {
                 table.expire(now, |session| ended.push(session.clone()));
                 assert_eq!(by_id(ended), by_id(self.take_due(now, |_| true)));
-                assert!(table.next_deadline().is_none_or(|deadline| deadline > now));
             }
             Step::Revoke { scope, address } => {
                 let judge = |_| {
@@ -398,21 +397,20 @@ fn ends_are_dated_by_the_deadline_however_late_anybody_looks() {
 }
 
 #[test]
-fn the_next_deadline_is_never_late_and_expiring_makes_it_exact() {
+fn a_lease_ends_a_session_when_it_runs_out_however_it_was_renewed() {
     let table = SessionTable::new(1, &SessionOptions::default());
-    assert_eq!(table.next_deadline(), None);
     let session = open(&table, Shell, at(0), Some(Duration::from_mins(1))).session;
-    assert_eq!(table.next_deadline(), Some(at(60)));
     let renew =
         |seconds, now| table.renew(&[(id("acme"), session)], Duration::from_secs(seconds), at(now), |_| panic!());
     renew(60, 50);
-    assert_eq!(table.next_deadline(), Some(at(60)), "entries are not moved when a deadline moves away");
     table.expire(at(60), |_| panic!("renewed"));
-    assert_eq!(table.next_deadline(), Some(at(110)));
+    table.expire(at(109), |_| panic!("renewed"));
     renew(5, 70);
-    assert_eq!(table.next_deadline(), Some(at(75)), "a shorter lease is heeded");
-    table.expire(at(75), |_| ());
-    assert_eq!(table.next_deadline(), None);
+    table.expire(at(74), |_| panic!("not yet"));
+    let mut ended = None;
+    table.expire(at(75), |session| ended = session.record.end);
+    assert_eq!(ended.map(|end| end.time), Some(at(75)), "a shorter lease is heeded");
+    assert!(table.is_empty());
 }
 
 #[test]
@@ -455,14 +453,14 @@ fn a_closure_that_panics_leaves_a_sound_table() {
 }
 
 #[test]
-fn what_one_shard_or_batch_writes_can_be_waited_for_without_a_lock() {
+fn what_one_shard_writes_can_be_waited_for_without_a_lock() {
     let table = SessionTable::new(1, &SessionOptions::default());
     for _ in 0..600 {
         open(&table, Shell, at(0), Some(Duration::from_secs(1)));
     }
     // Would wait for ever if the shard were locked.
     let free = || assert_eq!(all(&table).len(), table.len());
-    let (mut shards, mut batch, mut batch_max) = (0, 0, 0);
+    let mut shards = 0;
     table.revoke(
         &Scope::All,
         || {
@@ -473,30 +471,7 @@ fn what_one_shard_or_batch_writes_can_be_waited_for_without_a_lock() {
         |_| panic!(),
     );
     assert_eq!(shards, portcullis::engine::sessions::SHARDS);
-    let (batches, ended) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-    table.expire_paced(
-        at(1),
-        || {
-            free();
-            batches.set(batches.get() + 1);
-            batch_max = batch_max.max(ended.get() - batch);
-            batch = ended.get();
-        },
-        |_| ended.set(ended.get() + 1),
-    );
-    assert_eq!((ended.get(), batch_max), (600, 256));
-    assert!(batches.get() > shards);
-}
-
-#[test]
-fn sessions_that_come_and_go_leave_no_timers_behind() {
-    let table = SessionTable::new(1, &SessionOptions::default());
-    for seconds in 0..20_000 {
-        let session = open(&table, Shell, at(seconds), None).session;
-        table.end(session, &id("acme"), at(seconds), EndReason::Closed, |_| ()).unwrap();
-    }
-    assert_eq!(table.next_deadline(), None);
-    let last = open(&table, Shell, at(20_000), None).session;
-    assert_eq!(table.next_deadline(), Some(at(20_000 + 86_400)));
-    assert!(table.get(&id("acme"), last).is_some());
+    let mut ended = 0;
+    table.expire(at(1), |_| ended += 1);
+    assert_eq!(ended, 600, "more than one batch");
 }

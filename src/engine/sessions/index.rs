@@ -19,7 +19,7 @@ const ROOM_KEPT: usize = 8;
 /// The sessions of one organization.
 #[derive(Default)]
 struct Endpoints {
-    /// Places of sessions by the full name of their node.
+    /// Slots of sessions by the full name of their node.
     by_name: HashMap<Arc<str>, Vec<u32>, RandomState>,
     /// The same names in order, which only a first and a last session change.
     names: BTreeSet<Arc<str>>,
@@ -61,25 +61,25 @@ impl Index {
         organization: &Id,
         endpoint: &Arc<str>,
         connection_type: ConnectionType,
-        place: u32,
+        slot: u32,
     ) -> u32 {
         let endpoints = match self.organizations.get_mut(organization) {
             Some(endpoints) => endpoints,
             None => self.organizations.entry(organization.clone()).or_default(),
         };
         *endpoints.counts.of(connection_type) += 1;
-        let places = if let Some(places) = endpoints.by_name.get_mut(endpoint) {
-            places
+        let slots = if let Some(slots) = endpoints.by_name.get_mut(endpoint) {
+            slots
         } else {
             endpoints.names.insert(Arc::clone(endpoint));
             // Most endpoints have one or two sessions in a shard.
             endpoints.by_name.entry(Arc::clone(endpoint)).or_insert_with(|| Vec::with_capacity(1))
         };
-        places.push(place);
-        u32::try_from(places.len() - 1).unwrap_or(u32::MAX)
+        slots.push(slot);
+        u32::try_from(slots.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// Removes the session at a position; returns the place of the one that is there now.
+    /// Removes the session at a position; returns the slot of the one that is there now.
     pub(super) fn remove(
         &mut self,
         organization: &Id,
@@ -89,13 +89,13 @@ impl Index {
     ) -> Option<u32> {
         let position = position as usize;
         let endpoints = self.organizations.get_mut(organization)?;
-        let places = endpoints.by_name.get_mut(endpoint)?;
-        if position < places.len() {
-            places.swap_remove(position);
+        let slots = endpoints.by_name.get_mut(endpoint)?;
+        if position < slots.len() {
+            slots.swap_remove(position);
             *endpoints.counts.of(connection_type) -= 1;
         }
-        let moved = places.get(position).copied();
-        if places.is_empty() {
+        let moved = slots.get(position).copied();
+        if slots.is_empty() {
             endpoints.by_name.remove(endpoint);
             endpoints.names.remove(endpoint);
             if endpoints.by_name.capacity() > ROOM_KEPT * (endpoints.by_name.len() + 1) {
@@ -113,31 +113,31 @@ impl Index {
         self.organizations.get(organization).map(|endpoints| endpoints.counts).unwrap_or_default()
     }
 
-    /// The places of the sessions in a scope. Those of an organization come together, and in it those of an endpoint.
-    pub(super) fn places<'a>(&'a self, scope: &'a Scope) -> Box<dyn Iterator<Item = u32> + 'a> {
+    /// The slots of the sessions in a scope. Those of an organization come together, and in it those of an endpoint.
+    pub(super) fn slots<'a>(&'a self, scope: &'a Scope) -> Box<dyn Iterator<Item = u32> + 'a> {
         match scope {
-            Scope::All => Box::new(self.organizations.values().flat_map(Endpoints::places)),
-            Scope::Organization(id) => Box::new(self.organizations.get(id).into_iter().flat_map(Endpoints::places)),
+            Scope::All => Box::new(self.organizations.values().flat_map(Endpoints::slots)),
+            Scope::Organization(id) => Box::new(self.organizations.get(id).into_iter().flat_map(Endpoints::slots)),
             Scope::Subtree(id, node) => {
-                Box::new(self.organizations.get(id).into_iter().flat_map(|endpoints| endpoints.places_below(node)))
+                Box::new(self.organizations.get(id).into_iter().flat_map(|endpoints| endpoints.slots_below(node)))
             }
         }
     }
 }
 
 impl Endpoints {
-    fn places(&self) -> impl Iterator<Item = u32> {
-        self.names.iter().flat_map(|name| self.places_of(name))
+    fn slots(&self) -> impl Iterator<Item = u32> {
+        self.names.iter().flat_map(|name| self.slots_of(name))
     }
 
-    fn places_of(&self, name: &str) -> impl Iterator<Item = u32> {
+    fn slots_of(&self, name: &str) -> impl Iterator<Item = u32> {
         self.by_name.get(name).into_iter().flatten().copied()
     }
 
     /// The node's own and those below it. They are not contiguous: `web-2` lies between `web` and `web/…`.
-    fn places_below(&self, node: &str) -> impl Iterator<Item = u32> {
+    fn slots_below(&self, node: &str) -> impl Iterator<Item = u32> {
         let prefix: Arc<str> = format!("{node}/").into();
         let below = self.names.range(Arc::clone(&prefix)..).take_while(move |name| name.starts_with(&*prefix));
-        self.places_of(node).chain(below.flat_map(|name| self.places_of(name)))
+        self.slots_of(node).chain(below.flat_map(|name| self.slots_of(name)))
     }
 }

@@ -63,25 +63,25 @@ impl SessionTable {
             return;
         }
         shard.sequence = *sequence;
-        let place = shard.place(id);
-        match (content, place) {
+        let slot = shard.slot(id);
+        match (content, slot) {
             (Content::Decision(decision), None) => {
                 if let Some(record) = opened(id, decision, whole(*time)) {
                     let session = Session { organization: organization.clone(), subject: subject.clone(), record };
                     self.open(&mut shard, session);
                 }
             }
-            (Content::Decision(decision), Some(place)) if !decision.session_opened => {
-                shard.count(place, whole(*time));
+            (Content::Decision(decision), Some(slot)) if !decision.session_opened => {
+                shard.count(slot, whole(*time));
             }
-            (Content::SessionEnded(session), Some(place)) => {
+            (Content::SessionEnded(session), Some(slot)) => {
                 if let Some(end) = session.end {
-                    shard.end(place, end);
+                    shard.end(slot, end);
                 }
             }
-            (Content::SessionRevoked(session), Some(place)) => {
-                shard.unfold(place);
-                shard.replace(place, session);
+            (Content::SessionRevoked(session), Some(slot)) => {
+                shard.unfold(slot);
+                shard.replace(slot, session);
             }
             // Its opening is missing, perhaps in a gap: this record says all of it too, and its PEP may be about to
             // end it.
@@ -98,8 +98,8 @@ impl SessionTable {
     pub fn replay_renewal(&self, ids: &[SessionId], time: Timestamp, lease_expire: Timestamp) {
         for id in ids {
             let mut shard = self.lock(id.number);
-            if let Some(place) = shard.place(*id) {
-                shard.renew(place, whole(time), whole(lease_expire));
+            if let Some(slot) = shard.slot(*id) {
+                shard.renew(slot, whole(time), whole(lease_expire));
             }
         }
     }
@@ -107,7 +107,7 @@ impl SessionTable {
     /// Adds a session under the id that it has, unless it is there or has ended.
     fn open(&self, shard: &mut Shard, session: Session) {
         let record = &session.record;
-        if record.end.is_some() || shard.place(record.id).is_some() {
+        if record.end.is_some() || shard.slot(record.id).is_some() {
             return;
         }
         if record.id.boot == self.boot {

@@ -79,19 +79,19 @@ impl SessionTable {
         for (number, of_ids) in (0..SHARDS).zip(0_u64..) {
             before_shard();
             let mut shard = self.lock(of_ids);
-            let mut places = shard.index.places(scope).peekable();
-            if places.peek().is_none() {
+            let mut slots = shard.index.slots(scope).peekable();
+            if slots.peek().is_none() {
                 continue;
             }
             let mut judge = judge(number);
-            let judged = places.filter_map(|place| {
-                let session = &shard.slab.at(place)?.session;
+            let judged = slots.filter_map(|slot| {
+                let session = &shard.slab.at(slot)?.session;
                 Some(&session.record).filter(|record| record.revocation.is_none())?;
-                Some((place, judge(&judged(session))?))
+                Some((slot, judge(&judged(session))?))
             });
             let judged: Vec<(u32, Revocation)> = judged.collect();
-            for (place, revocation) in judged {
-                if let Some(session) = shard.revoke(place, revocation) {
+            for (slot, revocation) in judged {
+                if let Some(session) = shard.revoke(slot, revocation) {
                     revoked(session);
                 }
             }
@@ -108,8 +108,8 @@ impl SessionTable {
     ) -> (u64, Vec<Session>) {
         let (mut count, mut listed) = (0, Vec::new());
         for shard in self.shards() {
-            for place in shard.index.places(scope) {
-                let Some(Active { session, .. }) = shard.slab.at(place) else { continue };
+            for slot in shard.index.slots(scope) {
+                let Some(Active { session, .. }) = shard.slab.at(slot) else { continue };
                 if session.record.revocation.is_none() && judge(&judged(session)) {
                     count += 1;
                     if listed.len() < listed_max {
@@ -152,7 +152,7 @@ impl SessionTable {
         for shard in self.shards() {
             match &scope {
                 Some(scope) => {
-                    shard.index.places(scope).filter_map(|place| shard.slab.at(place)).for_each(&mut consider);
+                    shard.index.slots(scope).filter_map(|slot| shard.slab.at(slot)).for_each(&mut consider);
                 }
                 None => shard.slab.iter().for_each(&mut consider),
             }

@@ -63,7 +63,7 @@ pub(super) struct Shard {
     /// Previews that are not revoked and whose user is known, by the hash of their key; of two with the same hash the
     /// newer.
     folds: HashMap<u64, u32, RandomState>,
-    timers: Timers,
+    pub(super) timers: Timers,
     totals: Arc<Totals>,
 }
 
@@ -83,14 +83,14 @@ impl Shard {
     }
 
     /// Where the session with this id is.
-    pub(super) fn place(&self, id: SessionId) -> Option<u32> {
+    pub(super) fn slot(&self, id: SessionId) -> Option<u32> {
         self.ids.get(&id).copied()
     }
 
     /// Where the organization's session with this id is.
-    pub(super) fn place_in(&self, organization: &Id, id: SessionId) -> Option<u32> {
-        let place = self.place(id)?;
-        self.slab.at(place).filter(|active| active.session.organization == *organization).map(|_| place)
+    pub(super) fn slot_in(&self, organization: &Id, id: SessionId) -> Option<u32> {
+        let slot = self.slot(id)?;
+        self.slab.at(slot).filter(|active| active.session.organization == *organization).map(|_| slot)
     }
 
     /// Adds a session for which `Totals::reserve` has made room. Not one that is there.
@@ -99,63 +99,62 @@ impl Shard {
         let (organization, endpoint) = (organization.clone(), Arc::clone(&record.endpoint));
         let (id, connection_type) = (record.id, record.connection_type);
         let deadline = self.lifetimes.end_of(record).time.micros();
-        let place = self.slab.insert(Active { session, queued: deadline, position: 0, fold: None }).place;
-        let position = self.index.insert(&organization, &endpoint, connection_type, place);
-        if let Some(active) = self.slab.at_mut(place) {
+        let slot = self.slab.insert(Active { session, queued: deadline, position: 0, fold: None }).slot;
+        let position = self.index.insert(&organization, &endpoint, connection_type, slot);
+        if let Some(active) = self.slab.at_mut(slot) {
             active.position = position;
         }
-        self.ids.insert(id, place);
-        self.timers.queue(&mut self.slab, place, deadline);
+        self.ids.insert(id, slot);
+        self.timers.queue(&mut self.slab, slot, deadline);
         self.totals.of(connection_type).fetch_add(1, Ordering::Relaxed);
         if let Some(fold) = fold {
-            self.fold(fold, place);
+            self.fold(fold, slot);
         }
     }
 
     /// Lets further checks find the session, unless they find a newer one.
-    fn fold(&mut self, hash: u64, place: u32) {
-        let age = |place: u32| {
-            self.slab.at(place).map(|Active { session, .. }| (session.record.start_time, session.record.id))
-        };
+    fn fold(&mut self, hash: u64, slot: u32) {
+        let age =
+            |slot: u32| self.slab.at(slot).map(|Active { session, .. }| (session.record.start_time, session.record.id));
         let before = self.folds.get(&hash).copied();
-        if before.is_some_and(|before| age(before) > age(place)) {
+        if before.is_some_and(|before| age(before) > age(slot)) {
             return;
         }
-        self.folds.insert(hash, place);
+        self.folds.insert(hash, slot);
         if let Some(active) = before.and_then(|before| self.slab.at_mut(before)) {
             active.fold = None;
         }
-        if let Some(active) = self.slab.at_mut(place) {
+        if let Some(active) = self.slab.at_mut(slot) {
             active.fold = Some(hash);
         }
     }
 
     /// Lets no further check find the session.
-    pub(super) fn unfold(&mut self, place: u32) {
-        if let Some(hash) = self.slab.at_mut(place).and_then(|active| active.fold.take()) {
+    pub(super) fn unfold(&mut self, slot: u32) {
+        if let Some(hash) = self.slab.at_mut(slot).and_then(|active| active.fold.take()) {
             self.folds.remove(&hash);
         }
     }
 
     /// The preview that a check with this key belongs to, due or not.
     pub(super) fn folded(&self, hash: u64, key: &AdmissionKey<'_>) -> Option<u32> {
-        let place = self.folds.get(&hash).copied()?;
-        let session = &self.slab.at(place)?.session;
+        let slot = self.folds.get(&hash).copied()?;
+        let session = &self.slab.at(slot)?.session;
         let is_user = matches!(&session.subject, Subject::Person(Person { email, address })
             if **email == *key.email && *address == Some(key.address));
         let is_key = is_user && session.organization == *key.organization && *session.record.endpoint == *key.endpoint;
-        is_key.then_some(place)
+        is_key.then_some(slot)
     }
 
     /// How the session has ended by `now`, if it has.
-    pub(super) fn ended_by(&self, place: u32, now: Timestamp) -> Option<SessionEnd> {
-        self.slab.at(place).and_then(|active| self.lifetimes.ended_by(&active.session.record, now))
+    pub(super) fn ended_by(&self, slot: u32, now: Timestamp) -> Option<SessionEnd> {
+        self.slab.at(slot).and_then(|active| self.lifetimes.ended_by(&active.session.record, now))
     }
 
     /// Takes a session out as one that has ended.
-    pub(super) fn end(&mut self, place: u32, end: SessionEnd) -> Option<Session> {
-        self.unfold(place);
-        let Active { mut session, position, .. } = self.slab.remove(place)?;
+    pub(super) fn end(&mut self, slot: u32, end: SessionEnd) -> Option<Session> {
+        self.unfold(slot);
+        let Active { mut session, position, .. } = self.slab.remove(slot)?;
         let Session { organization, record, .. } = &mut session;
         record.end = Some(end);
         self.ids.remove(&record.id);
@@ -170,17 +169,17 @@ impl Shard {
     }
 
     /// Notes that a session is one that would now be denied.
-    pub(super) fn revoke(&mut self, place: u32, revocation: Revocation) -> Option<&Session> {
-        self.unfold(place);
-        let active = self.slab.at_mut(place)?;
+    pub(super) fn revoke(&mut self, slot: u32, revocation: Revocation) -> Option<&Session> {
+        self.unfold(slot);
+        let active = self.slab.at_mut(slot)?;
         active.session.record.revocation = Some(Revocation { time: whole(revocation.time), ..revocation });
         Some(&active.session)
     }
 
     /// Extends the lease of a session. A renewal that a later one has overtaken changes nothing, so that renewals may
     /// be replayed more than once.
-    pub(super) fn renew(&mut self, place: u32, time: Timestamp, lease_expire: Timestamp) -> Renewed {
-        let Some(active) = self.slab.at_mut(place) else { return Renewed::Lost };
+    pub(super) fn renew(&mut self, slot: u32, time: Timestamp, lease_expire: Timestamp) -> Renewed {
+        let Some(active) = self.slab.at_mut(slot) else { return Renewed::Lost };
         let record = &mut active.session.record;
         if record.revocation.is_some() {
             return Renewed::Revoked;
@@ -188,14 +187,14 @@ impl Shard {
         if record.connection_type == ConnectionType::Shell && time >= record.last_seen_time {
             record.last_seen_time = time;
             record.lease_expire_time = Some(lease_expire);
-            self.requeue(place);
+            self.requeue(slot);
         }
         Renewed::Renewed
     }
 
     /// Counts a further check to a preview.
-    pub(super) fn count(&mut self, place: u32, now: Timestamp) -> Option<Admitted> {
-        let Session { subject, record, .. } = &mut self.slab.at_mut(place)?.session;
+    pub(super) fn count(&mut self, slot: u32, now: Timestamp) -> Option<Admitted> {
+        let Session { subject, record, .. } = &mut self.slab.at_mut(slot)?.session;
         record.last_seen_time = record.last_seen_time.max(now);
         record.request_count = record.request_count.saturating_add(1);
         let Subject::Person(Person { email, .. }) = subject else { return None };
@@ -204,46 +203,41 @@ impl Shard {
     }
 
     /// Replaces what is known of a session; its end is not.
-    pub(super) fn replace(&mut self, place: u32, record: &SessionRecord) {
-        if let Some(active) = self.slab.at_mut(place) {
+    pub(super) fn replace(&mut self, slot: u32, record: &SessionRecord) {
+        if let Some(active) = self.slab.at_mut(slot) {
             let endpoint = Arc::clone(&active.session.record.endpoint);
             active.session.record = SessionRecord { endpoint, end: None, ..record.clone() };
-            self.requeue(place);
+            self.requeue(slot);
         }
     }
 
     /// Queues the session anew if its deadline came nearer.
-    fn requeue(&mut self, place: u32) {
-        let Some(active) = self.slab.at(place) else { return };
+    fn requeue(&mut self, slot: u32) {
+        let Some(active) = self.slab.at(slot) else { return };
         let deadline = self.lifetimes.end_of(&active.session.record).time.micros();
         if deadline < active.queued {
-            self.timers.queue(&mut self.slab, place, deadline);
+            self.timers.queue(&mut self.slab, slot, deadline);
         }
     }
 
     /// Ends at most `count_max` sessions that are due; tells whether there may be more.
     pub(super) fn expire(&mut self, now: Timestamp, count_max: usize, ended: &mut dyn FnMut(&Session)) -> bool {
         for _ in 0..count_max {
-            let Some((place, active)) = self.timers.pop(&self.slab, now.micros()) else { return false };
+            let Some((slot, active)) = self.timers.pop(&self.slab, now.micros()) else { return false };
             let end = self.lifetimes.end_of(&active.session.record);
             if end.time > now {
-                self.timers.queue(&mut self.slab, place, end.time.micros());
-            } else if let Some(session) = self.end(place, end) {
+                self.timers.queue(&mut self.slab, slot, end.time.micros());
+            } else if let Some(session) = self.end(slot, end) {
                 ended(&session);
             }
         }
         true
     }
 
-    /// When a session is to be looked at next: no later than the next one ends of itself.
-    pub(super) fn next_deadline(&mut self) -> Option<Timestamp> {
-        self.timers.next(&self.slab).map(Timestamp::from_micros)
-    }
-
     /// Ends a session if it has ended of itself by `now`; tells whether it has.
-    pub(super) fn end_if_due(&mut self, place: u32, now: Timestamp, ended: &mut dyn FnMut(&Session)) -> bool {
-        let Some(end) = self.ended_by(place, now) else { return false };
-        if let Some(session) = self.end(place, end) {
+    pub(super) fn end_if_due(&mut self, slot: u32, now: Timestamp, ended: &mut dyn FnMut(&Session)) -> bool {
+        let Some(end) = self.ended_by(slot, now) else { return false };
+        if let Some(session) = self.end(slot, end) {
             ended(&session);
         }
         true

@@ -1,7 +1,6 @@
-//! Where the sessions of a shard lie: numbered places that are used again.
+//! The memory of a shard's sessions: numbered slots that are used again.
 //!
-//! Invariant: a place and its generation name one session for ever; a place without a session is in the list of free
-//! ones.
+//! Invariant: a slot and its generation name one session for ever; every slot without a session is in the free list.
 //! Not here: what a session is.
 
 use super::Session;
@@ -11,7 +10,7 @@ pub(super) struct Active {
     pub(super) session: Session,
     /// The deadline of its one live entry among the timers, in microseconds.
     pub(super) queued: i64,
-    /// Its place in the index's list of its endpoint.
+    /// Its position in the index's list of its endpoint.
     pub(super) position: u32,
     /// Under what further checks find it; none where they must not.
     pub(super) fold: Option<u64>,
@@ -20,7 +19,7 @@ pub(super) struct Active {
 /// Names a session in its shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Handle {
-    pub(super) place: u32,
+    pub(super) slot: u32,
     generation: u32,
 }
 
@@ -30,7 +29,7 @@ struct Cell {
     active: Option<Box<Active>>,
 }
 
-/// The places.
+/// The slots.
 #[derive(Default)]
 pub(super) struct Slab {
     cells: Vec<Cell>,
@@ -44,45 +43,45 @@ impl Slab {
 
     pub(super) fn insert(&mut self, active: Active) -> Handle {
         let active = Some(Box::new(active));
-        if let Some(place) = self.free.pop()
-            && let Some(cell) = self.cells.get_mut(place as usize)
+        if let Some(slot) = self.free.pop()
+            && let Some(cell) = self.cells.get_mut(slot as usize)
         {
             cell.active = active;
-            return Handle { place, generation: cell.generation };
+            return Handle { slot, generation: cell.generation };
         }
         // Four thousand million sessions would need a terabyte.
-        let place = u32::try_from(self.cells.len()).unwrap_or(u32::MAX);
+        let slot = u32::try_from(self.cells.len()).unwrap_or(u32::MAX);
         self.cells.push(Cell { generation: 0, active });
-        Handle { place, generation: 0 }
+        Handle { slot, generation: 0 }
     }
 
-    pub(super) fn remove(&mut self, place: u32) -> Option<Active> {
-        let cell = self.cells.get_mut(place as usize)?;
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Active> {
+        let cell = self.cells.get_mut(slot as usize)?;
         let active = cell.active.take()?;
         cell.generation = cell.generation.wrapping_add(1);
-        self.free.push(place);
+        self.free.push(slot);
         Some(*active)
     }
 
-    /// The session at a place.
-    pub(super) fn at(&self, place: u32) -> Option<&Active> {
-        self.cells.get(place as usize)?.active.as_deref()
+    /// The session at a slot.
+    pub(super) fn at(&self, slot: u32) -> Option<&Active> {
+        self.cells.get(slot as usize)?.active.as_deref()
     }
 
-    /// The session at a place.
-    pub(super) fn at_mut(&mut self, place: u32) -> Option<&mut Active> {
-        self.cells.get_mut(place as usize)?.active.as_deref_mut()
+    /// The session at a slot.
+    pub(super) fn at_mut(&mut self, slot: u32) -> Option<&mut Active> {
+        self.cells.get_mut(slot as usize)?.active.as_deref_mut()
     }
 
-    /// The handle of what is at a place.
-    pub(super) fn handle(&self, place: u32) -> Option<Handle> {
-        let cell = self.cells.get(place as usize)?;
-        cell.active.as_ref().map(|_| Handle { place, generation: cell.generation })
+    /// The handle of what is at a slot.
+    pub(super) fn handle(&self, slot: u32) -> Option<Handle> {
+        let cell = self.cells.get(slot as usize)?;
+        cell.active.as_ref().map(|_| Handle { slot, generation: cell.generation })
     }
 
     /// The session that a handle names, unless it has ended.
     pub(super) fn get(&self, handle: Handle) -> Option<&Active> {
-        let cell = self.cells.get(handle.place as usize)?;
+        let cell = self.cells.get(handle.slot as usize)?;
         cell.active.as_deref().filter(|_| cell.generation == handle.generation)
     }
 
@@ -91,6 +90,6 @@ impl Slab {
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Active)> {
-        (0..).zip(&mut self.cells).filter_map(|(place, cell)| Some((place, cell.active.as_deref_mut()?)))
+        (0..).zip(&mut self.cells).filter_map(|(slot, cell)| Some((slot, cell.active.as_deref_mut()?)))
     }
 }

@@ -83,7 +83,7 @@ impl SessionTable {
 
     /// Calls `register` while the shard of the connection is locked: it decides, calls [`Admission::allow`] if the
     /// connection is let through, and writes its record. `ended` is called in the same way, and before, for a session
-    /// whose place the new one takes.
+    /// that the new one supersedes.
     pub fn admit<T>(
         &self,
         key: &AdmissionKey<'_>,
@@ -108,13 +108,13 @@ impl SessionTable {
     ) -> Option<Session> {
         let now = whole(now);
         let mut shard = self.lock(id.number);
-        let place = shard.place_in(organization, id)?;
-        let end = shard.ended_by(place, now).or_else(|| {
-            let record = &shard.slab.at(place)?.session.record;
+        let slot = shard.slot_in(organization, id)?;
+        let end = shard.ended_by(slot, now).or_else(|| {
+            let record = &shard.slab.at(slot)?.session.record;
             let reason = if record.revocation.is_some() { EndReason::Revoked } else { reason };
             Some(SessionEnd { time: now.max(record.last_seen_time), reason })
         })?;
-        let session = shard.end(place, end)?;
+        let session = shard.end(slot, end)?;
         ended(&session);
         Some(session)
     }
@@ -139,12 +139,12 @@ impl SessionTable {
             let Some((_, (_, first))) = of_shard.first() else { continue };
             let mut shard = self.lock(first.number);
             for (at, (organization, id)) in of_shard {
-                let Some(place) = shard.place_in(organization, *id) else { continue };
-                if shard.end_if_due(place, now, &mut ended) {
+                let Some(slot) = shard.slot_in(organization, *id) else { continue };
+                if shard.end_if_due(slot, now, &mut ended) {
                     continue;
                 }
                 if let Some(renewed) = renewed.get_mut(*at) {
-                    *renewed = shard.renew(place, now, lease_expire);
+                    *renewed = shard.renew(slot, now, lease_expire);
                 }
             }
         }
@@ -152,27 +152,11 @@ impl SessionTable {
     }
 
     /// Ends every session whose lease has run out by `now`, that is idle or too old: dated by the earliest of these.
-    /// `ended` is called while the session's shard is locked.
-    pub fn expire(&self, now: Timestamp, ended: impl FnMut(&Session)) {
-        self.expire_paced(now, || (), ended);
-    }
-
-    /// As [`Self::expire`], and calls `before_batch` without a lock before each few hundred sessions, so that the
-    /// caller can wait until there is room for what it writes about them.
-    pub fn expire_paced(&self, now: Timestamp, mut before_batch: impl FnMut(), mut ended: impl FnMut(&Session)) {
+    /// `ended` is called while the session's shard is locked; the lock is given up every few hundred sessions.
+    pub fn expire(&self, now: Timestamp, mut ended: impl FnMut(&Session)) {
         for number in 0..SHARDS_IN_ID {
-            loop {
-                before_batch();
-                if !self.lock(number).expire(now, EXPIRE_BATCH, &mut ended) {
-                    break;
-                }
-            }
+            while self.lock(number).expire(now, EXPIRE_BATCH, &mut ended) {}
         }
-    }
-
-    /// When `expire` is worth calling again: no later than the next session ends of itself. None without sessions.
-    pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.shards().filter_map(|mut shard| shard.next_deadline()).min()
     }
 
     /// Forgets who has the user's sessions, in one organization or all; says of how many. They stay active, and no
@@ -184,16 +168,16 @@ impl SessionTable {
                 organization.is_none_or(|organization| session.organization == *organization)
                     && matches!(&session.subject, Subject::Person(person) if *person.email == *email)
             };
-            let mut places = Vec::new();
-            for (place, active) in shard.slab.iter_mut() {
+            let mut slots = Vec::new();
+            for (slot, active) in shard.slab.iter_mut() {
                 if is_users(&active.session) {
                     active.session.subject = Subject::Erased;
-                    places.push(place);
+                    slots.push(slot);
                 }
             }
-            count += places.len();
-            for place in places {
-                shard.unfold(place);
+            count += slots.len();
+            for slot in slots {
+                shard.unfold(slot);
             }
         }
         count
@@ -202,8 +186,8 @@ impl SessionTable {
     /// The organization's session with this id, if it is active.
     pub fn get(&self, organization: &Id, id: SessionId) -> Option<Session> {
         let shard = self.lock(id.number);
-        let place = shard.place_in(organization, id)?;
-        shard.slab.at(place).map(|active| active.session.clone())
+        let slot = shard.slot_in(organization, id)?;
+        shard.slab.at(slot).map(|active| active.session.clone())
     }
 
     /// How many shell and how many preview sessions are active, in one organization or in all.
@@ -243,8 +227,8 @@ impl Together {
             self.end(hasher);
         }
         match self.bytes.get_mut(self.length..self.length + bytes.len()) {
-            Some(place) => {
-                place.copy_from_slice(bytes);
+            Some(free) => {
+                free.copy_from_slice(bytes);
                 self.length += bytes.len();
             }
             None => hasher.write(bytes),
@@ -279,9 +263,9 @@ impl Admission<'_> {
         let Self { table, shard, hash, key, ended } = self;
         let now = whole(now);
         let is_preview = key.connection_type == ConnectionType::Preview;
-        if let Some(place) = is_preview.then(|| shard.folded(hash, key)).flatten()
-            && !shard.end_if_due(place, now, ended)
-            && let Some(admitted) = shard.count(place, now)
+        if let Some(slot) = is_preview.then(|| shard.folded(hash, key)).flatten()
+            && !shard.end_if_due(slot, now, ended)
+            && let Some(admitted) = shard.count(slot, now)
         {
             return Ok(admitted);
         }
@@ -310,5 +294,31 @@ impl Admission<'_> {
         let session = Session { organization: key.organization.clone(), subject, record };
         shard.insert(session, is_preview.then_some(hash));
         Ok(Admitted { session: id, opened: true, email, endpoint })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::timers::DEAD_ENTRIES_MIN;
+    use super::*;
+
+    #[test]
+    fn sessions_that_come_and_go_leave_no_timers_behind() {
+        let table = SessionTable::new(1, &SessionOptions::default());
+        let organization = Id::parse("acme").expect("an id");
+        let key = AdmissionKey {
+            organization: &organization,
+            endpoint: "organizations/acme/environments/dev/endpoints/web",
+            connection_type: ConnectionType::Shell,
+            email: "ann@example.com",
+            address: Address::V4(1),
+        };
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        for seconds in 0..20_000 {
+            let admit = |admission: Admission<'_>| admission.allow(at(seconds), None, 1, None);
+            let session = table.admit(&key, |_| (), admit).expect("there is room").session;
+            table.end(session, &organization, at(seconds), EndReason::Closed, |_| ()).expect("it was open");
+        }
+        assert!(table.shards().all(|shard| shard.timers.len() <= DEAD_ENTRIES_MIN));
     }
 }

@@ -13,7 +13,7 @@ use std::collections::BinaryHeap;
 use super::slab::{Active, Handle, Slab};
 
 /// Dead entries for which sweeping is not worth it.
-const DEAD_ENTRIES_MIN: usize = 64;
+pub(super) const DEAD_ENTRIES_MIN: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
@@ -36,9 +36,9 @@ impl Entry {
 
 impl Timers {
     /// Queues a session that has no live entry, or one that is due too late.
-    pub(super) fn queue(&mut self, slab: &mut Slab, place: u32, deadline: i64) {
-        let Some(handle) = slab.handle(place) else { return };
-        if let Some(active) = slab.at_mut(place) {
+    pub(super) fn queue(&mut self, slab: &mut Slab, slot: u32, deadline: i64) {
+        let Some(handle) = slab.handle(slot) else { return };
+        if let Some(active) = slab.at_mut(slot) {
             active.queued = deadline;
         }
         self.entries.push(Reverse(Entry { deadline, handle }));
@@ -52,8 +52,13 @@ impl Timers {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// When the next session is to be looked at.
-    pub(super) fn next(&mut self, slab: &Slab) -> Option<i64> {
+    fn next(&mut self, slab: &Slab) -> Option<i64> {
         while let Some(Reverse(entry)) = self.entries.peek() {
             if entry.is_live(slab) {
                 return Some(entry.deadline);
@@ -67,6 +72,6 @@ impl Timers {
     pub(super) fn pop<'a>(&mut self, slab: &'a Slab, now: i64) -> Option<(u32, &'a Active)> {
         self.next(slab).filter(|deadline| *deadline <= now)?;
         let Reverse(entry) = self.entries.pop()?;
-        slab.get(entry.handle).map(|active| (entry.handle.place, active))
+        slab.get(entry.handle).map(|active| (entry.handle.slot, active))
     }
 }
