@@ -81,7 +81,7 @@ struct Inner {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct AuditQueue {
+pub struct AuditQueue {
     inner: Mutex<Inner>,
     /// Wakes the writer.
     work: Condvar,
@@ -129,7 +129,7 @@ impl AuditQueue {
     /// Takes a record, and returns its sequence. `urgent`: somebody waits until it is durable.
     ///
     /// It never refuses: whoever can be refused asks [`AuditQueue::check_writable`] or [`AuditQueue::room`] before.
-    pub(crate) fn push(&self, entry: Entry, person: Option<Person>, urgent: bool) -> u64 {
+    pub fn push(&self, entry: Entry, person: Option<Person>, urgent: bool) -> u64 {
         let mut inner = self.lock();
         let sequence = inner.next_sequence;
         inner.next_sequence += 1;
