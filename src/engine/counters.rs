@@ -2,7 +2,7 @@
 //!
 //! Invariant: counting is one atomic addition and never waits; a counter belongs to one creation of a rule, so a rule
 //! that is deleted and made again starts from zero.
-//! Not here: how counts are kept over a restart (`follower`).
+//! Not here: how counts are kept over a restart (`mirror`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -95,8 +95,8 @@ impl RuleCounters {
         keys.zip(self.in_order.iter().cloned()).collect()
     }
 
-    /// The counter of the rule at a place, 0 being the first.
-    pub fn at(&self, place: usize) -> Option<&RuleCounter> {
-        self.in_order.get(place).map(|counter| &**counter)
+    /// The counter of the rule at an index, 0 being the first.
+    pub fn at(&self, index: usize) -> Option<&RuleCounter> {
+        self.in_order.get(index).map(|counter| &**counter)
     }
 }

@@ -1,11 +1,12 @@
 //! The past of the policy: every revision, read back from the policy journal.
 //!
-//! The journal holds each change, so a revision is what the changes up to it make. Where the changes of an organization
-//! are in the journal is looked up in an index, which is made when it is first asked for and then kept up with.
+//! The journal holds each change, so a revision is what the changes up to it make. An index in memory tells where the
+//! changes of an organization are. The first call makes it by reading the whole journal; later calls read only what has
+//! come since. It is not kept in the state store, because it holds who made a change, and that must stay erasable.
 //!
 //! Invariant: what is acknowledged when a call begins is in its answer. The journal is read without holding up the
 //! writer.
-//! Not here: going back to a revision, which is a change like any other (`writer`).
+//! Not here: going back to a revision, which is a change like any other (`planning`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

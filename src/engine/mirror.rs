@@ -1,7 +1,12 @@
 //! The mirror: a copy of the policy in the state store, one entry for each object, and the match counts of the rules.
 //!
-//! Tools can look at the copy while the service is stopped. The service itself never reads policy from it: the journal
-//! and its snapshots say what the policy is. Match counts are kept nowhere else, and nothing is decided by them.
+//! The service never reads policy from it: a start reads the snapshots and the journal, and calls read what is published
+//! in memory. The copy is for who looks into the store from outside. It also bears witness: a mark of the last record it
+//! has taken in shows a start that the journal has lost records. Match counts are kept nowhere else; nothing is decided
+//! by them, and they begin anew where the store is lost.
+//!
+//! It holds nothing that tells of a person. sled does not promise that what is deleted is gone from its files, so what
+//! may have to be erased (who made a change, whose a session is) must not be put here.
 //!
 //! Invariant: nothing that was acknowledged depends on it. When it is opened, every entry is compared with the policy
 //! and put right; a store that is lost or damaged is written anew.
@@ -11,13 +16,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use thiserror::Error;
 
+use super::counters::RuleCounter;
 use super::directory::{Directory, OrganizationView};
 use crate::policy::rule::RuleMatches;
 use crate::policy::state::PolicyState;
 use crate::store::codec::{
     CounterKey, EntryEncoder, EntryKey, decode_counter, decode_mark, encode_counter, encode_mark, keys_of,
 };
-use crate::store::{Batch, StateError, StateStore, StateStores, Tree, split};
+use crate::store::{Batch, Keyspace, StateError, StateStore, StateStores, split};
 
 /// The key of the high-water mark: the last record of the journal that the mirror has taken in.
 const MARK_KEY: &[u8] = b"policy-sequence";
@@ -97,14 +103,14 @@ impl Mirror {
     /// as it is.
     fn compare(&self, state: &PolicyState, sequence: u64) -> Result<Compared, StateError> {
         let store = &*self.store;
-        let mark = store.get(Tree::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes));
+        let mark = store.get(Keyspace::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes));
         if mark > Some(sequence) {
             return Ok(Compared { mark, written: 0 });
         }
         let mut encoder = EntryEncoder::new(state);
         let mut expected: BTreeMap<Vec<u8>, EntryKey> = keys_of(state).map(|key| (key.to_bytes(), key)).collect();
         let (mut differing, mut foreign) = (BTreeSet::new(), Vec::new());
-        split::read_all(store, Tree::Policy, |stored_key, value| match expected.remove(stored_key) {
+        split::read_all(store, Keyspace::Policy, |stored_key, value| match expected.remove(stored_key) {
             Some(key) if encoder.encode(&key).as_deref() == Some(value) => {}
             Some(key) => drop(differing.insert(key)),
             None => foreign.push(stored_key.to_vec()),
@@ -114,10 +120,10 @@ impl Mirror {
         self.write_objects(state, &differing)?;
         let mut batch = Batch::new();
         for key in foreign {
-            split::put(store, &mut batch, Tree::Policy, &key, None)?;
-            batch.delete(Tree::Policy, key);
+            split::put(store, &mut batch, Keyspace::Policy, &key, None)?;
+            batch.delete(Keyspace::Policy, key);
         }
-        batch.put(Tree::Meta, MARK_KEY, encode_mark(sequence));
+        batch.put(Keyspace::Meta, MARK_KEY, encode_mark(sequence));
         store.apply(&batch)?;
         store.flush()?;
         Ok(Compared { mark, written })
@@ -132,7 +138,7 @@ impl Mirror {
     ) -> Result<(), StateError> {
         self.write_objects(state, touched)?;
         let mut batch = Batch::new();
-        batch.put(Tree::Meta, MARK_KEY, encode_mark(sequence));
+        batch.put(Keyspace::Meta, MARK_KEY, encode_mark(sequence));
         self.store.apply(&batch)
     }
 
@@ -140,7 +146,7 @@ impl Mirror {
     fn write_objects(&self, state: &PolicyState, keys: &BTreeSet<EntryKey>) -> Result<(), StateError> {
         let (mut encoder, mut batch) = (EntryEncoder::new(state), Batch::new());
         for (count, key) in (1..).zip(keys) {
-            split::put(&*self.store, &mut batch, Tree::Policy, &key.to_bytes(), encoder.encode(key).as_deref())?;
+            split::put(&*self.store, &mut batch, Keyspace::Policy, &key.to_bytes(), encoder.encode(key).as_deref())?;
             if count % BATCH_OBJECTS_MAX == 0 {
                 self.store.apply(&std::mem::take(&mut batch))?;
             }
@@ -159,9 +165,9 @@ impl Mirror {
                 let OrganizationView { organization, counters } = &published.view;
                 let mut batch = Batch::new();
                 for (index, rule) in organization.rules.iter().enumerate() {
-                    if let Some(matches) = counters.at(index).and_then(|counter| counter.take_unsaved()) {
+                    if let Some(matches) = counters.at(index).and_then(RuleCounter::take_unsaved) {
                         let (key, value) = encode_counter(&organization.id, rule, &matches);
-                        batch.put(Tree::Counters, key, value);
+                        batch.put(Keyspace::Counters, key, value);
                     }
                 }
                 if !batch.is_empty() {
@@ -180,7 +186,7 @@ impl Mirror {
             .collect();
         let (mut leftover, mut from) = (Batch::new(), Some(Vec::new()));
         while let Some(start) = from {
-            let page = match self.store.scan(Tree::Counters, &start, COUNTERS_PAGE) {
+            let page = match self.store.scan(Keyspace::Counters, &start, COUNTERS_PAGE) {
                 Ok(page) => page,
                 Err(error) => {
                     tracing::warn!(%error, "match counts cannot be read: rules count from now on");
@@ -190,7 +196,7 @@ impl Mirror {
             for (key, value) in page.entries {
                 match decode_counter(&key, &value) {
                     Some((key, matches)) if known.contains(&key) => drop(counters.insert(key, matches)),
-                    _ => leftover.delete(Tree::Counters, key),
+                    _ => leftover.delete(Keyspace::Counters, key),
                 }
             }
             from = page.next;

@@ -66,11 +66,11 @@ use crate::store::{Journal, Snapshots, StateStores};
 
 /// Where the engine keeps things.
 pub struct Stores {
-    /// The truth.
+    /// Every change of the policy: what is acknowledged is here.
     pub journal: Box<dyn Journal>,
     /// Shortens the replay of the journal.
     pub snapshots: Box<dyn Snapshots>,
-    /// What is read.
+    /// The mirror: a copy of the policy that can be made again, and the match counts of the rules.
     pub state: Box<dyn StateStores>,
     /// The audit log.
     pub audit: AuditStores,

@@ -28,7 +28,8 @@ pub struct Preview {
 }
 
 impl Engine {
-    /// Plans mutations of an organization as one change. An error comes with the place of the mutation it is about.
+    /// Plans mutations of an organization as one change. An error comes with the index of the mutation that
+    /// it is about.
     pub fn preview(
         &self,
         id: &Id,
@@ -83,10 +84,10 @@ impl Engine {
         let (now, before) = (self.clock.now(), self.directory.cluster());
         let mut cluster = (*before.cluster).clone();
         let mut effect = None;
-        for (place, (etag, patch, violations)) in patches.into_iter().enumerate() {
+        for (index, (etag, patch, violations)) in patches.into_iter().enumerate() {
             let planner = Planner { now, limits, cluster: &cluster };
             let change = planner.update_cluster(etag.as_deref(), &patch, violations);
-            if let Some(made @ Effect::Cluster { .. }) = change.map_err(|error| (place, error))? {
+            if let Some(made @ Effect::Cluster { .. }) = change.map_err(|error| (index, error))? {
                 if let Effect::Cluster { node, .. } = &made {
                     cluster = Cluster { revision: before.cluster.revision, node: Arc::new(node.clone()) };
                 }

@@ -1,7 +1,9 @@
 //! The ports of the store, and the files behind them. Everything here is bytes: what they mean is the codec's.
 //!
-//! **The journal is the truth, the state store is what is read.** What is acknowledged is first in the [`Journal`]; the
-//! [`StateStore`] and the [`Snapshots`] can be lost at any time and are made again from it.
+//! **The journal is the truth.** What is acknowledged is first in the [`Journal`]. A start reads the policy from the newest
+//! of the [`Snapshots`] and the journal after it. The [`StateStore`] holds a copy of the policy that is never read back as
+//! policy, and the match counts of the rules. Both can be lost at any time: the copy and the snapshots are made again
+//! from the journal, and the counts begin anew.
 //!
 //! Invariant: nothing here reports a write as done before it would survive a power cut, except [`StateStore::apply`],
 //! which promises that only together with [`StateStore::flush`].
@@ -115,12 +117,12 @@ pub trait Snapshots: Send {
     fn newest_valid(&self) -> Result<Option<(u64, Vec<u8>)>, SnapshotError>;
 }
 
-/// An ordered map from bytes to bytes: what is read. Rebuilt from the journal whenever it is lost.
+/// An ordered map from bytes to bytes, which may be lost: it holds the mirror of the policy and match counts.
 pub trait StateStore: Send + Sync {
     /// The value of `key`.
-    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
 
-    /// Makes all changes of `batch`, over all trees, or none; later changes of a key win over earlier ones. Survives a
+    /// Makes all changes of `batch`, over all keyspaces, or none; later changes of a key win over earlier ones. Survives a
     /// crash of the process and, after [`StateStore::flush`], one of the machine.
     ///
     /// # Errors
@@ -129,15 +131,11 @@ pub trait StateStore: Send + Sync {
     /// further calls until it is opened again; which of the two, only opening it tells.
     fn apply(&self, batch: &Batch) -> Result<(), StateError>;
 
-    /// At most `entries_max` entries (one at least) of `tree` in order of their keys, from `from` on, `from` included.
-    fn scan(&self, tree: Tree, from: &[u8], entries_max: usize) -> Result<Page, StateError>;
+    /// At most `entries_max` entries (one at least) of `keyspace` in order of their keys, from `from` on, `from` included.
+    fn scan(&self, keyspace: Keyspace, from: &[u8], entries_max: usize) -> Result<Page, StateError>;
 
     /// Returns when everything applied before is on the disk.
     fn flush(&self) -> Result<(), StateError>;
-
-    /// Removes every entry of every tree. Not atomic: the caller marks the store as unfinished before, and as whole
-    /// after filling it again.
-    fn clear(&self) -> Result<(), StateError>;
 }
 
 /// Opens the state store: at the start, and again after it failed.
@@ -152,18 +150,13 @@ pub trait StateStores: Send {
 
 /// The parts of a [`StateStore`]: each has its own keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tree {
-    /// Policy as it is edited: rules, groups, nodes.
+pub enum Keyspace {
+    /// A copy of the policy: rules, groups, nodes.
     Policy,
-    /// Numbers that grow: match counts and the like.
+    /// Match counts of rules.
     Counters,
-    /// What the store knows of itself, above all up to which sequence it has applied the journal.
+    /// What the store knows of itself: up to which record it has applied the journal.
     Meta,
-}
-
-impl Tree {
-    /// Every tree.
-    pub const ALL: [Self; 3] = [Self::Policy, Self::Counters, Self::Meta];
 }
 
 /// Changes that a [`StateStore`] makes together.
@@ -176,7 +169,7 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Where the key is.
-    pub tree: Tree,
+    pub keyspace: Keyspace,
     /// The key.
     pub key: Vec<u8>,
     /// Its new value; none removes it, and is no error where it is not there.
@@ -190,13 +183,13 @@ impl Batch {
     }
 
     /// Adds: set `key` to `value`.
-    pub fn put(&mut self, tree: Tree, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.changes.push(Change { tree, key: key.into(), value: Some(value.into()) });
+    pub fn put(&mut self, keyspace: Keyspace, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.changes.push(Change { keyspace, key: key.into(), value: Some(value.into()) });
     }
 
     /// Adds: remove `key`.
-    pub fn delete(&mut self, tree: Tree, key: impl Into<Vec<u8>>) {
-        self.changes.push(Change { tree, key: key.into(), value: None });
+    pub fn delete(&mut self, keyspace: Keyspace, key: impl Into<Vec<u8>>) {
+        self.changes.push(Change { keyspace, key: key.into(), value: None });
     }
 
     /// Whether there are no changes.
@@ -232,7 +225,7 @@ impl Batch {
     }
 }
 
-/// A part of a tree, in order.
+/// A part of a keyspace, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// Keys with their values.

@@ -76,8 +76,8 @@ pub fn decode_change(bytes: &[u8]) -> Result<Change, CodecError> {
     })
 }
 
-/// Places of rules are bounded by the limit on rules, far below 2³².
-fn to_place(at: usize) -> u32 {
+/// The index of a rule is bounded by the limit on rules, far below 2³².
+fn to_index(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
@@ -87,11 +87,11 @@ fn to_delta(delta: &Delta) -> stored::Delta {
         Delta::SetNode { key, node } => StoredDelta::SetNode(to_named_node(key, node)),
         Delta::RemoveNode { key } => StoredDelta::RemoveNode(key.to_string()),
         Delta::InsertRule { at, rule } => {
-            StoredDelta::InsertRule(stored::InsertRule { at: to_place(*at), rule: Some(to_rule(rule)) })
+            StoredDelta::InsertRule(stored::InsertRule { at: to_index(*at), rule: Some(to_rule(rule)) })
         }
         Delta::SetRule { rule } => StoredDelta::SetRule(to_rule(rule)),
         Delta::RemoveRule { id } => StoredDelta::RemoveRule(id.to_string()),
-        Delta::MoveRule { id, at } => StoredDelta::MoveRule(stored::MoveRule { id: id.to_string(), at: to_place(*at) }),
+        Delta::MoveRule { id, at } => StoredDelta::MoveRule(stored::MoveRule { id: id.to_string(), at: to_index(*at) }),
         Delta::OrderRules { order } => StoredDelta::OrderRules(stored::OrderRules { order: order.clone() }),
         Delta::ReplaceRules { rules } => {
             StoredDelta::ReplaceRules(stored::ReplaceRules { rules: rules.iter().map(to_rule).collect() })

@@ -1,7 +1,7 @@
 //! The stored form of match counts and of the state store's high-water mark.
 //!
 //! Invariant: a mark that was damaged does not decode, so a wrong one is never taken for a right one.
-//! Not here: when they are written (`engine::follower`).
+//! Not here: when they are written (`engine::mirror`).
 
 use crate::policy::name::Id;
 use crate::policy::rule::{Rule, RuleMatches};

@@ -302,7 +302,7 @@ pub fn decode_snapshot(mut bytes: &[u8]) -> Result<PolicyState, CodecError> {
 
 /// Collects entries, in any order, into a state.
 #[derive(Default)]
-pub struct StateBuilder {
+struct StateBuilder {
     cluster: Option<Cluster>,
     deleted: BTreeMap<Id, u64>,
     organizations: BTreeMap<Id, OrganizationParts>,
@@ -322,11 +322,6 @@ struct OrganizationParts {
 }
 
 impl StateBuilder {
-    /// Adds the entry that the bytes are.
-    pub fn add_bytes(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
-        self.add(stored::StateEntry::decode(bytes)?)
-    }
-
     fn parts(&mut self, organization: &str) -> Result<&mut OrganizationParts, CodecError> {
         Ok(self.organizations.entry(id(organization)?).or_default())
     }
@@ -373,7 +368,7 @@ impl StateBuilder {
     }
 
     /// The state; an error when an object refers to one that is missing.
-    pub fn finish(self) -> Result<PolicyState, CodecError> {
+    fn finish(self) -> Result<PolicyState, CodecError> {
         let mut state = PolicyState::empty();
         state.cluster = Arc::new(required(self.cluster, "cluster")?);
         state.deleted = self.deleted;

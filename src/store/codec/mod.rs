@@ -14,7 +14,7 @@ use thiserror::Error;
 
 pub use change::{decode_change, encode_change};
 pub use counter::{CounterKey, decode_counter, decode_mark, encode_counter, encode_mark};
-pub use entry::{EntryEncoder, EntryKey, StateBuilder, decode_snapshot, encode_snapshot, keys_of, touched_keys};
+pub use entry::{EntryEncoder, EntryKey, decode_snapshot, encode_snapshot, keys_of, touched_keys};
 
 /// Bytes that are not what they should be.
 #[derive(Debug, Error)]

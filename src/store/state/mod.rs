@@ -2,7 +2,7 @@
 //!
 //! Invariant: both order keys by their bytes and refuse the same keys and values.
 //!
-//! Not here: what is in the store, and whether it is up to date with the journal.
+//! Not here: what is in the store, and whether it is up to date with the journal (`engine::mirror`).
 
 mod memory;
 mod sled;
