@@ -180,31 +180,18 @@ fn encode_header(sequence: u64, content_bytes: u64) -> Vec<u8> {
 /// Reads how large the content is.
 fn decode_header(header: &[u8; HEADER_BYTES], sequence: u64) -> Result<u64, Fault> {
     let damaged = Fault::Damaged("its header does not match");
-    let Some((covered, crc)) = header.split_last_chunk::<4>() else {
-        return Err(damaged);
-    };
-    let Some((_, rest)) = covered.split_first_chunk::<8>() else {
-        return Err(damaged);
-    };
-    if u32::from_le_bytes(*crc) != crc32c::crc32c(covered) {
+    // The magic number and the size of the skippable frame are covered by the checksum alone.
+    let (_, fields) = header.split_at(8);
+    let fields = fields.strip_prefix(&SNAPSHOT_MAGIC).and_then(<[u8]>::split_first_chunk::<2>);
+    let Some((version, [_, _, _, _, _, _, numbers @ ..])) = fields else { return Err(damaged) };
+    let ([stored, content_bytes], crc) = numbers.as_chunks::<8>() else { return Err(damaged) };
+    let covered = header.split_last_chunk::<4>().map_or(&header[..], |(covered, _)| covered);
+    if crc != crc32c::crc32c(covered).to_le_bytes() {
         return Err(damaged);
     }
-    let Some(rest) = rest.strip_prefix(&SNAPSHOT_MAGIC) else {
-        return Err(damaged);
-    };
-    let Some((version, rest)) = rest.split_first_chunk::<2>() else {
-        return Err(damaged);
-    };
-    let version = u16::from_le_bytes(*version);
-    if version > SNAPSHOT_VERSION {
-        return Err(Fault::Newer(version));
-    }
-    let numbers = rest.split_first_chunk::<6>().map(|(_, numbers)| numbers);
-    let Some((stored, content_bytes)) = numbers.and_then(<[u8]>::split_first_chunk::<8>) else {
-        return Err(damaged);
-    };
-    match content_bytes.first_chunk::<8>() {
-        Some(content_bytes) if u64::from_le_bytes(*stored) == sequence => Ok(u64::from_le_bytes(*content_bytes)),
+    match u16::from_le_bytes(*version) {
+        version if version > SNAPSHOT_VERSION => Err(Fault::Newer(version)),
+        _ if u64::from_le_bytes(*stored) == sequence => Ok(u64::from_le_bytes(*content_bytes)),
         _ => Err(damaged),
     }
 }

@@ -1,10 +1,14 @@
 //! What policy objects look like when they are stored, in both directions.
 //!
+//! An object is converted in one place (`object`). Journal, audit log and state entries hold it in frames of their own:
+//! the journal what a change does, the audit log what was there before and after, an entry what there is.
+//!
 //! Invariant: what was ever written decodes for ever to the same object; golden files in `tests/golden` hold it.
 //! Decoding checks everything: bytes that no version of this program wrote are an error, never a guess.
 //! Not here: where the bytes are kept, and their checksums.
 
 pub mod audit;
+mod builder;
 mod change;
 mod counter;
 mod entry;
