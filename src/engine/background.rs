@@ -1,20 +1,20 @@
-//! Threads that make way for Checks.
+//! Threads with a lower priority than those that answer Checks.
 //!
-//! A Check that meets the audit writer on its core would wait for it to finish. With a third of the weight the writer
-//! is interrupted instead, and has enough: the record of a single Check costs it less than a fifth of what the Check
-//! costs others, on streams about as much, and where it falls behind, Checks wait for it. Where the disk's scheduler
-//! goes by niceness (BFQ), their writes have less weight too, beside those of other programs.
+//! At equal priority a Check that meets the audit writer on its core would wait for it. With a third of the weight the
+//! writer is preempted instead. That is still enough for it: the record of a single Check costs it less than a fifth of
+//! what the Check costs the others. On streams it is about as much, and where the writer falls behind, Checks wait for
+//! it. Where the disk's scheduler follows niceness (BFQ), its writes also have less weight beside other programs.
 //!
-//! Invariant: they give way, and are still served on the busiest machine.
+//! Invariant: these threads yield to Checks, and still run on the busiest machine.
 //! Not here: which threads these are (those who start them).
 
 use std::thread::{Builder, JoinHandle};
 
-/// Steps of niceness, of which each is a fifth less weight.
+/// Steps of niceness. Each takes a fifth of the weight.
 #[cfg(target_os = "linux")]
 const STEPS: i32 = 5;
 
-/// Starts a thread that gives way to the others.
+/// Starts a thread with a lower priority.
 pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     let give_way_and_run = move || {
         give_way();
@@ -34,6 +34,6 @@ fn give_way() {
     }
 }
 
-/// Elsewhere only whole processes have one.
+/// Elsewhere only whole processes have a priority.
 #[cfg(not(target_os = "linux"))]
 fn give_way() {}

@@ -16,7 +16,7 @@ use crate::policy::time::Timestamp;
 /// No match yet.
 const NEVER: i64 = i64::MIN;
 
-/// Never written to the state store: even a zero is worth writing then, for it says since when it is zero.
+/// Never written to the state store. Such a counter is written even at zero, so that its start is kept.
 const UNSAVED: u64 = u64::MAX;
 
 /// The counter of one rule.

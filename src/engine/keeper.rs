@@ -105,7 +105,7 @@ impl Keeper {
             }
             let now = self.clock.now();
             for id in expiries.due(now) {
-                // From now on no Check is decided by the time before.
+                // No Check may be decided at an earlier time from now on.
                 self.clock.advance_to(now);
                 expiries.set(&id, self.next_expiry(&id, now));
                 pending.push(Scope::Organization(id));
@@ -203,7 +203,7 @@ fn judge(directory: &Directory, session: &JudgedSession<'_>, now: Timestamp) -> 
                 let snapshot = &published.snapshot;
                 snapshot.decide(&cluster.snapshot, address, session.connection_type, &target, now)
             }
-            // Nobody knows any more where it comes from: it is not known to be allowed.
+            // Its address was erased, so nothing shows that it would be allowed.
             _ => unknown_organization(),
         };
         (verdict.decision() == Decision::Deny).then(|| Revocation {

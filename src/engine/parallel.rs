@@ -1,7 +1,7 @@
-//! The same work for many things, over all cores: what a start does for every organization.
+//! One function over many items, on all cores: what a start does for every organization.
 //!
-//! Invariant: results come in the order of what was given, whatever the number of threads; a panic of one is a panic of
-//! the whole.
+//! Invariant: results are in the order of the items, whatever the number of threads; a panic in one thread is a panic of
+//! the caller.
 //! Not here: what the work is (`start`).
 
 use std::num::NonZero;
@@ -9,17 +9,17 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, available_parallelism, scope};
 
-/// Things that a thread takes at once: few enough that the last thread is not waited for, many enough that taking them
-/// costs nothing.
+/// Items that a thread takes at once: few, so that all threads end at about the same time, but enough that taking them
+/// costs next to nothing.
 const TAKEN: usize = 16;
 
-/// The threads that are worth having.
+/// How many threads can run at once.
 pub fn threads() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
-/// What `run` makes of each item, on so many threads, this one among them. One that the operating system does not give is
-/// done without.
+/// What `run` makes of each item. Runs on `threads` threads, the caller's among them, or on fewer where the operating
+/// system does not start as many.
 pub fn map<T: Sync, R: Send>(items: &[T], threads: usize, run: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if threads <= 1 || items.len() <= TAKEN {
         return items.iter().map(run).collect();

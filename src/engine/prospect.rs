@@ -1,6 +1,6 @@
-//! What the policy would be after a change that is not made, beside what it is: what gates judge and previews show.
+//! The policy with and without a change that is not made: what gates judge and previews show.
 //!
-//! Invariant: nothing of it is published, and nothing that it compiles is kept for what is.
+//! Invariant: nothing of it is published, and nothing that is compiled for it is kept.
 //! Not here: how a change is planned (`policy::plan`), what differs (`policy::impact`).
 
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub struct GateOptions {
 }
 
 impl Compiled {
-    /// An organization's version, with what is compiled already where that is what is published.
+    /// A version of an organization. Compiled anew unless it is the one that is published.
     pub(super) fn of(organization: Arc<Organization>, published: Option<&Published>) -> Self {
         let snapshot = match published {
             Some(published) if Arc::ptr_eq(&published.view.organization, &organization) => published.snapshot.clone(),
@@ -73,7 +73,7 @@ impl Compiled {
 
     /// The version after deltas.
     pub(super) fn after(&self, organization: Arc<Organization>, deltas: &[Delta]) -> Self {
-        // With a cache of its own: one revision may be judged in many forms, and only one of them comes to be.
+        // Not with the shared cache: of many changes that are judged, only one is made.
         let snapshot = self.snapshot.advance(&organization, deltas, &mut MembersCache::default());
         Self { organization, snapshot }
     }

@@ -85,7 +85,7 @@ impl SessionStores {
     }
 }
 
-enum Order {
+enum Command {
     Renew(Renewal, oneshot::Sender<Result<(), AuditError>>),
     /// The sequence of the next renewal.
     Mark(oneshot::Sender<u64>),
@@ -95,49 +95,49 @@ enum Order {
 
 /// The journal of renewals, as others reach it.
 pub(super) struct Renewals {
-    orders: Mutex<Option<SyncSender<Order>>>,
+    commands: Mutex<Option<SyncSender<Command>>>,
 }
 
 impl Renewals {
     /// The journal with what its thread runs.
     pub(super) fn new(journal: Box<dyn Journal>) -> (Arc<Self>, impl FnOnce() + Send) {
-        let (sender, orders) = sync_channel(RENEWALS_WAITING_MAX);
-        (Arc::new(Self { orders: Mutex::new(Some(sender)) }), move || write(journal, &orders))
+        let (sender, commands) = sync_channel(RENEWALS_WAITING_MAX);
+        (Arc::new(Self { commands: Mutex::new(Some(sender)) }), move || write(journal, &commands))
     }
 
     /// Returns when a renewal is on the disk.
     pub(super) async fn write(&self, renewal: Renewal) -> Result<(), AuditError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Order::Renew(renewal, reply))?;
+        self.send(Command::Renew(renewal, reply))?;
         answer.await.unwrap_or(Err(AuditError::ShuttingDown))
     }
 
     pub(super) fn close(&self) {
-        drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn send(&self, order: Order) -> Result<(), AuditError> {
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = orders.as_ref().ok_or(AuditError::ShuttingDown)?;
-        sender.try_send(order).map_err(|error| match error {
+    fn send(&self, command: Command) -> Result<(), AuditError> {
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = commands.as_ref().ok_or(AuditError::ShuttingDown)?;
+        sender.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => AuditError::NotWritable("too many renewals are waiting".to_owned()),
             TrySendError::Disconnected(_) => AuditError::ShuttingDown,
         })
     }
 }
 
-fn write(mut journal: Box<dyn Journal>, orders: &Receiver<Order>) {
-    while let Ok(first) = orders.recv() {
-        let more = std::iter::from_fn(|| orders.try_recv().ok()).take(BATCH_MAX - 1);
+fn write(mut journal: Box<dyn Journal>, commands: &Receiver<Command>) {
+    while let Ok(first) = commands.recv() {
+        let more = std::iter::from_fn(|| commands.try_recv().ok()).take(BATCH_MAX - 1);
         let (mut records, mut replies) = (Vec::new(), Vec::new());
-        for order in std::iter::once(first).chain(more) {
-            match order {
-                Order::Renew(renewal, reply) => {
+        for command in std::iter::once(first).chain(more) {
+            match command {
+                Command::Renew(renewal, reply) => {
                     records.push(encode_renewal(&renewal));
                     replies.push(reply);
                 }
-                Order::Mark(reply) => drop(reply.send(journal.next_sequence() + records.len() as u64)),
-                Order::Truncate(sequence) => {
+                Command::Mark(reply) => drop(reply.send(journal.next_sequence() + records.len() as u64)),
+                Command::Truncate(sequence) => {
                     if let Err(error) = journal.roll().and_then(|()| journal.truncate_before(sequence)) {
                         tracing::warn!(%error, "the journal of the sessions is not shortened");
                     }
@@ -175,7 +175,7 @@ impl SessionFiles for SessionSaver {
     fn save(&mut self) -> Result<(), AuditError> {
         // The end of the journal first: what is renewed from here on stays in it.
         let (reply, answer) = oneshot::channel();
-        let marked = self.renewals.send(Order::Mark(reply)).is_ok();
+        let marked = self.renewals.send(Command::Mark(reply)).is_ok();
         let mark = if marked { answer.blocking_recv().ok() } else { None };
         let last_sequence = || self.audit.queue().last_sequence();
         let shards: Vec<_> =
@@ -185,7 +185,7 @@ impl SessionFiles for SessionSaver {
         let written = self.snapshots.write(sequence, &encode_session_snapshot(&shards));
         written.map_err(|error| AuditError::NotWritable(error.to_string()))?;
         if let Some(mark) = mark {
-            drop(self.renewals.send(Order::Truncate(mark)));
+            drop(self.renewals.send(Command::Truncate(mark)));
         }
         Ok(())
     }

@@ -55,7 +55,7 @@ pub(super) fn read_public(data_dir: &Path) -> anyhow::Result<VerifierKey> {
     text.trim_end().parse().with_context(|| format!("`{}` holds no public key", path.display()))
 }
 
-/// Numbers that only who has the key knows, the same at every start; they tell nothing of the key.
+/// Secret numbers that are derived from the key: the same at every start. The key does not follow from them.
 pub(super) fn derived(key: &SignerKey) -> [u64; 2] {
     let hash: [u8; 32] =
         Sha256::new_with_prefix("sessions by user").chain_update(key.to_secret_text()).finalize().into();

@@ -89,20 +89,28 @@ pub async fn run(
     health.stop().await;
     tracing::info!("draining");
     drain.send_replace(true);
-    let ended = acceptor.stop();
+    end_connections(acceptor.stop(), &phase, config.drain_timeout).await;
+    close(engine).await;
+    Ok(())
+}
+
+/// Returns when every connection has ended. Calls that take longer than `timeout` are cut off.
+async fn end_connections(
+    ended: impl Future<Output = ()> + Send + 'static,
+    phase: &watch::Sender<Phase>,
+    timeout: Duration,
+) {
     phase.send_replace(Phase::Draining);
     let mut ended = Box::pin(ended);
-    if tokio::time::timeout(config.drain_timeout, ended.as_mut()).await.is_err() {
-        tracing::warn!(timeout = ?config.drain_timeout, "some calls did not end in time and are cut off");
+    if tokio::time::timeout(timeout, ended.as_mut()).await.is_err() {
+        tracing::warn!(?timeout, "some calls did not end in time and are cut off");
         phase.send_replace(Phase::CutOff);
         drop(tokio::time::timeout(CUT_OFF_TIMEOUT, ended.as_mut()).await);
     }
-    // With it go the threads: nothing may be decided while the engine closes.
+    // Dropping it ends the threads that answer Checks: nothing may be decided while the engine closes.
     if let Err(error) = tokio::task::spawn_blocking(move || drop(ended)).await {
         tracing::error!(%error, "the threads that answer checks did not end");
     }
-    close(engine).await;
-    Ok(())
 }
 
 /// Waits until everything acknowledged is on the disk.

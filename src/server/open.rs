@@ -50,7 +50,7 @@ pub fn open(config: &Config) -> anyhow::Result<Engine> {
     let options = Options { limits: config.limits, audit: audit_options(&config.record), sessions: session_options };
     let engine = Engine::open(stores, options, Clock::system()).context("recovering what is stored")?;
     begun.mark()?;
-    // Not earlier: on a full disk all of the above lives on what the ballast gave up.
+    // Last: on a full disk, opening needs the room that the ballast gave up.
     if let Err(error) = directory.restore_ballast() {
         tracing::warn!(%error, "no room is set aside for a full disk");
     }

@@ -1,5 +1,5 @@
-//! The few things that the store does to files, behind a seam so narrow that a test replaces it by a disk that fails,
-//! or loses power, after any operation.
+//! The few operations on files that the store needs, as a port. Tests put a disk behind it that fails, or loses power,
+//! after any operation.
 //!
 //! Invariant: a file is written from front to back by the process that created it, over nothing but the zeros that it
 //! wrote ahead, and never opened again for writing.
@@ -26,7 +26,7 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Creates an empty file. Where the name is taken, that file loses it and is not touched otherwise.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Gives the file `from` the name `to`, at once, taking it from a file that has it.
+    /// Renames the file `from` to `to`, atomically. A file that had that name loses it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
@@ -51,8 +51,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// again does not tell: the kernel may forget what it could not write.
     fn sync(&self) -> io::Result<()>;
 
-    /// Makes what is read from now on what is really on the disk: brings there what is still on the way, then forgets
-    /// the copies in memory. For files that another process wrote, whose last sync may have failed.
+    /// Makes sure that reads return what is on the disk: syncs what is still in memory, then drops the page cache. For
+    /// files that another process wrote, whose last sync may have failed.
     fn settle(&self) -> io::Result<()>;
 }
 

@@ -36,8 +36,8 @@ use crate::policy::address::Address;
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
 
-/// Parts with a lock of their own. Connections spread over them, so that as many threads as a machine has cores seldom
-/// meet. An id names its part, so this number is for ever.
+/// Parts of the table, each with a lock of its own. Connections are spread over them, so that threads seldom wait for
+/// each other. A session's id names its part, so this number must never change.
 pub const SHARDS: usize = 64;
 
 /// The same as a part of ids.
