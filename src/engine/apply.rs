@@ -15,10 +15,11 @@ use super::advance::{next_version, scopes};
 use super::audit::AuditLog;
 use super::change::Durable;
 use super::clock::Clock;
+use super::deadlines::Deadlines;
 use super::directory::{Directory, PublishedCluster};
 use super::follower::Follower;
 use super::keeper::KeeperInbox;
-use super::unconfirmed::Unconfirmed;
+use super::unconfirmed::deadline;
 use crate::audit::policy_change::changes as object_changes;
 use crate::audit::record::{Content, Entry, ObjectChange, Person, PolicyChangeRecord};
 use crate::policy::change::Change;
@@ -31,7 +32,8 @@ use crate::policy::state::PolicyState;
 /// The policy in force, and all who are told when it changes. Owned by the one thread that applies changes.
 pub(super) struct Applier {
     pub(super) state: PolicyState,
-    pub(super) unconfirmed: Unconfirmed,
+    /// When the changes that wait for their confirmation are to be undone.
+    pub(super) unconfirmed: Deadlines,
     /// Compiled lists of members that the versions of an organization share.
     pub(super) lists: HashMap<Id, MembersCache>,
     pub(super) clock: Clock,
@@ -78,7 +80,7 @@ impl Applier {
             let before = replaced.organization.as_deref();
             let id = durable.change.effect.organization();
             if let Some(id) = id {
-                self.unconfirmed.follow(id, before, durable.outcome.organization().map(|after| &**after));
+                self.unconfirmed.set(id, durable.outcome.organization().and_then(|after| deadline(after)));
             }
             self.follower.note(*durable, before);
             touched.entry(id).or_default().push(durable.change);

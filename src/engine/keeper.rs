@@ -5,12 +5,12 @@
 //! its shard; so every session that an older policy opened is judged by the newer one, here or there (design.md §2.7).
 //! Not here: the table (`sessions`), what is recorded (`audit`).
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::audit::{AuditLog, DiskWatch};
 use super::clock::Clock;
+use super::deadlines::Deadlines;
 use super::directory::Directory;
 use super::sessions::{JudgedSession, Scope, Session, SessionTable};
 use crate::audit::record::{Content, Entry, Subject};
@@ -22,6 +22,9 @@ use crate::policy::time::Timestamp;
 
 /// How often sessions are ended whose time has come, and the disk is looked at.
 const TICK: Duration = DiskWatch::INTERVAL;
+
+/// Added to the wait for an expiry, so that it is over by then and waiting never becomes spinning.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How the keeper is told of changes.
 #[derive(Default)]
@@ -60,44 +63,17 @@ pub(super) struct Keeper {
     pub(super) clock: Clock,
 }
 
-/// When the next rule of each organization expires.
-#[derive(Default)]
-struct Expiries {
-    by_organization: HashMap<Id, Timestamp>,
-    by_time: BTreeSet<(Timestamp, Id)>,
-}
-
-impl Expiries {
-    fn set(&mut self, organization: &Id, next: Option<Timestamp>) {
-        if let Some(before) = self.by_organization.remove(organization) {
-            self.by_time.remove(&(before, organization.clone()));
-        }
-        if let Some(next) = next {
-            self.by_organization.insert(organization.clone(), next);
-            self.by_time.insert((next, organization.clone()));
-        }
-    }
-
-    fn next(&self) -> Option<Timestamp> {
-        self.by_time.first().map(|(time, _)| *time)
-    }
-
-    /// The organizations in which a rule has expired.
-    fn due(&self, now: Timestamp) -> Vec<Id> {
-        self.by_time.iter().take_while(|(time, _)| *time <= now).map(|(_, id)| id.clone()).collect()
-    }
-}
-
 impl Keeper {
     pub(super) fn run(self) {
-        let mut expiries = Expiries::default();
+        // When the next rule of each organization expires.
+        let mut expiries = Deadlines::default();
         let mut watch = DiskWatch::new();
         // What changed before this start may not have been judged.
         let mut pending = vec![Scope::All];
         self.follow_all(&mut expiries);
         loop {
-            let until_expiry = expiries.next().map(|next| until(self.clock.now(), next));
-            let (changed, stop) = self.inbox.wait(until_expiry.map_or(TICK, |until| until.min(TICK)));
+            let next = expiries.next_in(self.clock.now()).map(|next| next + PAUSE);
+            let (changed, stop) = self.inbox.wait(next.map_or(TICK, |next| next.min(TICK)));
             self.audit.watch_disk(&mut watch);
             for scope in changed {
                 self.follow(&scope, &mut expiries);
@@ -120,7 +96,7 @@ impl Keeper {
         }
     }
 
-    fn follow_all(&self, expiries: &mut Expiries) {
+    fn follow_all(&self, expiries: &mut Deadlines) {
         let now = self.clock.now();
         for published in self.directory.organizations_after(None, usize::MAX) {
             let id = &published.view.organization.id;
@@ -128,7 +104,7 @@ impl Keeper {
         }
     }
 
-    fn follow(&self, scope: &Scope, expiries: &mut Expiries) {
+    fn follow(&self, scope: &Scope, expiries: &mut Deadlines) {
         if let Scope::Organization(id) = scope {
             expiries.set(id, self.next_expiry(id, self.clock.now()));
         }
@@ -214,10 +190,4 @@ fn judge(directory: &Directory, session: &JudgedSession<'_>, now: Timestamp) -> 
             revision: if verdict.reason == Reason::OutsideCluster { cluster.snapshot.revision() } else { revision },
         })
     })
-}
-
-/// The time from one moment to another, in whole milliseconds, rounded up.
-fn until(now: Timestamp, then: Timestamp) -> Duration {
-    let micros = then.micros().saturating_sub(now.micros()).max(0);
-    Duration::from_millis(u64::try_from(micros).unwrap_or_default() / 1_000 + 1)
 }

@@ -16,6 +16,7 @@ pub mod clock;
 mod commands;
 pub mod connections;
 pub mod counters;
+mod deadlines;
 pub mod directory;
 mod follower;
 mod history;

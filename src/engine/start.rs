@@ -28,7 +28,7 @@ use super::recovery::{self, Recovered};
 use super::session_files::{Renewals, SessionSaver};
 use super::sessions::SessionTable;
 use super::shadow::Shadow;
-use super::unconfirmed::Unconfirmed;
+use super::unconfirmed;
 use super::writer::Writer;
 use super::{Engine, OpenError, Options, Stores};
 use crate::audit::record::{Content, Entry, GapRecord};
@@ -117,7 +117,7 @@ impl Engine {
         follower: Arc<Follower>,
     ) -> Writer {
         let applier = Applier {
-            unconfirmed: Unconfirmed::of(&state),
+            unconfirmed: unconfirmed::deadlines(&state),
             state,
             lists,
             clock: self.clock.clone(),

@@ -1,57 +1,28 @@
-//! Changes that wait for their confirmation: which they are, until when, and what undoes them.
+//! A change that waits for its confirmation: until when, and what undoes it.
 //!
-//! Invariant: every organization with such a change is listed once, at the time when the change is to be undone.
-//! Not here: when they are undone (`writer`); confirming, which is a change like any other.
-
-use std::collections::BTreeSet;
-use std::time::Duration;
+//! Invariant: undoing brings back exactly what the policy was before the change.
+//! Not here: when it is undone (`writer`); confirming, which is a change like any other.
 
 use super::change::{ChangeRequest, ChangeTarget};
+use super::deadlines::Deadlines;
 use crate::policy::document::Document;
-use crate::policy::name::Id;
 use crate::policy::organization::Organization;
 use crate::policy::plan::Mutation;
 use crate::policy::state::PolicyState;
 use crate::policy::time::Timestamp;
 
-/// The organizations with a change that waits, by when it is to be undone.
-#[derive(Debug, Default)]
-pub(super) struct Unconfirmed {
-    by_time: BTreeSet<(Timestamp, Id)>,
+/// When the changes that wait are to be undone.
+pub(super) fn deadlines(state: &PolicyState) -> Deadlines {
+    let mut deadlines = Deadlines::default();
+    for organization in state.organizations.values() {
+        deadlines.set(&organization.id, deadline(organization));
+    }
+    deadlines
 }
 
-impl Unconfirmed {
-    /// Those of a state.
-    pub(super) fn of(state: &PolicyState) -> Self {
-        let mut unconfirmed = Self::default();
-        for organization in state.organizations.values() {
-            unconfirmed.follow(&organization.id, None, Some(organization));
-        }
-        unconfirmed
-    }
-
-    /// Notes that an organization changed.
-    pub(super) fn follow(&mut self, id: &Id, before: Option<&Organization>, after: Option<&Organization>) {
-        let until = |organization: Option<&Organization>| Some(organization?.pending.as_ref()?.until);
-        if let Some(time) = until(before) {
-            self.by_time.remove(&(time, id.clone()));
-        }
-        if let Some(time) = until(after) {
-            self.by_time.insert((time, id.clone()));
-        }
-    }
-
-    /// How long until the next is undone.
-    pub(super) fn next_in(&self, now: Timestamp) -> Option<Duration> {
-        let (time, _) = self.by_time.first()?;
-        let micros = time.micros().saturating_sub(now.micros()).max(0);
-        Some(Duration::from_micros(micros.unsigned_abs()))
-    }
-
-    /// The organizations whose change is to be undone by now.
-    pub(super) fn due(&self, now: Timestamp) -> Vec<Id> {
-        self.by_time.iter().take_while(|(time, _)| *time <= now).map(|(_, id)| id.clone()).collect()
-    }
+/// When the change that waits in an organization is to be undone.
+pub(super) fn deadline(organization: &Organization) -> Option<Timestamp> {
+    organization.pending.as_ref().map(|pending| pending.until)
 }
 
 /// What undoes the change that waits in an organization, with the revision that it undoes.

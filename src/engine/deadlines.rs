@@ -1,0 +1,42 @@
+//! When something falls due, by organization.
+//!
+//! Invariant: an organization has at most one deadline.
+//! Not here: what falls due (`keeper`, `unconfirmed`), and the clock.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::policy::name::Id;
+use crate::policy::time::Timestamp;
+
+/// The deadlines of organizations.
+#[derive(Default)]
+pub(super) struct Deadlines {
+    by_organization: HashMap<Id, Timestamp>,
+    by_time: BTreeSet<(Timestamp, Id)>,
+}
+
+impl Deadlines {
+    /// Sets the deadline of an organization, or takes it away.
+    pub(super) fn set(&mut self, organization: &Id, deadline: Option<Timestamp>) {
+        if let Some(before) = self.by_organization.remove(organization) {
+            self.by_time.remove(&(before, organization.clone()));
+        }
+        if let Some(deadline) = deadline {
+            self.by_organization.insert(organization.clone(), deadline);
+            self.by_time.insert((deadline, organization.clone()));
+        }
+    }
+
+    /// How long until the next deadline; zero where it is over.
+    pub(super) fn next_in(&self, now: Timestamp) -> Option<Duration> {
+        let (deadline, _) = self.by_time.first()?;
+        let micros = deadline.micros().saturating_sub(now.micros()).max(0);
+        Some(Duration::from_micros(micros.unsigned_abs()))
+    }
+
+    /// The organizations whose deadline is over.
+    pub(super) fn due(&self, now: Timestamp) -> Vec<Id> {
+        self.by_time.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| id.clone()).collect()
+    }
+}
