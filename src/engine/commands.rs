@@ -3,8 +3,8 @@
 //! Invariant: at most [`COMMANDS_WAITING_MAX`] commands wait; more are refused at once.
 //! Not here: carrying them out (`writer`).
 
-use std::sync::PoisonError;
-use std::sync::mpsc::TrySendError;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -13,37 +13,59 @@ use super::change::{ChangeError, ChangeRequest, Changed};
 use crate::store::{JournalError, OwnedRecords};
 
 /// Commands that may wait. Few, for each may hold a request of many megabytes.
-pub(super) const COMMANDS_WAITING_MAX: usize = 1_024;
+const COMMANDS_WAITING_MAX: usize = 1_024;
+
+/// Where the answer to a request goes.
+pub(super) type Reply = oneshot::Sender<Result<Changed, ChangeError>>;
 
 /// A command on its way to the writer.
 pub(super) enum Command {
     /// Changes the policy.
-    Change { request: Box<ChangeRequest>, reply: oneshot::Sender<Result<Changed, ChangeError>> },
+    Change { request: Box<ChangeRequest>, reply: Reply },
     /// Gives the journal from a record on, to read.
     Read { from: u64, reply: oneshot::Sender<Result<OwnedRecords, JournalError>> },
+}
+
+/// The way to the writer.
+pub(super) struct Commands {
+    /// None once it is closed.
+    sender: Mutex<Option<SyncSender<Command>>>,
+}
+
+impl Commands {
+    /// The way, and where the writer takes commands from.
+    pub(super) fn new() -> (Self, Receiver<Command>) {
+        let (sender, commands) = sync_channel(COMMANDS_WAITING_MAX);
+        (Self { sender: Mutex::new(Some(sender)) }, commands)
+    }
+
+    pub(super) fn send(&self, command: Command) -> Result<(), ChangeError> {
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = sender.as_ref().ok_or(ChangeError::ShuttingDown)?;
+        sender.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => ChangeError::Overloaded,
+            TrySendError::Disconnected(_) => ChangeError::ShuttingDown,
+        })
+    }
+
+    /// Takes no more commands. The writer carries out those that wait, and ends.
+    pub(super) fn close(&self) {
+        drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
 }
 
 impl Engine {
     /// Carries out a change: returns when it is durable and visible.
     pub async fn change(&self, request: ChangeRequest) -> Result<Changed, ChangeError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Change { request: Box::new(request), reply })?;
+        self.commands.send(Command::Change { request: Box::new(request), reply })?;
         answer.await.map_err(|_| ChangeError::ShuttingDown)?
     }
 
     /// The records of the policy journal from one on, as they are now.
     pub(super) async fn journal_records(&self, from: u64) -> Result<Result<OwnedRecords, JournalError>, ChangeError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Read { from, reply })?;
+        self.commands.send(Command::Read { from, reply })?;
         answer.await.map_err(|_| ChangeError::ShuttingDown)
-    }
-
-    fn send(&self, command: Command) -> Result<(), ChangeError> {
-        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = commands.as_ref().ok_or(ChangeError::ShuttingDown)?;
-        sender.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => ChangeError::Overloaded,
-            TrySendError::Disconnected(_) => ChangeError::ShuttingDown,
-        })
     }
 }

@@ -39,7 +39,6 @@ mod unconfirmed;
 mod writer;
 
 use std::io;
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -54,7 +53,7 @@ pub use session_files::SessionStores;
 use audit::{AuditLog, AuditOptions, AuditStores, Condition};
 use check::DecisionIds;
 use clock::Clock;
-use commands::Command;
+use commands::Commands;
 use directory::Directory;
 use history::History;
 use keeper::KeeperInbox;
@@ -127,8 +126,7 @@ pub struct Engine {
     condition: Arc<Condition>,
     keeper: Arc<KeeperInbox>,
     history: Arc<History>,
-    /// Taken away when the engine closes.
-    commands: Mutex<Option<SyncSender<Command>>>,
+    commands: Arc<Commands>,
     threads: Mutex<Threads>,
     /// See [`Stores::keep`]; given up last of all.
     _keep: Box<dyn Send + Sync>,
@@ -172,7 +170,7 @@ impl Engine {
 
     /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is on the disk.
     pub fn close(&self) {
-        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.commands.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         threads.policy.into_iter().for_each(join);
         self.keeper.stop();

@@ -17,7 +17,7 @@ use super::audit::{AuditLog, Condition, LeftAs, Opened, Sealer};
 use super::background;
 use super::check::DecisionIds;
 use super::clock::Clock;
-use super::commands::{COMMANDS_WAITING_MAX, Command};
+use super::commands::{Command, Commands};
 use super::counters::{RuleCounter, RuleCounters};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
 use super::follower::{self, Follower};
@@ -70,7 +70,7 @@ impl Engine {
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
         // The first records are durable before the first answer.
         log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
-        let (sender, commands) = sync_channel(COMMANDS_WAITING_MAX);
+        let (sender, commands) = Commands::new();
         let (renewals, write_renewals) = Renewals::new(sessions.journal);
         let engine = Self {
             directory,
@@ -83,7 +83,7 @@ impl Engine {
             condition,
             keeper: Arc::default(),
             history: Arc::default(),
-            commands: Mutex::new(Some(sender)),
+            commands: Arc::new(sender),
             threads: Mutex::default(),
             _keep: keep,
         };

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::apply::Applier;
 use super::audit::Condition;
 use super::change::{ChangeError, ChangeRequest, Changed, Durable};
-use super::commands::Command;
+use super::commands::{Command, Reply};
 use super::planning::{Planned, Planning, changed};
 use super::sessions::SessionTable;
 use super::staged::{Staged, weight_of};
@@ -55,7 +55,7 @@ pub(super) struct Writer {
 /// A planned request, and who waits for the answer.
 struct Pending {
     planned: Result<Planned, ChangeError>,
-    reply: oneshot::Sender<Result<Changed, ChangeError>>,
+    reply: Reply,
 }
 
 impl Writer {
@@ -81,36 +81,42 @@ impl Writer {
             }
             self.undo_unconfirmed();
             let more = std::iter::from_fn(|| commands.try_recv().ok()).take(BATCH_CHANGES_MAX - 1);
-            self.serve(first.into_iter().chain(more));
+            let commands = first.into_iter().chain(more);
+            let requests: Vec<_> = commands.filter_map(|command| self.answer_or_request(command)).collect();
+            self.serve(requests);
         }
     }
 
-    /// Plans batches and writes them until there are no more commands.
-    fn serve(&mut self, commands: impl Iterator<Item = Command>) {
-        let mut commands = commands.peekable();
-        while commands.peek().is_some() {
-            let batch = self.plan_batch(&mut commands);
+    /// Answers what asks for no change. A request for one is handed back.
+    fn answer_or_request(&self, command: Command) -> Option<(ChangeRequest, Reply)> {
+        match command {
+            Command::Change { request, reply } => Some((*request, reply)),
+            Command::Read { from, reply } => {
+                drop(reply.send(self.journal.records_from(from)));
+                None
+            }
+        }
+    }
+
+    /// Plans requests in batches and writes them, until there are no more.
+    fn serve(&mut self, requests: impl IntoIterator<Item = (ChangeRequest, Reply)>) {
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            let batch = self.plan_batch(&mut requests);
             self.write(batch);
         }
     }
 
-    /// Plans requests, each on top of those before it, until there are no more commands or the batch has grown heavy. An
-    /// answer that depends on a change of the batch waits with it: nobody is told what a crash could undo.
-    fn plan_batch(&self, commands: &mut impl Iterator<Item = Command>) -> Vec<Pending> {
+    /// Plans requests, each on top of those before it, until there are no more or the batch has grown heavy. An answer
+    /// that depends on a change of the batch waits with it: nobody is told what a crash could undo.
+    fn plan_batch(&self, requests: &mut impl Iterator<Item = (ChangeRequest, Reply)>) -> Vec<Pending> {
         let Applier { state, directory, clock, .. } = &self.applier;
         let (limits, sessions) = (&self.limits, &self.sessions);
         let mut planning = Planning { staged: Staged::new(state), directory, sessions, limits, clock };
         let (mut pending, mut weight) = (Vec::new(), 0);
         while weight < BATCH_WEIGHT_MAX
-            && let Some(command) = commands.next()
+            && let Some((request, reply)) = requests.next()
         {
-            let (request, reply) = match command {
-                Command::Change { request, reply } => (*request, reply),
-                Command::Read { from, reply } => {
-                    drop(reply.send(self.journal.records_from(from)));
-                    continue;
-                }
-            };
             // The caller has given up, so the request is dropped.
             if reply.is_closed() {
                 continue;
@@ -213,7 +219,7 @@ impl Writer {
             let organization = self.applier.state.organizations.get(&id);
             let Some((request, undone)) = organization.and_then(|organization| undoing(organization)) else { continue };
             let (reply, mut answer) = oneshot::channel();
-            self.serve(std::iter::once(Command::Change { request: Box::new(request), reply }));
+            self.serve([(request, reply)]);
             let organization = id.as_str();
             match answer.try_recv() {
                 Ok(Ok(Changed { revision, .. })) => {
