@@ -3,8 +3,8 @@
 //! Changes that come while it writes are noted as a set of objects. It writes these together next, as they then are.
 //! It may lag, but its backlog is never larger than the policy itself.
 //!
-//! Invariant: it never holds up a change or a Check, and nothing that is acknowledged depends on it: what it writes can
-//! be lost and is made again at the next start.
+//! Invariant: it never holds up a change or a Check, and nothing that is acknowledged depends on it. What it writes can
+//! be lost, and is made again at the next start.
 //! Not here: what the mirror holds, and how it is compared with the policy (`mirror`).
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,9 @@
 //! The keeper of the sessions: one thread that revokes those which the policy would now deny, and ends those whose time
 //! has come.
 //!
-//! Invariant: a change is published before the keeper hears of it, and whoever opens a session decides under the lock of
-//! its shard; so every session that an older policy opened is judged by the newer one, here or there (design.md §2.7).
+//! Invariant: every session that an older policy opened is judged by the newer one (design.md §2.7). A change is
+//! published before the keeper hears of it, and a Check that opens a session decides under the lock of its shard. So the
+//! session is either there when the keeper judges the shard, or the newer policy has decided it.
 //! Not here: the table (`sessions`), what is recorded (`audit`).
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -5,8 +5,8 @@
 //! has taken in shows a start that the journal has lost records. Match counts are kept nowhere else; nothing is decided
 //! by them, and they begin anew where the store is lost.
 //!
-//! It holds nothing that tells of a person. sled does not promise that what is deleted is gone from its files, so what
-//! may have to be erased (who made a change, whose a session is) must not be put here.
+//! It holds no data about persons. What is deleted in sled may still be in its files. So what may have to be erased, such
+//! as who made a change or whose a session is, must not be put here.
 //!
 //! Invariant: nothing that was acknowledged depends on it. When it is opened, every entry is compared with the policy
 //! and put right; a store that is lost or damaged is written anew.

@@ -5,7 +5,7 @@
 //!
 //! Invariant: what is published is durable; what is answered as done is published. Revisions are dense: a batch that
 //! could not be written leaves no trace in the state. A change that was not confirmed in time is undone before anything
-//! else is changed, and before the first answer after a start; where the disk refuses, that is tried again until it
+//! else is changed, and before the first answer after a start. Where the disk refuses, the undoing is repeated until it
 //! succeeds.
 //! Not here: planning (`planning`), applying (`apply`), and the mirror (`follower`), which may lag behind.
 

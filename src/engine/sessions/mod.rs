@@ -4,12 +4,12 @@
 //! * `recovery`: what survives a restart of the service.
 //! * `shard`: one of the parts under a lock of its own; `slab`, `index` and `timers` are what it consists of.
 //!
-//! What happens to a session is told to a closure while its shard is locked, so that a log which is written from there
-//! has the order of the state: no session ends before it was opened, and none slips between a change and the
-//! revocations that follow from it. The closures must be quick and must not call the table.
+//! The table calls a closure for what happens to a session, while its shard is locked. A log that is written from there
+//! has the order of the state: no session ends before it was opened, and a change misses none that it would revoke.
+//! The closures must be quick and must not call the table.
 //!
-//! Invariant: an active session is in the table exactly once, in the shard that its id names; all that is told of it
-//! happened in the order in which it is told. Moments are whole microseconds, as the log keeps them.
+//! Invariant: an active session is in the table exactly once, in the shard that its id names. Closures are called in the
+//! order in which things happened to it. Times are whole microseconds, as the log keeps them.
 //! Not here: the log, the clock, the policy; sessions that have ended.
 
 mod index;

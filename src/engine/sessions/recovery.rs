@@ -28,8 +28,8 @@ pub struct ShardState {
 }
 
 impl SessionTable {
-    /// The sessions of a shard below [`SHARDS`]. `sequence` is called while it is locked, and says up to where the log
-    /// has been given out: what the log says of these sessions later, the snapshot does not hold.
+    /// The sessions of a shard below [`SHARDS`]. `sequence` is called while it is locked, and returns the last
+    /// sequence of the log that was given out. The snapshot holds nothing of later records.
     pub fn snapshot_shard(&self, shard: usize, sequence: impl FnOnce() -> u64) -> ShardState {
         let locked = self.lock(shard as u64);
         let sessions = locked.slab.iter().map(|active| active.session.clone()).collect();

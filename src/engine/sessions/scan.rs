@@ -1,8 +1,8 @@
 //! What goes over many sessions: judging them after a change of policy, and listing them.
 //!
-//! Invariant: a session is judged by a policy that was loaded after its shard was locked. Since a check loads the
-//! policy under the same lock, a change that is published before `revoke` is called misses no session: what was
-//! registered before the lock is judged, what comes after it was decided by the change.
+//! Invariant: a session is judged by a policy that was loaded after its shard was locked, and a Check loads the policy
+//! under the same lock. So a change that is published before `revoke` is called misses no session. One that was
+//! registered before the lock is judged; one that comes later was decided by the new policy.
 //! Not here: what denies a session, and which sessions a change may concern.
 
 use std::cmp::Reverse;
@@ -61,8 +61,8 @@ fn judged(session: &Session) -> JudgedSession<'_> {
 impl SessionTable {
     /// Judges every active session in the scope that is not revoked yet, shard after shard, and marks those that the
     /// judge names a revocation for. For each shard, `before_shard` is called without a lock, so that the caller can
-    /// wait until there is room for what it writes; then, while the shard is locked, `judge` makes a judge, who must
-    /// load the policy only then, and `revoked` is called for each session that was marked.
+    /// wait until there is room for what it writes. Then the shard is locked, and `judge` makes a judge, who must load
+    /// the policy only then. `revoked` is called for each session that was marked.
     ///
     /// The sessions of an organization are judged one after the other, and among them those of an endpoint, so that a
     /// judge can keep what it looked up. A session that has ended of itself is judged too until `expire` finds it: call

@@ -1,7 +1,7 @@
 //! What policy objects look like when they are stored, in both directions.
 //!
-//! An object is converted in one place (`object`). Journal, audit log and state entries hold it in frames of their own:
-//! the journal what a change does, the audit log what was there before and after, an entry what there is.
+//! An object is converted in one place (`object`). Around it each keeps a message of its own: the journal what a change
+//! does, the audit log what was there before and after, an entry of a state what there is.
 //!
 //! Invariant: what was ever written decodes for ever to the same object; golden files in `tests/golden` hold it.
 //! Decoding checks everything: bytes that no version of this program wrote are an error, never a guess.

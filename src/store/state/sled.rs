@@ -1,14 +1,14 @@
-//! The state store in sled 0.34, held at arm's length.
+//! The state store in sled 0.34, which is not trusted.
 //!
-//! What was measured of sled decides everything here: its `flush` is no fsync, so ours adds one on a handle of our own;
-//! it may panic on files that a power cut left, so every call is inside `catch_unwind`; after a panic or an error that
-//! speaks of damage the store refuses all further calls; and since a panic can also end the process or hang it, a
-//! marker stands beside the directory while sled opens and after any such failure: where the next start finds it, the
-//! directory is moved aside unopened. All keyspaces live in one of sled's, told apart by a first byte, because only within
+//! What was measured of sled decides everything here. Its `flush` is no fsync, so ours adds one on a handle of our own.
+//! It may panic on files that a power cut left, so every call is inside `catch_unwind`. After a panic, or an error that
+//! speaks of damage, the store refuses all further calls. A panic can also end the process or hang it, so a marker
+//! stands beside the directory while sled opens and after any such failure. Where the next start finds the marker, it
+//! moves the directory aside unopened. All keyspaces live in one of sled's, told apart by a first byte, because only within
 //! one are batches atomic without transactions.
 //!
-//! Unwinding is asserted to be safe because nothing is used after it: the handle is dropped on a thread of its own
-//! (dropping a broken one may never end), and the files are rebuilt from the journal.
+//! Unwinding is asserted to be safe because nothing is used after it. The handle is dropped on a thread of its own, for
+//! dropping a broken one may never end, and the files are rebuilt from the journal.
 //!
 //! Invariant: nothing is lost by losing this directory, so damage is never repaired, only moved aside.
 //!
