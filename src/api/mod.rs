@@ -18,6 +18,7 @@ pub mod direct;
 mod firewall;
 mod groups;
 mod hierarchy;
+pub mod methods;
 mod mutation;
 mod paging;
 mod permitted;

@@ -29,15 +29,13 @@ use tower::Service;
 
 use super::decision::{Asked, question};
 use super::direct::wire;
+use super::methods::STREAM_CHECK;
 use super::{ANSWER_BYTES_MAX, Api, status, transport};
 use crate::engine::Engine;
 use crate::engine::audit::AuditError;
 use crate::engine::begun::Begun;
 use crate::engine::check::{CheckError, Question};
 use crate::proto::v1::{CheckRequest, CheckResponse};
-
-/// The method's path.
-const PATH: &str = "/portcullis.v1.DecisionService/StreamCheck";
 
 /// Checks that are decided and not answered yet: as many as may share one write of the disk.
 const AHEAD_MAX: usize = 256;
@@ -82,7 +80,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.uri().path() != PATH {
+        if request.uri().path() != STREAM_CHECK {
             return self.inner.call(request);
         }
         let mut grpc =

@@ -1,8 +1,7 @@
 //! One connection: HTTP/2, and which requests on it go where.
 //!
-//! Invariant: what a portal asks is answered on the thread of its connection, but for long lists; every other call runs on
-//! the runtime of administration, so that none of them ever delays a Check.
-//! Not here: what a call means (`api`).
+//! Invariant: a call runs in the lane that the table of methods names, so that none of administration delays a Check.
+//! Not here: what a call means (`api`), which lane a method has (`api::methods`).
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,6 +23,7 @@ use super::at_once::{AnsweredAtOnce, Gathered};
 use super::connections::Accepted;
 use super::forward::{Forward, ForwardedBody};
 use crate::api::direct::{AnswerBody, DirectCheck, Unread};
+use crate::api::methods::Lane;
 
 /// Streams of one connection at a time. More wait on the client's side.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
@@ -153,10 +153,9 @@ impl Calls {
             request
         };
         request.extensions_mut().insert(self.info.clone());
-        if is_light(request.uri().path()) {
-            self.forward.call_here(request).await.map(ServedBody::Here)
-        } else {
-            self.forward.call(request).await.map(ServedBody::Forwarded)
+        match Lane::of(request.uri().path()) {
+            Lane::Connection => self.forward.call_here(request).await.map(ServedBody::Here),
+            Lane::Administration => self.forward.call(request).await.map(ServedBody::Forwarded),
         }
     }
 }
@@ -178,13 +177,6 @@ impl Future for Answering {
             Self::Waiting(answering) => answering.as_mut().poll(context).map(Ok),
         }
     }
-}
-
-/// Whether a call is one of the portal's that never takes long: it stays on its thread. Calls with thousands of entries
-/// do not.
-fn is_light(path: &str) -> bool {
-    let method = path.strip_prefix("/portcullis.v1.DecisionService/");
-    method.is_some_and(|method| !matches!(method, "BatchCheck" | "RenewSessions"))
 }
 
 /// The body of an answer.
