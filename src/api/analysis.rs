@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::caller::Caller;
 use super::convert::node::to_mode;
 use super::convert::rule::to_action;
 use super::convert::{Faults, to_time};
@@ -67,14 +68,14 @@ impl AnalysisService for Api {
         &self,
         request: Request<v1::ConfirmRevisionRequest>,
     ) -> Result<Response<v1::Revision>, Status> {
-        self.acting(&request).confirm(request.into_inner()).await
+        self.confirm(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn rollback_revision(
         &self,
         request: Request<v1::RollbackRevisionRequest>,
     ) -> Result<Response<v1::Revision>, Status> {
-        self.acting(&request).rollback(request.into_inner()).await
+        self.rollback(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn export_policy(&self, request: Request<v1::ExportPolicyRequest>) -> Result<Response<v1::Policy>, Status> {
@@ -85,14 +86,14 @@ impl AnalysisService for Api {
         &self,
         request: Request<v1::ApplyPolicyRequest>,
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
-        self.acting(&request).apply(request.into_inner()).await
+        self.apply(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn set_shadow_policy(
         &self,
         request: Request<v1::SetShadowPolicyRequest>,
     ) -> Result<Response<v1::ShadowPolicy>, Status> {
-        self.acting(&request).set_shadow(request.into_inner()).await
+        self.set_shadow(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn get_shadow_policy(
@@ -106,14 +107,14 @@ impl AnalysisService for Api {
         &self,
         request: Request<v1::DeleteShadowPolicyRequest>,
     ) -> Result<Response<()>, Status> {
-        self.acting(&request).delete_shadow(request.into_inner()).await
+        self.delete_shadow(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn promote_shadow_policy(
         &self,
         request: Request<v1::PromoteShadowPolicyRequest>,
     ) -> Result<Response<v1::Revision>, Status> {
-        self.acting(&request).promote_shadow(request.into_inner()).await
+        self.promote_shadow(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn list_divergences(
@@ -136,7 +137,7 @@ impl AnalysisService for Api {
         &self,
         request: Request<v1::CreatePolicyTestRequest>,
     ) -> Result<Response<v1::PolicyTest>, Status> {
-        self.acting(&request).create_test(request.into_inner()).await
+        self.create_test(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn list_policy_tests(
@@ -147,7 +148,7 @@ impl AnalysisService for Api {
     }
 
     async fn delete_policy_test(&self, request: Request<v1::DeletePolicyTestRequest>) -> Result<Response<()>, Status> {
-        self.acting(&request).delete_test(request.into_inner()).await
+        self.delete_test(Caller::of(&request)?, request.into_inner()).await
     }
 }
 

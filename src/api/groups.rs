@@ -5,6 +5,7 @@
 
 use tonic::{Code, Response, Status, Streaming};
 
+use super::caller::Caller;
 use super::convert::Faults;
 use super::convert::names::{self, chosen_or_new_id, organization};
 use super::convert::options::{Mask, Options, options};
@@ -23,9 +24,10 @@ const SETTABLE: &[&str] = &["description"];
 impl Api {
     pub(super) async fn create_group(
         &self,
+        caller: Caller,
         request: v1::CreateAddressGroupRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
-        let changed = self.make(self.read_create_group(request)).await?;
+        let changed = self.make(caller, self.read_create_group(request)).await?;
         group_answer(&changed, changed.object.as_ref())
     }
 
@@ -80,9 +82,10 @@ impl Api {
 
     pub(super) async fn update_group(
         &self,
+        caller: Caller,
         request: v1::UpdateAddressGroupRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
-        let changed = self.make(self.read_update_group(request)).await?;
+        let changed = self.make(caller, self.read_update_group(request)).await?;
         group_answer(&changed, changed.object.as_ref())
     }
 
@@ -107,8 +110,12 @@ impl Api {
         ChangeCall::inside(organization, mutation, id, faults, options)
     }
 
-    pub(super) async fn delete_group(&self, request: v1::DeleteAddressGroupRequest) -> Result<Response<()>, Status> {
-        let changed = self.make(self.read_delete_group(request)).await?;
+    pub(super) async fn delete_group(
+        &self,
+        caller: Caller,
+        request: v1::DeleteAddressGroupRequest,
+    ) -> Result<Response<()>, Status> {
+        let changed = self.make(caller, self.read_delete_group(request)).await?;
         Ok(at_revision((), changed.revision))
     }
 
@@ -121,8 +128,12 @@ impl Api {
         ChangeCall::inside(organization, mutation, None, faults, options)
     }
 
-    pub(super) async fn add_ranges(&self, request: v1::AddRangesRequest) -> Result<Response<v1::AddressGroup>, Status> {
-        let changed = self.make(self.read_add_ranges(request)).await?;
+    pub(super) async fn add_ranges(
+        &self,
+        caller: Caller,
+        request: v1::AddRangesRequest,
+    ) -> Result<Response<v1::AddressGroup>, Status> {
+        let changed = self.make(caller, self.read_add_ranges(request)).await?;
         group_answer(&changed, changed.object.as_ref())
     }
 
@@ -138,9 +149,10 @@ impl Api {
 
     pub(super) async fn remove_ranges(
         &self,
+        caller: Caller,
         request: v1::RemoveRangesRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
-        let changed = self.make(self.read_remove_ranges(request)).await?;
+        let changed = self.make(caller, self.read_remove_ranges(request)).await?;
         group_answer(&changed, changed.object.as_ref())
     }
 
@@ -191,6 +203,7 @@ impl Api {
 
     pub(super) async fn replace_ranges(
         &self,
+        caller: Caller,
         mut stream: Streaming<v1::ReplaceRangesRequest>,
     ) -> Result<Response<v1::AddressGroup>, Status> {
         let mut faults = Faults::default();
@@ -217,7 +230,7 @@ impl Api {
         }
         let reason = check_count(&mut faults, count, expected_count, allow_empty);
         let violations = faults.violations().to_vec();
-        let answer = self.replace_with(organization, id, etag(guard), parsed, faults, options).await;
+        let answer = self.replace_with(caller, organization, id, etag(guard), parsed, faults, options).await;
         match (answer, reason) {
             // It exists and the etag is current: what is left are the faults of the stream.
             (Err(refusal), Some(reason)) if refusal.code() == Code::InvalidArgument => {
@@ -229,6 +242,7 @@ impl Api {
 
     async fn replace_with(
         &self,
+        caller: Caller,
         organization: Option<Id>,
         id: Option<Id>,
         etag: Option<String>,
@@ -238,7 +252,7 @@ impl Api {
     ) -> Result<Response<v1::AddressGroup>, Status> {
         let ranges = ranges.into_iter().collect();
         let mutation = id.clone().map(|id| Mutation::ReplaceRanges { id, etag, ranges });
-        let changed = self.make(ChangeCall::inside(organization, mutation, id, faults, options)).await?;
+        let changed = self.make(caller, ChangeCall::inside(organization, mutation, id, faults, options)).await?;
         group_answer(&changed, changed.object.as_ref())
     }
 }

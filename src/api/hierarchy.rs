@@ -8,6 +8,7 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
+use super::caller::Caller;
 use super::convert::names::{NodeName, chosen_id, node as read_node_name};
 use super::convert::node::{SETTABLE, patch, to_node, to_own_node};
 use super::convert::options::{Mask, options};
@@ -31,8 +32,7 @@ use crate::proto::v1::{
 #[tonic::async_trait]
 impl HierarchyService for Api {
     async fn create_node(&self, request: Request<CreateNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        let api = self.acting(&request);
-        api.change_node(api.read_create_node(request.into_inner())).await
+        self.change_node(Caller::of(&request)?, self.read_create_node(request.into_inner())).await
     }
 
     async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
@@ -70,15 +70,14 @@ impl HierarchyService for Api {
     }
 
     async fn update_node(&self, request: Request<UpdateNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        let api = self.acting(&request);
-        api.change_node(api.read_update_node(request.into_inner())).await
+        self.change_node(Caller::of(&request)?, self.read_update_node(request.into_inner())).await
     }
 
     async fn delete_node(&self, request: Request<DeleteNodeRequest>) -> Result<Response<()>, Status> {
-        let api = self.acting(&request);
-        let ChangeCall { target, faults, options, .. } = api.read_delete_node(request.into_inner())?;
+        let caller = Caller::of(&request)?;
+        let ChangeCall { target, faults, options, .. } = self.read_delete_node(request.into_inner())?;
         let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
-        let Changed { after: _, revision } = api.change(target, faults, options).await?;
+        let Changed { after: _, revision } = self.change(caller, target, faults, options).await?;
         Ok(at_revision((), revision))
     }
 
@@ -86,14 +85,14 @@ impl HierarchyService for Api {
         &self,
         request: Request<GetEffectiveAccessRequest>,
     ) -> Result<Response<EffectiveAccess>, Status> {
-        self.acting(&request).effective_access(request.into_inner()).await
+        self.effective_access(request.into_inner()).await
     }
 
     async fn list_permitted_ranges(
         &self,
         request: Request<ListPermittedRangesRequest>,
     ) -> Result<Response<ListPermittedRangesResponse>, Status> {
-        self.acting(&request).permitted_ranges(request.into_inner()).await
+        self.permitted_ranges(request.into_inner()).await
     }
 }
 
@@ -174,11 +173,11 @@ impl Api {
         patch(faults, "node", organization.map(Id::as_str), node, mask.unwrap_or(&Mask::Populated), characters_max)
     }
 
-    async fn change_node(&self, call: ChangeCall) -> Result<Response<v1::Node>, Status> {
+    async fn change_node(&self, caller: Caller, call: ChangeCall) -> Result<Response<v1::Node>, Status> {
         let ChangeCall { target, faults, options, .. } = call;
         let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
         let (name, validate_only) = (target_name(&target), options.validate_only);
-        let Changed { after, revision } = self.change(target, faults, options).await?;
+        let Changed { after, revision } = self.change(caller, target, faults, options).await?;
         let node = match &after {
             After::Cluster(cluster) => Some(to_node(CLUSTER.to_owned(), None, revision, &cluster.node)),
             After::Organization(view) => node_in(&view.organization, &name),

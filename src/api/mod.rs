@@ -11,6 +11,7 @@ pub mod admission;
 mod analysis;
 mod audit;
 mod batch;
+pub mod caller;
 mod convert;
 mod decision;
 mod differences;
@@ -59,15 +60,13 @@ pub struct Api {
     limits: Limits,
     permitted: Arc<permitted::PermittedCache>,
     audit: Arc<audit::AuditCalls>,
-    /// Who calls; set for calls that change something.
-    actor: Arc<str>,
 }
 
 impl Api {
     /// Services whose engine is set later. Streams end when `draining` says so.
     pub fn new(limits: Limits, subscribers_max: usize, draining: watch::Receiver<bool>) -> Self {
         let audit = Arc::new(audit::AuditCalls::new(subscribers_max, draining));
-        Self { engine: Arc::default(), limits, permitted: Arc::default(), audit, actor: Arc::default() }
+        Self { engine: Arc::default(), limits, permitted: Arc::default(), audit }
     }
 
     /// The services' engine: from now on they serve.

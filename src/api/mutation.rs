@@ -4,10 +4,9 @@
 //! exist, is the etag current, are the fields valid.
 //! Not here: the parsing of particular requests (`rules`, `groups`, `hierarchy`).
 
-use std::sync::Arc;
+use tonic::{Code, Status};
 
-use tonic::{Code, Request, Status};
-
+use super::caller::Caller;
 use super::convert::Faults;
 use super::convert::options::Options;
 use super::{Api, status};
@@ -62,22 +61,11 @@ impl ChangeCall {
     }
 }
 
-/// Who calls: without authentication, the address that the call came from.
-pub(super) fn actor<T>(request: &Request<T>) -> Arc<str> {
-    // What has no address came by the Unix socket.
-    let address = request.remote_addr().map(|address| address.ip().to_canonical().to_string());
-    address.unwrap_or_else(|| "unix socket".to_owned()).into()
-}
-
 impl Api {
-    /// The services for one call, which know who calls.
-    pub(super) fn acting<T>(&self, request: &Request<T>) -> Self {
-        Self { actor: actor(request), ..self.clone() }
-    }
-
     /// Carries out a change.
     pub(super) async fn change(
         &self,
+        caller: Caller,
         target: ChangeTarget,
         faults: Faults,
         options: Options,
@@ -88,10 +76,9 @@ impl Api {
             return Err(status::error(Code::Unimplemented, ErrorReason::UnsupportedOption, message));
         }
         let violations = faults.into_violations();
-        let actor = Arc::clone(&self.actor);
         let request = ChangeRequest {
             violations,
-            actor,
+            actor: caller.actor(),
             comment,
             validate_only,
             gates,
@@ -102,11 +89,11 @@ impl Api {
     }
 
     /// Carries out a mutation inside an organization.
-    pub(super) async fn make(&self, call: ChangeCall) -> Result<ChangedOrganization, Status> {
+    pub(super) async fn make(&self, caller: Caller, call: ChangeCall) -> Result<ChangedOrganization, Status> {
         let ChangeCall { target, object, faults, options } = call;
         let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
         let validate_only = options.validate_only;
-        let Changed { after, revision } = self.change(target, faults, options).await?;
+        let Changed { after, revision } = self.change(caller, target, faults, options).await?;
         match after {
             After::Organization(view) => Ok(ChangedOrganization { view, revision, validate_only, object }),
             After::Cluster(_) | After::Deleted => Err(status::not_found("the organization")),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Response, Status};
 
+use super::caller::Caller;
 use super::convert::names::{self, NodeName, chosen_or_new_id, organization, rule_of};
 use super::convert::node::{patch as node_patch, to_node, to_own_node};
 use super::convert::options::{Mask, options};
@@ -43,6 +44,7 @@ impl Api {
 
     pub(super) async fn apply(
         &self,
+        caller: Caller,
         request: v1::ApplyPolicyRequest,
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
         let call = self.read_apply_policy(request);
@@ -50,7 +52,7 @@ impl Api {
             Some(crate::engine::change::ChangeTarget::Organization { id, .. }) => Some(self.published(id)?),
             _ => None,
         };
-        let changed = self.make(call).await?;
+        let changed = self.make(caller, call).await?;
         let (after, revision) = (Arc::clone(&changed.view.organization), changed.revision);
         let cluster = self.engine()?.directory().cluster();
         let now = self.engine()?.clock().now();

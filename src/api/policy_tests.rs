@@ -5,6 +5,7 @@
 
 use tonic::{Response, Status};
 
+use super::caller::Caller;
 use super::convert::Faults;
 use super::convert::names::{self, organization};
 use super::convert::options::options;
@@ -34,9 +35,10 @@ impl Api {
 
     pub(super) async fn create_test(
         &self,
+        caller: Caller,
         request: v1::CreatePolicyTestRequest,
     ) -> Result<Response<v1::PolicyTest>, Status> {
-        let changed = self.make(self.read_create_policy_test(request)).await?;
+        let changed = self.make(caller, self.read_create_policy_test(request)).await?;
         let organization = &changed.view.organization;
         let is_it = |test: &&PolicyTest| changed.object.as_ref() == Some(&test.id);
         let test = organization.tests.iter().find(is_it).ok_or_else(|| status::not_found("the policy test"))?;
@@ -77,8 +79,12 @@ impl Api {
         ChangeCall::inside(organization, id.map(|id| Mutation::DeleteTest { id }), None, faults, options)
     }
 
-    pub(super) async fn delete_test(&self, request: v1::DeletePolicyTestRequest) -> Result<Response<()>, Status> {
-        let changed = self.make(self.read_delete_policy_test(request)).await?;
+    pub(super) async fn delete_test(
+        &self,
+        caller: Caller,
+        request: v1::DeletePolicyTestRequest,
+    ) -> Result<Response<()>, Status> {
+        let changed = self.make(caller, self.read_delete_policy_test(request)).await?;
         Ok(at_revision((), changed.revision))
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tonic::{Response, Status};
 
+use super::caller::Caller;
 use super::convert::names::{self, organization};
 use super::convert::options::options;
 use super::convert::policy_test::test_name;
@@ -89,7 +90,11 @@ impl Api {
         Ok(Response::new(self.permitted.compute(compare).await?))
     }
 
-    pub(super) async fn confirm(&self, request: v1::ConfirmRevisionRequest) -> Result<Response<v1::Revision>, Status> {
+    pub(super) async fn confirm(
+        &self,
+        caller: Caller,
+        request: v1::ConfirmRevisionRequest,
+    ) -> Result<Response<v1::Revision>, Status> {
         let v1::ConfirmRevisionRequest { name, options: given } = request;
         let mut faults = Faults::default();
         let options = options(&mut faults, given, self.limits.description_characters_max);
@@ -99,15 +104,16 @@ impl Api {
         let named = names::revision(&name).map_err(|description| faults.add("name", description)).ok();
         let (id, revision) = named.unzip();
         let mutation = revision.map(|revision| Mutation::Confirm { revision });
-        self.to_new_revision(ChangeCall::inside(id, mutation, None, faults, options)).await
+        self.to_new_revision(caller, ChangeCall::inside(id, mutation, None, faults, options)).await
     }
 
     pub(super) async fn rollback(
         &self,
+        caller: Caller,
         request: v1::RollbackRevisionRequest,
     ) -> Result<Response<v1::Revision>, Status> {
         let call = self.read_rollback_revision(request).await?;
-        self.to_new_revision(call).await
+        self.to_new_revision(caller, call).await
     }
 
     pub(super) async fn read_rollback_revision(
@@ -128,8 +134,12 @@ impl Api {
     }
 
     /// Makes a change and answers with the revision that it led to.
-    pub(super) async fn to_new_revision(&self, call: ChangeCall) -> Result<Response<v1::Revision>, Status> {
-        let changed = self.make(call).await?;
+    pub(super) async fn to_new_revision(
+        &self,
+        caller: Caller,
+        call: ChangeCall,
+    ) -> Result<Response<v1::Revision>, Status> {
+        let changed = self.make(caller, call).await?;
         let id = &changed.view.organization.id;
         let before = Some(changed.revision + 1);
         let entries = self.engine()?.revisions(id, before, 1).await.map_err(status::history)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Response, Status};
 
+use super::caller::Caller;
 use super::convert::names::{chosen_or_new_id, new_id, organization, rule_of};
 use super::convert::options::{Mask, options};
 use super::convert::rule::{SETTABLE, patch, to_rule};
@@ -31,8 +32,12 @@ impl Api {
         published.ok_or_else(|| status::not_found(&format!("organizations/{id}")))
     }
 
-    pub(super) async fn create_rule(&self, request: v1::CreateRuleRequest) -> Result<Response<v1::Rule>, Status> {
-        let changed = self.make(self.read_create_rule(request)).await?;
+    pub(super) async fn create_rule(
+        &self,
+        caller: Caller,
+        request: v1::CreateRuleRequest,
+    ) -> Result<Response<v1::Rule>, Status> {
+        let changed = self.make(caller, self.read_create_rule(request)).await?;
         rule_answer(&changed, changed.object.as_ref())
     }
 
@@ -89,8 +94,12 @@ impl Api {
         Ok(at_revision(answer, revision))
     }
 
-    pub(super) async fn update_rule(&self, request: v1::UpdateRuleRequest) -> Result<Response<v1::Rule>, Status> {
-        let changed = self.make(self.read_update_rule(request)).await?;
+    pub(super) async fn update_rule(
+        &self,
+        caller: Caller,
+        request: v1::UpdateRuleRequest,
+    ) -> Result<Response<v1::Rule>, Status> {
+        let changed = self.make(caller, self.read_update_rule(request)).await?;
         rule_answer(&changed, changed.object.as_ref())
     }
 
@@ -110,8 +119,12 @@ impl Api {
         ChangeCall::inside(organization, mutation, id, faults, options)
     }
 
-    pub(super) async fn delete_rule(&self, request: v1::DeleteRuleRequest) -> Result<Response<()>, Status> {
-        let changed = self.make(self.read_delete_rule(request)).await?;
+    pub(super) async fn delete_rule(
+        &self,
+        caller: Caller,
+        request: v1::DeleteRuleRequest,
+    ) -> Result<Response<()>, Status> {
+        let changed = self.make(caller, self.read_delete_rule(request)).await?;
         Ok(at_revision((), changed.revision))
     }
 
@@ -124,8 +137,12 @@ impl Api {
         ChangeCall::inside(organization, mutation, None, faults, options)
     }
 
-    pub(super) async fn move_rule(&self, request: v1::MoveRuleRequest) -> Result<Response<v1::Rule>, Status> {
-        let changed = self.make(self.read_move_rule(request)).await?;
+    pub(super) async fn move_rule(
+        &self,
+        caller: Caller,
+        request: v1::MoveRuleRequest,
+    ) -> Result<Response<v1::Rule>, Status> {
+        let changed = self.make(caller, self.read_move_rule(request)).await?;
         rule_answer(&changed, changed.object.as_ref())
     }
 
@@ -141,9 +158,10 @@ impl Api {
 
     pub(super) async fn reorder_rules(
         &self,
+        caller: Caller,
         request: v1::ReorderRulesRequest,
     ) -> Result<Response<v1::ReorderRulesResponse>, Status> {
-        let changed = self.make(self.read_reorder_rules(request)).await?;
+        let changed = self.make(caller, self.read_reorder_rules(request)).await?;
         let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
         let answer = v1::ReorderRulesResponse { rules, etag, revision: to_i64(changed.revision) };
         Ok(at_revision(answer, changed.revision))
@@ -166,9 +184,10 @@ impl Api {
 
     pub(super) async fn replace_rules(
         &self,
+        caller: Caller,
         request: v1::ReplaceRulesRequest,
     ) -> Result<Response<v1::ReplaceRulesResponse>, Status> {
-        let changed = self.make(self.read_replace_rules(request)).await?;
+        let changed = self.make(caller, self.read_replace_rules(request)).await?;
         let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
         let answer = v1::ReplaceRulesResponse { rules, etag, revision: to_i64(changed.revision) };
         Ok(at_revision(answer, changed.revision))

@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
 
+use super::caller::Caller;
 use super::convert::names::organization;
 use super::convert::options::options;
 use super::convert::{Faults, to_connection_type, to_time};
@@ -35,6 +36,7 @@ pub(super) type Divergences = ReceiverStream<Result<v1::Divergence, Status>>;
 impl Api {
     pub(super) async fn set_shadow(
         &self,
+        caller: Caller,
         request: v1::SetShadowPolicyRequest,
     ) -> Result<Response<v1::ShadowPolicy>, Status> {
         let v1::SetShadowPolicyRequest { parent, mutations, options: given } = request;
@@ -62,7 +64,7 @@ impl Api {
         }
         let mutation = Mutation::SetCandidate { steps };
         let call = ChangeCall::inside(Some(id), Some(mutation), None, Faults::default(), options);
-        let changed = self.make(call).await?;
+        let changed = self.make(caller, call).await?;
         let organization = &changed.view.organization;
         let shadow = self.shadow(&organization.id);
         // What was only judged is not at work.
@@ -96,18 +98,23 @@ impl Api {
         Ok(at_revision(answer, self.published(&id)?.view.organization.revision))
     }
 
-    pub(super) async fn delete_shadow(&self, request: v1::DeleteShadowPolicyRequest) -> Result<Response<()>, Status> {
+    pub(super) async fn delete_shadow(
+        &self,
+        caller: Caller,
+        request: v1::DeleteShadowPolicyRequest,
+    ) -> Result<Response<()>, Status> {
         let v1::DeleteShadowPolicyRequest { parent, options: given } = request;
         let mut faults = Faults::default();
         let options = options(&mut faults, given, self.limits.description_characters_max);
         let id = organization(&mut faults, "parent", &parent);
         let call = ChangeCall::inside(id, Some(Mutation::RemoveCandidate), None, faults, options);
-        let changed = self.make(call).await?;
+        let changed = self.make(caller, call).await?;
         Ok(at_revision((), changed.revision))
     }
 
     pub(super) async fn promote_shadow(
         &self,
+        caller: Caller,
         request: v1::PromoteShadowPolicyRequest,
     ) -> Result<Response<v1::Revision>, Status> {
         let v1::PromoteShadowPolicyRequest { parent, options: given } = request;
@@ -115,7 +122,7 @@ impl Api {
         let options = options(&mut faults, given, self.limits.description_characters_max);
         let id = organization(&mut faults, "parent", &parent);
         let call = ChangeCall::inside(id, Some(Mutation::PromoteCandidate), None, faults, options);
-        self.to_new_revision(call).await
+        self.to_new_revision(caller, call).await
     }
 
     pub(super) fn divergences(

@@ -6,6 +6,7 @@
 use prost::Message;
 use tonic::{Response, Status};
 
+use super::super::caller::Caller;
 use super::super::convert::Faults;
 use super::super::convert::audit::{to_firewall_event, to_record, to_session};
 use super::super::convert::to_connection_type;
@@ -185,8 +186,8 @@ impl Api {
 
     pub(super) async fn erase_user(
         &self,
+        caller: Caller,
         request: v1::EraseUserRequest,
-        actor: &str,
     ) -> Result<Response<v1::EraseUserResponse>, Status> {
         let v1::EraseUserRequest { parent, user_email } = request;
         let mut faults = Faults::default();
@@ -197,7 +198,7 @@ impl Api {
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
         let organization = parent.organization().cloned();
-        let erased = self.engine()?.erase_user(organization, &user_email, actor).await;
+        let erased = self.engine()?.erase_user(organization, &user_email, &caller.actor()).await;
         let (count, sequence) = erased.map_err(status::audit)?;
         Ok(Response::new(v1::EraseUserResponse { opening_count: to_i64(count), sequence: to_i64(sequence) }))
     }

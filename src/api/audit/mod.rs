@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as tokio_watch};
 use tonic::{Code, Request, Response, Status};
 
+use super::caller::Caller;
 use super::{Api, status};
 use crate::engine::Engine;
 use crate::engine::audit::AuditError;
@@ -144,8 +145,7 @@ impl AuditService for Api {
         &self,
         request: Request<v1::EraseUserRequest>,
     ) -> Result<Response<v1::EraseUserResponse>, Status> {
-        let actor = super::mutation::actor(&request);
-        self.erase_user(request.into_inner(), &actor).await
+        self.erase_user(Caller::of(&request)?, request.into_inner()).await
     }
 }
 
