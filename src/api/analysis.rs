@@ -168,13 +168,8 @@ impl Api {
         let mut faults = Faults::default();
         let address = faults.address("ip", &ip);
         let connection_type = faults.connection_type("connection_type", connection_type);
-        let organization = match NodePath::parse(&endpoint) {
-            Ok(target) => Some(target.organization.to_owned()),
-            Err(error) => {
-                faults.add("endpoint", error.to_string());
-                None
-            }
-        };
+        let target = faults.note("endpoint", NodePath::parse(&endpoint));
+        let organization = target.map(|target| target.organization.to_owned());
         let at = at_time.and_then(|time| faults.time("at_time", time));
         let (address, (connection_type, organization)) =
             faults.result(address.zip(connection_type.zip(organization)))?;

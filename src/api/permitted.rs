@@ -164,18 +164,14 @@ impl Api {
         let v1::ListPermittedRangesRequest { name, connection_type, page_size, page_token } = request;
         let mut faults = Faults::default();
         let wanted = faults.connection_type("connection_type", connection_type);
-        let named = match names::node(&name) {
-            Ok(NodeName::Organization(id)) => Some((id, None)),
-            Ok(NodeName::Below(id, key)) => Some((id, Some(key))),
-            Ok(NodeName::Cluster) => {
+        let named = faults.note("name", names::node(&name)).and_then(|named| match named {
+            NodeName::Organization(id) => Some((id, None)),
+            NodeName::Below(id, key) => Some((id, Some(key))),
+            NodeName::Cluster => {
                 faults.add("name", "name an organization or a node below one: connections are made to these");
                 None
             }
-            Err(error) => {
-                faults.add("name", error.to_string());
-                None
-            }
-        };
+        });
         let list = format!("permitted {name} {connection_type}");
         let page = PageRequest::new(&mut faults, list.clone(), page_size, &page_token);
         let (connection_type, (id, key)) = faults.result(wanted.zip(named))?;

@@ -36,7 +36,7 @@ impl Api {
     ) -> Result<Response<v1::ListProblemsResponse>, Status> {
         let v1::ListProblemsRequest { parent, page_size, page_token } = request;
         let mut faults = Faults::default();
-        let named = names::node(&parent).map_err(|error| faults.add("parent", error.to_string())).ok();
+        let named = faults.note("parent", names::node(&parent));
         let page = PageRequest::new(&mut faults, format!("problems {parent}"), page_size, &page_token);
         let (id, key) = match faults.result(named)? {
             NodeName::Cluster => return self.problems_of_cluster(page),

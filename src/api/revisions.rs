@@ -8,12 +8,12 @@ use std::sync::Arc;
 use tonic::{Response, Status};
 
 use super::caller::Caller;
-use super::convert::names::{self, organization};
-use super::convert::options::options;
+use super::convert::names;
 use super::convert::policy_test::test_name;
-use super::convert::{Faults, audit, to_time};
+use super::convert::reader::ReadChange;
+use super::convert::{audit, to_time};
 use super::differences::Differences;
-use super::mutation::{ChangeCall, etag};
+use super::mutation::given;
 use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64};
 use crate::audit::record::ObjectChange;
@@ -30,10 +30,7 @@ impl Api {
         request: v1::ListRevisionsRequest,
     ) -> Result<Response<v1::ListRevisionsResponse>, Status> {
         let v1::ListRevisionsRequest { parent, page_size, page_token } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let page = PageRequest::new(&mut faults, format!("revisions {parent}"), page_size, &page_token);
-        let id = faults.result(id)?;
+        let (id, page) = PageRequest::of_organization("revisions", &parent, page_size, &page_token)?;
         let current = self.published(&id)?.view.organization.revision;
         let before = match page.cursor.as_deref().map(str::parse) {
             None => None,
@@ -95,16 +92,12 @@ impl Api {
         caller: Caller,
         request: v1::ConfirmRevisionRequest,
     ) -> Result<Response<v1::Revision>, Status> {
-        let v1::ConfirmRevisionRequest { name, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        if options.confirm_within.is_some() {
-            faults.add("options.confirm_within", "makes no sense here: leave it unset");
-        }
-        let named = names::revision(&name).map_err(|description| faults.add("name", description)).ok();
-        let (id, revision) = named.unzip();
+        let v1::ConfirmRevisionRequest { name, options } = request;
+        let mut read = self.change_reader(options);
+        read.refuse_confirm_within();
+        let (id, revision) = read.note("name", names::revision(&name)).unzip();
         let mutation = revision.map(|revision| Mutation::Confirm { revision });
-        self.to_new_revision(caller, ChangeCall::inside(id, mutation, None, faults, options)).await
+        self.to_new_revision(caller, read.change_inside(id, mutation)).await
     }
 
     pub(super) async fn rollback(
@@ -112,34 +105,33 @@ impl Api {
         caller: Caller,
         request: v1::RollbackRevisionRequest,
     ) -> Result<Response<v1::Revision>, Status> {
-        let call = self.read_rollback_revision(request).await?;
-        self.to_new_revision(caller, call).await
+        let read = self.read_rollback_revision(request).await?;
+        self.to_new_revision(caller, read).await
     }
 
     pub(super) async fn read_rollback_revision(
         &self,
         request: v1::RollbackRevisionRequest,
-    ) -> Result<ChangeCall, Status> {
-        let v1::RollbackRevisionRequest { name, etag: guard, options: given } = request;
-        let mut faults = Faults::default();
-        let mut options = options(&mut faults, given, self.limits.description_characters_max);
+    ) -> Result<ReadChange, Status> {
+        let v1::RollbackRevisionRequest { name, etag, options } = request;
+        let mut read = self.change_reader(options);
         let (id, revision) = read_name("name", &name)?;
         let organization = self.organization_at(&name, &id, revision).await?;
-        if options.comment.is_empty() {
-            options.comment = format!("back to revision {revision}").into();
+        if read.options.comment.is_empty() {
+            read.options.comment = format!("back to revision {revision}").into();
         }
         let document = Box::new(Document::of(&organization));
-        let mutation = Mutation::ReplacePolicy { document, etag: etag(guard), goes_back: true };
-        Ok(ChangeCall::inside(Some(id), Some(mutation), None, faults, options))
+        let mutation = Mutation::ReplacePolicy { document, etag: given(etag), goes_back: true };
+        Ok(read.change_inside(Some(id), Some(mutation)))
     }
 
     /// Makes a change and answers with the revision that it led to.
     pub(super) async fn to_new_revision(
         &self,
         caller: Caller,
-        call: ChangeCall,
+        read: ReadChange,
     ) -> Result<Response<v1::Revision>, Status> {
-        let changed = self.make(caller, call).await?;
+        let changed = self.make(caller, read).await?;
         let id = &changed.view.organization.id;
         let before = Some(changed.revision + 1);
         let entries = self.engine()?.revisions(id, before, 1).await.map_err(status::history)?;

@@ -11,21 +11,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
 
 use super::caller::Caller;
-use super::convert::names::organization;
-use super::convert::options::options;
-use super::convert::{Faults, to_connection_type, to_time};
+use super::convert::names::{self, organization};
+use super::convert::{to_connection_type, to_time};
 use super::decision::{to_decision, to_reason};
-use super::mutation::ChangeCall;
 use super::paging::PageRequest;
 use super::policy::to_policy;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, preview, status, to_i64};
 use crate::engine::audit::AuditError;
-use crate::engine::change::ChangeTarget;
+use crate::engine::change::{ChangeRequest, ChangeTarget};
 use crate::engine::directory::OrganizationView;
 use crate::engine::shadow::{Divergence, Shadow, ShadowCounts};
 use crate::policy::decision::Reason;
 use crate::policy::name::Id;
-use crate::policy::plan::{CandidateStep, Mutation};
+use crate::policy::plan::{CandidateStep, Mutation, PlanError};
 use crate::proto::v1::{self, ErrorReason};
 
 /// Divergences on their way to a subscriber.
@@ -39,32 +37,28 @@ impl Api {
         caller: Caller,
         request: v1::SetShadowPolicyRequest,
     ) -> Result<Response<v1::ShadowPolicy>, Status> {
-        let v1::SetShadowPolicyRequest { parent, mutations, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        if options.confirm_within.is_some() {
-            faults.add("options.confirm_within", "makes no sense here: leave it unset");
-        }
-        let id = organization(&mut faults, "parent", &parent);
-        preview::check_count(&mut faults, mutations.len());
-        let id = faults.result(id)?;
+        let v1::SetShadowPolicyRequest { parent, mutations, options } = request;
+        let mut read = self.change_reader(options);
+        read.refuse_confirm_within();
+        let id = organization(&mut read, "parent", &parent);
+        preview::check_count(&mut read, mutations.len());
+        let id = read.result(id)?;
         let mut steps = Vec::with_capacity(mutations.len());
-        for (path, call) in self.read_mutations(mutations).await? {
-            let ChangeCall { target, object: _, faults, options: _ } = call;
+        for (path, step) in self.read_mutations(mutations).await? {
+            let ChangeRequest { target, violations, .. } =
+                step.map_err(|violations| preview::refused(Some(&path), PlanError::Invalid(violations)))?;
             match target {
-                Some(ChangeTarget::Organization { id: of, mutation }) if of == id => {
-                    steps.push(CandidateStep { path, mutation, violations: faults.into_violations() });
+                ChangeTarget::Organization { id: of, mutation } if of == id => {
+                    steps.push(CandidateStep { path, mutation, violations });
                 }
-                None => return Err(preview::refused_at(&path, faults)),
-                Some(_) => {
+                _ => {
                     let description = format!("is not about what is in `{parent}`: leave it out");
                     return Err(status::invalid_field(&path, description));
                 }
             }
         }
         let mutation = Mutation::SetCandidate { steps };
-        let call = ChangeCall::inside(Some(id), Some(mutation), None, Faults::default(), options);
-        let changed = self.make(caller, call).await?;
+        let changed = self.make(caller, read.change_inside(Some(id), Some(mutation))).await?;
         let organization = &changed.view.organization;
         let shadow = self.shadow(&organization.id);
         // What was only judged is not at work.
@@ -83,9 +77,7 @@ impl Api {
 
     pub(super) fn get_shadow(&self, request: v1::GetShadowPolicyRequest) -> Result<Response<v1::ShadowPolicy>, Status> {
         let v1::GetShadowPolicyRequest { parent, include_policy } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let id = faults.result(id)?;
+        let id = names::parent(&parent)?;
         let shadow = self.shadow(&id)?;
         let policy = include_policy.then(|| {
             let view = OrganizationView::uncounted(Arc::clone(&shadow.candidate.organization));
@@ -103,12 +95,10 @@ impl Api {
         caller: Caller,
         request: v1::DeleteShadowPolicyRequest,
     ) -> Result<Response<()>, Status> {
-        let v1::DeleteShadowPolicyRequest { parent, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let id = organization(&mut faults, "parent", &parent);
-        let call = ChangeCall::inside(id, Some(Mutation::RemoveCandidate), None, faults, options);
-        let changed = self.make(caller, call).await?;
+        let v1::DeleteShadowPolicyRequest { parent, options } = request;
+        let mut read = self.change_reader(options);
+        let id = organization(&mut read, "parent", &parent);
+        let changed = self.make(caller, read.change_inside(id, Some(Mutation::RemoveCandidate))).await?;
         Ok(at_revision((), changed.revision))
     }
 
@@ -117,12 +107,10 @@ impl Api {
         caller: Caller,
         request: v1::PromoteShadowPolicyRequest,
     ) -> Result<Response<v1::Revision>, Status> {
-        let v1::PromoteShadowPolicyRequest { parent, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let id = organization(&mut faults, "parent", &parent);
-        let call = ChangeCall::inside(id, Some(Mutation::PromoteCandidate), None, faults, options);
-        self.to_new_revision(caller, call).await
+        let v1::PromoteShadowPolicyRequest { parent, options } = request;
+        let mut read = self.change_reader(options);
+        let id = organization(&mut read, "parent", &parent);
+        self.to_new_revision(caller, read.change_inside(id, Some(Mutation::PromoteCandidate))).await
     }
 
     pub(super) fn divergences(
@@ -130,10 +118,7 @@ impl Api {
         request: v1::ListDivergencesRequest,
     ) -> Result<Response<v1::ListDivergencesResponse>, Status> {
         let v1::ListDivergencesRequest { parent, page_size, page_token } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let page = PageRequest::new(&mut faults, format!("divergences {parent}"), page_size, &page_token);
-        let id = faults.result(id)?;
+        let (id, page) = PageRequest::of_organization("divergences", &parent, page_size, &page_token)?;
         let shadow = self.shadow(&id)?;
         let before = match page.cursor.as_deref().map(str::parse) {
             None => None,
@@ -154,9 +139,7 @@ impl Api {
         request: v1::WatchDivergencesRequest,
     ) -> Result<Response<Divergences>, Status> {
         let v1::WatchDivergencesRequest { parent } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let id = faults.result(id)?;
+        let id = names::parent(&parent)?;
         let place = self.audit.subscribe()?;
         let coming = self.shadow(&id)?.subscribe();
         let (sender, divergences) = mpsc::channel(SENT_AHEAD_MAX);

@@ -107,34 +107,24 @@ fn read_endpoint(faults: &mut Faults, of: Option<&Id>, text: &str) -> Option<Str
     if text.is_empty() {
         return None;
     }
-    match NodePath::parse(text) {
-        Ok(path) if of.is_none_or(|of| of.as_str() == path.organization) => Some(text.to_owned()),
-        Ok(_) => {
-            faults.add("endpoint", format!("`{text}` is not in the parent: name one of its nodes, or it"));
-            None
-        }
-        Err(error) => {
-            faults.add("endpoint", error.to_string());
-            None
-        }
+    let path = faults.note("endpoint", NodePath::parse(text))?;
+    if of.is_none_or(|of| of.as_str() == path.organization) {
+        return Some(text.to_owned());
     }
+    faults.add("endpoint", format!("`{text}` is not in the parent: name one of its nodes, or it"));
+    None
 }
 
 fn read_rule(faults: &mut Faults, of: Option<&Id>, text: &str) -> Option<(Id, Id)> {
     if text.is_empty() {
         return None;
     }
-    match names::rule(text) {
-        Ok((organization, rule)) if of.is_none_or(|of| *of == organization) => Some((organization, rule)),
-        Ok(_) => {
-            faults.add("rule", format!("`{text}` is not a rule of the parent: name one of its rules"));
-            None
-        }
-        Err(error) => {
-            faults.add("rule", error.to_string());
-            None
-        }
+    let named = faults.note("rule", names::rule(text))?;
+    if of.is_none_or(|of| *of == named.0) {
+        return Some(named);
     }
+    faults.add("rule", format!("`{text}` is not a rule of the parent: name one of its rules"));
+    None
 }
 
 /// Reads the filter of a list of records.

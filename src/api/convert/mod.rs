@@ -9,6 +9,7 @@ pub(super) mod names;
 pub(super) mod node;
 pub(super) mod options;
 pub(super) mod policy_test;
+pub(super) mod reader;
 pub(super) mod rule;
 
 use std::str::FromStr;
@@ -65,15 +66,14 @@ impl Faults {
         }
     }
 
+    /// The value of a field; notes why there is none.
+    pub(super) fn note<T, E: ToString>(&mut self, field: &str, read: Result<T, E>) -> Option<T> {
+        read.map_err(|error| self.add(field, error.to_string())).ok()
+    }
+
     /// Parses a field; notes why it cannot be.
     pub(super) fn parse<T: FromStr<Err: ToString>>(&mut self, field: &str, text: &str) -> Option<T> {
-        match text.parse() {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.add(field, error.to_string());
-                None
-            }
-        }
+        self.note(field, text.parse())
     }
 
     /// An address.

@@ -4,6 +4,7 @@
 //! Not here: positions and order (`policy::plan`).
 
 use super::options::Mask;
+use super::reader::Reader;
 use super::{Faults, SourceText, to_connection_type, to_time};
 use crate::api::{count_to_i64, to_i64};
 use crate::engine::directory::OrganizationView;
@@ -20,12 +21,11 @@ pub(in crate::api) const SETTABLE: &[&str] =
 /// Reads the settable fields of a rule. `field` is the path of the rule in the request, `organization` the id of the
 /// one it belongs to.
 pub(in crate::api) fn patch(
-    faults: &mut Faults,
+    read: &mut Reader,
     field: &str,
     organization: Option<&str>,
     rule: v1::Rule,
     mask: &Mask,
-    characters_max: usize,
 ) -> RulePatch {
     let v1::Rule {
         name: _,
@@ -46,7 +46,7 @@ pub(in crate::api) fn patch(
     } = rule;
     let mut patch = RulePatch::default();
     if mask.names("action", action != 0) {
-        patch.action = read_action(faults, &format!("{field}.action"), action);
+        patch.action = read_action(read, &format!("{field}.action"), action);
     }
     let (range, group) = match &source {
         Some(RuleSource::Range(_)) => (true, false),
@@ -58,19 +58,19 @@ pub(in crate::api) fn patch(
         // Of the two forms only one that is named counts.
         let source = source.filter(|_| (range && range_named) || (group && group_named));
         let missing = if range_named { "range" } else { "address_group" };
-        patch.source = read_source(faults, field, organization, source.as_ref(), missing);
+        patch.source = read_source(read, field, organization, source.as_ref(), missing);
     }
     if mask.names("connection_types", !connection_types.is_empty()) {
-        patch.connection_types = Some(read_connection_types(faults, field, &connection_types));
+        patch.connection_types = Some(read_connection_types(read, field, &connection_types));
     }
     if mask.names("description", !description.is_empty()) {
-        patch.description = Some(faults.text(&format!("{field}.description"), &description, characters_max));
+        patch.description = Some(read.description(&format!("{field}.description"), &description));
     }
     if mask.names("disabled", disabled) {
         patch.disabled = Some(disabled);
     }
     if mask.names("expire_time", expire_time.is_some()) {
-        patch.expire_time = Some(expire_time.and_then(|time| faults.time(&format!("{field}.expire_time"), time)));
+        patch.expire_time = Some(expire_time.and_then(|time| read.time(&format!("{field}.expire_time"), time)));
     }
     patch
 }
