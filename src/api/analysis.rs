@@ -17,7 +17,7 @@ use crate::engine::directory::{Published, PublishedCluster};
 use crate::policy::address::Address;
 use crate::policy::decision::{Reason, Verdict};
 use crate::policy::explain::{self, AccessTrace, FirewallTrace, Listed, RuleOutcome, RuleTrace, Trace};
-use crate::policy::name::{Id, NodePath};
+use crate::policy::name::{Id, Name, NodePath};
 use crate::policy::node::Access;
 use crate::policy::rule::{Action, ConnectionType};
 use crate::policy::snapshot::unknown_organization;
@@ -211,7 +211,7 @@ impl Subject {
             decision: to_decision(reason.decision()).into(),
             reason: to_reason(reason).into(),
             message: reason.message().to_owned(),
-            rule: rule.map(|(_, rule)| rule_name(&target, &rule.id)).unwrap_or_default(),
+            rule: rule.map(|(_, rule)| Name::rule(target.organization, &rule.id).to_string()).unwrap_or_default(),
             node: level.map(|level| node_name(level, &target).to_owned()).unwrap_or_default(),
             revision: to_i64(self.published.as_ref().map_or(0, |published| published.view.organization.revision)),
             cluster_revision: to_i64(self.cluster.cluster.revision),
@@ -227,12 +227,8 @@ impl Subject {
     }
 }
 
-fn rule_name(target: &NodePath<'_>, id: &Id) -> String {
-    format!("organizations/{}/rules/{id}", target.organization)
-}
-
 fn group_name(target: &NodePath<'_>, id: Option<&Id>) -> String {
-    id.map(|id| format!("organizations/{}/addressGroups/{id}", target.organization)).unwrap_or_default()
+    id.map(|id| Name::group(target.organization, id).to_string()).unwrap_or_default()
 }
 
 fn skipped(stage: TraceStage, message: &str) -> TraceStep {
@@ -335,7 +331,7 @@ fn rule_trace(target: &NodePath<'_>, trace: &RuleTrace<'_>) -> v1::RuleTrace {
         RuleOutcome::NotReached => v1::RuleOutcome::NotReached,
     };
     v1::RuleTrace {
-        rule: rule_name(target, &rule.id),
+        rule: Name::rule(target.organization, &rule.id).to_string(),
         position: i32::try_from(place + 1).unwrap_or(i32::MAX),
         action: to_action(rule.action).into(),
         outcome: outcome.into(),

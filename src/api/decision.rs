@@ -6,11 +6,10 @@
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::Faults;
-use super::convert::audit::session_name;
 use super::{Api, at_revision, sessions, status, to_i64, transport};
 use crate::engine::check::{Answer, Question};
 use crate::policy::decision::{Decision, Level, Reason};
-use crate::policy::name::{CLUSTER, NodePath};
+use crate::policy::name::{CLUSTER, Name, NodePath};
 use crate::policy::plan::Violation;
 use crate::policy::rule::ConnectionType;
 use crate::proto::v1::decision_service_server::DecisionService;
@@ -157,14 +156,14 @@ fn check_length(faults: &mut Faults, field: &str, text: &str, characters_max: us
 pub(super) fn to_response(answer: &Answer, target: &NodePath<'_>) -> CheckResponse {
     let Answer { reason, rule, level, session, revision, cluster_revision, decision_id } = answer;
     let organization = target.organization;
-    let rule = rule.as_ref().map(|rule| format!("organizations/{organization}/rules/{rule}"));
+    let rule = rule.as_ref().map(|rule| Name::rule(organization, rule).to_string());
     CheckResponse {
         decision: to_decision(reason.decision()).into(),
         reason: to_reason(*reason).into(),
         message: reason.message().to_owned(),
         rule: rule.unwrap_or_default(),
         node: level.map(|level| node_name(level, target).to_owned()).unwrap_or_default(),
-        session: session.map(|session| session_name(organization, session)).unwrap_or_default(),
+        session: session.map(|session| Name::session(organization, session).to_string()).unwrap_or_default(),
         revision: to_i64(*revision),
         cluster_revision: to_i64(*cluster_revision),
         decision_id: decision_id.to_string(),

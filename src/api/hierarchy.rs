@@ -19,7 +19,7 @@ use super::paging::PageRequest;
 use super::{Api, at_revision, permitted, status, to_i64};
 use crate::engine::change::{After, ChangeTarget, Changed};
 use crate::engine::directory::Directory;
-use crate::policy::name::{CLUSTER, Id, NodeKey};
+use crate::policy::name::{CLUSTER, Id, Name, NodeKey};
 use crate::policy::node::Node;
 use crate::policy::organization::Organization;
 use crate::policy::plan::Mutation;
@@ -187,12 +187,12 @@ fn target_name(target: &ChangeTarget) -> String {
         ChangeTarget::Cluster { .. } => CLUSTER.to_owned(),
         ChangeTarget::Organization { id, mutation } => match mutation {
             Mutation::CreateNode { key, .. } | Mutation::UpdateNode { key: Some(key), .. } => {
-                format!("organizations/{id}/{key}")
+                Name::node(id, key).to_string()
             }
-            _ => format!("organizations/{id}"),
+            _ => Name::organization(id).to_string(),
         },
         ChangeTarget::CreateOrganization { id, .. } | ChangeTarget::DeleteOrganization { id, .. } => {
-            format!("organizations/{id}")
+            Name::organization(id).to_string()
         }
     }
 }
@@ -267,7 +267,7 @@ impl Listed {
         let id = self.organization.id.as_str();
         match &self.key {
             None => to_own_node(&self.organization),
-            Some(key) => to_node(format!("organizations/{id}/{key}"), Some(id), self.organization.revision, &self.node),
+            Some(key) => to_node(Name::node(id, key).to_string(), Some(id), self.organization.revision, &self.node),
         }
     }
 }

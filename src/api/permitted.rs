@@ -20,7 +20,7 @@ use super::{ANSWER_BYTES_MAX, Api, at_revision, status, to_i64};
 use crate::engine::directory::{Published, PublishedCluster};
 use crate::policy::address::Range;
 use crate::policy::impact::{self, Place};
-use crate::policy::name::{CLUSTER, Id, NodeKey};
+use crate::policy::name::{CLUSTER, Id, Name, NodeKey};
 use crate::policy::node::Access;
 use crate::policy::problems;
 use crate::policy::ranges::RangeSet;
@@ -87,7 +87,7 @@ impl Subject {
     /// The own access that applies, and the name of the node whose it is.
     fn effective(&self) -> (String, &Access) {
         let organization = &self.published.view.organization;
-        let name = format!("organizations/{}", organization.id);
+        let name = Name::organization(&organization.id).to_string();
         match self.key.as_ref().and_then(|key| organization.effective_access(key)) {
             Some((key, access)) => (format!("{name}/{key}"), access),
             None => (name, &organization.node.access),
@@ -254,7 +254,7 @@ fn effective_access(name: String, subject: &Subject, now: Timestamp) -> v1::Effe
 fn of_access(subject: &Subject, now: Timestamp) -> Vec<v1::Problem> {
     let organization = &subject.published.view.organization;
     let Some(key) = &subject.key else {
-        let name = format!("organizations/{}", organization.id);
+        let name = Name::organization(&organization.id).to_string();
         return problem(&name, &organization.node.access).into_iter().collect();
     };
     let version = problems::Subject {

@@ -23,7 +23,7 @@ use crate::engine::Engine;
 use crate::engine::change::ChangeTarget;
 use crate::engine::directory::OrganizationView;
 use crate::policy::document::{Document, GroupSpec, NodeSpec};
-use crate::policy::name::{Id, NodeKey};
+use crate::policy::name::{Id, Name, NodeKey};
 use crate::policy::node::{Access, NodePatch};
 use crate::policy::plan::{Mutation, etag_of_policy};
 use crate::policy::policy_test::PolicyTest;
@@ -235,14 +235,14 @@ pub(super) fn to_policy(view: &OrganizationView, omit_ranges: bool) -> v1::Polic
     let below = organization
         .nodes
         .iter()
-        .map(|(key, node)| to_node(format!("organizations/{id}/{key}"), Some(id), organization.revision, node));
+        .map(|(key, node)| to_node(Name::node(id, key).to_string(), Some(id), organization.revision, node));
     let group = |group: &Arc<crate::policy::group::Group>| {
         let ranges = group.ranges().iter().map(|range| range.to_string());
         let ranges = if omit_ranges { Vec::new() } else { ranges.collect() };
         v1::AddressGroup { ranges, ..to_group(view, group) }
     };
     v1::Policy {
-        organization: format!("organizations/{id}"),
+        organization: Name::organization(id).to_string(),
         etag: etag_of_policy(organization.revision),
         revision: to_i64(organization.revision),
         nodes: std::iter::once(to_own_node(organization)).chain(below).collect(),

@@ -19,11 +19,10 @@ use super::{Api, at_revision, status, to_i64};
 use crate::engine::change::{ChangeRequest, ChangeTarget};
 use crate::engine::preview::Preview;
 use crate::engine::prospect::{GateOptions, Prospect};
-use crate::engine::sessions::Session;
 use crate::engine::{Engine, Flipped, Replay};
 use crate::policy::address::Range;
 use crate::policy::limits::Limits;
-use crate::policy::name::{CLUSTER, Id};
+use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::node::NodePatch;
 use crate::policy::plan::{Mutation, PlanError, Violation};
 use crate::policy::problems::{Code, Problem, Resource};
@@ -155,7 +154,7 @@ fn to_plan(owner: Option<Id>, reads: Vec<ReadChange>, paths: &[String]) -> Resul
                 let description = "creates an organization, which alters nothing that is: use `validate_only`";
                 return Err(status::invalid_field(path, description));
             }
-            (_, Some(owner)) => return foreign(&format!("organizations/{owner}")),
+            (_, Some(owner)) => return foreign(&Name::organization(owner).to_string()),
             (_, None) => return foreign(CLUSTER),
         }
     }
@@ -223,7 +222,10 @@ fn answer(
         revision: to_i64(revision),
         differences: differences.items,
         revocation_count: to_i64(revocation_count),
-        revoked_sessions: revoked.iter().map(session_name).collect(),
+        revoked_sessions: revoked
+            .iter()
+            .map(|session| Name::session(&session.organization, session.record.id).to_string())
+            .collect(),
         problems_added: added,
         problems_resolved: resolved,
         truncated: differences.truncated || cut,
@@ -231,10 +233,6 @@ fn answer(
         refusals: refusals.collect(),
         replay,
     })
-}
-
-fn session_name(session: &Session) -> String {
-    audit::session_name(session.organization.as_str(), session.record.id)
 }
 
 /// The problems that come and go, and whether some are left out.

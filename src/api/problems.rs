@@ -17,7 +17,7 @@ use super::permitted::Subject;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, status};
 use crate::engine::directory::OrganizationView;
 use crate::policy::members::MembersCache;
-use crate::policy::name::{CLUSTER, Id};
+use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::organization::{Cluster, Organization};
 use crate::policy::problems::{self, Code, Problem, Resource};
 use crate::policy::rule::RuleMatches;
@@ -161,7 +161,7 @@ pub(super) fn to_problem(organization: Option<&Id>, problem: &Problem) -> v1::Pr
 }
 
 fn name(organization: Option<&Id>, resource: &Resource) -> String {
-    let organization = organization.map(|id| format!("organizations/{id}")).unwrap_or_default();
+    let organization = organization.map(|id| Name::organization(id).to_string()).unwrap_or_default();
     match resource {
         Resource::Cluster => CLUSTER.to_owned(),
         Resource::Organization => organization,

@@ -9,7 +9,6 @@ use tonic::{Response, Status};
 
 use super::caller::Caller;
 use super::convert::names;
-use super::convert::policy_test::test_name;
 use super::convert::reader::ReadChange;
 use super::convert::{audit, to_time};
 use super::differences::Differences;
@@ -19,7 +18,7 @@ use super::{Api, at_revision, status, to_i64};
 use crate::audit::record::ObjectChange;
 use crate::engine::{Engine, RevisionDetail, RevisionEntry};
 use crate::policy::document::Document;
-use crate::policy::name::Id;
+use crate::policy::name::{Id, Name};
 use crate::policy::organization::Organization;
 use crate::policy::plan::Mutation;
 use crate::proto::v1;
@@ -148,7 +147,7 @@ fn to_revision(id: &Id, entry: &RevisionEntry, changes: Option<&[ObjectChange]>)
     let RevisionEntry { revision, time, actor, comment, confirm_until, overridden_tests, .. } = entry;
     let changes = changes.map(|changes| audit::object_changes(changes, Some(id), *revision)).unwrap_or_default();
     v1::Revision {
-        name: format!("organizations/{id}/revisions/{revision}"),
+        name: Name::revision(id, revision).to_string(),
         revision: to_i64(*revision),
         create_time: Some(to_time(*time)),
         policy_change: Some(v1::PolicyChange {
@@ -156,7 +155,7 @@ fn to_revision(id: &Id, entry: &RevisionEntry, changes: Option<&[ObjectChange]>)
             revision: to_i64(*revision),
             comment: comment.to_string(),
             changes,
-            overridden_tests: overridden_tests.iter().map(|test| test_name(id.as_str(), test)).collect(),
+            overridden_tests: overridden_tests.iter().map(|test| Name::policy_test(id, test).to_string()).collect(),
             revert_time: confirm_until.map(to_time),
         }),
     }

@@ -18,7 +18,7 @@ use super::mutation::{ChangedOrganization, given};
 use super::paging::PageRequest;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
 use crate::engine::directory::Published;
-use crate::policy::name::Id;
+use crate::policy::name::{Id, Name};
 use crate::policy::plan::{Mutation, etag_of_rules};
 use crate::policy::rule::{Rule, RulePatch};
 use crate::proto::v1;
@@ -30,7 +30,7 @@ impl Api {
     /// The current version of an organization that a read names.
     pub(super) fn published(&self, id: &Id) -> Result<Arc<Published>, Status> {
         let published = self.engine()?.directory().organization(id.as_str());
-        published.ok_or_else(|| status::not_found(&format!("organizations/{id}")))
+        published.ok_or_else(|| status::not_found(&Name::organization(id).to_string()))
     }
 
     pub(super) async fn create_rule(

@@ -22,7 +22,7 @@ use crate::engine::change::{ChangeRequest, ChangeTarget};
 use crate::engine::directory::OrganizationView;
 use crate::engine::shadow::{Divergence, Shadow, ShadowCounts};
 use crate::policy::decision::Reason;
-use crate::policy::name::Id;
+use crate::policy::name::{Id, Name};
 use crate::policy::plan::{CandidateStep, Mutation, PlanError};
 use crate::proto::v1::{self, ErrorReason};
 
@@ -186,7 +186,7 @@ async fn feed(
 fn to_shadow(id: &Id, shadow: &Shadow) -> v1::ShadowPolicy {
     let ShadowCounts { checks, denied, permitted } = shadow.counts();
     v1::ShadowPolicy {
-        organization: format!("organizations/{id}"),
+        organization: Name::organization(id).to_string(),
         revision: to_i64(shadow.candidate.revision),
         set_time: Some(to_time(shadow.candidate.time)),
         count_start_time: Some(to_time(shadow.since)),
@@ -200,7 +200,7 @@ fn to_shadow(id: &Id, shadow: &Shadow) -> v1::ShadowPolicy {
 fn to_divergence(id: &Id, divergence: &Divergence) -> v1::Divergence {
     let Divergence { number, time, address, email, connection_type, endpoint, enforced, tried } = divergence;
     let rule = |(_, rule): &(Reason, Option<Id>)| {
-        rule.as_ref().map(|rule| format!("organizations/{id}/rules/{rule}")).unwrap_or_default()
+        rule.as_ref().map(|rule| Name::rule(id, rule).to_string()).unwrap_or_default()
     };
     v1::Divergence {
         number: to_i64(*number),

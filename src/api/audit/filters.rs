@@ -15,7 +15,7 @@ use crate::audit::filter::{RecordFilter, SessionFilter, SessionState};
 use crate::audit::record::RecordType;
 use crate::policy::address::Range;
 use crate::policy::decision::Decision;
-use crate::policy::name::{CLUSTER, Id, NodePath};
+use crate::policy::name::{CLUSTER, Id, Name, NodePath};
 use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
 use crate::proto::v1;
@@ -208,6 +208,6 @@ impl Api {
         if directory.organization(id.as_str()).is_some() || directory.was_deleted(id.as_str()) {
             return Ok(());
         }
-        Err(status::not_found(&format!("organizations/{id}")))
+        Err(status::not_found(&Name::organization(id).to_string()))
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::options::{Mask, read_gates};
 use super::reader::Reader;
-use super::rule::group_name;
 use super::{SourceText, to_time};
 use crate::api::{ANSWER_BYTES_MAX, to_i64};
 use crate::policy::address::Address;
 use crate::policy::gates::Gates;
+use crate::policy::name::Name;
 use crate::policy::node::{Access, AccessEntry, Node, NodePatch};
 use crate::policy::organization::Organization;
 use crate::policy::plan::etag_of_node;
@@ -157,7 +157,7 @@ fn to_gates(gates: &Gates) -> v1::ChangeGates {
 /// The node of an organization as the API shows it.
 pub(in crate::api) fn to_own_node(organization: &Organization) -> v1::Node {
     let id = organization.id.as_str();
-    let node = to_node(format!("organizations/{id}"), Some(id), organization.revision, &organization.node);
+    let node = to_node(Name::organization(id).to_string(), Some(id), organization.revision, &organization.node);
     let pending_revision = organization.pending.as_deref().map(|pending| v1::PendingRevision {
         revision: to_i64(pending.revision),
         revert_time: Some(to_time(pending.until)),
@@ -179,7 +179,9 @@ pub(in crate::api) fn to_entries(organization: Option<&str>, access: &Access) ->
     let entry = |AccessEntry { source, description }: &AccessEntry| {
         let source = match source {
             Source::Range(range) => EntrySource::Range(range.to_string()),
-            Source::Group(group) => EntrySource::AddressGroup(group_name(organization.unwrap_or(""), group.as_str())),
+            Source::Group(group) => {
+                EntrySource::AddressGroup(Name::group(organization.unwrap_or(""), group).to_string())
+            }
         };
         v1::AccessEntry { source: Some(source), description: description.to_string() }
     };

@@ -9,14 +9,9 @@ use super::reader::Reader;
 use super::to_connection_type;
 use crate::api::decision::to_decision;
 use crate::policy::decision::Decision;
-use crate::policy::name::{Id, NodePath};
+use crate::policy::name::{Id, Name, NodePath};
 use crate::policy::policy_test::PolicyTest;
 use crate::proto::v1;
-
-/// A test's name.
-pub(in crate::api) fn test_name(organization: &str, id: &Id) -> String {
-    format!("organizations/{organization}/policyTests/{id}")
-}
 
 /// Reads a test of an organization. `field` is its path in the request, `id` its id with the path of that.
 pub(in crate::api) fn read_test(
@@ -68,7 +63,7 @@ pub(in crate::api) fn read_test(
 pub(in crate::api) fn to_test(organization: &str, test: &PolicyTest, actual: Option<Decision>) -> v1::PolicyTest {
     let PolicyTest { id, address, connection_type, endpoint, expected, description } = test;
     v1::PolicyTest {
-        name: test_name(organization, id),
+        name: Name::policy_test(organization, id).to_string(),
         ip: address.to_string(),
         connection_type: to_connection_type(*connection_type).into(),
         endpoint: endpoint.to_string(),

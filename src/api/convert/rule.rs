@@ -9,6 +9,7 @@ use super::{Faults, SourceText, to_connection_type, to_time};
 use crate::api::{count_to_i64, to_i64};
 use crate::engine::directory::OrganizationView;
 use crate::policy::group::Group;
+use crate::policy::name::Name;
 use crate::policy::plan::{etag_of_group, etag_of_rule};
 use crate::policy::rule::{Action, ConnectionTypes, Rule, RuleMatches, RulePatch, Source};
 use crate::proto::v1;
@@ -143,10 +144,10 @@ pub(super) fn rule_message(
     let action = to_action(*action);
     let source = match source {
         Source::Range(range) => RuleSource::Range(range.to_string()),
-        Source::Group(group) => RuleSource::AddressGroup(group_name(organization, group.as_str())),
+        Source::Group(group) => RuleSource::AddressGroup(Name::group(organization, group).to_string()),
     };
     v1::Rule {
-        name: format!("organizations/{organization}/rules/{id}"),
+        name: Name::rule(organization, id).to_string(),
         action: action.into(),
         source: Some(source),
         connection_types: connection_types.iter().map(|named| to_connection_type(named).into()).collect(),
@@ -164,15 +165,10 @@ pub(super) fn rule_message(
     }
 }
 
-/// A group's name.
-pub(in crate::api) fn group_name(organization: &str, group: &str) -> String {
-    format!("organizations/{organization}/addressGroups/{group}")
-}
-
 /// A group as the API shows it: without its ranges, which have a list of their own.
 pub(in crate::api) fn to_group(view: &OrganizationView, group: &Group) -> v1::AddressGroup {
     v1::AddressGroup {
-        name: group_name(view.organization.id.as_str(), group.id.as_str()),
+        name: Name::group(&view.organization.id, &group.id).to_string(),
         description: group.description.to_string(),
         ranges: Vec::new(),
         range_count: count_to_i64(group.ranges().len()),
