@@ -8,12 +8,12 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
+use super::convert::decision::{node_name, to_action, to_decision, to_reason};
 use super::convert::node::to_mode;
-use super::convert::rule::to_action;
 use super::convert::{Faults, to_time};
-use super::decision::{node_name, to_decision, to_reason};
 use super::{Api, at_revision, to_i64};
 use crate::engine::directory::{Published, PublishedCluster};
+use crate::enums::same_variants;
 use crate::policy::address::Address;
 use crate::policy::decision::{Reason, Verdict};
 use crate::policy::explain::{self, AccessTrace, FirewallTrace, Listed, RuleOutcome, RuleTrace, Trace};
@@ -321,20 +321,17 @@ fn firewall_step(target: &NodePath<'_>, trace: Option<&FirewallTrace<'_>>) -> Tr
     }
 }
 
+same_variants!(
+    to_outcome: RuleOutcome => v1::RuleOutcome { Matched Disabled Expired OtherConnectionType NotReached }
+);
+
 fn rule_trace(target: &NodePath<'_>, trace: &RuleTrace<'_>) -> v1::RuleTrace {
     let RuleTrace { place, rule, outcome, listed } = trace;
-    let outcome = match outcome {
-        RuleOutcome::Matched => v1::RuleOutcome::Matched,
-        RuleOutcome::Disabled => v1::RuleOutcome::Disabled,
-        RuleOutcome::Expired => v1::RuleOutcome::Expired,
-        RuleOutcome::OtherConnectionType => v1::RuleOutcome::OtherConnectionType,
-        RuleOutcome::NotReached => v1::RuleOutcome::NotReached,
-    };
     v1::RuleTrace {
         rule: Name::rule(target.organization, &rule.id).to_string(),
         position: i32::try_from(place + 1).unwrap_or(i32::MAX),
         action: to_action(rule.action).into(),
-        outcome: outcome.into(),
+        outcome: to_outcome(*outcome).into(),
         matched_range: listed.range.to_string(),
         address_group: group_name(target, listed.group),
     }

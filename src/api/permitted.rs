@@ -11,9 +11,10 @@ use prost::Message;
 use tokio::sync::Semaphore;
 use tonic::{Response, Status};
 
+use super::convert::Faults;
+use super::convert::decision::to_connection_type;
 use super::convert::names::{self, NodeName};
 use super::convert::node::{to_entries, to_mode};
-use super::convert::{Faults, to_connection_type};
 use super::paging::PageRequest;
 use super::problems::to_problem;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, status, to_i64};

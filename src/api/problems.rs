@@ -10,8 +10,9 @@ use std::time::Duration;
 use prost::Message;
 use tonic::{Response, Status};
 
+use super::convert::Faults;
+use super::convert::decision::to_connection_type;
 use super::convert::names::{self, NodeName};
-use super::convert::{Faults, to_connection_type};
 use super::paging::PageRequest;
 use super::permitted::Subject;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, status};

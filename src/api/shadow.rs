@@ -11,9 +11,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
 
 use super::caller::Caller;
+use super::convert::decision::{to_connection_type, to_decision, to_reason};
 use super::convert::names::{self, organization};
-use super::convert::{to_connection_type, to_time};
-use super::decision::{to_decision, to_reason};
+use super::convert::to_time;
 use super::paging::PageRequest;
 use super::policy::to_policy;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, preview, status, to_i64};

@@ -9,7 +9,7 @@ use tonic::{Response, Status};
 use super::super::caller::Caller;
 use super::super::convert::Faults;
 use super::super::convert::audit::{to_firewall_event, to_record, to_session};
-use super::super::convert::to_connection_type;
+use super::super::convert::decision::to_connection_type;
 use super::super::paging::PageRequest;
 use super::super::{Api, status, to_i64};
 use super::filters::{self, Common, Parent};

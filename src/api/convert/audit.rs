@@ -3,17 +3,20 @@
 //! Invariant: what was erased is shown empty, never in part.
 //! Not here: which of them are shown (`api::audit`).
 
+use super::decision::{self, node_name, to_connection_type, to_reason};
 use super::node::to_node;
 use super::policy_test::to_test;
 use super::rule::rule_message;
-use super::{to_connection_type, to_time};
-use crate::api::{decision, to_i64};
+use super::to_time;
+use crate::api::to_i64;
+use crate::audit::filter::SessionState;
 use crate::audit::record::{
     Content, DecisionRecord, DigestRecord, GroupRecord, Object, ObjectChange, Person, PolicyChangeRecord, Record,
     RecordType, Subject,
 };
 use crate::audit::session::{EndReason, SessionRecord};
 use crate::engine::sessions::Session;
+use crate::enums::same_variants;
 use crate::policy::decision::{Decision, Level};
 use crate::policy::name::{CLUSTER, Id, Name, NodePath};
 use crate::policy::plan::etag_of_group;
@@ -80,17 +83,13 @@ pub(in crate::api) fn to_session(session: &Session) -> v1::Session {
     session_message(record, Some(organization), subject)
 }
 
-pub(in crate::api) fn to_type(record_type: RecordType) -> v1::AuditType {
-    match record_type {
-        RecordType::Decision => v1::AuditType::Decision,
-        RecordType::SessionEnded => v1::AuditType::SessionEnded,
-        RecordType::SessionRevoked => v1::AuditType::SessionRevoked,
-        RecordType::PolicyChanged => v1::AuditType::PolicyChanged,
-        RecordType::Gap => v1::AuditType::Gap,
-        RecordType::Pruned => v1::AuditType::Pruned,
-        RecordType::Erased => v1::AuditType::Erased,
+same_variants!(
+    pub(in crate::api) to_type, from_type: RecordType => v1::AuditType {
+        Decision SessionEnded SessionRevoked PolicyChanged Gap Pruned Erased
     }
-}
+);
+same_variants!(pub(in crate::api) to_state, from_state: SessionState => v1::SessionState { Active Ended });
+same_variants!(to_end_reason: EndReason => v1::EndReason { Closed LeaseExpired Idle MaxAge Revoked Abandoned });
 
 fn rule_name(organization: Option<&Id>, rule: Option<&Id>) -> String {
     match (organization, rule) {
@@ -118,7 +117,7 @@ fn ip(subject: &Subject) -> String {
 fn node_at(level: Option<Level>, endpoint: &str) -> String {
     match (level, NodePath::parse(endpoint)) {
         (Some(Level::Cluster), _) => CLUSTER.to_owned(),
-        (Some(level), Ok(path)) => decision::node_name(level, &path).to_owned(),
+        (Some(level), Ok(path)) => node_name(level, &path).to_owned(),
         _ => String::new(),
     }
 }
@@ -142,7 +141,7 @@ fn to_decision(content: &DecisionRecord, organization: Option<&Id>, subject: &Su
     v1::DecisionRecord {
         decision_id: id.to_string(),
         decision: decision::to_decision(reason.decision()).into(),
-        reason: decision::to_reason(*reason).into(),
+        reason: to_reason(*reason).into(),
         ip: ip(subject),
         user_email: email(subject),
         connection_type: to_connection_type(*connection_type).into(),
@@ -170,7 +169,7 @@ fn session_message(session: &SessionRecord, organization: Option<&Id>, subject: 
         revocation,
         end,
     } = session;
-    let state = if end.is_some() { v1::SessionState::Ended } else { v1::SessionState::Active };
+    let state = to_state(if end.is_some() { SessionState::Ended } else { SessionState::Active });
     let revoked = revocation.as_ref();
     v1::Session {
         name: organization.map(|organization| Name::session(organization, id).to_string()).unwrap_or_default(),
@@ -188,21 +187,10 @@ fn session_message(session: &SessionRecord, organization: Option<&Id>, subject: 
         revision: to_i64(*revision),
         lease_expire_time: lease_expire_time.map(to_time),
         revoke_time: revoked.map(|revoked| to_time(revoked.time)),
-        revoke_reason: revoked.map_or(v1::Reason::Unspecified, |revoked| decision::to_reason(revoked.reason)).into(),
+        revoke_reason: revoked.map_or(v1::Reason::Unspecified, |revoked| to_reason(revoked.reason)).into(),
         revoke_rule: rule_name(organization, revoked.and_then(|revoked| revoked.rule.as_ref())),
         revoke_node: node_at(revoked.and_then(|revoked| revoked.level), endpoint),
         revoke_revision: to_i64(revoked.map(|revoked| revoked.revision).unwrap_or_default()),
-    }
-}
-
-fn to_end_reason(reason: EndReason) -> v1::EndReason {
-    match reason {
-        EndReason::Closed => v1::EndReason::Closed,
-        EndReason::LeaseExpired => v1::EndReason::LeaseExpired,
-        EndReason::Idle => v1::EndReason::Idle,
-        EndReason::MaxAge => v1::EndReason::MaxAge,
-        EndReason::Revoked => v1::EndReason::Revoked,
-        EndReason::Abandoned => v1::EndReason::Abandoned,
     }
 }
 

@@ -4,10 +4,9 @@
 //! organization.
 //! Not here: what follows from a test that fails (`policy::gates`).
 
+use super::decision::{to_connection_type, to_decision};
 use super::names::chosen_or_new_id;
 use super::reader::Reader;
-use super::to_connection_type;
-use crate::api::decision::to_decision;
 use crate::policy::decision::Decision;
 use crate::policy::name::{Id, Name, NodePath};
 use crate::policy::policy_test::PolicyTest;
@@ -21,7 +20,6 @@ pub(in crate::api) fn read_test(
     (id_field, id): (&str, &str),
     test: v1::PolicyTest,
 ) -> Option<PolicyTest> {
-    const DECISIONS: &str = "use DECISION_ALLOW or DECISION_DENY";
     let v1::PolicyTest { name: _, ip, connection_type, endpoint, expected_decision, description, actual_decision: _ } =
         test;
     let id = chosen_or_new_id(read, id_field, id, "test");
@@ -35,19 +33,7 @@ pub(in crate::api) fn read_test(
         Ok(_) => {}
         Err(error) => read.add(format!("{field}.endpoint"), error.to_string()),
     }
-    let expected = match v1::Decision::try_from(expected_decision) {
-        Ok(v1::Decision::Allow) => Some(Decision::Allow),
-        Ok(v1::Decision::Deny) => Some(Decision::Deny),
-        Ok(v1::Decision::Unspecified) => {
-            read.add(format!("{field}.expected_decision"), format!("is required: {DECISIONS}"));
-            None
-        }
-        Err(_) => {
-            let description = format!("`{expected_decision}` is no decision: {DECISIONS}");
-            read.add(format!("{field}.expected_decision"), description);
-            None
-        }
-    };
+    let expected = read.decision(&format!("{field}.expected_decision"), expected_decision);
     let description = read.description(&format!("{field}.description"), &description);
     Some(PolicyTest {
         id: id?,

@@ -3,15 +3,16 @@
 //! Invariant: an unspecified or unknown action or connection type is a fault; nothing unset means allow.
 //! Not here: positions and order (`policy::plan`).
 
+use super::decision::{to_action, to_connection_type};
 use super::options::Mask;
 use super::reader::Reader;
-use super::{Faults, SourceText, to_connection_type, to_time};
+use super::{Faults, SourceText, to_time};
 use crate::api::{count_to_i64, to_i64};
 use crate::engine::directory::OrganizationView;
 use crate::policy::group::Group;
 use crate::policy::name::Name;
 use crate::policy::plan::{etag_of_group, etag_of_rule};
-use crate::policy::rule::{Action, ConnectionTypes, Rule, RuleMatches, RulePatch, Source};
+use crate::policy::rule::{ConnectionTypes, Rule, RuleMatches, RulePatch, Source};
 use crate::proto::v1;
 use crate::proto::v1::rule::Source as RuleSource;
 
@@ -47,7 +48,7 @@ pub(in crate::api) fn patch(
     } = rule;
     let mut patch = RulePatch::default();
     if mask.names("action", action != 0) {
-        patch.action = read_action(read, &format!("{field}.action"), action);
+        patch.action = read.action(&format!("{field}.action"), action);
     }
     let (range, group) = match &source {
         Some(RuleSource::Range(_)) => (true, false),
@@ -74,21 +75,6 @@ pub(in crate::api) fn patch(
         patch.expire_time = Some(expire_time.and_then(|time| read.time(&format!("{field}.expire_time"), time)));
     }
     patch
-}
-
-fn read_action(faults: &mut Faults, field: &str, action: i32) -> Option<Action> {
-    match v1::Action::try_from(action) {
-        Ok(v1::Action::Allow) => Some(Action::Allow),
-        Ok(v1::Action::Deny) => Some(Action::Deny),
-        Ok(v1::Action::Unspecified) => {
-            faults.add(field, "is required: use ACTION_ALLOW or ACTION_DENY");
-            None
-        }
-        Err(_) => {
-            faults.add(field, format!("`{action}` is no action: use ACTION_ALLOW or ACTION_DENY"));
-            None
-        }
-    }
 }
 
 fn read_source(
@@ -176,12 +162,5 @@ pub(in crate::api) fn to_group(view: &OrganizationView, group: &Group) -> v1::Ad
         create_time: Some(to_time(group.create_time)),
         update_time: Some(to_time(group.update_time)),
         revision: to_i64(view.organization.revision),
-    }
-}
-
-pub(in crate::api) fn to_action(action: Action) -> v1::Action {
-    match action {
-        Action::Allow => v1::Action::Allow,
-        Action::Deny => v1::Action::Deny,
     }
 }
