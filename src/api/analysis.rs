@@ -11,6 +11,7 @@ use super::caller::Caller;
 use super::convert::decision::{node_name, to_action, to_decision, to_reason};
 use super::convert::node::to_mode;
 use super::convert::{Faults, to_time};
+use super::node_scope::version;
 use super::{Api, at_revision, to_i64};
 use crate::engine::directory::{Published, PublishedCluster};
 use crate::enums::same_variants;
@@ -22,7 +23,6 @@ use crate::policy::node::Access;
 use crate::policy::rule::{Action, ConnectionType};
 use crate::policy::snapshot::unknown_organization;
 use crate::policy::time::Timestamp;
-use crate::policy::version::Version;
 use crate::proto::v1::analysis_service_server::AnalysisService;
 use crate::proto::v1::{self, TraceOutcome, TraceStage, TraceStep};
 
@@ -153,7 +153,7 @@ impl AnalysisService for Api {
 }
 
 /// What is to be explained, on its way to a thread that may take long.
-struct Subject {
+struct Explained {
     published: Option<Arc<Published>>,
     cluster: Arc<PublishedCluster>,
     address: Address,
@@ -177,14 +177,14 @@ impl Api {
         let at = at.unwrap_or_else(|| engine.clock().now());
         let (published, cluster) = (engine.directory().organization(&organization), engine.directory().cluster());
         let revision = published.as_ref().map_or(0, |published| published.view.organization.revision);
-        let subject = Subject { published, cluster, address, connection_type, endpoint, at };
+        let explained = Explained { published, cluster, address, connection_type, endpoint, at };
         // Finding the narrowest range goes through whole groups.
-        let answer = self.permitted.compute(move || subject.explain()).await?;
+        let answer = self.shared.heavy.run(move || explained.explain()).await?;
         Ok(at_revision(answer, revision))
     }
 }
 
-impl Subject {
+impl Explained {
     fn explain(&self) -> v1::ExplainResponse {
         let unknown = || Trace {
             verdict: unknown_organization(),
@@ -196,14 +196,9 @@ impl Subject {
         };
         let Ok(target) = NodePath::parse(&self.endpoint) else { return v1::ExplainResponse::default() };
         let trace = self.published.as_deref().map_or_else(unknown, |published| {
-            let policy = Version {
-                organization: &published.view.organization,
-                snapshot: &published.snapshot,
-                cluster: &self.cluster.cluster,
-                cluster_snapshot: &self.cluster.snapshot,
-            };
+            let policy = version(published, &self.cluster);
             let Self { address, connection_type, at, .. } = *self;
-            explain::explain(&policy, &explain::Question { address, connection_type, target, at })
+            explain::explain(&policy, &explain::Attempt { address, connection_type, target, at })
         });
         let organization = self.published.as_deref().map(|published| &published.view.organization.id);
         let Verdict { reason, rule, level, first_match: _ } = trace.verdict;

@@ -9,13 +9,12 @@ use super::caller::Caller;
 use super::convert::names::{self, organization};
 use super::convert::policy_test::{read_test, to_test};
 use super::convert::reader::ReadChange;
+use super::node_scope::version;
 use super::paging::PageRequest;
 use super::{Api, at_revision, status};
-use crate::engine::directory::{Published, PublishedCluster};
 use crate::policy::plan::Mutation;
 use crate::policy::policy_test::PolicyTest;
 use crate::policy::time::Timestamp;
-use crate::policy::version::Version;
 use crate::proto::v1;
 
 impl Api {
@@ -81,14 +80,5 @@ impl Api {
 
     fn now(&self) -> Result<Timestamp, Status> {
         Ok(self.engine()?.clock().now())
-    }
-}
-
-fn version<'a>(published: &'a Published, cluster: &'a PublishedCluster) -> Version<'a> {
-    Version {
-        organization: &published.view.organization,
-        snapshot: &published.snapshot,
-        cluster: &cluster.cluster,
-        cluster_snapshot: &cluster.snapshot,
     }
 }

@@ -76,7 +76,7 @@ impl Api {
         let (paths, reads): (Vec<String>, Vec<ReadChange>) = self.read_mutations(mutations).await?.into_iter().unzip();
         let (plan, options) = to_plan(owner, reads, &paths)?;
         let (engine, limits) = (Arc::clone(self.engine()?), self.limits);
-        let previewed = self.permitted.compute(move || previewed(&engine, plan, options, within, &limits)).await?;
+        let previewed = self.shared.heavy.run(move || previewed(&engine, plan, options, within, &limits)).await?;
         let answer = previewed.map_err(|(place, error)| refused(paths.get(place), error))??;
         let revision = u64::try_from(answer.revision).unwrap_or_default();
         Ok(at_revision(answer, revision))

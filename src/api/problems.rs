@@ -13,8 +13,8 @@ use tonic::{Response, Status};
 use super::convert::Faults;
 use super::convert::decision::to_connection_type;
 use super::convert::names::{self, NodeName};
+use super::node_scope::NodeScope;
 use super::paging::PageRequest;
-use super::permitted::Subject;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, status};
 use crate::engine::directory::OrganizationView;
 use crate::policy::members::MembersCache;
@@ -44,8 +44,8 @@ impl Api {
             NodeName::Organization(id) => (id, None),
             NodeName::Below(id, key) => (id, Some(key)),
         };
-        let subject = self.subject(&parent, &id, key)?;
-        let (revision, cluster) = (subject.published.view.organization.revision, subject.cluster.cluster.revision);
+        let scope = self.node_scope(&parent, &id, key)?;
+        let (revision, cluster) = (scope.published.view.organization.revision, scope.cluster.cluster.revision);
         // The moment is part of the state, so that rules that expire meanwhile do not shift the pages.
         let now = match page.state().split('-').collect::<Vec<_>>().as_slice() {
             [""] => Timestamp::from_millis(self.engine()?.clock().now().millis()),
@@ -55,7 +55,7 @@ impl Api {
             _ => return Err(status::list_changed()),
         };
         let page = page.in_state(format!("{revision}-{cluster}-{}", now.millis()));
-        let problems = self.permitted.compute(move || of_subject(&subject, now)).await?;
+        let problems = self.shared.heavy.run(move || of_scope(&scope, now)).await?;
         let messages = problems.iter().map(|problem| to_problem(Some(&id), problem));
         let (problems, next_page_token) = page.page_by_offset(messages.skip(page.offset()));
         Ok(at_revision(v1::ListProblemsResponse { problems, next_page_token }, revision))
@@ -95,7 +95,7 @@ pub(super) fn of_version(version: &Version<'_>, known: &Known, now: Timestamp) -
         let rule = organization.rules.get(place)?;
         known.matches.get(&(rule.id.clone(), rule.create_time)).copied()
     };
-    problems::of_organization(&problems::Subject {
+    problems::of_organization(&problems::Examined {
         organization,
         snapshot: version.snapshot,
         cluster: version.cluster,
@@ -131,9 +131,9 @@ pub(super) fn fitting(problems: impl IntoIterator<Item = v1::Problem>, bytes_max
     (problems, cut)
 }
 
-fn of_subject(subject: &Subject, now: Timestamp) -> Vec<Problem> {
-    let Subject { published, cluster, key } = subject;
-    let subject = problems::Subject {
+fn of_scope(scope: &NodeScope, now: Timestamp) -> Vec<Problem> {
+    let NodeScope { published, cluster, key } = scope;
+    let examined = problems::Examined {
         organization: &published.view.organization,
         snapshot: &published.snapshot,
         cluster: &cluster.cluster,
@@ -142,8 +142,8 @@ fn of_subject(subject: &Subject, now: Timestamp) -> Vec<Problem> {
         unused_since: now.before(UNUSED_AFTER),
     };
     match key {
-        None => problems::of_organization(&subject),
-        Some(key) => problems::of_node(&subject, key),
+        None => problems::of_organization(&examined),
+        Some(key) => problems::of_node(&examined, key),
     }
 }
 

@@ -3,8 +3,6 @@
 //! Invariant: an answer shows the policy right after its change, or the current one.
 //! Not here: the meaning of a mutation (`policy::plan`).
 
-use std::sync::Arc;
-
 use prost::Message;
 use tonic::{Response, Status};
 
@@ -17,8 +15,7 @@ use super::convert::rule::{SETTABLE, patch, to_rule};
 use super::mutation::{ChangedOrganization, given};
 use super::paging::PageRequest;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
-use crate::engine::directory::Published;
-use crate::policy::name::{Id, Name};
+use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_rules};
 use crate::policy::rule::{Rule, RulePatch};
 use crate::proto::v1;
@@ -27,12 +24,6 @@ use crate::proto::v1;
 const RULES_SHOWN_MAX: usize = 1_000;
 
 impl Api {
-    /// The current version of an organization that a read names.
-    pub(super) fn published(&self, id: &Id) -> Result<Arc<Published>, Status> {
-        let published = self.engine()?.directory().organization(id.as_str());
-        published.ok_or_else(|| status::not_found(&Name::organization(id).to_string()))
-    }
-
     pub(super) async fn create_rule(
         &self,
         caller: Caller,

@@ -140,16 +140,16 @@ impl Api {
     ) -> Result<Response<Divergences>, Status> {
         let v1::WatchDivergencesRequest { parent } = request;
         let id = names::parent(&parent)?;
-        let place = self.audit.subscribe()?;
+        let permit = self.shared.subscribers.subscribe()?;
         let coming = self.shadow(&id)?.subscribe();
         let (sender, divergences) = mpsc::channel(SENT_AHEAD_MAX);
-        let draining = self.audit.draining();
+        let draining = self.shared.subscribers.draining();
         tokio::spawn(async move {
             let end = feed(&id, coming, &sender, draining).await;
             if let Some(status) = end {
                 drop(sender.send(Err(status)).await);
             }
-            drop(place);
+            drop(permit);
         });
         Ok(Response::new(ReceiverStream::new(divergences)))
     }

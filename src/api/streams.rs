@@ -139,7 +139,7 @@ impl StreamingService<Bytes> for Opening {
     fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
         let Self(api) = self;
         std::future::ready(api.engine().map(|engine| {
-            let draining = api.audit.draining();
+            let draining = api.shared.subscribers.draining();
             let mut watched = draining.clone();
             // Looked at also when others have their turn.
             let ended = unconstrained(async move { drop(watched.wait_for(|draining| *draining).await) });

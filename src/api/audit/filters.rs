@@ -11,7 +11,7 @@ use super::super::convert::Faults;
 use super::super::convert::audit::{from_state, from_type};
 use super::super::convert::names;
 use super::super::{Api, status};
-use super::AuditCalls;
+use super::AuditReads;
 use crate::audit::filter::{RecordFilter, SessionFilter};
 use crate::audit::record::RecordType;
 use crate::policy::address::Range;
@@ -92,11 +92,11 @@ impl Common<'_> {
     }
 
     /// What a page token is bound to, the personal fields keyed.
-    pub(super) fn binding(&self, calls: &AuditCalls) -> String {
+    pub(super) fn binding(&self, reads: &AuditReads) -> String {
         let Self { connection_type, user_email, ip_range, endpoint, rule, start_time, end_time } = self;
         let personal = match (user_email.is_empty(), ip_range.is_empty()) {
             (true, true) => 0,
-            _ => calls.token_key.hash_one((user_email, ip_range)),
+            _ => reads.token_key.hash_one((user_email, ip_range)),
         };
         let time = |time: &Option<prost_types::Timestamp>| time.map(|time| (time.seconds, time.nanos));
         format!("{connection_type} {personal:x} {endpoint} {rule} {:?} {:?}", time(start_time), time(end_time))

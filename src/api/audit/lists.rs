@@ -73,7 +73,7 @@ impl Api {
         let mut faults = Faults::default();
         let parent = filters::parent(&mut faults, &parent_text);
         let filter = filters::records(&mut faults, parent.as_ref(), &common, &types, decision);
-        let list = format!("records {parent_text} {decision} {types:?} {}", common.binding(&self.audit));
+        let list = format!("records {parent_text} {decision} {types:?} {}", common.binding(&self.shared.audit_reads));
         let page = PageRequest::new(&mut faults, list, page_size, &page_token);
         let parent = faults.result(parent)?;
         let (records, next_page_token) = self.page(parent, filter, page, to_record, record_bytes).await?;
@@ -109,7 +109,7 @@ impl Api {
         let parent = filters::parent(&mut faults, &parent_text);
         let mut filter = filters::records(&mut faults, parent.as_ref(), &common, &[], 0);
         (filter.types, filter.decision) = (vec![RecordType::Decision], Some(Decision::Deny));
-        let list = format!("denials {parent_text} {}", common.binding(&self.audit));
+        let list = format!("denials {parent_text} {}", common.binding(&self.shared.audit_reads));
         let page = PageRequest::new(&mut faults, list, page_size, &page_token);
         let parent = faults.result(parent)?;
         let event = |record: &Record| to_firewall_event(record).unwrap_or_default();
@@ -171,7 +171,7 @@ impl Api {
         let mut faults = Faults::default();
         let parent = filters::parent(&mut faults, &parent_text);
         let filter = filters::sessions(&mut faults, parent.as_ref(), &common, state);
-        let list = format!("sessions {parent_text} {state} {}", common.binding(&self.audit));
+        let list = format!("sessions {parent_text} {state} {}", common.binding(&self.shared.audit_reads));
         let page = PageRequest::new(&mut faults, list, page_size, &page_token);
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
