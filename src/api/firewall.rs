@@ -27,7 +27,7 @@ impl FirewallService for Api {
     }
 
     async fn list_rules(&self, request: Request<ListRulesRequest>) -> Result<Response<ListRulesResponse>, Status> {
-        self.list_rules(request.into_inner())
+        self.list_rules(request.into_inner()).await
     }
 
     async fn update_rule(&self, request: Request<UpdateRuleRequest>) -> Result<Response<Rule>, Status> {
@@ -74,7 +74,7 @@ impl FirewallService for Api {
         &self,
         request: Request<ListAddressGroupsRequest>,
     ) -> Result<Response<ListAddressGroupsResponse>, Status> {
-        self.list_groups(request.into_inner())
+        self.list_groups(request.into_inner()).await
     }
 
     async fn update_address_group(

@@ -15,6 +15,7 @@ use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64, transport};
 use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_group};
+use crate::policy::problems::Resource;
 use crate::proto::v1::{self, ErrorReason};
 
 /// Fields of a group that an update may name.
@@ -52,7 +53,7 @@ impl Api {
         Ok(at_revision(to_group(view, group), view.organization.revision))
     }
 
-    pub(super) fn list_groups(
+    pub(super) async fn list_groups(
         &self,
         request: v1::ListAddressGroupsRequest,
     ) -> Result<Response<v1::ListAddressGroupsResponse>, Status> {
@@ -65,13 +66,20 @@ impl Api {
         let (groups, more) = page.take(groups, |(_, group)| prost::Message::encoded_len(group));
         let last = groups.last().filter(|_| more);
         let next_page_token = last.map(|(id, _)| page.token(id.as_str())).unwrap_or_default();
+        let ends = groups.first().zip(groups.last()).map(|((first, _), (last, _))| (*first).clone()..=(*last).clone());
         let address_groups = groups.into_iter().map(|(_, group)| group).collect();
         let revision = view.organization.revision;
         // Any change of a group changes the organization's revision, so it can stand for the list.
         let (etag, problems) = (format!("groups-{revision}"), Vec::new());
         let revision_shown = to_i64(revision);
-        let answer =
+        let mut answer =
             v1::ListAddressGroupsResponse { address_groups, next_page_token, etag, revision: revision_shown, problems };
+        let is_listed = |resource: &Resource| match (resource, &ends) {
+            (Resource::Group(id), Some(ends)) => ends.contains(id),
+            _ => false,
+        };
+        let bytes = prost::Message::encoded_len(&answer);
+        answer.problems = self.problems_of_listed(published, bytes, is_listed).await?;
         Ok(at_revision(answer, revision))
     }
 

@@ -45,6 +45,7 @@ use tonic::{Response, Status};
 
 use crate::engine::Engine;
 use crate::policy::limits::Limits;
+use crate::policy::problems::Problem;
 use crate::policy::ranges::RangeSet;
 
 use audit::AuditReads;
@@ -74,6 +75,9 @@ struct Shared {
     heavy: HeavyWork,
     /// Lists of permitted ranges, which are paged through: to compute one may take longer than to send a page.
     permitted: Recent<RangeSet>,
+    list_work: HeavyWork,
+    /// Problems that lists of rules and groups show, by organization and revision.
+    list_problems: Recent<Vec<Problem>>,
     subscribers: Subscribers,
     audit_reads: AuditReads,
 }
@@ -84,6 +88,8 @@ impl Api {
         let shared = Shared {
             heavy: HeavyWork::default(),
             permitted: Recent::default(),
+            list_work: HeavyWork::default(),
+            list_problems: Recent::default(),
             subscribers: Subscribers::new(subscribers_max, draining),
             audit_reads: AuditReads::default(),
         };

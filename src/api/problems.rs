@@ -15,8 +15,8 @@ use super::convert::decision::to_connection_type;
 use super::convert::names::{self, NodeName};
 use super::node_scope::NodeScope;
 use super::paging::PageRequest;
-use super::{ANSWER_BYTES_MAX, Api, at_revision, status};
-use crate::engine::directory::OrganizationView;
+use super::{ANSWER_BYTES_MAX, Api, Shared, at_revision, status};
+use crate::engine::directory::{OrganizationView, Published};
 use crate::policy::members::MembersCache;
 use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::organization::{Cluster, Organization};
@@ -26,6 +26,9 @@ use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::time::Timestamp;
 use crate::policy::version::Version;
 use crate::proto::v1;
+
+/// Bytes of a list's answer that its items and problems leave free.
+const LIST_BYTES_RESERVED: usize = 1024;
 
 /// A rule without a match for as long is unused.
 const UNUSED_AFTER: Duration = Duration::from_hours(30 * 24);
@@ -55,10 +58,39 @@ impl Api {
             _ => return Err(status::list_changed()),
         };
         let page = page.in_state(format!("{revision}-{cluster}-{}", now.millis()));
-        let problems = self.shared.heavy.run(move || of_scope(&scope, now)).await?;
+        let find = move || {
+            examine(&scope, now, |examined| match &scope.key {
+                None => problems::of_organization(examined),
+                Some(key) => problems::of_node(examined, key),
+            })
+        };
+        let problems = self.shared.heavy.run(find).await?;
         let messages = problems.iter().map(|problem| to_problem(Some(&id), problem));
         let (problems, next_page_token) = page.page_by_offset(messages.skip(page.offset()));
         Ok(at_revision(v1::ListProblemsResponse { problems, next_page_token }, revision))
+    }
+
+    /// The problems of the rules or groups that a list shows, the worst first, as many as fit beside `answer_bytes`.
+    ///
+    /// One sweep finds those of the whole organization. It is kept for the other pages and other lists, until the policy
+    /// changes or a minute ends. It has a pool of its own, so that a list does not wait for previews.
+    pub(super) async fn problems_of_listed(
+        &self,
+        published: Arc<Published>,
+        answer_bytes: usize,
+        is_listed: impl Fn(&Resource) -> bool,
+    ) -> Result<Vec<v1::Problem>, Status> {
+        let (cluster, now) = (self.engine()?.directory().cluster(), self.engine()?.clock().now());
+        let id = published.view.organization.id.clone();
+        let (revision, minute) = (published.view.organization.revision, now.seconds() / 60);
+        let key = format!("{id} {revision} {} {minute}", cluster.cluster.revision);
+        let scope = NodeScope { published, cluster, key: None };
+        let Shared { list_work, list_problems, .. } = &*self.shared;
+        let found = list_work.recall(list_problems, key, move || examine(&scope, now, problems::of_firewall)).await?;
+        let listed = found.iter().filter(|problem| is_listed(&problem.resource));
+        let room = (ANSWER_BYTES_MAX - LIST_BYTES_RESERVED).saturating_sub(answer_bytes);
+        let messages = listed.map(|problem| to_problem(Some(&id), problem));
+        Ok(fitting(messages, room.min(ANSWER_BYTES_MAX / 4)).0)
     }
 
     fn problems_of_cluster(&self, page: PageRequest) -> Result<Response<v1::ListProblemsResponse>, Status> {
@@ -131,20 +163,17 @@ pub(super) fn fitting(problems: impl IntoIterator<Item = v1::Problem>, bytes_max
     (problems, cut)
 }
 
-fn of_scope(scope: &NodeScope, now: Timestamp) -> Vec<Problem> {
-    let NodeScope { published, cluster, key } = scope;
-    let examined = problems::Examined {
+/// Examines the organization of a scope.
+fn examine<T>(scope: &NodeScope, now: Timestamp, examine: impl FnOnce(&problems::Examined<'_>) -> T) -> T {
+    let NodeScope { published, cluster, key: _ } = scope;
+    examine(&problems::Examined {
         organization: &published.view.organization,
         snapshot: &published.snapshot,
         cluster: &cluster.cluster,
         now,
         matches: &|place| published.view.matches(place),
         unused_since: now.before(UNUSED_AFTER),
-    };
-    match key {
-        None => problems::of_organization(&examined),
-        Some(key) => problems::of_node(&examined, key),
-    }
+    })
 }
 
 /// A problem as the API has it.

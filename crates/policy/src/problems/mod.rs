@@ -143,6 +143,11 @@ pub fn of_organization(examined: &Examined<'_>) -> Vec<Problem> {
     sorted(problems)
 }
 
+/// The problems of the rules and groups of an organization and of its firewall as a whole, the worst first.
+pub fn of_firewall(examined: &Examined<'_>) -> Vec<Problem> {
+    sorted(rules::problems(examined, &Levels::new(examined)))
+}
+
 /// The problems of a node below an organization and everything below that, the worst first.
 pub fn of_node(examined: &Examined<'_>, key: &NodeKey) -> Vec<Problem> {
     sorted(nodes::problems(examined, &Levels::new(examined), Some(key)))
