@@ -197,7 +197,7 @@ fn target_name(target: &ChangeTarget) -> String {
     }
 }
 
-/// The parent of a new node: the inner none is the empty parent, of organizations.
+/// Reads the parent of a new node. The inner `None` stands for the empty parent, below which organizations are.
 #[expect(clippy::option_option, reason = "no parent and an unreadable one are different answers")]
 fn read_parent(faults: &mut Faults, parent: &str) -> Option<Option<NodeName>> {
     if parent.is_empty() {
@@ -213,7 +213,7 @@ fn read_parent(faults: &mut Faults, parent: &str) -> Option<Option<NodeName>> {
     None
 }
 
-/// The node whose children to list: the inner none is the empty parent, of organizations.
+/// Reads the node whose children are listed. The inner `None` stands for the empty parent, below which organizations are.
 #[expect(clippy::option_option, reason = "no parent and an unreadable one are different answers")]
 fn read_list_parent(faults: &mut Faults, parent: &str) -> Option<Option<(Id, Option<NodeKey>)>> {
     if parent.is_empty() {

@@ -205,7 +205,7 @@ fn read_tests(read: &mut Reader, id: Option<&Id>, tests: Vec<v1::PolicyTest>) ->
     specs
 }
 
-/// The key of a node of a document; the inner none is the organization itself, which comes first.
+/// Reads the key of a node of a document. The inner `None` stands for the organization itself, which comes first.
 #[expect(clippy::option_option, reason = "the organization and an unreadable name are different answers")]
 fn read_key(
     faults: &mut Faults,

@@ -137,8 +137,7 @@ pub(super) fn of_version(version: &Version<'_>, known: &Known, now: Timestamp) -
     })
 }
 
-/// The problems of an organization in messages, as far as an answer holds them beside others; and whether some are left
-/// out.
+/// The problems of an organization, as many as fit an answer beside other fields, and whether some are left out.
 pub(super) fn of_organization(
     organization: &Arc<Organization>,
     cluster: &Cluster,
@@ -151,7 +150,7 @@ pub(super) fn of_organization(
     fitting(problems.iter().map(|problem| to_problem(Some(&organization.id), problem)), ANSWER_BYTES_MAX / 4)
 }
 
-/// The first problems, as many as fit; and whether some are left out.
+/// The first problems, as many as fit, and whether some are left out.
 pub(super) fn fitting(problems: impl IntoIterator<Item = v1::Problem>, bytes_max: usize) -> (Vec<v1::Problem>, bool) {
     let (mut bytes, mut cut) = (0, false);
     let fits = |problem: &v1::Problem| {

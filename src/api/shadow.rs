@@ -155,7 +155,7 @@ impl Api {
     }
 }
 
-/// Sends what comes; returns why it cannot go on, unless nobody listens any more.
+/// Sends divergences as they come. Returns why the stream ends, unless the subscriber went away.
 async fn feed(
     id: &Id,
     mut coming: broadcast::Receiver<Divergence>,
@@ -166,7 +166,7 @@ async fn feed(
         loop {
             match coming.recv().await {
                 Ok(divergence) => sender.send(Ok(to_divergence(id, &divergence))).await.ok()?,
-                // The numbers tell which are missing.
+                // The subscriber sees from the numbers which ones are missing.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => {
                     let message = format!("the shadow policy of `organizations/{id}` is another one, or gone");

@@ -17,7 +17,7 @@ use crate::proto::v1::ErrorReason;
 /// The domain of every error.
 pub(super) const DOMAIN: &str = "portcullis";
 
-/// Details travel in a header, which clients limit: violations that do not fit are counted instead.
+/// Details travel in a header, whose size clients limit. Violations that do not fit are counted instead.
 const DETAILS_BYTES_MAX: usize = 4 * 1024;
 
 /// Bytes of a message at most.
@@ -90,7 +90,7 @@ pub(super) fn list_changed() -> Status {
     error(Code::Aborted, ErrorReason::ListChanged, message)
 }
 
-/// A fault of the service itself; what happened is logged, not told.
+/// A fault of the service itself. It is logged, and the caller is not told what it was.
 pub(super) fn internal(fault: &dyn std::error::Error) -> Status {
     tracing::error!(error = %fault, "internal fault");
     error(Code::Internal, ErrorReason::Internal, "internal fault: see the log of the service")
@@ -165,7 +165,7 @@ pub(super) fn check(refusal: CheckError) -> Status {
     }
 }
 
-/// The error of one Check as that of its batch, which tells its place.
+/// The error of one Check as the error of its batch: the message begins with its index.
 pub(super) fn check_of_batch(place: usize, refusal: CheckError) -> Status {
     let status = check(refusal);
     let message = shortened(format!("requests[{place}]: {}", status.message()));

@@ -36,7 +36,7 @@ impl Accepted {
         Caller::connected(self.connection)
     }
 
-    /// Opens it on the runtime that this runs on. None where its greeting does not come in time.
+    /// Opens it on the current runtime. `None` if its greeting does not come in time.
     pub(super) async fn open(self) -> io::Result<Option<(Greeted, OwnedSemaphorePermit)>> {
         let socket = match self.socket {
             Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),

@@ -57,7 +57,7 @@ pub(in crate::api) fn to_record(record: &Record) -> v1::AuditRecord {
     }
 }
 
-/// A denial as the API has it; none where the record is no denial.
+/// A denial as the API has it, if the record is one.
 pub(in crate::api) fn to_firewall_event(record: &Record) -> Option<v1::FirewallEvent> {
     let Content::Decision(content) = &record.entry.content else { return None };
     if content.reason.decision() != Decision::Deny {
