@@ -14,7 +14,6 @@ use super::convert::{Faults, to_time};
 use super::node_scope::version;
 use super::{Api, at_revision, to_i64};
 use crate::engine::directory::{Published, PublishedCluster};
-use crate::enums::same_variants;
 use crate::policy::address::Address;
 use crate::policy::decision::{Reason, Verdict};
 use crate::policy::explain::{self, AccessTrace, FirewallTrace, Listed, RuleOutcome, RuleTrace, Trace};
@@ -23,6 +22,7 @@ use crate::policy::node::Access;
 use crate::policy::rule::{Action, ConnectionType};
 use crate::policy::snapshot::unknown_organization;
 use crate::policy::time::Timestamp;
+use crate::proto::same_variants;
 use crate::proto::v1::analysis_service_server::AnalysisService;
 use crate::proto::v1::{self, TraceOutcome, TraceStage, TraceStep};
 
