@@ -31,6 +31,7 @@ mod preview;
 mod problems;
 mod revisions;
 mod rules;
+mod serve;
 mod sessions;
 mod shadow;
 mod status;

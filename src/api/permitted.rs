@@ -49,7 +49,7 @@ impl NodeScope {
 }
 
 impl Api {
-    pub(super) async fn effective_access(
+    pub(super) async fn get_effective_access(
         &self,
         request: v1::GetEffectiveAccessRequest,
     ) -> Result<Response<v1::EffectiveAccess>, Status> {
@@ -86,7 +86,7 @@ impl Api {
         Ok(at_revision(answer, cluster.revision))
     }
 
-    pub(super) async fn permitted_ranges(
+    pub(super) async fn list_permitted_ranges(
         &self,
         request: v1::ListPermittedRangesRequest,
     ) -> Result<Response<v1::ListPermittedRangesResponse>, Status> {

@@ -32,7 +32,7 @@ use crate::policy::rule::RulePatch;
 use crate::proto::v1;
 
 impl Api {
-    pub(super) fn export(&self, request: v1::ExportPolicyRequest) -> Result<Response<v1::Policy>, Status> {
+    pub(super) fn export_policy(&self, request: v1::ExportPolicyRequest) -> Result<Response<v1::Policy>, Status> {
         let v1::ExportPolicyRequest { parent, omit_ranges } = request;
         let published = self.published(&names::parent(&parent)?)?;
         let policy = to_policy(&published.view, omit_ranges);
@@ -42,7 +42,7 @@ impl Api {
         Ok(at_revision(policy, published.view.organization.revision))
     }
 
-    pub(super) async fn apply(
+    pub(super) async fn apply_policy(
         &self,
         caller: Caller,
         request: v1::ApplyPolicyRequest,

@@ -27,7 +27,7 @@ impl Api {
         read.change_inside(parent, test.map(|test| Mutation::CreateTest { test }))
     }
 
-    pub(super) async fn create_test(
+    pub(super) async fn create_policy_test(
         &self,
         caller: Caller,
         request: v1::CreatePolicyTestRequest,
@@ -42,7 +42,7 @@ impl Api {
         Ok(at_revision(to_test(organization.id.as_str(), test, Some(actual)), changed.revision))
     }
 
-    pub(super) fn list_tests(
+    pub(super) fn list_policy_tests(
         &self,
         request: v1::ListPolicyTestsRequest,
     ) -> Result<Response<v1::ListPolicyTestsResponse>, Status> {
@@ -69,7 +69,7 @@ impl Api {
         read.change_inside(organization, id.map(|id| Mutation::DeleteTest { id }))
     }
 
-    pub(super) async fn delete_test(
+    pub(super) async fn delete_policy_test(
         &self,
         caller: Caller,
         request: v1::DeletePolicyTestRequest,

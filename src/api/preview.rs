@@ -52,7 +52,7 @@ enum Plan {
 }
 
 impl Api {
-    pub(super) async fn preview(
+    pub(super) async fn preview_change(
         &self,
         request: v1::PreviewChangeRequest,
     ) -> Result<Response<v1::PreviewChangeResponse>, Status> {

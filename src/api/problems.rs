@@ -34,7 +34,7 @@ const LIST_BYTES_RESERVED: usize = 1024;
 const UNUSED_AFTER: Duration = Duration::from_hours(30 * 24);
 
 impl Api {
-    pub(super) async fn problems(
+    pub(super) async fn list_problems(
         &self,
         request: v1::ListProblemsRequest,
     ) -> Result<Response<v1::ListProblemsResponse>, Status> {

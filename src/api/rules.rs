@@ -33,7 +33,7 @@ impl Api {
         request: v1::CreateRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_create_rule(request)).await?;
-        rule_answer(&changed, changed.object.as_ref())
+        rule_answer(&changed)
     }
 
     pub(super) fn read_create_rule(&self, request: v1::CreateRuleRequest) -> ReadChange {
@@ -91,7 +91,7 @@ impl Api {
         request: v1::UpdateRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_update_rule(request)).await?;
-        rule_answer(&changed, changed.object.as_ref())
+        rule_answer(&changed)
     }
 
     pub(super) fn read_update_rule(&self, request: v1::UpdateRuleRequest) -> ReadChange {
@@ -131,7 +131,7 @@ impl Api {
         request: v1::MoveRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_move_rule(request)).await?;
-        rule_answer(&changed, changed.object.as_ref())
+        rule_answer(&changed)
     }
 
     pub(super) fn read_move_rule(&self, request: v1::MoveRuleRequest) -> ReadChange {
@@ -209,8 +209,8 @@ fn new_rule(read: &mut Reader, field: &str, organization: Option<&Id>, rule: v1:
     patch(read, field, organization.map(Id::as_str), rule, &Mask::All)
 }
 
-fn rule_answer(changed: &ChangedOrganization, id: Option<&Id>) -> Result<Response<v1::Rule>, Status> {
-    let found = id.and_then(|id| changed.view.organization.rule(id.as_str()));
+fn rule_answer(changed: &ChangedOrganization) -> Result<Response<v1::Rule>, Status> {
+    let found = changed.object.as_ref().and_then(|id| changed.view.organization.rule(id.as_str()));
     let (place, rule) = found.ok_or_else(|| status::not_found("the rule"))?;
     Ok(at_revision(changed_rule(changed, place, rule), changed.revision))
 }

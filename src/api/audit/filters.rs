@@ -45,12 +45,12 @@ pub(super) fn parent(faults: &mut Faults, text: &str) -> Option<Parent> {
 }
 
 /// The fields that the filters of all lists have.
-pub(super) struct Common<'a> {
+pub(super) struct Common {
     pub(super) connection_type: i32,
-    pub(super) user_email: &'a str,
-    pub(super) ip_range: &'a str,
-    pub(super) endpoint: &'a str,
-    pub(super) rule: &'a str,
+    pub(super) user_email: String,
+    pub(super) ip_range: String,
+    pub(super) endpoint: String,
+    pub(super) rule: String,
     pub(super) start_time: Option<prost_types::Timestamp>,
     pub(super) end_time: Option<prost_types::Timestamp>,
 }
@@ -66,13 +66,13 @@ struct Read {
     end_time: Option<Timestamp>,
 }
 
-impl Common<'_> {
+impl Common {
     fn read(&self, faults: &mut Faults, parent: Option<&Parent>) -> Read {
         let of = parent.and_then(Parent::organization);
         let connection_type =
             (self.connection_type != 0).then(|| faults.connection_type("connection_type", self.connection_type));
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let range = if self.ip_range.is_empty() { None } else { faults.parse("ip_range", self.ip_range) };
+        let range = if self.ip_range.is_empty() { None } else { faults.parse("ip_range", &self.ip_range) };
         let mut time = |field, time: Option<prost_types::Timestamp>| time.and_then(|time| faults.time(field, time));
         let (start_time, end_time) = (time("start_time", self.start_time), time("end_time", self.end_time));
         if let (Some(start), Some(end)) = (start_time, end_time)
@@ -82,10 +82,10 @@ impl Common<'_> {
         }
         Read {
             connection_type: connection_type.flatten(),
-            email: text(self.user_email),
+            email: text(&self.user_email),
             range,
-            endpoint: read_endpoint(faults, of, self.endpoint),
-            rule: read_rule(faults, of, self.rule),
+            endpoint: read_endpoint(faults, of, &self.endpoint),
+            rule: read_rule(faults, of, &self.rule),
             start_time,
             end_time,
         }
@@ -131,7 +131,7 @@ fn read_rule(faults: &mut Faults, of: Option<&Id>, text: &str) -> Option<(Id, Id
 pub(super) fn records(
     faults: &mut Faults,
     parent: Option<&Parent>,
-    common: &Common<'_>,
+    common: &Common,
     types: &[i32],
     decision: i32,
 ) -> RecordFilter {
@@ -152,7 +152,7 @@ pub(super) fn records(
 }
 
 /// Reads the filter of a list of sessions.
-pub(super) fn sessions(faults: &mut Faults, parent: Option<&Parent>, common: &Common<'_>, state: i32) -> SessionFilter {
+pub(super) fn sessions(faults: &mut Faults, parent: Option<&Parent>, common: &Common, state: i32) -> SessionFilter {
     let Read { connection_type, email, range, endpoint, rule, start_time, end_time } = common.read(faults, parent);
     let advice = "use SESSION_STATE_ACTIVE or SESSION_STATE_ENDED";
     let state = if state == 0 { None } else { faults.choice("state", state, from_state, "state", advice) };
