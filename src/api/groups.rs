@@ -13,7 +13,6 @@ use super::convert::rule::to_group;
 use super::mutation::{ChangedOrganization, given};
 use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64, transport};
-use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_group};
 use crate::policy::problems::Resource;
 use crate::proto::v1::{self, ErrorReason};

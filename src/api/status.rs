@@ -38,9 +38,13 @@ fn shortened(mut message: String) -> String {
 }
 
 fn details(reason: ErrorReason) -> ErrorDetails {
+    details_with(reason, [])
+}
+
+fn details_with<const N: usize>(reason: ErrorReason, metadata: [(&str, String); N]) -> ErrorDetails {
     let name = reason.as_str_name();
     let name = name.strip_prefix("ERROR_REASON_").unwrap_or(name);
-    ErrorDetails::with_error_info(name, DOMAIN, std::collections::HashMap::<String, String>::new())
+    ErrorDetails::with_error_info(name, DOMAIN, metadata.map(|(key, value)| (key.to_owned(), value)))
 }
 
 /// Malformed fields, all at once.
@@ -190,9 +194,6 @@ pub(super) fn audit(refusal: AuditError) -> Status {
 
 /// A place in the log that is not there, with one that is.
 fn out_of_range(reason: ErrorReason, message: String, sequence: u64) -> Status {
-    let name = reason.as_str_name();
-    let name = name.strip_prefix("ERROR_REASON_").unwrap_or(name);
     let key = if reason == ErrorReason::PositionRemoved { "first_sequence" } else { "newest_sequence" };
-    let metadata = std::collections::HashMap::from([(key.to_owned(), sequence.to_string())]);
-    Status::with_error_details(Code::OutOfRange, message, ErrorDetails::with_error_info(name, DOMAIN, metadata))
+    Status::with_error_details(Code::OutOfRange, message, details_with(reason, [(key, sequence.to_string())]))
 }

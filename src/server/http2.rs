@@ -66,7 +66,7 @@ impl Protocol {
             // Nothing has been asked on it.
             _ = self.phase.wait_for(|phase| *phase != Phase::Serving) => return,
         };
-        let (stream, _place) = match opened {
+        let (stream, _permit) = match opened {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
             Err(error) => return tracing::debug!(%error, "a connection was gone before it was served"),
