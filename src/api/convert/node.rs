@@ -81,27 +81,21 @@ fn read_access(read: &mut Reader, field: &str, organization: Option<&str>, acces
     let entries = entries.into_iter().enumerate();
     let entries: Vec<AccessEntry> =
         entries.map(|(index, entry)| read_entry(read, field, organization, index, entry)).collect();
-    let without_entries = match v1::AccessMode::try_from(mode) {
-        Ok(v1::AccessMode::AllowList) => return Some(Access::AllowList(entries.into())),
-        Ok(v1::AccessMode::Inherit) => Access::Inherit,
-        Ok(v1::AccessMode::AllowAll) => Access::AllowAll,
-        Ok(v1::AccessMode::Unspecified) => {
-            read.add(format!("{field}.access.mode"), format!("is required: {MODES}"));
-            return None;
-        }
-        Err(_) => {
-            read.add(format!("{field}.access.mode"), format!("`{mode}` is no access mode: {MODES}"));
-            return None;
-        }
+    let access = |mode| match mode {
+        v1::AccessMode::Unspecified => None,
+        v1::AccessMode::Inherit => Some(Access::Inherit),
+        v1::AccessMode::AllowAll => Some(Access::AllowAll),
+        v1::AccessMode::AllowList => Some(Access::AllowList(entries.into())),
     };
-    if given_entries {
+    let access = read.choice(&format!("{field}.access.mode"), mode, access, "access mode", MODES)?;
+    if given_entries && !matches!(access, Access::AllowList(_)) {
         read.add(
             format!("{field}.access.entries"),
             "are for ACCESS_MODE_ALLOW_LIST only: leave them out or change the mode",
         );
         return None;
     }
-    Some(without_entries)
+    Some(access)
 }
 
 fn read_entry(
