@@ -7,152 +7,50 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::caller::Caller;
+use super::convert::decision::{node_name, to_action, to_decision, to_reason};
 use super::convert::node::to_mode;
-use super::convert::rule::to_action;
 use super::convert::{Faults, to_time};
-use super::decision::{node_name, to_decision, to_reason};
+use super::node_scope::version;
+use super::serve::serve;
 use super::{Api, at_revision, to_i64};
 use crate::engine::directory::{Published, PublishedCluster};
 use crate::policy::address::Address;
 use crate::policy::decision::{Reason, Verdict};
 use crate::policy::explain::{self, AccessTrace, FirewallTrace, Listed, RuleOutcome, RuleTrace, Trace};
-use crate::policy::name::{Id, NodePath};
+use crate::policy::name::{Id, Name, NodePath};
 use crate::policy::node::Access;
 use crate::policy::rule::{Action, ConnectionType};
 use crate::policy::snapshot::unknown_organization;
 use crate::policy::time::Timestamp;
-use crate::policy::version::Version;
+use crate::proto::same_variants;
 use crate::proto::v1::analysis_service_server::AnalysisService;
 use crate::proto::v1::{self, TraceOutcome, TraceStage, TraceStep};
 
-#[tonic::async_trait]
-impl AnalysisService for Api {
-    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
-        self.explain_decision(request.into_inner()).await
-    }
-
-    async fn list_problems(
-        &self,
-        request: Request<v1::ListProblemsRequest>,
-    ) -> Result<Response<v1::ListProblemsResponse>, Status> {
-        self.problems(request.into_inner()).await
-    }
-
-    async fn preview_change(
-        &self,
-        request: Request<v1::PreviewChangeRequest>,
-    ) -> Result<Response<v1::PreviewChangeResponse>, Status> {
-        self.preview(request.into_inner()).await
-    }
-
-    async fn list_revisions(
-        &self,
-        request: Request<v1::ListRevisionsRequest>,
-    ) -> Result<Response<v1::ListRevisionsResponse>, Status> {
-        self.revisions(request.into_inner()).await
-    }
-
-    async fn get_revision(&self, request: Request<v1::GetRevisionRequest>) -> Result<Response<v1::Revision>, Status> {
-        self.revision(request.into_inner()).await
-    }
-
-    async fn compare_revisions(
-        &self,
-        request: Request<v1::CompareRevisionsRequest>,
-    ) -> Result<Response<v1::CompareRevisionsResponse>, Status> {
-        self.compare(request.into_inner()).await
-    }
-
-    async fn confirm_revision(
-        &self,
-        request: Request<v1::ConfirmRevisionRequest>,
-    ) -> Result<Response<v1::Revision>, Status> {
-        self.acting(&request).confirm(request.into_inner()).await
-    }
-
-    async fn rollback_revision(
-        &self,
-        request: Request<v1::RollbackRevisionRequest>,
-    ) -> Result<Response<v1::Revision>, Status> {
-        self.acting(&request).rollback(request.into_inner()).await
-    }
-
-    async fn export_policy(&self, request: Request<v1::ExportPolicyRequest>) -> Result<Response<v1::Policy>, Status> {
-        self.export(request.into_inner())
-    }
-
-    async fn apply_policy(
-        &self,
-        request: Request<v1::ApplyPolicyRequest>,
-    ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
-        self.acting(&request).apply(request.into_inner()).await
-    }
-
-    async fn set_shadow_policy(
-        &self,
-        request: Request<v1::SetShadowPolicyRequest>,
-    ) -> Result<Response<v1::ShadowPolicy>, Status> {
-        self.acting(&request).set_shadow(request.into_inner()).await
-    }
-
-    async fn get_shadow_policy(
-        &self,
-        request: Request<v1::GetShadowPolicyRequest>,
-    ) -> Result<Response<v1::ShadowPolicy>, Status> {
-        self.get_shadow(request.into_inner())
-    }
-
-    async fn delete_shadow_policy(
-        &self,
-        request: Request<v1::DeleteShadowPolicyRequest>,
-    ) -> Result<Response<()>, Status> {
-        self.acting(&request).delete_shadow(request.into_inner()).await
-    }
-
-    async fn promote_shadow_policy(
-        &self,
-        request: Request<v1::PromoteShadowPolicyRequest>,
-    ) -> Result<Response<v1::Revision>, Status> {
-        self.acting(&request).promote_shadow(request.into_inner()).await
-    }
-
-    async fn list_divergences(
-        &self,
-        request: Request<v1::ListDivergencesRequest>,
-    ) -> Result<Response<v1::ListDivergencesResponse>, Status> {
-        self.divergences(request.into_inner())
-    }
-
-    type WatchDivergencesStream = super::shadow::Divergences;
-
-    async fn watch_divergences(
-        &self,
-        request: Request<v1::WatchDivergencesRequest>,
-    ) -> Result<Response<super::shadow::Divergences>, Status> {
-        self.watch_divergences(request.into_inner())
-    }
-
-    async fn create_policy_test(
-        &self,
-        request: Request<v1::CreatePolicyTestRequest>,
-    ) -> Result<Response<v1::PolicyTest>, Status> {
-        self.acting(&request).create_test(request.into_inner()).await
-    }
-
-    async fn list_policy_tests(
-        &self,
-        request: Request<v1::ListPolicyTestsRequest>,
-    ) -> Result<Response<v1::ListPolicyTestsResponse>, Status> {
-        self.list_tests(request.into_inner())
-    }
-
-    async fn delete_policy_test(&self, request: Request<v1::DeletePolicyTestRequest>) -> Result<Response<()>, Status> {
-        self.acting(&request).delete_test(request.into_inner()).await
-    }
-}
+serve!(AnalysisService, type WatchDivergencesStream = super::shadow::Divergences {
+    waits explain(v1::ExplainRequest) -> v1::ExplainResponse;
+    waits list_problems(v1::ListProblemsRequest) -> v1::ListProblemsResponse;
+    waits preview_change(v1::PreviewChangeRequest) -> v1::PreviewChangeResponse;
+    waits list_revisions(v1::ListRevisionsRequest) -> v1::ListRevisionsResponse;
+    waits get_revision(v1::GetRevisionRequest) -> v1::Revision;
+    waits compare_revisions(v1::CompareRevisionsRequest) -> v1::CompareRevisionsResponse;
+    changes confirm_revision(v1::ConfirmRevisionRequest) -> v1::Revision;
+    changes rollback_revision(v1::RollbackRevisionRequest) -> v1::Revision;
+    at_once export_policy(v1::ExportPolicyRequest) -> v1::Policy;
+    changes apply_policy(v1::ApplyPolicyRequest) -> v1::ApplyPolicyResponse;
+    changes set_shadow_policy(v1::SetShadowPolicyRequest) -> v1::ShadowPolicy;
+    at_once get_shadow_policy(v1::GetShadowPolicyRequest) -> v1::ShadowPolicy;
+    changes delete_shadow_policy(v1::DeleteShadowPolicyRequest) -> ();
+    changes promote_shadow_policy(v1::PromoteShadowPolicyRequest) -> v1::Revision;
+    at_once list_divergences(v1::ListDivergencesRequest) -> v1::ListDivergencesResponse;
+    at_once watch_divergences(v1::WatchDivergencesRequest) -> super::shadow::Divergences;
+    changes create_policy_test(v1::CreatePolicyTestRequest) -> v1::PolicyTest;
+    at_once list_policy_tests(v1::ListPolicyTestsRequest) -> v1::ListPolicyTestsResponse;
+    changes delete_policy_test(v1::DeletePolicyTestRequest) -> ();
+});
 
 /// What is to be explained, on its way to a thread that may take long.
-struct Subject {
+struct Explained {
     published: Option<Arc<Published>>,
     cluster: Arc<PublishedCluster>,
     address: Address,
@@ -162,18 +60,13 @@ struct Subject {
 }
 
 impl Api {
-    async fn explain_decision(&self, request: v1::ExplainRequest) -> Result<Response<v1::ExplainResponse>, Status> {
+    async fn explain(&self, request: v1::ExplainRequest) -> Result<Response<v1::ExplainResponse>, Status> {
         let v1::ExplainRequest { ip, connection_type, endpoint, at_time } = request;
         let mut faults = Faults::default();
         let address = faults.address("ip", &ip);
         let connection_type = faults.connection_type("connection_type", connection_type);
-        let organization = match NodePath::parse(&endpoint) {
-            Ok(target) => Some(target.organization.to_owned()),
-            Err(error) => {
-                faults.add("endpoint", error.to_string());
-                None
-            }
-        };
+        let target = faults.note("endpoint", NodePath::parse(&endpoint));
+        let organization = target.map(|target| target.organization.to_owned());
         let at = at_time.and_then(|time| faults.time("at_time", time));
         let (address, (connection_type, organization)) =
             faults.result(address.zip(connection_type.zip(organization)))?;
@@ -181,14 +74,14 @@ impl Api {
         let at = at.unwrap_or_else(|| engine.clock().now());
         let (published, cluster) = (engine.directory().organization(&organization), engine.directory().cluster());
         let revision = published.as_ref().map_or(0, |published| published.view.organization.revision);
-        let subject = Subject { published, cluster, address, connection_type, endpoint, at };
+        let explained = Explained { published, cluster, address, connection_type, endpoint, at };
         // Finding the narrowest range goes through whole groups.
-        let answer = self.permitted.compute(move || subject.explain()).await?;
+        let answer = self.shared.heavy.run(move || explained.explain()).await?;
         Ok(at_revision(answer, revision))
     }
 }
 
-impl Subject {
+impl Explained {
     fn explain(&self) -> v1::ExplainResponse {
         let unknown = || Trace {
             verdict: unknown_organization(),
@@ -200,14 +93,9 @@ impl Subject {
         };
         let Ok(target) = NodePath::parse(&self.endpoint) else { return v1::ExplainResponse::default() };
         let trace = self.published.as_deref().map_or_else(unknown, |published| {
-            let policy = Version {
-                organization: &published.view.organization,
-                snapshot: &published.snapshot,
-                cluster: &self.cluster.cluster,
-                cluster_snapshot: &self.cluster.snapshot,
-            };
+            let policy = version(published, &self.cluster);
             let Self { address, connection_type, at, .. } = *self;
-            explain::explain(&policy, &explain::Question { address, connection_type, target, at })
+            explain::explain(&policy, &explain::Attempt { address, connection_type, target, at })
         });
         let organization = self.published.as_deref().map(|published| &published.view.organization.id);
         let Verdict { reason, rule, level, first_match: _ } = trace.verdict;
@@ -215,7 +103,7 @@ impl Subject {
             decision: to_decision(reason.decision()).into(),
             reason: to_reason(reason).into(),
             message: reason.message().to_owned(),
-            rule: rule.map(|(_, rule)| rule_name(&target, &rule.id)).unwrap_or_default(),
+            rule: rule.map(|(_, rule)| Name::rule(target.organization, &rule.id).to_string()).unwrap_or_default(),
             node: level.map(|level| node_name(level, &target).to_owned()).unwrap_or_default(),
             revision: to_i64(self.published.as_ref().map_or(0, |published| published.view.organization.revision)),
             cluster_revision: to_i64(self.cluster.cluster.revision),
@@ -231,12 +119,8 @@ impl Subject {
     }
 }
 
-fn rule_name(target: &NodePath<'_>, id: &Id) -> String {
-    format!("organizations/{}/rules/{id}", target.organization)
-}
-
 fn group_name(target: &NodePath<'_>, id: Option<&Id>) -> String {
-    id.map(|id| format!("organizations/{}/addressGroups/{id}", target.organization)).unwrap_or_default()
+    id.map(|id| Name::group(target.organization, id).to_string()).unwrap_or_default()
 }
 
 fn skipped(stage: TraceStage, message: &str) -> TraceStep {
@@ -329,20 +213,17 @@ fn firewall_step(target: &NodePath<'_>, trace: Option<&FirewallTrace<'_>>) -> Tr
     }
 }
 
+same_variants!(
+    to_outcome: RuleOutcome => v1::RuleOutcome { Matched Disabled Expired OtherConnectionType NotReached }
+);
+
 fn rule_trace(target: &NodePath<'_>, trace: &RuleTrace<'_>) -> v1::RuleTrace {
     let RuleTrace { place, rule, outcome, listed } = trace;
-    let outcome = match outcome {
-        RuleOutcome::Matched => v1::RuleOutcome::Matched,
-        RuleOutcome::Disabled => v1::RuleOutcome::Disabled,
-        RuleOutcome::Expired => v1::RuleOutcome::Expired,
-        RuleOutcome::OtherConnectionType => v1::RuleOutcome::OtherConnectionType,
-        RuleOutcome::NotReached => v1::RuleOutcome::NotReached,
-    };
     v1::RuleTrace {
-        rule: rule_name(target, &rule.id),
+        rule: Name::rule(target.organization, &rule.id).to_string(),
         position: i32::try_from(place + 1).unwrap_or(i32::MAX),
         action: to_action(rule.action).into(),
-        outcome: outcome.into(),
+        outcome: to_outcome(*outcome).into(),
         matched_range: listed.range.to_string(),
         address_group: group_name(target, listed.group),
     }

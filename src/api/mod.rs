@@ -11,14 +11,18 @@ pub mod admission;
 mod analysis;
 mod audit;
 mod batch;
+pub mod caller;
 mod convert;
 mod decision;
 mod differences;
 pub mod direct;
 mod firewall;
 mod groups;
+mod heavy_work;
 mod hierarchy;
+pub mod methods;
 mod mutation;
+mod node_scope;
 mod paging;
 mod permitted;
 mod policy;
@@ -27,10 +31,12 @@ mod preview;
 mod problems;
 mod revisions;
 mod rules;
+mod serve;
 mod sessions;
 mod shadow;
 mod status;
 pub mod streams;
+mod subscribers;
 pub mod transport;
 
 use std::sync::{Arc, OnceLock};
@@ -40,6 +46,12 @@ use tonic::{Response, Status};
 
 use crate::engine::Engine;
 use crate::policy::limits::Limits;
+use crate::policy::problems::Problem;
+use crate::policy::ranges::RangeSet;
+
+use audit::AuditReads;
+use heavy_work::{HeavyWork, Recent};
+use subscribers::Subscribers;
 
 /// The most bytes of an answer.
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -50,23 +62,38 @@ const ANSWER_BYTES_RESERVED: usize = 64 * 1024;
 /// The header that names the organization's revision an answer was given at.
 pub const REVISION_HEADER: &str = "portcullis-revision";
 
-/// What the services share. The engine comes once the policy is recovered; until then they answer that the service is
-/// starting.
+/// What the services share. Until the policy is recovered there is no engine, and calls are told that the service starts.
 #[derive(Clone)]
 pub struct Api {
     engine: Arc<OnceLock<Arc<Engine>>>,
     limits: Limits,
-    permitted: Arc<permitted::PermittedCache>,
-    audit: Arc<audit::AuditCalls>,
-    /// Who calls; set for calls that change something.
-    actor: Arc<str>,
+    shared: Arc<Shared>,
+}
+
+/// What the calls of administration share.
+struct Shared {
+    heavy: HeavyWork,
+    /// Lists of permitted ranges, kept for their next pages: computing one can take longer than sending a page.
+    permitted: Recent<RangeSet>,
+    list_work: HeavyWork,
+    /// Problems that lists of rules and groups show, by organization and revision.
+    list_problems: Recent<Vec<Problem>>,
+    subscribers: Subscribers,
+    audit_reads: AuditReads,
 }
 
 impl Api {
     /// Services whose engine is set later. Streams end when `draining` says so.
     pub fn new(limits: Limits, subscribers_max: usize, draining: watch::Receiver<bool>) -> Self {
-        let audit = Arc::new(audit::AuditCalls::new(subscribers_max, draining));
-        Self { engine: Arc::default(), limits, permitted: Arc::default(), audit, actor: Arc::default() }
+        let shared = Shared {
+            heavy: HeavyWork::default(),
+            permitted: Recent::default(),
+            list_work: HeavyWork::default(),
+            list_problems: Recent::default(),
+            subscribers: Subscribers::new(subscribers_max, draining),
+            audit_reads: AuditReads::default(),
+        };
+        Self { engine: Arc::default(), limits, shared: Arc::new(shared) }
     }
 
     /// The services' engine: from now on they serve.
@@ -88,7 +115,7 @@ fn at_revision<T>(message: T, revision: u64) -> Response<T> {
     response
 }
 
-/// Revisions and counts as the API has them; they stay far below 2⁶³.
+/// Revisions and counts as the API has them. They stay far below 2⁶³.
 fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -3,27 +3,24 @@
 //!
 //! Invariant: a failing accept never ends the service and never spins. Each connection goes to the core that has the
 //! fewest.
-//! Not here: what is spoken on a connection (`http2`), what runs there (`cores`).
+//! Not here: opening a connection (`accepted`), what is spoken on it (`http2`), what runs it (`cores`).
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::accepted::{Accepted, Socket};
 use super::cores::Cores;
-use super::greeting::{Greeted, Stream};
 use super::http2::Protocol;
+use crate::api::caller::Connection;
 
 /// How long to rest when the process has no file descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// How long the greeting of a new connection may take: after it there are signs of life to ask for.
-const GREETING_MAX: Duration = Duration::from_secs(10);
 
 /// Where connections come from.
 #[derive(Debug)]
@@ -32,46 +29,17 @@ pub(super) enum Listener {
     Unix(UnixListener),
 }
 
-/// A connection on its way to its core. Its place is given back when it ends.
-#[derive(Debug)]
-pub(super) struct Accepted {
-    socket: Socket,
-    /// Where it comes from; none for a Unix socket.
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) place: OwnedSemaphorePermit,
-}
-
-#[derive(Debug)]
-enum Socket {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
 impl Listener {
-    /// The next connection, and where it comes from.
-    async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+    /// The next connection.
+    async fn accept(&self) -> io::Result<(Socket, Connection)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 // Small answers leave at once.
                 stream.set_nodelay(true)?;
-                Ok((Socket::Tcp(stream.into_std()?), Some(peer)))
+                Ok((Socket::Tcp(stream.into_std()?), Connection::Tcp(peer)))
             }
-            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), None)),
-        }
-    }
-}
-
-impl Accepted {
-    /// Opens it on the runtime that this runs on. None where its greeting does not come in time.
-    pub(super) async fn open(self) -> io::Result<Option<(Greeted, OwnedSemaphorePermit)>> {
-        let socket = match self.socket {
-            Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
-            Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
-        };
-        match tokio::time::timeout(GREETING_MAX, Greeted::wait(socket)).await {
-            Ok(greeted) => greeted.map(|stream| Some((stream, self.place))),
-            Err(_) => Ok(None),
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), Connection::Unix)),
         }
     }
 }
@@ -98,21 +66,21 @@ pub(super) fn permitted(connections_max: usize) -> usize {
 pub(super) struct Acceptor {
     accepting: JoinSet<()>,
     cores: Arc<Cores>,
-    places: Arc<Semaphore>,
-    places_count: u32,
+    permits: Arc<Semaphore>,
+    permits_count: u32,
 }
 
 impl Acceptor {
     /// Begins to accept from all listeners, at most `connections_max` connections at a time.
     pub(super) fn start(listeners: Vec<Listener>, connections_max: usize, protocol: &Protocol) -> io::Result<Self> {
-        let places_count = u32::try_from(connections_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        let places = Arc::new(Semaphore::new(places_count as usize));
+        let permits_count = u32::try_from(connections_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let permits = Arc::new(Semaphore::new(permits_count as usize));
         let cores = Arc::new(Cores::start(protocol)?);
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            accepting.spawn(accept_from(listener, Arc::clone(&places), Arc::clone(&cores)));
+            accepting.spawn(accept_from(listener, Arc::clone(&permits), Arc::clone(&cores)));
         }
-        Ok(Self { accepting, cores, places, places_count })
+        Ok(Self { accepting, cores, permits, permits_count })
     }
 
     /// Accepts no more. What it returns waits until every connection has ended, and ends them where it is dropped.
@@ -121,18 +89,18 @@ impl Acceptor {
         async move {
             while self.accepting.join_next().await.is_some() {}
             // Each connection has one.
-            drop(self.places.acquire_many(self.places_count).await);
+            drop(self.permits.acquire_many(self.permits_count).await);
             drop(self.cores);
         }
     }
 }
 
-/// Accepts for as long as it is polled. With no place left, connections wait in the listener's backlog.
-async fn accept_from(listener: Listener, places: Arc<Semaphore>, cores: Arc<Cores>) {
+/// Accepts for as long as it is polled. With no permit left, connections wait in the listener's backlog.
+async fn accept_from(listener: Listener, permits: Arc<Semaphore>, cores: Arc<Cores>) {
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((socket, peer)) => cores.give(Accepted { socket, peer, place }),
+            Ok((socket, connection)) => cores.give(Accepted { socket, connection, permit }),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_REST).await;

@@ -34,8 +34,8 @@ pub const GUARD_MAX: usize = 100;
 pub enum Refusal {
     /// A guarded address would lose something.
     #[error(
-        "the change would deny the guarded address `{address}` its {connection_type} connections to `{node}`: change it, \
-         or leave the address out of `guard_ips`"
+        "the change would deny the guarded address `{address}` its {connection_type} connections to `{node}`: alter the \
+         change, or leave the address out of `guard_ips`"
     )]
     GuardViolated {
         /// The address.
@@ -46,7 +46,10 @@ pub enum Refusal {
         connection_type: ConnectionType,
     },
     /// More sessions would be revoked than may be.
-    #[error("the change would revoke {would_be} sessions, and {max} are permitted: change it, or permit more")]
+    #[error(
+        "the change would revoke {}, and at most {max} may be revoked: alter the change, or permit more",
+        counted(*.would_be, "session")
+    )]
     TooManyRevocations {
         /// How many it would be.
         would_be: u64,
@@ -55,8 +58,8 @@ pub enum Refusal {
     },
     /// Something would be open to a whole family that was not.
     #[error(
-        "the change would open `{node}` to every address of {family} for {connection_type} connections: restrict it, or \
-         clear `refuse_open_to_internet`"
+        "the change would open `{node}` to every address of {family} for {connection_type} connections: alter the \
+         change, or clear `refuse_open_to_internet`"
     )]
     OpenToInternet {
         /// What would be open.
@@ -68,8 +71,8 @@ pub enum Refusal {
     },
     /// Policy tests would break.
     #[error(
-        "the change breaks {} of `organizations/{organization}`: {}; change it, or set `override_tests`",
-        tests(.broken.len()), list(.broken)
+        "the change breaks {} of `organizations/{organization}`, {}: alter the change, or set `override_tests`",
+        counted(.broken.len() as u64, "policy test"), list(.broken)
     )]
     TestsFailed {
         /// Whose tests.
@@ -79,8 +82,9 @@ pub enum Refusal {
     },
 }
 
-fn tests(count: usize) -> String {
-    if count == 1 { "1 policy test".to_owned() } else { format!("{count} policy tests") }
+/// A count with its noun, in the number that fits.
+fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 fn list(ids: &[Id]) -> String {

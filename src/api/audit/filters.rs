@@ -8,16 +8,13 @@ use std::hash::BuildHasher;
 use tonic::Status;
 
 use super::super::convert::Faults;
+use super::super::convert::audit::{from_state, from_type};
 use super::super::convert::names;
 use super::super::{Api, status};
-use super::AuditCalls;
-use crate::audit::filter::{RecordFilter, SessionFilter, SessionState};
+use super::AuditReads;
+use crate::audit::filter::{RecordFilter, SessionFilter};
 use crate::audit::record::RecordType;
-use crate::policy::address::Range;
-use crate::policy::decision::Decision;
-use crate::policy::name::{CLUSTER, Id, NodePath};
-use crate::policy::rule::ConnectionType;
-use crate::policy::time::Timestamp;
+use crate::policy::name::{CLUSTER, Id, Name, NodePath};
 use crate::proto::v1;
 
 /// Whose records: an organization's, or all.
@@ -45,34 +42,24 @@ pub(super) fn parent(faults: &mut Faults, text: &str) -> Option<Parent> {
 }
 
 /// The fields that the filters of all lists have.
-pub(super) struct Common<'a> {
+pub(super) struct Common {
     pub(super) connection_type: i32,
-    pub(super) user_email: &'a str,
-    pub(super) ip_range: &'a str,
-    pub(super) endpoint: &'a str,
-    pub(super) rule: &'a str,
+    pub(super) user_email: String,
+    pub(super) ip_range: String,
+    pub(super) endpoint: String,
+    pub(super) rule: String,
     pub(super) start_time: Option<prost_types::Timestamp>,
     pub(super) end_time: Option<prost_types::Timestamp>,
 }
 
-/// These fields, read.
-struct Read {
-    connection_type: Option<ConnectionType>,
-    email: Option<String>,
-    range: Option<Range>,
-    endpoint: Option<String>,
-    rule: Option<(Id, Id)>,
-    start_time: Option<Timestamp>,
-    end_time: Option<Timestamp>,
-}
-
-impl Common<'_> {
-    fn read(&self, faults: &mut Faults, parent: Option<&Parent>) -> Read {
+impl Common {
+    /// Reads them into a filter that passes records of all types and decisions.
+    fn read(&self, faults: &mut Faults, parent: Option<&Parent>) -> RecordFilter {
         let of = parent.and_then(Parent::organization);
         let connection_type =
             (self.connection_type != 0).then(|| faults.connection_type("connection_type", self.connection_type));
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let range = if self.ip_range.is_empty() { None } else { faults.parse("ip_range", self.ip_range) };
+        let range = if self.ip_range.is_empty() { None } else { faults.parse("ip_range", &self.ip_range) };
         let mut time = |field, time: Option<prost_types::Timestamp>| time.and_then(|time| faults.time(field, time));
         let (start_time, end_time) = (time("start_time", self.start_time), time("end_time", self.end_time));
         if let (Some(start), Some(end)) = (start_time, end_time)
@@ -80,23 +67,25 @@ impl Common<'_> {
         {
             faults.add("end_time", "is before `start_time`: nothing lies between them");
         }
-        Read {
+        RecordFilter {
+            organization: of.cloned(),
             connection_type: connection_type.flatten(),
-            email: text(self.user_email),
+            email: text(&self.user_email),
             range,
-            endpoint: read_endpoint(faults, of, self.endpoint),
-            rule: read_rule(faults, of, self.rule),
+            endpoint: read_endpoint(faults, of, &self.endpoint),
+            rule: read_rule(faults, of, &self.rule),
             start_time,
             end_time,
+            ..RecordFilter::default()
         }
     }
 
     /// What a page token is bound to, the personal fields keyed.
-    pub(super) fn binding(&self, calls: &AuditCalls) -> String {
+    pub(super) fn binding(&self, reads: &AuditReads) -> String {
         let Self { connection_type, user_email, ip_range, endpoint, rule, start_time, end_time } = self;
         let personal = match (user_email.is_empty(), ip_range.is_empty()) {
             (true, true) => 0,
-            _ => calls.token_key.hash_one((user_email, ip_range)),
+            _ => reads.token_key.hash_one((user_email, ip_range)),
         };
         let time = |time: &Option<prost_types::Timestamp>| time.map(|time| (time.seconds, time.nanos));
         format!("{connection_type} {personal:x} {endpoint} {rule} {:?} {:?}", time(start_time), time(end_time))
@@ -107,81 +96,55 @@ fn read_endpoint(faults: &mut Faults, of: Option<&Id>, text: &str) -> Option<Str
     if text.is_empty() {
         return None;
     }
-    match NodePath::parse(text) {
-        Ok(path) if of.is_none_or(|of| of.as_str() == path.organization) => Some(text.to_owned()),
-        Ok(_) => {
-            faults.add("endpoint", format!("`{text}` is not in the parent: name one of its nodes, or it"));
-            None
-        }
-        Err(error) => {
-            faults.add("endpoint", error.to_string());
-            None
-        }
+    let path = faults.note("endpoint", NodePath::parse(text))?;
+    if of.is_none_or(|of| of.as_str() == path.organization) {
+        return Some(text.to_owned());
     }
+    faults.add("endpoint", format!("`{text}` is not in the parent: name one of its nodes, or it"));
+    None
 }
 
 fn read_rule(faults: &mut Faults, of: Option<&Id>, text: &str) -> Option<(Id, Id)> {
     if text.is_empty() {
         return None;
     }
-    match names::rule(text) {
-        Ok((organization, rule)) if of.is_none_or(|of| *of == organization) => Some((organization, rule)),
-        Ok(_) => {
-            faults.add("rule", format!("`{text}` is not a rule of the parent: name one of its rules"));
-            None
-        }
-        Err(error) => {
-            faults.add("rule", error.to_string());
-            None
-        }
+    let named = faults.note("rule", names::rule(text))?;
+    if of.is_none_or(|of| *of == named.0) {
+        return Some(named);
     }
+    faults.add("rule", format!("`{text}` is not a rule of the parent: name one of its rules"));
+    None
 }
 
 /// Reads the filter of a list of records.
 pub(super) fn records(
     faults: &mut Faults,
     parent: Option<&Parent>,
-    common: &Common<'_>,
+    common: &Common,
     types: &[i32],
     decision: i32,
 ) -> RecordFilter {
-    let Read { connection_type, email, range, endpoint, rule, start_time, end_time } = common.read(faults, parent);
-    let decision = match v1::Decision::try_from(decision) {
-        Ok(v1::Decision::Unspecified) => None,
-        Ok(v1::Decision::Allow) => Some(Decision::Allow),
-        Ok(v1::Decision::Deny) => Some(Decision::Deny),
-        Err(_) => {
-            faults.add("decision", format!("`{decision}` is no decision: use DECISION_ALLOW or DECISION_DENY"));
-            None
-        }
-    };
-    RecordFilter {
-        organization: parent.and_then(Parent::organization).cloned(),
-        types: read_types(faults, types),
+    let filter = common.read(faults, parent);
+    let decision = if decision == 0 { None } else { faults.decision("decision", decision) };
+    RecordFilter { decision, types: read_types(faults, types), ..filter }
+}
+
+/// Reads the filter of a list of sessions.
+pub(super) fn sessions(faults: &mut Faults, parent: Option<&Parent>, common: &Common, state: i32) -> SessionFilter {
+    let RecordFilter {
+        organization,
+        types: _,
         connection_type,
-        decision,
+        decision: _,
         email,
         range,
         endpoint,
         rule,
         start_time,
         end_time,
-    }
-}
-
-/// Reads the filter of a list of sessions.
-pub(super) fn sessions(faults: &mut Faults, parent: Option<&Parent>, common: &Common<'_>, state: i32) -> SessionFilter {
-    let Read { connection_type, email, range, endpoint, rule, start_time, end_time } = common.read(faults, parent);
-    let state = match v1::SessionState::try_from(state) {
-        Ok(v1::SessionState::Unspecified) => None,
-        Ok(v1::SessionState::Active) => Some(SessionState::Active),
-        Ok(v1::SessionState::Ended) => Some(SessionState::Ended),
-        Err(_) => {
-            faults.add("state", format!("`{state}` is no state: use SESSION_STATE_ACTIVE or SESSION_STATE_ENDED"));
-            None
-        }
-    };
-    let organization = parent.and_then(Parent::organization).cloned();
+    } = common.read(faults, parent);
+    let advice = "use SESSION_STATE_ACTIVE or SESSION_STATE_ENDED";
+    let state = if state == 0 { None } else { faults.choice("state", state, from_state, "state", advice) };
     SessionFilter { organization, state, connection_type, email, range, endpoint, rule, start_time, end_time }
 }
 
@@ -189,19 +152,10 @@ pub(super) fn sessions(faults: &mut Faults, parent: Option<&Parent>, common: &Co
 pub(super) fn read_types(faults: &mut Faults, types: &[i32]) -> Vec<RecordType> {
     let mut read = Vec::new();
     for (index, number) in types.iter().enumerate() {
-        let record_type = match v1::AuditType::try_from(*number) {
-            Ok(v1::AuditType::Decision) => RecordType::Decision,
-            Ok(v1::AuditType::SessionEnded) => RecordType::SessionEnded,
-            Ok(v1::AuditType::SessionRevoked) => RecordType::SessionRevoked,
-            Ok(v1::AuditType::PolicyChanged) => RecordType::PolicyChanged,
-            Ok(v1::AuditType::Gap) => RecordType::Gap,
-            Ok(v1::AuditType::Pruned) => RecordType::Pruned,
-            Ok(v1::AuditType::Erased) => RecordType::Erased,
-            Ok(v1::AuditType::Unspecified) | Err(_) => {
-                let description = format!("`{number}` is no type of records: use one such as AUDIT_TYPE_DECISION");
-                faults.add(format!("types[{index}]"), description);
-                continue;
-            }
+        let Some(record_type) = v1::AuditType::try_from(*number).ok().and_then(from_type) else {
+            let description = format!("`{number}` is no type of records: use one such as AUDIT_TYPE_DECISION");
+            faults.add(format!("types[{index}]"), description);
+            continue;
         };
         if !read.contains(&record_type) {
             read.push(record_type);
@@ -218,6 +172,6 @@ impl Api {
         if directory.organization(id.as_str()).is_some() || directory.was_deleted(id.as_str()) {
             return Ok(());
         }
-        Err(status::not_found(&format!("organizations/{id}")))
+        Err(status::not_found(&Name::organization(id).to_string()))
     }
 }

@@ -53,10 +53,10 @@ struct Feed {
     sender: mpsc::Sender<Result<WatchEventsResponse, Status>>,
     /// Everything up to it is sent, or passed no filter.
     through: u64,
-    /// The last that the subscriber was told.
+    /// The last sequence that the subscriber was told.
     told: u64,
-    /// Given back when the stream ends.
-    _place: OwnedSemaphorePermit,
+    /// Released when the stream ends.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Api {
@@ -72,7 +72,7 @@ impl Api {
         let after = after_sequence.map(|after| faults.unsigned("after_sequence", after));
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
-        let place = self.audit.subscribe()?;
+        let permit = self.shared.subscribers.subscribe()?;
         let audit = self.engine()?.audit();
         let newest = audit.newest();
         let durable = audit.newest_sequence();
@@ -81,9 +81,9 @@ impl Api {
         let filter = RecordFilter { organization: organization_of(parent), types, ..RecordFilter::default() };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let subscription = Subscription { filter, connection_types };
-        // Nothing has been told yet: an idle stream says at once where it begins.
-        let feed = Feed { audit, subscription, sender, through, told: u64::MAX, _place: place };
-        tokio::spawn(feed.run(newest, self.audit.draining()));
+        // `u64::MAX` stands for nothing: an idle stream says at once where it begins.
+        let feed = Feed { audit, subscription, sender, through, told: u64::MAX, _permit: permit };
+        tokio::spawn(feed.run(newest, self.shared.subscribers.draining()));
         Ok(Response::new(ReceiverStream::new(events)))
     }
 }
@@ -135,7 +135,7 @@ impl Feed {
         }
     }
 
-    /// Sends what there is and what comes; returns why it cannot go on.
+    /// Sends the records there are, then those that come. Returns why it cannot go on.
     async fn feed(&mut self, newest: &mut watch::Receiver<u64>) -> Option<Status> {
         loop {
             // Marks it as seen before it is read: what comes in between wakes again.
