@@ -8,9 +8,8 @@ use std::time::Duration;
 use clap::Args;
 use tonic::transport::Channel;
 
-use super::client::answer;
 use super::color::{ColorWhen, Colors};
-use super::error::CallError;
+use super::error::WouldBeRefused;
 use super::names::organization_of;
 use super::output::Output;
 use super::table::clean;
@@ -19,6 +18,7 @@ use crate::config::parse_duration;
 use crate::proto::v1;
 use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
 use crate::proto::v1::mutation::Request as Asked;
+use portcullis_client::answer;
 
 /// How a change is to be made.
 #[derive(Args, Debug)]
@@ -66,8 +66,7 @@ impl PreviewArgs {
         if preview.refusals.is_empty() {
             return Ok(());
         }
-        let message = "a gate would refuse the change".to_owned();
-        Err(CallError::Refused { message, violations: Vec::new(), gated: true }.into())
+        Err(WouldBeRefused.into())
     }
 }
 

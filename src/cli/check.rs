@@ -9,7 +9,6 @@ use clap::{Args, ValueEnum};
 use tonic::transport::Channel;
 
 use super::Exit;
-use super::client::answer;
 use super::json;
 use super::names::OrganizationArgs;
 use super::output::Output;
@@ -17,6 +16,7 @@ use super::table;
 use crate::config::parse_duration;
 use crate::proto::v1;
 use crate::proto::v1::decision_service_client::DecisionServiceClient;
+use portcullis_client::answer;
 
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {

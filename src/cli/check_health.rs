@@ -13,10 +13,10 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::Exit;
-use super::client::answer;
 use super::json::Json;
 use super::output::Output;
 use crate::config::parse_duration;
+use portcullis_client::answer;
 
 #[derive(Args, Debug)]
 pub(super) struct CheckHealthArgs {

@@ -8,7 +8,6 @@ use prost_types::Timestamp;
 use tonic::transport::Channel;
 
 use super::check::ConnectionType;
-use super::client::answer;
 use super::color::{ColorWhen, Colors, Look};
 use super::names::OrganizationArgs;
 use super::output::Output;
@@ -16,6 +15,7 @@ use super::times::parse_moment;
 use super::{Exit, json, table};
 use crate::proto::v1;
 use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
+use portcullis_client::answer;
 
 #[derive(Args, Debug)]
 pub(super) struct ExplainArgs {

@@ -45,7 +45,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::ServeArgs;
-use error::{CallError, UsageError};
+use error::{UsageError, WouldBeRefused};
 use output::{Format, Output};
 
 /// The flags that only mean something to a command that asks a server.
@@ -69,7 +69,7 @@ const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usa
 struct ClientArgs {
     /// Ask the server at this address: `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`
     #[arg(long, global = true, value_name = "ADDRESS")]
-    #[arg(env = "PORTCULLIS_SERVER", default_value = client::DEFAULT_SERVER)]
+    #[arg(env = "PORTCULLIS_SERVER", default_value = portcullis_client::DEFAULT_ADDRESS)]
     server: String,
     /// Print tables for people or JSON for programs [default: table on a terminal, otherwise json]
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
@@ -149,7 +149,8 @@ impl Cli {
             Err(error) => {
                 output.note(&format!("error: {}", error::told(&error)));
                 match error.downcast_ref() {
-                    Some(CallError::Refused { gated: true, .. }) => Exit::Denied,
+                    Some(call) if error::is_gated(call) => Exit::Denied,
+                    _ if error.is::<WouldBeRefused>() => Exit::Denied,
                     _ if error.is::<UsageError>() => Exit::Usage,
                     _ => Exit::Failure,
                 }
@@ -162,26 +163,28 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(&args, output),
             Command::Completions(args) => completions::run(&args, output),
-            Command::Check(args) => client::call(server, |channel| check::run(args, channel, output)),
-            Command::Rules(args) => client::call(server, |channel| rules::run(args, channel, output)),
-            Command::Nodes(args) => client::call(server, |channel| nodes::run(args, channel, output)),
-            Command::Groups(args) => client::call(server, |channel| groups::run(args, channel, output)),
-            Command::Overview(args) => client::call(server, |channel| overview::run(args, channel, output)),
-            Command::Explain(args) => client::call(server, |channel| explain::run(args, channel, output)),
-            Command::Problems(args) => client::call(server, |channel| problems::run(args, channel, output)),
-            Command::Shadow(args) => client::call(server, |channel| shadow::run(args, channel, output)),
-            Command::Revisions(args) => client::call(server, |channel| revisions::run(args, channel, output)),
+            Command::Check(args) => client::call(server, |client| check::run(args, client.channel(), output)),
+            Command::Rules(args) => client::call(server, |client| rules::run(args, client.channel(), output)),
+            Command::Nodes(args) => client::call(server, |client| nodes::run(args, client.channel(), output)),
+            Command::Groups(args) => client::call(server, |client| groups::run(args, client.channel(), output)),
+            Command::Overview(args) => client::call(server, |client| overview::run(args, client.channel(), output)),
+            Command::Explain(args) => client::call(server, |client| explain::run(args, client.channel(), output)),
+            Command::Problems(args) => client::call(server, |client| problems::run(args, client.channel(), output)),
+            Command::Shadow(args) => client::call(server, |client| shadow::run(args, client.channel(), output)),
+            Command::Revisions(args) => client::call(server, |client| revisions::run(args, client.channel(), output)),
             Command::Policy(args) => match args.run_offline(output) {
                 Some(result) => result,
-                None => client::call(server, |channel| policy::run(args, channel, output)),
+                None => client::call(server, |client| policy::run(args, client.channel(), output)),
             },
-            Command::Sessions(args) => client::call(server, |channel| sessions::run(args, channel, output)),
-            Command::Events(args) => client::call(server, |channel| events::run(args, channel, output)),
+            Command::Sessions(args) => client::call(server, |client| sessions::run(args, client.channel(), output)),
+            Command::Events(args) => client::call(server, |client| events::run(args, client.channel(), output)),
             Command::Audit(args) => match args.run_offline(output) {
                 Some(result) => result,
-                None => client::call(server, |channel| audit::run(args, channel, output)),
+                None => client::call(server, |client| audit::run(args, client.channel(), output)),
             },
-            Command::CheckHealth(args) => client::call(server, |channel| check_health::run(args, channel, output)),
+            Command::CheckHealth(args) => {
+                client::call(server, |client| check_health::run(args, client.channel(), output))
+            }
         }
     }
 }

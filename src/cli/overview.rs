@@ -6,12 +6,12 @@
 use clap::Args;
 use tonic::transport::Channel;
 
-use super::client::answer;
 use super::names::ParentArgs;
 use super::output::Output;
 use super::{Exit, json, record, table};
 use crate::proto::v1;
 use crate::proto::v1::audit_service_client::AuditServiceClient;
+use portcullis_client::answer;
 
 #[derive(Args, Debug)]
 pub(super) struct OverviewArgs {

@@ -6,7 +6,7 @@
 
 use tonic::{Code, Status};
 
-use super::error::CallError;
+use portcullis_client::CallError;
 
 /// The most that a server answers with.
 pub(super) const PAGE_SIZE: i32 = 1_000;

@@ -7,7 +7,6 @@ use clap::{Args, Subcommand};
 use tonic::transport::Channel;
 
 use super::change::{ChangeArgs, EtagArgs};
-use super::client::answer;
 use super::color::{ColorWhen, Colors};
 use super::json::{self, Json};
 use super::names::{OrganizationArgs, below};
@@ -15,6 +14,7 @@ use super::output::Output;
 use super::{Exit, comparison, pages, table};
 use crate::proto::v1;
 use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
+use portcullis_client::answer;
 
 type Client = AnalysisServiceClient<Channel>;
 

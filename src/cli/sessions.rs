@@ -6,7 +6,6 @@
 use clap::{Args, Subcommand, ValueEnum};
 use tonic::transport::Channel;
 
-use super::client::answer;
 use super::filters::FilterArgs;
 use super::json::{self, Json};
 use super::names::{OrganizationArgs, ParentArgs};
@@ -15,6 +14,7 @@ use super::{Exit, pages, record, table};
 use crate::proto::v1;
 use crate::proto::v1::audit_service_client::AuditServiceClient;
 use crate::proto::v1::decision_service_client::DecisionServiceClient;
+use portcullis_client::answer;
 
 #[derive(Args, Debug)]
 pub(super) struct SessionsArgs {

@@ -7,8 +7,6 @@ use clap::{Args, Subcommand};
 use tonic::transport::Channel;
 
 use super::change::ChangeArgs;
-use super::client::answer;
-use super::error::CallError;
 use super::json::{self, Json};
 use super::names::OrganizationArgs;
 use super::output::{Format, Output, Reader};
@@ -18,6 +16,8 @@ use super::{Exit, pages, table};
 use crate::proto::v1;
 use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
 use crate::proto::v1::mutation::Request as Asked;
+use portcullis_client::CallError;
+use portcullis_client::answer;
 
 type Client = AnalysisServiceClient<Channel>;
 

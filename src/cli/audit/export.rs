@@ -11,7 +11,6 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::{Client, csv};
-use crate::cli::client::answer;
 use crate::cli::error::UsageError;
 use crate::cli::filters::RecordFilterArgs;
 use crate::cli::names::ParentArgs;
@@ -19,6 +18,7 @@ use crate::cli::output::{Output, Reader};
 use crate::cli::progress::Progress;
 use crate::cli::{Exit, json, pages};
 use crate::proto::v1;
+use portcullis_client::answer;
 
 const FORMS: &str = "Records are written newest first; those that are made meanwhile are not among them. JSON lines \
                      have every field of a record. CSV has one line a record: control characters are written as \

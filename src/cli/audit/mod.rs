@@ -11,7 +11,6 @@ mod view;
 use clap::{Args, Subcommand};
 use tonic::transport::Channel;
 
-use super::client::answer;
 use super::error::UsageError;
 use super::filters::RecordFilterArgs;
 use super::json::{self, Json};
@@ -20,6 +19,7 @@ use super::output::{Format, Output};
 use super::{Exit, pages, table};
 use crate::proto::v1;
 use crate::proto::v1::audit_service_client::AuditServiceClient;
+use portcullis_client::answer;
 
 type Client = AuditServiceClient<Channel>;
 

@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Client;
-use crate::cli::client::answer;
-use crate::cli::error::CallError;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::ranges_file::read_text;
@@ -19,6 +17,8 @@ use crate::cli::{Exit, json, table};
 use crate::proto::v1;
 use crate::proto::v1::verify_audit_response::Step;
 use crate::server::verify_audit;
+use portcullis_client::CallError;
+use portcullis_client::answer;
 
 const BAR: &str = "verifying {bar:40} {human_pos}/{human_len} records";
 

@@ -9,16 +9,16 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
-use tonic_types::StatusExt;
 
 use super::EventsArgs;
 use super::line::Lines;
 use crate::cli::Exit;
-use crate::cli::error::CallError;
+use crate::cli::error::shown;
 use crate::cli::filters::{audit_types, connection_type};
 use crate::cli::output::{Output, Reader};
 use crate::proto::v1;
 use crate::proto::v1::audit_service_client::AuditServiceClient;
+use portcullis_client::CallError;
 
 /// The first wait before another attempt; it doubles from one to the next.
 const WAIT_MIN: Duration = Duration::from_millis(250);
@@ -98,13 +98,13 @@ impl Follower<'_> {
     async fn stream(&mut self) -> anyhow::Result<End> {
         let mut events = match self.client.watch_events(self.request.clone()).await {
             Ok(response) => response.into_inner(),
-            Err(status) => return self.broken(status),
+            Err(status) => return self.broken(status.into()),
         };
         self.connected = true;
         loop {
             let message = match next(&mut events).await {
                 Ok(message) => message,
-                Err(status) => return self.broken(status),
+                Err(status) => return self.broken(status.into()),
             };
             self.wait = WAIT_MIN;
             let after = self.request.after_sequence;
@@ -121,20 +121,18 @@ impl Follower<'_> {
     }
 
     /// Whether another stream may go on where this one ended; if not, where somebody could.
-    fn broken(&self, status: Status) -> anyhow::Result<End> {
-        let transient = is_transient(&status, self.connected);
-        let kept = if status.code() == Code::OutOfRange { first_kept(&status) } else { None };
-        let error = CallError::from(status);
-        if transient {
-            return Ok(End::Broken(error.to_string()));
+    fn broken(&self, error: CallError) -> anyhow::Result<End> {
+        let told = shown(&error);
+        if is_transient(&error, self.connected) {
+            return Ok(End::Broken(told));
         }
-        Err(match (kept, self.request.after_sequence) {
+        Err(match (first_kept(&error), self.request.after_sequence) {
             (Some(first), _) => anyhow!(
-                "{error}; the first event that is still kept is {first}: begin there with `--after-sequence {}`",
+                "{told}; the first event that is still kept is {first}: begin there with `--after-sequence {}`",
                 first.saturating_sub(1)
             ),
             (None, Some(sequence)) if self.connected => {
-                anyhow!("{error}; everything up to {sequence} was printed: go on with `--after-sequence {sequence}`")
+                anyhow!("{told}; everything up to {sequence} was printed: go on with `--after-sequence {sequence}`")
             }
             (None, _) => error.into(),
         })
@@ -153,14 +151,16 @@ async fn next(events: &mut Streaming<v1::WatchEventsResponse>) -> Result<v1::Wat
 
 /// Whether the same request may succeed later. Before the first answer a server that is not there is rather a mistyped
 /// address.
-fn is_transient(status: &Status, connected: bool) -> bool {
-    match status.code() {
-        Code::Unavailable if std::error::Error::source(status).is_none() => true,
-        Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled => connected,
-        _ => connected && std::error::Error::source(status).is_some(),
+fn is_transient(error: &CallError, connected: bool) -> bool {
+    match error.refusal().map(|refusal| refusal.code) {
+        Some(Code::Unavailable) => true,
+        Some(Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled) | None => connected,
+        Some(_) => false,
     }
 }
 
-fn first_kept(status: &Status) -> Option<i64> {
-    status.get_details_error_info()?.metadata.get(FIRST_SEQUENCE)?.parse().ok()
+/// The first sequence that the log still has, where the error is that an older one was asked for.
+fn first_kept(error: &CallError) -> Option<i64> {
+    let refusal = error.refusal().filter(|refusal| refusal.code == Code::OutOfRange)?;
+    refusal.metadata.get(FIRST_SEQUENCE)?.parse().ok()
 }

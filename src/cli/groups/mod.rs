@@ -10,8 +10,7 @@ mod view;
 use tonic::transport::Channel;
 
 use super::Exit;
-use super::client::answer;
-use super::error::{CallError, UsageError};
+use super::error::{UsageError, with_fields};
 use super::json::{self, Json};
 use super::names::OrganizationArgs;
 use super::output::Output;
@@ -21,6 +20,8 @@ use super::{pages, table, upload};
 use crate::proto::v1;
 use crate::proto::v1::firewall_service_client::FirewallServiceClient;
 use args::{CreateArgs, DeleteArgs, GetArgs, GroupsCommand, PatchArgs, ReplaceArgs, UpdateArgs};
+use portcullis_client::CallError;
+use portcullis_client::answer;
 
 pub(super) use args::GroupsArgs;
 
@@ -106,7 +107,7 @@ async fn create(
         options: args.change.options(),
     };
     let created = client.create_address_group(request).await;
-    let mut group = answer(created).map_err(|error| error.with_fields(|field| origins.name(field, 0)))?;
+    let mut group = answer(created).map_err(|error| with_fields(error, |field| origins.name(field, 0)))?;
     if !fits {
         output.note("note: more ranges than one request holds: the address group is created first, then filled");
         let first =
@@ -191,7 +192,7 @@ async fn patch(
                 progress.advance(count);
                 continue;
             }
-            Err(error) => anyhow::Error::new(error.with_fields(|field| origins.name(field, done))),
+            Err(error) => anyhow::Error::new(with_fields(error, |field| origins.name(field, done))),
         };
         progress.finish();
         let partly = format!("{done} of {total} ranges were sent and stay as they are, the others were not");
@@ -263,7 +264,7 @@ async fn send_replacement(
     let messages = tokio_stream::iter(replacement(first, parts, progress.clone()));
     let result = client.replace_ranges(messages).await;
     progress.finish();
-    answer(result).map_err(|error| error.with_fields(|field| origins.name(field, 0)))
+    answer(result).map_err(|error| with_fields(error, |field| origins.name(field, 0)))
 }
 
 fn show(group: &v1::AddressGroup, output: &mut Output) -> anyhow::Result<()> {

@@ -9,8 +9,7 @@ mod view;
 use tonic::transport::Channel;
 
 use super::Exit;
-use super::client::answer;
-use super::error::UsageError;
+use super::error::{UsageError, with_fields};
 use super::json::{self, Json};
 use super::names::{OrganizationArgs, split_node};
 use super::output::Output;
@@ -20,6 +19,7 @@ use crate::proto::v1;
 use crate::proto::v1::hierarchy_service_client::HierarchyServiceClient;
 use crate::proto::v1::mutation::Request as Asked;
 use args::{CreateArgs, DeleteArgs, GetArgs, ListArgs, NodesCommand, PermittedArgs, UpdateArgs};
+use portcullis_client::answer;
 
 pub(super) use args::NodesArgs;
 
@@ -96,7 +96,7 @@ async fn create(
         return args.preview.show(channel, &name, Asked::CreateNode(request), output).await;
     }
     let node = answer(client.create_node(request).await)
-        .map_err(|error| error.with_fields(|field| line_of(origins.as_ref(), field)))?;
+        .map_err(|error| with_fields(error, |field| line_of(origins.as_ref(), field)))?;
     args.change.say_if_validated(output);
     show(&node, output)
 }
@@ -138,7 +138,7 @@ async fn update(
         return args.preview.show(channel, &name, Asked::UpdateNode(request), output).await;
     }
     let node = answer(client.update_node(request).await)
-        .map_err(|error| error.with_fields(|field| line_of(origins.as_ref(), field)))?;
+        .map_err(|error| with_fields(error, |field| line_of(origins.as_ref(), field)))?;
     args.change.say_if_validated(output);
     show(&node, output)
 }

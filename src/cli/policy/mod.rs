@@ -12,9 +12,8 @@ use clap::{Args, Subcommand};
 use tonic::transport::Channel;
 
 use super::change::{ChangeArgs, EtagArgs};
-use super::client::answer;
 use super::color::{ColorWhen, Colors};
-use super::error::CallError;
+use super::error::with_fields;
 use super::names::OrganizationArgs;
 use super::output::{Format, Output};
 use super::ranges_file::read_text;
@@ -22,6 +21,8 @@ use super::{Exit, comparison, json, table};
 use crate::proto::v1;
 use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
 use crate::proto::v1::mutation::Request as Asked;
+use portcullis_client::CallError;
+use portcullis_client::answer;
 
 /// The JSON Schema of the file, for editors.
 const SCHEMA: &str = include_str!("schema.json");
@@ -165,7 +166,7 @@ async fn apply(
 
 /// Names what the server refused by its line and column in the file.
 pub(super) fn at_places(error: CallError, file: &str, places: &read::Places, prefix: &str) -> CallError {
-    error.with_fields(|field| {
+    with_fields(error, |field| {
         let within = field.strip_prefix(prefix)?;
         let (line, column) = places.find(within)?;
         Some(format!("{file}:{line}:{column}: {within}"))

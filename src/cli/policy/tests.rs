@@ -8,12 +8,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::Client;
 use crate::cli::change::ChangeArgs;
 use crate::cli::check::ConnectionType;
-use crate::cli::client::answer;
 use crate::cli::json::{self, Json};
 use crate::cli::names::{OrganizationArgs, below, id};
 use crate::cli::output::Output;
 use crate::cli::{Exit, pages, table};
 use crate::proto::v1;
+use portcullis_client::answer;
 
 #[derive(Args, Debug)]
 pub(super) struct TestsArgs {

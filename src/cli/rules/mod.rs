@@ -10,7 +10,6 @@ mod view;
 use tonic::transport::Channel;
 
 use super::Exit;
-use super::client::answer;
 use super::json::{self, Json};
 use super::names::{OrganizationArgs, group_beside};
 use super::output::Output;
@@ -19,6 +18,7 @@ use crate::proto::v1;
 use crate::proto::v1::firewall_service_client::FirewallServiceClient;
 use crate::proto::v1::mutation::Request as Asked;
 use args::{CreateArgs, DeleteArgs, Expiry, GetArgs, MoveArgs, ReorderArgs, ReplaceArgs, RulesCommand, UpdateArgs};
+use portcullis_client::answer;
 
 pub(super) use args::RulesArgs;
 
