@@ -33,7 +33,7 @@ pub(super) struct ChangeArgs {
     #[command(flatten)]
     gates: GateArgs,
     /// Undo the change unless `portcullis revisions confirm` comes within this time, such as `5m`
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Change options")]
     confirm_within: Option<Duration>,
 }
 

@@ -14,6 +14,7 @@ mod comparison;
 mod completions;
 mod error;
 mod events;
+mod examples;
 mod explain;
 mod filters;
 mod groups;
@@ -28,6 +29,7 @@ mod problems;
 mod progress;
 mod ranges_file;
 mod record;
+mod reference;
 mod revisions;
 mod rules;
 mod serve;
@@ -128,7 +130,7 @@ pub enum Exit {
 impl Cli {
     /// Parses the arguments, the first being the program's own name.
     pub fn try_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let matches = <Self as CommandFactory>::command().try_get_matches_from(args)?;
+        let matches = Self::command().try_get_matches_from(args)?;
         let cli = Self::from_arg_matches(&matches)?;
         if matches!(cli.command, Command::Serve(_) | Command::Completions(_)) {
             refuse_client_flags(&matches)?;
@@ -136,9 +138,9 @@ impl Cli {
         Ok(cli)
     }
 
-    /// The description of the whole command line, for completions and tests.
+    /// The description of the whole command line, for completions, the reference and tests.
     pub fn command() -> clap::Command {
-        <Self as CommandFactory>::command()
+        examples::attach(<Self as CommandFactory>::command(), "")
     }
 
     /// Runs the command, on the standard streams of the process.
@@ -187,6 +189,11 @@ impl Cli {
             }
         }
     }
+}
+
+/// The reference of the command line as Markdown: `docs/cli.md`.
+pub fn reference() -> String {
+    reference::markdown(&Cli::command())
 }
 
 /// An ignored flag would let somebody believe that it did something.
