@@ -6,19 +6,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use tonic::transport::Channel;
 
-use super::color::{ColorWhen, Colors};
-use super::error::WouldBeRefused;
-use super::names::organization_of;
-use super::output::Output;
-use super::table::clean;
-use super::{comparison, json};
 use crate::config::parse_duration;
 use crate::proto::v1;
-use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
-use crate::proto::v1::mutation::Request as Asked;
-use portcullis_client::answer;
 
 /// How a change is to be made.
 #[derive(Args, Debug)]
@@ -44,30 +34,6 @@ pub(super) struct PreviewArgs {
     /// Show what the change would do, exactly, and change nothing; exits with 3 where a gate would refuse it
     #[arg(long)]
     pub(super) preview: bool,
-}
-
-impl PreviewArgs {
-    /// Shows what a request would do, to the organization or the cluster that `name` belongs to.
-    pub(super) async fn show(
-        &self,
-        channel: Channel,
-        name: &str,
-        request: Asked,
-        output: &mut Output,
-    ) -> anyhow::Result<()> {
-        let request = v1::PreviewChangeRequest {
-            parent: organization_of(name),
-            mutations: vec![v1::Mutation { request: Some(request) }],
-            replay_within: None,
-        };
-        let preview = answer(AnalysisServiceClient::new(channel).preview_change(request).await)?;
-        let colors = Colors::of(ColorWhen::Auto, output);
-        output.show(|| json::preview(&preview), || comparison::preview(&preview, colors))?;
-        if preview.refusals.is_empty() {
-            return Ok(());
-        }
-        Err(WouldBeRefused.into())
-    }
 }
 
 /// What may refuse a change, besides the gates that the organization has.
@@ -128,19 +94,6 @@ impl ChangeArgs {
             confirm_within: self.confirm_within.and_then(|within| within.try_into().ok()),
             ..self.gates.options()
         })
-    }
-
-    /// What a deletion did, or would have done.
-    pub(super) fn deleted(&self, name: &str) -> String {
-        let did = if self.validate_only { "would delete" } else { "deleted" };
-        format!("{did} {}\n", clean(name))
-    }
-
-    /// Says on the standard error that nothing was changed, where that is so.
-    pub(super) fn say_if_validated(&self, output: &mut Output) {
-        if self.validate_only {
-            output.note("note: validated only, nothing was changed");
-        }
     }
 }
 

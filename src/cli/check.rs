@@ -5,18 +5,15 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use tonic::transport::Channel;
+use clap::Args;
 
-use super::Exit;
-use super::json;
+use super::context::Context;
+use super::exit::Exit;
 use super::names::OrganizationArgs;
-use super::output::Output;
 use super::table;
+use super::words::ConnectionType;
 use crate::config::parse_duration;
 use crate::proto::v1;
-use crate::proto::v1::decision_service_client::DecisionServiceClient;
-use portcullis_client::answer;
 
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {
@@ -48,14 +45,7 @@ pub(super) struct CheckArgs {
     request_id: String,
 }
 
-/// A connection type as it is typed.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ConnectionType {
-    Shell,
-    Preview,
-}
-
-pub(super) async fn run(args: CheckArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: CheckArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let request = v1::CheckRequest {
         ip: args.ip,
         connection_type: v1::ConnectionType::from(args.connection_type).into(),
@@ -66,8 +56,8 @@ pub(super) async fn run(args: CheckArgs, channel: Channel, output: &mut Output) 
         session_lease: args.session_lease.and_then(|lease| lease.try_into().ok()),
         request_id: args.request_id,
     };
-    let response = answer(DecisionServiceClient::new(channel).check(request).await)?;
-    output.show(|| json::check_response(&response), || record(&response))?;
+    let response = context.client.check(request).await?;
+    context.show(&response, record)?;
     Ok(match response.decision() {
         v1::Decision::Allow => Exit::Success,
         v1::Decision::Deny | v1::Decision::Unspecified => Exit::Denied,
@@ -86,13 +76,4 @@ fn record(response: &v1::CheckResponse) -> String {
         ("cluster revision", response.cluster_revision.to_string()),
         ("decision id", response.decision_id.clone()),
     ])
-}
-
-impl From<ConnectionType> for v1::ConnectionType {
-    fn from(connection_type: ConnectionType) -> Self {
-        match connection_type {
-            ConnectionType::Shell => Self::Shell,
-            ConnectionType::Preview => Self::Preview,
-        }
-    }
 }

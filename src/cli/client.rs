@@ -6,15 +6,12 @@
 use anyhow::Context;
 use portcullis_client::{CallError, Client, ServerAddress};
 
-use super::Exit;
 use super::error::UsageError;
+use super::exit::Exit;
 
 /// Runs what asks the server. The connection is made with the first call, so that whatever is wrong before is said
 /// without it.
-pub(super) fn call<F>(server: &str, ask: impl FnOnce(Client) -> F) -> anyhow::Result<Exit>
-where
-    F: Future<Output = anyhow::Result<Exit>>,
-{
+pub(super) fn call(server: &str, ask: impl AsyncFnOnce(Client) -> anyhow::Result<Exit>) -> anyhow::Result<Exit> {
     let address: ServerAddress =
         server.parse().map_err(|error: portcullis_client::AddressError| UsageError(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -15,11 +15,6 @@ use crate::proto::v1::ErrorReason;
 #[error("{0}")]
 pub(super) struct UsageError(pub(super) String);
 
-/// A previewed change that a gate would refuse.
-#[derive(Debug, ThisError)]
-#[error("a gate would refuse the change")]
-pub(super) struct WouldBeRefused;
-
 /// The reasons of a gate that refuses a change.
 const GATES: [ErrorReason; 4] = [
     ErrorReason::GuardViolated,

@@ -1,21 +1,20 @@
 //! `portcullis explain`: why a connection is let through or not, step by step.
 //!
 //! Invariant: nothing is decided for anybody: the exit status tells only whether there was an answer.
-//! Not here: deciding (`check`), the JSON form (`json`).
+//! Not here: deciding (`check`).
 
 use clap::Args;
-use prost_types::Timestamp;
-use tonic::transport::Channel;
-
-use super::check::ConnectionType;
-use super::color::{ColorWhen, Colors, Look};
-use super::names::OrganizationArgs;
-use super::output::Output;
-use super::times::parse_moment;
-use super::{Exit, json, table};
-use crate::proto::v1;
-use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
 use portcullis_client::answer;
+use prost_types::Timestamp;
+
+use super::color::{ColorWhen, Colors, Look};
+use super::context::Context;
+use super::exit::Exit;
+use super::names::{OrganizationArgs, id};
+use super::table;
+use super::times::parse_moment;
+use super::words::ConnectionType;
+use crate::proto::v1;
 
 #[derive(Args, Debug)]
 pub(super) struct ExplainArgs {
@@ -38,17 +37,16 @@ pub(super) struct ExplainArgs {
     color: ColorWhen,
 }
 
-pub(super) async fn run(args: ExplainArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: ExplainArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let request = v1::ExplainRequest {
         ip: args.ip,
         connection_type: v1::ConnectionType::from(args.connection_type).into(),
         endpoint: args.organization.node(&args.endpoint),
         at_time: args.at,
     };
-    let explained = answer(AnalysisServiceClient::new(channel).explain(request).await)?;
-    let colors = Colors::of(args.color, output);
-    output.show(|| json::explain_response(&explained), || tree(&explained, colors))?;
-    Ok(Exit::Success)
+    let explained = answer(context.client.analysis().explain(request).await)?;
+    let colors = Colors::of(args.color, context.output);
+    context.show(&explained, |explained| tree(explained, colors))
 }
 
 /// The steps as a tree.
@@ -92,10 +90,16 @@ fn rules(step: &v1::TraceStep, below: &str, colors: Colors) -> impl Iterator<Ite
         let outcome = table::word(rule.outcome().as_str_name(), "RULE_OUTCOME_").replace('-', " ");
         let look = if rule.outcome() == v1::RuleOutcome::Matched { Look::Cyan } else { Look::Faint };
         let action = table::word(rule.action().as_str_name(), "ACTION_");
-        let id = rule.rule.rsplit('/').next().unwrap_or_default();
-        let group = rule.address_group.rsplit('/').next().filter(|group| !group.is_empty());
-        let group = group.map(|group| format!(" of group {group}")).unwrap_or_default();
+        let group = match id(&rule.address_group) {
+            "" => String::new(),
+            group => format!(" of group {group}"),
+        };
         let outcome = colors.paint(look, &outcome);
-        format!("{below}{branch} {}. {action} {}{group} ({id}): {outcome}", rule.position, rule.matched_range)
+        format!(
+            "{below}{branch} {}. {action} {}{group} ({}): {outcome}",
+            rule.position,
+            rule.matched_range,
+            id(&rule.rule)
+        )
     })
 }

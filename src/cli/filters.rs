@@ -6,9 +6,9 @@
 use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
 
-use super::check::ConnectionType;
 use super::names::OrganizationArgs;
 use super::times::parse_moment;
+use super::words::{ConnectionType, Decision};
 use crate::proto::v1;
 
 /// What every such list is filtered by. Filters that are given must all hold.
@@ -63,12 +63,6 @@ pub(super) enum AuditType {
     Gap,
     Pruned,
     Erased,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Decision {
-    Allow,
-    Deny,
 }
 
 impl FilterArgs {
@@ -131,15 +125,6 @@ impl From<AuditType> for v1::AuditType {
             AuditType::Gap => Self::Gap,
             AuditType::Pruned => Self::Pruned,
             AuditType::Erased => Self::Erased,
-        }
-    }
-}
-
-impl From<Decision> for v1::Decision {
-    fn from(given: Decision) -> Self {
-        match given {
-            Decision::Allow => Self::Allow,
-            Decision::Deny => Self::Deny,
         }
     }
 }

@@ -12,13 +12,14 @@ mod client;
 mod color;
 mod comparison;
 mod completions;
+mod context;
 mod error;
 mod events;
 mod examples;
+mod exit;
 mod explain;
 mod filters;
 mod groups;
-mod json;
 mod names;
 mod nodes;
 mod output;
@@ -38,17 +39,20 @@ mod shadow;
 mod table;
 mod times;
 mod upload;
+mod words;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::ServeArgs;
-use error::{UsageError, WouldBeRefused};
+use context::Context;
+use error::UsageError;
 use output::{Format, Output};
+
+pub use exit::Exit;
 
 /// The flags that only mean something to a command that asks a server.
 const CLIENT_FLAGS: [&str; 2] = ["server", "output"];
@@ -82,6 +86,15 @@ struct ClientArgs {
 enum Command {
     /// Run the service
     Serve(Box<ServeArgs>),
+    #[command(flatten)]
+    Ask(Box<Ask>),
+    /// Print the completion script of a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// The commands that ask a server.
+#[derive(Subcommand, Debug)]
+enum Ask {
     /// Decide one connection, as a portal would ask; the attempt is recorded
     Check(check::CheckArgs),
     /// Show step by step why a connection would be let through or not; nothing is recorded
@@ -110,21 +123,6 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Ask whether a server is healthy, for example as the health check of a container
     CheckHealth(check_health::CheckHealthArgs),
-    /// Print the completion script of a shell
-    Completions(completions::CompletionsArgs),
-}
-
-/// How a command ended, unless it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Done, or allowed.
-    Success,
-    /// Failed.
-    Failure,
-    /// Wrong usage.
-    Usage,
-    /// A connection was denied, or a gate refused a change.
-    Denied,
 }
 
 impl Cli {
@@ -132,7 +130,7 @@ impl Cli {
     pub fn try_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches_from(args)?;
         let cli = Self::from_arg_matches(&matches)?;
-        if matches!(cli.command, Command::Serve(_) | Command::Completions(_)) {
+        if !matches!(cli.command, Command::Ask(_)) {
             refuse_client_flags(&matches)?;
         }
         Ok(cli)
@@ -152,7 +150,6 @@ impl Cli {
                 output.note(&format!("error: {}", error::told(&error)));
                 match error.downcast_ref() {
                     Some(call) if error::is_gated(call) => Exit::Denied,
-                    _ if error.is::<WouldBeRefused>() => Exit::Denied,
                     _ if error.is::<UsageError>() => Exit::Usage,
                     _ => Exit::Failure,
                 }
@@ -161,32 +158,44 @@ impl Cli {
     }
 
     fn dispatch(self, output: &mut Output) -> anyhow::Result<Exit> {
-        let server = &self.client.server;
-        match self.command {
-            Command::Serve(args) => serve::run(&args, output),
-            Command::Completions(args) => completions::run(&args, output),
-            Command::Check(args) => client::call(server, |client| check::run(args, client.channel(), output)),
-            Command::Rules(args) => client::call(server, |client| rules::run(args, client.channel(), output)),
-            Command::Nodes(args) => client::call(server, |client| nodes::run(args, client.channel(), output)),
-            Command::Groups(args) => client::call(server, |client| groups::run(args, client.channel(), output)),
-            Command::Overview(args) => client::call(server, |client| overview::run(args, client.channel(), output)),
-            Command::Explain(args) => client::call(server, |client| explain::run(args, client.channel(), output)),
-            Command::Problems(args) => client::call(server, |client| problems::run(args, client.channel(), output)),
-            Command::Shadow(args) => client::call(server, |client| shadow::run(args, client.channel(), output)),
-            Command::Revisions(args) => client::call(server, |client| revisions::run(args, client.channel(), output)),
-            Command::Policy(args) => match args.run_offline(output) {
-                Some(result) => result,
-                None => client::call(server, |client| policy::run(args, client.channel(), output)),
-            },
-            Command::Sessions(args) => client::call(server, |client| sessions::run(args, client.channel(), output)),
-            Command::Events(args) => client::call(server, |client| events::run(args, client.channel(), output)),
-            Command::Audit(args) => match args.run_offline(output) {
-                Some(result) => result,
-                None => client::call(server, |client| audit::run(args, client.channel(), output)),
-            },
-            Command::CheckHealth(args) => {
-                client::call(server, |client| check_health::run(args, client.channel(), output))
-            }
+        let ask = match self.command {
+            Command::Serve(args) => return serve::run(&args, output),
+            Command::Completions(args) => return completions::run(&args, Self::command(), output),
+            Command::Ask(ask) => ask,
+        };
+        if let Some(result) = ask.run_offline(output) {
+            return result;
+        }
+        client::call(&self.client.server, async |client| ask.run(&mut Context { client, output }).await)
+    }
+}
+
+impl Ask {
+    /// Runs what needs no server after all; none where one is asked.
+    fn run_offline(&self, output: &mut Output) -> Option<anyhow::Result<Exit>> {
+        match self {
+            Self::Policy(args) => args.run_offline(output),
+            Self::Audit(args) => args.run_offline(output),
+            _ => None,
+        }
+    }
+
+    async fn run(self, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+        match self {
+            Self::Check(args) => check::run(args, context).await,
+            Self::Explain(args) => explain::run(args, context).await,
+            Self::Problems(args) => problems::run(args, context).await,
+            Self::Policy(args) => policy::run(args, context).await,
+            Self::Revisions(args) => revisions::run(args, context).await,
+            Self::Shadow(args) => shadow::run(args, context).await,
+            Self::Rules(args) => rules::run(args, context).await,
+            Self::Nodes(args) => nodes::run(args, context).await,
+            Self::Groups(args) => groups::run(args, context).await,
+            Self::Overview(args) => overview::run(args, context).await,
+            Self::Sessions(args) => sessions::run(args, context).await,
+            Self::Events(args) => events::run(args, context).await,
+            Self::Audit(args) => audit::run(args, context).await,
+            Self::CheckHealth(args) => check_health::run(args, context).await,
         }
     }
 }
@@ -206,15 +215,4 @@ fn refuse_client_flags(matches: &ArgMatches) -> Result<(), clap::Error> {
         }
     }
     Ok(())
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        match exit {
-            Exit::Success => Self::SUCCESS,
-            Exit::Failure => Self::from(1),
-            Exit::Usage => Self::from(2),
-            Exit::Denied => Self::from(3),
-        }
-    }
 }

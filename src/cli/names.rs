@@ -51,6 +51,16 @@ impl OrganizationArgs {
         below(&self.name(), "addressGroups", given)
     }
 
+    /// The full name of a policy test.
+    pub(super) fn test(&self, given: &str) -> String {
+        below(&self.name(), "policyTests", given)
+    }
+
+    /// The full name of a revision.
+    pub(super) fn revision(&self, given: &str) -> String {
+        below(&self.name(), "revisions", given)
+    }
+
     /// The full name of a session.
     pub(super) fn session(&self, given: &str) -> String {
         below(&self.name(), "sessions", given)
@@ -80,7 +90,7 @@ impl ParentArgs {
 }
 
 /// The full name of an organization.
-fn organization(given: &str) -> String {
+pub(super) fn organization(given: &str) -> String {
     if given.contains('/') { given.to_owned() } else { format!("organizations/{given}") }
 }
 

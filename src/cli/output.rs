@@ -1,13 +1,17 @@
 //! Where commands write: results to the standard output, notes and progress to the standard error.
 //!
 //! Invariant: a reader that went away (`portcullis rules list | head`) is no failure; every other error of writing is.
-//! Not here: what is written (`table`, `json`).
+//! Not here: what is written: tables are made by each command, JSON by `portcullis-proto`.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
+use prost::{Message, Name};
+use serde::Serialize;
 
-use super::json::Json;
+use super::pages::Page;
+use crate::proto::{Json, to_json};
 
 /// How results are printed: aligned columns, or JSON as the protocol buffers mapping has it.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,15 @@ pub(super) enum Format {
 pub(super) enum Reader {
     There,
     Gone,
+}
+
+/// A list whose items are there even when there are none, which the canonical JSON leaves out.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    empty: BTreeMap<&'static str, Vec<Json>>,
+    #[serde(flatten)]
+    rest: Json,
 }
 
 /// The standard streams, and the format that was asked for.
@@ -55,13 +68,28 @@ impl Output {
         self.results_terminal
     }
 
-    /// Prints a result in the format that was asked for.
-    pub(super) fn show(&mut self, json: impl FnOnce() -> Json, table: impl FnOnce() -> String) -> io::Result<()> {
-        let text = match self.format() {
-            Format::Table => table(),
-            Format::Json => serde_json::to_string_pretty(&json())? + "\n",
-        };
-        self.text(&text)
+    /// Prints an answer in the format that was asked for.
+    pub(super) fn show<M: Message + Name>(&mut self, message: &M, table: impl FnOnce(&M) -> String) -> io::Result<()> {
+        match self.format() {
+            Format::Table => self.text(&table(message)),
+            Format::Json => self.json(&to_json(message)),
+        }
+    }
+
+    /// Prints a list in the format that was asked for; in JSON it is there even when it is empty.
+    pub(super) fn list<P: Page>(&mut self, page: &P, table: impl FnOnce(&P) -> String) -> io::Result<()> {
+        match self.format() {
+            Format::Table => self.text(&table(page)),
+            Format::Json => {
+                let empty = page.items().is_empty().then(|| (P::ITEMS, Vec::new()));
+                self.json(&Listed { empty: empty.into_iter().collect(), rest: to_json(page) })
+            }
+        }
+    }
+
+    /// Prints JSON, indented.
+    pub(super) fn json(&mut self, json: &impl Serialize) -> io::Result<()> {
+        self.text(&(serde_json::to_string_pretty(json)? + "\n"))
     }
 
     /// Prints a text as it is.

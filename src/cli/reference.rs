@@ -3,6 +3,8 @@
 //! Invariant: every command and every flag is in it, and nothing that `--help` does not say.
 //! Not here: writing it to `docs/cli.md`, which `just docs` does.
 
+use std::fmt::Write as _;
+
 use clap::{Arg, Command};
 
 use super::examples;
@@ -25,7 +27,7 @@ pub(super) fn markdown(command: &Command) -> String {
     text += &paragraph(command.get_about());
     text += "\n```text\n";
     for below in command.get_subcommands() {
-        text += &format!("{:14} {}\n", below.get_name(), plain(below.get_about()));
+        let _ = writeln!(text, "{:14} {}", below.get_name(), plain(below.get_about()));
     }
     text += "```\n";
     text += EXIT_STATUS;
@@ -47,7 +49,7 @@ fn section(command: &Command, above: &Command, path: &str) -> String {
     let heading = if path.contains(' ') { "###" } else { "##" };
     let mut text = format!("\n{heading} portcullis {path}\n\n{}", paragraph(command.get_about()));
     let usage = built.clone().render_usage().to_string();
-    text += &format!("\n```text\n{}\n```\n", usage.trim_start_matches("Usage: "));
+    let _ = write!(text, "\n```text\n{}\n```\n", usage.trim_start_matches("Usage: "));
     text += &options(command);
     text += &paragraph(command.get_after_help()).split("Examples:").take(1).map(notes).collect::<String>();
     let examples = examples::of(path);
@@ -56,7 +58,7 @@ fn section(command: &Command, above: &Command, path: &str) -> String {
             "" => format!("$ {typed}\n"),
             purpose => format!("# {purpose}\n$ {typed}\n"),
         });
-        text += &format!("\n```console\n{}```\n", lines.collect::<String>());
+        let _ = write!(text, "\n```console\n{}```\n", lines.collect::<String>());
     }
     for below in command.get_subcommands() {
         text += &section(below, built, path);

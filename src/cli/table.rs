@@ -6,7 +6,7 @@
 use comfy_table::{Table, presets};
 use prost_types::Timestamp;
 
-use super::json::rfc3339;
+use super::times::rfc3339;
 use crate::proto::v1;
 
 /// Rows below a line of headings.

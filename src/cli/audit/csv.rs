@@ -4,9 +4,9 @@
 //! formula by a spreadsheet, or steers a terminal.
 //! Not here: exact texts and whole policy changes: JSON lines have them.
 
-use crate::cli::json::rfc3339;
 use crate::cli::record::Facts;
 use crate::cli::table;
+use crate::cli::times::rfc3339;
 use crate::proto::v1;
 
 /// The names of the columns.

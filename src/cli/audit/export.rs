@@ -7,18 +7,22 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 
-use anyhow::Context;
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use portcullis_client::answer;
+use tonic::transport::Channel;
 
-use super::{Client, csv};
+use super::csv;
+use crate::cli::context::Context;
 use crate::cli::error::UsageError;
+use crate::cli::exit::Exit;
 use crate::cli::filters::RecordFilterArgs;
 use crate::cli::names::ParentArgs;
 use crate::cli::output::{Output, Reader};
+use crate::cli::pages;
 use crate::cli::progress::Progress;
-use crate::cli::{Exit, json, pages};
-use crate::proto::v1;
-use portcullis_client::answer;
+use crate::proto::v1::audit_service_client::AuditServiceClient;
+use crate::proto::{to_json, v1};
 
 const FORMS: &str = "Records are written newest first; those that are made meanwhile are not among them. JSON lines \
                      have every field of a record. CSV has one line a record: control characters are written as \
@@ -55,7 +59,8 @@ enum Target<'a> {
     Output(&'a mut Output),
 }
 
-pub(super) async fn run(client: Client, args: &ExportArgs, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &ExportArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (client, output) = (context.client.audit(), &mut *context.output);
     if output.asked().is_some() {
         let message = "`--output` does not say how an export is written: give `--format` alone";
         return Err(UsageError(message.to_owned()).into());
@@ -79,7 +84,7 @@ pub(super) async fn run(client: Client, args: &ExportArgs, output: &mut Output) 
 }
 
 async fn write(
-    mut client: Client,
+    mut client: AuditServiceClient<Channel>,
     args: &ExportArgs,
     target: &mut Target<'_>,
     progress: &Progress,
@@ -100,7 +105,7 @@ async fn write(
             match args.format {
                 Form::Csv => text += &csv::row(record),
                 Form::Jsonl => {
-                    text += &serde_json::to_string(&json::audit_record(record))?;
+                    text += &serde_json::to_string(&to_json(record))?;
                     text.push('\n');
                 }
             }

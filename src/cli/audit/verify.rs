@@ -8,17 +8,17 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use portcullis_client::{CallError, answer};
 
-use super::Client;
+use crate::cli::context::Context;
+use crate::cli::exit::Exit;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::ranges_file::read_text;
-use crate::cli::{Exit, json, table};
+use crate::cli::table;
 use crate::proto::v1;
 use crate::proto::v1::verify_audit_response::Step;
 use crate::server::verify_audit;
-use portcullis_client::CallError;
-use portcullis_client::answer;
 
 const BAR: &str = "verifying {bar:40} {human_pos}/{human_len} records";
 
@@ -36,9 +36,9 @@ pub(super) struct VerifyArgs {
     public_key: Option<String>,
 }
 
-pub(super) async fn run(mut client: Client, args: &VerifyArgs, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &VerifyArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let note = args.checkpoint.as_deref().map(read_text).transpose()?.unwrap_or_default();
-    let mut steps = answer(client.verify_audit(v1::VerifyAuditRequest { note }).await)?;
+    let mut steps = answer(context.client.audit().verify_audit(v1::VerifyAuditRequest { note }).await)?;
     let progress = Progress::new(BAR, 0);
     let mut result = None;
     while let Some(message) = steps.message().await.map_err(CallError::from)? {
@@ -51,7 +51,7 @@ pub(super) async fn run(mut client: Client, args: &VerifyArgs, output: &mut Outp
     progress.finish();
     let result =
         result.ok_or_else(|| anyhow::anyhow!("the server ended the verification without a result: try again"))?;
-    finish(&result, output)
+    finish(&result, context.output)
 }
 
 /// Checks the files in a data directory.
@@ -81,7 +81,7 @@ pub(super) fn offline(args: &VerifyArgs, data_dir: &Path, output: &mut Output) -
 }
 
 fn finish(result: &v1::VerifyAuditResult, output: &mut Output) -> anyhow::Result<Exit> {
-    output.show(|| json::verify_audit_result(result), || report(result))?;
+    output.show(result, report)?;
     Ok(if result.intact && result.faults.is_empty() { Exit::Success } else { Exit::Failure })
 }
 

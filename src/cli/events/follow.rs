@@ -6,19 +6,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context as _, anyhow};
+use portcullis_client::CallError;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::EventsArgs;
 use super::line::Lines;
-use crate::cli::Exit;
+use crate::cli::context::Context;
 use crate::cli::error::shown;
-use crate::cli::filters::{audit_types, connection_type};
+use crate::cli::exit::Exit;
 use crate::cli::output::{Output, Reader};
 use crate::proto::v1;
 use crate::proto::v1::audit_service_client::AuditServiceClient;
-use portcullis_client::CallError;
 
 /// The first wait before another attempt; it doubles from one to the next.
 const WAIT_MIN: Duration = Duration::from_millis(250);
@@ -56,19 +55,12 @@ enum End {
 
 /// Prints the events until it is interrupted, nobody reads them any more, or they cannot be had.
 pub(super) async fn run(
-    client: AuditServiceClient<Channel>,
-    args: &EventsArgs,
+    request: v1::WatchEventsRequest,
     lines: Lines,
-    output: &mut Output,
+    context: &mut Context<'_>,
 ) -> anyhow::Result<Exit> {
-    let connection_types = args.connection_type.map(|given| connection_type(Some(given)));
-    let request = v1::WatchEventsRequest {
-        parent: args.parent.name(),
-        after_sequence: args.after_sequence,
-        types: audit_types(&args.types),
-        connection_types: connection_types.into_iter().collect(),
-    };
-    let client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let client = context.client.audit().max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let output = &mut *context.output;
     let mut follower = Follower { client, request, lines, output, wait: WAIT_MIN, connected: false };
     tokio::select! {
         ended = follower.follow() => ended?,

@@ -6,8 +6,8 @@
 use crate::cli::color::{Colors, Look};
 use crate::cli::output::{Format, Output};
 use crate::cli::record::{Facts, Kind};
-use crate::cli::{json, table};
-use crate::proto::v1;
+use crate::cli::table;
+use crate::proto::{to_json, v1};
 
 /// How records are written.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ impl Lines {
     /// The line of a record, with its line feed.
     pub(super) fn line(self, record: &v1::AuditRecord) -> serde_json::Result<String> {
         let line = match self.format {
-            Format::Json => serde_json::to_string(&json::audit_record(record))?,
+            Format::Json => serde_json::to_string(&to_json(record))?,
             Format::Table => self.for_people(record),
         };
         Ok(line + "\n")

@@ -7,16 +7,16 @@ mod follow;
 mod line;
 
 use clap::Args;
-use tonic::transport::Channel;
 
-use super::check::ConnectionType;
 use super::color::{ColorWhen, Colors};
+use super::context::Context;
+use super::exit::Exit;
 use super::filters::{AuditType, audit_types, connection_type};
 use super::names::ParentArgs;
-use super::output::{Output, Reader};
-use super::{Exit, pages};
+use super::output::Reader;
+use super::pages;
+use super::words::ConnectionType;
 use crate::proto::v1;
-use crate::proto::v1::audit_service_client::AuditServiceClient;
 use line::Lines;
 
 /// How many records stand at the end of the log for somebody who only looks.
@@ -51,37 +51,36 @@ pub(super) struct EventsArgs {
     connection_type: Option<ConnectionType>,
 }
 
-pub(super) async fn run(args: EventsArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
-    let lines = Lines::of(output, Colors::of(args.color, output));
-    let client = AuditServiceClient::new(channel);
-    if args.follow {
-        follow::run(client, &args, lines, output).await
-    } else {
-        newest(client, &args, lines, output).await
+pub(super) async fn run(args: EventsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let lines = Lines::of(context.output, Colors::of(args.color, context.output));
+    if !args.follow {
+        return newest(&args, lines, context).await;
     }
+    let connection_types = args.connection_type.map(|given| connection_type(Some(given)));
+    let request = v1::WatchEventsRequest {
+        parent: args.parent.name(),
+        after_sequence: args.after_sequence,
+        types: audit_types(&args.types),
+        connection_types: connection_types.into_iter().collect(),
+    };
+    follow::run(request, lines, context).await
 }
 
 /// Prints the newest records, the oldest of them first, as `tail` does.
-async fn newest(
-    mut client: AuditServiceClient<Channel>,
-    args: &EventsArgs,
-    lines: Lines,
-    output: &mut Output,
-) -> anyhow::Result<Exit> {
+async fn newest(args: &EventsArgs, lines: Lines, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let first = v1::ListAuditRecordsRequest {
         parent: args.parent.name(),
         connection_type: connection_type(args.connection_type),
         types: audit_types(&args.types),
         ..Default::default()
     };
-    let fetch = async |page_size: i32, page_token: String| {
-        let request = v1::ListAuditRecordsRequest { page_size, page_token, ..first.clone() };
-        let page = client.list_audit_records(request).await?.into_inner();
-        Ok((page.audit_records, page.next_page_token))
-    };
-    let records = pages::read_some(args.limit.unwrap_or(NEWEST_DEFAULT), fetch).await?;
-    for record in records.items.iter().rev() {
-        if output.part(&lines.line(record)?)? == Reader::Gone {
+    let mut client = context.client.audit();
+    let list = pages::first(args.limit.unwrap_or(NEWEST_DEFAULT), async |page_size, page_token| {
+        client.list_audit_records(v1::ListAuditRecordsRequest { page_size, page_token, ..first.clone() }).await
+    });
+    let (list, _more) = list.await?;
+    for record in list.audit_records.iter().rev() {
+        if context.output.part(&lines.line(record)?)? == Reader::Gone {
             break;
         }
     }

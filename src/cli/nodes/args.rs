@@ -6,10 +6,10 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::change::{ChangeArgs, EtagArgs, PreviewArgs};
-use crate::cli::check::ConnectionType;
 use crate::cli::error::UsageError;
 use crate::cli::names::{OrganizationArgs, group_beside};
 use crate::cli::ranges_file::{Origins, Ranges};
+use crate::cli::words::ConnectionType;
 use crate::proto::v1;
 
 #[derive(Args, Debug)]

@@ -1,7 +1,7 @@
 //! Nodes and their access as tables.
 //!
 //! Invariant: an allowlist without entries says that it permits nobody; it never looks like one that was not shown.
-//! Not here: the JSON form (`cli::json`).
+//! Not here: the JSON form (`portcullis-proto`).
 
 use crate::cli::{names, table};
 use crate::proto::v1;
@@ -10,12 +10,13 @@ use crate::proto::v1;
 const RANGES_SHOWN: usize = 100;
 
 /// Nodes, one a line, and below them their problems.
-pub(super) fn nodes(nodes: &[v1::Node], problems: &[v1::Problem]) -> String {
+pub(super) fn nodes(list: &v1::ListNodesResponse) -> String {
     let row = |node: &v1::Node| {
         let entry_count = node.access.as_ref().map_or(0, |access| access.entries.len());
         [node.name.clone(), own_mode(node), entry_count.to_string(), node.display_name.clone()]
     };
-    table::grid(["NODE", "ACCESS", "ENTRIES", "DISPLAY NAME"], nodes.iter().map(row)) + &table::problems(problems)
+    table::grid(["NODE", "ACCESS", "ENTRIES", "DISPLAY NAME"], list.nodes.iter().map(row))
+        + &table::problems(&list.problems)
 }
 
 /// One node with every field.

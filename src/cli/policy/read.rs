@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 
+use portcullis_client::CallError;
+use serde::de::DeserializeOwned;
 use serde_saphyr::{Location, Spanned};
 
 use super::document::{Access, Action, ConnectionType, Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
-use crate::cli::error::UsageError;
-use crate::cli::names::below;
+use crate::cli::error::{UsageError, with_fields};
+use crate::cli::names::{below, organization};
 use crate::cli::times::parse_time;
 use crate::proto::v1;
 
@@ -20,6 +22,14 @@ const EVENTS_MAX: usize = 20_000_000;
 pub(in crate::cli) struct Read {
     pub(in crate::cli) policy: v1::Policy,
     pub(in crate::cli) places: Places,
+}
+
+/// The rules of a policy, and where they stand in the file.
+pub(in crate::cli) struct ReadRules {
+    pub(in crate::cli) rules: Vec<v1::Rule>,
+    pub(in crate::cli) places: Places,
+    /// Whether the file has more than rules.
+    pub(in crate::cli) has_others: bool,
 }
 
 /// Line and column of the parts of a policy, by their paths in it.
@@ -33,8 +43,17 @@ impl Places {
         self.by_path.insert(path.into(), (location.line(), location.column()));
     }
 
-    /// Of a path, or of the nearest part that it is in.
-    pub(super) fn find(&self, path: &str) -> Option<(u64, u64)> {
+    /// Names what the server refused by its line and column in the file. `prefix` leads to the policy in the request.
+    pub(in crate::cli) fn locate(&self, error: CallError, file: &str, prefix: &str) -> CallError {
+        with_fields(error, |field| {
+            let within = field.strip_prefix(prefix)?;
+            let (line, column) = self.find(within)?;
+            Some(format!("{file}:{line}:{column}: {within}"))
+        })
+    }
+
+    /// The place of a path, or of the nearest part that it is in.
+    fn find(&self, path: &str) -> Option<(u64, u64)> {
         let mut path = path;
         loop {
             if let Some(place) = self.by_path.get(path) {
@@ -46,19 +65,33 @@ impl Places {
 }
 
 /// Reads the policy of an organization, which is given by its full name.
-pub(in crate::cli) fn parse(file: &str, text: &str, parent: &str) -> Result<Read, UsageError> {
+pub(in crate::cli) fn policy(file: &str, text: &str, parent: &str) -> Result<Read, UsageError> {
+    Reader { file, parent, places: Places::default() }.read(parse(file, text)?)
+}
+
+/// Reads the rules of a policy, or a list of rules in the same form.
+pub(in crate::cli) fn rules(file: &str, text: &str, parent: &str) -> Result<ReadRules, UsageError> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#') && *line != "---");
+    let is_list = lines.take(1).any(|line| line.starts_with(['-', '[']));
+    let document =
+        if is_list { Document { rules: parse(file, text)?, ..Document::default() } } else { parse(file, text)? };
+    let has_others = !(document.groups.is_empty() && document.nodes.is_empty() && document.tests.is_empty());
+    let Read { policy, places } = Reader { file, parent, places: Places::default() }.read(document)?;
+    Ok(ReadRules { rules: policy.rules, places, has_others })
+}
+
+fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, UsageError> {
     let mut options = serde_saphyr::Options::default();
     if let Some(budget) = &mut options.budget {
         budget.max_events = EVENTS_MAX;
         budget.max_nodes = EVENTS_MAX;
         budget.max_total_scalar_bytes = usize::MAX;
     }
-    let document: Document = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let place = error.location().filter(|location| location.line() > 0);
         let place = place.map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
         UsageError(format!("{file}{place}: {}", error.without_snippet()))
-    })?;
-    Reader { file, parent, places: Places::default() }.read(document)
+    })
 }
 
 struct Reader<'a> {
@@ -69,17 +102,12 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(mut self, document: Document) -> Result<Read, UsageError> {
-        let Document { organization, ranges_omitted, rules, groups, nodes, tests } = document;
-        if let Some(organization) = organization {
-            let named = if organization.value.contains('/') {
-                organization.value.clone()
-            } else {
-                format!("organizations/{}", organization.value)
-            };
+        let Document { organization: given, ranges_omitted, rules, groups, nodes, tests } = document;
+        if let Some(given) = given {
+            let named = organization(&given.value);
             if named != self.parent {
-                let at = &organization.referenced;
                 let message = format!("the file is of `{named}`, and `{}` is to have it", self.parent);
-                return Err(self.fault(at, &message));
+                return Err(self.fault(&given.referenced, &message));
             }
         }
         let rules =

@@ -3,17 +3,16 @@
 //! Invariant: a test that fails is told apart by the exit status of the list, so that a script can act on it.
 //! Not here: refusing changes: that is the server's.
 
-use clap::{Args, Subcommand, ValueEnum};
-
-use super::Client;
-use crate::cli::change::ChangeArgs;
-use crate::cli::check::ConnectionType;
-use crate::cli::json::{self, Json};
-use crate::cli::names::{OrganizationArgs, below, id};
-use crate::cli::output::Output;
-use crate::cli::{Exit, pages, table};
-use crate::proto::v1;
+use clap::{Args, Subcommand};
 use portcullis_client::answer;
+
+use crate::cli::change::ChangeArgs;
+use crate::cli::context::Context;
+use crate::cli::exit::Exit;
+use crate::cli::names::{OrganizationArgs, id};
+use crate::cli::words::{ConnectionType, Decision};
+use crate::cli::{pages, table};
+use crate::proto::v1;
 
 #[derive(Args, Debug)]
 pub(super) struct TestsArgs {
@@ -47,19 +46,12 @@ struct CreateArgs {
     endpoint: String,
     /// What must be decided
     #[arg(long, value_enum, value_name = "DECISION")]
-    expect: Expected,
+    expect: Decision,
     /// What the test is for
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
     #[command(flatten)]
     change: ChangeArgs,
-}
-
-/// A decision as it is typed.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Expected {
-    Allow,
-    Deny,
 }
 
 #[derive(Args, Debug)]
@@ -70,60 +62,48 @@ struct DeleteArgs {
     change: ChangeArgs,
 }
 
-pub(super) async fn run(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: TestsArgs,
-    output: &mut Output,
-) -> anyhow::Result<Exit> {
+pub(super) async fn run(names: &OrganizationArgs, args: TestsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     match args.command {
-        TestsCommand::List => return list(client, names, output).await,
-        TestsCommand::Create(args) => {
-            let expected = match args.expect {
-                Expected::Allow => v1::Decision::Allow,
-                Expected::Deny => v1::Decision::Deny,
-            };
-            let test = v1::PolicyTest {
-                ip: args.ip,
-                connection_type: v1::ConnectionType::from(args.connection_type).into(),
-                endpoint: names.node(&args.endpoint),
-                expected_decision: expected.into(),
-                description: args.description,
-                ..v1::PolicyTest::default()
-            };
-            let request = v1::CreatePolicyTestRequest {
-                parent: names.name(),
-                policy_test: Some(test),
-                policy_test_id: args.id,
-                options: args.change.options(),
-            };
-            let test = answer(client.create_policy_test(request).await)?;
-            args.change.say_if_validated(output);
-            output.show(|| json::policy_test(&test), || lines(std::slice::from_ref(&test)))?;
-        }
+        TestsCommand::List => list(names, context).await,
+        TestsCommand::Create(args) => create(names, args, context).await,
         TestsCommand::Delete(args) => {
-            let name = below(&names.name(), "policyTests", &args.test);
+            let name = names.test(&args.test);
             let request = v1::DeletePolicyTestRequest { name: name.clone(), options: args.change.options() };
-            answer(client.delete_policy_test(request).await)?;
-            args.change.say_if_validated(output);
-            output.show(json::empty, || args.change.deleted(&name))?;
+            answer(context.client.analysis().delete_policy_test(request).await)?;
+            context.deleted(&args.change, &name)
         }
     }
-    Ok(Exit::Success)
 }
 
-async fn list(mut client: Client, names: &OrganizationArgs, output: &mut Output) -> anyhow::Result<Exit> {
-    let parent = names.name();
-    let fetch = async |page_token: String| {
-        let request = v1::ListPolicyTestsRequest { parent: parent.clone(), page_size: pages::PAGE_SIZE, page_token };
-        client.list_policy_tests(request).await.map(tonic::Response::into_inner)
+async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let test = v1::PolicyTest {
+        ip: args.ip,
+        connection_type: v1::ConnectionType::from(args.connection_type).into(),
+        endpoint: names.node(&args.endpoint),
+        expected_decision: v1::Decision::from(args.expect).into(),
+        description: args.description,
+        ..v1::PolicyTest::default()
     };
-    let pages = pages::read(fetch, |page: &v1::ListPolicyTestsResponse| &page.next_page_token).await?;
-    let tests: Vec<v1::PolicyTest> = pages.into_iter().flat_map(|page| page.policy_tests).collect();
-    let items = || tests.iter().map(json::policy_test).collect();
-    output.show(|| Json::object().items("policyTests", items()).into(), || lines(&tests))?;
+    let request = v1::CreatePolicyTestRequest {
+        parent: names.name(),
+        policy_test: Some(test),
+        policy_test_id: args.id,
+        options: args.change.options(),
+    };
+    let test = answer(context.client.analysis().create_policy_test(request).await)?;
+    context.changed(&args.change, &test, |test| lines(std::slice::from_ref(test)))
+}
+
+async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (parent, mut client) = (names.name(), context.client.analysis());
+    let tests = pages::all(async |page_size, page_token| {
+        let request = v1::ListPolicyTestsRequest { parent: parent.clone(), page_size, page_token };
+        client.list_policy_tests(request).await
+    });
+    let tests = tests.await?;
+    context.list(&tests, |tests| lines(&tests.policy_tests))?;
     let fails = |test: &v1::PolicyTest| test.actual_decision != test.expected_decision;
-    Ok(if tests.iter().any(fails) { Exit::Denied } else { Exit::Success })
+    Ok(if tests.policy_tests.iter().any(fails) { Exit::Denied } else { Exit::Success })
 }
 
 fn lines(tests: &[v1::PolicyTest]) -> String {

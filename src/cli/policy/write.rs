@@ -6,8 +6,8 @@
 use serde_saphyr::{Location, Spanned};
 
 use super::document::{Access, Action, ConnectionType, Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
-use crate::cli::json::rfc3339;
 use crate::cli::names::id;
+use crate::cli::times::rfc3339;
 use crate::proto::v1;
 
 /// The file as YAML, with what it is of in a comment.

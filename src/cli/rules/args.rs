@@ -8,10 +8,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
 use crate::cli::change::{ChangeArgs, EtagArgs, PreviewArgs};
-use crate::cli::check::ConnectionType;
 use crate::cli::error::UsageError;
 use crate::cli::names::OrganizationArgs;
 use crate::cli::times::parse_time;
+use crate::cli::words::{ConnectionType, Decision};
 use crate::proto::v1;
 
 #[derive(Args, Debug)]
@@ -55,7 +55,7 @@ pub(super) struct CreateArgs {
     pub(super) id: Option<String>,
     /// What the firewall decides where this rule is the first that matches
     #[arg(long, value_enum)]
-    pub(super) action: Action,
+    pub(super) action: Decision,
     /// The addresses that the rule is about: an address, CIDR notation or `any`
     #[arg(long, value_name = "RANGE", required_unless_present = "group", conflicts_with = "group")]
     pub(super) range: Option<String>,
@@ -103,7 +103,7 @@ pub(super) struct UpdateArgs {
 pub(super) struct UpdateFields {
     /// What the firewall decides where this rule is the first that matches
     #[arg(long, value_enum)]
-    pub(super) action: Option<Action>,
+    pub(super) action: Option<Decision>,
     /// The addresses that the rule is about; takes the place of an address group
     #[arg(long, value_name = "RANGE", conflicts_with = "group")]
     pub(super) range: Option<String>,
@@ -165,8 +165,8 @@ pub(super) struct ReorderArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct ReplaceArgs {
-    /// The rules as JSON, `-` for the standard input: what `portcullis rules list --output json` prints, or only its
-    /// list. An `etag` in it guards the change unless `--etag` is given
+    /// The rules of a policy file, or a list of rules in the same form, `-` for the standard input. What `portcullis
+    /// rules list --output json` prints is read too: its `etag` guards the change unless `--etag` is given
     #[arg(long, value_name = "FILE")]
     pub(super) file: String,
     #[command(flatten)]
@@ -175,13 +175,6 @@ pub(super) struct ReplaceArgs {
     pub(super) change: ChangeArgs,
     #[command(flatten)]
     pub(super) preview: PreviewArgs,
-}
-
-/// An action as it is typed.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    Allow,
-    Deny,
 }
 
 /// What an update sets the connection types to.
@@ -217,13 +210,4 @@ pub(super) fn connection_types(given: &[ConnectionTypes]) -> anyhow::Result<Vec<
 
 fn parse_expiry(text: &str) -> Result<Expiry, String> {
     if text == "never" { Ok(Expiry::Never) } else { parse_time(text).map(Expiry::At) }
-}
-
-impl From<Action> for v1::Action {
-    fn from(action: Action) -> Self {
-        match action {
-            Action::Allow => Self::Allow,
-            Action::Deny => Self::Deny,
-        }
-    }
 }

@@ -1,13 +1,13 @@
 //! Rules as tables.
 //!
 //! Invariant: a row fits what an administrator scans for: position, action, source, and whether the rule is in force.
-//! Not here: the JSON form (`cli::json`).
+//! Not here: the JSON form (`portcullis-proto`).
 
 use crate::cli::{names, table};
 use crate::proto::v1;
 
 /// Rules, one a line, and below them their problems.
-pub(super) fn rules(rules: &[v1::Rule], problems: &[v1::Problem]) -> String {
+pub(super) fn rules(list: &v1::ListRulesResponse) -> String {
     let headings = ["POSITION", "RULE", "ACTION", "SOURCE", "TYPES", "STATE", "MATCHES", "DESCRIPTION"];
     let row = |rule: &v1::Rule| {
         [
@@ -21,7 +21,7 @@ pub(super) fn rules(rules: &[v1::Rule], problems: &[v1::Problem]) -> String {
             rule.description.clone(),
         ]
     };
-    table::grid(headings, rules.iter().map(row)) + &table::problems(problems)
+    table::grid(headings, list.rules.iter().map(row)) + &table::problems(&list.problems)
 }
 
 /// One rule with every field.
