@@ -1,7 +1,7 @@
-//! What every command that changes something takes.
+//! The flags of every command that changes something.
 //!
 //! Invariant: an option that was not given is not set in the request.
-//! Not here: what the gates mean: the server judges them.
+//! Not here: the meaning of the gates, which the server checks.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(super) struct ChangeArgs {
     /// Why the change is made, for the audit record
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
-    /// Have the change judged and answered as if it were made, and change nothing
+    /// Check the change and answer as if it were made, but change nothing
     #[arg(long)]
     pub(super) validate_only: bool,
     #[command(flatten)]
@@ -27,29 +27,29 @@ pub(super) struct ChangeArgs {
     confirm_within: Option<Duration>,
 }
 
-/// Whether a change is shown instead of made.
+/// Whether a change is previewed instead of made.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Change options")]
 pub(super) struct PreviewArgs {
-    /// Show what the change would do, exactly, and change nothing; exits with 3 where a gate would refuse it
+    /// Show the exact effect of the change, but change nothing; exits with 3 if a gate would refuse it
     #[arg(long)]
     pub(super) preview: bool,
 }
 
-/// What may refuse a change, besides the gates that the organization has.
+/// Gates for one change, besides those of the organization.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Gates")]
 pub(super) struct GateArgs {
-    /// Refuse what would lock this address out anywhere; may be given several times
+    /// Refuse the change if it would deny this address anything; may be given several times
     #[arg(long = "guard-ip", value_name = "ADDRESS")]
     guard_ips: Vec<String>,
-    /// Refuse what would revoke more active sessions than this
+    /// Refuse the change if it would revoke more active sessions than this
     #[arg(long, value_name = "COUNT")]
     max_revocations: Option<i64>,
-    /// Refuse what would open something to every address of IPv4 or of IPv6
+    /// Refuse the change if it would open something to every IPv4 or every IPv6 address
     #[arg(long)]
     refuse_open_to_internet: bool,
-    /// Make the change even though it breaks policy tests; their names go on the record
+    /// Make the change even if it breaks policy tests; the audit record names them
     #[arg(long)]
     override_tests: bool,
 }
@@ -63,7 +63,7 @@ impl GateArgs {
             || self.override_tests
     }
 
-    /// As options of a request.
+    /// The gates as options of a request.
     pub(super) fn options(&self) -> v1::ChangeOptions {
         v1::ChangeOptions {
             guard_ips: self.guard_ips.clone(),

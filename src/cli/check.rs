@@ -11,7 +11,7 @@ use super::context::Context;
 use super::exit::Exit;
 use super::names::OrganizationArgs;
 use super::table;
-use super::words::ConnectionType;
+use super::words::ConnectionArgs;
 use crate::config::parse_duration;
 use crate::proto::v1;
 
@@ -19,25 +19,18 @@ use crate::proto::v1;
 pub(super) struct CheckArgs {
     #[command(flatten)]
     organization: OrganizationArgs,
-    /// The address that the user comes from
-    #[arg(long, value_name = "ADDRESS")]
-    ip: String,
-    /// What the user opens
-    #[arg(long = "type", value_enum, value_name = "TYPE")]
-    connection_type: ConnectionType,
-    /// The node that the user connects to: a full name, `projects/…` of the organization, or an organization's id
-    #[arg(long, value_name = "NAME")]
-    endpoint: String,
+    #[command(flatten)]
+    connection: ConnectionArgs,
     /// The email address of the user
     #[arg(long = "user", alias = "user-email", value_name = "EMAIL", default_value = "", hide_default_value = true)]
     user_email: String,
-    /// Refuse to be answered from an older revision of the organization
+    /// Fail if the server's revision of the organization is older than this
     #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
     min_revision: i64,
-    /// Refuse to be answered from an older revision of the cluster
+    /// Fail if the server's revision of the cluster is older than this
     #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
     min_cluster_revision: i64,
-    /// End the session of an allowed shell when it is not renewed for this long
+    /// End the session of an allowed shell if it is not renewed for this long
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     session_lease: Option<Duration>,
     /// An identifier of your own, recorded with the decision
@@ -47,9 +40,9 @@ pub(super) struct CheckArgs {
 
 pub(super) async fn run(args: CheckArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let request = v1::CheckRequest {
-        ip: args.ip,
-        connection_type: v1::ConnectionType::from(args.connection_type).into(),
-        endpoint: args.organization.node(&args.endpoint),
+        ip: args.connection.ip,
+        connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
+        endpoint: args.organization.node(&args.connection.endpoint),
         user_email: args.user_email,
         min_revision: args.min_revision,
         min_cluster_revision: args.min_cluster_revision,

@@ -1,6 +1,6 @@
 //! `portcullis check-health`: asks `grpc.health.v1` whether a server serves.
 //!
-//! Invariant: exit status 0 means that the server said SERVING within the time given, and nothing else does.
+//! Invariant: the exit status is 0 only if the server answered SERVING in time.
 //! Not here: what makes a server healthy (`server`).
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) async fn run(args: CheckHealthArgs, context: &mut Context<'_>) -> any
     let request = HealthCheckRequest { service: args.service.unwrap_or_default() };
     let mut client = HealthClient::new(context.client.channel());
     let Ok(answered) = tokio::time::timeout(args.timeout, client.check(request)).await else {
-        bail!("no answer within {:?}: the server hangs, or give it longer with `--timeout`", args.timeout);
+        bail!("no answer within {:?}: the server hangs, or needs a longer `--timeout`", args.timeout);
     };
     let health = answer(answered)?;
     let status = ServingStatus::try_from(health.status).unwrap_or(ServingStatus::Unknown);

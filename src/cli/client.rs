@@ -1,6 +1,6 @@
-//! What runs a command that asks a server: the runtime, and the client that it is given.
+//! Runs a command that asks a server: makes the runtime and the client for it.
 //!
-//! Invariant: a server that cannot be reached is named.
+//! Invariant: an error about an unreachable server names its address.
 //! Not here: the client itself (`portcullis-client`), and what is asked.
 
 use anyhow::Context;
@@ -9,8 +9,7 @@ use portcullis_client::{CallError, Client, ServerAddress};
 use super::error::UsageError;
 use super::exit::Exit;
 
-/// Runs what asks the server. The connection is made with the first call, so that whatever is wrong before is said
-/// without it.
+/// Runs `ask`. The connection is made with its first call, so that wrong usage is reported without a server.
 pub(super) fn call(server: &str, ask: impl AsyncFnOnce(Client) -> anyhow::Result<Exit>) -> anyhow::Result<Exit> {
     let address: ServerAddress =
         server.parse().map_err(|error: portcullis_client::AddressError| UsageError(error.to_string()))?;

@@ -10,12 +10,12 @@ use thiserror::Error as ThisError;
 use super::table::clean;
 use crate::proto::v1::ErrorReason;
 
-/// A command that was well-formed for the parser and still cannot be meant.
+/// Wrong usage that the parser cannot see.
 #[derive(Debug, ThisError)]
 #[error("{0}")]
 pub(super) struct UsageError(pub(super) String);
 
-/// The reasons of a gate that refuses a change.
+/// The reasons with which gates refuse changes.
 const GATES: [ErrorReason; 4] = [
     ErrorReason::GuardViolated,
     ErrorReason::TooManyRevocations,
@@ -23,18 +23,18 @@ const GATES: [ErrorReason; 4] = [
     ErrorReason::TestsFailed,
 ];
 
-/// An error with its causes. One that the text before already ends with is not said twice.
-pub(super) fn told(error: &anyhow::Error) -> String {
-    let causes = error.chain().map(|cause| cause.downcast_ref().map_or_else(|| cause.to_string(), shown));
-    causes.fold(String::new(), |told, cause| match told.as_str() {
+/// An error with its causes. A cause that the text already ends with is not repeated.
+pub(super) fn with_causes(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(|cause| cause.downcast_ref().map_or_else(|| cause.to_string(), of_call));
+    causes.fold(String::new(), |text, cause| match text.as_str() {
         "" => cause,
-        said if said.ends_with(&cause) => told,
-        said => format!("{said}: {cause}"),
+        before if before.ends_with(&cause) => text,
+        before => format!("{before}: {cause}"),
     })
 }
 
 /// The error of a call, safe for a terminal, and what to do about it.
-pub(super) fn shown(error: &CallError) -> String {
+pub(super) fn of_call(error: &CallError) -> String {
     match error {
         CallError::Unreachable { cause } => format!(
             "{}: start a server with `portcullis serve`, or say where it is with `--server` or `PORTCULLIS_SERVER`",
@@ -55,7 +55,7 @@ pub(super) fn is_gated(error: &CallError) -> bool {
     GATES.iter().any(|gate| gate.as_str_name().strip_prefix("ERROR_REASON_") == Some(reason))
 }
 
-/// Renames the refused fields that `name` has a better name for, such as the line of a file.
+/// Renames the refused fields for which `name` has a better name, such as the line of a file.
 pub(super) fn with_fields(mut error: CallError, name: impl Fn(&str) -> Option<String>) -> CallError {
     if let CallError::Refused(refusal) = &mut error {
         for violation in &mut refusal.violations {

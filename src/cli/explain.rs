@@ -1,51 +1,43 @@
 //! `portcullis explain`: why a connection is let through or not, step by step.
 //!
-//! Invariant: nothing is decided for anybody: the exit status tells only whether there was an answer.
+//! Invariant: explaining is not deciding: the exit status tells only whether there was an answer.
 //! Not here: deciding (`check`).
 
 use clap::Args;
 use portcullis_client::answer;
 use prost_types::Timestamp;
 
-use super::color::{ColorWhen, Colors, Look};
+use super::color::{ColorArgs, Colors, Look};
 use super::context::Context;
 use super::exit::Exit;
 use super::names::{OrganizationArgs, id};
 use super::table;
 use super::times::parse_moment;
-use super::words::ConnectionType;
+use super::words::ConnectionArgs;
 use crate::proto::v1;
 
 #[derive(Args, Debug)]
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     organization: OrganizationArgs,
-    /// The address that the user comes from
-    #[arg(long, value_name = "ADDRESS")]
-    ip: String,
-    /// What the user opens
-    #[arg(long = "type", value_enum, value_name = "TYPE")]
-    connection_type: ConnectionType,
-    /// The node that the user connects to: a full name, `projects/…` of the organization, or an organization's id
-    #[arg(long, value_name = "NAME")]
-    endpoint: String,
-    /// Decide for this moment instead of now: it tells which rules are expired
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// Decide as of this moment instead of now; only the expiry of rules depends on it
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     at: Option<Timestamp>,
-    /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
-    color: ColorWhen,
+    #[command(flatten)]
+    color: ColorArgs,
 }
 
 pub(super) async fn run(args: ExplainArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let request = v1::ExplainRequest {
-        ip: args.ip,
-        connection_type: v1::ConnectionType::from(args.connection_type).into(),
-        endpoint: args.organization.node(&args.endpoint),
+        ip: args.connection.ip,
+        connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
+        endpoint: args.organization.node(&args.connection.endpoint),
         at_time: args.at,
     };
     let explained = answer(context.client.analysis().explain(request).await)?;
-    let colors = Colors::of(args.color, context.output);
+    let colors = Colors::of(args.color.color, context.output);
     context.show(&explained, |explained| tree(explained, colors))
 }
 

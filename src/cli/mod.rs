@@ -1,8 +1,8 @@
-//! The command line: what was typed, the command it names, and the exit status.
+//! The command line: parsing, the command, and the exit status.
 //!
-//! Invariant: `serve` is the only command that holds a policy; every other one is a thin gRPC client of a server. A
-//! command writes through `Output` only, so that a reader that went away ends nothing badly.
-//! Not here: what a setting of `serve` means (`config`), and judging a policy: that is the server's.
+//! Invariant: only `serve` holds a policy; every other command is a thin client of a server. Commands write through
+//! `Output` only, so that a closed pipe is not a failure.
+//! Not here: the settings of `serve` (`config`), and checking a policy, which the server does.
 
 mod audit;
 mod change;
@@ -54,7 +54,7 @@ use output::{Format, Output};
 
 pub use exit::Exit;
 
-/// The flags that only mean something to a command that asks a server.
+/// The flags that apply only to commands that ask a server.
 const CLIENT_FLAGS: [&str; 2] = ["server", "output"];
 
 /// Decides who may open shells and previews: an ordered firewall and a hierarchy of allowlists
@@ -69,7 +69,7 @@ pub struct Cli {
 
 const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usage, 3 denied, or refused by a gate.";
 
-/// What every command that asks a server takes.
+/// The flags of every command that asks a server.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Client options")]
 struct ClientArgs {
@@ -95,17 +95,17 @@ enum Command {
 /// The commands that ask a server.
 #[derive(Subcommand, Debug)]
 enum Ask {
-    /// Decide one connection, as a portal would ask; the attempt is recorded
+    /// Decide one connection, as for a portal; the decision is recorded
     Check(check::CheckArgs),
-    /// Show step by step why a connection would be let through or not; nothing is recorded
+    /// Show step by step why a connection would be allowed or denied; nothing is recorded
     Explain(explain::ExplainArgs),
-    /// List what is probably not meant in a policy: rules that never win, lists that permit nobody, and the like
+    /// List probable mistakes in a policy, such as rules that never win and allowlists that permit nobody
     Problems(problems::ProblemsArgs),
-    /// Export, plan and apply the whole policy of an organization as a file, and test it
+    /// Export, plan, apply and test the whole policy of an organization as a file
     Policy(policy::PolicyArgs),
-    /// List, compare and confirm the revisions of a policy, and go back to them
+    /// List, compare and confirm the revisions of a policy, and return to earlier ones
     Revisions(revisions::RevisionsArgs),
-    /// Try a policy beside the one that is enforced, on live traffic
+    /// Try a policy on live traffic, beside the one that is enforced
     Shadow(shadow::ShadowArgs),
     /// Manage the firewall rules of an organization
     Rules(rules::RulesArgs),
@@ -113,11 +113,11 @@ enum Ask {
     Nodes(nodes::NodesArgs),
     /// Manage the address groups of an organization
     Groups(groups::GroupsArgs),
-    /// Show the active sessions, and who was denied of late
+    /// Show the number of active sessions, and the most recent denials
     Overview(overview::OverviewArgs),
-    /// List the connections that were allowed, and end them
+    /// List and end sessions: the connections that were allowed
     Sessions(sessions::SessionsArgs),
-    /// Print the newest events, or those that come
+    /// Print the newest events, or new ones as they are made
     Events(events::EventsArgs),
     /// Read, export and verify the audit log
     Audit(audit::AuditArgs),
@@ -147,7 +147,7 @@ impl Cli {
         match self.dispatch(&mut output) {
             Ok(exit) => exit,
             Err(error) => {
-                output.note(&format!("error: {}", error::told(&error)));
+                output.note(&format!("error: {}", error::with_causes(&error)));
                 match error.downcast_ref() {
                     Some(call) if error::is_gated(call) => Exit::Denied,
                     _ if error.is::<UsageError>() => Exit::Usage,
@@ -171,7 +171,7 @@ impl Cli {
 }
 
 impl Ask {
-    /// Runs what needs no server after all; none where one is asked.
+    /// Runs the command if it needs no server.
     fn run_offline(&self, output: &mut Output) -> Option<anyhow::Result<Exit>> {
         match self {
             Self::Policy(args) => args.run_offline(output),
@@ -205,12 +205,12 @@ pub fn reference() -> String {
     reference::markdown(&Cli::command())
 }
 
-/// An ignored flag would let somebody believe that it did something.
+/// A flag that is ignored would look as if it had an effect.
 fn refuse_client_flags(matches: &ArgMatches) -> Result<(), clap::Error> {
     let name = matches.subcommand_name().unwrap_or_default();
     for flag in CLIENT_FLAGS {
         if matches.value_source(flag) == Some(ValueSource::CommandLine) {
-            let message = format!("`--{flag}` is for commands that ask a server, `{name}` is none: remove it");
+            let message = format!("`--{flag}` is for commands that ask a server, and `{name}` does not: remove it");
             return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
         }
     }

@@ -1,11 +1,11 @@
-//! `portcullis problems`: what is probably not meant in a policy.
+//! `portcullis problems`: parts of a policy that are probably mistakes.
 //!
-//! Invariant: an empty list is an answer, told apart from a failure by the exit status alone.
+//! Invariant: an empty list is a success; a failure has another exit status.
 //! Not here: finding them, which the server does.
 
 use clap::Args;
 
-use super::color::{ColorWhen, Colors, Look};
+use super::color::{ColorArgs, Colors, Look};
 use super::context::Context;
 use super::exit::Exit;
 use super::names::OrganizationArgs;
@@ -14,15 +14,14 @@ use crate::proto::v1;
 
 #[derive(Args, Debug)]
 pub(super) struct ProblemsArgs {
-    /// The node at and below which to look: an organization, `projects/…` of it, or `cluster` [default: the
+    /// The node to look at, with all below it: an organization, `projects/…` of it, or `cluster` [default: the
     /// organization that `--organization` names]
     #[arg(value_name = "NAME")]
     node: Option<String>,
     #[command(flatten)]
     organization: OrganizationArgs,
-    /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
-    color: ColorWhen,
+    #[command(flatten)]
+    color: ColorArgs,
 }
 
 pub(super) async fn run(args: ProblemsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -32,7 +31,7 @@ pub(super) async fn run(args: ProblemsArgs, context: &mut Context<'_>) -> anyhow
         client.list_problems(v1::ListProblemsRequest { parent: parent.clone(), page_size, page_token }).await
     });
     let list = list.await?;
-    let colors = Colors::of(args.color, context.output);
+    let colors = Colors::of(args.color.color, context.output);
     context.list(&list, |list| lines(&list.problems, colors))?;
     if list.problems.is_empty() {
         context.output.note("note: no problems were found");
@@ -40,7 +39,7 @@ pub(super) async fn run(args: ProblemsArgs, context: &mut Context<'_>) -> anyhow
     Ok(Exit::Success)
 }
 
-/// A problem a line, and below it what takes part.
+/// Each problem as a heading line, with its message below.
 fn lines(problems: &[v1::Problem], colors: Colors) -> String {
     let mut lines = Vec::new();
     for problem in problems {

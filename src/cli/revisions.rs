@@ -1,13 +1,13 @@
 //! `portcullis revisions`: what the policy was, who changed it, and going back.
 //!
-//! Invariant: a revision is named by its number; what is shown of it is what the server answers with.
-//! Not here: what going back means: the server judges it as it does every change.
+//! Invariant: a revision is identified by its number; it is shown as the server describes it.
+//! Not here: the effect of a rollback, which the server computes as for every change.
 
 use clap::{Args, Subcommand};
 use portcullis_client::answer;
 
 use super::change::{ChangeArgs, EtagArgs};
-use super::color::{ColorWhen, Colors};
+use super::color::{ColorArgs, Colors};
 use super::context::Context;
 use super::exit::Exit;
 use super::names::OrganizationArgs;
@@ -27,11 +27,11 @@ pub(super) struct RevisionsArgs {
 enum RevisionsCommand {
     /// List the revisions, the newest first
     List(LimitArgs),
-    /// Show one revision and what it altered
+    /// Show one revision and what it changed
     Get(GetArgs),
-    /// Show what one revision permits and denies otherwise than another
+    /// Show who gained and who lost access between two revisions
     Compare(CompareArgs),
-    /// Make the policy again what it was at a revision
+    /// Return to the policy of an earlier revision
     Rollback(RollbackArgs),
     /// Keep a change that was made with `--confirm-within`
     Confirm(ConfirmArgs),
@@ -49,9 +49,8 @@ struct CompareArgs {
     base: String,
     /// The revision to look at
     revision: String,
-    /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
-    color: ColorWhen,
+    #[command(flatten)]
+    color: ColorArgs,
 }
 
 #[derive(Args, Debug)]
@@ -66,7 +65,7 @@ struct RollbackArgs {
 
 #[derive(Args, Debug)]
 struct ConfirmArgs {
-    /// The revision that waits
+    /// The revision that waits for confirmation
     revision: String,
     /// Why it is confirmed, for the audit record
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -91,7 +90,7 @@ pub(super) async fn run(args: RevisionsArgs, context: &mut Context<'_>) -> anyho
         RevisionsCommand::Compare(args) => {
             let (base, name) = (names.revision(&args.base), names.revision(&args.revision));
             let compared = answer(client.compare_revisions(v1::CompareRevisionsRequest { base, name }).await)?;
-            let colors = Colors::of(args.color, context.output);
+            let colors = Colors::of(args.color.color, context.output);
             context.show(&compared, |compared| comparison::revisions(compared, colors))
         }
         RevisionsCommand::Rollback(args) => {

@@ -1,7 +1,7 @@
 //! `portcullis sessions`: the connections that were allowed.
 //!
-//! Invariant: ending several sessions ends those before the first failure, and shows them.
-//! Not here: when a session is revoked or ends by itself: the server knows.
+//! Invariant: ending several sessions stops at the first failure, and shows those that were ended before it.
+//! Not here: when a session is revoked or expires, which the server decides.
 
 use clap::{Args, Subcommand, ValueEnum};
 use portcullis_client::answer;
@@ -24,11 +24,12 @@ pub(super) struct SessionsArgs {
 enum SessionsCommand {
     /// List sessions: the active ones first, then the ended ones, the latest of each at the top
     List(Box<ListArgs>),
-    /// End sessions, because their connections are closed
+    /// End sessions whose connections are closed
     End(EndArgs),
 }
 
-const STATUS: &str = "STATUS is ACTIVE, REVOKED (active, and to be cut), or in lower case why the session ended.";
+const STATUS: &str =
+    "STATUS is ACTIVE, REVOKED (still active, to be closed), or in lower case the reason for which it ended.";
 
 #[derive(Args, Debug)]
 #[command(after_help = STATUS)]

@@ -1,7 +1,7 @@
 //! `portcullis shadow`: a policy that is tried on live traffic, and never enforced.
 //!
-//! Invariant: a stream that ends says why, and the command fails.
-//! Not here: the form of the file (`policy`).
+//! Invariant: a stream that ends is a failure, with its reason.
+//! Not here: reading the file (`policy::read`).
 
 use clap::{Args, Subcommand};
 use portcullis_client::{CallError, answer};
@@ -28,21 +28,21 @@ pub(super) struct ShadowArgs {
 
 #[derive(Subcommand, Debug)]
 enum ShadowCommand {
-    /// Try the policy of a file, as `portcullis policy export` writes it, from now on
+    /// Try the policy of a file on live traffic, from now on
     Set(SetArgs),
-    /// Show how the tried policy decided so far
+    /// Show how the shadow policy has decided so far
     Get,
-    /// Stop trying it
+    /// Stop trying the shadow policy
     Delete(ChangeOnlyArgs),
-    /// Make the tried policy the one that is enforced
+    /// Enforce the shadow policy
     Promote(ChangeOnlyArgs),
-    /// List the checks that it decided otherwise, the newest first
+    /// List the checks that the shadow policy decided differently, the newest first
     Divergences(DivergencesArgs),
 }
 
 #[derive(Args, Debug)]
 struct SetArgs {
-    /// The file, `-` for the standard input
+    /// The policy file, `-` for standard input
     file: String,
     #[command(flatten)]
     change: ChangeArgs,
@@ -58,7 +58,7 @@ struct ChangeOnlyArgs {
 struct DivergencesArgs {
     #[command(flatten)]
     limit: LimitArgs,
-    /// Print those that come, as they come
+    /// Print new ones as they come, until interrupted
     #[arg(long)]
     follow: bool,
 }

@@ -1,11 +1,25 @@
-//! Values of enums as they are typed.
+//! Connections and decisions as they are typed, for the commands that have them in common.
 //!
-//! Invariant: a value that is typed has one value of the protocol.
-//! Not here: how values are shown (`table`), and those that only one command has.
+//! Invariant: a typed value is one value of the protocol.
+//! Not here: how values are shown (`table`).
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 
 use crate::proto::v1;
+
+/// The connection that is decided.
+#[derive(Args, Debug)]
+pub(super) struct ConnectionArgs {
+    /// The address that the user comes from
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) ip: String,
+    /// What the user opens
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(super) connection_type: ConnectionType,
+    /// The node that the user connects to: a full name, `projects/…` of the organization, or an organization's id
+    #[arg(long, value_name = "NAME")]
+    pub(super) endpoint: String,
+}
 
 // No doc comments on the values: clap would show them below every `--help`.
 

@@ -1,7 +1,7 @@
 //! `portcullis audit`: the audit log, its proof, and what is erased from it.
 //!
 //! Invariant: what cannot be undone is done only with `--yes`.
-//! Not here: records as they come (`cli::events`).
+//! Not here: following the log (`cli::events`).
 
 mod csv;
 mod export;
@@ -35,7 +35,7 @@ enum AuditCommand {
     Export(Box<export::ExportArgs>),
     /// Check every record of the log against its tree and its signed checkpoints
     Verify(verify::VerifyArgs),
-    /// Print the newest signed checkpoint, to be kept elsewhere
+    /// Print the newest signed checkpoint, to keep elsewhere
     Checkpoint,
     /// Remove a user's email and addresses from the log; cannot be undone
     EraseUser(EraseUserArgs),
@@ -51,8 +51,8 @@ struct ListArgs {
     filters: RecordFilterArgs,
 }
 
-const ERASED: &str = "The records stay, and so do all proofs: only what opens their commitments is removed. The \
-                      erasure is itself a record, without the email.";
+const ERASED: &str = "The records and all proofs stay valid: only the openings of their commitments are removed. \
+                      The erasure is itself recorded, without the email.";
 
 #[derive(Args, Debug)]
 #[command(after_help = ERASED)]
@@ -65,7 +65,7 @@ struct EraseUserArgs {
     parent: Option<String>,
     #[command(flatten)]
     organization: OrganizationArgs,
-    /// Do it, although it cannot be undone
+    /// Confirm that this cannot be undone
     #[arg(long)]
     yes: bool,
 }
@@ -81,7 +81,7 @@ pub(super) async fn run(args: AuditArgs, context: &mut Context<'_>) -> anyhow::R
 }
 
 impl AuditArgs {
-    /// Runs what needs no server; none where one is asked.
+    /// Runs the command if it needs no server.
     pub(super) fn run_offline(&self, output: &mut Output) -> Option<anyhow::Result<Exit>> {
         match &self.command {
             AuditCommand::Verify(args) => Some(verify::offline(args, args.data_dir.as_deref()?, output)),
@@ -99,7 +99,7 @@ async fn list(args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit
     context.list_first(&args.limit, fetch, |list| view::records(&list.audit_records)).await
 }
 
-/// A checkpoint is kept as it is, so it is printed as it is unless JSON was asked for by name.
+/// Prints the note itself, for it is kept as a file; JSON only if it was asked for by name.
 async fn checkpoint(context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let checkpoint = answer(context.client.audit().get_checkpoint(v1::GetCheckpointRequest {}).await)?;
     if context.output.asked() == Some(Format::Json) {
@@ -113,7 +113,8 @@ async fn erase_user(args: EraseUserArgs, context: &mut Context<'_>) -> anyhow::R
     let parent = args.parent.map_or_else(|| args.organization.name(), |given| args.organization.node(&given));
     if !args.yes {
         let (email, parent) = (table::clean(&args.user_email), table::clean(&parent));
-        let message = format!("erasing `{email}` from the records of `{parent}` cannot be undone: say so with `--yes`");
+        let message =
+            format!("erasing `{email}` from the records of `{parent}` cannot be undone: confirm it with `--yes`");
         return Err(UsageError(message).into());
     }
     let request = v1::EraseUserRequest { parent, user_email: args.user_email };

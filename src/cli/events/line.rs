@@ -1,6 +1,6 @@
 //! One audit record as one line: for people with colours, for programs as JSON.
 //!
-//! Invariant: one record is one line, whatever was written into it; nothing in it can steer the terminal.
+//! Invariant: one record is one line, whatever text it contains; no text in it controls the terminal.
 //! Not here: which records (`follow`), and tables of them (`cli::audit`).
 
 use crate::cli::color::{Colors, Look};
@@ -56,7 +56,7 @@ impl Lines {
     }
 }
 
-/// A text of a line; `-` where there is none, so that the others keep their places.
+/// A field of a line; `-` if it is empty, so that the other fields keep their positions.
 fn cell(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { table::clean(text) }
 }

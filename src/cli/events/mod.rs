@@ -1,14 +1,14 @@
-//! `portcullis events`: the newest audit records, and those that come.
+//! `portcullis events`: the newest audit records, and new ones as they are made.
 //!
 //! Invariant: records are printed in the order of their sequences, each once.
-//! Not here: how a broken stream is taken up again (`follow`), and older records (`portcullis audit list`).
+//! Not here: reconnecting (`follow`), and older records (`portcullis audit list`).
 
 mod follow;
 mod line;
 
 use clap::Args;
 
-use super::color::{ColorWhen, Colors};
+use super::color::{ColorArgs, Colors};
 use super::context::Context;
 use super::exit::Exit;
 use super::filters::{AuditType, audit_types, connection_type};
@@ -19,30 +19,29 @@ use super::words::ConnectionType;
 use crate::proto::v1;
 use line::Lines;
 
-/// How many records stand at the end of the log for somebody who only looks.
+/// How many of the newest records are printed by default.
 const NEWEST_DEFAULT: u32 = 20;
 
 const FORMS: &str = "On a terminal, or with `--output table`, an event is a line for people; in a pipe, or with \
                      `--output json`, it is an object of JSON in a line of its own. When the stream breaks, \
-                     `--follow` goes on behind the last event that was printed.";
+                     `--follow` reconnects and continues after the last event that was printed.";
 
 #[derive(Args, Debug)]
 #[command(after_help = FORMS)]
 pub(super) struct EventsArgs {
     #[command(flatten)]
     parent: ParentArgs,
-    /// Print the events that come from now on, until interrupted
+    /// Print new events as they are made, until interrupted
     #[arg(long, short)]
     follow: bool,
-    /// Begin behind this sequence; 0 begins with the first event
+    /// Start after this sequence; 0 starts with the first event
     #[arg(long, value_name = "SEQUENCE", requires = "follow", value_parser = clap::value_parser!(i64).range(0..))]
     after_sequence: Option<i64>,
     /// Print at most so many of the newest [default: 20]
     #[arg(long, value_name = "COUNT", conflicts_with = "follow", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
-    color: ColorWhen,
+    #[command(flatten)]
+    color: ColorArgs,
     /// Only events of this type; may be given several times
     #[arg(long = "type", value_enum, value_name = "TYPE", help_heading = "Filters")]
     types: Vec<AuditType>,
@@ -52,7 +51,7 @@ pub(super) struct EventsArgs {
 }
 
 pub(super) async fn run(args: EventsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let lines = Lines::of(context.output, Colors::of(args.color, context.output));
+    let lines = Lines::of(context.output, Colors::of(args.color.color, context.output));
     if !args.follow {
         return newest(&args, lines, context).await;
     }

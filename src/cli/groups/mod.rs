@@ -1,7 +1,7 @@
 //! `portcullis groups`: the address groups of an organization.
 //!
-//! Invariant: a replacement is one change however many ranges it has; where a command needs several changes, it says so
-//! before, and what was done after a failure.
+//! Invariant: a replacement is one change, however many ranges it has. A command that needs several changes says so
+//! first, and after a failure what was done.
 //! Not here: the flags (`args`), how ranges are read (`ranges_file`) and sent in parts (`upload`).
 
 mod args;
@@ -21,7 +21,7 @@ use args::{CreateArgs, DeleteArgs, GetArgs, GroupsCommand, PatchArgs, ReplaceArg
 
 pub(super) use args::GroupsArgs;
 
-/// What is done with the ranges of a patch.
+/// Whether ranges are added or removed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patch {
     Add,
@@ -62,8 +62,8 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
     let mut parts: Vec<_> = Parts::of(ranges, UNARY_BYTES_MAX).collect();
     let fits = parts.len() <= 1;
     if !fits && args.change.validate_only {
-        let message = "these are more ranges than one request holds, and without the address group there is nothing to \
-                       validate the others against: create it, then validate with `portcullis groups replace`";
+        let message = "the ranges do not fit into one request, so that they cannot be validated before the address group \
+                       exists: create it, then validate with `portcullis groups replace --validate-only`";
         return Err(UsageError(message.to_owned()).into());
     }
     let first_ranges = if fits { parts.pop().unwrap_or_default() } else { Vec::new() };
@@ -79,7 +79,7 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
     if !fits {
         context
             .output
-            .note("note: more ranges than one request holds: the address group is created first, then filled");
+            .note("note: the ranges do not fit into one request: the address group is created first, then filled");
         let first =
             v1::ReplaceRangesRequest { name: group.name.clone(), options: args.change.options(), ..Default::default() };
         let ranges = parts.into_iter().flatten().collect();

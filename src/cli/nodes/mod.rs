@@ -54,10 +54,10 @@ async fn list(names: &OrganizationArgs, args: &ListArgs, context: &mut Context<'
 async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let name = names.node(&args.node);
     let (parent, node_id) = split_node(&name)?;
-    let (access, origins) = args.access.access(&name)?.unzip();
+    let (access, origins) = args.fields.access.access(&name)?.unzip();
     let node = v1::Node {
-        display_name: args.display_name.unwrap_or_default(),
-        require_projects: args.require_projects.unwrap_or_default(),
+        display_name: args.fields.display_name.unwrap_or_default(),
+        require_projects: args.fields.require_projects.unwrap_or_default(),
         access,
         ..v1::Node::default()
     };
@@ -79,15 +79,15 @@ async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Contex
     let name = names.node(&args.node);
     let mut node = v1::Node { name: name.clone(), etag: args.etag.etag(), ..v1::Node::default() };
     let mut paths = Vec::new();
-    if let Some(display_name) = args.display_name {
+    if let Some(display_name) = args.fields.display_name {
         node.display_name = display_name;
         paths.push("display_name");
     }
-    if let Some(require_projects) = args.require_projects {
+    if let Some(require_projects) = args.fields.require_projects {
         node.require_projects = require_projects;
         paths.push("require_projects");
     }
-    let (access, origins) = args.access.access(&name)?.unzip();
+    let (access, origins) = args.fields.access.access(&name)?.unzip();
     if access.is_some() {
         node.access = access;
         paths.push("access");

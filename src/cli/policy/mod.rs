@@ -1,7 +1,7 @@
 //! `portcullis policy`: the whole policy of an organization as a file.
 //!
-//! Invariant: what `export` writes, `apply` reads, and it changes nothing.
-//! Not here: the form of the file (`document`), reading and writing it (`read`, `write`).
+//! Invariant: applying what `export` wrote changes nothing.
+//! Not here: the schema of the file (`document`), reading and writing it (`read`, `write`).
 
 mod document;
 pub(super) mod read;
@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use portcullis_client::answer;
 
 use super::change::{ChangeArgs, EtagArgs};
-use super::color::ColorWhen;
+use super::color::ColorArgs;
 use super::context::Context;
 use super::exit::Exit;
 use super::names::OrganizationArgs;
@@ -37,9 +37,9 @@ pub(super) struct PolicyArgs {
 enum PolicyCommand {
     /// Print the whole policy as YAML
     Export(ExportArgs),
-    /// Show what applying a file would do, exactly; exits with 3 where a gate would refuse it
+    /// Show the exact effect of applying a file; exits with 3 if a gate would refuse it
     Plan(PlanArgs),
-    /// Make the policy what a file says, in one revision; what the file does not name is deleted
+    /// Replace the policy by that of a file, in one revision; objects that the file does not name are deleted
     Apply(ApplyArgs),
     /// Print the JSON Schema of the file, for editors
     Schema,
@@ -56,21 +56,20 @@ struct ExportArgs {
 
 #[derive(Args, Debug)]
 struct PlanArgs {
-    /// The file, `-` for the standard input
+    /// The policy file, `-` for standard input
     file: String,
-    /// How far back to decide again what was decided
+    /// Decide the recorded checks of this long ago again, to show which would change
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::config::parse_duration)]
     replay: std::time::Duration,
     #[command(flatten)]
     gates: super::change::GateArgs,
-    /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
-    color: ColorWhen,
+    #[command(flatten)]
+    color: ColorArgs,
 }
 
 #[derive(Args, Debug)]
 struct ApplyArgs {
-    /// The file, `-` for the standard input
+    /// The policy file, `-` for standard input
     file: String,
     #[command(flatten)]
     etag: EtagArgs,
@@ -125,7 +124,7 @@ async fn plan(names: &OrganizationArgs, args: &PlanArgs, context: &mut Context<'
     };
     let preview = answer(context.client.analysis().preview_change(request).await)
         .map_err(|error| places.locate(error, &args.file, "mutations[0].apply_policy.policy."))?;
-    context.previewed(&preview, args.color)
+    context.previewed(&preview, args.color.color)
 }
 
 async fn apply(names: &OrganizationArgs, args: &ApplyArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {

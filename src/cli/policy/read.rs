@@ -1,7 +1,7 @@
-//! Reading the file, and where in it each value stands.
+//! Reads a policy file, and remembers the line and column of each value.
 //!
-//! Invariant: what the server is sent names its parts by the same paths as the places that are kept.
-//! Not here: the form (`document`).
+//! Invariant: a place is kept under the path that the value has in the request.
+//! Not here: the schema (`document`).
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::cli::names::{below, organization};
 use crate::cli::times::parse_time;
 use crate::proto::v1;
 
-/// Far above what a policy within the limits has; the parser's own default stops at a million.
+/// Far more than a policy within the limits has; the default of the parser is a million.
 const EVENTS_MAX: usize = 20_000_000;
 
 /// A policy, and where its parts stand in the file.
@@ -43,7 +43,7 @@ impl Places {
         self.by_path.insert(path.into(), (location.line(), location.column()));
     }
 
-    /// Names what the server refused by its line and column in the file. `prefix` leads to the policy in the request.
+    /// Names refused fields by their line and column in the file. `prefix` is the path of the policy in the request.
     pub(in crate::cli) fn locate(&self, error: CallError, file: &str, prefix: &str) -> CallError {
         with_fields(error, |field| {
             let within = field.strip_prefix(prefix)?;
@@ -106,7 +106,10 @@ impl Reader<'_> {
         if let Some(given) = given {
             let named = organization(&given.value);
             if named != self.parent {
-                let message = format!("the file is of `{named}`, and `{}` is to have it", self.parent);
+                let message = format!(
+                    "the file is for `{named}`, not for `{}`: name the organization with `--organization`",
+                    self.parent
+                );
                 return Err(self.fault(&given.referenced, &message));
             }
         }
@@ -131,7 +134,7 @@ impl Reader<'_> {
         UsageError(format!("{}:{}:{}: {message}", self.file, at.line(), at.column()))
     }
 
-    /// The value, whose place is noted.
+    /// Takes the value out, and notes its place.
     fn taken<T>(&mut self, path: String, value: Spanned<T>) -> T {
         self.places.note(path, value.referenced);
         value.value
@@ -149,7 +152,10 @@ impl Reader<'_> {
             Some(expires) => {
                 let at = expires.referenced;
                 let text = self.taken(format!("{path}.expire_time"), expires);
-                Some(parse_time(&text).map_err(|advice| self.fault(&at, &format!("`{text}` is no time: {advice}")))?)
+                Some(
+                    parse_time(&text)
+                        .map_err(|advice| self.fault(&at, &format!("`{text}` is not a time: {advice}")))?,
+                )
             }
         };
         let source = match (range, group) {
@@ -196,10 +202,13 @@ impl Reader<'_> {
         let is_own = |node: &Spanned<Node>| node.value.name.value == ORGANIZATION;
         let (mut own, mut below): (Vec<_>, Vec<_>) = nodes.into_iter().partition(is_own);
         if let Some(second) = own.get(1) {
-            return Err(self.fault(&second.referenced, "the organization is among the nodes twice"));
+            return Err(
+                self.fault(&second.referenced, "the organization is listed twice among the nodes: merge the two")
+            );
         }
         let given = own.pop();
-        // Where projects are, nobody gets past them by naming one that is not there, unless the file says so.
+        // If there are projects, a check must name an existing one, unless the file says otherwise: or a made-up name
+        // would skip their allowlists.
         let require = !below.is_empty();
         let mut read = vec![match given {
             Some(node) => self.node(0, node, Some(require))?,
@@ -217,7 +226,7 @@ impl Reader<'_> {
         let Node { name, display_name, require_projects, access, entries, gates } = self.taken(path.clone(), node);
         let name = self.taken(format!("{path}.name"), name);
         if access != Some(Access::AllowList) && !entries.is_empty() {
-            return Err(self.fault(&at, "`entries` are for `access: allow-list` only"));
+            return Err(self.fault(&at, "`entries` need `access: allow-list`"));
         }
         let entries = entries.into_iter().enumerate().map(|(entry, value)| self.entry(&path, entry, value));
         let entries: Vec<v1::AccessEntry> = entries.collect::<Result<_, _>>()?;

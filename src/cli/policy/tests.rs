@@ -1,7 +1,7 @@
-//! `portcullis policy tests`: what the policy must decide.
+//! `portcullis policy tests`: decisions that the policy must make.
 //!
-//! Invariant: a test that fails is told apart by the exit status of the list, so that a script can act on it.
-//! Not here: refusing changes: that is the server's.
+//! Invariant: the exit status of the list tells whether a test fails, so that a script can act on it.
+//! Not here: refusing changes that break a test, which the server does.
 
 use clap::{Args, Subcommand};
 use portcullis_client::answer;
@@ -10,7 +10,7 @@ use crate::cli::change::ChangeArgs;
 use crate::cli::context::Context;
 use crate::cli::exit::Exit;
 use crate::cli::names::{OrganizationArgs, id};
-use crate::cli::words::{ConnectionType, Decision};
+use crate::cli::words::{ConnectionArgs, Decision};
 use crate::cli::{pages, table};
 use crate::proto::v1;
 
@@ -22,9 +22,9 @@ pub(super) struct TestsArgs {
 
 #[derive(Subcommand, Debug)]
 enum TestsCommand {
-    /// List the tests with what is decided now; exits with 3 where one fails
+    /// List the tests with their present decisions; exits with 3 if one fails
     List,
-    /// Add a test: from then on, a change that breaks it is refused
+    /// Add a test; from then on, a change that breaks it is refused
     Create(CreateArgs),
     /// Delete a test
     Delete(DeleteArgs),
@@ -32,19 +32,12 @@ enum TestsCommand {
 
 #[derive(Args, Debug)]
 struct CreateArgs {
-    /// The id of the test; the server makes one up where none is given
+    /// The id of the test; without it the server makes one up
     #[arg(long, value_name = "ID", default_value = "")]
     id: String,
-    /// The address that the user comes from
-    #[arg(long, value_name = "ADDRESS")]
-    ip: String,
-    /// What the user opens
-    #[arg(long = "type", value_enum, value_name = "TYPE")]
-    connection_type: ConnectionType,
-    /// The node that the user connects to: a full name, `projects/…` of the organization, or an organization's id
-    #[arg(long, value_name = "NAME")]
-    endpoint: String,
-    /// What must be decided
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// The decision that the policy must make
     #[arg(long, value_enum, value_name = "DECISION")]
     expect: Decision,
     /// What the test is for
@@ -77,9 +70,9 @@ pub(super) async fn run(names: &OrganizationArgs, args: TestsArgs, context: &mut
 
 async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let test = v1::PolicyTest {
-        ip: args.ip,
-        connection_type: v1::ConnectionType::from(args.connection_type).into(),
-        endpoint: names.node(&args.endpoint),
+        ip: args.connection.ip,
+        connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
+        endpoint: names.node(&args.connection.endpoint),
         expected_decision: v1::Decision::from(args.expect).into(),
         description: args.description,
         ..v1::PolicyTest::default()

@@ -1,7 +1,7 @@
-//! Writing the file.
+//! Writes a policy file.
 //!
-//! Invariant: what is written reads as the policy that it was made from.
-//! Not here: the form (`document`).
+//! Invariant: reading the file gives the policy that it was written from.
+//! Not here: the schema (`document`).
 
 use serde_saphyr::{Location, Spanned};
 
@@ -10,7 +10,7 @@ use crate::cli::names::id;
 use crate::cli::times::rfc3339;
 use crate::proto::v1;
 
-/// The file as YAML, with what it is of in a comment.
+/// The file as YAML, with organization and revision in a comment.
 pub(super) fn yaml(policy: &v1::Policy, document: &Document) -> anyhow::Result<String> {
     let schema = "# The JSON Schema of this file: portcullis policy schema\n";
     let head = format!("# The policy of {} at revision {}\n{schema}", policy.organization, policy.revision);
@@ -98,7 +98,7 @@ fn node(parent: &str, node: &v1::Node) -> Node {
         name: node_name(parent, &node.name),
         display_name: node.display_name.clone(),
         require_projects: is_own.then_some(node.require_projects),
-        // What inherits is what a node does that says nothing.
+        // Inheriting is the default of a node.
         access: mode.filter(|mode| *mode != Access::Inherit),
         entries: access.iter().flat_map(|access| &access.entries).map(entry).collect(),
         gates: node.change_gates.as_ref().map(gates),

@@ -1,7 +1,7 @@
 //! `portcullis rules`: the ordered firewall of an organization.
 //!
 //! Invariant: an update names exactly the fields that were typed in its mask, so that it alters nothing else.
-//! Not here: the flags (`args`), how rules are shown (`view`), the form of the file of `replace` (`policy`).
+//! Not here: the flags (`args`), how rules are shown (`view`), reading policy files (`policy::read`).
 
 mod args;
 mod view;
@@ -23,9 +23,9 @@ use args::{CreateArgs, DeleteArgs, Expiry, MoveArgs, ReorderArgs, ReplaceArgs, R
 
 pub(super) use args::RulesArgs;
 
-/// What tells the answer of a list from a policy file.
+/// The field that tells a printed list from a policy file, which has no revision.
 #[derive(Deserialize)]
-struct Answer {
+struct Listed {
     #[serde(rename = "revision")]
     _revision: IgnoredAny,
 }
@@ -200,18 +200,18 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
 /// The rules of a file, the etag of the list that they were made from, and where they stand in the file.
 fn read_rules(file: &str, parent: &str, context: &mut Context<'_>) -> anyhow::Result<(Vec<v1::Rule>, String, Places)> {
     let text = read_text(file)?;
-    if is_answer(&text) {
+    if is_listed(&text) {
         let list: v1::ListRulesResponse = from_json(&text).map_err(|error| UsageError(format!("{file}: {error}")))?;
         return Ok((list.rules, list.etag, Places::default()));
     }
     let read = read::rules(file, &text, parent)?;
     if read.has_others {
-        context.output.note("note: only the rules of the file are used: groups, nodes and tests stay as they are");
+        context.output.note("note: only the rules of the file are used, its groups, nodes and tests are ignored");
     }
     Ok((read.rules, String::new(), read.places))
 }
 
-/// Whether this is what `portcullis rules list --output json` prints: of the two forms, only an answer has a revision.
-fn is_answer(text: &str) -> bool {
-    serde_json::from_str::<Answer>(text).is_ok()
+/// Whether this is the output of `portcullis rules list --output json`.
+fn is_listed(text: &str) -> bool {
+    serde_json::from_str::<Listed>(text).is_ok()
 }

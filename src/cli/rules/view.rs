@@ -1,6 +1,6 @@
 //! Rules as tables.
 //!
-//! Invariant: a row fits what an administrator scans for: position, action, source, and whether the rule is in force.
+//! Invariant: a row has what decides a check: position, action, source, types, and whether the rule is in force.
 //! Not here: the JSON form (`portcullis-proto`).
 
 use crate::cli::{names, table};
@@ -63,8 +63,7 @@ fn connection_types(rule: &v1::Rule) -> String {
     rule.connection_types.iter().map(|number| table::connection_type(*number)).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether the rule is in force. Whether an expire time has passed is the server's to say, by its clock: it reports
-/// expired rules as problems.
+/// Whether the rule is in force. Expiry goes by the clock of the server, which reports expired rules as problems.
 fn state(rule: &v1::Rule) -> String {
     match (rule.disabled, &rule.expire_time) {
         (true, _) => "disabled".to_owned(),
