@@ -1,9 +1,10 @@
-//! Connections and decisions as they are typed, for the commands that have them in common.
+//! Words for connections, decisions and access modes, in flags and in policy files.
 //!
-//! Invariant: a typed value is one value of the protocol.
+//! Invariant: a word is one value of the protocol, and the same in flags and files.
 //! Not here: how values are shown (`table`).
 
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::proto::v1;
 
@@ -21,20 +22,43 @@ pub(super) struct ConnectionArgs {
     pub(super) endpoint: String,
 }
 
-// No doc comments on the values: clap would show them below every `--help`.
-
-/// A connection type as it is typed.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+/// A connection type.
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum ConnectionType {
+    // No doc comments here and below: clap would show them in every `--help`.
     Shell,
     Preview,
 }
 
-/// A decision, or the action of a rule, as it is typed.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+/// A decision, or the action of a rule.
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Decision {
     Allow,
     Deny,
+}
+
+/// The access mode of a node.
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum AccessMode {
+    /// The parent's effective access
+    Inherit,
+    /// Everything, within what the levels above permit
+    AllowAll,
+    /// The given ranges and groups, nothing else
+    AllowList,
+}
+
+impl From<AccessMode> for v1::AccessMode {
+    fn from(mode: AccessMode) -> Self {
+        match mode {
+            AccessMode::Inherit => Self::Inherit,
+            AccessMode::AllowAll => Self::AllowAll,
+            AccessMode::AllowList => Self::AllowList,
+        }
+    }
 }
 
 impl From<ConnectionType> for v1::ConnectionType {

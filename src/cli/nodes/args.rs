@@ -3,13 +3,13 @@
 //! Invariant: an access is given as a whole: its mode and all of its entries.
 //! Not here: what is done with them.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 use crate::cli::change::{ChangeArgs, EtagArgs, PreviewArgs};
 use crate::cli::error::UsageError;
 use crate::cli::names::{OrganizationArgs, group_beside};
 use crate::cli::ranges_file::{Origins, Ranges};
-use crate::cli::words::ConnectionType;
+use crate::cli::words::{AccessMode, ConnectionType};
 use crate::proto::v1;
 
 #[derive(Args, Debug)]
@@ -145,7 +145,7 @@ impl NodeGateArgs {
 pub(super) struct AccessArgs {
     /// The node's own access mode; replaces the present one and its entries
     #[arg(long = "access", value_enum, value_name = "MODE")]
-    mode: Option<Mode>,
+    mode: Option<AccessMode>,
     /// A range to permit, and why; may be given several times
     #[arg(long = "range", value_name = "RANGE[=DESCRIPTION]")]
     ranges: Vec<String>,
@@ -155,17 +155,6 @@ pub(super) struct AccessArgs {
     /// An address group to permit, by its id or full name, and why; may be given several times
     #[arg(long = "group", value_name = "GROUP[=DESCRIPTION]")]
     groups: Vec<String>,
-}
-
-/// A mode as it is typed.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    /// The parent's effective access
-    Inherit,
-    /// Everything, within what the levels above permit
-    AllowAll,
-    /// The given ranges and groups, nothing else
-    AllowList,
 }
 
 #[derive(Args, Debug)]
@@ -213,14 +202,4 @@ impl AccessArgs {
 /// Splits an entry as it is typed. Neither ranges nor names contain a `=`.
 fn split_entry(given: &str) -> (&str, &str) {
     given.split_once('=').unwrap_or((given, ""))
-}
-
-impl From<Mode> for v1::AccessMode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Inherit => Self::Inherit,
-            Mode::AllowAll => Self::AllowAll,
-            Mode::AllowList => Self::AllowList,
-        }
-    }
 }

@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
+use crate::cli::words::{AccessMode, ConnectionType, Decision};
+
 /// The whole file.
 #[derive(Serialize, Deserialize, Debug, Default)]
 #[serde(deny_unknown_fields)]
@@ -35,7 +37,7 @@ pub(super) struct Document {
 pub(super) struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<Spanned<String>>,
-    pub(super) action: Action,
+    pub(super) action: Decision,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) range: Option<Spanned<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +73,7 @@ pub(super) struct Node {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) require_projects: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) access: Option<Access>,
+    pub(super) access: Option<AccessMode>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) entries: Vec<Spanned<Entry>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,31 +112,9 @@ pub(super) struct Test {
     pub(super) connection_type: ConnectionType,
     /// `organization`, or the name below it from `projects/` on.
     pub(super) endpoint: Spanned<String>,
-    pub(super) expect: Action,
+    pub(super) expect: Decision,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) description: String,
-}
-
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Action {
-    Allow,
-    Deny,
-}
-
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum ConnectionType {
-    Shell,
-    Preview,
-}
-
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Access {
-    Inherit,
-    AllowAll,
-    AllowList,
 }
 
 /// The name that stands for the organization itself among the nodes.

@@ -9,10 +9,11 @@ use portcullis_client::CallError;
 use serde::de::DeserializeOwned;
 use serde_saphyr::{Location, Spanned};
 
-use super::document::{Access, Action, ConnectionType, Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
+use super::document::{Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
 use crate::cli::error::{UsageError, with_fields};
 use crate::cli::names::{below, organization};
 use crate::cli::times::parse_time;
+use crate::cli::words::{AccessMode, ConnectionType};
 use crate::proto::v1;
 
 /// Far more than a policy within the limits has; the default of the parser is a million.
@@ -169,11 +170,7 @@ impl Reader<'_> {
         let id = id.map(|id| self.taken(format!("{path}.name"), id));
         Ok(v1::Rule {
             name: id.map(|id| below(self.parent, "rules", &id)).unwrap_or_default(),
-            action: match action {
-                Action::Allow => v1::Action::Allow,
-                Action::Deny => v1::Action::Deny,
-            }
-            .into(),
+            action: v1::Action::from(action).into(),
             source,
             connection_types: types.into_iter().map(connection_type).collect(),
             description,
@@ -225,20 +222,12 @@ impl Reader<'_> {
         let at = node.referenced;
         let Node { name, display_name, require_projects, access, entries, gates } = self.taken(path.clone(), node);
         let name = self.taken(format!("{path}.name"), name);
-        if access != Some(Access::AllowList) && !entries.is_empty() {
+        if access != Some(AccessMode::AllowList) && !entries.is_empty() {
             return Err(self.fault(&at, "`entries` need `access: allow-list`"));
         }
         let entries = entries.into_iter().enumerate().map(|(entry, value)| self.entry(&path, entry, value));
         let entries: Vec<v1::AccessEntry> = entries.collect::<Result<_, _>>()?;
-        let access = access.map(|access| v1::Access {
-            mode: match access {
-                Access::Inherit => v1::AccessMode::Inherit,
-                Access::AllowAll => v1::AccessMode::AllowAll,
-                Access::AllowList => v1::AccessMode::AllowList,
-            }
-            .into(),
-            entries,
-        });
+        let access = access.map(|access| v1::Access { mode: v1::AccessMode::from(access).into(), entries });
         Ok(v1::Node {
             name: self.node_name(&name),
             display_name,
@@ -291,21 +280,13 @@ impl Reader<'_> {
             ip: self.taken(format!("{path}.ip"), ip),
             connection_type: connection_type(of),
             endpoint: self.node_name(&endpoint),
-            expected_decision: match expect {
-                Action::Allow => v1::Decision::Allow,
-                Action::Deny => v1::Decision::Deny,
-            }
-            .into(),
+            expected_decision: v1::Decision::from(expect).into(),
             description,
             actual_decision: 0,
         }
     }
 }
 
-fn connection_type(of: ConnectionType) -> i32 {
-    match of {
-        ConnectionType::Shell => v1::ConnectionType::Shell,
-        ConnectionType::Preview => v1::ConnectionType::Preview,
-    }
-    .into()
+fn connection_type(typed: ConnectionType) -> i32 {
+    v1::ConnectionType::from(typed).into()
 }
