@@ -95,7 +95,7 @@ pub(super) fn organization(given: &str) -> String {
 }
 
 /// The full name of what is directly below an organization.
-pub(super) fn below(organization: &str, collection: &str, given: &str) -> String {
+fn below(organization: &str, collection: &str, given: &str) -> String {
     if given.contains('/') { given.to_owned() } else { format!("{organization}/{collection}/{given}") }
 }
 

@@ -65,9 +65,10 @@ struct DivergencesArgs {
 
 pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let mut client = context.client.analysis();
-    let parent = args.organization.name();
+    let names = args.organization;
+    let parent = names.name();
     match args.command {
-        ShadowCommand::Set(args) => set(parent, &args, context).await,
+        ShadowCommand::Set(args) => set(&names, &args, context).await,
         ShadowCommand::Get => {
             let request = v1::GetShadowPolicyRequest { parent, include_policy: false };
             let shadow = answer(client.get_shadow_policy(request).await)?;
@@ -95,8 +96,9 @@ pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::
     }
 }
 
-async fn set(parent: String, args: &SetArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, &parent)?;
+async fn set(names: &OrganizationArgs, args: &SetArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let parent = names.name();
+    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, names)?;
     let apply = v1::ApplyPolicyRequest { parent: parent.clone(), policy: Some(policy), ..Default::default() };
     let request = v1::SetShadowPolicyRequest {
         parent,

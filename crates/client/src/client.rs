@@ -71,3 +71,30 @@ impl Client {
 pub fn answer<T>(result: Result<Response<T>, Status>) -> Result<T, CallError> {
     Ok(result?.into_inner())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn check(address: &str) -> CallError {
+        let client = Client::connect_lazy(&address.parse().unwrap());
+        client.check(CheckRequest::default()).await.unwrap_err()
+    }
+
+    /// The hazard: an error that is taken for an answer.
+    #[tokio::test]
+    async fn server_that_is_not_there_or_goes_away_is_an_error() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let hang_up = tokio::spawn(async move { drop(listener.accept().await) });
+        let error = check(&address).await;
+        assert!(matches!(error, CallError::Broken { .. }), "{error:?}");
+        hang_up.await.unwrap();
+        for address in [address.as_str(), "unix:/nowhere/portcullis.sock"] {
+            let error = check(address).await;
+            assert!(matches!(error, CallError::Unreachable { .. }), "{error:?}");
+        }
+    }
+}

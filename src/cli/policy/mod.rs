@@ -113,7 +113,7 @@ async fn export(names: &OrganizationArgs, args: &ExportArgs, context: &mut Conte
 
 async fn plan(names: &OrganizationArgs, args: &PlanArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = names.name();
-    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, &parent)?;
+    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, names)?;
     let options = args.gates.given().then(|| args.gates.options());
     let request =
         v1::ApplyPolicyRequest { parent: parent.clone(), policy: Some(policy), options, ..Default::default() };
@@ -129,7 +129,7 @@ async fn plan(names: &OrganizationArgs, args: &PlanArgs, context: &mut Context<'
 
 async fn apply(names: &OrganizationArgs, args: &ApplyArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = names.name();
-    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, &parent)?;
+    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, names)?;
     let request = v1::ApplyPolicyRequest {
         parent,
         policy: Some(policy),

@@ -11,7 +11,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::document::{Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
 use crate::cli::error::{UsageError, with_fields};
-use crate::cli::names::{below, organization};
+use crate::cli::names::{OrganizationArgs, organization};
 use crate::cli::times::parse_time;
 use crate::cli::words::{AccessMode, ConnectionType};
 use crate::proto::v1;
@@ -65,19 +65,19 @@ impl Places {
     }
 }
 
-/// Reads the policy of an organization, which is given by its full name.
-pub(in crate::cli) fn policy(file: &str, text: &str, parent: &str) -> Result<Read, UsageError> {
-    Reader { file, parent, places: Places::default() }.read(parse(file, text)?)
+/// Reads the policy of the organization that `names` names.
+pub(in crate::cli) fn policy(file: &str, text: &str, names: &OrganizationArgs) -> Result<Read, UsageError> {
+    Reader::new(file, names).read(parse(file, text)?)
 }
 
 /// Reads the rules of a policy, or a list of rules in the same form.
-pub(in crate::cli) fn rules(file: &str, text: &str, parent: &str) -> Result<ReadRules, UsageError> {
+pub(in crate::cli) fn rules(file: &str, text: &str, names: &OrganizationArgs) -> Result<ReadRules, UsageError> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#') && *line != "---");
     let is_list = lines.take(1).any(|line| line.starts_with(['-', '[']));
     let document =
         if is_list { Document { rules: parse(file, text)?, ..Document::default() } } else { parse(file, text)? };
     let has_others = !(document.groups.is_empty() && document.nodes.is_empty() && document.tests.is_empty());
-    let Read { policy, places } = Reader { file, parent, places: Places::default() }.read(document)?;
+    let Read { policy, places } = Reader::new(file, names).read(document)?;
     Ok(ReadRules { rules: policy.rules, places, has_others })
 }
 
@@ -97,11 +97,16 @@ fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, UsageError> {
 
 struct Reader<'a> {
     file: &'a str,
-    parent: &'a str,
+    names: &'a OrganizationArgs,
+    parent: String,
     places: Places,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(file: &'a str, names: &'a OrganizationArgs) -> Self {
+        Self { file, names, parent: names.name(), places: Places::default() }
+    }
+
     fn read(mut self, document: Document) -> Result<Read, UsageError> {
         let Document { organization: given, ranges_omitted, rules, groups, nodes, tests } = document;
         if let Some(given) = given {
@@ -120,7 +125,7 @@ impl Reader<'_> {
         let nodes = self.nodes(nodes)?;
         let policy_tests = tests.into_iter().enumerate().map(|(index, test)| self.test(index, test)).collect();
         let policy = v1::Policy {
-            organization: self.parent.to_owned(),
+            organization: self.parent.clone(),
             nodes,
             address_groups,
             rules,
@@ -163,13 +168,13 @@ impl Reader<'_> {
             (Some(range), _) => Some(v1::rule::Source::Range(self.taken(format!("{path}.range"), range))),
             (None, Some(group)) => {
                 let group = self.taken(format!("{path}.address_group"), group);
-                Some(v1::rule::Source::AddressGroup(below(self.parent, "addressGroups", &group)))
+                Some(v1::rule::Source::AddressGroup(self.names.group(&group)))
             }
             (None, None) => None,
         };
         let id = id.map(|id| self.taken(format!("{path}.name"), id));
         Ok(v1::Rule {
-            name: id.map(|id| below(self.parent, "rules", &id)).unwrap_or_default(),
+            name: id.map(|id| self.names.rule(&id)).unwrap_or_default(),
             action: v1::Action::from(action).into(),
             source,
             connection_types: types.into_iter().map(connection_type).collect(),
@@ -186,12 +191,7 @@ impl Reader<'_> {
         let id = self.taken(format!("{path}.name"), id);
         let ranges = ranges.into_iter().enumerate();
         let ranges = ranges.map(|(at, range)| self.taken(format!("{path}.ranges[{at}]"), range)).collect();
-        v1::AddressGroup {
-            name: below(self.parent, "addressGroups", &id),
-            description,
-            ranges,
-            ..v1::AddressGroup::default()
-        }
+        v1::AddressGroup { name: self.names.group(&id), description, ranges, ..v1::AddressGroup::default() }
     }
 
     /// The nodes, the organization itself first.
@@ -209,7 +209,7 @@ impl Reader<'_> {
         let require = !below.is_empty();
         let mut read = vec![match given {
             Some(node) => self.node(0, node, Some(require))?,
-            None => v1::Node { name: self.parent.to_owned(), require_projects: require, ..v1::Node::default() },
+            None => v1::Node { name: self.parent.clone(), require_projects: require, ..v1::Node::default() },
         }];
         for (index, node) in (1..).zip(below.drain(..)) {
             read.push(self.node(index, node, None)?);
@@ -240,7 +240,7 @@ impl Reader<'_> {
 
     fn node_name(&self, given: &str) -> String {
         match given {
-            ORGANIZATION => self.parent.to_owned(),
+            ORGANIZATION => self.parent.clone(),
             _ if given.starts_with("organizations/") => given.to_owned(),
             _ => format!("{}/{given}", self.parent),
         }
@@ -255,7 +255,7 @@ impl Reader<'_> {
             (Some(range), None) => Some(v1::access_entry::Source::Range(self.taken(format!("{path}.range"), range))),
             (None, Some(group)) => {
                 let group = self.taken(format!("{path}.address_group"), group);
-                Some(v1::access_entry::Source::AddressGroup(below(self.parent, "addressGroups", &group)))
+                Some(v1::access_entry::Source::AddressGroup(self.names.group(&group)))
             }
             (None, None) => None,
         };
@@ -276,7 +276,7 @@ impl Reader<'_> {
         let id = id.map(|id| self.taken(format!("{path}.name"), id));
         let endpoint = self.taken(format!("{path}.endpoint"), endpoint);
         v1::PolicyTest {
-            name: id.map(|id| below(self.parent, "policyTests", &id)).unwrap_or_default(),
+            name: id.map(|id| self.names.test(&id)).unwrap_or_default(),
             ip: self.taken(format!("{path}.ip"), ip),
             connection_type: connection_type(of),
             endpoint: self.node_name(&endpoint),

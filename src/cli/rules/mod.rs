@@ -180,7 +180,7 @@ async fn reorder(names: &OrganizationArgs, args: &ReorderArgs, context: &mut Con
 
 async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = names.name();
-    let (rules, etag, places) = read_rules(&args.file, &parent, context)?;
+    let (rules, etag, places) = read_rules(&args.file, names, context)?;
     let request = v1::ReplaceRulesRequest {
         parent: parent.clone(),
         rules,
@@ -198,13 +198,17 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
 }
 
 /// The rules of a file, the etag of the list that they were made from, and where they stand in the file.
-fn read_rules(file: &str, parent: &str, context: &mut Context<'_>) -> anyhow::Result<(Vec<v1::Rule>, String, Places)> {
+fn read_rules(
+    file: &str,
+    names: &OrganizationArgs,
+    context: &mut Context<'_>,
+) -> anyhow::Result<(Vec<v1::Rule>, String, Places)> {
     let text = read_text(file)?;
     if is_listed(&text) {
         let list: v1::ListRulesResponse = from_json(&text).map_err(|error| UsageError(format!("{file}: {error}")))?;
         return Ok((list.rules, list.etag, Places::default()));
     }
-    let read = read::rules(file, &text, parent)?;
+    let read = read::rules(file, &text, names)?;
     if read.has_others {
         context.output.note("note: only the rules of the file are used, its groups, nodes and tests are ignored");
     }
