@@ -40,7 +40,7 @@ pub(super) struct PreviewArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Gates")]
 pub(super) struct GateArgs {
-    /// Refuse the change if it would deny this address anything; may be given several times
+    /// Refuse the change if it would deny this address anything that it is allowed now; may be given several times
     #[arg(long = "guard-ip", value_name = "ADDRESS")]
     guard_ips: Vec<String>,
     /// Refuse the change if it would revoke more active sessions than this
@@ -49,7 +49,7 @@ pub(super) struct GateArgs {
     /// Refuse the change if it would open something to every IPv4 or every IPv6 address
     #[arg(long)]
     refuse_open_to_internet: bool,
-    /// Make the change even if it breaks policy tests; the audit record names them
+    /// Make the change even if it breaks policy tests; the audit record names the tests
     #[arg(long)]
     override_tests: bool,
 }

@@ -17,14 +17,17 @@ const EXAMPLES: &[Row] = &[
                 "Serve other machines of a private network",
                 "portcullis serve --listen 0.0.0.0:7070 --insecure --data-dir /var/lib/portcullis",
             ),
-            ("Show what a configuration file comes to", "portcullis serve --config portcullis.toml --check-config"),
+            (
+                "Check a configuration file, and show all settings",
+                "portcullis serve --config portcullis.toml --check-config",
+            ),
         ],
     ),
     (
         "check",
         &[
             (
-                "Ask as a portal would; exits with 3 where the connection is denied",
+                "Ask as a portal would; exits with 3 if the connection is denied",
                 "portcullis check --ip 192.0.2.7 --type shell --endpoint projects/web --user ada@example.com",
             ),
             (
@@ -41,7 +44,7 @@ const EXAMPLES: &[Row] = &[
                 "portcullis explain --ip 192.0.2.7 --type shell --endpoint projects/web",
             ),
             (
-                "How will it be decided once the rules that expire by then are gone?",
+                "How will it be decided when some rules have expired?",
                 "portcullis explain --ip 192.0.2.7 --type shell --endpoint projects/web --at 2030-01-31T18:00:00Z",
             ),
         ],
@@ -49,8 +52,8 @@ const EXAMPLES: &[Row] = &[
     (
         "problems",
         &[
-            ("Look through the organization `default`", "portcullis problems"),
-            ("Look at one project and all below it", "portcullis problems projects/web"),
+            ("Of the organization `default`", "portcullis problems"),
+            ("Of one project and all below it", "portcullis problems projects/web"),
         ],
     ),
     (
@@ -65,7 +68,7 @@ const EXAMPLES: &[Row] = &[
         &[
             ("What would this file change?", "portcullis policy plan policy.yaml"),
             (
-                "Would it lock out the office? Exits with 3 where it would",
+                "Would it lock out the office? Exits with 3 if it would",
                 "portcullis policy plan policy.yaml --guard-ip 192.0.2.7",
             ),
         ],
@@ -90,11 +93,17 @@ const EXAMPLES: &[Row] = &[
         )],
     ),
     ("policy tests delete", &[("", "portcullis policy tests delete office")]),
-    ("revisions list", &[("Who changed the policy of late?", "portcullis revisions list --limit 10 --output table")]),
+    ("revisions list", &[("Who changed the policy lately?", "portcullis revisions list --limit 10 --output table")]),
     ("revisions get", &[("What did revision 2 change?", "portcullis revisions get 2 --output table")]),
-    ("revisions compare", &[("Who gained and who lost access since?", "portcullis revisions compare 1 2")]),
+    (
+        "revisions compare",
+        &[("Who gained and who lost access between two revisions?", "portcullis revisions compare 1 2")],
+    ),
     ("revisions rollback", &[("", "portcullis revisions rollback 1 --comment 'the gate was locked'")]),
-    ("revisions confirm", &[("Keep what waits for it", "portcullis revisions confirm 2 --comment 'tried it'")]),
+    (
+        "revisions confirm",
+        &[("Keep a change that was made with --confirm-within", "portcullis revisions confirm 2 --comment 'tried it'")],
+    ),
     ("shadow set", &[("Try a policy on live traffic", "portcullis shadow set policy.yaml")]),
     ("shadow get", &[("How would it have decided so far?", "portcullis shadow get --output table")]),
     ("shadow delete", &[("", "portcullis shadow delete")]),
@@ -103,7 +112,7 @@ const EXAMPLES: &[Row] = &[
         "shadow divergences",
         &[
             ("", "portcullis shadow divergences --limit 20 --output table"),
-            ("As they come", "portcullis shadow divergences --follow --output table"),
+            ("New ones as they are made", "portcullis shadow divergences --follow --output table"),
         ],
     ),
     (
@@ -140,14 +149,14 @@ const EXAMPLES: &[Row] = &[
         ],
     ),
     ("rules delete", &[("", "portcullis rules delete office --comment 'moved out'")]),
-    ("rules move", &[("Have it decide before all others", "portcullis rules move office 1")]),
+    ("rules move", &[("Let it decide before all others", "portcullis rules move office 1")]),
     ("rules reorder", &[("", "portcullis rules reorder office guests rest")]),
     (
         "rules replace",
         &[
-            ("The rules of a policy file, and nothing else of it", "portcullis rules replace --file policy.yaml"),
+            ("The rules of a policy file, and nothing else in it", "portcullis rules replace --file policy.yaml"),
             (
-                "Edit the list; refused where somebody else changed it meanwhile",
+                "Edit the printed list; the change is refused if somebody else changed the rules meanwhile",
                 "portcullis rules list --output json > rules.json && portcullis rules replace --file rules.json",
             ),
         ],
@@ -165,7 +174,7 @@ const EXAMPLES: &[Row] = &[
         &[
             ("An organization", "portcullis nodes create acme --display-name 'Acme Ltd'"),
             (
-                "A project that one network gets into",
+                "A project that only one network may reach",
                 "portcullis nodes create projects/web --access allow-list --range 192.0.2.0/24='first floor'",
             ),
         ],
@@ -174,7 +183,7 @@ const EXAMPLES: &[Row] = &[
         "nodes update",
         &[
             (
-                "Give the whole list anew",
+                "Replace the whole allowlist",
                 "portcullis nodes update projects/web --access allow-list --file ranges.txt --group office",
             ),
             (
@@ -202,7 +211,10 @@ const EXAMPLES: &[Row] = &[
     ("groups ranges", &[("One range a line", "portcullis groups ranges office --output table")]),
     (
         "groups replace",
-        &[("Every night, from another list", "portcullis groups replace vpn --file ranges.txt --comment nightly")],
+        &[(
+            "From a list that changes every night",
+            "portcullis groups replace vpn --file ranges.txt --comment nightly",
+        )],
     ),
     (
         "overview",
@@ -217,7 +229,7 @@ const EXAMPLES: &[Row] = &[
         "events",
         &[
             ("The newest", "portcullis events --limit 50"),
-            ("Denials as they come, as JSON lines", "portcullis events --follow --type decision --output json"),
+            ("Decisions as they are made, as JSON lines", "portcullis events --follow --type decision --output json"),
         ],
     ),
     (
@@ -234,14 +246,17 @@ const EXAMPLES: &[Row] = &[
     (
         "audit verify",
         &[
-            ("Does the log still begin with what was kept?", "portcullis audit verify --checkpoint checkpoint.txt"),
+            (
+                "Does the log still begin with the kept checkpoint?",
+                "portcullis audit verify --checkpoint checkpoint.txt",
+            ),
             (
                 "A copy of the files, without a server",
                 "portcullis audit verify --data-dir /backup/portcullis --public-key \"$(cat audit.pub)\"",
             ),
         ],
     ),
-    ("audit checkpoint", &[("To be kept on another machine", "portcullis audit checkpoint > checkpoint.txt")]),
+    ("audit checkpoint", &[("To keep on another machine", "portcullis audit checkpoint > checkpoint.txt")]),
     ("audit erase-user", &[("", "portcullis audit erase-user ada@example.com --yes")]),
     (
         "check-health",

@@ -22,7 +22,7 @@ pub(super) struct ExplainArgs {
     organization: OrganizationArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
-    /// Decide as of this moment instead of now; only the expiry of rules depends on it
+    /// Decide with the present policy, but for this moment: rules that expire by then do not match
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     at: Option<Timestamp>,
     #[command(flatten)]

@@ -22,8 +22,8 @@ use line::Lines;
 /// How many of the newest records are printed by default.
 const NEWEST_DEFAULT: u32 = 20;
 
-const FORMS: &str = "On a terminal, or with `--output table`, an event is a line for people; in a pipe, or with \
-                     `--output json`, it is an object of JSON in a line of its own. When the stream breaks, \
+const FORMS: &str = "On a terminal, or with `--output table`, an event is a line of text. In a pipe, or with \
+                     `--output json`, it is one JSON object on one line. When the stream breaks, \
                      `--follow` reconnects and continues after the last event that was printed.";
 
 #[derive(Args, Debug)]

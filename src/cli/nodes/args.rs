@@ -113,7 +113,7 @@ pub(super) struct UpdateArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Gates for every change")]
 pub(super) struct NodeGateArgs {
-    /// An address that no change may deny anything; may be given several times
+    /// An address that no change may deny anything that it is allowed now; may be given several times
     #[arg(long = "gates-guard-ip", value_name = "ADDRESS")]
     gates_guard_ips: Vec<String>,
     /// How many active sessions one change may revoke
