@@ -33,9 +33,9 @@ enum ShadowCommand {
     /// Show how the shadow policy has decided so far
     Get,
     /// Stop trying the shadow policy
-    Delete(ChangeOnlyArgs),
+    Delete(ChangeArgs),
     /// Enforce the shadow policy
-    Promote(ChangeOnlyArgs),
+    Promote(ChangeArgs),
     /// List the checks that the shadow policy decided differently, the newest first
     Divergences(DivergencesArgs),
 }
@@ -44,12 +44,6 @@ enum ShadowCommand {
 struct SetArgs {
     /// The policy file, `-` for standard input
     file: String,
-    #[command(flatten)]
-    change: ChangeArgs,
-}
-
-#[derive(Args, Debug)]
-struct ChangeOnlyArgs {
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -74,13 +68,13 @@ pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::
             let shadow = answer(client.get_shadow_policy(request).await)?;
             context.show(&shadow, record)
         }
-        ShadowCommand::Delete(ChangeOnlyArgs { change }) => {
+        ShadowCommand::Delete(change) => {
             let name = format!("the shadow policy of {parent}");
             let request = v1::DeleteShadowPolicyRequest { parent, options: change.options() };
             answer(client.delete_shadow_policy(request).await)?;
             context.deleted(&change, &name)
         }
-        ShadowCommand::Promote(ChangeOnlyArgs { change }) => {
+        ShadowCommand::Promote(change) => {
             let request = v1::PromoteShadowPolicyRequest { parent, options: change.options() };
             let revision = answer(client.promote_shadow_policy(request).await)?;
             context.changed(&change, &revision, |revision| format!("promoted, revision {}\n", revision.revision))

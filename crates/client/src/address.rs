@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tonic::transport::Endpoint;
+use tonic::transport::{Endpoint, Uri};
 
 /// Where a server is when nobody says otherwise: where `portcullis serve` listens by default.
 pub const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7070";
@@ -67,7 +67,7 @@ fn tcp(text: &str) -> Result<Endpoint, AddressError> {
         Some(_) => return Err(malformed()),
         None => format!("http://{text}"),
     };
-    let uri: http::Uri = uri.parse().map_err(|_| malformed())?;
+    let uri: Uri = uri.parse().map_err(|_| malformed())?;
     if uri.host().is_none_or(str::is_empty) || uri.path() != "/" || uri.query().is_some() {
         return Err(malformed());
     }
