@@ -52,13 +52,13 @@ fn section(command: &Command, above: &Command, path: &str) -> String {
     let _ = write!(text, "\n```text\n{}\n```\n", usage.trim_start_matches("Usage: "));
     text += &options(command);
     text += &paragraph(command.get_after_help()).split("Examples:").take(1).map(notes).collect::<String>();
-    let examples = examples::of(path);
-    if !examples.is_empty() {
-        let lines = examples.iter().map(|(purpose, typed)| match *purpose {
-            "" => format!("$ {typed}\n"),
-            purpose => format!("# {purpose}\n$ {typed}\n"),
-        });
-        let _ = write!(text, "\n```console\n{}```\n", lines.collect::<String>());
+    if command.get_subcommands().next().is_none() {
+        text += "\n```console\n";
+        for (purpose, typed) in examples::of(path) {
+            text.extend(purpose.into_iter().flat_map(|purpose| [purpose, "\n"]));
+            text.extend(["$ ", typed, "\n"]);
+        }
+        text += "```\n";
     }
     for below in command.get_subcommands() {
         text += &section(below, built, path);
