@@ -33,9 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut files = public_files;
     files.extend(proto_files(Path::new(STORAGE_DIR))?);
     let everything = protox::compile(files, [PROTO_ROOT])?;
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names(); // JSON finds the descriptor of a message by its name.
     tonic_prost_build::configure()
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
-        .compile_fds(everything)?;
+        .compile_fds_with_config(everything, config)?;
     Ok(())
 }
 

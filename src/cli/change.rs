@@ -1,24 +1,14 @@
-//! What every command that changes something takes.
+//! The flags of every command that changes something.
 //!
 //! Invariant: an option that was not given is not set in the request.
-//! Not here: what the gates mean: the server judges them.
+//! Not here: the meaning of the gates, which the server checks.
 
 use std::time::Duration;
 
 use clap::Args;
-use tonic::transport::Channel;
 
-use super::client::answer;
-use super::color::{ColorWhen, Colors};
-use super::error::CallError;
-use super::names::organization_of;
-use super::output::Output;
-use super::table::clean;
-use super::{comparison, json};
 use crate::config::parse_duration;
 use crate::proto::v1;
-use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
-use crate::proto::v1::mutation::Request as Asked;
 
 /// How a change is to be made.
 #[derive(Args, Debug)]
@@ -27,64 +17,39 @@ pub(super) struct ChangeArgs {
     /// Why the change is made, for the audit record
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
-    /// Have the change judged and answered as if it were made, and change nothing
+    /// Check the change and answer as if it were made, but change nothing
     #[arg(long)]
     pub(super) validate_only: bool,
     #[command(flatten)]
     gates: GateArgs,
     /// Undo the change unless `portcullis revisions confirm` comes within this time, such as `5m`
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Change options")]
     confirm_within: Option<Duration>,
 }
 
-/// Whether a change is shown instead of made.
+/// Whether a change is previewed instead of made.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Change options")]
 pub(super) struct PreviewArgs {
-    /// Show what the change would do, exactly, and change nothing; exits with 3 where a gate would refuse it
+    /// Show the exact effect of the change, but change nothing; exits with 3 if a gate would refuse it
     #[arg(long)]
     pub(super) preview: bool,
 }
 
-impl PreviewArgs {
-    /// Shows what a request would do, to the organization or the cluster that `name` belongs to.
-    pub(super) async fn show(
-        &self,
-        channel: Channel,
-        name: &str,
-        request: Asked,
-        output: &mut Output,
-    ) -> anyhow::Result<()> {
-        let request = v1::PreviewChangeRequest {
-            parent: organization_of(name),
-            mutations: vec![v1::Mutation { request: Some(request) }],
-            replay_within: None,
-        };
-        let preview = answer(AnalysisServiceClient::new(channel).preview_change(request).await)?;
-        let colors = Colors::of(ColorWhen::Auto, output);
-        output.show(|| json::preview(&preview), || comparison::preview(&preview, colors))?;
-        if preview.refusals.is_empty() {
-            return Ok(());
-        }
-        let message = "a gate would refuse the change".to_owned();
-        Err(CallError::Refused { message, violations: Vec::new(), gated: true }.into())
-    }
-}
-
-/// What may refuse a change, besides the gates that the organization has.
+/// Gates for one change, besides those of the organization.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Gates")]
 pub(super) struct GateArgs {
-    /// Refuse what would lock this address out anywhere; may be given several times
+    /// Refuse the change if it would deny this address anything that it is allowed now; may be given several times
     #[arg(long = "guard-ip", value_name = "ADDRESS")]
     guard_ips: Vec<String>,
-    /// Refuse what would revoke more active sessions than this
+    /// Refuse the change if it would revoke more active sessions than this
     #[arg(long, value_name = "COUNT")]
     max_revocations: Option<i64>,
-    /// Refuse what would open something to every address of IPv4 or of IPv6
+    /// Refuse the change if it would open something to every IPv4 or every IPv6 address
     #[arg(long)]
     refuse_open_to_internet: bool,
-    /// Make the change even though it breaks policy tests; their names go on the record
+    /// Make the change even if it breaks policy tests; the audit record names the tests
     #[arg(long)]
     override_tests: bool,
 }
@@ -98,7 +63,7 @@ impl GateArgs {
             || self.override_tests
     }
 
-    /// As options of a request.
+    /// The gates as options of a request.
     pub(super) fn options(&self) -> v1::ChangeOptions {
         v1::ChangeOptions {
             guard_ips: self.guard_ips.clone(),
@@ -129,19 +94,6 @@ impl ChangeArgs {
             confirm_within: self.confirm_within.and_then(|within| within.try_into().ok()),
             ..self.gates.options()
         })
-    }
-
-    /// What a deletion did, or would have done.
-    pub(super) fn deleted(&self, name: &str) -> String {
-        let did = if self.validate_only { "would delete" } else { "deleted" };
-        format!("{did} {}\n", clean(name))
-    }
-
-    /// Says on the standard error that nothing was changed, where that is so.
-    pub(super) fn say_if_validated(&self, output: &mut Output) {
-        if self.validate_only {
-            output.note("note: validated only, nothing was changed");
-        }
     }
 }
 

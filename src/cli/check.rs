@@ -5,42 +5,32 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use tonic::transport::Channel;
+use clap::Args;
 
-use super::Exit;
-use super::client::answer;
-use super::json;
+use super::context::Context;
+use super::exit::Exit;
 use super::names::OrganizationArgs;
-use super::output::Output;
 use super::table;
+use super::words::ConnectionArgs;
 use crate::config::parse_duration;
 use crate::proto::v1;
-use crate::proto::v1::decision_service_client::DecisionServiceClient;
 
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     organization: OrganizationArgs,
-    /// The address that the user comes from
-    #[arg(long, value_name = "ADDRESS")]
-    ip: String,
-    /// What the user opens
-    #[arg(long = "type", value_enum, value_name = "TYPE")]
-    connection_type: ConnectionType,
-    /// The node that the user connects to: a full name, `projects/…` of the organization, or an organization's id
-    #[arg(long, value_name = "NAME")]
-    endpoint: String,
+    #[command(flatten)]
+    connection: ConnectionArgs,
     /// The email address of the user
     #[arg(long = "user", alias = "user-email", value_name = "EMAIL", default_value = "", hide_default_value = true)]
     user_email: String,
-    /// Refuse to be answered from an older revision of the organization
+    /// Fail if the server's revision of the organization is older than this
     #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
     min_revision: i64,
-    /// Refuse to be answered from an older revision of the cluster
+    /// Fail if the server's revision of the cluster is older than this
     #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
     min_cluster_revision: i64,
-    /// End the session of an allowed shell when it is not renewed for this long
+    /// End the session of an allowed shell if it is not renewed for this long
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     session_lease: Option<Duration>,
     /// An identifier of your own, recorded with the decision
@@ -48,26 +38,19 @@ pub(super) struct CheckArgs {
     request_id: String,
 }
 
-/// A connection type as it is typed.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ConnectionType {
-    Shell,
-    Preview,
-}
-
-pub(super) async fn run(args: CheckArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: CheckArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let request = v1::CheckRequest {
-        ip: args.ip,
-        connection_type: v1::ConnectionType::from(args.connection_type).into(),
-        endpoint: args.organization.node(&args.endpoint),
+        ip: args.connection.ip,
+        connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
+        endpoint: args.organization.node(&args.connection.endpoint),
         user_email: args.user_email,
         min_revision: args.min_revision,
         min_cluster_revision: args.min_cluster_revision,
         session_lease: args.session_lease.and_then(|lease| lease.try_into().ok()),
         request_id: args.request_id,
     };
-    let response = answer(DecisionServiceClient::new(channel).check(request).await)?;
-    output.show(|| json::check_response(&response), || record(&response))?;
+    let response = context.client.check(request).await?;
+    context.show(&response, record)?;
     Ok(match response.decision() {
         v1::Decision::Allow => Exit::Success,
         v1::Decision::Deny | v1::Decision::Unspecified => Exit::Denied,
@@ -86,13 +69,4 @@ fn record(response: &v1::CheckResponse) -> String {
         ("cluster revision", response.cluster_revision.to_string()),
         ("decision id", response.decision_id.clone()),
     ])
-}
-
-impl From<ConnectionType> for v1::ConnectionType {
-    fn from(connection_type: ConnectionType) -> Self {
-        match connection_type {
-            ConnectionType::Shell => Self::Shell,
-            ConnectionType::Preview => Self::Preview,
-        }
-    }
 }

@@ -1,21 +1,21 @@
 //! `portcullis check-health`: asks `grpc.health.v1` whether a server serves.
 //!
-//! Invariant: exit status 0 means that the server said SERVING within the time given, and nothing else does.
+//! Invariant: the exit status is 0 only if the server answered SERVING in time.
 //! Not here: what makes a server healthy (`server`).
 
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use tonic::transport::Channel;
+use portcullis_client::answer;
+use serde_json::json;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::Exit;
-use super::client::answer;
-use super::json::Json;
-use super::output::Output;
+use super::context::Context;
+use super::exit::Exit;
+use super::output::Format;
 use crate::config::parse_duration;
 
 #[derive(Args, Debug)]
@@ -28,15 +28,18 @@ pub(super) struct CheckHealthArgs {
     timeout: Duration,
 }
 
-pub(super) async fn run(args: CheckHealthArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: CheckHealthArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let request = HealthCheckRequest { service: args.service.unwrap_or_default() };
-    let mut client = HealthClient::new(channel);
+    let mut client = HealthClient::new(context.client.channel());
     let Ok(answered) = tokio::time::timeout(args.timeout, client.check(request)).await else {
-        bail!("no answer within {:?}: the server hangs, or give it longer with `--timeout`", args.timeout);
+        bail!("no answer within {:?}: the server hangs, or needs a longer `--timeout`", args.timeout);
     };
     let health = answer(answered)?;
     let status = ServingStatus::try_from(health.status).unwrap_or(ServingStatus::Unknown);
     let name = status.as_str_name();
-    output.show(|| Json::object().text("status", name).into(), || format!("{name}\n"))?;
+    match context.output.format() {
+        Format::Table => context.output.text(&format!("{name}\n"))?,
+        Format::Json => context.output.json(&json!({ "status": name }))?,
+    }
     Ok(if status == ServingStatus::Serving { Exit::Success } else { Exit::Failure })
 }

@@ -1,13 +1,21 @@
 //! Colours on a terminal.
 //!
-//! Invariant: without colours nothing but the text itself is written; every colour ends where its text ends.
-//! Not here: what has which colour.
+//! Invariant: without colours only the text itself is written; every colour ends with its text.
+//! Not here: which text has which colour.
 
 use std::env;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 
 use super::output::Output;
+
+/// The flag of commands whose text has colours.
+#[derive(Args, Debug)]
+pub(super) struct ColorArgs {
+    /// When to use colours
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    pub(super) color: ColorWhen,
+}
 
 /// When to use colours.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +52,7 @@ impl Colors {
         })
     }
 
-    /// The text in its look.
+    /// The text with the escape codes of its look.
     pub(super) fn paint(self, look: Look, text: &str) -> String {
         let Self(colored) = self;
         if !colored || text.is_empty() {

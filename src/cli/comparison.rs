@@ -1,14 +1,14 @@
-//! What a change does, for people: who gets in and who no longer does, what is altered, what would be refused.
+//! The effect of a change as text: changed objects, gained and lost access, refusals.
 //!
-//! Invariant: everything is shown that the server answered with; where that is not all, it is said.
-//! Not here: the JSON form (`json`).
+//! Invariant: an answer that was cut is shown with a line that says so.
+//! Not here: computing the effect, which the server does.
 
 use super::color::{Colors, Look};
 use super::record;
 use super::table::{clean, connection_type, word};
 use crate::proto::v1;
 
-/// Ranges of one difference that a line shows.
+/// The most ranges, sessions or users that a list in the text shows.
 const RANGES_SHOWN: usize = 8;
 
 /// A preview.
@@ -36,7 +36,7 @@ pub(super) fn preview(preview: &v1::PreviewChangeResponse, colors: Colors) -> St
         text.push(format!("\n{} {reason}: {}\n", colors.paint(Look::Red, "refused:"), clean(&refusal.message)));
     }
     if preview.truncated {
-        text.push("\nthere is more than an answer holds: some of it is left out\n".to_owned());
+        text.push("\nthe answer is cut: there is more than this\n".to_owned());
     }
     text.concat()
 }
@@ -49,17 +49,17 @@ pub(super) fn revisions(compared: &v1::CompareRevisionsResponse, colors: Colors)
     }
     text.push(differences(&compared.differences, colors));
     if compared.truncated {
-        text.push("\nthere is more than an answer holds: some of it is left out\n".to_owned());
+        text.push("\nthe answer is cut: there is more than this\n".to_owned());
     }
     text.concat()
 }
 
-/// What is altered, an object a line.
+/// The changed objects, one a line.
 pub(super) fn changes(changes: &[v1::ObjectChange]) -> String {
     changes.iter().map(|change| clean(&record::change(change)) + "\n").collect()
 }
 
-/// Who gets in, and who no longer does. What differs in the same way for several is said once.
+/// Gained and lost access. Nodes with the same difference are listed together.
 fn differences(differences: &[v1::AccessDifference], colors: Colors) -> String {
     let mut text = Vec::new();
     let mut rest: Vec<&v1::AccessDifference> = differences.iter().collect();

@@ -3,11 +3,11 @@
 //! Invariant: the script comes from the same description as the parser.
 //! Not here: installing it.
 
-use clap::Args;
+use clap::{Args, Command};
 use clap_complete::Shell;
 
+use super::exit::Exit;
 use super::output::Output;
-use super::{Cli, Exit};
 
 #[derive(Args, Debug)]
 pub(super) struct CompletionsArgs {
@@ -16,9 +16,10 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(super) fn run(args: &CompletionsArgs, output: &mut Output) -> anyhow::Result<Exit> {
+/// Prints the script that completes `command`.
+pub(super) fn run(args: &CompletionsArgs, mut command: Command, output: &mut Output) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "portcullis", &mut script);
+    clap_complete::generate(args.shell, &mut command, "portcullis", &mut script);
     output.text(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Success)
 }

@@ -2,126 +2,67 @@
 //!
 //! Invariant: what a server said is shown whole: its message and every field violation; control characters in it never
 //! reach a terminal.
-//! Not here: the codes and messages themselves (`api`).
+//! Not here: the errors of calls themselves (`portcullis-client`).
 
-use std::error::Error;
-use std::fmt;
-
+use portcullis_client::CallError;
 use thiserror::Error as ThisError;
-use tonic::{ConnectError, Status};
-use tonic_types::StatusExt;
 
 use super::table::clean;
+use crate::proto::v1::ErrorReason;
 
-/// An error with its causes. One that the text before already ends with is not said twice.
-pub(super) fn told(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
-        "" => cause,
-        said if said.ends_with(&cause) => told,
-        said => format!("{said}: {cause}"),
-    })
-}
-
-/// A command that was well-formed for the parser and still cannot be meant.
+/// Wrong usage that the parser cannot see.
 #[derive(Debug, ThisError)]
 #[error("{0}")]
 pub(super) struct UsageError(pub(super) String);
 
-/// The reasons that gates have.
-const GATES: [&str; 4] = ["GUARD_VIOLATED", "TOO_MANY_REVOCATIONS", "OPEN_TO_INTERNET", "TESTS_FAILED"];
+/// The reasons with which gates refuse changes.
+const GATES: [ErrorReason; 4] = [
+    ErrorReason::GuardViolated,
+    ErrorReason::TooManyRevocations,
+    ErrorReason::OpenToInternet,
+    ErrorReason::TestsFailed,
+];
 
-/// A call without the answer that was asked for.
-#[derive(Debug)]
-pub(super) enum CallError {
-    /// There is no connection to the server.
-    Unreachable {
-        /// Why not.
-        cause: String,
-    },
-    /// There was a connection, and it ended before the answer.
-    Broken {
-        /// Why.
-        cause: String,
-    },
-    /// The server answered with an error.
-    Refused {
-        /// What the server said.
-        message: String,
-        /// The fields that it refused.
-        violations: Vec<Violation>,
-        /// Whether a gate refused a change.
-        gated: bool,
-    },
+/// An error with its causes. A cause that the text already ends with is not repeated.
+pub(super) fn with_causes(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(|cause| cause.downcast_ref().map_or_else(|| cause.to_string(), of_call));
+    causes.fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        before if before.ends_with(&cause) => text,
+        before => format!("{before}: {cause}"),
+    })
 }
 
-/// A field of a request that the server refused.
-#[derive(Debug)]
-pub(super) struct Violation {
-    field: String,
-    description: String,
-}
-
-impl CallError {
-    /// Renames the fields that `name` has a better name for, such as the line of a file.
-    pub(super) fn with_fields(mut self, name: impl Fn(&str) -> Option<String>) -> Self {
-        if let Self::Refused { violations, .. } = &mut self {
-            for violation in violations {
-                violation.field = name(&violation.field).unwrap_or_else(|| std::mem::take(&mut violation.field));
-            }
+/// The error of a call, safe for a terminal, and what to do about it.
+pub(super) fn of_call(error: &CallError) -> String {
+    match error {
+        CallError::Unreachable { cause } => format!(
+            "{}: start a server with `portcullis serve`, or say where it is with `--server` or `PORTCULLIS_SERVER`",
+            clean(cause)
+        ),
+        CallError::Broken { .. } => clean(&error.to_string()),
+        CallError::Refused(refusal) => {
+            let violations =
+                refusal.violations.iter().map(|violation| format!("\n  {}", clean(&violation.to_string())));
+            clean(&refusal.message) + &violations.collect::<String>()
         }
-        self
     }
 }
 
-impl From<Status> for CallError {
-    fn from(status: Status) -> Self {
-        let causes: Vec<&(dyn Error + 'static)> =
-            std::iter::successors(status.source(), |cause| (*cause).source()).collect();
-        if let Some(innermost) = causes.last() {
-            let cause = innermost.to_string();
-            let connecting = causes.iter().any(|cause| cause.is::<ConnectError>());
-            return if connecting { Self::Unreachable { cause } } else { Self::Broken { cause } };
-        }
-        let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
-        let gated = GATES.contains(&reason.as_str());
-        let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
-        let violations: Vec<_> = violations
-            .into_iter()
-            .map(|violation| Violation { field: violation.field, description: violation.description })
-            .collect();
-        let message = match status.message() {
-            "" => status.code().description(),
-            message => without_violations(message, &violations),
-        };
-        Self::Refused { message: message.to_owned(), violations, gated }
-    }
+/// Whether a gate refused a change.
+pub(super) fn is_gated(error: &CallError) -> bool {
+    let reason = error.refusal().map_or("", |refusal| &refusal.reason);
+    GATES.iter().any(|gate| gate.as_str_name().strip_prefix("ERROR_REASON_") == Some(reason))
 }
 
-/// A message up to where it tells the violations, which are shown one by one below it.
-fn without_violations<'a>(message: &'a str, violations: &[Violation]) -> &'a str {
-    let told = violations.first().map(|Violation { field, description }| format!("{field}: {description}"));
-    let before = told.and_then(|told| message.split_once(&told)).map(|(before, _)| before.trim_end_matches(": "));
-    before.filter(|before| !before.is_empty()).unwrap_or(message)
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable { cause } => write!(
-                f,
-                "{}: start a server with `portcullis serve`, or say where it is with `--server` or \
-                 `PORTCULLIS_SERVER`",
-                clean(cause)
-            ),
-            Self::Broken { cause } => write!(f, "the connection to the server broke: {}", clean(cause)),
-            Self::Refused { message, violations, gated: _ } => {
-                f.write_str(&clean(message))?;
-                violations.iter().try_for_each(|Violation { field, description }| {
-                    write!(f, "\n  {}: {}", clean(field), clean(description))
-                })
+/// Renames the refused fields for which `name` has a better name, such as the line of a file.
+pub(super) fn with_fields(mut error: CallError, name: impl Fn(&str) -> Option<String>) -> CallError {
+    if let CallError::Refused(refusal) = &mut error {
+        for violation in &mut refusal.violations {
+            if let Some(name) = name(&violation.field) {
+                violation.field = name;
             }
         }
     }
+    error
 }
-
-impl Error for CallError {}

@@ -1,54 +1,44 @@
 //! `portcullis explain`: why a connection is let through or not, step by step.
 //!
-//! Invariant: nothing is decided for anybody: the exit status tells only whether there was an answer.
-//! Not here: deciding (`check`), the JSON form (`json`).
+//! Invariant: explaining is not deciding: the exit status tells only whether there was an answer.
+//! Not here: deciding (`check`).
 
 use clap::Args;
+use portcullis_client::answer;
 use prost_types::Timestamp;
-use tonic::transport::Channel;
 
-use super::check::ConnectionType;
-use super::client::answer;
-use super::color::{ColorWhen, Colors, Look};
-use super::names::OrganizationArgs;
-use super::output::Output;
+use super::color::{ColorArgs, Colors, Look};
+use super::context::Context;
+use super::exit::Exit;
+use super::names::{OrganizationArgs, id};
+use super::table;
 use super::times::parse_moment;
-use super::{Exit, json, table};
+use super::words::ConnectionArgs;
 use crate::proto::v1;
-use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
 
 #[derive(Args, Debug)]
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     organization: OrganizationArgs,
-    /// The address that the user comes from
-    #[arg(long, value_name = "ADDRESS")]
-    ip: String,
-    /// What the user opens
-    #[arg(long = "type", value_enum, value_name = "TYPE")]
-    connection_type: ConnectionType,
-    /// The node that the user connects to: a full name, `projects/…` of the organization, or an organization's id
-    #[arg(long, value_name = "NAME")]
-    endpoint: String,
-    /// Decide for this moment instead of now: it tells which rules are expired
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// Decide with the present policy, but for this moment: rules that expire by then do not match
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     at: Option<Timestamp>,
-    /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
-    color: ColorWhen,
+    #[command(flatten)]
+    color: ColorArgs,
 }
 
-pub(super) async fn run(args: ExplainArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: ExplainArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let request = v1::ExplainRequest {
-        ip: args.ip,
-        connection_type: v1::ConnectionType::from(args.connection_type).into(),
-        endpoint: args.organization.node(&args.endpoint),
+        ip: args.connection.ip,
+        connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
+        endpoint: args.organization.node(&args.connection.endpoint),
         at_time: args.at,
     };
-    let explained = answer(AnalysisServiceClient::new(channel).explain(request).await)?;
-    let colors = Colors::of(args.color, output);
-    output.show(|| json::explain_response(&explained), || tree(&explained, colors))?;
-    Ok(Exit::Success)
+    let explained = answer(context.client.analysis().explain(request).await)?;
+    let colors = Colors::of(args.color.color, context.output);
+    context.show(&explained, |explained| tree(explained, colors))
 }
 
 /// The steps as a tree.
@@ -92,10 +82,16 @@ fn rules(step: &v1::TraceStep, below: &str, colors: Colors) -> impl Iterator<Ite
         let outcome = table::word(rule.outcome().as_str_name(), "RULE_OUTCOME_").replace('-', " ");
         let look = if rule.outcome() == v1::RuleOutcome::Matched { Look::Cyan } else { Look::Faint };
         let action = table::word(rule.action().as_str_name(), "ACTION_");
-        let id = rule.rule.rsplit('/').next().unwrap_or_default();
-        let group = rule.address_group.rsplit('/').next().filter(|group| !group.is_empty());
-        let group = group.map(|group| format!(" of group {group}")).unwrap_or_default();
+        let group = match id(&rule.address_group) {
+            "" => String::new(),
+            group => format!(" of group {group}"),
+        };
         let outcome = colors.paint(look, &outcome);
-        format!("{below}{branch} {}. {action} {}{group} ({id}): {outcome}", rule.position, rule.matched_range)
+        format!(
+            "{below}{branch} {}. {action} {}{group} ({}): {outcome}",
+            rule.position,
+            rule.matched_range,
+            id(&rule.rule)
+        )
     })
 }

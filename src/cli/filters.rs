@@ -1,17 +1,17 @@
 //! The filters that lists of sessions and of audit records have in common.
 //!
 //! Invariant: a filter that was not given is not set in the request.
-//! Not here: what a filter lets through: the server judges that.
+//! Not here: applying the filters, which the server does.
 
 use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
 
-use super::check::ConnectionType;
 use super::names::OrganizationArgs;
 use super::times::parse_moment;
+use super::words::{ConnectionType, Decision};
 use crate::proto::v1;
 
-/// What every such list is filtered by. Filters that are given must all hold.
+/// The filters of both lists. A session or record must match all that are given.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Filters")]
 pub(super) struct FilterArgs {
@@ -30,10 +30,10 @@ pub(super) struct FilterArgs {
     /// Only this firewall rule: its id or full name
     #[arg(long, value_name = "RULE")]
     rule: Option<String>,
-    /// Only from this time on: in RFC 3339, or how long it is ago, such as `30m`, `2h` or `7d`
+    /// Only from this time on: in RFC 3339, or how long ago, such as `30m`, `2h` or `7d`
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     since: Option<Timestamp>,
-    /// Only before this time, written in the same ways
+    /// Only before this time, in the same format
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     until: Option<Timestamp>,
 }
@@ -65,14 +65,8 @@ pub(super) enum AuditType {
     Erased,
 }
 
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Decision {
-    Allow,
-    Deny,
-}
-
 impl FilterArgs {
-    /// The first page of the sessions.
+    /// The request for the first page of sessions.
     pub(super) fn sessions(&self, parent: String, names: &OrganizationArgs) -> v1::ListSessionsRequest {
         v1::ListSessionsRequest {
             parent,
@@ -91,7 +85,7 @@ impl FilterArgs {
 }
 
 impl RecordFilterArgs {
-    /// The first page of the records.
+    /// The request for the first page of records.
     pub(super) fn records(&self, parent: String, names: &OrganizationArgs) -> v1::ListAuditRecordsRequest {
         let filters = self.filters.sessions(parent, names);
         v1::ListAuditRecordsRequest {
@@ -111,12 +105,12 @@ impl RecordFilterArgs {
     }
 }
 
-/// A connection type as a filter has it.
+/// A connection type as a request has it.
 pub(super) fn connection_type(given: Option<ConnectionType>) -> i32 {
     given.map_or(v1::ConnectionType::Unspecified, v1::ConnectionType::from).into()
 }
 
-/// Types of records as a filter has them.
+/// Types of records as a request has them.
 pub(super) fn audit_types(given: &[AuditType]) -> Vec<i32> {
     given.iter().map(|given| v1::AuditType::from(*given).into()).collect()
 }
@@ -131,15 +125,6 @@ impl From<AuditType> for v1::AuditType {
             AuditType::Gap => Self::Gap,
             AuditType::Pruned => Self::Pruned,
             AuditType::Erased => Self::Erased,
-        }
-    }
-}
-
-impl From<Decision> for v1::Decision {
-    fn from(given: Decision) -> Self {
-        match given {
-            Decision::Allow => Self::Allow,
-            Decision::Deny => Self::Deny,
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The command line: what was typed, the command it names, and the exit status.
+//! The command line: parsing, the command, and the exit status.
 //!
-//! Invariant: `serve` is the only command that holds a policy; every other one is a thin gRPC client of a server. A
-//! command writes through `Output` only, so that a reader that went away ends nothing badly.
-//! Not here: what a setting of `serve` means (`config`), and judging a policy: that is the server's.
+//! Invariant: only `serve` holds a policy; every other command is a thin client of a server. Commands write through
+//! `Output` only, so that a closed pipe is not a failure.
+//! Not here: the settings of `serve` (`config`), and checking a policy, which the server does.
 
 mod audit;
 mod change;
@@ -12,12 +12,14 @@ mod client;
 mod color;
 mod comparison;
 mod completions;
+mod context;
 mod error;
 mod events;
+mod examples;
+mod exit;
 mod explain;
 mod filters;
 mod groups;
-mod json;
 mod names;
 mod nodes;
 mod output;
@@ -28,6 +30,7 @@ mod problems;
 mod progress;
 mod ranges_file;
 mod record;
+mod reference;
 mod revisions;
 mod rules;
 mod serve;
@@ -36,19 +39,22 @@ mod shadow;
 mod table;
 mod times;
 mod upload;
+mod words;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::ServeArgs;
-use error::{CallError, UsageError};
+use context::Context;
+use error::UsageError;
 use output::{Format, Output};
 
-/// The flags that only mean something to a command that asks a server.
+pub use exit::Exit;
+
+/// The flags that apply only to commands that ask a server.
 const CLIENT_FLAGS: [&str; 2] = ["server", "output"];
 
 /// Decides who may open shells and previews: an ordered firewall and a hierarchy of allowlists
@@ -63,13 +69,13 @@ pub struct Cli {
 
 const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usage, 3 denied, or refused by a gate.";
 
-/// What every command that asks a server takes.
+/// The flags of every command that asks a server.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Client options")]
 struct ClientArgs {
     /// Ask the server at this address: `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`
     #[arg(long, global = true, value_name = "ADDRESS")]
-    #[arg(env = "PORTCULLIS_SERVER", default_value = client::DEFAULT_SERVER)]
+    #[arg(env = "PORTCULLIS_SERVER", default_value = portcullis_client::DEFAULT_ADDRESS)]
     server: String,
     /// Print tables for people or JSON for programs [default: table on a terminal, otherwise json]
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
@@ -80,17 +86,26 @@ struct ClientArgs {
 enum Command {
     /// Run the service
     Serve(Box<ServeArgs>),
-    /// Decide one connection, as a portal would ask; the attempt is recorded
+    #[command(flatten)]
+    Ask(Box<Ask>),
+    /// Print the completion script of a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// The commands that ask a server.
+#[derive(Subcommand, Debug)]
+enum Ask {
+    /// Decide one connection, as for a portal; the decision is recorded
     Check(check::CheckArgs),
-    /// Show step by step why a connection would be let through or not; nothing is recorded
+    /// Show step by step why a connection would be allowed or denied; nothing is recorded
     Explain(explain::ExplainArgs),
-    /// List what is probably not meant in a policy: rules that never win, lists that permit nobody, and the like
+    /// List probable mistakes in a policy, such as rules that never win and allowlists that permit nobody
     Problems(problems::ProblemsArgs),
-    /// Export, plan and apply the whole policy of an organization as a file, and test it
+    /// Export, plan, apply and test the whole policy of an organization as a file
     Policy(policy::PolicyArgs),
-    /// List, compare and confirm the revisions of a policy, and go back to them
+    /// List, compare and confirm the revisions of a policy, and return to earlier ones
     Revisions(revisions::RevisionsArgs),
-    /// Try a policy beside the one that is enforced, on live traffic
+    /// Try a policy on live traffic, beside the one that is enforced
     Shadow(shadow::ShadowArgs),
     /// Manage the firewall rules of an organization
     Rules(rules::RulesArgs),
@@ -98,47 +113,32 @@ enum Command {
     Nodes(nodes::NodesArgs),
     /// Manage the address groups of an organization
     Groups(groups::GroupsArgs),
-    /// Show the active sessions, and who was denied of late
+    /// Show the number of active sessions, and the most recent denials
     Overview(overview::OverviewArgs),
-    /// List the connections that were allowed, and end them
+    /// List and end sessions: the connections that were allowed
     Sessions(sessions::SessionsArgs),
-    /// Print the newest events, or those that come
+    /// Print the newest events, or new ones as they are made
     Events(events::EventsArgs),
     /// Read, export and verify the audit log
     Audit(audit::AuditArgs),
     /// Ask whether a server is healthy, for example as the health check of a container
     CheckHealth(check_health::CheckHealthArgs),
-    /// Print the completion script of a shell
-    Completions(completions::CompletionsArgs),
-}
-
-/// How a command ended, unless it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Done, or allowed.
-    Success,
-    /// Failed.
-    Failure,
-    /// Wrong usage.
-    Usage,
-    /// A connection was denied, or a gate refused a change.
-    Denied,
 }
 
 impl Cli {
     /// Parses the arguments, the first being the program's own name.
     pub fn try_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let matches = <Self as CommandFactory>::command().try_get_matches_from(args)?;
+        let matches = Self::command().try_get_matches_from(args)?;
         let cli = Self::from_arg_matches(&matches)?;
-        if matches!(cli.command, Command::Serve(_) | Command::Completions(_)) {
+        if !matches!(cli.command, Command::Ask(_)) {
             refuse_client_flags(&matches)?;
         }
         Ok(cli)
     }
 
-    /// The description of the whole command line, for completions and tests.
+    /// The description of the whole command line, for completions, the reference and tests.
     pub fn command() -> clap::Command {
-        <Self as CommandFactory>::command()
+        examples::attach(<Self as CommandFactory>::command(), "")
     }
 
     /// Runs the command, on the standard streams of the process.
@@ -147,9 +147,9 @@ impl Cli {
         match self.dispatch(&mut output) {
             Ok(exit) => exit,
             Err(error) => {
-                output.note(&format!("error: {}", error::told(&error)));
+                output.note(&format!("error: {}", error::with_causes(&error)));
                 match error.downcast_ref() {
-                    Some(CallError::Refused { gated: true, .. }) => Exit::Denied,
+                    Some(call) if error::is_gated(call) => Exit::Denied,
                     _ if error.is::<UsageError>() => Exit::Usage,
                     _ => Exit::Failure,
                 }
@@ -158,53 +158,61 @@ impl Cli {
     }
 
     fn dispatch(self, output: &mut Output) -> anyhow::Result<Exit> {
-        let server = &self.client.server;
-        match self.command {
-            Command::Serve(args) => serve::run(&args, output),
-            Command::Completions(args) => completions::run(&args, output),
-            Command::Check(args) => client::call(server, |channel| check::run(args, channel, output)),
-            Command::Rules(args) => client::call(server, |channel| rules::run(args, channel, output)),
-            Command::Nodes(args) => client::call(server, |channel| nodes::run(args, channel, output)),
-            Command::Groups(args) => client::call(server, |channel| groups::run(args, channel, output)),
-            Command::Overview(args) => client::call(server, |channel| overview::run(args, channel, output)),
-            Command::Explain(args) => client::call(server, |channel| explain::run(args, channel, output)),
-            Command::Problems(args) => client::call(server, |channel| problems::run(args, channel, output)),
-            Command::Shadow(args) => client::call(server, |channel| shadow::run(args, channel, output)),
-            Command::Revisions(args) => client::call(server, |channel| revisions::run(args, channel, output)),
-            Command::Policy(args) => match args.run_offline(output) {
-                Some(result) => result,
-                None => client::call(server, |channel| policy::run(args, channel, output)),
-            },
-            Command::Sessions(args) => client::call(server, |channel| sessions::run(args, channel, output)),
-            Command::Events(args) => client::call(server, |channel| events::run(args, channel, output)),
-            Command::Audit(args) => match args.run_offline(output) {
-                Some(result) => result,
-                None => client::call(server, |channel| audit::run(args, channel, output)),
-            },
-            Command::CheckHealth(args) => client::call(server, |channel| check_health::run(args, channel, output)),
+        let ask = match self.command {
+            Command::Serve(args) => return serve::run(&args, output),
+            Command::Completions(args) => return completions::run(&args, Self::command(), output),
+            Command::Ask(ask) => ask,
+        };
+        if let Some(result) = ask.run_offline(output) {
+            return result;
+        }
+        client::call(&self.client.server, async |client| ask.run(&mut Context { client, output }).await)
+    }
+}
+
+impl Ask {
+    /// Runs the command if it needs no server.
+    fn run_offline(&self, output: &mut Output) -> Option<anyhow::Result<Exit>> {
+        match self {
+            Self::Policy(args) => args.run_offline(output),
+            Self::Audit(args) => args.run_offline(output),
+            _ => None,
+        }
+    }
+
+    async fn run(self, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+        match self {
+            Self::Check(args) => check::run(args, context).await,
+            Self::Explain(args) => explain::run(args, context).await,
+            Self::Problems(args) => problems::run(args, context).await,
+            Self::Policy(args) => policy::run(args, context).await,
+            Self::Revisions(args) => revisions::run(args, context).await,
+            Self::Shadow(args) => shadow::run(args, context).await,
+            Self::Rules(args) => rules::run(args, context).await,
+            Self::Nodes(args) => nodes::run(args, context).await,
+            Self::Groups(args) => groups::run(args, context).await,
+            Self::Overview(args) => overview::run(args, context).await,
+            Self::Sessions(args) => sessions::run(args, context).await,
+            Self::Events(args) => events::run(args, context).await,
+            Self::Audit(args) => audit::run(args, context).await,
+            Self::CheckHealth(args) => check_health::run(args, context).await,
         }
     }
 }
 
-/// An ignored flag would let somebody believe that it did something.
+/// The reference of the command line as Markdown: `docs/cli.md`.
+pub fn reference() -> String {
+    reference::markdown(&Cli::command())
+}
+
+/// A flag that is ignored would look as if it had an effect.
 fn refuse_client_flags(matches: &ArgMatches) -> Result<(), clap::Error> {
     let name = matches.subcommand_name().unwrap_or_default();
     for flag in CLIENT_FLAGS {
         if matches.value_source(flag) == Some(ValueSource::CommandLine) {
-            let message = format!("`--{flag}` is for commands that ask a server, `{name}` is none: remove it");
+            let message = format!("`--{flag}` is for commands that ask a server, and `{name}` does not: remove it");
             return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
         }
     }
     Ok(())
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        match exit {
-            Exit::Success => Self::SUCCESS,
-            Exit::Failure => Self::from(1),
-            Exit::Usage => Self::from(2),
-            Exit::Denied => Self::from(3),
-        }
-    }
 }

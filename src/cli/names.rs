@@ -1,8 +1,8 @@
 //! Resource names from what was typed: full names as they are, ids below an organization.
 //!
-//! Invariant: a text with a `/` that is no short form goes to the server unaltered, so that its message shows what was
+//! Invariant: a text with a `/` that is not a short form goes to the server unchanged, so that an error shows what was
 //! typed.
-//! Not here: whether a name is well-formed or exists: the server says so.
+//! Not here: whether a name is well-formed or exists, which the server checks.
 
 use clap::Args;
 
@@ -12,7 +12,7 @@ use crate::policy::name::{CLUSTER, NodePath};
 /// The organization that ids belong to.
 #[derive(Args, Debug)]
 pub(super) struct OrganizationArgs {
-    /// The organization that ids belong to; a full name (`organizations/…`) says its own [default: default]
+    /// The organization that ids belong to; a full name (`organizations/…`) has its own [default: default]
     #[arg(long, global = true, value_name = "ID")]
     organization: Option<String>,
 }
@@ -20,7 +20,7 @@ pub(super) struct OrganizationArgs {
 /// Whose sessions or records are asked for.
 #[derive(Args, Debug)]
 pub(super) struct ParentArgs {
-    /// Whose to read: an organization, or `cluster` for all of them [default: the one that `--organization` names]
+    /// Whose to show: an organization, or `cluster` for all of them [default: the one that `--organization` names]
     #[arg(value_name = "PARENT")]
     parent: Option<String>,
     #[command(flatten)]
@@ -51,6 +51,16 @@ impl OrganizationArgs {
         below(&self.name(), "addressGroups", given)
     }
 
+    /// The full name of a policy test.
+    pub(super) fn test(&self, given: &str) -> String {
+        below(&self.name(), "policyTests", given)
+    }
+
+    /// The full name of a revision.
+    pub(super) fn revision(&self, given: &str) -> String {
+        below(&self.name(), "revisions", given)
+    }
+
     /// The full name of a session.
     pub(super) fn session(&self, given: &str) -> String {
         below(&self.name(), "sessions", given)
@@ -72,7 +82,7 @@ impl ParentArgs {
         self.parent.as_deref().map_or_else(|| self.organization.name(), |given| self.organization.node(given))
     }
 
-    /// What ids belong to: the organization that was given, else the parent where it is one.
+    /// The organization that ids belong to: the one that was given, otherwise the parent if it is one.
     pub(super) fn names(&self) -> OrganizationArgs {
         let parent = self.parent.as_ref().filter(|parent| *parent != CLUSTER).cloned();
         OrganizationArgs { organization: self.organization.organization.clone().or(parent) }
@@ -80,12 +90,12 @@ impl ParentArgs {
 }
 
 /// The full name of an organization.
-fn organization(given: &str) -> String {
+pub(super) fn organization(given: &str) -> String {
     if given.contains('/') { given.to_owned() } else { format!("organizations/{given}") }
 }
 
 /// The full name of what is directly below an organization.
-pub(super) fn below(organization: &str, collection: &str, given: &str) -> String {
+fn below(organization: &str, collection: &str, given: &str) -> String {
     if given.contains('/') { given.to_owned() } else { format!("{organization}/{collection}/{given}") }
 }
 
@@ -99,7 +109,7 @@ pub(super) fn organization_of(name: &str) -> String {
     name.split('/').take(2).collect::<Vec<_>>().join("/")
 }
 
-/// The parent and the id of a node that is to be created; an organization has the empty parent.
+/// The parent and the id of a node to create. The parent of an organization is empty.
 pub(super) fn split_node(name: &str) -> Result<(&str, &str), UsageError> {
     if name == CLUSTER {
         return Err(UsageError("`cluster` always exists: change it with `portcullis nodes update cluster`".to_owned()));
@@ -135,7 +145,7 @@ mod tests {
         assert_eq!(full.group("office"), "organizations/acme/addressGroups/office");
     }
 
-    /// The hazard: a filter by a rule of another organization, which lets nothing through and looks like peace.
+    /// The hazard: a filter by a rule of another organization, which matches nothing, so that the log looks quiet.
     #[test]
     fn ids_beside_a_parent_belong_to_it_unless_another_organization_is_given() {
         let parent = |parent: &str, organization: Option<&str>| ParentArgs {

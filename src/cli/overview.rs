@@ -1,17 +1,16 @@
 //! `portcullis overview`: the figures of a dashboard.
 //!
 //! Invariant: a connection type without active sessions is shown with 0, never left out.
-//! Not here: the JSON form (`json`).
+//! Not here: denials from further back, which `portcullis audit list` has.
 
 use clap::Args;
-use tonic::transport::Channel;
+use portcullis_client::answer;
 
-use super::client::answer;
+use super::context::Context;
+use super::exit::Exit;
 use super::names::ParentArgs;
-use super::output::Output;
-use super::{Exit, json, record, table};
+use super::{record, table};
 use crate::proto::v1;
-use crate::proto::v1::audit_service_client::AuditServiceClient;
 
 #[derive(Args, Debug)]
 pub(super) struct OverviewArgs {
@@ -19,11 +18,10 @@ pub(super) struct OverviewArgs {
     parent: ParentArgs,
 }
 
-pub(super) async fn run(args: OverviewArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: OverviewArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let request = v1::GetOverviewRequest { parent: args.parent.name() };
-    let overview = answer(AuditServiceClient::new(channel).get_overview(request).await)?;
-    output.show(|| json::overview(&overview), || figures(&overview))?;
-    Ok(Exit::Success)
+    let overview = answer(context.client.audit().get_overview(request).await)?;
+    context.show(&overview, figures)
 }
 
 fn figures(overview: &v1::Overview) -> String {

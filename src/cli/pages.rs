@@ -1,74 +1,138 @@
 //! Lists that come in pages: read whole, or their first items.
 //!
-//! Invariant: the pages of one reading belong to one state of the list: where it changed in between, it is read again
-//! from the start. Lists of what only grows at their end (`read_some`) have nothing to read again.
+//! Invariant: the pages of a list that is read whole belong to one state of it: where it changes meanwhile, it is read
+//! again from the start. Lists of which only the first items are read grow at their end alone.
 //! Not here: what is listed.
 
-use tonic::{Code, Status};
+use clap::Args;
+use portcullis_client::{CallError, answer};
+use prost::{Message, Name};
+use tonic::{Code, Response, Status};
 
-use super::error::CallError;
+use crate::proto::v1;
 
 /// The most that a server answers with.
 pub(super) const PAGE_SIZE: i32 = 1_000;
 
-/// How many items of a list that has no end to speak of are shown, unless more are asked for.
-pub(super) const LIMIT_DEFAULT: u32 = 100;
-
 /// How often a list that keeps changing is read from the start.
 const ATTEMPTS_MAX: usize = 5;
 
-/// Reads all pages; `fetch` answers with the page that a token stands for, and `next` with the token after a page.
-pub(super) async fn read<P>(
-    mut fetch: impl AsyncFnMut(String) -> Result<P, Status>,
-    next: impl Fn(&P) -> &str,
-) -> Result<Vec<P>, CallError> {
-    let mut pages: Vec<P> = Vec::new();
+/// How much of a list without a foreseeable end is shown.
+#[derive(Args, Debug)]
+pub(super) struct LimitArgs {
+    /// List at most so many
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: u32,
+}
+
+/// A page of a list, or the whole list.
+pub(super) trait Page: Message + Name + Default {
+    /// What is listed.
+    type Item;
+
+    /// The name of the list in JSON.
+    const ITEMS: &'static str;
+
+    /// What is listed.
+    fn items(&self) -> &[Self::Item];
+
+    /// Keeps so many of the items.
+    fn truncate(&mut self, count: usize);
+
+    /// The token of the next page; empty in the last one.
+    fn token(&mut self) -> &mut String;
+
+    /// Adds the page that comes next.
+    fn append(&mut self, next: Self);
+}
+
+/// Reads a list whole; `fetch` answers with the page that a size and a token stand for.
+pub(super) async fn all<P: Page>(
+    mut fetch: impl AsyncFnMut(i32, String) -> Result<Response<P>, Status>,
+) -> Result<P, CallError> {
+    let mut list = P::default();
     let mut attempts = 1;
     loop {
-        let token = pages.last().map(|page| next(page).to_owned());
-        match (fetch(token.unwrap_or_default()).await, attempts) {
-            (Ok(page), _) => {
-                let last = next(&page).is_empty();
-                pages.push(page);
-                if last {
-                    return Ok(pages);
-                }
-            }
-            (Err(status), 1..ATTEMPTS_MAX) if status.code() == Code::Aborted && !pages.is_empty() => {
-                pages.clear();
+        match answer(fetch(PAGE_SIZE, list.token().clone()).await) {
+            Ok(page) => list.append(page),
+            Err(error) if is_aborted(&error) && !list.token().is_empty() && attempts < ATTEMPTS_MAX => {
+                list = P::default();
                 attempts += 1;
+                continue;
             }
-            (Err(status), _) => return Err(status.into()),
+            Err(error) => return Err(error),
+        }
+        if list.token().is_empty() {
+            return Ok(list);
         }
     }
 }
 
-/// The first items of a list, and whether there are more.
-pub(super) struct FirstItems<T> {
-    /// The items, in the order of the list.
-    pub(super) items: Vec<T>,
-    /// Whether the list goes on.
-    pub(super) more: bool,
-}
-
-/// Reads pages until there are `limit` items; `fetch` answers with the items of the page that a size and a token stand
-/// for, and with the token after it.
-pub(super) async fn read_some<T>(
+/// Reads the first items of a list, and whether there are more.
+pub(super) async fn first<P: Page>(
     limit: u32,
-    mut fetch: impl AsyncFnMut(i32, String) -> Result<(Vec<T>, String), Status>,
-) -> Result<FirstItems<T>, CallError> {
+    mut fetch: impl AsyncFnMut(i32, String) -> Result<Response<P>, Status>,
+) -> Result<(P, bool), CallError> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut items = Vec::new();
-    let mut token = String::new();
+    let mut list = P::default();
     loop {
-        let missing = i32::try_from(limit.saturating_sub(items.len())).unwrap_or(PAGE_SIZE);
-        let (page, next) = fetch(missing.min(PAGE_SIZE), token).await?;
-        items.extend(page);
-        let more = items.len() > limit || !next.is_empty();
-        if items.len() >= limit || next.is_empty() {
-            items.truncate(limit);
-            return Ok(FirstItems { items, more });
+        let missing = i32::try_from(limit.saturating_sub(list.items().len())).unwrap_or(PAGE_SIZE);
+        let page = answer(fetch(missing.min(PAGE_SIZE), list.token().clone()).await)?;
+        list.append(page);
+        let count = list.items().len();
+        if count >= limit || list.token().is_empty() {
+            let more = count > limit || !list.token().is_empty();
+            list.truncate(limit);
+            list.token().clear();
+            return Ok((list, more));
         }
-        token = next;
     }
 }
+
+/// The list changed since its first page was read.
+fn is_aborted(error: &CallError) -> bool {
+    error.refusal().is_some_and(|refusal| refusal.code == Code::Aborted)
+}
+
+/// A page, its items and their name in JSON, what else is a list, and what the last page says of the whole list.
+macro_rules! page {
+    ($page:ident, $items:ident: $item:ty = $json:literal $(, lists $($list:ident)+)? $(, last $($last:ident)+)?) => {
+        impl Page for v1::$page {
+            type Item = $item;
+
+            const ITEMS: &'static str = $json;
+
+            fn items(&self) -> &[$item] {
+                &self.$items
+            }
+
+            fn truncate(&mut self, count: usize) {
+                self.$items.truncate(count);
+            }
+
+            fn token(&mut self) -> &mut String {
+                &mut self.next_page_token
+            }
+
+            fn append(&mut self, next: Self) {
+                self.$items.extend(next.$items);
+                self.next_page_token = next.next_page_token;
+                $($(self.$list.extend(next.$list);)+)?
+                $($(self.$last = next.$last;)+)?
+            }
+        }
+    };
+}
+
+page!(ListRulesResponse, rules: v1::Rule = "rules", lists problems, last etag revision);
+page!(ListAddressGroupsResponse, address_groups: v1::AddressGroup = "addressGroups", lists problems, last etag revision);
+page!(ListRangesResponse, ranges: String = "ranges", last etag revision);
+page!(ListNodesResponse, nodes: v1::Node = "nodes", lists problems);
+page!(ListPermittedRangesResponse, ranges: String = "ranges");
+page!(ListProblemsResponse, problems: v1::Problem = "problems");
+page!(ListPolicyTestsResponse, policy_tests: v1::PolicyTest = "policyTests");
+page!(ListRevisionsResponse, revisions: v1::Revision = "revisions");
+page!(ListDivergencesResponse, divergences: v1::Divergence = "divergences");
+page!(ListSessionsResponse, sessions: v1::Session = "sessions");
+page!(ListAuditRecordsResponse, audit_records: v1::AuditRecord = "auditRecords");

@@ -1,51 +1,45 @@
-//! `portcullis problems`: what is probably not meant in a policy.
+//! `portcullis problems`: parts of a policy that are probably mistakes.
 //!
-//! Invariant: an empty list is an answer, told apart from a failure by the exit status alone.
-//! Not here: the JSON form (`json`).
+//! Invariant: an empty list is a success; a failure has another exit status.
+//! Not here: finding them, which the server does.
 
 use clap::Args;
-use tonic::transport::Channel;
 
-use super::color::{ColorWhen, Colors, Look};
-use super::json::{self, Json};
+use super::color::{ColorArgs, Colors, Look};
+use super::context::Context;
+use super::exit::Exit;
 use super::names::OrganizationArgs;
-use super::output::Output;
-use super::{Exit, pages, table};
+use super::{pages, table};
 use crate::proto::v1;
-use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
 
 #[derive(Args, Debug)]
 pub(super) struct ProblemsArgs {
-    /// The node at and below which to look: an organization, `projects/…` of it, or `cluster` [default: the
+    /// The node to look at, with all below it: an organization, `projects/…` of it, or `cluster` [default: the
     /// organization that `--organization` names]
     #[arg(value_name = "NAME")]
     node: Option<String>,
     #[command(flatten)]
     organization: OrganizationArgs,
-    /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
-    color: ColorWhen,
+    #[command(flatten)]
+    color: ColorArgs,
 }
 
-pub(super) async fn run(args: ProblemsArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
-    let mut client = AnalysisServiceClient::new(channel);
+pub(super) async fn run(args: ProblemsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let mut client = context.client.analysis();
     let parent = args.node.as_deref().map_or_else(|| args.organization.name(), |node| args.organization.node(node));
-    let fetch = async |page_token| {
-        let request = v1::ListProblemsRequest { parent: parent.clone(), page_size: pages::PAGE_SIZE, page_token };
-        Ok(client.list_problems(request).await?.into_inner())
-    };
-    let pages = pages::read(fetch, |page: &v1::ListProblemsResponse| &page.next_page_token).await?;
-    let problems: Vec<v1::Problem> = pages.into_iter().flat_map(|page| page.problems).collect();
-    let colors = Colors::of(args.color, output);
-    let json = || Json::object().items("problems", problems.iter().map(json::problem).collect()).into();
-    output.show(json, || lines(&problems, colors))?;
-    if problems.is_empty() {
-        output.note("note: no problems were found");
+    let list = pages::all(async |page_size, page_token| {
+        client.list_problems(v1::ListProblemsRequest { parent: parent.clone(), page_size, page_token }).await
+    });
+    let list = list.await?;
+    let colors = Colors::of(args.color.color, context.output);
+    context.list(&list, |list| lines(&list.problems, colors))?;
+    if list.problems.is_empty() {
+        context.output.note("note: no problems were found");
     }
     Ok(Exit::Success)
 }
 
-/// A problem a line, and below it what takes part.
+/// Each problem as a heading line, with its message below.
 fn lines(problems: &[v1::Problem], colors: Colors) -> String {
     let mut lines = Vec::new();
     for problem in problems {

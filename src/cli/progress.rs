@@ -1,13 +1,13 @@
 //! Progress bars.
 //!
 //! Invariant: a bar appears only on a terminal, on the standard error, and only when something takes long.
-//! Not here: what takes long.
+//! Not here: the work whose progress is shown.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Who waits longer than this wants to see that something happens.
+/// How long an operation may take before its bar appears.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// A progress bar that appears when something takes long.
@@ -17,27 +17,27 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// A bar of a look (the templates of `indicatif`) and a length, 0 where it is not known yet.
+    /// A bar with a template of `indicatif` and a length; 0 while that is unknown.
     pub(super) fn new(template: &str, length: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
         let style = ProgressStyle::with_template(template);
         Self { bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())) }
     }
 
-    /// So many more are done.
+    /// Adds `count` to what is done.
     pub(super) fn advance(&self, count: usize) {
         self.show_if_late();
         self.bar.inc(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
-    /// So many of so many are done.
+    /// Sets what is done, and the total.
     pub(super) fn set(&self, done: i64, of: i64) {
         self.show_if_late();
         self.bar.set_length(u64::try_from(of).unwrap_or(0));
         self.bar.set_position(u64::try_from(done).unwrap_or(0));
     }
 
-    /// Takes the bar off the terminal.
+    /// Removes the bar from the terminal.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }

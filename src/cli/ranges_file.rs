@@ -1,7 +1,7 @@
 //! Ranges from arguments and from a file of one range a line.
 //!
 //! Invariant: every range remembers where it came from, so that a refused one is named by its line.
-//! Not here: what a range may look like: the server judges that.
+//! Not here: the syntax of a range, which the server checks.
 
 use std::fs;
 use std::io::{self, Read};
@@ -17,7 +17,7 @@ pub(super) struct RangesArgs {
     /// A range: an address, CIDR notation or `any`; may be given several times
     #[arg(long = "range", value_name = "RANGE")]
     ranges: Vec<String>,
-    /// Read ranges from this file, one a line, `-` for the standard input; what follows a `#` is a comment
+    /// Read ranges from this file, one a line, `-` for standard input; a `#` starts a comment
     #[arg(long, value_name = "FILE")]
     file: Option<String>,
 }
@@ -39,7 +39,7 @@ pub(super) struct Origins {
 }
 
 impl RangesArgs {
-    /// Refuses that neither a range nor a file was given.
+    /// An error if neither a range nor a file was given.
     pub(super) fn require(&self, what: &str) -> Result<(), UsageError> {
         if self.ranges.is_empty() && self.file.is_none() {
             return Err(UsageError(format!("{what}: give `--range` or `--file`")));
@@ -47,14 +47,14 @@ impl RangesArgs {
         Ok(())
     }
 
-    /// Reads everything.
+    /// Reads the ranges of both.
     pub(super) fn read(&self) -> anyhow::Result<Ranges> {
         Ranges::read(&self.ranges, self.file.as_deref())
     }
 }
 
 impl Ranges {
-    /// The ranges of arguments, then those of a file, `-` being the standard input.
+    /// The ranges of the arguments, then those of the file. `-` is standard input.
     pub(super) fn read(arguments: &[String], file: Option<&str>) -> anyhow::Result<Self> {
         let mut ranges = arguments.to_vec();
         let mut origins = Origins { from_arguments: ranges.len(), ..Origins::default() };
@@ -72,15 +72,15 @@ impl Ranges {
         Ok(Self { ranges, origins })
     }
 
-    /// The ranges, and apart from them where they came from.
+    /// The ranges, and separately where they came from.
     pub(super) fn split(self) -> (Vec<String>, Origins) {
         (self.ranges, self.origins)
     }
 }
 
 impl Origins {
-    /// What to call the field `ranges[i]` or `entries[i].range` of a request whose first range is the `offset`th of
-    /// all. None where the field is no such range.
+    /// The origin of the field `ranges[i]` or `entries[i].range` of a request, for messages. `offset` is the number of
+    /// ranges that earlier requests carried. None for any other field.
     pub(super) fn name(&self, field: &str, offset: usize) -> Option<String> {
         let (_, index) = field.rsplit_once("ranges[").or_else(|| field.rsplit_once("entries["))?;
         let (index, _) = index.split_once(']')?;
@@ -94,12 +94,12 @@ impl Origins {
     }
 }
 
-/// The text of a file, `-` being the standard input.
+/// The text of a file. `-` is standard input.
 pub(super) fn read_text(file: &str) -> anyhow::Result<String> {
     if file != "-" {
         return fs::read_to_string(file).with_context(|| format!("cannot read `{file}`"));
     }
     let mut text = String::new();
-    io::stdin().read_to_string(&mut text).context("cannot read the standard input")?;
+    io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
     Ok(text)
 }

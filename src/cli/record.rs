@@ -1,7 +1,7 @@
-//! An audit record flattened: the facts that lines, tables and CSV show of every type of record.
+//! An audit record as a flat row of facts, for lines, tables and CSV.
 //!
-//! Invariant: the same fact stands in the same field whatever the type of the record; a fact that a type does not have
-//! is empty. Texts are as they were recorded, not yet made safe for a terminal or a spreadsheet.
+//! Invariant: a fact is in the same field for every type of record, and empty if the type does not have it. Texts are
+//! as recorded, not yet safe for a terminal or a spreadsheet.
 //! Not here: the whole record, which only JSON has.
 
 use super::table;
@@ -9,10 +9,10 @@ use crate::proto::v1;
 use crate::proto::v1::audit_record::Content;
 use crate::proto::v1::policy_object::Object;
 
-/// How many altered objects a summary names.
+/// How many changed objects a summary names.
 const OBJECTS_NAMED: usize = 3;
 
-/// What a record is about, in a word.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Allow,
@@ -31,15 +31,15 @@ pub(super) enum Kind {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     pub(super) decision: String,
-    /// Why it was decided so, or why the session was revoked.
+    /// The reason of the decision or of the revocation.
     pub(super) reason: String,
     pub(super) ip: String,
     pub(super) user_email: String,
     pub(super) connection_type: String,
     pub(super) endpoint: String,
-    /// The rule that decided, that allowed the session, or that revokes it.
+    /// The rule that decided, that allowed the session, or that revoked it.
     pub(super) rule: String,
-    /// The node whose access refused or revokes.
+    /// The node whose access denied or revoked.
     pub(super) node: String,
     pub(super) session: String,
     pub(super) revision: String,
@@ -49,7 +49,7 @@ pub(super) struct Facts {
     pub(super) end_reason: String,
     pub(super) actor: String,
     pub(super) comment: String,
-    /// What was altered, is missing or was removed, in a few words.
+    /// What was changed, is missing or was removed, in a few words.
     pub(super) detail: String,
 }
 
@@ -130,7 +130,7 @@ impl Facts {
         }
     }
 
-    /// A session that was revoked shows what revokes it, one that ended what had allowed it.
+    /// A revoked session has the rule or node that revoked it, an ended one the rule that allowed it.
     fn of_session(session: &v1::Session, audit_type: v1::AuditType) -> Self {
         let facts = Self {
             ip: session.ip.clone(),
@@ -154,13 +154,13 @@ impl Facts {
         }
     }
 
-    /// The rule or the node, whichever it was.
+    /// The rule; the node if there is none.
     pub(super) fn by(&self) -> &str {
         if self.rule.is_empty() { &self.node } else { &self.rule }
     }
 }
 
-/// A reason in a word; empty where there is none.
+/// A reason in a word; empty if there is none.
 pub(super) fn reason(reason: v1::Reason) -> String {
     match reason {
         v1::Reason::Unspecified => String::new(),

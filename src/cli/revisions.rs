@@ -1,22 +1,19 @@
 //! `portcullis revisions`: what the policy was, who changed it, and going back.
 //!
-//! Invariant: a revision is named by its number; what is shown of it is what the server answers with.
-//! Not here: the JSON form (`json`).
+//! Invariant: a revision is identified by its number; it is shown as the server describes it.
+//! Not here: the effect of a rollback, which the server computes as for every change.
 
 use clap::{Args, Subcommand};
-use tonic::transport::Channel;
+use portcullis_client::answer;
 
 use super::change::{ChangeArgs, EtagArgs};
-use super::client::answer;
-use super::color::{ColorWhen, Colors};
-use super::json::{self, Json};
-use super::names::{OrganizationArgs, below};
-use super::output::Output;
-use super::{Exit, comparison, pages, table};
+use super::color::{ColorArgs, Colors};
+use super::context::Context;
+use super::exit::Exit;
+use super::names::OrganizationArgs;
+use super::pages::LimitArgs;
+use super::{comparison, table};
 use crate::proto::v1;
-use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
-
-type Client = AnalysisServiceClient<Channel>;
 
 #[derive(Args, Debug)]
 pub(super) struct RevisionsArgs {
@@ -29,23 +26,15 @@ pub(super) struct RevisionsArgs {
 #[derive(Subcommand, Debug)]
 enum RevisionsCommand {
     /// List the revisions, the newest first
-    List(ListArgs),
-    /// Show one revision and what it altered
+    List(LimitArgs),
+    /// Show one revision and what it changed
     Get(GetArgs),
-    /// Show what one revision permits and denies otherwise than another
+    /// Show who gained and who lost access between two revisions
     Compare(CompareArgs),
-    /// Make the policy again what it was at a revision
+    /// Return to the policy of an earlier revision
     Rollback(RollbackArgs),
     /// Keep a change that was made with `--confirm-within`
     Confirm(ConfirmArgs),
-}
-
-#[derive(Args, Debug)]
-struct ListArgs {
-    /// List at most so many
-    #[arg(long, value_name = "COUNT", default_value_t = pages::LIMIT_DEFAULT)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
 }
 
 #[derive(Args, Debug)]
@@ -60,9 +49,8 @@ struct CompareArgs {
     base: String,
     /// The revision to look at
     revision: String,
-    /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
-    color: ColorWhen,
+    #[command(flatten)]
+    color: ColorArgs,
 }
 
 #[derive(Args, Debug)]
@@ -77,60 +65,48 @@ struct RollbackArgs {
 
 #[derive(Args, Debug)]
 struct ConfirmArgs {
-    /// The revision that waits
+    /// The revision that waits for confirmation
     revision: String,
     /// Why it is confirmed, for the audit record
     #[arg(long, value_name = "TEXT", default_value = "")]
     comment: String,
 }
 
-pub(super) async fn run(args: RevisionsArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
-    let mut client = Client::new(channel);
-    let parent = args.organization.name();
-    let name = |given: &str| below(&parent, "revisions", given);
+pub(super) async fn run(args: RevisionsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (names, mut client) = (args.organization, context.client.analysis());
     match args.command {
-        RevisionsCommand::List(args) => list(client, &parent, &args, output).await?,
+        RevisionsCommand::List(limit) => {
+            let parent = names.name();
+            let fetch = async |page_size, page_token| {
+                client.list_revisions(v1::ListRevisionsRequest { parent: parent.clone(), page_size, page_token }).await
+            };
+            context.list_first(&limit, fetch, |list| lines(&list.revisions)).await
+        }
         RevisionsCommand::Get(args) => {
-            let request = v1::GetRevisionRequest { name: name(&args.revision) };
+            let request = v1::GetRevisionRequest { name: names.revision(&args.revision) };
             let revision = answer(client.get_revision(request).await)?;
-            output.show(|| json::revision(&revision), || detail(&revision))?;
+            context.show(&revision, detail)
         }
         RevisionsCommand::Compare(args) => {
-            let request = v1::CompareRevisionsRequest { base: name(&args.base), name: name(&args.revision) };
-            let compared = answer(client.compare_revisions(request).await)?;
-            let colors = Colors::of(args.color, output);
-            output.show(|| json::comparison(&compared), || comparison::revisions(&compared, colors))?;
+            let (base, name) = (names.revision(&args.base), names.revision(&args.revision));
+            let compared = answer(client.compare_revisions(v1::CompareRevisionsRequest { base, name }).await)?;
+            let colors = Colors::of(args.color.color, context.output);
+            context.show(&compared, |compared| comparison::revisions(compared, colors))
         }
         RevisionsCommand::Rollback(args) => {
-            let options = args.change.options();
-            let request = v1::RollbackRevisionRequest { name: name(&args.revision), etag: args.etag.etag(), options };
+            let (name, options) = (names.revision(&args.revision), args.change.options());
+            let request = v1::RollbackRevisionRequest { name, etag: args.etag.etag(), options };
             let revision = answer(client.rollback_revision(request).await)?;
-            args.change.say_if_validated(output);
-            output.show(|| json::revision(&revision), || detail(&revision))?;
+            context.changed(&args.change, &revision, detail)
         }
         RevisionsCommand::Confirm(args) => {
             let options = v1::ChangeOptions { comment: args.comment, ..v1::ChangeOptions::default() };
-            let request = v1::ConfirmRevisionRequest { name: name(&args.revision), options: Some(options) };
+            let name = names.revision(&args.revision);
+            let request = v1::ConfirmRevisionRequest { name, options: Some(options) };
             let revision = answer(client.confirm_revision(request).await)?;
-            output.show(|| json::revision(&revision), || detail(&revision))?;
+            context.show(&revision, detail)
         }
     }
-    Ok(Exit::Success)
-}
-
-async fn list(mut client: Client, parent: &str, args: &ListArgs, output: &mut Output) -> anyhow::Result<()> {
-    let fetch = async |page_size: i32, page_token: String| {
-        let request = v1::ListRevisionsRequest { parent: parent.to_owned(), page_size, page_token };
-        let page = client.list_revisions(request).await?.into_inner();
-        Ok((page.revisions, page.next_page_token))
-    };
-    let found = pages::read_some(args.limit, fetch).await?;
-    let items = || found.items.iter().map(json::revision).collect();
-    output.show(|| Json::object().items("revisions", items()).into(), || lines(&found.items))?;
-    if found.more {
-        output.note(&format!("note: there are more than these {}: see them with `--limit`", found.items.len()));
-    }
-    Ok(())
 }
 
 fn lines(revisions: &[v1::Revision]) -> String {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Exit;
+use super::exit::Exit;
 use super::output::Output;
 use crate::config::{Config, ServeArgs};
 use crate::{server, telemetry};

@@ -1,20 +1,18 @@
 //! `portcullis sessions`: the connections that were allowed.
 //!
-//! Invariant: ending several sessions ends those before the first failure, and shows them.
-//! Not here: when a session is revoked or ends by itself: the server knows.
+//! Invariant: ending several sessions stops at the first failure, and shows those that were ended before it.
+//! Not here: when a session is revoked or expires, which the server decides.
 
 use clap::{Args, Subcommand, ValueEnum};
-use tonic::transport::Channel;
+use portcullis_client::answer;
 
-use super::client::answer;
+use super::context::Context;
+use super::exit::Exit;
 use super::filters::FilterArgs;
-use super::json::{self, Json};
 use super::names::{OrganizationArgs, ParentArgs};
-use super::output::Output;
-use super::{Exit, pages, record, table};
+use super::pages::LimitArgs;
+use super::{record, table};
 use crate::proto::v1;
-use crate::proto::v1::audit_service_client::AuditServiceClient;
-use crate::proto::v1::decision_service_client::DecisionServiceClient;
 
 #[derive(Args, Debug)]
 pub(super) struct SessionsArgs {
@@ -26,21 +24,20 @@ pub(super) struct SessionsArgs {
 enum SessionsCommand {
     /// List sessions: the active ones first, then the ended ones, the latest of each at the top
     List(Box<ListArgs>),
-    /// End sessions, because their connections are closed
+    /// End sessions whose connections are closed
     End(EndArgs),
 }
 
-const STATUS: &str = "STATUS is ACTIVE, REVOKED (active, and to be cut), or in lower case why the session ended.";
+const STATUS: &str =
+    "STATUS is ACTIVE, REVOKED (still active, to be closed), or in lower case the reason for which it ended.";
 
 #[derive(Args, Debug)]
 #[command(after_help = STATUS)]
 struct ListArgs {
     #[command(flatten)]
     parent: ParentArgs,
-    /// List at most so many
-    #[arg(long, value_name = "COUNT", default_value_t = pages::LIMIT_DEFAULT)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
+    #[command(flatten)]
+    limit: LimitArgs,
     /// Only sessions in this state
     #[arg(long, value_enum, value_name = "STATE", help_heading = "Filters")]
     state: Option<State>,
@@ -64,59 +61,47 @@ struct EndArgs {
     organization: OrganizationArgs,
 }
 
-pub(super) async fn run(args: SessionsArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: SessionsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     match args.command {
-        SessionsCommand::List(args) => list(AuditServiceClient::new(channel), &args, output).await?,
-        SessionsCommand::End(args) => end(DecisionServiceClient::new(channel), &args, output).await?,
+        SessionsCommand::List(args) => list(&args, context).await,
+        SessionsCommand::End(args) => end(&args, context).await,
     }
-    Ok(Exit::Success)
 }
 
-async fn list(mut client: AuditServiceClient<Channel>, args: &ListArgs, output: &mut Output) -> anyhow::Result<()> {
+async fn list(args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let first = v1::ListSessionsRequest {
         state: args.state.map_or(v1::SessionState::Unspecified, v1::SessionState::from).into(),
         ..args.filters.sessions(args.parent.name(), &args.parent.names())
     };
-    let fetch = async |page_size: i32, page_token: String| {
-        let request = v1::ListSessionsRequest { page_size, page_token, ..first.clone() };
-        let page = client.list_sessions(request).await?.into_inner();
-        Ok((page.sessions, page.next_page_token))
+    let mut client = context.client.audit();
+    let fetch = async |page_size, page_token| {
+        client.list_sessions(v1::ListSessionsRequest { page_size, page_token, ..first.clone() }).await
     };
-    let sessions = pages::read_some(args.limit, fetch).await?;
-    show(&sessions.items, output)?;
-    if sessions.more {
-        output.note(&format!("note: there are more than these {}: see them with `--limit`", sessions.items.len()));
-    }
-    Ok(())
+    context.list_first(&args.limit, fetch, table).await
 }
 
-async fn end(mut client: DecisionServiceClient<Channel>, args: &EndArgs, output: &mut Output) -> anyhow::Result<()> {
-    let mut ended = Vec::new();
+async fn end(args: &EndArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let mut client = context.client.decisions();
+    let mut ended = v1::ListSessionsResponse::default();
     for session in &args.sessions {
         let request = v1::EndSessionRequest { name: args.organization.session(session) };
         match answer(client.end_session(request).await) {
-            Ok(session) => ended.push(session),
+            Ok(session) => ended.sessions.push(session),
             Err(error) => {
-                if !ended.is_empty() {
-                    show(&ended, output)?;
+                if !ended.sessions.is_empty() {
+                    context.list(&ended, table)?;
                 }
                 let session = table::clean(session);
                 return Err(anyhow::Error::new(error).context(format!("cannot end `{session}`")));
             }
         }
     }
-    show(&ended, output)?;
-    Ok(())
+    context.list(&ended, table)
 }
 
-fn show(sessions: &[v1::Session], output: &mut Output) -> std::io::Result<()> {
-    output.show(
-        || Json::object().items("sessions", sessions.iter().map(json::session).collect()).into(),
-        || {
-            let headings = ["USER", "ADDRESS", "TYPE", "STARTED", "STATUS", "ENDPOINT", "NAME"];
-            table::grid(headings, sessions.iter().map(row))
-        },
-    )
+fn table(list: &v1::ListSessionsResponse) -> String {
+    let headings = ["USER", "ADDRESS", "TYPE", "STARTED", "STATUS", "ENDPOINT", "NAME"];
+    table::grid(headings, list.sessions.iter().map(row))
 }
 
 fn row(session: &v1::Session) -> [String; 7] {

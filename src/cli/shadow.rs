@@ -1,25 +1,22 @@
 //! `portcullis shadow`: a policy that is tried on live traffic, and never enforced.
 //!
-//! Invariant: a stream that ends says why, and the command fails.
-//! Not here: the form of the file (`policy`), the JSON form (`json`).
+//! Invariant: a stream that ends is a failure, with its reason.
+//! Not here: reading the file (`policy::read`).
 
 use clap::{Args, Subcommand};
-use tonic::transport::Channel;
+use portcullis_client::{CallError, answer};
 
 use super::change::ChangeArgs;
-use super::client::answer;
-use super::error::CallError;
-use super::json::{self, Json};
-use super::names::OrganizationArgs;
-use super::output::{Format, Output, Reader};
-use super::policy::{at_places, read};
+use super::context::Context;
+use super::exit::Exit;
+use super::names::{OrganizationArgs, id};
+use super::output::{Format, Reader};
+use super::pages::LimitArgs;
+use super::policy::read;
 use super::ranges_file::read_text;
-use super::{Exit, pages, table};
-use crate::proto::v1;
-use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
+use super::table;
 use crate::proto::v1::mutation::Request as Asked;
-
-type Client = AnalysisServiceClient<Channel>;
+use crate::proto::{to_json, v1};
 
 #[derive(Args, Debug)]
 pub(super) struct ShadowArgs {
@@ -31,86 +28,80 @@ pub(super) struct ShadowArgs {
 
 #[derive(Subcommand, Debug)]
 enum ShadowCommand {
-    /// Try the policy of a file, as `portcullis policy export` writes it, from now on
+    /// Try the policy of a file on live traffic, from now on
     Set(SetArgs),
-    /// Show how the tried policy decided so far
+    /// Show how the shadow policy has decided so far
     Get,
-    /// Stop trying it
-    Delete(ChangeOnlyArgs),
-    /// Make the tried policy the one that is enforced
-    Promote(ChangeOnlyArgs),
-    /// List the checks that it decided otherwise, the newest first
+    /// Stop trying the shadow policy
+    Delete(ChangeArgs),
+    /// Enforce the shadow policy
+    Promote(ChangeArgs),
+    /// List the checks that the shadow policy decided differently, the newest first
     Divergences(DivergencesArgs),
 }
 
 #[derive(Args, Debug)]
 struct SetArgs {
-    /// The file, `-` for the standard input
+    /// The policy file, `-` for standard input
     file: String,
     #[command(flatten)]
     change: ChangeArgs,
 }
 
 #[derive(Args, Debug)]
-struct ChangeOnlyArgs {
-    #[command(flatten)]
-    change: ChangeArgs,
-}
-
-#[derive(Args, Debug)]
 struct DivergencesArgs {
-    /// List at most so many
-    #[arg(long, value_name = "COUNT", default_value_t = pages::LIMIT_DEFAULT)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
-    /// Print those that come, as they come
+    #[command(flatten)]
+    limit: LimitArgs,
+    /// Print new ones as they come, until interrupted
     #[arg(long)]
     follow: bool,
 }
 
-pub(super) async fn run(args: ShadowArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
-    let mut client = Client::new(channel);
-    let parent = args.organization.name();
+pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let mut client = context.client.analysis();
+    let names = args.organization;
+    let parent = names.name();
     match args.command {
-        ShadowCommand::Set(args) => set(client, parent, &args, output).await?,
+        ShadowCommand::Set(args) => set(&names, &args, context).await,
         ShadowCommand::Get => {
             let request = v1::GetShadowPolicyRequest { parent, include_policy: false };
             let shadow = answer(client.get_shadow_policy(request).await)?;
-            output.show(|| json::shadow_policy(&shadow), || record(&shadow))?;
+            context.show(&shadow, record)
         }
-        ShadowCommand::Delete(ChangeOnlyArgs { change }) => {
+        ShadowCommand::Delete(change) => {
             let name = format!("the shadow policy of {parent}");
             let request = v1::DeleteShadowPolicyRequest { parent, options: change.options() };
             answer(client.delete_shadow_policy(request).await)?;
-            change.say_if_validated(output);
-            output.show(json::empty, || change.deleted(&name))?;
+            context.deleted(&change, &name)
         }
-        ShadowCommand::Promote(ChangeOnlyArgs { change }) => {
+        ShadowCommand::Promote(change) => {
             let request = v1::PromoteShadowPolicyRequest { parent, options: change.options() };
             let revision = answer(client.promote_shadow_policy(request).await)?;
-            change.say_if_validated(output);
-            let text = || format!("promoted, revision {}\n", revision.revision);
-            output.show(|| json::revision(&revision), text)?;
+            context.changed(&change, &revision, |revision| format!("promoted, revision {}\n", revision.revision))
         }
-        ShadowCommand::Divergences(args) if args.follow => follow(client, parent, output).await?,
-        ShadowCommand::Divergences(args) => divergences(client, &parent, &args, output).await?,
+        ShadowCommand::Divergences(args) if args.follow => follow(parent, context).await,
+        ShadowCommand::Divergences(args) => {
+            let fetch = async |page_size, page_token| {
+                let request = v1::ListDivergencesRequest { parent: parent.clone(), page_size, page_token };
+                client.list_divergences(request).await
+            };
+            context.list_first(&args.limit, fetch, |list| list.divergences.iter().map(line).collect()).await
+        }
     }
-    Ok(Exit::Success)
 }
 
-async fn set(mut client: Client, parent: String, args: &SetArgs, output: &mut Output) -> anyhow::Result<()> {
-    let read::Read { policy, places } = read::parse(&args.file, &read_text(&args.file)?, &parent)?;
+async fn set(names: &OrganizationArgs, args: &SetArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let parent = names.name();
+    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, names)?;
     let apply = v1::ApplyPolicyRequest { parent: parent.clone(), policy: Some(policy), ..Default::default() };
     let request = v1::SetShadowPolicyRequest {
         parent,
         mutations: vec![v1::Mutation { request: Some(Asked::ApplyPolicy(apply)) }],
         options: args.change.options(),
     };
-    let shadow = answer(client.set_shadow_policy(request).await)
-        .map_err(|error| at_places(error, &args.file, &places, "mutations[0].apply_policy.policy."))?;
-    args.change.say_if_validated(output);
-    output.show(|| json::shadow_policy(&shadow), || record(&shadow))?;
-    Ok(())
+    let shadow = answer(context.client.analysis().set_shadow_policy(request).await)
+        .map_err(|error| places.locate(error, &args.file, "mutations[0].apply_policy.policy."))?;
+    context.changed(&args.change, &shadow, record)
 }
 
 fn record(shadow: &v1::ShadowPolicy) -> String {
@@ -124,39 +115,18 @@ fn record(shadow: &v1::ShadowPolicy) -> String {
     ])
 }
 
-async fn divergences(
-    mut client: Client,
-    parent: &str,
-    args: &DivergencesArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
-    let fetch = async |page_size: i32, page_token: String| {
-        let request = v1::ListDivergencesRequest { parent: parent.to_owned(), page_size, page_token };
-        let page = client.list_divergences(request).await?.into_inner();
-        Ok((page.divergences, page.next_page_token))
-    };
-    let found = pages::read_some(args.limit, fetch).await?;
-    let items = || found.items.iter().map(json::divergence).collect();
-    let text = || found.items.iter().map(line).collect();
-    output.show(|| Json::object().items("divergences", items()).into(), text)?;
-    if found.more {
-        output.note(&format!("note: there are more than these {}: see them with `--limit`", found.items.len()));
-    }
-    Ok(())
-}
-
-async fn follow(mut client: Client, parent: String, output: &mut Output) -> anyhow::Result<()> {
+async fn follow(parent: String, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let request = v1::WatchDivergencesRequest { parent };
-    let mut coming = answer(client.watch_divergences(request).await)?;
+    let mut coming = answer(context.client.analysis().watch_divergences(request).await)?;
     loop {
         match coming.message().await {
             Ok(Some(divergence)) => {
-                let text = match output.format() {
+                let text = match context.output.format() {
                     Format::Table => line(&divergence),
-                    Format::Json => serde_json::to_string(&json::divergence(&divergence))? + "\n",
+                    Format::Json => serde_json::to_string(&to_json(&divergence))? + "\n",
                 };
-                if output.part(&text)? == Reader::Gone {
-                    return Ok(());
+                if context.output.part(&text)? == Reader::Gone {
+                    return Ok(Exit::Success);
                 }
             }
             Ok(None) => anyhow::bail!("the stream ended without a reason"),
@@ -166,21 +136,14 @@ async fn follow(mut client: Client, parent: String, output: &mut Output) -> anyh
 }
 
 fn line(divergence: &v1::Divergence) -> String {
-    let word = |decision: v1::Decision| table::word(decision.as_str_name(), "DECISION_");
-    let reason = |reason: v1::Reason| table::word(reason.as_str_name(), "REASON_");
-    let by = |rule: &str| rule.rsplit('/').next().filter(|id| !id.is_empty()).map(|id| format!(" {id}"));
-    let enforced = format!(
-        "{} ({}{})",
-        word(divergence.decision()),
-        reason(divergence.reason()),
-        by(&divergence.rule).unwrap_or_default()
-    );
-    let tried = format!(
-        "{} ({}{})",
-        word(divergence.shadow_decision()),
-        reason(divergence.shadow_reason()),
-        by(&divergence.shadow_rule).unwrap_or_default()
-    );
+    let decided = |decision: v1::Decision, reason: v1::Reason, rule: &str| {
+        let decision = table::word(decision.as_str_name(), "DECISION_");
+        let reason = table::word(reason.as_str_name(), "REASON_");
+        let why = format!("{reason} {}", id(rule));
+        format!("{decision} ({})", why.trim_end())
+    };
+    let enforced = decided(divergence.decision(), divergence.reason(), &divergence.rule);
+    let tried = decided(divergence.shadow_decision(), divergence.shadow_reason(), &divergence.shadow_rule);
     let (time, kind) = (table::time(divergence.time.as_ref()), table::connection_type(divergence.connection_type));
     let who = [divergence.user_email.as_str(), divergence.ip.as_str()].join(" ");
     table::clean(&format!("{time} {kind} {} {}: {enforced}, would be {tried}", who.trim(), divergence.endpoint)) + "\n"

@@ -1,12 +1,12 @@
-//! Answers as text for people: aligned columns without borders, records of one field a line.
+//! Answers as text: aligned columns without borders, and objects with one field a line.
 //!
-//! Invariant: what somebody wrote into a policy cannot steer the terminal: control characters are shown escaped.
-//! Not here: the columns of each kind of answer, which its command knows.
+//! Invariant: no text of a policy controls the terminal: control characters are shown escaped.
+//! Not here: which columns an answer has, which its command knows.
 
 use comfy_table::{Table, presets};
 use prost_types::Timestamp;
 
-use super::json::rfc3339;
+use super::times::rfc3339;
 use crate::proto::v1;
 
 /// Rows below a line of headings.
@@ -36,7 +36,7 @@ pub(super) fn lines(values: &[String]) -> String {
     values.iter().map(|value| clean(value) + "\n").collect()
 }
 
-/// Problems below what they are about; nothing where there is none.
+/// Problems below a list; empty if there are none.
 pub(super) fn problems(problems: &[v1::Problem]) -> String {
     let line = |problem: &v1::Problem| {
         let severity = severity(problem.severity);
@@ -45,7 +45,7 @@ pub(super) fn problems(problems: &[v1::Problem]) -> String {
     if problems.is_empty() { String::new() } else { "\n".to_owned() + &problems.iter().map(line).collect::<String>() }
 }
 
-/// A time to the second; empty where there is none.
+/// A time to the second; empty if there is none.
 pub(super) fn time(time: Option<&Timestamp>) -> String {
     time.map(|time| rfc3339(&Timestamp { seconds: time.seconds, nanos: 0 })).unwrap_or_default()
 }
@@ -61,7 +61,7 @@ pub(super) fn connection_type(number: i32) -> String {
         .map_or_else(|_| number.to_string(), |value| word(value.as_str_name(), "CONNECTION_TYPE_"))
 }
 
-/// A text without control characters: they are escaped.
+/// A text with its control characters escaped.
 pub(super) fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -74,7 +74,7 @@ pub(super) fn clean(text: &str) -> String {
     shown
 }
 
-/// Control characters, and those that turn the direction of what follows.
+/// Control characters, and those that change the direction of text.
 fn is_harmful(character: char) -> bool {
     character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -86,7 +86,7 @@ fn severity(number: i32) -> String {
     }
 }
 
-/// The lines of a table without the padding that would stand at their ends.
+/// The lines of a table, without trailing spaces.
 fn aligned(table: &mut Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

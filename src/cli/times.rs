@@ -1,7 +1,7 @@
-//! Times as they are typed.
+//! Times as they are typed and written, in RFC 3339.
 //!
 //! Invariant: a time that was typed without its date or its offset is refused, never guessed.
-//! Not here: how times are shown (`table`, `json`), and durations by themselves (`config`).
+//! Not here: durations by themselves (`config`).
 
 use std::time::Duration;
 
@@ -27,6 +27,20 @@ pub(super) fn parse_moment(text: &str) -> Result<Timestamp, String> {
         "write it in RFC 3339, such as `2030-01-31T18:00:00Z`, or how long it is ago, such as `30m`, `2h` or `7d`"
             .to_owned()
     })
+}
+
+/// A time in RFC 3339, with 0, 3, 6 or 9 digits of a second; an invalid one as its numbers.
+pub(super) fn rfc3339(time: &Timestamp) -> String {
+    let precision = match time.nanos {
+        0 => 0,
+        n if n % 1_000_000 == 0 => 3,
+        n if n % 1_000 == 0 => 6,
+        _ => 9,
+    };
+    match jiff::Timestamp::new(time.seconds, time.nanos) {
+        Ok(timestamp) => format!("{timestamp:.precision$}"),
+        Err(_) => format!("{}.{:09}", time.seconds, time.nanos),
+    }
 }
 
 fn days(text: &str) -> Option<Duration> {

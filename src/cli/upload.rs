@@ -1,19 +1,19 @@
-//! Many ranges on their way to a server: in parts of a bounded size.
+//! Sends many ranges to a server in messages of bounded size.
 //!
 //! Invariant: no message comes near the 4 MiB that proxies and servers commonly accept; the parts together are exactly
 //! the ranges, in their order.
-//! Not here: what is done with them (`groups`).
+//! Not here: which requests carry them (`groups`).
 
 use super::progress::Progress;
 use crate::proto::v1;
 
-/// How large the ranges of one message of a stream are together: small, so that the progress shown is true.
+/// The most bytes of ranges in one message of a stream: small, so that the progress bar is accurate.
 pub(super) const STREAM_BYTES_MAX: usize = 256 << 10;
 
-/// How large the ranges of a single request are together: large, because each is a change of its own.
+/// The most bytes of ranges in one request: large, because each request is a change of its own.
 pub(super) const UNARY_BYTES_MAX: usize = 3 << 20;
 
-/// What a range costs in a message beside its text.
+/// The bytes of a range in a message beside its text.
 const BYTES_BESIDE_TEXT: usize = 3;
 
 /// Ranges in parts of a bounded size.
@@ -48,7 +48,7 @@ pub(super) fn progress(ranges: &[String]) -> Progress {
     Progress::new("sending {bar:40} {human_pos}/{human_len} ranges", u64::try_from(ranges.len()).unwrap_or(u64::MAX))
 }
 
-/// The messages that replace the ranges of a group: `first`, which has no ranges yet, and those of the parts.
+/// The messages that replace the ranges of a group: `first`, which has no ranges, then one for each part.
 pub(super) fn replacement(
     first: v1::ReplaceRangesRequest,
     parts: Parts,

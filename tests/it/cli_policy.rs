@@ -157,6 +157,59 @@ async fn faults_of_a_file_are_told_with_line_and_column() {
     service.stop().await;
 }
 
+/// The hazard: list, edit, replace loses what nobody touched, or undoes what somebody else did meanwhile.
+#[tokio::test]
+async fn rules_are_replaced_by_those_of_a_policy_file_and_by_those_that_were_listed() {
+    let service = Service::start().await;
+    let replace = ["rules", "replace", "--file", "-"];
+    assert_eq!(run(&service, &["policy", "apply", "-"], FILE).await.status.code(), Some(0));
+    let list = ["rules", "list", "--output", "json"];
+    let listed = text(&run(&service, &list, "").await.stdout);
+    assert!(listed.contains("\"addressGroup\": \"organizations/default/addressGroups/office\""), "{listed}");
+    // The list, and the rules of the file, are the rules that are there.
+    for (same, has_others) in [(listed.as_str(), false), (FILE, true)] {
+        let replaced = run(&service, &replace, same).await;
+        assert_eq!(replaced.status.code(), Some(0), "{}", text(&replaced.stderr));
+        assert_eq!(text(&run(&service, &list, "").await.stdout), listed);
+        assert_eq!(text(&replaced.stderr).contains("only the rules of the file"), has_others);
+    }
+    let rules = "# by hand\n- {id: rest, action: deny, range: 203.0.113.0/24, types: [shell], expires: 2099-01-31T18:00:00Z}\n\
+                 - {action: allow, group: office, disabled: true}\n";
+    let replaced = run(&service, &replace, rules).await;
+    assert_eq!(replaced.status.code(), Some(0), "{}", text(&replaced.stderr));
+    let shown = text(&replaced.stdout);
+    assert!(shown.contains("2099-01-31T18:00:00Z") && shown.contains("\"disabled\": true"), "{shown}");
+    let refused = run(&service, &replace, &listed).await;
+    assert!(text(&refused.stderr).contains("etag"), "the list is older: {}", text(&refused.stderr));
+    // The same as JSON, and what is empty is no mistake.
+    let json = r#"{"rules": [{"id": "rest", "action": "deny", "range": "203.0.113.0/24"}]}"#;
+    assert_eq!(run(&service, &replace, json).await.status.code(), Some(0));
+    assert_eq!(run(&service, &replace, "[]").await.status.code(), Some(0));
+    let listed = run(&service, &list, "").await;
+    assert!(text(&listed.stdout).starts_with("{\n  \"rules\": [],\n  \"etag\""), "{}", text(&listed.stdout));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn faults_in_a_file_of_rules_are_told_with_line_and_column() {
+    let service = Service::start().await;
+    let wrong = [
+        ("- {action: deny, range: any, disable: true}\n", 2, "-:1:"),
+        ("rules:\n  - range: any\n", 2, "-:2:"),
+        ("- {action: deny, range: any, types: [telnet]}\n", 2, "-:1:"),
+        ("- action: deny\n  range: any\n  group: office\n", 2, "-:1:3"),
+        (r#"{"rules": [{"action": "ACTION_DENY", "range": "any", "disable": true}], "revision": "1"}"#, 2, "disable"),
+        ("- action: deny\n  range: 10.0.0.1/8\n", 1, "-:2:10: rules[0].range"),
+    ];
+    for (file, status, place) in wrong {
+        let replaced = run(&service, &["rules", "replace", "--file", "-"], file).await;
+        let told = text(&replaced.stderr);
+        assert_eq!(replaced.status.code(), Some(status), "{file}{told}");
+        assert!(told.contains(place), "{place} in {told}");
+    }
+    service.stop().await;
+}
+
 #[tokio::test]
 async fn a_single_change_is_previewed_by_its_own_command_and_not_made() {
     let service = Service::start().await;

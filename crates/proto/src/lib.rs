@@ -1,10 +1,15 @@
 //! The generated protocol buffer types.
 //!
 //! Messages, clients and services of the public API are in [`v1`], what is stored is in [`storage`]. The protocol files
-//! lie in the folder `proto` of the repository; their comments are the documentation of what is here.
+//! lie in the folder `proto` of the repository; their comments are the documentation of what is here. [`to_json`] and
+//! [`from_json`] are the canonical JSON of the public messages.
 //!
 //! Invariant: all types here are generated.
 //! Not here: what the messages mean to the service, which is up to those who convert them.
+
+mod json;
+
+pub use json::{Json, from_json, to_json};
 
 /// The public API, package `portcullis.v1`.
 #[expect(

@@ -1,12 +1,12 @@
 //! Audit records as CSV (RFC 4180).
 //!
-//! Invariant: one record is one row of one line with the same columns; no text that somebody else chose is read as a
-//! formula by a spreadsheet, or steers a terminal.
-//! Not here: exact texts and whole policy changes: JSON lines have them.
+//! Invariant: one record is one line with the same columns. No recorded text is a formula for a spreadsheet, or
+//! controls a terminal.
+//! Not here: exact texts and whole policy changes, which the JSON lines have.
 
-use crate::cli::json::rfc3339;
 use crate::cli::record::Facts;
 use crate::cli::table;
+use crate::cli::times::rfc3339;
 use crate::proto::v1;
 
 /// The names of the columns.

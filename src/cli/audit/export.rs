@@ -1,29 +1,33 @@
 //! `portcullis audit export`: all audit records as JSON lines or CSV.
 //!
-//! Invariant: records are written page by page, so that memory does not grow with the log; an export that ends early
-//! says so, with how much of it was written.
+//! Invariant: records are written page by page, so that memory does not grow with the log. An export that fails says
+//! how many records were written.
 //! Not here: what a row holds (`csv`).
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 
-use anyhow::Context;
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use portcullis_client::answer;
+use tonic::transport::Channel;
 
-use super::{Client, csv};
-use crate::cli::client::answer;
+use super::csv;
+use crate::cli::context::Context;
 use crate::cli::error::UsageError;
+use crate::cli::exit::Exit;
 use crate::cli::filters::RecordFilterArgs;
 use crate::cli::names::ParentArgs;
 use crate::cli::output::{Output, Reader};
+use crate::cli::pages;
 use crate::cli::progress::Progress;
-use crate::cli::{Exit, json, pages};
-use crate::proto::v1;
+use crate::proto::v1::audit_service_client::AuditServiceClient;
+use crate::proto::{to_json, v1};
 
-const FORMS: &str = "Records are written newest first; those that are made meanwhile are not among them. JSON lines \
-                     have every field of a record. CSV has one line a record: control characters are written as \
-                     escapes (`\\n`), and a text that a spreadsheet would take for a formula, for it begins with `=`, \
-                     `+`, `-` or `@`, has a `'` before it.";
+const FORMS: &str = "Records are written newest first, without those that are made meanwhile. JSON lines \
+                     have every field of a record. CSV has one line for each record. Control characters are \
+                     escaped (`\\n`). A text that begins with `=`, `+`, `-` or `@` has a `'` before it, or a \
+                     spreadsheet would run it as a formula.";
 
 #[derive(Args, Debug)]
 #[command(after_help = FORMS)]
@@ -33,7 +37,7 @@ pub(super) struct ExportArgs {
     /// How records are written
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Form,
-    /// Write to this file, which is replaced if it exists [default: the standard output]
+    /// Write to this file, which is replaced if it exists [default: standard output]
     #[arg(long, value_name = "FILE")]
     file: Option<String>,
     #[command(flatten)]
@@ -43,9 +47,9 @@ pub(super) struct ExportArgs {
 /// A format of an export as it is typed.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// An object of JSON a line
+    /// One JSON object a line
     Jsonl,
-    /// A row a record, below a row of headings
+    /// One row a record, below a row of headings
     Csv,
 }
 
@@ -55,9 +59,10 @@ enum Target<'a> {
     Output(&'a mut Output),
 }
 
-pub(super) async fn run(client: Client, args: &ExportArgs, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &ExportArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (client, output) = (context.client.audit(), &mut *context.output);
     if output.asked().is_some() {
-        let message = "`--output` does not say how an export is written: give `--format` alone";
+        let message = "`--output` does not apply to an export: use `--format` alone";
         return Err(UsageError(message.to_owned()).into());
     }
     let mut target = match args.file.as_deref() {
@@ -71,7 +76,7 @@ pub(super) async fn run(client: Client, args: &ExportArgs, output: &mut Output) 
     let mut written = 0;
     let result = write(client, args, &mut target, &progress, &mut written).await;
     progress.finish();
-    result.with_context(|| format!("the export is not complete, it ends after {written} records"))?;
+    result.with_context(|| format!("the export is incomplete, it ends after {written} records"))?;
     if let (Target::File(_), Some(path)) = (target, &args.file) {
         output.note(&format!("wrote {written} records to `{path}`"));
     }
@@ -79,7 +84,7 @@ pub(super) async fn run(client: Client, args: &ExportArgs, output: &mut Output) 
 }
 
 async fn write(
-    mut client: Client,
+    mut client: AuditServiceClient<Channel>,
     args: &ExportArgs,
     target: &mut Target<'_>,
     progress: &Progress,
@@ -100,7 +105,7 @@ async fn write(
             match args.format {
                 Form::Csv => text += &csv::row(record),
                 Form::Jsonl => {
-                    text += &serde_json::to_string(&json::audit_record(record))?;
+                    text += &serde_json::to_string(&to_json(record))?;
                     text.push('\n');
                 }
             }

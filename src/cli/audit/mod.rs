@@ -1,7 +1,7 @@
 //! `portcullis audit`: the audit log, its proof, and what is erased from it.
 //!
 //! Invariant: what cannot be undone is done only with `--yes`.
-//! Not here: records as they come (`cli::events`).
+//! Not here: following the log (`cli::events`).
 
 mod csv;
 mod export;
@@ -9,19 +9,17 @@ mod verify;
 mod view;
 
 use clap::{Args, Subcommand};
-use tonic::transport::Channel;
+use portcullis_client::answer;
 
-use super::client::answer;
+use super::context::Context;
 use super::error::UsageError;
+use super::exit::Exit;
 use super::filters::RecordFilterArgs;
-use super::json::{self, Json};
 use super::names::{OrganizationArgs, ParentArgs};
 use super::output::{Format, Output};
-use super::{Exit, pages, table};
+use super::pages::LimitArgs;
+use super::table;
 use crate::proto::v1;
-use crate::proto::v1::audit_service_client::AuditServiceClient;
-
-type Client = AuditServiceClient<Channel>;
 
 #[derive(Args, Debug)]
 pub(super) struct AuditArgs {
@@ -37,7 +35,7 @@ enum AuditCommand {
     Export(Box<export::ExportArgs>),
     /// Check every record of the log against its tree and its signed checkpoints
     Verify(verify::VerifyArgs),
-    /// Print the newest signed checkpoint, to be kept elsewhere
+    /// Print the newest signed checkpoint, to keep elsewhere
     Checkpoint,
     /// Remove a user's email and addresses from the log; cannot be undone
     EraseUser(EraseUserArgs),
@@ -47,16 +45,14 @@ enum AuditCommand {
 struct ListArgs {
     #[command(flatten)]
     parent: ParentArgs,
-    /// List at most so many
-    #[arg(long, value_name = "COUNT", default_value_t = pages::LIMIT_DEFAULT)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
+    #[command(flatten)]
+    limit: LimitArgs,
     #[command(flatten)]
     filters: RecordFilterArgs,
 }
 
-const ERASED: &str = "The records stay, and so do all proofs: only what opens their commitments is removed. The \
-                      erasure is itself a record, without the email.";
+const ERASED: &str = "The records and all proofs stay valid: only the openings of their commitments are removed. \
+                      The erasure is itself recorded, without the email.";
 
 #[derive(Args, Debug)]
 #[command(after_help = ERASED)]
@@ -69,24 +65,23 @@ struct EraseUserArgs {
     parent: Option<String>,
     #[command(flatten)]
     organization: OrganizationArgs,
-    /// Do it, although it cannot be undone
+    /// Confirm that this cannot be undone
     #[arg(long)]
     yes: bool,
 }
 
-pub(super) async fn run(args: AuditArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
-    let client = Client::new(channel);
+pub(super) async fn run(args: AuditArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     match args.command {
-        AuditCommand::List(args) => list(client, &args, output).await,
-        AuditCommand::Export(args) => export::run(client, &args, output).await,
-        AuditCommand::Verify(args) => verify::run(client, &args, output).await,
-        AuditCommand::Checkpoint => checkpoint(client, output).await,
-        AuditCommand::EraseUser(args) => erase_user(client, args, output).await,
+        AuditCommand::List(args) => list(&args, context).await,
+        AuditCommand::Export(args) => export::run(&args, context).await,
+        AuditCommand::Verify(args) => verify::run(&args, context).await,
+        AuditCommand::Checkpoint => checkpoint(context).await,
+        AuditCommand::EraseUser(args) => erase_user(args, context).await,
     }
 }
 
 impl AuditArgs {
-    /// Runs what needs no server; none where one is asked.
+    /// Runs the command if it needs no server.
     pub(super) fn run_offline(&self, output: &mut Output) -> Option<anyhow::Result<Exit>> {
         match &self.command {
             AuditCommand::Verify(args) => Some(verify::offline(args, args.data_dir.as_deref()?, output)),
@@ -95,52 +90,39 @@ impl AuditArgs {
     }
 }
 
-async fn list(mut client: Client, args: &ListArgs, output: &mut Output) -> anyhow::Result<Exit> {
+async fn list(args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let first = args.filters.records(args.parent.name(), &args.parent.names());
-    let fetch = async |page_size: i32, page_token: String| {
-        let request = v1::ListAuditRecordsRequest { page_size, page_token, ..first.clone() };
-        let page = client.list_audit_records(request).await?.into_inner();
-        Ok((page.audit_records, page.next_page_token))
+    let mut client = context.client.audit();
+    let fetch = async |page_size, page_token| {
+        client.list_audit_records(v1::ListAuditRecordsRequest { page_size, page_token, ..first.clone() }).await
     };
-    let records = pages::read_some(args.limit, fetch).await?;
-    output.show(
-        || Json::object().items("auditRecords", records.items.iter().map(json::audit_record).collect()).into(),
-        || view::records(&records.items),
-    )?;
-    if records.more {
-        output.note(&format!("note: there are more than these {}: see them with `--limit`", records.items.len()));
+    context.list_first(&args.limit, fetch, |list| view::records(&list.audit_records)).await
+}
+
+/// Prints the note itself, for it is kept as a file; JSON only if it was asked for by name.
+async fn checkpoint(context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let checkpoint = answer(context.client.audit().get_checkpoint(v1::GetCheckpointRequest {}).await)?;
+    if context.output.asked() == Some(Format::Json) {
+        return context.show(&checkpoint, |checkpoint| checkpoint.note.clone());
     }
+    context.output.text(&checkpoint.note)?;
     Ok(Exit::Success)
 }
 
-/// A note is kept as it is, so it is printed so unless JSON was asked for by name.
-async fn checkpoint(mut client: Client, output: &mut Output) -> anyhow::Result<Exit> {
-    let v1::Checkpoint { note } = answer(client.get_checkpoint(v1::GetCheckpointRequest {}).await)?;
-    if output.asked() == Some(Format::Json) {
-        output.show(|| Json::object().text("note", &note).into(), String::new)?;
-    } else {
-        output.text(&note)?;
-    }
-    Ok(Exit::Success)
-}
-
-async fn erase_user(mut client: Client, args: EraseUserArgs, output: &mut Output) -> anyhow::Result<Exit> {
+async fn erase_user(args: EraseUserArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = args.parent.map_or_else(|| args.organization.name(), |given| args.organization.node(&given));
     if !args.yes {
         let (email, parent) = (table::clean(&args.user_email), table::clean(&parent));
-        let message = format!("erasing `{email}` from the records of `{parent}` cannot be undone: say so with `--yes`");
+        let message =
+            format!("erasing `{email}` from the records of `{parent}` cannot be undone: confirm it with `--yes`");
         return Err(UsageError(message).into());
     }
     let request = v1::EraseUserRequest { parent, user_email: args.user_email };
-    let response = answer(client.erase_user(request).await)?;
-    output.show(
-        || json::erase_user_response(&response),
-        || {
-            table::record([
-                ("openings removed", response.opening_count.to_string()),
-                ("recorded as", format!("#{}", response.sequence)),
-            ])
-        },
-    )?;
-    Ok(Exit::Success)
+    let erased = answer(context.client.audit().erase_user(request).await)?;
+    context.show(&erased, |erased| {
+        table::record([
+            ("openings removed", erased.opening_count.to_string()),
+            ("recorded as", format!("#{}", erased.sequence)),
+        ])
+    })
 }

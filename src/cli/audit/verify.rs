@@ -1,21 +1,21 @@
-//! `portcullis audit verify`: has the server check its whole log, or checks the files of one that nobody uses.
+//! `portcullis audit verify`: checks a whole log, through its server or by its files.
 //!
-//! Invariant: exit status 0 means that the log is intact, and nothing else does.
-//! Not here: the check itself. A server that lies about its own log is found only with a copy of the files and an older
+//! Invariant: the exit status is 0 only if the log is intact.
+//! Not here: the check itself. A server that lies about its log is caught only with a copy of its files and an older
 //! checkpoint.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use portcullis_client::{CallError, answer};
 
-use super::Client;
-use crate::cli::client::answer;
-use crate::cli::error::CallError;
+use crate::cli::context::Context;
+use crate::cli::exit::Exit;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::ranges_file::read_text;
-use crate::cli::{Exit, json, table};
+use crate::cli::table;
 use crate::proto::v1;
 use crate::proto::v1::verify_audit_response::Step;
 use crate::server::verify_audit;
@@ -24,21 +24,21 @@ const BAR: &str = "verifying {bar:40} {human_pos}/{human_len} records";
 
 #[derive(Args, Debug)]
 pub(super) struct VerifyArgs {
-    /// A checkpoint that was kept elsewhere, `-` for the standard input: the log must still begin with what it covers
+    /// A checkpoint that was kept elsewhere, `-` for standard input; the log must still begin with what it covers
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<String>,
     /// Check the files in this data directory, such as a copy, without a server; nothing in it is changed
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
-    /// The key that the checkpoints must be signed with, as `audit.pub` of the data directory held it when it could be
-    /// trusted [default: what that file holds now]
+    /// The key that the checkpoints must be signed with: a trusted copy of `audit.pub` [default: `audit.pub` of the data
+    /// directory]
     #[arg(long, value_name = "KEY", requires = "data_dir")]
     public_key: Option<String>,
 }
 
-pub(super) async fn run(mut client: Client, args: &VerifyArgs, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &VerifyArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let note = args.checkpoint.as_deref().map(read_text).transpose()?.unwrap_or_default();
-    let mut steps = answer(client.verify_audit(v1::VerifyAuditRequest { note }).await)?;
+    let mut steps = answer(context.client.audit().verify_audit(v1::VerifyAuditRequest { note }).await)?;
     let progress = Progress::new(BAR, 0);
     let mut result = None;
     while let Some(message) = steps.message().await.map_err(CallError::from)? {
@@ -51,7 +51,7 @@ pub(super) async fn run(mut client: Client, args: &VerifyArgs, output: &mut Outp
     progress.finish();
     let result =
         result.ok_or_else(|| anyhow::anyhow!("the server ended the verification without a result: try again"))?;
-    finish(&result, output)
+    finish(&result, context.output)
 }
 
 /// Checks the files in a data directory.
@@ -65,7 +65,7 @@ pub(super) fn offline(args: &VerifyArgs, data_dir: &Path, output: &mut Output) -
     let verified = verify_audit(data_dir, args.public_key.as_deref(), note.as_deref(), &mut told)?;
     progress.finish();
     if args.public_key.is_none() {
-        output.note("note: the key is the one beside the log: give yours with `--public-key`, or who changed one could change both");
+        output.note("note: the key comes from the same directory as the log, whoever changed one could change both: give a trusted key with `--public-key`");
     }
     let fault = |(sequence, message): (u64, String)| v1::AuditFault {
         sequence: i64::try_from(sequence).unwrap_or(i64::MAX),
@@ -81,7 +81,7 @@ pub(super) fn offline(args: &VerifyArgs, data_dir: &Path, output: &mut Output) -
 }
 
 fn finish(result: &v1::VerifyAuditResult, output: &mut Output) -> anyhow::Result<Exit> {
-    output.show(|| json::verify_audit_result(result), || report(result))?;
+    output.show(result, report)?;
     Ok(if result.intact && result.faults.is_empty() { Exit::Success } else { Exit::Failure })
 }
 

@@ -1,6 +1,6 @@
 //! Audit records as a table.
 //!
-//! Invariant: one table holds records of every type; what only some types have stands in the last column.
+//! Invariant: one table holds records of every type; the last column has what only some types have.
 //! Not here: CSV and lines (`csv`, `cli::events`), and the whole record, which only JSON has.
 
 use crate::cli::record::{Facts, Kind};

@@ -1,21 +1,20 @@
-//! Following the log over streams that break.
+//! Follows the log, and reconnects when the stream breaks.
 //!
-//! Invariant: every record is printed once, however often the stream breaks: the next stream begins behind the last
-//! sequence that was printed, and what comes again all the same is passed over.
+//! Invariant: every record is printed once, however often the stream breaks. The next stream begins after the last
+//! printed sequence, and records up to it are skipped.
 //! Not here: how a record looks (`line`).
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context as _, anyhow};
+use portcullis_client::CallError;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
-use tonic_types::StatusExt;
 
-use super::EventsArgs;
 use super::line::Lines;
-use crate::cli::Exit;
-use crate::cli::error::CallError;
-use crate::cli::filters::{audit_types, connection_type};
+use crate::cli::context::Context;
+use crate::cli::error::of_call;
+use crate::cli::exit::Exit;
 use crate::cli::output::{Output, Reader};
 use crate::proto::v1;
 use crate::proto::v1::audit_service_client::AuditServiceClient;
@@ -23,20 +22,20 @@ use crate::proto::v1::audit_service_client::AuditServiceClient;
 /// The first wait before another attempt; it doubles from one to the next.
 const WAIT_MIN: Duration = Duration::from_millis(250);
 
-/// The longest wait: a server that restarts is found again soon, one that is gone is not asked all the time.
+/// The longest wait: short enough to notice a restart, long enough not to load a server that is down.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// A stream that says nothing for this long, not even a checkpoint, is taken for broken: the network may have lost the
-/// server without a word.
+/// A stream without a message for this long, not even a checkpoint, counts as broken: the network may have dropped the
+/// connection without a reset.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 
-/// No record is that large; a message that is must not end the stream for good.
+/// The largest message that is accepted. No record is that large.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// The key of `google.rpc.ErrorInfo` that tells the first record that is still kept.
+/// The key in `google.rpc.ErrorInfo` of the first record that is still kept.
 const FIRST_SEQUENCE: &str = "first_sequence";
 
-/// Where the following is.
+/// The state of following.
 struct Follower<'a> {
     client: AuditServiceClient<Channel>,
     request: v1::WatchEventsRequest,
@@ -48,27 +47,20 @@ struct Follower<'a> {
 
 /// How a stream ended.
 enum End {
-    /// Nobody reads any more.
+    /// The pipe that results go to was closed.
     ReaderGone,
-    /// It broke, and the next one may go on.
+    /// It broke, and another may continue.
     Broken(String),
 }
 
-/// Prints the events until it is interrupted, nobody reads them any more, or they cannot be had.
+/// Prints events until it is interrupted, the pipe is closed, or an error is permanent.
 pub(super) async fn run(
-    client: AuditServiceClient<Channel>,
-    args: &EventsArgs,
+    request: v1::WatchEventsRequest,
     lines: Lines,
-    output: &mut Output,
+    context: &mut Context<'_>,
 ) -> anyhow::Result<Exit> {
-    let connection_types = args.connection_type.map(|given| connection_type(Some(given)));
-    let request = v1::WatchEventsRequest {
-        parent: args.parent.name(),
-        after_sequence: args.after_sequence,
-        types: audit_types(&args.types),
-        connection_types: connection_types.into_iter().collect(),
-    };
-    let client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let client = context.client.audit().max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let output = &mut *context.output;
     let mut follower = Follower { client, request, lines, output, wait: WAIT_MIN, connected: false };
     tokio::select! {
         ended = follower.follow() => ended?,
@@ -85,8 +77,8 @@ impl Follower<'_> {
                 End::Broken(cause) => cause,
             };
             let from = match self.request.after_sequence {
-                Some(sequence) => format!("behind sequence {sequence}"),
-                None => "from now on, for nothing had come yet: what happens in between is not shown".to_owned(),
+                Some(sequence) => format!("after sequence {sequence}"),
+                None => "with new events only: those in between are not shown".to_owned(),
             };
             self.output.note(&format!("note: {cause}; trying again in {:?}, {from}", self.wait));
             tokio::time::sleep(self.wait).await;
@@ -94,17 +86,17 @@ impl Follower<'_> {
         }
     }
 
-    /// Prints what one stream brings.
+    /// Prints the records of one stream.
     async fn stream(&mut self) -> anyhow::Result<End> {
         let mut events = match self.client.watch_events(self.request.clone()).await {
             Ok(response) => response.into_inner(),
-            Err(status) => return self.broken(status),
+            Err(status) => return self.broken(status.into()),
         };
         self.connected = true;
         loop {
             let message = match next(&mut events).await {
                 Ok(message) => message,
-                Err(status) => return self.broken(status),
+                Err(status) => return self.broken(status.into()),
             };
             self.wait = WAIT_MIN;
             let after = self.request.after_sequence;
@@ -120,21 +112,19 @@ impl Follower<'_> {
         }
     }
 
-    /// Whether another stream may go on where this one ended; if not, where somebody could.
-    fn broken(&self, status: Status) -> anyhow::Result<End> {
-        let transient = is_transient(&status, self.connected);
-        let kept = if status.code() == Code::OutOfRange { first_kept(&status) } else { None };
-        let error = CallError::from(status);
-        if transient {
-            return Ok(End::Broken(error.to_string()));
+    /// Whether another stream may continue after this error. If not, the error says with which sequence to continue.
+    fn broken(&self, error: CallError) -> anyhow::Result<End> {
+        let text = of_call(&error);
+        if is_transient(&error, self.connected) {
+            return Ok(End::Broken(text));
         }
-        Err(match (kept, self.request.after_sequence) {
+        Err(match (first_kept(&error), self.request.after_sequence) {
             (Some(first), _) => anyhow!(
-                "{error}; the first event that is still kept is {first}: begin there with `--after-sequence {}`",
+                "{text}; the first event that is still kept is {first}: start there with `--after-sequence {}`",
                 first.saturating_sub(1)
             ),
             (None, Some(sequence)) if self.connected => {
-                anyhow!("{error}; everything up to {sequence} was printed: go on with `--after-sequence {sequence}`")
+                anyhow!("{text}; everything up to {sequence} was printed: continue with `--after-sequence {sequence}`")
             }
             (None, _) => error.into(),
         })
@@ -147,20 +137,22 @@ async fn next(events: &mut Streaming<v1::WatchEventsResponse>) -> Result<v1::Wat
         Ok(Ok(Some(message))) => Ok(message),
         Ok(Ok(None)) => Err(Status::unavailable("the server ended the stream")),
         Ok(Err(status)) => Err(status),
-        Err(_) => Err(Status::unavailable(format!("the server said nothing for {SILENCE_MAX:?}"))),
+        Err(_) => Err(Status::unavailable(format!("no message from the server for {SILENCE_MAX:?}"))),
     }
 }
 
-/// Whether the same request may succeed later. Before the first answer a server that is not there is rather a mistyped
+/// Whether the same request may succeed later. Before the first answer, an unreachable server is more likely a mistyped
 /// address.
-fn is_transient(status: &Status, connected: bool) -> bool {
-    match status.code() {
-        Code::Unavailable if std::error::Error::source(status).is_none() => true,
-        Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled => connected,
-        _ => connected && std::error::Error::source(status).is_some(),
+fn is_transient(error: &CallError, connected: bool) -> bool {
+    match error.refusal().map(|refusal| refusal.code) {
+        Some(Code::Unavailable) => true,
+        Some(Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled) | None => connected,
+        Some(_) => false,
     }
 }
 
-fn first_kept(status: &Status) -> Option<i64> {
-    status.get_details_error_info()?.metadata.get(FIRST_SEQUENCE)?.parse().ok()
+/// The first sequence that the log still has, where the error is that an older one was asked for.
+fn first_kept(error: &CallError) -> Option<i64> {
+    let refusal = error.refusal().filter(|refusal| refusal.code == Code::OutOfRange)?;
+    refusal.metadata.get(FIRST_SEQUENCE)?.parse().ok()
 }

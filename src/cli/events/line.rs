@@ -1,13 +1,13 @@
 //! One audit record as one line: for people with colours, for programs as JSON.
 //!
-//! Invariant: one record is one line, whatever was written into it; nothing in it can steer the terminal.
+//! Invariant: one record is one line, whatever text it contains; no text in it controls the terminal.
 //! Not here: which records (`follow`), and tables of them (`cli::audit`).
 
 use crate::cli::color::{Colors, Look};
 use crate::cli::output::{Format, Output};
 use crate::cli::record::{Facts, Kind};
-use crate::cli::{json, table};
-use crate::proto::v1;
+use crate::cli::table;
+use crate::proto::{to_json, v1};
 
 /// How records are written.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ impl Lines {
     /// The line of a record, with its line feed.
     pub(super) fn line(self, record: &v1::AuditRecord) -> serde_json::Result<String> {
         let line = match self.format {
-            Format::Json => serde_json::to_string(&json::audit_record(record))?,
+            Format::Json => serde_json::to_string(&to_json(record))?,
             Format::Table => self.for_people(record),
         };
         Ok(line + "\n")
@@ -56,7 +56,7 @@ impl Lines {
     }
 }
 
-/// A text of a line; `-` where there is none, so that the others keep their places.
+/// A field of a line; `-` if it is empty, so that the other fields keep their positions.
 fn cell(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { table::clean(text) }
 }

@@ -1,6 +1,6 @@
 //! The flags of `portcullis groups`.
 //!
-//! Invariant: whatever takes ranges takes them in the same two ways, `--range` and `--file`.
+//! Invariant: ranges are always given in the same two ways, `--range` and `--file`.
 //! Not here: what is done with them.
 
 use clap::{Args, Subcommand};
@@ -29,9 +29,9 @@ pub(super) enum GroupsCommand {
     Update(UpdateArgs),
     /// Delete an address group that nothing uses
     Delete(DeleteArgs),
-    /// Add ranges to an address group; those that it has already are left as they are
+    /// Add ranges to an address group; ranges that it already has are ignored
     Add(PatchArgs),
-    /// Remove ranges from an address group; those that it does not have are no error
+    /// Remove ranges from an address group; ranges that it does not have are ignored
     Remove(PatchArgs),
     /// List the ranges of an address group
     Ranges(GetArgs),
@@ -98,7 +98,7 @@ pub(super) struct ReplaceArgs {
     pub(super) group: String,
     #[command(flatten)]
     pub(super) ranges: RangesArgs,
-    /// Let the address group become empty, where there are no ranges in the file
+    /// Let the address group become empty if no ranges are given
     #[arg(long)]
     pub(super) allow_empty: bool,
     #[command(flatten)]

@@ -1,100 +1,69 @@
 //! `portcullis groups`: the address groups of an organization.
 //!
-//! Invariant: a replacement is one change however many ranges it has; where a command needs several changes, it says so
-//! before, and what was done after a failure.
+//! Invariant: a replacement is one change, however many ranges it has. A command that needs several changes says so
+//! first, and after a failure what was done.
 //! Not here: the flags (`args`), how ranges are read (`ranges_file`) and sent in parts (`upload`).
 
 mod args;
 mod view;
 
-use tonic::transport::Channel;
+use portcullis_client::{CallError, answer};
 
-use super::Exit;
-use super::client::answer;
-use super::error::{CallError, UsageError};
-use super::json::{self, Json};
+use super::context::Context;
+use super::error::{UsageError, with_fields};
+use super::exit::Exit;
 use super::names::OrganizationArgs;
-use super::output::Output;
 use super::ranges_file::Origins;
 use super::upload::{Parts, STREAM_BYTES_MAX, UNARY_BYTES_MAX, replacement};
 use super::{pages, table, upload};
 use crate::proto::v1;
-use crate::proto::v1::firewall_service_client::FirewallServiceClient;
 use args::{CreateArgs, DeleteArgs, GetArgs, GroupsCommand, PatchArgs, ReplaceArgs, UpdateArgs};
 
 pub(super) use args::GroupsArgs;
 
-type Client = FirewallServiceClient<Channel>;
-
-/// What is done with the ranges of a patch.
+/// Whether ranges are added or removed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patch {
     Add,
     Remove,
 }
 
-pub(super) async fn run(args: GroupsArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
-    let client = Client::new(channel);
+pub(super) async fn run(args: GroupsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let names = args.organization;
     match args.command {
-        GroupsCommand::List => list(client, &names, output).await?,
-        GroupsCommand::Get(args) => get(client, &names, &args, output).await?,
-        GroupsCommand::Create(args) => create(client, &names, args, output).await?,
-        GroupsCommand::Update(args) => update(client, &names, args, output).await?,
-        GroupsCommand::Delete(args) => delete(client, &names, &args, output).await?,
-        GroupsCommand::Add(args) => patch(client, &names, &args, Patch::Add, output).await?,
-        GroupsCommand::Remove(args) => patch(client, &names, &args, Patch::Remove, output).await?,
-        GroupsCommand::Ranges(args) => ranges(client, &names, &args, output).await?,
-        GroupsCommand::Replace(args) => replace(client, &names, &args, output).await?,
+        GroupsCommand::List => list(&names, context).await,
+        GroupsCommand::Get(args) => {
+            let request = v1::GetAddressGroupRequest { name: names.group(&args.group) };
+            let group = answer(context.client.firewall().get_address_group(request).await)?;
+            context.show(&group, view::group)
+        }
+        GroupsCommand::Create(args) => create(&names, args, context).await,
+        GroupsCommand::Update(args) => update(&names, args, context).await,
+        GroupsCommand::Delete(args) => delete(&names, &args, context).await,
+        GroupsCommand::Add(args) => patch(&names, &args, Patch::Add, context).await,
+        GroupsCommand::Remove(args) => patch(&names, &args, Patch::Remove, context).await,
+        GroupsCommand::Ranges(args) => ranges(&names, &args, context).await,
+        GroupsCommand::Replace(args) => replace(&names, &args, context).await,
     }
-    Ok(Exit::Success)
 }
 
-async fn list(mut client: Client, names: &OrganizationArgs, output: &mut Output) -> anyhow::Result<()> {
-    let parent = names.name();
-    let fetch = async |page_token: String| {
-        let request = v1::ListAddressGroupsRequest { parent: parent.clone(), page_size: pages::PAGE_SIZE, page_token };
-        client.list_address_groups(request).await.map(tonic::Response::into_inner)
-    };
-    let pages = pages::read(fetch, |page: &v1::ListAddressGroupsResponse| &page.next_page_token).await?;
-    let mut whole = v1::ListAddressGroupsResponse::default();
-    for page in pages {
-        whole.address_groups.extend(page.address_groups);
-        whole.problems.extend(page.problems);
-        (whole.etag, whole.revision) = (page.etag, page.revision);
-    }
-    output.show(
-        || {
-            Json::object()
-                .items("addressGroups", whole.address_groups.iter().map(json::address_group).collect())
-                .text("etag", &whole.etag)
-                .int64("revision", whole.revision)
-                .problems(&whole.problems)
-                .into()
-        },
-        || view::groups(&whole.address_groups, &whole.problems),
-    )?;
-    Ok(())
+async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (parent, mut client) = (names.name(), context.client.firewall());
+    let groups = pages::all(async |page_size, page_token| {
+        let request = v1::ListAddressGroupsRequest { parent: parent.clone(), page_size, page_token };
+        client.list_address_groups(request).await
+    });
+    let groups = groups.await?;
+    context.list(&groups, view::groups)
 }
 
-async fn get(mut client: Client, names: &OrganizationArgs, args: &GetArgs, output: &mut Output) -> anyhow::Result<()> {
-    let request = v1::GetAddressGroupRequest { name: names.group(&args.group) };
-    let group = answer(client.get_address_group(request).await)?;
-    show(&group, output)
-}
-
-async fn create(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: CreateArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
+async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let (ranges, origins) = args.ranges.read()?.split();
     let mut parts: Vec<_> = Parts::of(ranges, UNARY_BYTES_MAX).collect();
     let fits = parts.len() <= 1;
     if !fits && args.change.validate_only {
-        let message = "these are more ranges than one request holds, and without the address group there is nothing to \
-                       validate the others against: create it, then validate with `portcullis groups replace`";
+        let message = "the ranges do not fit into one request, so that they cannot be validated before the address group \
+                       exists: create it, then validate with `portcullis groups replace --validate-only`";
         return Err(UsageError(message.to_owned()).into());
     }
     let first_ranges = if fits { parts.pop().unwrap_or_default() } else { Vec::new() };
@@ -105,28 +74,24 @@ async fn create(
         address_group_id: args.id.unwrap_or_default(),
         options: args.change.options(),
     };
-    let created = client.create_address_group(request).await;
-    let mut group = answer(created).map_err(|error| error.with_fields(|field| origins.name(field, 0)))?;
+    let created = context.client.firewall().create_address_group(request).await;
+    let mut group = answer(created).map_err(|error| with_fields(error, |field| origins.name(field, 0)))?;
     if !fits {
-        output.note("note: more ranges than one request holds: the address group is created first, then filled");
+        context
+            .output
+            .note("note: the ranges do not fit into one request: the address group is created first, then filled");
         let first =
             v1::ReplaceRangesRequest { name: group.name.clone(), options: args.change.options(), ..Default::default() };
         let ranges = parts.into_iter().flatten().collect();
-        group = send_replacement(&mut client, first, ranges, &origins).await.map_err(|error| {
+        group = send_replacement(context, first, ranges, &origins).await.map_err(|error| {
             let done = format!("`{}` was created and is empty, its ranges were refused", group.name);
             anyhow::Error::new(error).context(done)
         })?;
     }
-    args.change.say_if_validated(output);
-    show(&group, output)
+    context.changed(&args.change, &group, view::group)
 }
 
-async fn update(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: UpdateArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
+async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let group = v1::AddressGroup {
         name: names.group(&args.group),
         description: args.description,
@@ -136,42 +101,33 @@ async fn update(
     let update_mask = Some(prost_types::FieldMask { paths: vec!["description".to_owned()] });
     let options = args.change.options();
     let request = v1::UpdateAddressGroupRequest { address_group: Some(group), update_mask, options };
-    let group = answer(client.update_address_group(request).await)?;
-    args.change.say_if_validated(output);
-    show(&group, output)
+    let group = answer(context.client.firewall().update_address_group(request).await)?;
+    context.changed(&args.change, &group, view::group)
 }
 
-async fn delete(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: &DeleteArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
+async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let name = names.group(&args.group);
     let etag = args.etag.etag();
     let request = v1::DeleteAddressGroupRequest { name: name.clone(), etag, options: args.change.options() };
-    answer(client.delete_address_group(request).await)?;
-    args.change.say_if_validated(output);
-    output.show(json::empty, || args.change.deleted(&name))?;
-    Ok(())
+    answer(context.client.firewall().delete_address_group(request).await)?;
+    context.deleted(&args.change, &name)
 }
 
 async fn patch(
-    mut client: Client,
     names: &OrganizationArgs,
     args: &PatchArgs,
     patch: Patch,
-    output: &mut Output,
-) -> anyhow::Result<()> {
+    context: &mut Context<'_>,
+) -> anyhow::Result<Exit> {
     args.ranges.require("nothing to add or remove")?;
     let (ranges, origins) = args.ranges.read()?.split();
-    let name = names.group(&args.group);
+    let (name, mut client) = (names.group(&args.group), context.client.firewall());
     let progress = upload::progress(&ranges);
     let total = ranges.len();
     let mut parts: Vec<_> = Parts::of(ranges, UNARY_BYTES_MAX).collect();
     if parts.len() > 1 {
         let changes = parts.len();
-        output.note(&format!("note: {total} ranges are sent as {changes} changes, each atomic by itself"));
+        context.output.note(&format!("note: {total} ranges are sent as {changes} changes, each atomic by itself"));
     }
     if parts.is_empty() {
         parts.push(Vec::new());
@@ -191,48 +147,26 @@ async fn patch(
                 progress.advance(count);
                 continue;
             }
-            Err(error) => anyhow::Error::new(error.with_fields(|field| origins.name(field, done))),
+            Err(error) => anyhow::Error::new(with_fields(error, |field| origins.name(field, done))),
         };
         progress.finish();
         let partly = format!("{done} of {total} ranges were sent and stay as they are, the others were not");
         return Err(if done > 0 && !args.change.validate_only { error.context(partly) } else { error });
     }
     progress.finish();
-    args.change.say_if_validated(output);
-    show(&group, output)
+    context.changed(&args.change, &group, view::group)
 }
 
-async fn ranges(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: &GetArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
-    let name = names.group(&args.group);
-    let fetch = async |page_token: String| {
-        let request = v1::ListRangesRequest { name: name.clone(), page_size: pages::PAGE_SIZE, page_token };
-        client.list_ranges(request).await.map(tonic::Response::into_inner)
-    };
-    let pages = pages::read(fetch, |page: &v1::ListRangesResponse| &page.next_page_token).await?;
-    let mut whole = v1::ListRangesResponse::default();
-    for page in pages {
-        whole.ranges.extend(page.ranges);
-        (whole.etag, whole.revision) = (page.etag, page.revision);
-    }
-    let items = || whole.ranges.iter().cloned().map(Json::Text).collect();
-    output.show(
-        || Json::object().items("ranges", items()).text("etag", &whole.etag).int64("revision", whole.revision).into(),
-        || table::lines(&whole.ranges),
-    )?;
-    Ok(())
+async fn ranges(names: &OrganizationArgs, args: &GetArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (name, mut client) = (names.group(&args.group), context.client.firewall());
+    let ranges = pages::all(async |page_size, page_token| {
+        client.list_ranges(v1::ListRangesRequest { name: name.clone(), page_size, page_token }).await
+    });
+    let ranges = ranges.await?;
+    context.list(&ranges, |ranges| table::lines(&ranges.ranges))
 }
 
-async fn replace(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: &ReplaceArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
+async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     if !args.allow_empty {
         args.ranges.require("nothing to replace the ranges by")?;
     }
@@ -244,14 +178,13 @@ async fn replace(
         options: args.change.options(),
         ..Default::default()
     };
-    let group = send_replacement(&mut client, first, ranges, &origins).await?;
-    args.change.say_if_validated(output);
-    show(&group, output)
+    let group = send_replacement(context, first, ranges, &origins).await?;
+    context.changed(&args.change, &group, view::group)
 }
 
 /// Streams `ranges` after the message `first`, as one change.
 async fn send_replacement(
-    client: &mut Client,
+    context: &Context<'_>,
     first: v1::ReplaceRangesRequest,
     ranges: Vec<String>,
     origins: &Origins,
@@ -261,12 +194,7 @@ async fn send_replacement(
     let first = v1::ReplaceRangesRequest { expected_count, ..first };
     let parts = Parts::of(ranges, STREAM_BYTES_MAX);
     let messages = tokio_stream::iter(replacement(first, parts, progress.clone()));
-    let result = client.replace_ranges(messages).await;
+    let result = context.client.firewall().replace_ranges(messages).await;
     progress.finish();
-    answer(result).map_err(|error| error.with_fields(|field| origins.name(field, 0)))
-}
-
-fn show(group: &v1::AddressGroup, output: &mut Output) -> anyhow::Result<()> {
-    output.show(|| json::address_group(group), || view::group(group))?;
-    Ok(())
+    answer(result).map_err(|error| with_fields(error, |field| origins.name(field, 0)))
 }

@@ -1,13 +1,13 @@
 //! Address groups as tables.
 //!
 //! Invariant: a group never shows its ranges here, however few: `portcullis groups ranges` does.
-//! Not here: the JSON form (`cli::json`).
+//! Not here: the JSON form (`portcullis-proto`).
 
 use crate::cli::{names, table};
 use crate::proto::v1;
 
 /// Address groups, one a line, and below them their problems.
-pub(super) fn groups(groups: &[v1::AddressGroup], problems: &[v1::Problem]) -> String {
+pub(super) fn groups(list: &v1::ListAddressGroupsResponse) -> String {
     let row = |group: &v1::AddressGroup| {
         [
             names::id(&group.name).to_owned(),
@@ -17,7 +17,7 @@ pub(super) fn groups(groups: &[v1::AddressGroup], problems: &[v1::Problem]) -> S
         ]
     };
     let headings = ["GROUP", "RANGES", "UPDATED", "DESCRIPTION"];
-    table::grid(headings, groups.iter().map(row)) + &table::problems(problems)
+    table::grid(headings, list.address_groups.iter().map(row)) + &table::problems(&list.problems)
 }
 
 /// One address group with every field.

@@ -1,15 +1,15 @@
 //! The flags of `portcullis nodes`.
 //!
-//! Invariant: an access is given whole: its mode, and every entry it is to have.
+//! Invariant: an access is given as a whole: its mode and all of its entries.
 //! Not here: what is done with them.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 use crate::cli::change::{ChangeArgs, EtagArgs, PreviewArgs};
-use crate::cli::check::ConnectionType;
 use crate::cli::error::UsageError;
 use crate::cli::names::{OrganizationArgs, group_beside};
 use crate::cli::ranges_file::{Origins, Ranges};
+use crate::cli::words::{AccessMode, ConnectionType};
 use crate::proto::v1;
 
 #[derive(Args, Debug)]
@@ -32,11 +32,11 @@ pub(super) enum NodesCommand {
     Get(GetArgs),
     /// Create an organization, project, workspace or endpoint
     Create(CreateArgs),
-    /// Change fields of a node; those that are not given stay
+    /// Change fields of a node; the others stay as they are
     Update(UpdateArgs),
     /// Delete a node
     Delete(DeleteArgs),
-    /// Show what applies to a node after inheritance, and whom all levels together permit
+    /// Show the access of a node after inheritance, and the ranges that all levels together permit
     Effective(GetArgs),
     /// List all ranges that all levels together permit for one connection type
     Permitted(PermittedArgs),
@@ -67,19 +67,26 @@ pub(super) struct PermittedArgs {
     pub(super) connection_type: ConnectionType,
 }
 
+/// The fields of a node that are given when it is created and when it is changed.
+#[derive(Args, Debug)]
+pub(super) struct FieldArgs {
+    /// What people call the node
+    #[arg(long, value_name = "TEXT")]
+    pub(super) display_name: Option<String>,
+    /// Whether a check must name an existing project; organizations only
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) require_projects: Option<bool>,
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
+}
+
 #[derive(Args, Debug)]
 pub(super) struct CreateArgs {
     /// The name of the new node
     #[arg(value_name = "NODE")]
     pub(super) node: String,
-    /// What people call the node
-    #[arg(long, value_name = "TEXT")]
-    pub(super) display_name: Option<String>,
-    /// Whether the project that a check names must exist; organizations only
-    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(super) require_projects: Option<bool>,
     #[command(flatten)]
-    pub(super) access: AccessArgs,
+    pub(super) fields: FieldArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
     #[command(flatten)]
@@ -90,14 +97,8 @@ pub(super) struct CreateArgs {
 pub(super) struct UpdateArgs {
     /// The node
     pub(super) node: String,
-    /// What people call the node
-    #[arg(long, value_name = "TEXT")]
-    pub(super) display_name: Option<String>,
-    /// Whether the project that a check names must exist; organizations only
-    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(super) require_projects: Option<bool>,
     #[command(flatten)]
-    pub(super) access: AccessArgs,
+    pub(super) fields: FieldArgs,
     #[command(flatten)]
     pub(super) gates: NodeGateArgs,
     #[command(flatten)]
@@ -108,26 +109,26 @@ pub(super) struct UpdateArgs {
     pub(super) preview: PreviewArgs,
 }
 
-/// What refuses changes of an organization or of the cluster. Given at all, it is given whole.
+/// The gates of an organization or of the cluster. If any is given, they replace all present ones.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Gates for every change")]
 pub(super) struct NodeGateArgs {
-    /// An address that no change may lock out; may be given several times
+    /// An address that no change may deny anything that it is allowed now; may be given several times
     #[arg(long = "gates-guard-ip", value_name = "ADDRESS")]
     gates_guard_ips: Vec<String>,
     /// How many active sessions one change may revoke
     #[arg(long = "gates-max-revocations", value_name = "COUNT")]
     gates_max_revocations: Option<i64>,
-    /// Refuse what would open something to every address of IPv4 or of IPv6
+    /// Refuse changes that would open something to every IPv4 or every IPv6 address
     #[arg(long = "gates-refuse-open-to-internet")]
     gates_refuse_open_to_internet: bool,
-    /// Lift all gates
+    /// Remove all gates
     #[arg(long, conflicts_with_all = ["gates_guard_ips", "gates_max_revocations", "gates_refuse_open_to_internet"])]
     no_gates: bool,
 }
 
 impl NodeGateArgs {
-    /// The gates; none where nothing about them was given.
+    /// The gates; none if no flag about them was given.
     pub(super) fn gates(&self) -> Option<v1::ChangeGates> {
         let gates = v1::ChangeGates {
             guard_ips: self.gates_guard_ips.clone(),
@@ -138,40 +139,29 @@ impl NodeGateArgs {
     }
 }
 
-/// A node's own access. Given at all, it is given whole.
+/// A node's own access. If it is given, it replaces the present one as a whole.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Access")]
 pub(super) struct AccessArgs {
-    /// The node's own setting; takes the place of the one before, with its entries
+    /// The node's own access mode; replaces the present one and its entries
     #[arg(long = "access", value_enum, value_name = "MODE")]
-    mode: Option<Mode>,
-    /// A range to permit, and what for; may be given several times
+    mode: Option<AccessMode>,
+    /// A range to permit, and why; may be given several times
     #[arg(long = "range", value_name = "RANGE[=DESCRIPTION]")]
     ranges: Vec<String>,
-    /// Permit the ranges in this file, one a line, `-` for the standard input; what follows a `#` is a comment
+    /// Permit the ranges in this file, one a line, `-` for standard input; a `#` starts a comment
     #[arg(long, value_name = "FILE")]
     file: Option<String>,
-    /// An address group to permit, by its id or full name, and what for; may be given several times
+    /// An address group to permit, by its id or full name, and why; may be given several times
     #[arg(long = "group", value_name = "GROUP[=DESCRIPTION]")]
     groups: Vec<String>,
-}
-
-/// A mode as it is typed.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    /// The parent's effective access
-    Inherit,
-    /// Everything, within what the levels above permit
-    AllowAll,
-    /// The ranges and groups that are given, nothing else
-    AllowList,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct DeleteArgs {
     /// The node
     pub(super) node: String,
-    /// Delete also what is below the node, and also where that lets in somebody who is denied now
+    /// Also delete all nodes below, and even if that gives access to someone who is denied now
     #[arg(long)]
     pub(super) force: bool,
     #[command(flatten)]
@@ -183,7 +173,7 @@ pub(super) struct DeleteArgs {
 }
 
 impl AccessArgs {
-    /// The access of the node, and where its ranges came from; none where nothing about it was given.
+    /// The access of the node, and where its ranges came from; none if no flag about it was given.
     pub(super) fn access(&self, node: &str) -> anyhow::Result<Option<(v1::Access, Origins)>> {
         let Some(mode) = self.mode else {
             if !self.ranges.is_empty() || self.file.is_some() || !self.groups.is_empty() {
@@ -209,17 +199,7 @@ impl AccessArgs {
     }
 }
 
-/// Splits an entry as it is typed; neither ranges nor names have a `=`.
+/// Splits an entry as it is typed. Neither ranges nor names contain a `=`.
 fn split_entry(given: &str) -> (&str, &str) {
     given.split_once('=').unwrap_or((given, ""))
-}
-
-impl From<Mode> for v1::AccessMode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Inherit => Self::Inherit,
-            Mode::AllowAll => Self::AllowAll,
-            Mode::AllowList => Self::AllowList,
-        }
-    }
 }

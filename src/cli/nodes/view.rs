@@ -1,21 +1,22 @@
 //! Nodes and their access as tables.
 //!
-//! Invariant: an allowlist without entries says that it permits nobody; it never looks like one that was not shown.
-//! Not here: the JSON form (`cli::json`).
+//! Invariant: an empty allowlist is shown as one that permits nobody, never left out.
+//! Not here: the JSON form (`portcullis-proto`).
 
 use crate::cli::{names, table};
 use crate::proto::v1;
 
-/// How many of very many ranges a person is shown; the JSON form has all.
+/// The most ranges that a table shows; JSON has all.
 const RANGES_SHOWN: usize = 100;
 
 /// Nodes, one a line, and below them their problems.
-pub(super) fn nodes(nodes: &[v1::Node], problems: &[v1::Problem]) -> String {
+pub(super) fn nodes(list: &v1::ListNodesResponse) -> String {
     let row = |node: &v1::Node| {
         let entry_count = node.access.as_ref().map_or(0, |access| access.entries.len());
         [node.name.clone(), own_mode(node), entry_count.to_string(), node.display_name.clone()]
     };
-    table::grid(["NODE", "ACCESS", "ENTRIES", "DISPLAY NAME"], nodes.iter().map(row)) + &table::problems(problems)
+    table::grid(["NODE", "ACCESS", "ENTRIES", "DISPLAY NAME"], list.nodes.iter().map(row))
+        + &table::problems(&list.problems)
 }
 
 /// One node with every field.
@@ -38,7 +39,7 @@ pub(super) fn node(node: &v1::Node) -> String {
     }
 }
 
-/// What refuses changes; nothing where nothing does.
+/// The gates in words; empty if there are none.
 fn gates(gates: Option<&v1::ChangeGates>) -> String {
     let Some(v1::ChangeGates { guard_ips, max_revocations, refuse_open_to_internet }) = gates else {
         return String::new();
@@ -56,7 +57,7 @@ fn pending(pending: Option<&v1::PendingRevision>) -> String {
     pending.map(shown).unwrap_or_default()
 }
 
-/// What applies to a node, and whom it permits.
+/// The effective access of a node, and the ranges it permits.
 pub(super) fn effective_access(access: &v1::EffectiveAccess) -> String {
     let mut text = table::record([
         ("name", access.name.clone()),

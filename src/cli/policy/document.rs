@@ -1,19 +1,21 @@
-//! The policy as people write it: the form of the file.
+//! The schema of a policy file, as Rust types.
 //!
-//! Invariant: a key that is not known is refused, never dropped. What a file leaves out is as in something new.
-//! Not here: what the values mean: the server judges them.
+//! Invariant: an unknown key is refused, never ignored. A key that is left out has the default of a new object.
+//! Not here: the meaning of the values, which the server checks.
 
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
+
+use crate::cli::words::{AccessMode, ConnectionType, Decision};
 
 /// The whole file.
 #[derive(Serialize, Deserialize, Debug, Default)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {
-    /// The id of the organization that it is of. Absent: that of the command.
+    /// The id of the organization. Absent: the one that the command names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) organization: Option<Spanned<String>>,
-    /// The address groups have no ranges here, and keep those that they have.
+    /// The file has no ranges of address groups; applying it keeps the present ones.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) ranges_omitted: bool,
     /// The firewall, first rule first.
@@ -25,7 +27,7 @@ pub(super) struct Document {
     /// The organization itself and the nodes below it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) nodes: Vec<Spanned<Node>>,
-    /// What must be decided.
+    /// The decisions that the policy must make.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) tests: Vec<Spanned<Test>>,
 }
@@ -35,7 +37,7 @@ pub(super) struct Document {
 pub(super) struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<Spanned<String>>,
-    pub(super) action: Action,
+    pub(super) action: Decision,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) range: Option<Spanned<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +73,7 @@ pub(super) struct Node {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) require_projects: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) access: Option<Access>,
+    pub(super) access: Option<AccessMode>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) entries: Vec<Spanned<Entry>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,32 +112,10 @@ pub(super) struct Test {
     pub(super) connection_type: ConnectionType,
     /// `organization`, or the name below it from `projects/` on.
     pub(super) endpoint: Spanned<String>,
-    pub(super) expect: Action,
+    pub(super) expect: Decision,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) description: String,
 }
 
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Action {
-    Allow,
-    Deny,
-}
-
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum ConnectionType {
-    Shell,
-    Preview,
-}
-
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Access {
-    Inherit,
-    AllowAll,
-    AllowList,
-}
-
-/// The name of the organization itself among the nodes.
+/// The name that stands for the organization itself among the nodes.
 pub(super) const ORGANIZATION: &str = "organization";

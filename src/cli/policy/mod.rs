@@ -1,7 +1,7 @@
 //! `portcullis policy`: the whole policy of an organization as a file.
 //!
-//! Invariant: what `export` writes, `apply` reads, and it changes nothing.
-//! Not here: the form of the file (`document`), reading and writing it (`read`, `write`).
+//! Invariant: applying what `export` wrote changes nothing.
+//! Not here: the schema of the file (`document`), reading and writing it (`read`, `write`).
 
 mod document;
 pub(super) mod read;
@@ -9,24 +9,21 @@ mod tests;
 mod write;
 
 use clap::{Args, Subcommand};
-use tonic::transport::Channel;
+use portcullis_client::answer;
 
 use super::change::{ChangeArgs, EtagArgs};
-use super::client::answer;
-use super::color::{ColorWhen, Colors};
-use super::error::CallError;
+use super::color::ColorArgs;
+use super::context::Context;
+use super::exit::Exit;
 use super::names::OrganizationArgs;
 use super::output::{Format, Output};
 use super::ranges_file::read_text;
-use super::{Exit, comparison, json, table};
+use super::{comparison, table};
 use crate::proto::v1;
-use crate::proto::v1::analysis_service_client::AnalysisServiceClient;
 use crate::proto::v1::mutation::Request as Asked;
 
 /// The JSON Schema of the file, for editors.
 const SCHEMA: &str = include_str!("schema.json");
-
-type Client = AnalysisServiceClient<Channel>;
 
 #[derive(Args, Debug)]
 pub(super) struct PolicyArgs {
@@ -40,9 +37,9 @@ pub(super) struct PolicyArgs {
 enum PolicyCommand {
     /// Print the whole policy as YAML
     Export(ExportArgs),
-    /// Show what applying a file would do, exactly; exits with 3 where a gate would refuse it
+    /// Show the exact effect of applying a file; exits with 3 if a gate would refuse it
     Plan(PlanArgs),
-    /// Make the policy what a file says, in one revision; what the file does not name is deleted
+    /// Replace the policy by that of a file, in one revision; objects that the file does not name are deleted
     Apply(ApplyArgs),
     /// Print the JSON Schema of the file, for editors
     Schema,
@@ -59,21 +56,20 @@ struct ExportArgs {
 
 #[derive(Args, Debug)]
 struct PlanArgs {
-    /// The file, `-` for the standard input
+    /// The policy file, `-` for standard input
     file: String,
-    /// How far back to decide again what was decided
+    /// Decide the recorded checks of this long ago again, to show which would change
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::config::parse_duration)]
     replay: std::time::Duration,
     #[command(flatten)]
     gates: super::change::GateArgs,
-    /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
-    color: ColorWhen,
+    #[command(flatten)]
+    color: ColorArgs,
 }
 
 #[derive(Args, Debug)]
 struct ApplyArgs {
-    /// The file, `-` for the standard input
+    /// The policy file, `-` for standard input
     file: String,
     #[command(flatten)]
     etag: EtagArgs,
@@ -84,48 +80,40 @@ struct ApplyArgs {
 impl PolicyArgs {
     /// Runs what needs no server.
     pub(super) fn run_offline(&self, output: &mut Output) -> Option<anyhow::Result<Exit>> {
-        matches!(self.command, PolicyCommand::Schema)
-            .then(|| output.text(SCHEMA).map(|()| Exit::Success).map_err(Into::into))
+        matches!(self.command, PolicyCommand::Schema).then(|| schema(output))
     }
 }
 
-pub(super) async fn run(args: PolicyArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
-    let client = Client::new(channel);
+pub(super) async fn run(args: PolicyArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let names = args.organization;
     match args.command {
-        PolicyCommand::Export(args) => export(client, &names, &args, output).await,
-        PolicyCommand::Plan(args) => plan(client, &names, &args, output).await,
-        PolicyCommand::Apply(args) => apply(client, &names, &args, output).await,
-        PolicyCommand::Schema => output.text(SCHEMA).map(|()| Exit::Success).map_err(Into::into),
-        PolicyCommand::Tests(args) => tests::run(client, &names, args, output).await,
+        PolicyCommand::Export(args) => export(&names, &args, context).await,
+        PolicyCommand::Plan(args) => plan(&names, &args, context).await,
+        PolicyCommand::Apply(args) => apply(&names, &args, context).await,
+        PolicyCommand::Schema => schema(context.output),
+        PolicyCommand::Tests(args) => tests::run(&names, args, context).await,
     }
 }
 
-async fn export(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: &ExportArgs,
-    output: &mut Output,
-) -> anyhow::Result<Exit> {
-    let request = v1::ExportPolicyRequest { parent: names.name(), omit_ranges: args.omit_ranges };
-    let policy = answer(client.export_policy(request).await)?;
-    let document = write::document(&policy);
-    let text = match output.asked() {
-        Some(Format::Json) => serde_json::to_string_pretty(&document)? + "\n",
-        Some(Format::Table) | None => write::yaml(&policy, &document)?,
-    };
-    output.text(&text)?;
+fn schema(output: &mut Output) -> anyhow::Result<Exit> {
+    output.text(SCHEMA)?;
     Ok(Exit::Success)
 }
 
-async fn plan(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: &PlanArgs,
-    output: &mut Output,
-) -> anyhow::Result<Exit> {
+async fn export(names: &OrganizationArgs, args: &ExportArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let request = v1::ExportPolicyRequest { parent: names.name(), omit_ranges: args.omit_ranges };
+    let policy = answer(context.client.analysis().export_policy(request).await)?;
+    let document = write::document(&policy);
+    match context.output.asked() {
+        Some(Format::Json) => context.output.json(&document)?,
+        Some(Format::Table) | None => context.output.text(&write::yaml(&policy, &document)?)?,
+    }
+    Ok(Exit::Success)
+}
+
+async fn plan(names: &OrganizationArgs, args: &PlanArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = names.name();
-    let read::Read { policy, places } = read::parse(&args.file, &read_text(&args.file)?, &parent)?;
+    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, names)?;
     let options = args.gates.given().then(|| args.gates.options());
     let request =
         v1::ApplyPolicyRequest { parent: parent.clone(), policy: Some(policy), options, ..Default::default() };
@@ -134,21 +122,14 @@ async fn plan(
         mutations: vec![v1::Mutation { request: Some(Asked::ApplyPolicy(request)) }],
         replay_within: Some(args.replay.try_into()?),
     };
-    let preview = answer(client.preview_change(request).await)
-        .map_err(|error| at_places(error, &args.file, &places, "mutations[0].apply_policy.policy."))?;
-    let colors = Colors::of(args.color, output);
-    output.show(|| json::preview(&preview), || comparison::preview(&preview, colors))?;
-    Ok(if preview.refusals.is_empty() { Exit::Success } else { Exit::Denied })
+    let preview = answer(context.client.analysis().preview_change(request).await)
+        .map_err(|error| places.locate(error, &args.file, "mutations[0].apply_policy.policy."))?;
+    context.previewed(&preview, args.color.color)
 }
 
-async fn apply(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: &ApplyArgs,
-    output: &mut Output,
-) -> anyhow::Result<Exit> {
+async fn apply(names: &OrganizationArgs, args: &ApplyArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = names.name();
-    let read::Read { policy, places } = read::parse(&args.file, &read_text(&args.file)?, &parent)?;
+    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, names)?;
     let request = v1::ApplyPolicyRequest {
         parent,
         policy: Some(policy),
@@ -156,20 +137,9 @@ async fn apply(
         etag: args.etag.etag(),
         options: args.change.options(),
     };
-    let applied =
-        answer(client.apply_policy(request).await).map_err(|error| at_places(error, &args.file, &places, "policy."))?;
-    args.change.say_if_validated(output);
-    output.show(|| json::applied(&applied), || applied_text(&applied))?;
-    Ok(Exit::Success)
-}
-
-/// Names what the server refused by its line and column in the file.
-pub(super) fn at_places(error: CallError, file: &str, places: &read::Places, prefix: &str) -> CallError {
-    error.with_fields(|field| {
-        let within = field.strip_prefix(prefix)?;
-        let (line, column) = places.find(within)?;
-        Some(format!("{file}:{line}:{column}: {within}"))
-    })
+    let applied = answer(context.client.analysis().apply_policy(request).await)
+        .map_err(|error| places.locate(error, &args.file, "policy."))?;
+    context.changed(&args.change, &applied, applied_text)
 }
 
 fn applied_text(applied: &v1::ApplyPolicyResponse) -> String {

@@ -1,25 +1,36 @@
-//! Reading the file, and where in it each value stands.
+//! Reads a policy file, and remembers the line and column of each value.
 //!
-//! Invariant: what the server is sent names its parts by the same paths as the places that are kept.
-//! Not here: the form (`document`).
+//! Invariant: a place is kept under the path that the value has in the request.
+//! Not here: the schema (`document`).
 
 use std::collections::HashMap;
 
+use portcullis_client::CallError;
+use serde::de::DeserializeOwned;
 use serde_saphyr::{Location, Spanned};
 
-use super::document::{Access, Action, ConnectionType, Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
-use crate::cli::error::UsageError;
-use crate::cli::names::below;
+use super::document::{Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
+use crate::cli::error::{UsageError, with_fields};
+use crate::cli::names::{OrganizationArgs, organization};
 use crate::cli::times::parse_time;
+use crate::cli::words::{AccessMode, ConnectionType};
 use crate::proto::v1;
 
-/// Far above what a policy within the limits has; the parser's own default stops at a million.
+/// Far more than a policy within the limits has; the default of the parser is a million.
 const EVENTS_MAX: usize = 20_000_000;
 
 /// A policy, and where its parts stand in the file.
 pub(in crate::cli) struct Read {
     pub(in crate::cli) policy: v1::Policy,
     pub(in crate::cli) places: Places,
+}
+
+/// The rules of a policy, and where they stand in the file.
+pub(in crate::cli) struct ReadRules {
+    pub(in crate::cli) rules: Vec<v1::Rule>,
+    pub(in crate::cli) places: Places,
+    /// Whether the file has more than rules.
+    pub(in crate::cli) has_others: bool,
 }
 
 /// Line and column of the parts of a policy, by their paths in it.
@@ -33,8 +44,17 @@ impl Places {
         self.by_path.insert(path.into(), (location.line(), location.column()));
     }
 
-    /// Of a path, or of the nearest part that it is in.
-    pub(super) fn find(&self, path: &str) -> Option<(u64, u64)> {
+    /// Names refused fields by their line and column in the file. `prefix` is the path of the policy in the request.
+    pub(in crate::cli) fn locate(&self, error: CallError, file: &str, prefix: &str) -> CallError {
+        with_fields(error, |field| {
+            let within = field.strip_prefix(prefix)?;
+            let (line, column) = self.find(within)?;
+            Some(format!("{file}:{line}:{column}: {within}"))
+        })
+    }
+
+    /// The place of a path, or of the nearest part that it is in.
+    fn find(&self, path: &str) -> Option<(u64, u64)> {
         let mut path = path;
         loop {
             if let Some(place) = self.by_path.get(path) {
@@ -45,41 +65,58 @@ impl Places {
     }
 }
 
-/// Reads the policy of an organization, which is given by its full name.
-pub(in crate::cli) fn parse(file: &str, text: &str, parent: &str) -> Result<Read, UsageError> {
+/// Reads the policy of the organization that `names` names.
+pub(in crate::cli) fn policy(file: &str, text: &str, names: &OrganizationArgs) -> Result<Read, UsageError> {
+    Reader::new(file, names).read(parse(file, text)?)
+}
+
+/// Reads the rules of a policy, or a list of rules in the same form.
+pub(in crate::cli) fn rules(file: &str, text: &str, names: &OrganizationArgs) -> Result<ReadRules, UsageError> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#') && *line != "---");
+    let is_list = lines.take(1).any(|line| line.starts_with(['-', '[']));
+    let document =
+        if is_list { Document { rules: parse(file, text)?, ..Document::default() } } else { parse(file, text)? };
+    let has_others = !(document.groups.is_empty() && document.nodes.is_empty() && document.tests.is_empty());
+    let Read { policy, places } = Reader::new(file, names).read(document)?;
+    Ok(ReadRules { rules: policy.rules, places, has_others })
+}
+
+fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, UsageError> {
     let mut options = serde_saphyr::Options::default();
     if let Some(budget) = &mut options.budget {
         budget.max_events = EVENTS_MAX;
         budget.max_nodes = EVENTS_MAX;
         budget.max_total_scalar_bytes = usize::MAX;
     }
-    let document: Document = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let place = error.location().filter(|location| location.line() > 0);
         let place = place.map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
         UsageError(format!("{file}{place}: {}", error.without_snippet()))
-    })?;
-    Reader { file, parent, places: Places::default() }.read(document)
+    })
 }
 
 struct Reader<'a> {
     file: &'a str,
-    parent: &'a str,
+    names: &'a OrganizationArgs,
+    parent: String,
     places: Places,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(file: &'a str, names: &'a OrganizationArgs) -> Self {
+        Self { file, names, parent: names.name(), places: Places::default() }
+    }
+
     fn read(mut self, document: Document) -> Result<Read, UsageError> {
-        let Document { organization, ranges_omitted, rules, groups, nodes, tests } = document;
-        if let Some(organization) = organization {
-            let named = if organization.value.contains('/') {
-                organization.value.clone()
-            } else {
-                format!("organizations/{}", organization.value)
-            };
+        let Document { organization: given, ranges_omitted, rules, groups, nodes, tests } = document;
+        if let Some(given) = given {
+            let named = organization(&given.value);
             if named != self.parent {
-                let at = &organization.referenced;
-                let message = format!("the file is of `{named}`, and `{}` is to have it", self.parent);
-                return Err(self.fault(at, &message));
+                let message = format!(
+                    "the file is for `{named}`, not for `{}`: name the organization with `--organization`",
+                    self.parent
+                );
+                return Err(self.fault(&given.referenced, &message));
             }
         }
         let rules =
@@ -88,7 +125,7 @@ impl Reader<'_> {
         let nodes = self.nodes(nodes)?;
         let policy_tests = tests.into_iter().enumerate().map(|(index, test)| self.test(index, test)).collect();
         let policy = v1::Policy {
-            organization: self.parent.to_owned(),
+            organization: self.parent.clone(),
             nodes,
             address_groups,
             rules,
@@ -103,7 +140,7 @@ impl Reader<'_> {
         UsageError(format!("{}:{}:{}: {message}", self.file, at.line(), at.column()))
     }
 
-    /// The value, whose place is noted.
+    /// Takes the value out, and notes its place.
     fn taken<T>(&mut self, path: String, value: Spanned<T>) -> T {
         self.places.note(path, value.referenced);
         value.value
@@ -121,25 +158,24 @@ impl Reader<'_> {
             Some(expires) => {
                 let at = expires.referenced;
                 let text = self.taken(format!("{path}.expire_time"), expires);
-                Some(parse_time(&text).map_err(|advice| self.fault(&at, &format!("`{text}` is no time: {advice}")))?)
+                Some(
+                    parse_time(&text)
+                        .map_err(|advice| self.fault(&at, &format!("`{text}` is not a time: {advice}")))?,
+                )
             }
         };
         let source = match (range, group) {
             (Some(range), _) => Some(v1::rule::Source::Range(self.taken(format!("{path}.range"), range))),
             (None, Some(group)) => {
                 let group = self.taken(format!("{path}.address_group"), group);
-                Some(v1::rule::Source::AddressGroup(below(self.parent, "addressGroups", &group)))
+                Some(v1::rule::Source::AddressGroup(self.names.group(&group)))
             }
             (None, None) => None,
         };
         let id = id.map(|id| self.taken(format!("{path}.name"), id));
         Ok(v1::Rule {
-            name: id.map(|id| below(self.parent, "rules", &id)).unwrap_or_default(),
-            action: match action {
-                Action::Allow => v1::Action::Allow,
-                Action::Deny => v1::Action::Deny,
-            }
-            .into(),
+            name: id.map(|id| self.names.rule(&id)).unwrap_or_default(),
+            action: v1::Action::from(action).into(),
             source,
             connection_types: types.into_iter().map(connection_type).collect(),
             description,
@@ -155,12 +191,7 @@ impl Reader<'_> {
         let id = self.taken(format!("{path}.name"), id);
         let ranges = ranges.into_iter().enumerate();
         let ranges = ranges.map(|(at, range)| self.taken(format!("{path}.ranges[{at}]"), range)).collect();
-        v1::AddressGroup {
-            name: below(self.parent, "addressGroups", &id),
-            description,
-            ranges,
-            ..v1::AddressGroup::default()
-        }
+        v1::AddressGroup { name: self.names.group(&id), description, ranges, ..v1::AddressGroup::default() }
     }
 
     /// The nodes, the organization itself first.
@@ -168,14 +199,17 @@ impl Reader<'_> {
         let is_own = |node: &Spanned<Node>| node.value.name.value == ORGANIZATION;
         let (mut own, mut below): (Vec<_>, Vec<_>) = nodes.into_iter().partition(is_own);
         if let Some(second) = own.get(1) {
-            return Err(self.fault(&second.referenced, "the organization is among the nodes twice"));
+            return Err(
+                self.fault(&second.referenced, "the organization is listed twice among the nodes: merge the two")
+            );
         }
         let given = own.pop();
-        // Where projects are, nobody gets past them by naming one that is not there, unless the file says so.
+        // If there are projects, a check must name an existing one, unless the file says otherwise: or a made-up name
+        // would skip their allowlists.
         let require = !below.is_empty();
         let mut read = vec![match given {
             Some(node) => self.node(0, node, Some(require))?,
-            None => v1::Node { name: self.parent.to_owned(), require_projects: require, ..v1::Node::default() },
+            None => v1::Node { name: self.parent.clone(), require_projects: require, ..v1::Node::default() },
         }];
         for (index, node) in (1..).zip(below.drain(..)) {
             read.push(self.node(index, node, None)?);
@@ -188,20 +222,12 @@ impl Reader<'_> {
         let at = node.referenced;
         let Node { name, display_name, require_projects, access, entries, gates } = self.taken(path.clone(), node);
         let name = self.taken(format!("{path}.name"), name);
-        if access != Some(Access::AllowList) && !entries.is_empty() {
-            return Err(self.fault(&at, "`entries` are for `access: allow-list` only"));
+        if access != Some(AccessMode::AllowList) && !entries.is_empty() {
+            return Err(self.fault(&at, "`entries` need `access: allow-list`"));
         }
         let entries = entries.into_iter().enumerate().map(|(entry, value)| self.entry(&path, entry, value));
         let entries: Vec<v1::AccessEntry> = entries.collect::<Result<_, _>>()?;
-        let access = access.map(|access| v1::Access {
-            mode: match access {
-                Access::Inherit => v1::AccessMode::Inherit,
-                Access::AllowAll => v1::AccessMode::AllowAll,
-                Access::AllowList => v1::AccessMode::AllowList,
-            }
-            .into(),
-            entries,
-        });
+        let access = access.map(|access| v1::Access { mode: v1::AccessMode::from(access).into(), entries });
         Ok(v1::Node {
             name: self.node_name(&name),
             display_name,
@@ -214,7 +240,7 @@ impl Reader<'_> {
 
     fn node_name(&self, given: &str) -> String {
         match given {
-            ORGANIZATION => self.parent.to_owned(),
+            ORGANIZATION => self.parent.clone(),
             _ if given.starts_with("organizations/") => given.to_owned(),
             _ => format!("{}/{given}", self.parent),
         }
@@ -229,7 +255,7 @@ impl Reader<'_> {
             (Some(range), None) => Some(v1::access_entry::Source::Range(self.taken(format!("{path}.range"), range))),
             (None, Some(group)) => {
                 let group = self.taken(format!("{path}.address_group"), group);
-                Some(v1::access_entry::Source::AddressGroup(below(self.parent, "addressGroups", &group)))
+                Some(v1::access_entry::Source::AddressGroup(self.names.group(&group)))
             }
             (None, None) => None,
         };
@@ -250,25 +276,17 @@ impl Reader<'_> {
         let id = id.map(|id| self.taken(format!("{path}.name"), id));
         let endpoint = self.taken(format!("{path}.endpoint"), endpoint);
         v1::PolicyTest {
-            name: id.map(|id| below(self.parent, "policyTests", &id)).unwrap_or_default(),
+            name: id.map(|id| self.names.test(&id)).unwrap_or_default(),
             ip: self.taken(format!("{path}.ip"), ip),
             connection_type: connection_type(of),
             endpoint: self.node_name(&endpoint),
-            expected_decision: match expect {
-                Action::Allow => v1::Decision::Allow,
-                Action::Deny => v1::Decision::Deny,
-            }
-            .into(),
+            expected_decision: v1::Decision::from(expect).into(),
             description,
             actual_decision: 0,
         }
     }
 }
 
-fn connection_type(of: ConnectionType) -> i32 {
-    match of {
-        ConnectionType::Shell => v1::ConnectionType::Shell,
-        ConnectionType::Preview => v1::ConnectionType::Preview,
-    }
-    .into()
+fn connection_type(typed: ConnectionType) -> i32 {
+    v1::ConnectionType::from(typed).into()
 }

@@ -1,18 +1,17 @@
-//! `portcullis policy tests`: what the policy must decide.
+//! `portcullis policy tests`: decisions that the policy must make.
 //!
-//! Invariant: a test that fails is told apart by the exit status of the list, so that a script can act on it.
-//! Not here: refusing changes: that is the server's.
+//! Invariant: the exit status of the list tells whether a test fails, so that a script can act on it.
+//! Not here: refusing changes that break a test, which the server does.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
+use portcullis_client::answer;
 
-use super::Client;
 use crate::cli::change::ChangeArgs;
-use crate::cli::check::ConnectionType;
-use crate::cli::client::answer;
-use crate::cli::json::{self, Json};
-use crate::cli::names::{OrganizationArgs, below, id};
-use crate::cli::output::Output;
-use crate::cli::{Exit, pages, table};
+use crate::cli::context::Context;
+use crate::cli::exit::Exit;
+use crate::cli::names::{OrganizationArgs, id};
+use crate::cli::words::{ConnectionArgs, Decision};
+use crate::cli::{pages, table};
 use crate::proto::v1;
 
 #[derive(Args, Debug)]
@@ -23,9 +22,9 @@ pub(super) struct TestsArgs {
 
 #[derive(Subcommand, Debug)]
 enum TestsCommand {
-    /// List the tests with what is decided now; exits with 3 where one fails
+    /// List the tests with their present decisions; exits with 3 if one fails
     List,
-    /// Add a test: from then on, a change that breaks it is refused
+    /// Add a test; from then on, a change that breaks it is refused
     Create(CreateArgs),
     /// Delete a test
     Delete(DeleteArgs),
@@ -33,33 +32,19 @@ enum TestsCommand {
 
 #[derive(Args, Debug)]
 struct CreateArgs {
-    /// The id of the test; the server makes one up where none is given
+    /// The id of the test; without it the server makes one up
     #[arg(long, value_name = "ID", default_value = "")]
     id: String,
-    /// The address that the user comes from
-    #[arg(long, value_name = "ADDRESS")]
-    ip: String,
-    /// What the user opens
-    #[arg(long = "type", value_enum, value_name = "TYPE")]
-    connection_type: ConnectionType,
-    /// The node that the user connects to: a full name, `projects/…` of the organization, or an organization's id
-    #[arg(long, value_name = "NAME")]
-    endpoint: String,
-    /// What must be decided
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// The decision that the policy must make
     #[arg(long, value_enum, value_name = "DECISION")]
-    expect: Expected,
+    expect: Decision,
     /// What the test is for
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
     #[command(flatten)]
     change: ChangeArgs,
-}
-
-/// A decision as it is typed.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Expected {
-    Allow,
-    Deny,
 }
 
 #[derive(Args, Debug)]
@@ -70,60 +55,48 @@ struct DeleteArgs {
     change: ChangeArgs,
 }
 
-pub(super) async fn run(
-    mut client: Client,
-    names: &OrganizationArgs,
-    args: TestsArgs,
-    output: &mut Output,
-) -> anyhow::Result<Exit> {
+pub(super) async fn run(names: &OrganizationArgs, args: TestsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     match args.command {
-        TestsCommand::List => return list(client, names, output).await,
-        TestsCommand::Create(args) => {
-            let expected = match args.expect {
-                Expected::Allow => v1::Decision::Allow,
-                Expected::Deny => v1::Decision::Deny,
-            };
-            let test = v1::PolicyTest {
-                ip: args.ip,
-                connection_type: v1::ConnectionType::from(args.connection_type).into(),
-                endpoint: names.node(&args.endpoint),
-                expected_decision: expected.into(),
-                description: args.description,
-                ..v1::PolicyTest::default()
-            };
-            let request = v1::CreatePolicyTestRequest {
-                parent: names.name(),
-                policy_test: Some(test),
-                policy_test_id: args.id,
-                options: args.change.options(),
-            };
-            let test = answer(client.create_policy_test(request).await)?;
-            args.change.say_if_validated(output);
-            output.show(|| json::policy_test(&test), || lines(std::slice::from_ref(&test)))?;
-        }
+        TestsCommand::List => list(names, context).await,
+        TestsCommand::Create(args) => create(names, args, context).await,
         TestsCommand::Delete(args) => {
-            let name = below(&names.name(), "policyTests", &args.test);
+            let name = names.test(&args.test);
             let request = v1::DeletePolicyTestRequest { name: name.clone(), options: args.change.options() };
-            answer(client.delete_policy_test(request).await)?;
-            args.change.say_if_validated(output);
-            output.show(json::empty, || args.change.deleted(&name))?;
+            answer(context.client.analysis().delete_policy_test(request).await)?;
+            context.deleted(&args.change, &name)
         }
     }
-    Ok(Exit::Success)
 }
 
-async fn list(mut client: Client, names: &OrganizationArgs, output: &mut Output) -> anyhow::Result<Exit> {
-    let parent = names.name();
-    let fetch = async |page_token: String| {
-        let request = v1::ListPolicyTestsRequest { parent: parent.clone(), page_size: pages::PAGE_SIZE, page_token };
-        client.list_policy_tests(request).await.map(tonic::Response::into_inner)
+async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let test = v1::PolicyTest {
+        ip: args.connection.ip,
+        connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
+        endpoint: names.node(&args.connection.endpoint),
+        expected_decision: v1::Decision::from(args.expect).into(),
+        description: args.description,
+        ..v1::PolicyTest::default()
     };
-    let pages = pages::read(fetch, |page: &v1::ListPolicyTestsResponse| &page.next_page_token).await?;
-    let tests: Vec<v1::PolicyTest> = pages.into_iter().flat_map(|page| page.policy_tests).collect();
-    let items = || tests.iter().map(json::policy_test).collect();
-    output.show(|| Json::object().items("policyTests", items()).into(), || lines(&tests))?;
+    let request = v1::CreatePolicyTestRequest {
+        parent: names.name(),
+        policy_test: Some(test),
+        policy_test_id: args.id,
+        options: args.change.options(),
+    };
+    let test = answer(context.client.analysis().create_policy_test(request).await)?;
+    context.changed(&args.change, &test, |test| lines(std::slice::from_ref(test)))
+}
+
+async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (parent, mut client) = (names.name(), context.client.analysis());
+    let tests = pages::all(async |page_size, page_token| {
+        let request = v1::ListPolicyTestsRequest { parent: parent.clone(), page_size, page_token };
+        client.list_policy_tests(request).await
+    });
+    let tests = tests.await?;
+    context.list(&tests, |tests| lines(&tests.policy_tests))?;
     let fails = |test: &v1::PolicyTest| test.actual_decision != test.expected_decision;
-    Ok(if tests.iter().any(fails) { Exit::Denied } else { Exit::Success })
+    Ok(if tests.policy_tests.iter().any(fails) { Exit::Denied } else { Exit::Success })
 }
 
 fn lines(tests: &[v1::PolicyTest]) -> String {

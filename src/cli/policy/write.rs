@@ -1,16 +1,17 @@
-//! Writing the file.
+//! Writes a policy file.
 //!
-//! Invariant: what is written reads as the policy that it was made from.
-//! Not here: the form (`document`).
+//! Invariant: reading the file gives the policy that it was written from.
+//! Not here: the schema (`document`).
 
 use serde_saphyr::{Location, Spanned};
 
-use super::document::{Access, Action, ConnectionType, Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
-use crate::cli::json::rfc3339;
+use super::document::{Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
 use crate::cli::names::id;
+use crate::cli::times::rfc3339;
+use crate::cli::words::{AccessMode, ConnectionType, Decision};
 use crate::proto::v1;
 
-/// The file as YAML, with what it is of in a comment.
+/// The file as YAML, with organization and revision in a comment.
 pub(super) fn yaml(policy: &v1::Policy, document: &Document) -> anyhow::Result<String> {
     let schema = "# The JSON Schema of this file: portcullis policy schema\n";
     let head = format!("# The policy of {} at revision {}\n{schema}", policy.organization, policy.revision);
@@ -47,7 +48,7 @@ fn rule(rule: &v1::Rule) -> Rule {
     };
     Rule {
         id: Some(text(id(&rule.name))),
-        action: if rule.action() == v1::Action::Deny { Action::Deny } else { Action::Allow },
+        action: if rule.action() == v1::Action::Deny { Decision::Deny } else { Decision::Allow },
         range,
         group,
         types: rule.connection_types().map(connection_type).collect(),
@@ -75,9 +76,9 @@ fn node(parent: &str, node: &v1::Node) -> Node {
     let is_own = node.name == parent;
     let access = node.access.as_ref();
     let mode = access.map(|access| match access.mode() {
-        v1::AccessMode::AllowAll => Access::AllowAll,
-        v1::AccessMode::AllowList => Access::AllowList,
-        v1::AccessMode::Inherit | v1::AccessMode::Unspecified => Access::Inherit,
+        v1::AccessMode::AllowAll => AccessMode::AllowAll,
+        v1::AccessMode::AllowList => AccessMode::AllowList,
+        v1::AccessMode::Inherit | v1::AccessMode::Unspecified => AccessMode::Inherit,
     });
     let entry = |entry: &v1::AccessEntry| {
         let (range, group) = match &entry.source {
@@ -98,8 +99,8 @@ fn node(parent: &str, node: &v1::Node) -> Node {
         name: node_name(parent, &node.name),
         display_name: node.display_name.clone(),
         require_projects: is_own.then_some(node.require_projects),
-        // What inherits is what a node does that says nothing.
-        access: mode.filter(|mode| *mode != Access::Inherit),
+        // Inheriting is the default of a node.
+        access: mode.filter(|mode| *mode != AccessMode::Inherit),
         entries: access.iter().flat_map(|access| &access.entries).map(entry).collect(),
         gates: node.change_gates.as_ref().map(gates),
     }
@@ -111,7 +112,7 @@ fn test(parent: &str, test: &v1::PolicyTest) -> Test {
         ip: text(&test.ip),
         connection_type: connection_type(test.connection_type()),
         endpoint: node_name(parent, &test.endpoint),
-        expect: if test.expected_decision() == v1::Decision::Deny { Action::Deny } else { Action::Allow },
+        expect: if test.expected_decision() == v1::Decision::Deny { Decision::Deny } else { Decision::Allow },
         description: test.description.clone(),
     }
 }

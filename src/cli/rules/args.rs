@@ -1,6 +1,6 @@
 //! The flags of `portcullis rules`.
 //!
-//! Invariant: an enum has no default here: an action is always typed.
+//! Invariant: an action has no default: it is always typed.
 //! Not here: what is done with them.
 
 use anyhow::bail;
@@ -8,10 +8,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
 use crate::cli::change::{ChangeArgs, EtagArgs, PreviewArgs};
-use crate::cli::check::ConnectionType;
 use crate::cli::error::UsageError;
 use crate::cli::names::OrganizationArgs;
 use crate::cli::times::parse_time;
+use crate::cli::words::{ConnectionType, Decision};
 use crate::proto::v1;
 
 #[derive(Args, Debug)]
@@ -30,7 +30,7 @@ pub(super) enum RulesCommand {
     Get(GetArgs),
     /// Create a rule, at the end unless a position is given
     Create(CreateArgs),
-    /// Change fields of a rule; those that are not given stay
+    /// Change fields of a rule; the others stay as they are
     Update(UpdateArgs),
     /// Delete a rule
     Delete(DeleteArgs),
@@ -53,22 +53,22 @@ pub(super) struct CreateArgs {
     /// The id of the new rule; without it the server makes one up
     #[arg(long, value_name = "ID")]
     pub(super) id: Option<String>,
-    /// What the firewall decides where this rule is the first that matches
+    /// What the firewall decides if this rule is the first that matches
     #[arg(long, value_enum)]
-    pub(super) action: Action,
-    /// The addresses that the rule is about: an address, CIDR notation or `any`
+    pub(super) action: Decision,
+    /// The addresses that the rule matches: an address, CIDR notation or `any`
     #[arg(long, value_name = "RANGE", required_unless_present = "group", conflicts_with = "group")]
     pub(super) range: Option<String>,
-    /// The address group that the rule is about: its id or full name
+    /// The address group whose ranges the rule matches: its id or full name
     #[arg(long, value_name = "GROUP")]
     pub(super) group: Option<String>,
-    /// A connection type that the rule applies to, may be given several times; without it, all of them
+    /// A connection type that the rule applies to; may be given several times [default: all of them]
     #[arg(long = "type", value_enum, value_name = "TYPE")]
     pub(super) connection_types: Vec<ConnectionType>,
     /// What the rule is for
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(super) description: String,
-    /// Keep the rule without letting it match
+    /// Keep the rule, but do not let it match
     #[arg(long)]
     pub(super) disabled: bool,
     /// When the rule stops matching, such as `2030-01-31T18:00:00Z`
@@ -101,22 +101,22 @@ pub(super) struct UpdateArgs {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = true)]
 pub(super) struct UpdateFields {
-    /// What the firewall decides where this rule is the first that matches
+    /// What the firewall decides if this rule is the first that matches
     #[arg(long, value_enum)]
-    pub(super) action: Option<Action>,
-    /// The addresses that the rule is about; takes the place of an address group
+    pub(super) action: Option<Decision>,
+    /// The addresses that the rule matches; replaces an address group
     #[arg(long, value_name = "RANGE", conflicts_with = "group")]
     pub(super) range: Option<String>,
-    /// The address group that the rule is about; takes the place of a range
+    /// The address group whose ranges the rule matches; replaces a range
     #[arg(long, value_name = "GROUP")]
     pub(super) group: Option<String>,
-    /// A connection type that the rule applies to, may be given several times; `all` for all of them
+    /// A connection type that the rule applies to, or `all`; may be given several times
     #[arg(long = "type", value_enum, value_name = "TYPE")]
     pub(super) connection_types: Vec<ConnectionTypes>,
     /// What the rule is for
     #[arg(long, value_name = "TEXT")]
     pub(super) description: Option<String>,
-    /// Whether to keep the rule without letting it match
+    /// Keep the rule, but do not let it match
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) disabled: Option<bool>,
     /// When the rule stops matching, such as `2030-01-31T18:00:00Z`, or `never`
@@ -140,7 +140,7 @@ pub(super) struct DeleteArgs {
 pub(super) struct MoveArgs {
     /// The rule: its id or full name
     pub(super) rule: String,
-    /// The position that the rule has afterwards, from 1 on
+    /// The new position of the rule, from 1 on
     pub(super) position: i32,
     #[command(flatten)]
     pub(super) etag: EtagArgs,
@@ -165,8 +165,9 @@ pub(super) struct ReorderArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct ReplaceArgs {
-    /// The rules as JSON, `-` for the standard input: what `portcullis rules list --output json` prints, or only its
-    /// list. An `etag` in it guards the change unless `--etag` is given
+    /// A policy file, of which only the rules are used, or a list of rules in the same form; `-` for standard input. The
+    /// output of `portcullis rules list --output json` is accepted too; its etag guards the change unless `--etag` is
+    /// given
     #[arg(long, value_name = "FILE")]
     pub(super) file: String,
     #[command(flatten)]
@@ -175,13 +176,6 @@ pub(super) struct ReplaceArgs {
     pub(super) change: ChangeArgs,
     #[command(flatten)]
     pub(super) preview: PreviewArgs,
-}
-
-/// An action as it is typed.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    Allow,
-    Deny,
 }
 
 /// What an update sets the connection types to.
@@ -217,13 +211,4 @@ pub(super) fn connection_types(given: &[ConnectionTypes]) -> anyhow::Result<Vec<
 
 fn parse_expiry(text: &str) -> Result<Expiry, String> {
     if text == "never" { Ok(Expiry::Never) } else { parse_time(text).map(Expiry::At) }
-}
-
-impl From<Action> for v1::Action {
-    fn from(action: Action) -> Self {
-        match action {
-            Action::Allow => Self::Allow,
-            Action::Deny => Self::Deny,
-        }
-    }
 }

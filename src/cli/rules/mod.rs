@@ -1,78 +1,63 @@
 //! `portcullis rules`: the ordered firewall of an organization.
 //!
 //! Invariant: an update names exactly the fields that were typed in its mask, so that it alters nothing else.
-//! Not here: the flags (`args`), how rules are shown (`view`), the format of `replace --file` (`file`).
+//! Not here: the flags (`args`), how rules are shown (`view`), reading policy files (`policy::read`).
 
 mod args;
-mod file;
 mod view;
 
-use tonic::transport::Channel;
+use portcullis_client::answer;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::Exit;
-use super::client::answer;
-use super::json::{self, Json};
+use super::context::Context;
+use super::error::UsageError;
+use super::exit::Exit;
 use super::names::{OrganizationArgs, group_beside};
-use super::output::Output;
 use super::pages;
-use crate::proto::v1;
-use crate::proto::v1::firewall_service_client::FirewallServiceClient;
+use super::policy::read::{self, Places};
+use super::ranges_file::read_text;
 use crate::proto::v1::mutation::Request as Asked;
-use args::{CreateArgs, DeleteArgs, Expiry, GetArgs, MoveArgs, ReorderArgs, ReplaceArgs, RulesCommand, UpdateArgs};
+use crate::proto::{from_json, v1};
+use args::{CreateArgs, DeleteArgs, Expiry, MoveArgs, ReorderArgs, ReplaceArgs, RulesCommand, UpdateArgs};
 
 pub(super) use args::RulesArgs;
 
-type Client = FirewallServiceClient<Channel>;
+/// The field that tells a printed list from a policy file, which has no revision.
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(rename = "revision")]
+    _revision: IgnoredAny,
+}
 
-pub(super) async fn run(args: RulesArgs, channel: Channel, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: RulesArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let names = args.organization;
     match args.command {
-        RulesCommand::List => list(channel, &names, output).await?,
-        RulesCommand::Get(args) => get(channel, &names, &args, output).await?,
-        RulesCommand::Create(args) => create(channel, &names, args, output).await?,
-        RulesCommand::Update(args) => update(channel, &names, args, output).await?,
-        RulesCommand::Delete(args) => delete(channel, &names, &args, output).await?,
-        RulesCommand::Move(args) => move_rule(channel, &names, &args, output).await?,
-        RulesCommand::Reorder(args) => reorder(channel, &names, &args, output).await?,
-        RulesCommand::Replace(args) => replace(channel, &names, &args, output).await?,
+        RulesCommand::List => list(&names, context).await,
+        RulesCommand::Get(args) => {
+            let request = v1::GetRuleRequest { name: names.rule(&args.rule) };
+            let rule = answer(context.client.firewall().get_rule(request).await)?;
+            context.show(&rule, view::rule)
+        }
+        RulesCommand::Create(args) => create(&names, args, context).await,
+        RulesCommand::Update(args) => update(&names, args, context).await,
+        RulesCommand::Delete(args) => delete(&names, &args, context).await,
+        RulesCommand::Move(args) => move_rule(&names, &args, context).await,
+        RulesCommand::Reorder(args) => reorder(&names, &args, context).await,
+        RulesCommand::Replace(args) => replace(&names, &args, context).await,
     }
-    Ok(Exit::Success)
 }
 
-async fn list(channel: Channel, names: &OrganizationArgs, output: &mut Output) -> anyhow::Result<()> {
-    let mut client = Client::new(channel.clone());
-    let parent = names.name();
-    let fetch = async |page_token: String| {
-        let request = v1::ListRulesRequest { parent: parent.clone(), page_size: pages::PAGE_SIZE, page_token };
-        client.list_rules(request).await.map(tonic::Response::into_inner)
-    };
-    let pages = pages::read(fetch, |page: &v1::ListRulesResponse| &page.next_page_token).await?;
-    let mut whole = v1::ListRulesResponse::default();
-    for page in pages {
-        whole.rules.extend(page.rules);
-        whole.problems.extend(page.problems);
-        (whole.etag, whole.revision) = (page.etag, page.revision);
-    }
-    output.show(
-        || rules_json(&whole.rules, &whole.etag, whole.revision, &whole.problems),
-        || view::rules(&whole.rules, &whole.problems),
-    )?;
-    Ok(())
+async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (parent, mut client) = (names.name(), context.client.firewall());
+    let rules = pages::all(async |page_size, page_token| {
+        client.list_rules(v1::ListRulesRequest { parent: parent.clone(), page_size, page_token }).await
+    });
+    let rules = rules.await?;
+    context.list(&rules, view::rules)
 }
 
-async fn get(channel: Channel, names: &OrganizationArgs, args: &GetArgs, output: &mut Output) -> anyhow::Result<()> {
-    let mut client = Client::new(channel.clone());
-    let rule = answer(client.get_rule(v1::GetRuleRequest { name: names.rule(&args.rule) }).await)?;
-    show(&rule, output)
-}
-
-async fn create(
-    channel: Channel,
-    names: &OrganizationArgs,
-    args: CreateArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
-    let mut client = Client::new(channel.clone());
+async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let source = match (args.range, args.group) {
         (Some(range), _) => Some(v1::rule::Source::Range(range)),
         (None, group) => group.map(|group| v1::rule::Source::AddressGroup(names.group(&group))),
@@ -90,30 +75,24 @@ async fn create(
         expire_time: args.expire_time,
         ..v1::Rule::default()
     };
+    let parent = names.name();
     let request = v1::CreateRuleRequest {
-        parent: names.name(),
+        parent: parent.clone(),
         rule: Some(rule),
         rule_id: args.id.unwrap_or_default(),
         position: args.position,
         options: args.change.options(),
     };
     if args.preview.preview {
-        let name = request.parent.clone();
-        return args.preview.show(channel, &name, Asked::CreateRule(request), output).await;
+        return context.preview(&parent, Asked::CreateRule(request)).await;
     }
-    let rule = answer(client.create_rule(request).await)?;
-    args.change.say_if_validated(output);
-    show(&rule, output)
+    let rule = answer(context.client.firewall().create_rule(request).await)?;
+    context.changed(&args.change, &rule, view::rule)
 }
 
-async fn update(
-    channel: Channel,
-    names: &OrganizationArgs,
-    args: UpdateArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
-    let mut client = Client::new(channel.clone());
-    let mut rule = v1::Rule { name: names.rule(&args.rule), etag: args.etag.etag(), ..v1::Rule::default() };
+async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let name = names.rule(&args.rule);
+    let mut rule = v1::Rule { name: name.clone(), etag: args.etag.etag(), ..v1::Rule::default() };
     let mut paths = Vec::new();
     let fields = args.fields;
     if let Some(action) = fields.action {
@@ -125,7 +104,7 @@ async fn update(
         paths.push("range");
     }
     if let Some(group) = fields.group {
-        rule.source = Some(v1::rule::Source::AddressGroup(group_beside(&rule.name, &group)));
+        rule.source = Some(v1::rule::Source::AddressGroup(group_beside(&name, &group)));
         paths.push("address_group");
     }
     if !fields.connection_types.is_empty() {
@@ -150,112 +129,93 @@ async fn update(
     let update_mask = Some(prost_types::FieldMask { paths: paths.into_iter().map(str::to_owned).collect() });
     let request = v1::UpdateRuleRequest { rule: Some(rule), update_mask, options: args.change.options() };
     if args.preview.preview {
-        let name = request.rule.as_ref().map(|rule| rule.name.clone()).unwrap_or_default();
-        return args.preview.show(channel, &name, Asked::UpdateRule(request), output).await;
+        return context.preview(&name, Asked::UpdateRule(request)).await;
     }
-    let rule = answer(client.update_rule(request).await)?;
-    args.change.say_if_validated(output);
-    show(&rule, output)
+    let rule = answer(context.client.firewall().update_rule(request).await)?;
+    context.changed(&args.change, &rule, view::rule)
 }
 
-async fn delete(
-    channel: Channel,
-    names: &OrganizationArgs,
-    args: &DeleteArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
-    let mut client = Client::new(channel.clone());
+async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let name = names.rule(&args.rule);
     let options = args.change.options();
     let request = v1::DeleteRuleRequest { name: name.clone(), etag: args.etag.etag(), options };
     if args.preview.preview {
-        return args.preview.show(channel, &name, Asked::DeleteRule(request), output).await;
+        return context.preview(&name, Asked::DeleteRule(request)).await;
     }
-    answer(client.delete_rule(request).await)?;
-    args.change.say_if_validated(output);
-    output.show(json::empty, || args.change.deleted(&name))?;
-    Ok(())
+    answer(context.client.firewall().delete_rule(request).await)?;
+    context.deleted(&args.change, &name)
 }
 
-async fn move_rule(
-    channel: Channel,
-    names: &OrganizationArgs,
-    args: &MoveArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
-    let mut client = Client::new(channel.clone());
+async fn move_rule(names: &OrganizationArgs, args: &MoveArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let name = names.rule(&args.rule);
     let request = v1::MoveRuleRequest {
-        name: names.rule(&args.rule),
+        name: name.clone(),
         position: args.position,
         etag: args.etag.etag(),
         options: args.change.options(),
     };
     if args.preview.preview {
-        let name = request.name.clone();
-        return args.preview.show(channel, &name, Asked::MoveRule(request), output).await;
+        return context.preview(&name, Asked::MoveRule(request)).await;
     }
-    let rule = answer(client.move_rule(request).await)?;
-    args.change.say_if_validated(output);
-    show(&rule, output)
+    let rule = answer(context.client.firewall().move_rule(request).await)?;
+    context.changed(&args.change, &rule, view::rule)
 }
 
-async fn reorder(
-    channel: Channel,
-    names: &OrganizationArgs,
-    args: &ReorderArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
-    let mut client = Client::new(channel.clone());
+async fn reorder(names: &OrganizationArgs, args: &ReorderArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let parent = names.name();
     let request = v1::ReorderRulesRequest {
-        parent: names.name(),
+        parent: parent.clone(),
         rules: args.rules.iter().map(|rule| names.rule(rule)).collect(),
         etag: args.etag.etag(),
         options: args.change.options(),
     };
     if args.preview.preview {
-        let name = request.parent.clone();
-        return args.preview.show(channel, &name, Asked::ReorderRules(request), output).await;
+        return context.preview(&parent, Asked::ReorderRules(request)).await;
     }
-    let v1::ReorderRulesResponse { rules, etag, revision } = answer(client.reorder_rules(request).await)?;
-    args.change.say_if_validated(output);
-    output.show(|| rules_json(&rules, &etag, revision, &[]), || view::rules(&rules, &[]))?;
-    Ok(())
+    let reordered = answer(context.client.firewall().reorder_rules(request).await)?;
+    context.note_if_validated(&args.change);
+    let v1::ReorderRulesResponse { rules, etag, revision } = reordered;
+    context.list(&v1::ListRulesResponse { rules, etag, revision, ..Default::default() }, view::rules)
 }
 
-async fn replace(
-    channel: Channel,
-    names: &OrganizationArgs,
-    args: &ReplaceArgs,
-    output: &mut Output,
-) -> anyhow::Result<()> {
-    let mut client = Client::new(channel.clone());
-    let file = file::read(&args.file, names)?;
+async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let parent = names.name();
+    let (rules, etag, places) = read_rules(&args.file, names, context)?;
     let request = v1::ReplaceRulesRequest {
-        parent: names.name(),
-        rules: file.rules,
-        etag: args.etag.given().unwrap_or(file.etag),
+        parent: parent.clone(),
+        rules,
+        etag: args.etag.given().unwrap_or(etag),
         options: args.change.options(),
     };
     if args.preview.preview {
-        let name = request.parent.clone();
-        return args.preview.show(channel, &name, Asked::ReplaceRules(request), output).await;
+        return context.preview(&parent, Asked::ReplaceRules(request)).await;
     }
-    let v1::ReplaceRulesResponse { rules, etag, revision } = answer(client.replace_rules(request).await)?;
-    args.change.say_if_validated(output);
-    output.show(|| rules_json(&rules, &etag, revision, &[]), || view::rules(&rules, &[]))?;
-    Ok(())
+    let replaced = answer(context.client.firewall().replace_rules(request).await)
+        .map_err(|error| places.locate(error, &args.file, ""))?;
+    context.note_if_validated(&args.change);
+    let v1::ReplaceRulesResponse { rules, etag, revision } = replaced;
+    context.list(&v1::ListRulesResponse { rules, etag, revision, ..Default::default() }, view::rules)
 }
 
-fn show(rule: &v1::Rule, output: &mut Output) -> anyhow::Result<()> {
-    output.show(|| json::rule(rule), || view::rule(rule))?;
-    Ok(())
+/// The rules of a file, the etag of the list that they were made from, and where they stand in the file.
+fn read_rules(
+    file: &str,
+    names: &OrganizationArgs,
+    context: &mut Context<'_>,
+) -> anyhow::Result<(Vec<v1::Rule>, String, Places)> {
+    let text = read_text(file)?;
+    if is_listed(&text) {
+        let list: v1::ListRulesResponse = from_json(&text).map_err(|error| UsageError(format!("{file}: {error}")))?;
+        return Ok((list.rules, list.etag, Places::default()));
+    }
+    let read = read::rules(file, &text, names)?;
+    if read.has_others {
+        context.output.note("note: only the rules of the file are used, its groups, nodes and tests are ignored");
+    }
+    Ok((read.rules, String::new(), read.places))
 }
 
-fn rules_json(rules: &[v1::Rule], etag: &str, revision: i64, problems: &[v1::Problem]) -> Json {
-    Json::object()
-        .items("rules", rules.iter().map(json::rule).collect())
-        .text("etag", etag)
-        .int64("revision", revision)
-        .problems(problems)
-        .into()
+/// Whether this is the output of `portcullis rules list --output json`.
+fn is_listed(text: &str) -> bool {
+    serde_json::from_str::<Listed>(text).is_ok()
 }

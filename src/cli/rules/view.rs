@@ -1,13 +1,13 @@
 //! Rules as tables.
 //!
-//! Invariant: a row fits what an administrator scans for: position, action, source, and whether the rule is in force.
-//! Not here: the JSON form (`cli::json`).
+//! Invariant: a row has what decides a check: position, action, source, types, and whether the rule is in force.
+//! Not here: the JSON form (`portcullis-proto`).
 
 use crate::cli::{names, table};
 use crate::proto::v1;
 
 /// Rules, one a line, and below them their problems.
-pub(super) fn rules(rules: &[v1::Rule], problems: &[v1::Problem]) -> String {
+pub(super) fn rules(list: &v1::ListRulesResponse) -> String {
     let headings = ["POSITION", "RULE", "ACTION", "SOURCE", "TYPES", "STATE", "MATCHES", "DESCRIPTION"];
     let row = |rule: &v1::Rule| {
         [
@@ -21,7 +21,7 @@ pub(super) fn rules(rules: &[v1::Rule], problems: &[v1::Problem]) -> String {
             rule.description.clone(),
         ]
     };
-    table::grid(headings, rules.iter().map(row)) + &table::problems(problems)
+    table::grid(headings, list.rules.iter().map(row)) + &table::problems(&list.problems)
 }
 
 /// One rule with every field.
@@ -63,8 +63,7 @@ fn connection_types(rule: &v1::Rule) -> String {
     rule.connection_types.iter().map(|number| table::connection_type(*number)).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether the rule is in force. Whether an expire time has passed is the server's to say, by its clock: it reports
-/// expired rules as problems.
+/// Whether the rule is in force. Expiry goes by the clock of the server, which reports expired rules as problems.
 fn state(rule: &v1::Rule) -> String {
     match (rule.disabled, &rule.expire_time) {
         (true, _) => "disabled".to_owned(),
