@@ -181,9 +181,17 @@ async fn rules_are_replaced_by_those_of_a_policy_file_and_by_those_that_were_lis
     assert!(shown.contains("2099-01-31T18:00:00Z") && shown.contains("\"disabled\": true"), "{shown}");
     let refused = run(&service, &replace, &listed).await;
     assert!(text(&refused.stderr).contains("etag"), "the list is older: {}", text(&refused.stderr));
-    // The same as JSON, and what is empty is no mistake.
+    // The same as JSON.
     let json = r#"{"rules": [{"id": "rest", "action": "deny", "range": "203.0.113.0/24"}]}"#;
     assert_eq!(run(&service, &replace, json).await.status.code(), Some(0));
+    // What only lists the printed rules is read too, with ids for names.
+    let printed = r#"[{"name": "rest", "action": "ACTION_DENY", "range": "203.0.113.0/24", "connectionTypes": []}]"#;
+    let replaced = text(&run(&service, &replace, printed).await.stdout);
+    assert!(replaced.contains("organizations/default/rules/rest"), "{replaced}");
+    // A file without rules is a mistake, an empty list is meant.
+    for nothing in ["{}", "groups: []\n", r#"{"revision": "1"}"#] {
+        assert_eq!(run(&service, &replace, nothing).await.status.code(), Some(2), "{nothing}");
+    }
     assert_eq!(run(&service, &replace, "[]").await.status.code(), Some(0));
     let listed = run(&service, &list, "").await;
     assert!(text(&listed.stdout).starts_with("{\n  \"rules\": [],\n  \"etag\""), "{}", text(&listed.stdout));

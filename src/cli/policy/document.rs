@@ -19,8 +19,8 @@ pub(super) struct Document {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) ranges_omitted: bool,
     /// The firewall, first rule first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) rules: Vec<Spanned<Rule>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rules: Option<Vec<Spanned<Rule>>>,
     /// The address groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) groups: Vec<Spanned<Group>>,

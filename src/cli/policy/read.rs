@@ -26,6 +26,7 @@ pub(in crate::cli) struct Read {
 }
 
 /// The rules of a policy, and where they stand in the file.
+#[derive(Default)]
 pub(in crate::cli) struct ReadRules {
     pub(in crate::cli) rules: Vec<v1::Rule>,
     pub(in crate::cli) places: Places,
@@ -74,8 +75,11 @@ pub(in crate::cli) fn policy(file: &str, text: &str, names: &OrganizationArgs) -
 pub(in crate::cli) fn rules(file: &str, text: &str, names: &OrganizationArgs) -> Result<ReadRules, UsageError> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#') && *line != "---");
     let is_list = lines.take(1).any(|line| line.starts_with(['-', '[']));
-    let document =
-        if is_list { Document { rules: parse(file, text)?, ..Document::default() } } else { parse(file, text)? };
+    let document: Document =
+        if is_list { Document { rules: Some(parse(file, text)?), ..Document::default() } } else { parse(file, text)? };
+    if document.rules.is_none() {
+        return Err(UsageError(format!("{file}: there are no `rules` in it: write `rules: []` to delete all rules")));
+    }
     let has_others = !(document.groups.is_empty() && document.nodes.is_empty() && document.tests.is_empty());
     let Read { policy, places } = Reader::new(file, names).read(document)?;
     Ok(ReadRules { rules: policy.rules, places, has_others })
@@ -119,8 +123,8 @@ impl<'a> Reader<'a> {
                 return Err(self.fault(&given.referenced, &message));
             }
         }
-        let rules =
-            rules.into_iter().enumerate().map(|(index, rule)| self.rule(index, rule)).collect::<Result<_, _>>()?;
+        let rules = rules.into_iter().flatten();
+        let rules = rules.enumerate().map(|(index, rule)| self.rule(index, rule)).collect::<Result<_, _>>()?;
         let address_groups = groups.into_iter().enumerate().map(|(index, group)| self.group(index, group)).collect();
         let nodes = self.nodes(nodes)?;
         let policy_tests = tests.into_iter().enumerate().map(|(index, test)| self.test(index, test)).collect();

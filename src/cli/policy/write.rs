@@ -24,7 +24,7 @@ pub(super) fn document(policy: &v1::Policy) -> Document {
     Document {
         organization: Some(at_no_place(id(parent).to_owned())),
         ranges_omitted: policy.ranges_omitted,
-        rules: policy.rules.iter().map(|of| at_no_place(rule(of))).collect(),
+        rules: (!policy.rules.is_empty()).then(|| policy.rules.iter().map(|of| at_no_place(rule(of))).collect()),
         groups: policy.address_groups.iter().map(|of| at_no_place(group(of))).collect(),
         nodes: policy.nodes.iter().map(|of| at_no_place(node(parent, of))).collect(),
         tests: policy.policy_tests.iter().map(|of| at_no_place(test(parent, of))).collect(),

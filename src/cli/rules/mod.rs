@@ -1,34 +1,24 @@
 //! `portcullis rules`: the ordered firewall of an organization.
 //!
 //! Invariant: an update names exactly the fields that were typed in its mask, so that it alters nothing else.
-//! Not here: the flags (`args`), how rules are shown (`view`), reading policy files (`policy::read`).
+//! Not here: the flags (`args`), how rules are shown (`view`), reading the file of `replace` (`file`).
 
 mod args;
+mod file;
 mod view;
 
 use portcullis_client::answer;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::context::Context;
-use super::error::UsageError;
 use super::exit::Exit;
 use super::names::{OrganizationArgs, group_beside};
 use super::pages;
-use super::policy::read::{self, Places};
 use super::ranges_file::read_text;
+use crate::proto::v1;
 use crate::proto::v1::mutation::Request as Asked;
-use crate::proto::{from_json, v1};
 use args::{CreateArgs, DeleteArgs, Expiry, MoveArgs, ReorderArgs, ReplaceArgs, RulesCommand, UpdateArgs};
 
 pub(super) use args::RulesArgs;
-
-/// The field that tells a printed list from a policy file, which has no revision.
-#[derive(Deserialize)]
-struct Listed {
-    #[serde(rename = "revision")]
-    _revision: IgnoredAny,
-}
 
 pub(super) async fn run(args: RulesArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let names = args.organization;
@@ -180,10 +170,13 @@ async fn reorder(names: &OrganizationArgs, args: &ReorderArgs, context: &mut Con
 
 async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = names.name();
-    let (rules, etag, places) = read_rules(&args.file, names, context)?;
+    let (read, etag) = file::parse(&args.file, &read_text(&args.file)?, names)?;
+    if read.has_others {
+        context.output.note("note: only the rules of the file are used, its groups, nodes and tests are ignored");
+    }
     let request = v1::ReplaceRulesRequest {
         parent: parent.clone(),
-        rules,
+        rules: read.rules,
         etag: args.etag.given().unwrap_or(etag),
         options: args.change.options(),
     };
@@ -191,31 +184,8 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
         return context.preview(&parent, Asked::ReplaceRules(request)).await;
     }
     let replaced = answer(context.client.firewall().replace_rules(request).await)
-        .map_err(|error| places.locate(error, &args.file, ""))?;
+        .map_err(|error| read.places.locate(error, &args.file, ""))?;
     context.note_if_validated(&args.change);
     let v1::ReplaceRulesResponse { rules, etag, revision } = replaced;
     context.list(&v1::ListRulesResponse { rules, etag, revision, ..Default::default() }, view::rules)
-}
-
-/// The rules of a file, the etag of the list that they were made from, and where they stand in the file.
-fn read_rules(
-    file: &str,
-    names: &OrganizationArgs,
-    context: &mut Context<'_>,
-) -> anyhow::Result<(Vec<v1::Rule>, String, Places)> {
-    let text = read_text(file)?;
-    if is_listed(&text) {
-        let list: v1::ListRulesResponse = from_json(&text).map_err(|error| UsageError(format!("{file}: {error}")))?;
-        return Ok((list.rules, list.etag, Places::default()));
-    }
-    let read = read::rules(file, &text, names)?;
-    if read.has_others {
-        context.output.note("note: only the rules of the file are used, its groups, nodes and tests are ignored");
-    }
-    Ok((read.rules, String::new(), read.places))
-}
-
-/// Whether this is the output of `portcullis rules list --output json`.
-fn is_listed(text: &str) -> bool {
-    serde_json::from_str::<Listed>(text).is_ok()
 }
