@@ -22,14 +22,14 @@ use portcullis::engine::change::{ChangeRequest, ChangeTarget};
 use portcullis::engine::check;
 use portcullis::policy::address::Address;
 use portcullis::policy::document::Document;
-use portcullis::policy::explain::{self, Question};
+use portcullis::policy::explain::{self, Attempt};
 use portcullis::policy::group::Group;
 use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{Id, NodeKey, NodePath};
 use portcullis::policy::node::{Access, AccessEntry, Node};
 use portcullis::policy::organization::{Cluster, Organization};
 use portcullis::policy::plan::Mutation;
-use portcullis::policy::problems::{self, Code, Subject};
+use portcullis::policy::problems::{self, Code, Examined};
 use portcullis::policy::rule::{Action, ConnectionType, Rule, Source};
 use portcullis::policy::snapshot::{ClusterSnapshot, Snapshot};
 use portcullis::policy::time::Timestamp;
@@ -124,7 +124,7 @@ fn main() {
     let (organization, cluster) = policy();
     let snapshot = Snapshot::compile(&organization, &mut MembersCache::default());
     let cluster_snapshot = ClusterSnapshot::compile(&cluster);
-    let subject = Subject {
+    let examined = Examined {
         organization: &organization,
         snapshot: &snapshot,
         cluster: &cluster,
@@ -135,7 +135,7 @@ fn main() {
     let (mut times, mut found) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         let begun = Instant::now();
-        found = problems::of_organization(&subject);
+        found = problems::of_organization(&examined);
         times.push(begun.elapsed());
     }
     let count = |code| found.iter().filter(|problem| problem.code == code).count();
@@ -153,7 +153,7 @@ fn main() {
         cluster: &cluster,
         cluster_snapshot: &cluster_snapshot,
     };
-    let question = Question {
+    let question = Attempt {
         address: "7.1.2.3".parse().unwrap(),
         connection_type: ConnectionType::Shell,
         target: NodePath::parse("organizations/default/projects/p6/workspaces/w2/endpoints/e").unwrap(),

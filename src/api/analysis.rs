@@ -7,21 +7,22 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::caller::Caller;
+use super::convert::decision::{node_name, to_action, to_decision, to_reason};
 use super::convert::node::to_mode;
-use super::convert::rule::to_action;
 use super::convert::{Faults, to_time};
-use super::decision::{node_name, to_decision, to_reason};
+use super::node_scope::version;
 use super::{Api, at_revision, to_i64};
 use crate::engine::directory::{Published, PublishedCluster};
+use crate::enums::same_variants;
 use crate::policy::address::Address;
 use crate::policy::decision::{Reason, Verdict};
 use crate::policy::explain::{self, AccessTrace, FirewallTrace, Listed, RuleOutcome, RuleTrace, Trace};
-use crate::policy::name::{Id, NodePath};
+use crate::policy::name::{Id, Name, NodePath};
 use crate::policy::node::Access;
 use crate::policy::rule::{Action, ConnectionType};
 use crate::policy::snapshot::unknown_organization;
 use crate::policy::time::Timestamp;
-use crate::policy::version::Version;
 use crate::proto::v1::analysis_service_server::AnalysisService;
 use crate::proto::v1::{self, TraceOutcome, TraceStage, TraceStep};
 
@@ -67,14 +68,14 @@ impl AnalysisService for Api {
         &self,
         request: Request<v1::ConfirmRevisionRequest>,
     ) -> Result<Response<v1::Revision>, Status> {
-        self.acting(&request).confirm(request.into_inner()).await
+        self.confirm(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn rollback_revision(
         &self,
         request: Request<v1::RollbackRevisionRequest>,
     ) -> Result<Response<v1::Revision>, Status> {
-        self.acting(&request).rollback(request.into_inner()).await
+        self.rollback(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn export_policy(&self, request: Request<v1::ExportPolicyRequest>) -> Result<Response<v1::Policy>, Status> {
@@ -85,14 +86,14 @@ impl AnalysisService for Api {
         &self,
         request: Request<v1::ApplyPolicyRequest>,
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
-        self.acting(&request).apply(request.into_inner()).await
+        self.apply(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn set_shadow_policy(
         &self,
         request: Request<v1::SetShadowPolicyRequest>,
     ) -> Result<Response<v1::ShadowPolicy>, Status> {
-        self.acting(&request).set_shadow(request.into_inner()).await
+        self.set_shadow(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn get_shadow_policy(
@@ -106,14 +107,14 @@ impl AnalysisService for Api {
         &self,
         request: Request<v1::DeleteShadowPolicyRequest>,
     ) -> Result<Response<()>, Status> {
-        self.acting(&request).delete_shadow(request.into_inner()).await
+        self.delete_shadow(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn promote_shadow_policy(
         &self,
         request: Request<v1::PromoteShadowPolicyRequest>,
     ) -> Result<Response<v1::Revision>, Status> {
-        self.acting(&request).promote_shadow(request.into_inner()).await
+        self.promote_shadow(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn list_divergences(
@@ -136,7 +137,7 @@ impl AnalysisService for Api {
         &self,
         request: Request<v1::CreatePolicyTestRequest>,
     ) -> Result<Response<v1::PolicyTest>, Status> {
-        self.acting(&request).create_test(request.into_inner()).await
+        self.create_test(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn list_policy_tests(
@@ -147,12 +148,12 @@ impl AnalysisService for Api {
     }
 
     async fn delete_policy_test(&self, request: Request<v1::DeletePolicyTestRequest>) -> Result<Response<()>, Status> {
-        self.acting(&request).delete_test(request.into_inner()).await
+        self.delete_test(Caller::of(&request)?, request.into_inner()).await
     }
 }
 
 /// What is to be explained, on its way to a thread that may take long.
-struct Subject {
+struct Explained {
     published: Option<Arc<Published>>,
     cluster: Arc<PublishedCluster>,
     address: Address,
@@ -167,13 +168,8 @@ impl Api {
         let mut faults = Faults::default();
         let address = faults.address("ip", &ip);
         let connection_type = faults.connection_type("connection_type", connection_type);
-        let organization = match NodePath::parse(&endpoint) {
-            Ok(target) => Some(target.organization.to_owned()),
-            Err(error) => {
-                faults.add("endpoint", error.to_string());
-                None
-            }
-        };
+        let target = faults.note("endpoint", NodePath::parse(&endpoint));
+        let organization = target.map(|target| target.organization.to_owned());
         let at = at_time.and_then(|time| faults.time("at_time", time));
         let (address, (connection_type, organization)) =
             faults.result(address.zip(connection_type.zip(organization)))?;
@@ -181,14 +177,14 @@ impl Api {
         let at = at.unwrap_or_else(|| engine.clock().now());
         let (published, cluster) = (engine.directory().organization(&organization), engine.directory().cluster());
         let revision = published.as_ref().map_or(0, |published| published.view.organization.revision);
-        let subject = Subject { published, cluster, address, connection_type, endpoint, at };
+        let explained = Explained { published, cluster, address, connection_type, endpoint, at };
         // Finding the narrowest range goes through whole groups.
-        let answer = self.permitted.compute(move || subject.explain()).await?;
+        let answer = self.shared.heavy.run(move || explained.explain()).await?;
         Ok(at_revision(answer, revision))
     }
 }
 
-impl Subject {
+impl Explained {
     fn explain(&self) -> v1::ExplainResponse {
         let unknown = || Trace {
             verdict: unknown_organization(),
@@ -200,14 +196,9 @@ impl Subject {
         };
         let Ok(target) = NodePath::parse(&self.endpoint) else { return v1::ExplainResponse::default() };
         let trace = self.published.as_deref().map_or_else(unknown, |published| {
-            let policy = Version {
-                organization: &published.view.organization,
-                snapshot: &published.snapshot,
-                cluster: &self.cluster.cluster,
-                cluster_snapshot: &self.cluster.snapshot,
-            };
+            let policy = version(published, &self.cluster);
             let Self { address, connection_type, at, .. } = *self;
-            explain::explain(&policy, &explain::Question { address, connection_type, target, at })
+            explain::explain(&policy, &explain::Attempt { address, connection_type, target, at })
         });
         let organization = self.published.as_deref().map(|published| &published.view.organization.id);
         let Verdict { reason, rule, level, first_match: _ } = trace.verdict;
@@ -215,7 +206,7 @@ impl Subject {
             decision: to_decision(reason.decision()).into(),
             reason: to_reason(reason).into(),
             message: reason.message().to_owned(),
-            rule: rule.map(|(_, rule)| rule_name(&target, &rule.id)).unwrap_or_default(),
+            rule: rule.map(|(_, rule)| Name::rule(target.organization, &rule.id).to_string()).unwrap_or_default(),
             node: level.map(|level| node_name(level, &target).to_owned()).unwrap_or_default(),
             revision: to_i64(self.published.as_ref().map_or(0, |published| published.view.organization.revision)),
             cluster_revision: to_i64(self.cluster.cluster.revision),
@@ -231,12 +222,8 @@ impl Subject {
     }
 }
 
-fn rule_name(target: &NodePath<'_>, id: &Id) -> String {
-    format!("organizations/{}/rules/{id}", target.organization)
-}
-
 fn group_name(target: &NodePath<'_>, id: Option<&Id>) -> String {
-    id.map(|id| format!("organizations/{}/addressGroups/{id}", target.organization)).unwrap_or_default()
+    id.map(|id| Name::group(target.organization, id).to_string()).unwrap_or_default()
 }
 
 fn skipped(stage: TraceStage, message: &str) -> TraceStep {
@@ -329,20 +316,17 @@ fn firewall_step(target: &NodePath<'_>, trace: Option<&FirewallTrace<'_>>) -> Tr
     }
 }
 
+same_variants!(
+    to_outcome: RuleOutcome => v1::RuleOutcome { Matched Disabled Expired OtherConnectionType NotReached }
+);
+
 fn rule_trace(target: &NodePath<'_>, trace: &RuleTrace<'_>) -> v1::RuleTrace {
     let RuleTrace { place, rule, outcome, listed } = trace;
-    let outcome = match outcome {
-        RuleOutcome::Matched => v1::RuleOutcome::Matched,
-        RuleOutcome::Disabled => v1::RuleOutcome::Disabled,
-        RuleOutcome::Expired => v1::RuleOutcome::Expired,
-        RuleOutcome::OtherConnectionType => v1::RuleOutcome::OtherConnectionType,
-        RuleOutcome::NotReached => v1::RuleOutcome::NotReached,
-    };
     v1::RuleTrace {
-        rule: rule_name(target, &rule.id),
+        rule: Name::rule(target.organization, &rule.id).to_string(),
         position: i32::try_from(place + 1).unwrap_or(i32::MAX),
         action: to_action(rule.action).into(),
-        outcome: outcome.into(),
+        outcome: to_outcome(*outcome).into(),
         matched_range: listed.range.to_string(),
         address_group: group_name(target, listed.group),
     }

@@ -6,16 +6,15 @@
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::Faults;
-use super::convert::audit::session_name;
+use super::convert::decision::{node_name, to_decision, to_reason};
 use super::{Api, at_revision, sessions, status, to_i64, transport};
 use crate::engine::check::{Answer, Question};
-use crate::policy::decision::{Decision, Level, Reason};
-use crate::policy::name::{CLUSTER, NodePath};
+use crate::policy::name::{Name, NodePath};
 use crate::policy::plan::Violation;
 use crate::policy::rule::ConnectionType;
 use crate::proto::v1::decision_service_server::DecisionService;
 use crate::proto::v1::{
-    self, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, EndSessionRequest, RenewSessionsRequest,
+    BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, EndSessionRequest, RenewSessionsRequest,
     RenewSessionsResponse, Session,
 };
 
@@ -157,47 +156,17 @@ fn check_length(faults: &mut Faults, field: &str, text: &str, characters_max: us
 pub(super) fn to_response(answer: &Answer, target: &NodePath<'_>) -> CheckResponse {
     let Answer { reason, rule, level, session, revision, cluster_revision, decision_id } = answer;
     let organization = target.organization;
-    let rule = rule.as_ref().map(|rule| format!("organizations/{organization}/rules/{rule}"));
+    let rule = rule.as_ref().map(|rule| Name::rule(organization, rule).to_string());
     CheckResponse {
         decision: to_decision(reason.decision()).into(),
         reason: to_reason(*reason).into(),
         message: reason.message().to_owned(),
         rule: rule.unwrap_or_default(),
         node: level.map(|level| node_name(level, target).to_owned()).unwrap_or_default(),
-        session: session.map(|session| session_name(organization, session)).unwrap_or_default(),
+        session: session.map(|session| Name::session(organization, session).to_string()).unwrap_or_default(),
         revision: to_i64(*revision),
         cluster_revision: to_i64(*cluster_revision),
         decision_id: decision_id.to_string(),
         error: None,
-    }
-}
-
-pub(super) fn to_decision(decision: Decision) -> v1::Decision {
-    match decision {
-        Decision::Allow => v1::Decision::Allow,
-        Decision::Deny => v1::Decision::Deny,
-    }
-}
-
-pub(super) fn to_reason(reason: Reason) -> v1::Reason {
-    match reason {
-        Reason::AllowRule => v1::Reason::AllowRule,
-        Reason::DefaultAllow => v1::Reason::DefaultAllow,
-        Reason::UnknownEndpoint => v1::Reason::UnknownEndpoint,
-        Reason::OutsideCluster => v1::Reason::OutsideCluster,
-        Reason::DenyRule => v1::Reason::DenyRule,
-        Reason::OutsideOrganization => v1::Reason::OutsideOrganization,
-        Reason::OutsideEndpoint => v1::Reason::OutsideEndpoint,
-    }
-}
-
-/// The part of a node's name that a level is.
-pub(super) fn node_name<'a>(level: Level, target: &NodePath<'a>) -> &'a str {
-    match level {
-        Level::Cluster => CLUSTER,
-        Level::Organization => target.ancestor(0),
-        Level::Project => target.ancestor(1),
-        Level::Workspace => target.ancestor(2),
-        Level::Endpoint => target.ancestor(3),
     }
 }

@@ -5,7 +5,7 @@
 
 use prost::Message;
 
-use super::convert::to_connection_type;
+use super::convert::decision::to_connection_type;
 use crate::engine::prospect::Prospect;
 use crate::policy::impact::{Difference, Impact};
 use crate::policy::ranges::RangeSet;

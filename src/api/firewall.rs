@@ -6,6 +6,7 @@
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
+use super::caller::Caller;
 use crate::proto::v1::firewall_service_server::FirewallService;
 use crate::proto::v1::{
     AddRangesRequest, AddressGroup, CreateAddressGroupRequest, CreateRuleRequest, DeleteAddressGroupRequest,
@@ -18,7 +19,7 @@ use crate::proto::v1::{
 #[tonic::async_trait]
 impl FirewallService for Api {
     async fn create_rule(&self, request: Request<CreateRuleRequest>) -> Result<Response<Rule>, Status> {
-        self.acting(&request).create_rule(request.into_inner()).await
+        self.create_rule(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn get_rule(&self, request: Request<GetRuleRequest>) -> Result<Response<Rule>, Status> {
@@ -30,36 +31,36 @@ impl FirewallService for Api {
     }
 
     async fn update_rule(&self, request: Request<UpdateRuleRequest>) -> Result<Response<Rule>, Status> {
-        self.acting(&request).update_rule(request.into_inner()).await
+        self.update_rule(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn delete_rule(&self, request: Request<DeleteRuleRequest>) -> Result<Response<()>, Status> {
-        self.acting(&request).delete_rule(request.into_inner()).await
+        self.delete_rule(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn reorder_rules(
         &self,
         request: Request<ReorderRulesRequest>,
     ) -> Result<Response<ReorderRulesResponse>, Status> {
-        self.acting(&request).reorder_rules(request.into_inner()).await
+        self.reorder_rules(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn move_rule(&self, request: Request<MoveRuleRequest>) -> Result<Response<Rule>, Status> {
-        self.acting(&request).move_rule(request.into_inner()).await
+        self.move_rule(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn replace_rules(
         &self,
         request: Request<ReplaceRulesRequest>,
     ) -> Result<Response<ReplaceRulesResponse>, Status> {
-        self.acting(&request).replace_rules(request.into_inner()).await
+        self.replace_rules(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn create_address_group(
         &self,
         request: Request<CreateAddressGroupRequest>,
     ) -> Result<Response<AddressGroup>, Status> {
-        self.acting(&request).create_group(request.into_inner()).await
+        self.create_group(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn get_address_group(
@@ -80,19 +81,19 @@ impl FirewallService for Api {
         &self,
         request: Request<UpdateAddressGroupRequest>,
     ) -> Result<Response<AddressGroup>, Status> {
-        self.acting(&request).update_group(request.into_inner()).await
+        self.update_group(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn delete_address_group(&self, request: Request<DeleteAddressGroupRequest>) -> Result<Response<()>, Status> {
-        self.acting(&request).delete_group(request.into_inner()).await
+        self.delete_group(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn add_ranges(&self, request: Request<AddRangesRequest>) -> Result<Response<AddressGroup>, Status> {
-        self.acting(&request).add_ranges(request.into_inner()).await
+        self.add_ranges(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn remove_ranges(&self, request: Request<RemoveRangesRequest>) -> Result<Response<AddressGroup>, Status> {
-        self.acting(&request).remove_ranges(request.into_inner()).await
+        self.remove_ranges(Caller::of(&request)?, request.into_inner()).await
     }
 
     async fn list_ranges(&self, request: Request<ListRangesRequest>) -> Result<Response<ListRangesResponse>, Status> {
@@ -103,6 +104,6 @@ impl FirewallService for Api {
         &self,
         request: Request<Streaming<ReplaceRangesRequest>>,
     ) -> Result<Response<AddressGroup>, Status> {
-        self.acting(&request).replace_ranges(request.into_inner()).await
+        self.replace_ranges(Caller::of(&request)?, request.into_inner()).await
     }
 }

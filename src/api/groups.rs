@@ -5,14 +5,14 @@
 
 use tonic::{Code, Response, Status, Streaming};
 
+use super::caller::Caller;
 use super::convert::Faults;
 use super::convert::names::{self, chosen_or_new_id, organization};
-use super::convert::options::{Mask, Options, options};
+use super::convert::reader::ReadChange;
 use super::convert::rule::to_group;
-use super::mutation::{ChangeCall, ChangedOrganization, etag};
+use super::mutation::{ChangedOrganization, given};
 use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64, transport};
-use crate::policy::address::Range;
 use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_group};
 use crate::proto::v1::{self, ErrorReason};
@@ -23,24 +23,23 @@ const SETTABLE: &[&str] = &["description"];
 impl Api {
     pub(super) async fn create_group(
         &self,
+        caller: Caller,
         request: v1::CreateAddressGroupRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
-        let changed = self.make(self.read_create_group(request)).await?;
+        let changed = self.make(caller, self.read_create_group(request)).await?;
         group_answer(&changed, changed.object.as_ref())
     }
 
-    pub(super) fn read_create_group(&self, request: v1::CreateAddressGroupRequest) -> ChangeCall {
-        let v1::CreateAddressGroupRequest { parent, address_group, address_group_id, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let parent = organization(&mut faults, "parent", &parent);
-        let id = chosen_or_new_id(&mut faults, "address_group_id", &address_group_id, "group");
+    pub(super) fn read_create_group(&self, request: v1::CreateAddressGroupRequest) -> ReadChange {
+        let v1::CreateAddressGroupRequest { parent, address_group, address_group_id, options } = request;
+        let mut read = self.change_reader(options);
+        let parent = organization(&mut read, "parent", &parent);
+        let id = chosen_or_new_id(&mut read, "address_group_id", &address_group_id, "group");
         let group = address_group.unwrap_or_default();
-        let characters_max = self.limits.description_characters_max;
-        let description = faults.text("address_group.description", &group.description, characters_max);
-        let ranges = faults.ranges("address_group.ranges", 0, &group.ranges).into_iter().collect();
-        let mutation = id.clone().map(|id| Mutation::CreateGroup { id, description, ranges });
-        ChangeCall::inside(parent, mutation, id, faults, options)
+        let description = read.description("address_group.description", &group.description);
+        let ranges = read.ranges("address_group.ranges", 0, &group.ranges).into_iter().collect();
+        let mutation = id.map(|id| Mutation::CreateGroup { id, description, ranges });
+        read.change_inside(parent, mutation)
     }
 
     pub(super) fn get_group(&self, request: &v1::GetAddressGroupRequest) -> Result<Response<v1::AddressGroup>, Status> {
@@ -58,10 +57,8 @@ impl Api {
         request: v1::ListAddressGroupsRequest,
     ) -> Result<Response<v1::ListAddressGroupsResponse>, Status> {
         let v1::ListAddressGroupsRequest { parent, page_size, page_token } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let page = PageRequest::new(&mut faults, format!("groups {parent}"), page_size, &page_token);
-        let published = self.published(&faults.result(id)?)?;
+        let (id, page) = PageRequest::of_organization("groups", &parent, page_size, &page_token)?;
+        let published = self.published(&id)?;
         let view = &published.view;
         let groups = view.organization.groups.iter_after(page.cursor.as_deref());
         let groups = groups.map(|(id, group)| (id, to_group(view, group)));
@@ -80,78 +77,83 @@ impl Api {
 
     pub(super) async fn update_group(
         &self,
+        caller: Caller,
         request: v1::UpdateAddressGroupRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
-        let changed = self.make(self.read_update_group(request)).await?;
+        let changed = self.make(caller, self.read_update_group(request)).await?;
         group_answer(&changed, changed.object.as_ref())
     }
 
-    pub(super) fn read_update_group(&self, request: v1::UpdateAddressGroupRequest) -> ChangeCall {
-        let v1::UpdateAddressGroupRequest { address_group, update_mask, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
+    pub(super) fn read_update_group(&self, request: v1::UpdateAddressGroupRequest) -> ReadChange {
+        let v1::UpdateAddressGroupRequest { address_group, update_mask, options } = request;
+        let mut read = self.change_reader(options);
         let group = address_group.unwrap_or_default();
-        let named = read_group_name(&mut faults, "address_group.name", &group.name);
+        let named = read.note("address_group.name", names::group(&group.name));
         if update_mask.as_ref().is_none_or(|mask| mask.paths.is_empty()) && !group.ranges.is_empty() {
             let description = "cannot be updated here: use AddRanges, RemoveRanges or ReplaceRanges";
-            faults.add("address_group.ranges", description);
+            read.add("address_group.ranges", description);
         }
-        let mask = Mask::new(&mut faults, update_mask, SETTABLE);
-        let characters_max = self.limits.description_characters_max;
+        let mask = read.mask(update_mask, SETTABLE);
         let description = mask
             .names("description", !group.description.is_empty())
-            .then(|| faults.text("address_group.description", &group.description, characters_max));
+            .then(|| read.description("address_group.description", &group.description));
         let (organization, id) = named.unzip();
-        let etag = etag(group.etag);
-        let mutation = id.clone().map(|id| Mutation::UpdateGroup { id, etag, description });
-        ChangeCall::inside(organization, mutation, id, faults, options)
+        let etag = given(group.etag);
+        let mutation = id.map(|id| Mutation::UpdateGroup { id, etag, description });
+        read.change_inside(organization, mutation)
     }
 
-    pub(super) async fn delete_group(&self, request: v1::DeleteAddressGroupRequest) -> Result<Response<()>, Status> {
-        let changed = self.make(self.read_delete_group(request)).await?;
+    pub(super) async fn delete_group(
+        &self,
+        caller: Caller,
+        request: v1::DeleteAddressGroupRequest,
+    ) -> Result<Response<()>, Status> {
+        let changed = self.make(caller, self.read_delete_group(request)).await?;
         Ok(at_revision((), changed.revision))
     }
 
-    pub(super) fn read_delete_group(&self, request: v1::DeleteAddressGroupRequest) -> ChangeCall {
-        let v1::DeleteAddressGroupRequest { name, etag: guard, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
-        let mutation = id.map(|id| Mutation::DeleteGroup { id, etag: etag(guard) });
-        ChangeCall::inside(organization, mutation, None, faults, options)
+    pub(super) fn read_delete_group(&self, request: v1::DeleteAddressGroupRequest) -> ReadChange {
+        let v1::DeleteAddressGroupRequest { name, etag, options } = request;
+        let mut read = self.change_reader(options);
+        let (organization, id) = read.note("name", names::group(&name)).unzip();
+        let mutation = id.map(|id| Mutation::DeleteGroup { id, etag: given(etag) });
+        read.change_inside(organization, mutation)
     }
 
-    pub(super) async fn add_ranges(&self, request: v1::AddRangesRequest) -> Result<Response<v1::AddressGroup>, Status> {
-        let changed = self.make(self.read_add_ranges(request)).await?;
+    pub(super) async fn add_ranges(
+        &self,
+        caller: Caller,
+        request: v1::AddRangesRequest,
+    ) -> Result<Response<v1::AddressGroup>, Status> {
+        let changed = self.make(caller, self.read_add_ranges(request)).await?;
         group_answer(&changed, changed.object.as_ref())
     }
 
-    pub(super) fn read_add_ranges(&self, request: v1::AddRangesRequest) -> ChangeCall {
-        let v1::AddRangesRequest { name, ranges, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
-        let ranges = faults.ranges("ranges", 0, &ranges).into_iter().collect();
-        let mutation = id.clone().map(|id| Mutation::AddRanges { id, ranges });
-        ChangeCall::inside(organization, mutation, id, faults, options)
+    pub(super) fn read_add_ranges(&self, request: v1::AddRangesRequest) -> ReadChange {
+        let v1::AddRangesRequest { name, ranges, options } = request;
+        let mut read = self.change_reader(options);
+        let (organization, id) = read.note("name", names::group(&name)).unzip();
+        let ranges = read.ranges("ranges", 0, &ranges).into_iter().collect();
+        let mutation = id.map(|id| Mutation::AddRanges { id, ranges });
+        read.change_inside(organization, mutation)
     }
 
     pub(super) async fn remove_ranges(
         &self,
+        caller: Caller,
         request: v1::RemoveRangesRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
-        let changed = self.make(self.read_remove_ranges(request)).await?;
+        let changed = self.make(caller, self.read_remove_ranges(request)).await?;
         group_answer(&changed, changed.object.as_ref())
     }
 
-    pub(super) fn read_remove_ranges(&self, request: v1::RemoveRangesRequest) -> ChangeCall {
-        let v1::RemoveRangesRequest { name, ranges, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
-        let ranges = faults.ranges("ranges", 0, &ranges).into_iter().collect();
-        let mutation = id.clone().map(|id| Mutation::RemoveRanges { id, ranges });
-        ChangeCall::inside(organization, mutation, id, faults, options)
+    pub(super) fn read_remove_ranges(&self, request: v1::RemoveRangesRequest) -> ReadChange {
+        let v1::RemoveRangesRequest { name, ranges, options } = request;
+        let mut read = self.change_reader(options);
+        let (organization, id) = read.note("name", names::group(&name)).unzip();
+        let ranges = read.ranges("ranges", 0, &ranges).into_iter().collect();
+        let mutation = id.map(|id| Mutation::RemoveRanges { id, ranges });
+        read.change_inside(organization, mutation)
     }
 
     pub(super) fn list_ranges(
@@ -160,7 +162,7 @@ impl Api {
     ) -> Result<Response<v1::ListRangesResponse>, Status> {
         let v1::ListRangesRequest { name, page_size, page_token } = request;
         let mut faults = Faults::default();
-        let named = read_group_name(&mut faults, "name", &name);
+        let named = faults.note("name", names::group(&name));
         let page = PageRequest::new(&mut faults, format!("ranges {name}"), page_size, &page_token);
         let (organization, id) = faults.result(named)?;
         let published = self.published(&organization)?;
@@ -177,34 +179,32 @@ impl Api {
     }
 
     /// A replacement that comes in one message, as previews have it.
-    pub(super) fn read_replace_ranges(&self, request: v1::ReplaceRangesRequest) -> ChangeCall {
-        let v1::ReplaceRangesRequest { name, etag: guard, expected_count, allow_empty, ranges, options: given } =
-            request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
-        let parsed = faults.ranges("ranges", 0, &ranges).into_iter().collect();
-        check_count(&mut faults, ranges.len(), expected_count, allow_empty);
-        let mutation = id.clone().map(|id| Mutation::ReplaceRanges { id, etag: etag(guard), ranges: parsed });
-        ChangeCall::inside(organization, mutation, id, faults, options)
+    pub(super) fn read_replace_ranges(&self, request: v1::ReplaceRangesRequest) -> ReadChange {
+        let v1::ReplaceRangesRequest { name, etag, expected_count, allow_empty, ranges, options } = request;
+        let mut read = self.change_reader(options);
+        let (organization, id) = read.note("name", names::group(&name)).unzip();
+        let parsed = read.ranges("ranges", 0, &ranges).into_iter().collect();
+        check_count(&mut read, ranges.len(), expected_count, allow_empty);
+        let mutation = id.map(|id| Mutation::ReplaceRanges { id, etag: given(etag), ranges: parsed });
+        read.change_inside(organization, mutation)
     }
 
     pub(super) async fn replace_ranges(
         &self,
+        caller: Caller,
         mut stream: Streaming<v1::ReplaceRangesRequest>,
     ) -> Result<Response<v1::AddressGroup>, Status> {
-        let mut faults = Faults::default();
         let Some(first) = stream.message().await.map_err(transport::explained)? else {
             return Err(status::invalid_field("name", "is required: send at least one message"));
         };
-        let v1::ReplaceRangesRequest { name, etag: guard, expected_count, allow_empty, ranges, options: given } = first;
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let (organization, id) = read_group_name(&mut faults, "name", &name).unzip();
-        let mut parsed = faults.ranges("ranges", 0, &ranges);
+        let v1::ReplaceRangesRequest { name, etag, expected_count, allow_empty, ranges, options } = first;
+        let mut read = self.change_reader(options);
+        let (organization, id) = read.note("name", names::group(&name)).unzip();
+        let mut parsed = read.ranges("ranges", 0, &ranges);
         let mut count = ranges.len();
         while let Some(message) = stream.message().await.map_err(transport::explained)? {
-            check_later_message(&mut faults, &message);
-            parsed.extend(faults.ranges("ranges", count, &message.ranges));
+            check_later_message(&mut read, &message);
+            parsed.extend(read.ranges("ranges", count, &message.ranges));
             count += message.ranges.len();
             if count > self.limits.ranges_per_group_max {
                 let refusal = crate::policy::plan::PlanError::LimitReached {
@@ -215,31 +215,18 @@ impl Api {
                 return Err(status::plan(refusal));
             }
         }
-        let reason = check_count(&mut faults, count, expected_count, allow_empty);
-        let violations = faults.violations().to_vec();
-        let answer = self.replace_with(organization, id, etag(guard), parsed, faults, options).await;
-        match (answer, reason) {
+        let reason = check_count(&mut read, count, expected_count, allow_empty);
+        let violations = read.violations().to_vec();
+        let ranges = parsed.into_iter().collect();
+        let mutation = id.map(|id| Mutation::ReplaceRanges { id, etag: given(etag), ranges });
+        let changed = self.make(caller, read.change_inside(organization, mutation)).await;
+        match (changed.and_then(|changed| group_answer(&changed, changed.object.as_ref())), reason) {
             // It exists and the etag is current: what is left are the faults of the stream.
             (Err(refusal), Some(reason)) if refusal.code() == Code::InvalidArgument => {
                 Err(status::invalid_because(reason, violations))
             }
             (answer, _) => answer,
         }
-    }
-
-    async fn replace_with(
-        &self,
-        organization: Option<Id>,
-        id: Option<Id>,
-        etag: Option<String>,
-        ranges: Vec<Range>,
-        faults: Faults,
-        options: Options,
-    ) -> Result<Response<v1::AddressGroup>, Status> {
-        let ranges = ranges.into_iter().collect();
-        let mutation = id.clone().map(|id| Mutation::ReplaceRanges { id, etag, ranges });
-        let changed = self.make(ChangeCall::inside(organization, mutation, id, faults, options)).await?;
-        group_answer(&changed, changed.object.as_ref())
     }
 }
 
@@ -274,16 +261,6 @@ fn check_count(faults: &mut Faults, count: usize, expected: i64, allow_empty: bo
         return None;
     };
     sound.then_some(reason)
-}
-
-fn read_group_name(faults: &mut Faults, field: &str, name: &str) -> Option<(Id, Id)> {
-    match names::group(name) {
-        Ok(ids) => Some(ids),
-        Err(error) => {
-            faults.add(field, error.to_string());
-            None
-        }
-    }
 }
 
 fn group_answer(changed: &ChangedOrganization, id: Option<&Id>) -> Result<Response<v1::AddressGroup>, Status> {

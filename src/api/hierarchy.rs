@@ -8,17 +8,19 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
-use super::convert::names::{NodeName, chosen_id, node as read_node_name};
+use super::caller::Caller;
+use super::convert::Faults;
+use super::convert::names::{self, NodeName, chosen_id};
 use super::convert::node::{SETTABLE, patch, to_node, to_own_node};
-use super::convert::options::{Mask, options};
-use super::convert::{Faults, names};
-use super::mutation::{ChangeCall, etag};
+use super::convert::options::Mask;
+use super::convert::reader::ReadChange;
+use super::mutation::given;
 use super::paging::PageRequest;
 use super::{Api, at_revision, permitted, status, to_i64};
 use crate::engine::change::{After, ChangeTarget, Changed};
 use crate::engine::directory::Directory;
-use crate::policy::name::{CLUSTER, Id, NodeKey};
-use crate::policy::node::{Node, NodePatch};
+use crate::policy::name::{CLUSTER, Id, Name, NodeKey};
+use crate::policy::node::Node;
 use crate::policy::organization::Organization;
 use crate::policy::plan::Mutation;
 use crate::proto::v1::hierarchy_service_server::HierarchyService;
@@ -31,8 +33,7 @@ use crate::proto::v1::{
 #[tonic::async_trait]
 impl HierarchyService for Api {
     async fn create_node(&self, request: Request<CreateNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        let api = self.acting(&request);
-        api.change_node(api.read_create_node(request.into_inner())).await
+        self.change_node(Caller::of(&request)?, self.read_create_node(request.into_inner())).await
     }
 
     async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
@@ -70,15 +71,13 @@ impl HierarchyService for Api {
     }
 
     async fn update_node(&self, request: Request<UpdateNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        let api = self.acting(&request);
-        api.change_node(api.read_update_node(request.into_inner())).await
+        self.change_node(Caller::of(&request)?, self.read_update_node(request.into_inner())).await
     }
 
     async fn delete_node(&self, request: Request<DeleteNodeRequest>) -> Result<Response<()>, Status> {
-        let api = self.acting(&request);
-        let ChangeCall { target, faults, options, .. } = api.read_delete_node(request.into_inner())?;
-        let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
-        let Changed { after: _, revision } = api.change(target, faults, options).await?;
+        let caller = Caller::of(&request)?;
+        let request = self.read_delete_node(request.into_inner())?.map_err(status::invalid)?;
+        let Changed { after: _, revision } = self.change(caller, request).await?;
         Ok(at_revision((), revision))
     }
 
@@ -86,29 +85,29 @@ impl HierarchyService for Api {
         &self,
         request: Request<GetEffectiveAccessRequest>,
     ) -> Result<Response<EffectiveAccess>, Status> {
-        self.acting(&request).effective_access(request.into_inner()).await
+        self.effective_access(request.into_inner()).await
     }
 
     async fn list_permitted_ranges(
         &self,
         request: Request<ListPermittedRangesRequest>,
     ) -> Result<Response<ListPermittedRangesResponse>, Status> {
-        self.acting(&request).permitted_ranges(request.into_inner()).await
+        self.permitted_ranges(request.into_inner()).await
     }
 }
 
 impl Api {
-    pub(super) fn read_create_node(&self, request: CreateNodeRequest) -> ChangeCall {
-        let CreateNodeRequest { parent, node_id, node, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let id = chosen_id(&mut faults, "node_id", &node_id);
-        let parent = read_parent(&mut faults, &parent);
+    pub(super) fn read_create_node(&self, request: CreateNodeRequest) -> ReadChange {
+        let CreateNodeRequest { parent, node_id, node, options } = request;
+        let mut read = self.change_reader(options);
+        let id = chosen_id(&mut read, "node_id", &node_id);
+        let parent = read_parent(&mut read, &parent);
         let organization = match &parent {
             Some(Some(NodeName::Organization(id) | NodeName::Below(id, _))) => Some(id.clone()),
             _ => None,
         };
-        let patch = self.node_patch(&mut faults, organization.as_ref(), node.unwrap_or_default(), None);
+        let patch =
+            patch(&mut read, "node", organization.as_ref().map(Id::as_str), node.unwrap_or_default(), &Mask::Populated);
         let target = match (parent, id) {
             (Some(None), Some(id)) => Some(ChangeTarget::CreateOrganization { id, patch }),
             (Some(Some(NodeName::Organization(organization))), Some(id)) => {
@@ -120,37 +119,35 @@ impl Api {
             }
             _ => None,
         };
-        ChangeCall { target, object: None, faults, options }
+        read.change(target)
     }
 
-    pub(super) fn read_update_node(&self, request: UpdateNodeRequest) -> ChangeCall {
-        let UpdateNodeRequest { node, update_mask, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
+    pub(super) fn read_update_node(&self, request: UpdateNodeRequest) -> ReadChange {
+        let UpdateNodeRequest { node, update_mask, options } = request;
+        let mut read = self.change_reader(options);
         let mut node = node.unwrap_or_default();
-        let etag = etag(std::mem::take(&mut node.etag));
+        let etag = given(std::mem::take(&mut node.etag));
         let name = std::mem::take(&mut node.name);
-        let named = read_name(&mut faults, "node.name", &name);
-        let mask = Mask::new(&mut faults, update_mask, SETTABLE);
+        let named = read.note("node.name", names::node(&name));
+        let mask = read.mask(update_mask, SETTABLE);
         let organization = match &named {
             Some(NodeName::Organization(id) | NodeName::Below(id, _)) => Some(id),
             Some(NodeName::Cluster) | None => None,
         };
-        let patch = self.node_patch(&mut faults, organization, node, Some(&mask));
+        let patch = patch(&mut read, "node", organization.map(Id::as_str), node, &mask);
         let target = named.map(|named| match named {
             NodeName::Cluster => ChangeTarget::Cluster { etag, patch },
             NodeName::Organization(id) => below(id, Mutation::UpdateNode { key: None, etag, patch }),
             NodeName::Below(id, key) => below(id, Mutation::UpdateNode { key: Some(key), etag, patch }),
         });
-        ChangeCall { target, object: None, faults, options }
+        read.change(target)
     }
 
-    pub(super) fn read_delete_node(&self, request: DeleteNodeRequest) -> Result<ChangeCall, Status> {
-        let DeleteNodeRequest { name, etag: guard, force, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let etag = etag(guard);
-        let target = match read_name(&mut faults, "name", &name) {
+    pub(super) fn read_delete_node(&self, request: DeleteNodeRequest) -> Result<ReadChange, Status> {
+        let DeleteNodeRequest { name, etag, force, options } = request;
+        let mut read = self.change_reader(options);
+        let etag = given(etag);
+        let target = match read.note("name", names::node(&name)) {
             None => None,
             Some(NodeName::Cluster) => {
                 let message = "`cluster` cannot be deleted: set its access to ACCESS_MODE_ALLOW_ALL to lift it";
@@ -159,26 +156,13 @@ impl Api {
             Some(NodeName::Organization(id)) => Some(ChangeTarget::DeleteOrganization { id, etag, force }),
             Some(NodeName::Below(id, key)) => Some(below(id, Mutation::DeleteNode { key, etag, force })),
         };
-        Ok(ChangeCall { target, object: None, faults, options })
+        Ok(read.change(target))
     }
 
-    /// Reads a node's settable fields; without a mask, as those of a new node.
-    fn node_patch(
-        &self,
-        faults: &mut Faults,
-        organization: Option<&Id>,
-        node: v1::Node,
-        mask: Option<&Mask>,
-    ) -> NodePatch {
-        let characters_max = self.limits.description_characters_max;
-        patch(faults, "node", organization.map(Id::as_str), node, mask.unwrap_or(&Mask::Populated), characters_max)
-    }
-
-    async fn change_node(&self, call: ChangeCall) -> Result<Response<v1::Node>, Status> {
-        let ChangeCall { target, faults, options, .. } = call;
-        let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
-        let (name, validate_only) = (target_name(&target), options.validate_only);
-        let Changed { after, revision } = self.change(target, faults, options).await?;
+    async fn change_node(&self, caller: Caller, read: ReadChange) -> Result<Response<v1::Node>, Status> {
+        let request = read.map_err(status::invalid)?;
+        let (name, validate_only) = (target_name(&request.target), request.validate_only);
+        let Changed { after, revision } = self.change(caller, request).await?;
         let node = match &after {
             After::Cluster(cluster) => Some(to_node(CLUSTER.to_owned(), None, revision, &cluster.node)),
             After::Organization(view) => node_in(&view.organization, &name),
@@ -203,12 +187,12 @@ fn target_name(target: &ChangeTarget) -> String {
         ChangeTarget::Cluster { .. } => CLUSTER.to_owned(),
         ChangeTarget::Organization { id, mutation } => match mutation {
             Mutation::CreateNode { key, .. } | Mutation::UpdateNode { key: Some(key), .. } => {
-                format!("organizations/{id}/{key}")
+                Name::node(id, key).to_string()
             }
-            _ => format!("organizations/{id}"),
+            _ => Name::organization(id).to_string(),
         },
         ChangeTarget::CreateOrganization { id, .. } | ChangeTarget::DeleteOrganization { id, .. } => {
-            format!("organizations/{id}")
+            Name::organization(id).to_string()
         }
     }
 }
@@ -219,7 +203,7 @@ fn read_parent(faults: &mut Faults, parent: &str) -> Option<Option<NodeName>> {
     if parent.is_empty() {
         return Some(None);
     }
-    let named = read_name(faults, "parent", parent)?;
+    let named = faults.note("parent", names::node(parent))?;
     let fault = match &named {
         NodeName::Cluster => "leave it empty to create an organization: `cluster` has no nodes of its own",
         NodeName::Below(_, key) if key.endpoint.is_some() => "an endpoint has no nodes below it",
@@ -235,23 +219,13 @@ fn read_list_parent(faults: &mut Faults, parent: &str) -> Option<Option<(Id, Opt
     if parent.is_empty() {
         return Some(None);
     }
-    match read_name(faults, "parent", parent)? {
+    match faults.note("parent", names::node(parent))? {
         NodeName::Cluster => {
             faults.add("parent", "leave it empty to list organizations: `cluster` has no nodes of its own");
             None
         }
         NodeName::Organization(id) => Some(Some((id, None))),
         NodeName::Below(id, key) => Some(Some((id, Some(key)))),
-    }
-}
-
-fn read_name(faults: &mut Faults, field: &str, name: &str) -> Option<NodeName> {
-    match read_node_name(name) {
-        Ok(named) => Some(named),
-        Err(error) => {
-            faults.add(field, error.to_string());
-            None
-        }
     }
 }
 
@@ -293,7 +267,7 @@ impl Listed {
         let id = self.organization.id.as_str();
         match &self.key {
             None => to_own_node(&self.organization),
-            Some(key) => to_node(format!("organizations/{id}/{key}"), Some(id), self.organization.revision, &self.node),
+            Some(key) => to_node(Name::node(id, key).to_string(), Some(id), self.organization.revision, &self.node),
         }
     }
 }
@@ -304,7 +278,7 @@ fn organizations(directory: &Directory, page: &PageRequest, recursive: bool) -> 
     let mut nodes = Vec::new();
     let mut after: Option<Id> = None;
     if let Some(cursor) = &page.cursor {
-        let (organization, key) = match read_node_name(cursor) {
+        let (organization, key) = match names::node(cursor) {
             Ok(NodeName::Organization(id)) => (id, None),
             Ok(NodeName::Below(id, key)) => (id, Some(key)),
             Ok(NodeName::Cluster) | Err(_) => {
@@ -368,7 +342,7 @@ fn below_parent(
     {
         return Err(status::not_found(parent));
     }
-    let cursor = match page.cursor.as_deref().map(read_node_name) {
+    let cursor = match page.cursor.as_deref().map(names::node) {
         Some(Ok(NodeName::Below(_, key))) => Some(key),
         Some(_) => return Err(status::invalid_field("page_token", "is no token of this list")),
         None => root.cloned(),

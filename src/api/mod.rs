@@ -11,14 +11,18 @@ pub mod admission;
 mod analysis;
 mod audit;
 mod batch;
+pub mod caller;
 mod convert;
 mod decision;
 mod differences;
 pub mod direct;
 mod firewall;
 mod groups;
+mod heavy_work;
 mod hierarchy;
+pub mod methods;
 mod mutation;
+mod node_scope;
 mod paging;
 mod permitted;
 mod policy;
@@ -31,6 +35,7 @@ mod sessions;
 mod shadow;
 mod status;
 pub mod streams;
+mod subscribers;
 pub mod transport;
 
 use std::sync::{Arc, OnceLock};
@@ -40,6 +45,11 @@ use tonic::{Response, Status};
 
 use crate::engine::Engine;
 use crate::policy::limits::Limits;
+use crate::policy::ranges::RangeSet;
+
+use audit::AuditReads;
+use heavy_work::{HeavyWork, Recent};
+use subscribers::Subscribers;
 
 /// The most bytes of an answer.
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -56,17 +66,28 @@ pub const REVISION_HEADER: &str = "portcullis-revision";
 pub struct Api {
     engine: Arc<OnceLock<Arc<Engine>>>,
     limits: Limits,
-    permitted: Arc<permitted::PermittedCache>,
-    audit: Arc<audit::AuditCalls>,
-    /// Who calls; set for calls that change something.
-    actor: Arc<str>,
+    shared: Arc<Shared>,
+}
+
+/// What the calls of administration share.
+struct Shared {
+    heavy: HeavyWork,
+    /// Lists of permitted ranges, which are paged through: to compute one may take longer than to send a page.
+    permitted: Recent<RangeSet>,
+    subscribers: Subscribers,
+    audit_reads: AuditReads,
 }
 
 impl Api {
     /// Services whose engine is set later. Streams end when `draining` says so.
     pub fn new(limits: Limits, subscribers_max: usize, draining: watch::Receiver<bool>) -> Self {
-        let audit = Arc::new(audit::AuditCalls::new(subscribers_max, draining));
-        Self { engine: Arc::default(), limits, permitted: Arc::default(), audit, actor: Arc::default() }
+        let shared = Shared {
+            heavy: HeavyWork::default(),
+            permitted: Recent::default(),
+            subscribers: Subscribers::new(subscribers_max, draining),
+            audit_reads: AuditReads::default(),
+        };
+        Self { engine: Arc::default(), limits, shared: Arc::new(shared) }
     }
 
     /// The services' engine: from now on they serve.

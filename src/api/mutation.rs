@@ -4,18 +4,16 @@
 //! exist, is the etag current, are the fields valid.
 //! Not here: the parsing of particular requests (`rules`, `groups`, `hierarchy`).
 
-use std::sync::Arc;
+use tonic::{Code, Status};
 
-use tonic::{Code, Request, Status};
-
-use super::convert::Faults;
-use super::convert::options::Options;
+use super::caller::Caller;
+use super::convert::reader::{ReadChange, Reader};
 use super::{Api, status};
 use crate::engine::change::{After, ChangeRequest, ChangeTarget, Changed};
 use crate::engine::directory::OrganizationView;
 use crate::policy::name::Id;
 use crate::policy::plan::Mutation;
-use crate::proto::v1::ErrorReason;
+use crate::proto::v1::{self, ErrorReason};
 
 /// An organization after a change.
 pub(super) struct ChangedOrganization {
@@ -25,7 +23,7 @@ pub(super) struct ChangedOrganization {
     pub(super) revision: u64,
     /// Whether the change was only judged.
     pub(super) validate_only: bool,
-    /// The rule or group that it was about, where it was about one.
+    /// The rule, group or policy test that it was about, where it was about one.
     pub(super) object: Option<Id>,
 }
 
@@ -36,77 +34,27 @@ impl ChangedOrganization {
     }
 }
 
-/// A request for a change, read.
-pub(super) struct ChangeCall {
-    /// What is to change; none where its name could not be read, and then the faults say so.
-    pub(super) target: Option<ChangeTarget>,
-    /// The rule or group that it is about, where it is about one.
-    pub(super) object: Option<Id>,
-    /// What is wrong with the request.
-    pub(super) faults: Faults,
-    /// How the change is to be made.
-    pub(super) options: Options,
-}
-
-impl ChangeCall {
-    /// A change inside an organization. `id` is none where its name could not be read, and then the faults say so.
-    pub(super) fn inside(
-        id: Option<Id>,
-        mutation: Option<Mutation>,
-        object: Option<Id>,
-        faults: Faults,
-        options: Options,
-    ) -> Self {
-        let target = id.zip(mutation).map(|(id, mutation)| ChangeTarget::Organization { id, mutation });
-        Self { target, object, faults, options }
-    }
-}
-
-/// Who calls: without authentication, the address that the call came from.
-pub(super) fn actor<T>(request: &Request<T>) -> Arc<str> {
-    // What has no address came by the Unix socket.
-    let address = request.remote_addr().map(|address| address.ip().to_canonical().to_string());
-    address.unwrap_or_else(|| "unix socket".to_owned()).into()
-}
-
 impl Api {
-    /// The services for one call, which know who calls.
-    pub(super) fn acting<T>(&self, request: &Request<T>) -> Self {
-        Self { actor: actor(request), ..self.clone() }
+    /// Reads a request for a change, its options first.
+    pub(super) fn change_reader(&self, options: Option<v1::ChangeOptions>) -> Reader {
+        Reader::new(&self.limits, options)
     }
 
-    /// Carries out a change.
-    pub(super) async fn change(
-        &self,
-        target: ChangeTarget,
-        faults: Faults,
-        options: Options,
-    ) -> Result<Changed, Status> {
-        let Options { validate_only, comment, gates, confirm_within } = options;
-        if confirm_within.is_some() && !matches!(target, ChangeTarget::Organization { .. }) {
+    /// Carries out a change for a caller.
+    pub(super) async fn change(&self, caller: Caller, request: ChangeRequest) -> Result<Changed, Status> {
+        if request.confirm_within.is_some() && !matches!(request.target, ChangeTarget::Organization { .. }) {
             let message = "change option `confirm_within` is for changes inside an organization only: leave it unset";
             return Err(status::error(Code::Unimplemented, ErrorReason::UnsupportedOption, message));
         }
-        let violations = faults.into_violations();
-        let actor = Arc::clone(&self.actor);
-        let request = ChangeRequest {
-            violations,
-            actor,
-            comment,
-            validate_only,
-            gates,
-            confirm_within,
-            ..ChangeRequest::new(target)
-        };
+        let request = ChangeRequest { actor: caller.actor(), ..request };
         self.engine()?.change(request).await.map_err(status::change)
     }
 
-    /// Carries out a mutation inside an organization.
-    pub(super) async fn make(&self, call: ChangeCall) -> Result<ChangedOrganization, Status> {
-        let ChangeCall { target, object, faults, options } = call;
-        let Some(target) = target else { return Err(status::invalid(faults.into_violations())) };
-        let validate_only = options.validate_only;
-        let Changed { after, revision } = self.change(target, faults, options).await?;
+    /// Carries out a mutation inside an organization for a caller.
+    pub(super) async fn make(&self, caller: Caller, read: ReadChange) -> Result<ChangedOrganization, Status> {
+        let request = read.map_err(status::invalid)?;
+        let (validate_only, object) = (request.validate_only, object(&request.target).cloned());
+        let Changed { after, revision } = self.change(caller, request).await?;
         match after {
             After::Organization(view) => Ok(ChangedOrganization { view, revision, validate_only, object }),
             After::Cluster(_) | After::Deleted => Err(status::not_found("the organization")),
@@ -114,7 +62,24 @@ impl Api {
     }
 }
 
-/// An etag that was given.
-pub(super) fn etag(text: String) -> Option<String> {
+/// What an answer shows of a change: the rule, group or policy test that it leaves behind.
+fn object(target: &ChangeTarget) -> Option<&Id> {
+    let ChangeTarget::Organization { mutation, .. } = target else { return None };
+    match mutation {
+        Mutation::CreateRule { id, .. }
+        | Mutation::UpdateRule { id, .. }
+        | Mutation::MoveRule { id, .. }
+        | Mutation::CreateGroup { id, .. }
+        | Mutation::UpdateGroup { id, .. }
+        | Mutation::AddRanges { id, .. }
+        | Mutation::RemoveRanges { id, .. }
+        | Mutation::ReplaceRanges { id, .. } => Some(id),
+        Mutation::CreateTest { test } => Some(&test.id),
+        _ => None,
+    }
+}
+
+/// A text that was given; the empty one is none.
+pub(super) fn given(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }

@@ -9,8 +9,9 @@
 use prost::Message;
 use tonic::Status;
 
-use super::convert::Faults;
+use super::convert::{Faults, names};
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, status};
+use crate::policy::name::Id;
 
 const PAGE_SIZE_DEFAULT: usize = 100;
 const PAGE_SIZE_MAX: usize = 1_000;
@@ -27,6 +28,14 @@ pub(super) struct PageRequest {
 }
 
 impl PageRequest {
+    /// Reads the organization whose list is asked for, and the page of it.
+    pub(super) fn of_organization(list: &str, parent: &str, page_size: i32, token: &str) -> Result<(Id, Self), Status> {
+        let mut faults = Faults::default();
+        let id = names::organization(&mut faults, "parent", parent);
+        let page = Self::new(&mut faults, format!("{list} {parent}"), page_size, token);
+        Ok((faults.result(id)?, page))
+    }
+
     /// Reads size and token. `list` is the method with its parent and filters. The state is the token's, and empty for
     /// the first page.
     pub(super) fn new(faults: &mut Faults, list: String, page_size: i32, token: &str) -> Self {

@@ -4,90 +4,37 @@
 //! the revisions and the moment that the answer was made for; all pages of a list are of one moment.
 //! Not here: decisions (`engine::check`).
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use prost::Message;
-use tokio::sync::Semaphore;
 use tonic::{Response, Status};
 
+use super::convert::Faults;
+use super::convert::decision::to_connection_type;
 use super::convert::names::{self, NodeName};
 use super::convert::node::{to_entries, to_mode};
-use super::convert::{Faults, to_connection_type};
+use super::node_scope::NodeScope;
 use super::paging::PageRequest;
 use super::problems::to_problem;
-use super::{ANSWER_BYTES_MAX, Api, at_revision, status, to_i64};
-use crate::engine::directory::{Published, PublishedCluster};
+use super::{ANSWER_BYTES_MAX, Api, Shared, at_revision, status, to_i64};
 use crate::policy::address::Range;
 use crate::policy::impact::{self, Place};
-use crate::policy::name::{CLUSTER, Id, NodeKey};
+use crate::policy::name::{CLUSTER, Name};
 use crate::policy::node::Access;
 use crate::policy::problems;
 use crate::policy::ranges::RangeSet;
 use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
-use crate::policy::version::Version;
 use crate::proto::v1;
 
 /// Ranges that an effective access shows for each connection type; the list has them all.
 const RANGES_SHOWN_MAX: usize = 10_000;
 
-/// Sets that are computed at the same time.
-const COMPUTED_AT_A_TIME: usize = 2;
-
-/// Lists that are kept for their next page: computing one of half a million ranges takes longer than sending a page.
-const LISTS_KEPT: usize = 4;
-
-/// Lists of permitted ranges that are being paged through.
-pub(super) struct PermittedCache {
-    lists: Mutex<VecDeque<(String, Arc<RangeSet>)>>,
-    places: Semaphore,
-}
-
-impl Default for PermittedCache {
-    fn default() -> Self {
-        Self { lists: Mutex::default(), places: Semaphore::new(COMPUTED_AT_A_TIME) }
-    }
-}
-
-impl PermittedCache {
-    /// Computes what takes tens of milliseconds for half a million ranges: not on the threads that answer Checks, and
-    /// not many at a time.
-    pub(super) async fn compute<T: Send + 'static>(
-        &self,
-        compute: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Status> {
-        let place = self.places.acquire().await.map_err(|error| status::internal(&error))?;
-        let result = tokio::task::spawn_blocking(compute).await.map_err(|error| status::internal(&error));
-        drop(place);
-        result
-    }
-
-    fn get(&self, key: &str) -> Option<Arc<RangeSet>> {
-        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        lists.iter().find(|(kept, _)| kept == key).map(|(_, list)| Arc::clone(list))
-    }
-
-    fn keep(&self, key: String, list: &Arc<RangeSet>) {
-        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        lists.push_front((key, Arc::clone(list)));
-        lists.truncate(LISTS_KEPT);
-    }
-}
-
-/// A node of an organization that a question is about, with the policy that answers it.
-pub(super) struct Subject {
-    pub(super) published: Arc<Published>,
-    pub(super) cluster: Arc<PublishedCluster>,
-    /// None: the organization itself.
-    pub(super) key: Option<NodeKey>,
-}
-
-impl Subject {
+impl NodeScope {
     /// The own access that applies, and the name of the node whose it is.
     fn effective(&self) -> (String, &Access) {
         let organization = &self.published.view.organization;
-        let name = format!("organizations/{}", organization.id);
+        let name = Name::organization(&organization.id).to_string();
         match self.key.as_ref().and_then(|key| organization.effective_access(key)) {
             Some((key, access)) => (format!("{name}/{key}"), access),
             None => (name, &organization.node.access),
@@ -97,29 +44,11 @@ impl Subject {
     /// The addresses that every level lets through.
     fn permitted(&self, connection_type: ConnectionType, now: Timestamp) -> RangeSet {
         let place = self.key.clone().map_or(Place::Organization, Place::Node);
-        let version = Version {
-            organization: &self.published.view.organization,
-            snapshot: &self.published.snapshot,
-            cluster: &self.cluster.cluster,
-            cluster_snapshot: &self.cluster.snapshot,
-        };
-        impact::permitted(version, &place, connection_type, now)
+        impact::permitted(self.version(), &place, connection_type, now)
     }
 }
 
 impl Api {
-    pub(super) fn subject(&self, name: &str, organization: &Id, key: Option<NodeKey>) -> Result<Subject, Status> {
-        let published = self.published(organization)?;
-        let known_project = key.as_ref().is_none_or(|key| {
-            let project = NodeKey { project: key.project.clone(), workspace: None, endpoint: None };
-            published.view.organization.nodes.get(&project).is_some()
-        });
-        if !known_project && published.view.organization.node.require_projects {
-            return Err(status::not_found(name));
-        }
-        Ok(Subject { published, cluster: self.engine()?.directory().cluster(), key })
-    }
-
     pub(super) async fn effective_access(
         &self,
         request: v1::GetEffectiveAccessRequest,
@@ -131,9 +60,9 @@ impl Api {
             NodeName::Organization(id) => (id, None),
             NodeName::Below(id, key) => (id, Some(key)),
         };
-        let subject = self.subject(&name, &id, key)?;
-        let (revision, now) = (subject.published.view.organization.revision, self.engine()?.clock().now());
-        let answer = self.permitted.compute(move || effective_access(name, &subject, now)).await?;
+        let scope = self.node_scope(&name, &id, key)?;
+        let (revision, now) = (scope.published.view.organization.revision, self.engine()?.clock().now());
+        let answer = self.shared.heavy.run(move || effective_access(name, &scope, now)).await?;
         if answer.encoded_len() > ANSWER_BYTES_MAX {
             return Err(status::answer_too_large("read the nodes one by one with GetNode"));
         }
@@ -164,24 +93,19 @@ impl Api {
         let v1::ListPermittedRangesRequest { name, connection_type, page_size, page_token } = request;
         let mut faults = Faults::default();
         let wanted = faults.connection_type("connection_type", connection_type);
-        let named = match names::node(&name) {
-            Ok(NodeName::Organization(id)) => Some((id, None)),
-            Ok(NodeName::Below(id, key)) => Some((id, Some(key))),
-            Ok(NodeName::Cluster) => {
+        let named = faults.note("name", names::node(&name)).and_then(|named| match named {
+            NodeName::Organization(id) => Some((id, None)),
+            NodeName::Below(id, key) => Some((id, Some(key))),
+            NodeName::Cluster => {
                 faults.add("name", "name an organization or a node below one: connections are made to these");
                 None
             }
-            Err(error) => {
-                faults.add("name", error.to_string());
-                None
-            }
-        };
+        });
         let list = format!("permitted {name} {connection_type}");
         let page = PageRequest::new(&mut faults, list.clone(), page_size, &page_token);
         let (connection_type, (id, key)) = faults.result(wanted.zip(named))?;
-        let subject = self.subject(&name, &id, key)?;
-        let (revision, cluster_revision) =
-            (subject.published.view.organization.revision, subject.cluster.cluster.revision);
+        let scope = self.node_scope(&name, &id, key)?;
+        let (revision, cluster_revision) = (scope.published.view.organization.revision, scope.cluster.cluster.revision);
         // The moment is part of the state, so that rules that expire meanwhile do not shift the pages.
         let at = match page.state().split('-').collect::<Vec<_>>().as_slice() {
             [""] => self.engine()?.clock().now(),
@@ -193,10 +117,8 @@ impl Api {
         let page = page.in_state(format!("{revision}-{cluster_revision}-{}", at.millis()));
         let at = Timestamp::from_millis(at.millis());
         let key = format!("{list} {}", page.state());
-        let ranges = match self.permitted.get(&key) {
-            Some(ranges) => ranges,
-            None => self.compute_permitted(key, subject, connection_type, at).await?,
-        };
+        let Shared { heavy, permitted, .. } = &*self.shared;
+        let ranges = heavy.recall(permitted, key, move || scope.permitted(connection_type, at)).await?;
         let first = match page.cursor.as_deref().map(str::parse) {
             None => Range::Any,
             Some(Ok(first)) => first,
@@ -211,29 +133,16 @@ impl Api {
             revision,
         ))
     }
-
-    async fn compute_permitted(
-        &self,
-        key: String,
-        subject: Subject,
-        connection_type: ConnectionType,
-        at: Timestamp,
-    ) -> Result<Arc<RangeSet>, Status> {
-        let compute = move || subject.permitted(connection_type, at);
-        let ranges = Arc::new(self.permitted.compute(compute).await?);
-        self.permitted.keep(key, &ranges);
-        Ok(ranges)
-    }
 }
 
-fn effective_access(name: String, subject: &Subject, now: Timestamp) -> v1::EffectiveAccess {
-    let organization = &subject.published.view.organization;
+fn effective_access(name: String, scope: &NodeScope, now: Timestamp) -> v1::EffectiveAccess {
+    let organization = &scope.published.view.organization;
     let id = Some(organization.id.as_str());
-    let (source, access) = subject.effective();
+    let (source, access) = scope.effective();
     let mut truncated = false;
     let mut permitted_ranges = Vec::new();
     for connection_type in ConnectionType::ALL {
-        let permitted = subject.permitted(connection_type, now);
+        let permitted = scope.permitted(connection_type, now);
         let mut ranges: Vec<String> =
             permitted.ranges().take(RANGES_SHOWN_MAX + 1).map(|range| range.to_string()).collect();
         truncated |= ranges.len() > RANGES_SHOWN_MAX;
@@ -245,9 +154,9 @@ fn effective_access(name: String, subject: &Subject, now: Timestamp) -> v1::Effe
         mode: to_mode(access).into(),
         entries: to_entries(id, access),
         organization_entries: to_entries(id, &organization.node.access),
-        cluster_entries: to_entries(None, &subject.cluster.cluster.node.access),
+        cluster_entries: to_entries(None, &scope.cluster.cluster.node.access),
         permitted_ranges,
-        problems: of_access(subject, now),
+        problems: of_access(scope, now),
         truncated,
         source,
         name,
@@ -255,16 +164,16 @@ fn effective_access(name: String, subject: &Subject, now: Timestamp) -> v1::Effe
 }
 
 /// What is wrong with the access of the node itself, inherited or not.
-fn of_access(subject: &Subject, now: Timestamp) -> Vec<v1::Problem> {
-    let organization = &subject.published.view.organization;
-    let Some(key) = &subject.key else {
-        let name = format!("organizations/{}", organization.id);
+fn of_access(scope: &NodeScope, now: Timestamp) -> Vec<v1::Problem> {
+    let organization = &scope.published.view.organization;
+    let Some(key) = &scope.key else {
+        let name = Name::organization(&organization.id).to_string();
         return problem(&name, &organization.node.access).into_iter().collect();
     };
-    let version = problems::Subject {
+    let version = problems::Examined {
         organization,
-        snapshot: &subject.published.snapshot,
-        cluster: &subject.cluster.cluster,
+        snapshot: &scope.published.snapshot,
+        cluster: &scope.cluster.cluster,
         now,
         matches: &|_| None,
         unused_since: now,

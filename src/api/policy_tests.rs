@@ -5,38 +5,34 @@
 
 use tonic::{Response, Status};
 
-use super::convert::Faults;
+use super::caller::Caller;
 use super::convert::names::{self, organization};
-use super::convert::options::options;
 use super::convert::policy_test::{read_test, to_test};
-use super::mutation::ChangeCall;
+use super::convert::reader::ReadChange;
+use super::node_scope::version;
 use super::paging::PageRequest;
 use super::{Api, at_revision, status};
-use crate::engine::directory::{Published, PublishedCluster};
 use crate::policy::plan::Mutation;
 use crate::policy::policy_test::PolicyTest;
 use crate::policy::time::Timestamp;
-use crate::policy::version::Version;
 use crate::proto::v1;
 
 impl Api {
-    pub(super) fn read_create_policy_test(&self, request: v1::CreatePolicyTestRequest) -> ChangeCall {
-        let v1::CreatePolicyTestRequest { parent, policy_test, policy_test_id, options: given } = request;
-        let mut faults = Faults::default();
-        let characters_max = self.limits.description_characters_max;
-        let options = options(&mut faults, given, characters_max);
-        let parent = organization(&mut faults, "parent", &parent);
+    pub(super) fn read_create_policy_test(&self, request: v1::CreatePolicyTestRequest) -> ReadChange {
+        let v1::CreatePolicyTestRequest { parent, policy_test, policy_test_id, options } = request;
+        let mut read = self.change_reader(options);
+        let parent = organization(&mut read, "parent", &parent);
         let (test, id) = (policy_test.unwrap_or_default(), ("policy_test_id", policy_test_id.as_str()));
-        let test = read_test(&mut faults, "policy_test", parent.as_ref(), id, test, characters_max);
-        let object = test.as_ref().map(|test| test.id.clone());
-        ChangeCall::inside(parent, test.map(|test| Mutation::CreateTest { test }), object, faults, options)
+        let test = read_test(&mut read, "policy_test", parent.as_ref(), id, test);
+        read.change_inside(parent, test.map(|test| Mutation::CreateTest { test }))
     }
 
     pub(super) async fn create_test(
         &self,
+        caller: Caller,
         request: v1::CreatePolicyTestRequest,
     ) -> Result<Response<v1::PolicyTest>, Status> {
-        let changed = self.make(self.read_create_policy_test(request)).await?;
+        let changed = self.make(caller, self.read_create_policy_test(request)).await?;
         let organization = &changed.view.organization;
         let is_it = |test: &&PolicyTest| changed.object.as_ref() == Some(&test.id);
         let test = organization.tests.iter().find(is_it).ok_or_else(|| status::not_found("the policy test"))?;
@@ -51,10 +47,8 @@ impl Api {
         request: v1::ListPolicyTestsRequest,
     ) -> Result<Response<v1::ListPolicyTestsResponse>, Status> {
         let v1::ListPolicyTestsRequest { parent, page_size, page_token } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let page = PageRequest::new(&mut faults, format!("policy tests {parent}"), page_size, &page_token);
-        let published = self.published(&faults.result(id)?)?;
+        let (id, page) = PageRequest::of_organization("policy tests", &parent, page_size, &page_token)?;
+        let published = self.published(&id)?;
         let (cluster, now) = (self.engine()?.directory().cluster(), self.now()?);
         let version = version(&published, &cluster);
         let organization = &published.view.organization;
@@ -68,30 +62,23 @@ impl Api {
         Ok(at_revision(v1::ListPolicyTestsResponse { policy_tests, next_page_token }, organization.revision))
     }
 
-    pub(super) fn read_delete_policy_test(&self, request: v1::DeletePolicyTestRequest) -> ChangeCall {
-        let v1::DeletePolicyTestRequest { name, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let named = names::policy_test(&name).map_err(|error| faults.add("name", error.to_string())).ok();
-        let (organization, id) = named.unzip();
-        ChangeCall::inside(organization, id.map(|id| Mutation::DeleteTest { id }), None, faults, options)
+    pub(super) fn read_delete_policy_test(&self, request: v1::DeletePolicyTestRequest) -> ReadChange {
+        let v1::DeletePolicyTestRequest { name, options } = request;
+        let mut read = self.change_reader(options);
+        let (organization, id) = read.note("name", names::policy_test(&name)).unzip();
+        read.change_inside(organization, id.map(|id| Mutation::DeleteTest { id }))
     }
 
-    pub(super) async fn delete_test(&self, request: v1::DeletePolicyTestRequest) -> Result<Response<()>, Status> {
-        let changed = self.make(self.read_delete_policy_test(request)).await?;
+    pub(super) async fn delete_test(
+        &self,
+        caller: Caller,
+        request: v1::DeletePolicyTestRequest,
+    ) -> Result<Response<()>, Status> {
+        let changed = self.make(caller, self.read_delete_policy_test(request)).await?;
         Ok(at_revision((), changed.revision))
     }
 
     fn now(&self) -> Result<Timestamp, Status> {
         Ok(self.engine()?.clock().now())
-    }
-}
-
-fn version<'a>(published: &'a Published, cluster: &'a PublishedCluster) -> Version<'a> {
-    Version {
-        organization: &published.view.organization,
-        snapshot: &published.snapshot,
-        cluster: &cluster.cluster,
-        cluster_snapshot: &cluster.snapshot,
     }
 }

@@ -11,19 +11,18 @@ use tonic::{Response, Status};
 use tonic_types::StatusExt;
 
 use super::convert::names::{self, NodeName};
+use super::convert::reader::ReadChange;
 use super::convert::{Faults, audit, to_time};
 use super::differences::Differences;
-use super::mutation::ChangeCall;
 use super::problems::{self, Known};
 use super::{Api, at_revision, status, to_i64};
-use crate::engine::change::ChangeTarget;
+use crate::engine::change::{ChangeRequest, ChangeTarget};
 use crate::engine::preview::Preview;
 use crate::engine::prospect::{GateOptions, Prospect};
-use crate::engine::sessions::Session;
 use crate::engine::{Engine, Flipped, Replay};
 use crate::policy::address::Range;
 use crate::policy::limits::Limits;
-use crate::policy::name::{CLUSTER, Id};
+use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::node::NodePatch;
 use crate::policy::plan::{Mutation, PlanError, Violation};
 use crate::policy::problems::{Code, Problem, Resource};
@@ -59,18 +58,14 @@ impl Api {
     ) -> Result<Response<v1::PreviewChangeResponse>, Status> {
         let v1::PreviewChangeRequest { parent, mutations, replay_within } = request;
         let mut faults = Faults::default();
-        let named = match names::node(&parent) {
-            Ok(NodeName::Cluster) => Some(None),
-            Ok(NodeName::Organization(id)) => Some(Some(id)),
-            Ok(NodeName::Below(..)) => {
+        let named = faults.note("parent", names::node(&parent)).and_then(|named| match named {
+            NodeName::Cluster => Some(None),
+            NodeName::Organization(id) => Some(Some(id)),
+            NodeName::Below(..) => {
                 faults.add("parent", "name an organization, or `cluster`");
                 None
             }
-            Err(error) => {
-                faults.add("parent", error.to_string());
-                None
-            }
-        };
+        });
         check_count(&mut faults, mutations.len());
         let within = replay_within.map_or(Some(REPLAY_DEFAULT), |within| Duration::try_from(within).ok());
         let within = within.filter(|within| *within <= REPLAY_MAX);
@@ -78,10 +73,10 @@ impl Api {
             faults.add("replay_within", "must be from 0 to 366 days");
         }
         let (owner, within) = faults.result(named.zip(within))?;
-        let (paths, calls): (Vec<String>, Vec<ChangeCall>) = self.read_mutations(mutations).await?.into_iter().unzip();
-        let (plan, options) = to_plan(owner, calls, &paths)?;
+        let (paths, reads): (Vec<String>, Vec<ReadChange>) = self.read_mutations(mutations).await?.into_iter().unzip();
+        let (plan, options) = to_plan(owner, reads, &paths)?;
         let (engine, limits) = (Arc::clone(self.engine()?), self.limits);
-        let previewed = self.permitted.compute(move || previewed(&engine, plan, options, within, &limits)).await?;
+        let previewed = self.shared.heavy.run(move || previewed(&engine, plan, options, within, &limits)).await?;
         let answer = previewed.map_err(|(place, error)| refused(paths.get(place), error))??;
         let revision = u64::try_from(answer.revision).unwrap_or_default();
         Ok(at_revision(answer, revision))
@@ -91,17 +86,17 @@ impl Api {
     pub(super) async fn read_mutations(
         &self,
         mutations: Vec<v1::Mutation>,
-    ) -> Result<Vec<(String, ChangeCall)>, Status> {
-        let mut calls = Vec::with_capacity(mutations.len());
+    ) -> Result<Vec<(String, ReadChange)>, Status> {
+        let mut reads = Vec::with_capacity(mutations.len());
         for (index, v1::Mutation { request }) in mutations.into_iter().enumerate() {
-            let (name, call) = self.read_mutation(request).await.map_err(|status| at_path(index, status))?;
-            calls.push((format!("mutations[{index}].{name}"), call));
+            let (name, read) = self.read_mutation(request).await.map_err(|status| at_path(index, status))?;
+            reads.push((format!("mutations[{index}].{name}"), read));
         }
-        Ok(calls)
+        Ok(reads)
     }
 
     /// Reads one mutation, with the name of its field.
-    async fn read_mutation(&self, asked: Option<Asked>) -> Result<(&'static str, ChangeCall), Status> {
+    async fn read_mutation(&self, asked: Option<Asked>) -> Result<(&'static str, ReadChange), Status> {
         Ok(match asked {
             None => return Err(status::invalid_field("", "is empty: give the request that would make the change")),
             Some(Asked::CreateRule(request)) => ("create_rule", self.read_create_rule(request)),
@@ -136,36 +131,30 @@ pub(super) fn check_count(faults: &mut Faults, count: usize) {
     }
 }
 
-/// What is wrong with a mutation whose target could not be read.
-pub(super) fn refused_at(path: &str, faults: Faults) -> Status {
-    refused(Some(&path.to_owned()), PlanError::Invalid(faults.into_violations()))
-}
-
 /// Puts the mutations of one owner together. `paths` are those of the mutations.
-fn to_plan(owner: Option<Id>, calls: Vec<ChangeCall>, paths: &[String]) -> Result<(Plan, GateOptions), Status> {
+fn to_plan(owner: Option<Id>, reads: Vec<ReadChange>, paths: &[String]) -> Result<(Plan, GateOptions), Status> {
     let mut options = GateOptions::default();
     let (mut inside, mut of_cluster, mut deletion) = (Vec::new(), Vec::new(), None);
-    let count = calls.len();
-    for (call, path) in calls.into_iter().zip(paths) {
-        let ChangeCall { target, object: _, faults, options: asked } = call;
-        options.gates = options.gates.and(&asked.gates.gates);
-        options.override_tests |= asked.gates.override_tests;
-        let violations = faults.into_violations();
+    let count = reads.len();
+    for (read, path) in reads.into_iter().zip(paths) {
+        let ChangeRequest { target, violations, gates, .. } =
+            read.map_err(|violations| refused(Some(path), PlanError::Invalid(violations)))?;
+        options.gates = options.gates.and(&gates.gates);
+        options.override_tests |= gates.override_tests;
         let foreign = |what: &str| Err(status::invalid_field(path, format!("is not about `{what}`: preview it apart")));
         match (target, &owner) {
-            (None, _) => return Err(refused(Some(path), PlanError::Invalid(violations))),
-            (Some(ChangeTarget::Organization { id, mutation }), Some(owner)) if id == *owner => {
+            (ChangeTarget::Organization { id, mutation }, Some(owner)) if id == *owner => {
                 inside.push((mutation, violations));
             }
-            (Some(ChangeTarget::Cluster { etag, patch }), None) => of_cluster.push((etag, patch, violations)),
-            (Some(ChangeTarget::DeleteOrganization { id, etag, force }), Some(owner)) if id == *owner && count == 1 => {
+            (ChangeTarget::Cluster { etag, patch }, None) => of_cluster.push((etag, patch, violations)),
+            (ChangeTarget::DeleteOrganization { id, etag, force }, Some(owner)) if id == *owner && count == 1 => {
                 deletion = Some((id, etag, force));
             }
-            (Some(ChangeTarget::CreateOrganization { .. }), _) => {
+            (ChangeTarget::CreateOrganization { .. }, _) => {
                 let description = "creates an organization, which alters nothing that is: use `validate_only`";
                 return Err(status::invalid_field(path, description));
             }
-            (_, Some(owner)) => return foreign(&format!("organizations/{owner}")),
+            (_, Some(owner)) => return foreign(&Name::organization(owner).to_string()),
             (_, None) => return foreign(CLUSTER),
         }
     }
@@ -233,7 +222,10 @@ fn answer(
         revision: to_i64(revision),
         differences: differences.items,
         revocation_count: to_i64(revocation_count),
-        revoked_sessions: revoked.iter().map(session_name).collect(),
+        revoked_sessions: revoked
+            .iter()
+            .map(|session| Name::session(&session.organization, session.record.id).to_string())
+            .collect(),
         problems_added: added,
         problems_resolved: resolved,
         truncated: differences.truncated || cut,
@@ -241,10 +233,6 @@ fn answer(
         refusals: refusals.collect(),
         replay,
     })
-}
-
-fn session_name(session: &Session) -> String {
-    audit::session_name(session.organization.as_str(), session.record.id)
 }
 
 /// The problems that come and go, and whether some are left out.
@@ -308,7 +296,7 @@ fn to_replay(from: Timestamp, replay: Replay) -> v1::Replay {
 }
 
 /// A mutation's refusal, with its violations below the mutation's path.
-fn refused(path: Option<&String>, error: PlanError) -> Status {
+pub(super) fn refused(path: Option<&String>, error: PlanError) -> Status {
     let (PlanError::Invalid(violations), Some(path)) = (&error, path) else { return status::plan(error) };
     let below = |violation: &Violation| {
         let separator = if violation.field.is_empty() { "" } else { "." };

@@ -10,14 +10,15 @@ use std::time::Duration;
 use prost::Message;
 use tonic::{Response, Status};
 
+use super::convert::Faults;
+use super::convert::decision::to_connection_type;
 use super::convert::names::{self, NodeName};
-use super::convert::{Faults, to_connection_type};
+use super::node_scope::NodeScope;
 use super::paging::PageRequest;
-use super::permitted::Subject;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, status};
 use crate::engine::directory::OrganizationView;
 use crate::policy::members::MembersCache;
-use crate::policy::name::{CLUSTER, Id};
+use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::organization::{Cluster, Organization};
 use crate::policy::problems::{self, Code, Problem, Resource};
 use crate::policy::rule::RuleMatches;
@@ -36,15 +37,15 @@ impl Api {
     ) -> Result<Response<v1::ListProblemsResponse>, Status> {
         let v1::ListProblemsRequest { parent, page_size, page_token } = request;
         let mut faults = Faults::default();
-        let named = names::node(&parent).map_err(|error| faults.add("parent", error.to_string())).ok();
+        let named = faults.note("parent", names::node(&parent));
         let page = PageRequest::new(&mut faults, format!("problems {parent}"), page_size, &page_token);
         let (id, key) = match faults.result(named)? {
             NodeName::Cluster => return self.problems_of_cluster(page),
             NodeName::Organization(id) => (id, None),
             NodeName::Below(id, key) => (id, Some(key)),
         };
-        let subject = self.subject(&parent, &id, key)?;
-        let (revision, cluster) = (subject.published.view.organization.revision, subject.cluster.cluster.revision);
+        let scope = self.node_scope(&parent, &id, key)?;
+        let (revision, cluster) = (scope.published.view.organization.revision, scope.cluster.cluster.revision);
         // The moment is part of the state, so that rules that expire meanwhile do not shift the pages.
         let now = match page.state().split('-').collect::<Vec<_>>().as_slice() {
             [""] => Timestamp::from_millis(self.engine()?.clock().now().millis()),
@@ -54,7 +55,7 @@ impl Api {
             _ => return Err(status::list_changed()),
         };
         let page = page.in_state(format!("{revision}-{cluster}-{}", now.millis()));
-        let problems = self.permitted.compute(move || of_subject(&subject, now)).await?;
+        let problems = self.shared.heavy.run(move || of_scope(&scope, now)).await?;
         let messages = problems.iter().map(|problem| to_problem(Some(&id), problem));
         let (problems, next_page_token) = page.page_by_offset(messages.skip(page.offset()));
         Ok(at_revision(v1::ListProblemsResponse { problems, next_page_token }, revision))
@@ -94,7 +95,7 @@ pub(super) fn of_version(version: &Version<'_>, known: &Known, now: Timestamp) -
         let rule = organization.rules.get(place)?;
         known.matches.get(&(rule.id.clone(), rule.create_time)).copied()
     };
-    problems::of_organization(&problems::Subject {
+    problems::of_organization(&problems::Examined {
         organization,
         snapshot: version.snapshot,
         cluster: version.cluster,
@@ -130,9 +131,9 @@ pub(super) fn fitting(problems: impl IntoIterator<Item = v1::Problem>, bytes_max
     (problems, cut)
 }
 
-fn of_subject(subject: &Subject, now: Timestamp) -> Vec<Problem> {
-    let Subject { published, cluster, key } = subject;
-    let subject = problems::Subject {
+fn of_scope(scope: &NodeScope, now: Timestamp) -> Vec<Problem> {
+    let NodeScope { published, cluster, key } = scope;
+    let examined = problems::Examined {
         organization: &published.view.organization,
         snapshot: &published.snapshot,
         cluster: &cluster.cluster,
@@ -141,8 +142,8 @@ fn of_subject(subject: &Subject, now: Timestamp) -> Vec<Problem> {
         unused_since: now.before(UNUSED_AFTER),
     };
     match key {
-        None => problems::of_organization(&subject),
-        Some(key) => problems::of_node(&subject, key),
+        None => problems::of_organization(&examined),
+        Some(key) => problems::of_node(&examined, key),
     }
 }
 
@@ -161,7 +162,7 @@ pub(super) fn to_problem(organization: Option<&Id>, problem: &Problem) -> v1::Pr
 }
 
 fn name(organization: Option<&Id>, resource: &Resource) -> String {
-    let organization = organization.map(|id| format!("organizations/{id}")).unwrap_or_default();
+    let organization = organization.map(|id| Name::organization(id).to_string()).unwrap_or_default();
     match resource {
         Resource::Cluster => CLUSTER.to_owned(),
         Resource::Organization => organization,

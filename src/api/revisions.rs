@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use tonic::{Response, Status};
 
-use super::convert::names::{self, organization};
-use super::convert::options::options;
-use super::convert::policy_test::test_name;
-use super::convert::{Faults, audit, to_time};
+use super::caller::Caller;
+use super::convert::names;
+use super::convert::reader::ReadChange;
+use super::convert::{audit, to_time};
 use super::differences::Differences;
-use super::mutation::{ChangeCall, etag};
+use super::mutation::given;
 use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64};
 use crate::audit::record::ObjectChange;
 use crate::engine::{Engine, RevisionDetail, RevisionEntry};
 use crate::policy::document::Document;
-use crate::policy::name::Id;
+use crate::policy::name::{Id, Name};
 use crate::policy::organization::Organization;
 use crate::policy::plan::Mutation;
 use crate::proto::v1;
@@ -29,10 +29,7 @@ impl Api {
         request: v1::ListRevisionsRequest,
     ) -> Result<Response<v1::ListRevisionsResponse>, Status> {
         let v1::ListRevisionsRequest { parent, page_size, page_token } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let page = PageRequest::new(&mut faults, format!("revisions {parent}"), page_size, &page_token);
-        let id = faults.result(id)?;
+        let (id, page) = PageRequest::of_organization("revisions", &parent, page_size, &page_token)?;
         let current = self.published(&id)?.view.organization.revision;
         let before = match page.cursor.as_deref().map(str::parse) {
             None => None,
@@ -86,50 +83,54 @@ impl Api {
             let changes = differences.take_changes(audit::object_changes(&changes, Some(&id), revision));
             v1::CompareRevisionsResponse { changes, differences: differences.items, truncated: differences.truncated }
         };
-        Ok(Response::new(self.permitted.compute(compare).await?))
+        Ok(Response::new(self.shared.heavy.run(compare).await?))
     }
 
-    pub(super) async fn confirm(&self, request: v1::ConfirmRevisionRequest) -> Result<Response<v1::Revision>, Status> {
-        let v1::ConfirmRevisionRequest { name, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        if options.confirm_within.is_some() {
-            faults.add("options.confirm_within", "makes no sense here: leave it unset");
-        }
-        let named = names::revision(&name).map_err(|description| faults.add("name", description)).ok();
-        let (id, revision) = named.unzip();
+    pub(super) async fn confirm(
+        &self,
+        caller: Caller,
+        request: v1::ConfirmRevisionRequest,
+    ) -> Result<Response<v1::Revision>, Status> {
+        let v1::ConfirmRevisionRequest { name, options } = request;
+        let mut read = self.change_reader(options);
+        read.refuse_confirm_within();
+        let (id, revision) = read.note("name", names::revision(&name)).unzip();
         let mutation = revision.map(|revision| Mutation::Confirm { revision });
-        self.to_new_revision(ChangeCall::inside(id, mutation, None, faults, options)).await
+        self.to_new_revision(caller, read.change_inside(id, mutation)).await
     }
 
     pub(super) async fn rollback(
         &self,
+        caller: Caller,
         request: v1::RollbackRevisionRequest,
     ) -> Result<Response<v1::Revision>, Status> {
-        let call = self.read_rollback_revision(request).await?;
-        self.to_new_revision(call).await
+        let read = self.read_rollback_revision(request).await?;
+        self.to_new_revision(caller, read).await
     }
 
     pub(super) async fn read_rollback_revision(
         &self,
         request: v1::RollbackRevisionRequest,
-    ) -> Result<ChangeCall, Status> {
-        let v1::RollbackRevisionRequest { name, etag: guard, options: given } = request;
-        let mut faults = Faults::default();
-        let mut options = options(&mut faults, given, self.limits.description_characters_max);
+    ) -> Result<ReadChange, Status> {
+        let v1::RollbackRevisionRequest { name, etag, options } = request;
+        let mut read = self.change_reader(options);
         let (id, revision) = read_name("name", &name)?;
         let organization = self.organization_at(&name, &id, revision).await?;
-        if options.comment.is_empty() {
-            options.comment = format!("back to revision {revision}").into();
+        if read.options.comment.is_empty() {
+            read.options.comment = format!("back to revision {revision}").into();
         }
         let document = Box::new(Document::of(&organization));
-        let mutation = Mutation::ReplacePolicy { document, etag: etag(guard), goes_back: true };
-        Ok(ChangeCall::inside(Some(id), Some(mutation), None, faults, options))
+        let mutation = Mutation::ReplacePolicy { document, etag: given(etag), goes_back: true };
+        Ok(read.change_inside(Some(id), Some(mutation)))
     }
 
     /// Makes a change and answers with the revision that it led to.
-    pub(super) async fn to_new_revision(&self, call: ChangeCall) -> Result<Response<v1::Revision>, Status> {
-        let changed = self.make(call).await?;
+    pub(super) async fn to_new_revision(
+        &self,
+        caller: Caller,
+        read: ReadChange,
+    ) -> Result<Response<v1::Revision>, Status> {
+        let changed = self.make(caller, read).await?;
         let id = &changed.view.organization.id;
         let before = Some(changed.revision + 1);
         let entries = self.engine()?.revisions(id, before, 1).await.map_err(status::history)?;
@@ -146,7 +147,7 @@ fn to_revision(id: &Id, entry: &RevisionEntry, changes: Option<&[ObjectChange]>)
     let RevisionEntry { revision, time, actor, comment, confirm_until, overridden_tests, .. } = entry;
     let changes = changes.map(|changes| audit::object_changes(changes, Some(id), *revision)).unwrap_or_default();
     v1::Revision {
-        name: format!("organizations/{id}/revisions/{revision}"),
+        name: Name::revision(id, revision).to_string(),
         revision: to_i64(*revision),
         create_time: Some(to_time(*time)),
         policy_change: Some(v1::PolicyChange {
@@ -154,7 +155,7 @@ fn to_revision(id: &Id, entry: &RevisionEntry, changes: Option<&[ObjectChange]>)
             revision: to_i64(*revision),
             comment: comment.to_string(),
             changes,
-            overridden_tests: overridden_tests.iter().map(|test| test_name(id.as_str(), test)).collect(),
+            overridden_tests: overridden_tests.iter().map(|test| Name::policy_test(id, test).to_string()).collect(),
             revert_time: confirm_until.map(to_time),
         }),
     }

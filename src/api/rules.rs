@@ -3,63 +3,47 @@
 //! Invariant: an answer shows the policy right after its change, or the current one.
 //! Not here: the meaning of a mutation (`policy::plan`).
 
-use std::sync::Arc;
-
 use prost::Message;
 use tonic::{Response, Status};
 
+use super::caller::Caller;
+use super::convert::names;
 use super::convert::names::{chosen_or_new_id, new_id, organization, rule_of};
-use super::convert::options::{Mask, options};
+use super::convert::options::Mask;
+use super::convert::reader::{ReadChange, Reader};
 use super::convert::rule::{SETTABLE, patch, to_rule};
-use super::convert::{Faults, names};
-use super::mutation::{ChangeCall, ChangedOrganization, etag};
+use super::mutation::{ChangedOrganization, given};
 use super::paging::PageRequest;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
-use crate::engine::directory::Published;
 use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_rules};
-use crate::policy::rule::Rule;
+use crate::policy::rule::{Rule, RulePatch};
 use crate::proto::v1;
 
 /// Rules in the answer of a call that changes the whole list.
 const RULES_SHOWN_MAX: usize = 1_000;
 
 impl Api {
-    /// The current version of an organization that a read names.
-    pub(super) fn published(&self, id: &Id) -> Result<Arc<Published>, Status> {
-        let published = self.engine()?.directory().organization(id.as_str());
-        published.ok_or_else(|| status::not_found(&format!("organizations/{id}")))
-    }
-
-    pub(super) async fn create_rule(&self, request: v1::CreateRuleRequest) -> Result<Response<v1::Rule>, Status> {
-        let changed = self.make(self.read_create_rule(request)).await?;
+    pub(super) async fn create_rule(
+        &self,
+        caller: Caller,
+        request: v1::CreateRuleRequest,
+    ) -> Result<Response<v1::Rule>, Status> {
+        let changed = self.make(caller, self.read_create_rule(request)).await?;
         rule_answer(&changed, changed.object.as_ref())
     }
 
-    pub(super) fn read_create_rule(&self, request: v1::CreateRuleRequest) -> ChangeCall {
-        let v1::CreateRuleRequest { parent, rule, rule_id, position, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let parent = organization(&mut faults, "parent", &parent);
-        let id = chosen_or_new_id(&mut faults, "rule_id", &rule_id, "rule");
-        let patch = self.new_rule(&mut faults, "rule", parent.as_ref(), rule);
+    pub(super) fn read_create_rule(&self, request: v1::CreateRuleRequest) -> ReadChange {
+        let v1::CreateRuleRequest { parent, rule, rule_id, position, options } = request;
+        let mut read = self.change_reader(options);
+        let parent = organization(&mut read, "parent", &parent);
+        let id = chosen_or_new_id(&mut read, "rule_id", &rule_id, "rule");
+        let patch = new_rule(&mut read, "rule", parent.as_ref(), rule.unwrap_or_default());
         if let Some(position) = position {
-            faults.position("position", position);
+            read.position("position", position);
         }
-        let mutation = id.clone().map(|id| Mutation::CreateRule { id, position, patch });
-        ChangeCall::inside(parent, mutation, id, faults, options)
-    }
-
-    fn new_rule(
-        &self,
-        faults: &mut Faults,
-        field: &str,
-        organization: Option<&Id>,
-        rule: Option<v1::Rule>,
-    ) -> crate::policy::rule::RulePatch {
-        let organization = organization.map(Id::as_str);
-        let rule = rule.unwrap_or_default();
-        patch(faults, field, organization, rule, &Mask::All, self.limits.description_characters_max)
+        let mutation = id.map(|id| Mutation::CreateRule { id, position, patch });
+        read.change_inside(parent, mutation)
     }
 
     pub(super) fn get_rule(&self, request: v1::GetRuleRequest) -> Result<Response<v1::Rule>, Status> {
@@ -74,10 +58,8 @@ impl Api {
 
     pub(super) fn list_rules(&self, request: v1::ListRulesRequest) -> Result<Response<v1::ListRulesResponse>, Status> {
         let v1::ListRulesRequest { parent, page_size, page_token } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let page = PageRequest::new(&mut faults, format!("rules {parent}"), page_size, &page_token);
-        let published = self.published(&faults.result(id)?)?;
+        let (id, page) = PageRequest::of_organization("rules", &parent, page_size, &page_token)?;
+        let published = self.published(&id)?;
         let view = &published.view;
         let etag = etag_of_rules(view.organization.rules_changed_at);
         let page = page.of_state(etag.clone())?;
@@ -89,125 +71,128 @@ impl Api {
         Ok(at_revision(answer, revision))
     }
 
-    pub(super) async fn update_rule(&self, request: v1::UpdateRuleRequest) -> Result<Response<v1::Rule>, Status> {
-        let changed = self.make(self.read_update_rule(request)).await?;
+    pub(super) async fn update_rule(
+        &self,
+        caller: Caller,
+        request: v1::UpdateRuleRequest,
+    ) -> Result<Response<v1::Rule>, Status> {
+        let changed = self.make(caller, self.read_update_rule(request)).await?;
         rule_answer(&changed, changed.object.as_ref())
     }
 
-    pub(super) fn read_update_rule(&self, request: v1::UpdateRuleRequest) -> ChangeCall {
-        let v1::UpdateRuleRequest { rule, update_mask, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
+    pub(super) fn read_update_rule(&self, request: v1::UpdateRuleRequest) -> ReadChange {
+        let v1::UpdateRuleRequest { rule, update_mask, options } = request;
+        let mut read = self.change_reader(options);
         let mut rule = rule.unwrap_or_default();
-        let guard = etag(std::mem::take(&mut rule.etag));
-        let named = read_rule_name(&mut faults, "rule.name", &rule.name);
-        let mask = Mask::new(&mut faults, update_mask, SETTABLE);
+        let etag = given(std::mem::take(&mut rule.etag));
+        let named = read.note("rule.name", names::rule(&rule.name));
+        let mask = read.mask(update_mask, SETTABLE);
         let organization = named.as_ref().map(|(organization, _)| organization.as_str());
-        let characters_max = self.limits.description_characters_max;
-        let patch = patch(&mut faults, "rule", organization, rule, &mask, characters_max);
+        let patch = patch(&mut read, "rule", organization, rule, &mask);
         let (organization, id) = named.unzip();
-        let mutation = id.clone().map(|id| Mutation::UpdateRule { id, etag: guard, patch });
-        ChangeCall::inside(organization, mutation, id, faults, options)
+        let mutation = id.map(|id| Mutation::UpdateRule { id, etag, patch });
+        read.change_inside(organization, mutation)
     }
 
-    pub(super) async fn delete_rule(&self, request: v1::DeleteRuleRequest) -> Result<Response<()>, Status> {
-        let changed = self.make(self.read_delete_rule(request)).await?;
+    pub(super) async fn delete_rule(
+        &self,
+        caller: Caller,
+        request: v1::DeleteRuleRequest,
+    ) -> Result<Response<()>, Status> {
+        let changed = self.make(caller, self.read_delete_rule(request)).await?;
         Ok(at_revision((), changed.revision))
     }
 
-    pub(super) fn read_delete_rule(&self, request: v1::DeleteRuleRequest) -> ChangeCall {
-        let v1::DeleteRuleRequest { name, etag: guard, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let (organization, id) = read_rule_name(&mut faults, "name", &name).unzip();
-        let mutation = id.map(|id| Mutation::DeleteRule { id, etag: etag(guard) });
-        ChangeCall::inside(organization, mutation, None, faults, options)
+    pub(super) fn read_delete_rule(&self, request: v1::DeleteRuleRequest) -> ReadChange {
+        let v1::DeleteRuleRequest { name, etag, options } = request;
+        let mut read = self.change_reader(options);
+        let (organization, id) = read.note("name", names::rule(&name)).unzip();
+        let mutation = id.map(|id| Mutation::DeleteRule { id, etag: given(etag) });
+        read.change_inside(organization, mutation)
     }
 
-    pub(super) async fn move_rule(&self, request: v1::MoveRuleRequest) -> Result<Response<v1::Rule>, Status> {
-        let changed = self.make(self.read_move_rule(request)).await?;
+    pub(super) async fn move_rule(
+        &self,
+        caller: Caller,
+        request: v1::MoveRuleRequest,
+    ) -> Result<Response<v1::Rule>, Status> {
+        let changed = self.make(caller, self.read_move_rule(request)).await?;
         rule_answer(&changed, changed.object.as_ref())
     }
 
-    pub(super) fn read_move_rule(&self, request: v1::MoveRuleRequest) -> ChangeCall {
-        let v1::MoveRuleRequest { name, position, etag: guard, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let (organization, id) = read_rule_name(&mut faults, "name", &name).unzip();
-        faults.position("position", position);
-        let mutation = id.clone().map(|id| Mutation::MoveRule { id, position, etag: etag(guard) });
-        ChangeCall::inside(organization, mutation, id, faults, options)
+    pub(super) fn read_move_rule(&self, request: v1::MoveRuleRequest) -> ReadChange {
+        let v1::MoveRuleRequest { name, position, etag, options } = request;
+        let mut read = self.change_reader(options);
+        let (organization, id) = read.note("name", names::rule(&name)).unzip();
+        read.position("position", position);
+        let mutation = id.map(|id| Mutation::MoveRule { id, position, etag: given(etag) });
+        read.change_inside(organization, mutation)
     }
 
     pub(super) async fn reorder_rules(
         &self,
+        caller: Caller,
         request: v1::ReorderRulesRequest,
     ) -> Result<Response<v1::ReorderRulesResponse>, Status> {
-        let changed = self.make(self.read_reorder_rules(request)).await?;
+        let changed = self.make(caller, self.read_reorder_rules(request)).await?;
         let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
         let answer = v1::ReorderRulesResponse { rules, etag, revision: to_i64(changed.revision) };
         Ok(at_revision(answer, changed.revision))
     }
 
-    pub(super) fn read_reorder_rules(&self, request: v1::ReorderRulesRequest) -> ChangeCall {
-        let v1::ReorderRulesRequest { parent, rules, etag: guard, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let parent = organization(&mut faults, "parent", &parent);
+    pub(super) fn read_reorder_rules(&self, request: v1::ReorderRulesRequest) -> ReadChange {
+        let v1::ReorderRulesRequest { parent, rules, etag, options } = request;
+        let mut read = self.change_reader(options);
+        let parent = organization(&mut read, "parent", &parent);
         let mut order = Vec::with_capacity(rules.len());
         for (index, name) in rules.iter().enumerate() {
-            let id = rule_of(&mut faults, &format!("rules[{index}]"), parent.as_ref(), name);
+            let id = rule_of(&mut read, &format!("rules[{index}]"), parent.as_ref(), name);
             // A name that could not be read keeps its place, so that later ones are judged under their own index.
             order.extend(id.or_else(|| new_id("rule")));
         }
-        let mutation = Mutation::ReorderRules { order, etag: etag(guard) };
-        ChangeCall::inside(parent, Some(mutation), None, faults, options)
+        let mutation = Mutation::ReorderRules { order, etag: given(etag) };
+        read.change_inside(parent, Some(mutation))
     }
 
     pub(super) async fn replace_rules(
         &self,
+        caller: Caller,
         request: v1::ReplaceRulesRequest,
     ) -> Result<Response<v1::ReplaceRulesResponse>, Status> {
-        let changed = self.make(self.read_replace_rules(request)).await?;
+        let changed = self.make(caller, self.read_replace_rules(request)).await?;
         let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
         let answer = v1::ReplaceRulesResponse { rules, etag, revision: to_i64(changed.revision) };
         Ok(at_revision(answer, changed.revision))
     }
 
-    pub(super) fn read_replace_rules(&self, request: v1::ReplaceRulesRequest) -> ChangeCall {
-        let v1::ReplaceRulesRequest { parent, rules, etag: guard, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let parent = organization(&mut faults, "parent", &parent);
+    pub(super) fn read_replace_rules(&self, request: v1::ReplaceRulesRequest) -> ReadChange {
+        let v1::ReplaceRulesRequest { parent, rules, etag, options } = request;
+        let mut read = self.change_reader(options);
+        let parent = organization(&mut read, "parent", &parent);
         let mut patches = Vec::with_capacity(rules.len());
         for (index, rule) in rules.into_iter().enumerate() {
-            if faults.is_full() {
+            if read.is_full() {
                 break;
             }
             let field = format!("rules[{index}]");
             let name_field = format!("{field}.name");
             let id = if rule.name.is_empty() {
-                chosen_or_new_id(&mut faults, &name_field, "", "rule")
+                chosen_or_new_id(&mut read, &name_field, "", "rule")
             } else {
-                rule_of(&mut faults, &name_field, parent.as_ref(), &rule.name)
+                rule_of(&mut read, &name_field, parent.as_ref(), &rule.name)
             };
-            let patch = self.new_rule(&mut faults, &field, parent.as_ref(), Some(rule));
+            let patch = new_rule(&mut read, &field, parent.as_ref(), rule);
             // A rule whose name could not be read keeps its place, so that later ones are judged under their own index.
             patches.extend(id.or_else(|| new_id("rule")).map(|id| (id, patch)));
         }
-        let mutation = Mutation::ReplaceRules { rules: patches, etag: etag(guard) };
-        ChangeCall::inside(parent, Some(mutation), None, faults, options)
+        let mutation = Mutation::ReplaceRules { rules: patches, etag: given(etag) };
+        read.change_inside(parent, Some(mutation))
     }
 }
 
-fn read_rule_name(faults: &mut Faults, field: &str, name: &str) -> Option<(Id, Id)> {
-    match names::rule(name) {
-        Ok(ids) => Some(ids),
-        Err(error) => {
-            faults.add(field, error.to_string());
-            None
-        }
-    }
+/// Reads all fields of a rule.
+fn new_rule(read: &mut Reader, field: &str, organization: Option<&Id>, rule: v1::Rule) -> RulePatch {
+    patch(read, field, organization.map(Id::as_str), rule, &Mask::All)
 }
 
 fn rule_answer(changed: &ChangedOrganization, id: Option<&Id>) -> Result<Response<v1::Rule>, Status> {

@@ -10,21 +10,20 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
 
-use super::convert::names::organization;
-use super::convert::options::options;
-use super::convert::{Faults, to_connection_type, to_time};
-use super::decision::{to_decision, to_reason};
-use super::mutation::ChangeCall;
+use super::caller::Caller;
+use super::convert::decision::{to_connection_type, to_decision, to_reason};
+use super::convert::names::{self, organization};
+use super::convert::to_time;
 use super::paging::PageRequest;
 use super::policy::to_policy;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, preview, status, to_i64};
 use crate::engine::audit::AuditError;
-use crate::engine::change::ChangeTarget;
+use crate::engine::change::{ChangeRequest, ChangeTarget};
 use crate::engine::directory::OrganizationView;
 use crate::engine::shadow::{Divergence, Shadow, ShadowCounts};
 use crate::policy::decision::Reason;
-use crate::policy::name::Id;
-use crate::policy::plan::{CandidateStep, Mutation};
+use crate::policy::name::{Id, Name};
+use crate::policy::plan::{CandidateStep, Mutation, PlanError};
 use crate::proto::v1::{self, ErrorReason};
 
 /// Divergences on their way to a subscriber.
@@ -35,34 +34,31 @@ pub(super) type Divergences = ReceiverStream<Result<v1::Divergence, Status>>;
 impl Api {
     pub(super) async fn set_shadow(
         &self,
+        caller: Caller,
         request: v1::SetShadowPolicyRequest,
     ) -> Result<Response<v1::ShadowPolicy>, Status> {
-        let v1::SetShadowPolicyRequest { parent, mutations, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        if options.confirm_within.is_some() {
-            faults.add("options.confirm_within", "makes no sense here: leave it unset");
-        }
-        let id = organization(&mut faults, "parent", &parent);
-        preview::check_count(&mut faults, mutations.len());
-        let id = faults.result(id)?;
+        let v1::SetShadowPolicyRequest { parent, mutations, options } = request;
+        let mut read = self.change_reader(options);
+        read.refuse_confirm_within();
+        let id = organization(&mut read, "parent", &parent);
+        preview::check_count(&mut read, mutations.len());
+        let id = read.result(id)?;
         let mut steps = Vec::with_capacity(mutations.len());
-        for (path, call) in self.read_mutations(mutations).await? {
-            let ChangeCall { target, object: _, faults, options: _ } = call;
+        for (path, step) in self.read_mutations(mutations).await? {
+            let ChangeRequest { target, violations, .. } =
+                step.map_err(|violations| preview::refused(Some(&path), PlanError::Invalid(violations)))?;
             match target {
-                Some(ChangeTarget::Organization { id: of, mutation }) if of == id => {
-                    steps.push(CandidateStep { path, mutation, violations: faults.into_violations() });
+                ChangeTarget::Organization { id: of, mutation } if of == id => {
+                    steps.push(CandidateStep { path, mutation, violations });
                 }
-                None => return Err(preview::refused_at(&path, faults)),
-                Some(_) => {
+                _ => {
                     let description = format!("is not about what is in `{parent}`: leave it out");
                     return Err(status::invalid_field(&path, description));
                 }
             }
         }
         let mutation = Mutation::SetCandidate { steps };
-        let call = ChangeCall::inside(Some(id), Some(mutation), None, Faults::default(), options);
-        let changed = self.make(call).await?;
+        let changed = self.make(caller, read.change_inside(Some(id), Some(mutation))).await?;
         let organization = &changed.view.organization;
         let shadow = self.shadow(&organization.id);
         // What was only judged is not at work.
@@ -81,9 +77,7 @@ impl Api {
 
     pub(super) fn get_shadow(&self, request: v1::GetShadowPolicyRequest) -> Result<Response<v1::ShadowPolicy>, Status> {
         let v1::GetShadowPolicyRequest { parent, include_policy } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let id = faults.result(id)?;
+        let id = names::parent(&parent)?;
         let shadow = self.shadow(&id)?;
         let policy = include_policy.then(|| {
             let view = OrganizationView::uncounted(Arc::clone(&shadow.candidate.organization));
@@ -96,26 +90,27 @@ impl Api {
         Ok(at_revision(answer, self.published(&id)?.view.organization.revision))
     }
 
-    pub(super) async fn delete_shadow(&self, request: v1::DeleteShadowPolicyRequest) -> Result<Response<()>, Status> {
-        let v1::DeleteShadowPolicyRequest { parent, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let id = organization(&mut faults, "parent", &parent);
-        let call = ChangeCall::inside(id, Some(Mutation::RemoveCandidate), None, faults, options);
-        let changed = self.make(call).await?;
+    pub(super) async fn delete_shadow(
+        &self,
+        caller: Caller,
+        request: v1::DeleteShadowPolicyRequest,
+    ) -> Result<Response<()>, Status> {
+        let v1::DeleteShadowPolicyRequest { parent, options } = request;
+        let mut read = self.change_reader(options);
+        let id = organization(&mut read, "parent", &parent);
+        let changed = self.make(caller, read.change_inside(id, Some(Mutation::RemoveCandidate))).await?;
         Ok(at_revision((), changed.revision))
     }
 
     pub(super) async fn promote_shadow(
         &self,
+        caller: Caller,
         request: v1::PromoteShadowPolicyRequest,
     ) -> Result<Response<v1::Revision>, Status> {
-        let v1::PromoteShadowPolicyRequest { parent, options: given } = request;
-        let mut faults = Faults::default();
-        let options = options(&mut faults, given, self.limits.description_characters_max);
-        let id = organization(&mut faults, "parent", &parent);
-        let call = ChangeCall::inside(id, Some(Mutation::PromoteCandidate), None, faults, options);
-        self.to_new_revision(call).await
+        let v1::PromoteShadowPolicyRequest { parent, options } = request;
+        let mut read = self.change_reader(options);
+        let id = organization(&mut read, "parent", &parent);
+        self.to_new_revision(caller, read.change_inside(id, Some(Mutation::PromoteCandidate))).await
     }
 
     pub(super) fn divergences(
@@ -123,10 +118,7 @@ impl Api {
         request: v1::ListDivergencesRequest,
     ) -> Result<Response<v1::ListDivergencesResponse>, Status> {
         let v1::ListDivergencesRequest { parent, page_size, page_token } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let page = PageRequest::new(&mut faults, format!("divergences {parent}"), page_size, &page_token);
-        let id = faults.result(id)?;
+        let (id, page) = PageRequest::of_organization("divergences", &parent, page_size, &page_token)?;
         let shadow = self.shadow(&id)?;
         let before = match page.cursor.as_deref().map(str::parse) {
             None => None,
@@ -147,19 +139,17 @@ impl Api {
         request: v1::WatchDivergencesRequest,
     ) -> Result<Response<Divergences>, Status> {
         let v1::WatchDivergencesRequest { parent } = request;
-        let mut faults = Faults::default();
-        let id = organization(&mut faults, "parent", &parent);
-        let id = faults.result(id)?;
-        let place = self.audit.subscribe()?;
+        let id = names::parent(&parent)?;
+        let permit = self.shared.subscribers.subscribe()?;
         let coming = self.shadow(&id)?.subscribe();
         let (sender, divergences) = mpsc::channel(SENT_AHEAD_MAX);
-        let draining = self.audit.draining();
+        let draining = self.shared.subscribers.draining();
         tokio::spawn(async move {
             let end = feed(&id, coming, &sender, draining).await;
             if let Some(status) = end {
                 drop(sender.send(Err(status)).await);
             }
-            drop(place);
+            drop(permit);
         });
         Ok(Response::new(ReceiverStream::new(divergences)))
     }
@@ -196,7 +186,7 @@ async fn feed(
 fn to_shadow(id: &Id, shadow: &Shadow) -> v1::ShadowPolicy {
     let ShadowCounts { checks, denied, permitted } = shadow.counts();
     v1::ShadowPolicy {
-        organization: format!("organizations/{id}"),
+        organization: Name::organization(id).to_string(),
         revision: to_i64(shadow.candidate.revision),
         set_time: Some(to_time(shadow.candidate.time)),
         count_start_time: Some(to_time(shadow.since)),
@@ -210,7 +200,7 @@ fn to_shadow(id: &Id, shadow: &Shadow) -> v1::ShadowPolicy {
 fn to_divergence(id: &Id, divergence: &Divergence) -> v1::Divergence {
     let Divergence { number, time, address, email, connection_type, endpoint, enforced, tried } = divergence;
     let rule = |(_, rule): &(Reason, Option<Id>)| {
-        rule.as_ref().map(|rule| format!("organizations/{id}/rules/{rule}")).unwrap_or_default()
+        rule.as_ref().map(|rule| Name::rule(id, rule).to_string()).unwrap_or_default()
     };
     v1::Divergence {
         number: to_i64(*number),

@@ -29,15 +29,13 @@ use tower::Service;
 
 use super::decision::{Asked, question};
 use super::direct::wire;
+use super::methods::STREAM_CHECK;
 use super::{ANSWER_BYTES_MAX, Api, status, transport};
 use crate::engine::Engine;
 use crate::engine::audit::AuditError;
 use crate::engine::begun::Begun;
 use crate::engine::check::{CheckError, Question};
 use crate::proto::v1::{CheckRequest, CheckResponse};
-
-/// The method's path.
-const PATH: &str = "/portcullis.v1.DecisionService/StreamCheck";
 
 /// Checks that are decided and not answered yet: as many as may share one write of the disk.
 const AHEAD_MAX: usize = 256;
@@ -82,7 +80,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.uri().path() != PATH {
+        if request.uri().path() != STREAM_CHECK {
             return self.inner.call(request);
         }
         let mut grpc =
@@ -141,7 +139,7 @@ impl StreamingService<Bytes> for Opening {
     fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
         let Self(api) = self;
         std::future::ready(api.engine().map(|engine| {
-            let draining = api.audit.draining();
+            let draining = api.shared.subscribers.draining();
             let mut watched = draining.clone();
             // Looked at also when others have their turn.
             let ended = unconstrained(async move { drop(watched.wait_for(|draining| *draining).await) });

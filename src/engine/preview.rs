@@ -12,7 +12,7 @@ use crate::audit::record::ObjectChange;
 use crate::policy::change::{Change, Effect};
 use crate::policy::document::Document;
 use crate::policy::limits::Limits;
-use crate::policy::name::Id;
+use crate::policy::name::{Id, Name};
 use crate::policy::node::NodePatch;
 use crate::policy::organization::{Cluster, Organization};
 use crate::policy::plan::{Mutation, PlanError, Planner, Violation};
@@ -37,7 +37,7 @@ impl Engine {
     ) -> Result<Preview, (usize, PlanError)> {
         let published = self.directory.organization(id.as_str());
         let Some(published) = published else {
-            return Err((0, PlanError::NotFound(format!("organizations/{id}"))));
+            return Err((0, PlanError::NotFound(Name::organization(id).to_string())));
         };
         let (now, cluster) = (self.clock.now(), self.directory.cluster());
         let before = &published.view.organization;
@@ -60,7 +60,7 @@ impl Engine {
         force: bool,
         limits: &Limits,
     ) -> Result<Preview, (usize, PlanError)> {
-        let not_found = || (0, PlanError::NotFound(format!("organizations/{id}")));
+        let not_found = || (0, PlanError::NotFound(Name::organization(id).to_string()));
         let published = self.directory.organization(id.as_str()).ok_or_else(not_found)?;
         let (now, cluster) = (self.clock.now(), self.directory.cluster());
         let planner = Planner { now, limits, cluster: &cluster.cluster };

@@ -3,27 +3,24 @@
 //!
 //! Invariant: a failing accept never ends the service and never spins. Each connection goes to the core that has the
 //! fewest.
-//! Not here: what is spoken on a connection (`http2`), what runs there (`cores`).
+//! Not here: opening a connection (`accepted`), what is spoken on it (`http2`), what runs it (`cores`).
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::accepted::{Accepted, Socket};
 use super::cores::Cores;
-use super::greeting::{Greeted, Stream};
 use super::http2::Protocol;
+use crate::api::caller::Connection;
 
 /// How long to rest when the process has no file descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// How long the greeting of a new connection may take: after it there are signs of life to ask for.
-const GREETING_MAX: Duration = Duration::from_secs(10);
 
 /// Where connections come from.
 #[derive(Debug)]
@@ -32,46 +29,17 @@ pub(super) enum Listener {
     Unix(UnixListener),
 }
 
-/// A connection on its way to its core. Its place is given back when it ends.
-#[derive(Debug)]
-pub(super) struct Accepted {
-    socket: Socket,
-    /// Where it comes from; none for a Unix socket.
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) place: OwnedSemaphorePermit,
-}
-
-#[derive(Debug)]
-enum Socket {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
 impl Listener {
-    /// The next connection, and where it comes from.
-    async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+    /// The next connection.
+    async fn accept(&self) -> io::Result<(Socket, Connection)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 // Small answers leave at once.
                 stream.set_nodelay(true)?;
-                Ok((Socket::Tcp(stream.into_std()?), Some(peer)))
+                Ok((Socket::Tcp(stream.into_std()?), Connection::Tcp(peer)))
             }
-            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), None)),
-        }
-    }
-}
-
-impl Accepted {
-    /// Opens it on the runtime that this runs on. None where its greeting does not come in time.
-    pub(super) async fn open(self) -> io::Result<Option<(Greeted, OwnedSemaphorePermit)>> {
-        let socket = match self.socket {
-            Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
-            Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
-        };
-        match tokio::time::timeout(GREETING_MAX, Greeted::wait(socket)).await {
-            Ok(greeted) => greeted.map(|stream| Some((stream, self.place))),
-            Err(_) => Ok(None),
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), Connection::Unix)),
         }
     }
 }
@@ -132,7 +100,7 @@ async fn accept_from(listener: Listener, places: Arc<Semaphore>, cores: Arc<Core
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((socket, peer)) => cores.give(Accepted { socket, peer, place }),
+            Ok((socket, connection)) => cores.give(Accepted { socket, connection, place }),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_REST).await;

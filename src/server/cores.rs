@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::connections::Accepted;
+use super::accepted::Accepted;
 use super::http2::Protocol;
 
 /// See the module.

@@ -1,7 +1,7 @@
 //! Calls that run elsewhere than on their connection's thread.
 //!
 //! Invariant: a call whose client has gone ends; one that panics is answered by an error.
-//! Not here: which calls these are (`http2`).
+//! Not here: which calls these are (`api::methods`).
 
 use std::future::Future;
 use std::pin::Pin;

@@ -9,20 +9,16 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use crate::api::methods::Service;
 use crate::engine::Engine;
 
-/// Names whose health is told: the whole service, and each of its parts.
-const NAMES: [&str; 6] = [
-    "",
-    "portcullis.v1.AnalysisService",
-    "portcullis.v1.AuditService",
-    "portcullis.v1.DecisionService",
-    "portcullis.v1.FirewallService",
-    "portcullis.v1.HierarchyService",
-];
+/// Names whose health is told: the empty one of the whole service, and each of its parts.
+fn names() -> impl Iterator<Item = &'static str> {
+    std::iter::once("").chain(Service::ALL.iter().map(|service| service.name()))
+}
 
-/// The gRPC service.
-pub(super) type Service = HealthServer<HealthService>;
+/// The gRPC service that tells health.
+pub(super) type HealthServed = HealthServer<HealthService>;
 
 /// Tells the health of the service.
 pub(super) struct Health {
@@ -32,7 +28,7 @@ pub(super) struct Health {
 
 impl Health {
     /// Not serving yet.
-    pub(super) async fn new() -> (Self, Service) {
+    pub(super) async fn new() -> (Self, HealthServed) {
         let reporter = HealthReporter::new();
         // tonic-health says SERVING for the whole service until told otherwise.
         report(&reporter, ServingStatus::NotServing).await;
@@ -62,7 +58,7 @@ impl Health {
         }
         report(&self.reporter, ServingStatus::NotServing).await;
         let mut reporter = self.reporter.clone();
-        for name in NAMES {
+        for name in names() {
             reporter.clear_service_status(name).await;
         }
         // For those who ask once more on a connection that is still draining.
@@ -75,7 +71,7 @@ fn status_of(writable: &mut watch::Receiver<bool>) -> ServingStatus {
 }
 
 async fn report(reporter: &HealthReporter, status: ServingStatus) {
-    for name in NAMES {
+    for name in names() {
         reporter.set_service_status(name, status).await;
     }
 }

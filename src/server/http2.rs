@@ -1,8 +1,7 @@
 //! One connection: HTTP/2, and which requests on it go where.
 //!
-//! Invariant: what a portal asks is answered on the thread of its connection, but for long lists; every other call runs on
-//! the runtime of administration, so that none of them ever delays a Check.
-//! Not here: what a call means (`api`).
+//! Invariant: a call runs in the lane that the table of methods names, so that none of administration delays a Check.
+//! Not here: what a call means (`api`), which lane a method has (`api::methods`).
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,12 +17,13 @@ use hyper::server::conn::http2::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tonic::Status;
-use tonic::transport::server::TcpConnectInfo;
 
+use super::accepted::Accepted;
 use super::at_once::{AnsweredAtOnce, Gathered};
-use super::connections::Accepted;
 use super::forward::{Forward, ForwardedBody};
+use crate::api::caller::Caller;
 use crate::api::direct::{AnswerBody, DirectCheck, Unread};
+use crate::api::methods::Lane;
 
 /// Streams of one connection at a time. More wait on the client's side.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
@@ -60,7 +60,7 @@ pub(super) struct Protocol {
 impl Protocol {
     /// Serves a connection until it ends.
     pub(super) async fn serve(mut self, accepted: Accepted) {
-        let info = TcpConnectInfo { local_addr: None, remote_addr: accepted.peer };
+        let caller = accepted.caller();
         let opened = tokio::select! {
             opened = accepted.open() => opened,
             // Nothing has been asked on it.
@@ -73,7 +73,7 @@ impl Protocol {
         };
         let Self { direct, forward, mut phase } = self;
         // One count for each connection: clones of what all share would be fought over by the cores.
-        let calls = Arc::new(Calls { direct, forward, info });
+        let calls = Arc::new(Calls { direct, forward, caller });
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             Answering::Asked(Some((Arc::clone(&calls), request)))
         });
@@ -121,7 +121,8 @@ async fn reached(phase: &mut watch::Receiver<Phase>, awaited: Phase) -> Phase {
 struct Calls {
     direct: DirectCheck,
     forward: Forward,
-    info: TcpConnectInfo,
+    /// Who makes them. Requests are given it where they leave the direct way: each costs three allocations.
+    caller: Caller,
 }
 
 /// An answer on its way.
@@ -152,11 +153,10 @@ impl Calls {
         } else {
             request
         };
-        request.extensions_mut().insert(self.info.clone());
-        if is_light(request.uri().path()) {
-            self.forward.call_here(request).await.map(ServedBody::Here)
-        } else {
-            self.forward.call(request).await.map(ServedBody::Forwarded)
+        self.caller.attach(request.extensions_mut());
+        match Lane::of(request.uri().path()) {
+            Lane::Connection => self.forward.call_here(request).await.map(ServedBody::Here),
+            Lane::Administration => self.forward.call(request).await.map(ServedBody::Forwarded),
         }
     }
 }
@@ -178,13 +178,6 @@ impl Future for Answering {
             Self::Waiting(answering) => answering.as_mut().poll(context).map(Ok),
         }
     }
-}
-
-/// Whether a call is one of the portal's that never takes long: it stays on its thread. Calls with thousands of entries
-/// do not.
-fn is_light(path: &str) -> bool {
-    let method = path.strip_prefix("/portcullis.v1.DecisionService/");
-    method.is_some_and(|method| !matches!(method, "BatchCheck" | "RenewSessions"))
 }
 
 /// The body of an answer.

@@ -4,6 +4,7 @@
 //! ends, everything acknowledged is on the disk.
 //! Not here: what it serves (`api`), and how a process is told to end (`cli::serve`).
 
+mod accepted;
 mod at_once;
 mod audit_key;
 mod connections;

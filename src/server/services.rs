@@ -1,25 +1,26 @@
 //! What is served: all services behind their layers, and Checks on their direct way.
 //!
-//! Invariant: Checks and administration have places of their own, so that none of the latter ever keeps a Check out.
+//! Invariant: Checks and administration have limits of their own, so that administration never keeps a Check out.
 //! Not here: connections (`http2`), what the services do (`api`).
 
 use anyhow::Context;
 use tonic::service::{LayerExt, Routes};
 use tower::Layer;
 
-use super::health;
+use super::health::HealthServed;
 use crate::api::admission::Admission;
 use crate::api::direct::DirectCheck;
+use crate::api::methods::{Limit, Service};
 use crate::api::streams::StreamChecks;
 use crate::api::transport::{Explain, ExplainLayer, UnbrokenLayer};
 use crate::api::{ANSWER_BYTES_MAX, Api};
 use crate::config::Config;
 use crate::proto::DESCRIPTOR;
-use crate::proto::v1::analysis_service_server::{self, AnalysisServiceServer};
-use crate::proto::v1::audit_service_server::{self, AuditServiceServer};
-use crate::proto::v1::decision_service_server::{self, DecisionServiceServer};
-use crate::proto::v1::firewall_service_server::{self, FirewallServiceServer};
-use crate::proto::v1::hierarchy_service_server::{self, HierarchyServiceServer};
+use crate::proto::v1::analysis_service_server::AnalysisServiceServer;
+use crate::proto::v1::audit_service_server::AuditServiceServer;
+use crate::proto::v1::decision_service_server::DecisionServiceServer;
+use crate::proto::v1::firewall_service_server::FirewallServiceServer;
+use crate::proto::v1::hierarchy_service_server::HierarchyServiceServer;
 
 /// Calls of administration at a time: few, because each may hold a message of many megabytes.
 const ADMINISTRATION_CALLS_MAX: usize = 256;
@@ -31,7 +32,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn new(config: &Config, api: &Api, health: health::Service) -> anyhow::Result<Self> {
+    pub(super) fn new(config: &Config, api: &Api, health: HealthServed) -> anyhow::Result<Self> {
         let reflection_v1 = reflection()
             .with_service_name(tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME)
             .build_v1()
@@ -41,9 +42,13 @@ impl Services {
             .build_v1alpha()
             .context("the descriptors for reflection")?;
         // Health and reflection are not limited: a busy service is still a living one.
-        let for_checks = Admission::new(config.requests_in_flight_max, config.request_timeout);
+        let checks = Admission::new(config.requests_in_flight_max, config.request_timeout);
         let calls_max = config.requests_in_flight_max.min(ADMINISTRATION_CALLS_MAX);
-        let for_changes = Admission::new(calls_max, config.request_timeout);
+        let administration = Admission::new(calls_max, config.request_timeout);
+        let admission = |service: Service| match service.limit() {
+            Limit::Checks => checks.clone(),
+            Limit::Administration => administration.clone(),
+        };
         macro_rules! sized {
             ($server:ident) => {
                 $server::new(api.clone())
@@ -55,26 +60,22 @@ impl Services {
         let routes = Routes::new(health)
             .add_service(reflection_v1)
             .add_service(reflection_v1alpha)
-            .add_service(for_checks.clone().named_layer(decisions))
-            .add_service((for_changes.clone(), UnbrokenLayer).named_layer(sized!(FirewallServiceServer)))
-            .add_service(for_changes.clone().named_layer(sized!(HierarchyServiceServer)))
-            .add_service(for_changes.clone().named_layer(sized!(AuditServiceServer)))
-            .add_service(for_changes.named_layer(sized!(AnalysisServiceServer)))
+            .add_service(admission(Service::Decision).named_layer(decisions))
+            .add_service((admission(Service::Firewall), UnbrokenLayer).named_layer(sized!(FirewallServiceServer)))
+            .add_service(admission(Service::Hierarchy).named_layer(sized!(HierarchyServiceServer)))
+            .add_service(admission(Service::Audit).named_layer(sized!(AuditServiceServer)))
+            .add_service(admission(Service::Analysis).named_layer(sized!(AnalysisServiceServer)))
             .prepare();
-        let direct = DirectCheck::new(api.clone(), for_checks, config.request_bytes_max);
+        let direct = DirectCheck::new(api.clone(), checks.clone(), config.request_bytes_max);
         Ok(Self { direct, routes: ExplainLayer.layer(routes) })
     }
 }
 
 /// Reflection of what is served; the descriptors have more, for versions to come.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
+    let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTOR)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .with_service_name(tonic_health::pb::health_server::SERVICE_NAME)
-        .with_service_name(analysis_service_server::SERVICE_NAME)
-        .with_service_name(audit_service_server::SERVICE_NAME)
-        .with_service_name(decision_service_server::SERVICE_NAME)
-        .with_service_name(firewall_service_server::SERVICE_NAME)
-        .with_service_name(hierarchy_service_server::SERVICE_NAME)
+        .with_service_name(tonic_health::pb::health_server::SERVICE_NAME);
+    Service::ALL.iter().fold(builder, |builder, service| builder.with_service_name(service.name()))
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use portcullis::policy::address::{Address, Range};
 use portcullis::policy::decision::Reason;
-use portcullis::policy::explain::{AccessTrace, Question, RuleOutcome, Trace, explain};
+use portcullis::policy::explain::{AccessTrace, Attempt, RuleOutcome, Trace, explain};
 use portcullis::policy::name::NodePath;
 use portcullis::policy::node::Access;
 use portcullis::policy::organization::{Cluster, Organization};
@@ -76,7 +76,7 @@ fn check_access(organization: &Organization, trace: &AccessTrace<'_>, address: A
     }
 }
 
-fn check_rules(organization: &Organization, trace: &Trace<'_>, question: &Question<'_>) {
+fn check_rules(organization: &Organization, trace: &Trace<'_>, question: &Attempt<'_>) {
     let Some(firewall) = &trace.firewall else { return };
     let mut expected = Vec::new();
     for (place, rule) in organization.rules.iter().enumerate() {
@@ -133,7 +133,7 @@ fn compare(model: &naive::Policy) {
         let target = NodePath::parse(&probe.endpoint).unwrap();
         let Some(built) = built.get(target.organization) else { continue };
         let (organization, snapshot) = (&built.organization, &built.compiled);
-        let question = Question {
+        let question = Attempt {
             address: probe.ip.parse().unwrap(),
             connection_type: connection_type(probe.connection_type),
             target,

@@ -13,7 +13,7 @@ use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{Id, NodeKey, NodePath};
 use portcullis::policy::node::{Access, AccessEntry, Node};
 use portcullis::policy::organization::{Cluster, Organization};
-use portcullis::policy::problems::{self, Code, Problem, Resource, Subject};
+use portcullis::policy::problems::{self, Code, Examined, Problem, Resource};
 use portcullis::policy::rule::{Action, ConnectionType, Rule, Source};
 use portcullis::policy::snapshot::Snapshot;
 use portcullis::policy::time::Timestamp;
@@ -378,7 +378,7 @@ fn expected_of_entries(naive: &Naive<'_>, node: &Access) -> BTreeMap<Code, Mask>
 
 fn compare(organization: &Organization, cluster: &Cluster) {
     let snapshot = Snapshot::compile(organization, &mut MembersCache::default());
-    let subject = Subject {
+    let examined = Examined {
         organization,
         snapshot: &snapshot,
         cluster,
@@ -386,7 +386,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
         matches: &|_| None,
         unused_since: Timestamp::from_millis(0),
     };
-    let found = problems::of_organization(&subject);
+    let found = problems::of_organization(&examined);
     let naive = Naive::new(organization, cluster);
     let permitted = and(&naive.access(&organization.node.access), &naive.access(&cluster.node.access));
     for (place, rule) in organization.rules.iter().enumerate() {
@@ -416,7 +416,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
         assert_eq!(without_entries(of_resource(&found, &resource)), without_entries(expected), "{node:?}");
         // Asked about by itself, a node that inherits has what its parent's setting has.
         if let Some((_, effective)) = organization.effective_access(key) {
-            let alone = problems::of_node(&subject, key);
+            let alone = problems::of_node(&examined, key);
             let expected = expected_of_node(&naive, &permitted, effective);
             assert_eq!(without_entries(of_resource(&alone, &resource)), without_entries(expected), "{node:?}");
         }

@@ -19,9 +19,9 @@ use super::version::Version;
 /// Rules that a trace lists at most, besides the one that matched.
 pub const RULES_TRACED_MAX: usize = 100;
 
-/// What is to be explained.
+/// An attempt to connect, which is to be explained.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct Attempt<'a> {
     /// Where the connection comes from.
     pub address: Address,
     /// How the person connects.
@@ -113,8 +113,8 @@ pub enum RuleOutcome {
 }
 
 /// Decides, and notes how that comes about.
-pub fn explain<'a>(policy: &Version<'a>, question: &Question<'_>) -> Trace<'a> {
-    let Question { address, connection_type, target, at } = question;
+pub fn explain<'a>(policy: &Version<'a>, attempt: &Attempt<'_>) -> Trace<'a> {
+    let Attempt { address, connection_type, target, at } = attempt;
     let mut steps = Vec::new();
     let verdict = policy.snapshot.evaluate(policy.cluster_snapshot, *address, *connection_type, target, *at, |step| {
         steps.push(step);
@@ -124,7 +124,7 @@ pub fn explain<'a>(policy: &Version<'a>, question: &Question<'_>) -> Trace<'a> {
     for step in steps {
         match step {
             Step::Target { known } => trace.known = known,
-            Step::Firewall(verdict) => trace.firewall = Some(firewall(policy.organization, question, verdict)),
+            Step::Firewall(verdict) => trace.firewall = Some(firewall(policy.organization, attempt, verdict)),
             Step::Access { level, permitted } => {
                 let own = access(policy, target, level)
                     .map(|access| access_trace(policy.organization, *address, level, access, permitted));
@@ -172,8 +172,8 @@ fn access_trace<'a>(
     AccessTrace { level, access, permitted, matched, nearest }
 }
 
-fn firewall<'a>(organization: &'a Organization, question: &Question<'_>, verdict: Verdict<'a>) -> FirewallTrace<'a> {
-    let Question { address, connection_type, at, .. } = question;
+fn firewall<'a>(organization: &'a Organization, attempt: &Attempt<'_>, verdict: Verdict<'a>) -> FirewallTrace<'a> {
+    let Attempt { address, connection_type, at, .. } = attempt;
     let mut of_groups: HashMap<&Id, Option<Listed<'_>>> = HashMap::new();
     let mut rules = Vec::new();
     for (place, rule) in organization.rules.iter().enumerate() {

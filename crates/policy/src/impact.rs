@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::name::{Id, NodeKey};
+use super::name::{Id, Name, NodeKey};
 use super::node::Access;
 use super::organization::Organization;
 use super::ranges::RangeSet;
@@ -89,9 +89,9 @@ impl Place {
     /// Its name. A last part of `-` stands for every project that is not registered.
     pub fn name(&self, organization: &Id) -> String {
         match self {
-            Self::Organization => format!("organizations/{organization}"),
+            Self::Organization => Name::organization(organization).to_string(),
             Self::AnyProject => format!("organizations/{organization}/projects/-"),
-            Self::Node(key) => format!("organizations/{organization}/{key}"),
+            Self::Node(key) => Name::node(organization, key).to_string(),
         }
     }
 

@@ -52,6 +52,12 @@ impl Borrow<str> for Id {
     }
 }
 
+impl AsRef<str> for Id {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -239,6 +245,64 @@ impl fmt::Display for NodeKey {
             write!(f, "/endpoints/{endpoint}")?;
         }
         Ok(())
+    }
+}
+
+/// The name of an organization, or of something in it. [`Display`](fmt::Display) writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'a, T> {
+    organization: &'a str,
+    /// With the slashes around it; empty for the organization itself.
+    collection: &'static str,
+    id: T,
+}
+
+impl<'a, T> Name<'a, T> {
+    fn below(organization: &'a (impl AsRef<str> + ?Sized), collection: &'static str, id: T) -> Self {
+        Self { organization: organization.as_ref(), collection, id }
+    }
+
+    /// Of a rule.
+    pub fn rule(organization: &'a (impl AsRef<str> + ?Sized), id: T) -> Self {
+        Self::below(organization, "/rules/", id)
+    }
+
+    /// Of an address group.
+    pub fn group(organization: &'a (impl AsRef<str> + ?Sized), id: T) -> Self {
+        Self::below(organization, "/addressGroups/", id)
+    }
+
+    /// Of a policy test.
+    pub fn policy_test(organization: &'a (impl AsRef<str> + ?Sized), id: T) -> Self {
+        Self::below(organization, "/policyTests/", id)
+    }
+
+    /// Of a revision.
+    pub fn revision(organization: &'a (impl AsRef<str> + ?Sized), number: T) -> Self {
+        Self::below(organization, "/revisions/", number)
+    }
+
+    /// Of a session.
+    pub fn session(organization: &'a (impl AsRef<str> + ?Sized), id: T) -> Self {
+        Self::below(organization, "/sessions/", id)
+    }
+
+    /// Of a node below an organization.
+    pub fn node(organization: &'a (impl AsRef<str> + ?Sized), key: T) -> Self {
+        Self::below(organization, "/", key)
+    }
+}
+
+impl<'a> Name<'a, &'static str> {
+    /// Of an organization.
+    pub fn organization(id: &'a (impl AsRef<str> + ?Sized)) -> Self {
+        Self::below(id, "", "")
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Name<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "organizations/{}{}{}", self.organization, self.collection, self.id)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::change::{Change, Effect};
-use super::name::{Id, NameError};
+use super::name::{Id, Name, NameError};
 use super::node::{Access, Node};
 use super::organization::{Cluster, Organization, Pending};
 use super::time::Timestamp;
@@ -126,7 +126,9 @@ impl PolicyState {
     fn check_order(&self, effect: &Effect) -> Result<(), OutOfOrder> {
         let (scope, current, exists) = match effect.organization() {
             None => (super::name::CLUSTER.to_owned(), self.cluster.revision, true),
-            Some(id) => (format!("organizations/{id}"), self.last_revision(id), self.organizations.contains_key(id)),
+            Some(id) => {
+                (Name::organization(id).to_string(), self.last_revision(id), self.organizations.contains_key(id))
+            }
         };
         let expects_existing = !matches!(effect, Effect::CreateOrganization { .. });
         if effect.revision() == current + 1 && exists == expects_existing {

@@ -8,14 +8,14 @@ use std::hash::BuildHasher;
 use tonic::Status;
 
 use super::super::convert::Faults;
+use super::super::convert::audit::{from_state, from_type};
 use super::super::convert::names;
 use super::super::{Api, status};
-use super::AuditCalls;
-use crate::audit::filter::{RecordFilter, SessionFilter, SessionState};
+use super::AuditReads;
+use crate::audit::filter::{RecordFilter, SessionFilter};
 use crate::audit::record::RecordType;
 use crate::policy::address::Range;
-use crate::policy::decision::Decision;
-use crate::policy::name::{CLUSTER, Id, NodePath};
+use crate::policy::name::{CLUSTER, Id, Name, NodePath};
 use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
 use crate::proto::v1;
@@ -92,11 +92,11 @@ impl Common<'_> {
     }
 
     /// What a page token is bound to, the personal fields keyed.
-    pub(super) fn binding(&self, calls: &AuditCalls) -> String {
+    pub(super) fn binding(&self, reads: &AuditReads) -> String {
         let Self { connection_type, user_email, ip_range, endpoint, rule, start_time, end_time } = self;
         let personal = match (user_email.is_empty(), ip_range.is_empty()) {
             (true, true) => 0,
-            _ => calls.token_key.hash_one((user_email, ip_range)),
+            _ => reads.token_key.hash_one((user_email, ip_range)),
         };
         let time = |time: &Option<prost_types::Timestamp>| time.map(|time| (time.seconds, time.nanos));
         format!("{connection_type} {personal:x} {endpoint} {rule} {:?} {:?}", time(start_time), time(end_time))
@@ -107,34 +107,24 @@ fn read_endpoint(faults: &mut Faults, of: Option<&Id>, text: &str) -> Option<Str
     if text.is_empty() {
         return None;
     }
-    match NodePath::parse(text) {
-        Ok(path) if of.is_none_or(|of| of.as_str() == path.organization) => Some(text.to_owned()),
-        Ok(_) => {
-            faults.add("endpoint", format!("`{text}` is not in the parent: name one of its nodes, or it"));
-            None
-        }
-        Err(error) => {
-            faults.add("endpoint", error.to_string());
-            None
-        }
+    let path = faults.note("endpoint", NodePath::parse(text))?;
+    if of.is_none_or(|of| of.as_str() == path.organization) {
+        return Some(text.to_owned());
     }
+    faults.add("endpoint", format!("`{text}` is not in the parent: name one of its nodes, or it"));
+    None
 }
 
 fn read_rule(faults: &mut Faults, of: Option<&Id>, text: &str) -> Option<(Id, Id)> {
     if text.is_empty() {
         return None;
     }
-    match names::rule(text) {
-        Ok((organization, rule)) if of.is_none_or(|of| *of == organization) => Some((organization, rule)),
-        Ok(_) => {
-            faults.add("rule", format!("`{text}` is not a rule of the parent: name one of its rules"));
-            None
-        }
-        Err(error) => {
-            faults.add("rule", error.to_string());
-            None
-        }
+    let named = faults.note("rule", names::rule(text))?;
+    if of.is_none_or(|of| *of == named.0) {
+        return Some(named);
     }
+    faults.add("rule", format!("`{text}` is not a rule of the parent: name one of its rules"));
+    None
 }
 
 /// Reads the filter of a list of records.
@@ -146,15 +136,7 @@ pub(super) fn records(
     decision: i32,
 ) -> RecordFilter {
     let Read { connection_type, email, range, endpoint, rule, start_time, end_time } = common.read(faults, parent);
-    let decision = match v1::Decision::try_from(decision) {
-        Ok(v1::Decision::Unspecified) => None,
-        Ok(v1::Decision::Allow) => Some(Decision::Allow),
-        Ok(v1::Decision::Deny) => Some(Decision::Deny),
-        Err(_) => {
-            faults.add("decision", format!("`{decision}` is no decision: use DECISION_ALLOW or DECISION_DENY"));
-            None
-        }
-    };
+    let decision = if decision == 0 { None } else { faults.decision("decision", decision) };
     RecordFilter {
         organization: parent.and_then(Parent::organization).cloned(),
         types: read_types(faults, types),
@@ -172,15 +154,8 @@ pub(super) fn records(
 /// Reads the filter of a list of sessions.
 pub(super) fn sessions(faults: &mut Faults, parent: Option<&Parent>, common: &Common<'_>, state: i32) -> SessionFilter {
     let Read { connection_type, email, range, endpoint, rule, start_time, end_time } = common.read(faults, parent);
-    let state = match v1::SessionState::try_from(state) {
-        Ok(v1::SessionState::Unspecified) => None,
-        Ok(v1::SessionState::Active) => Some(SessionState::Active),
-        Ok(v1::SessionState::Ended) => Some(SessionState::Ended),
-        Err(_) => {
-            faults.add("state", format!("`{state}` is no state: use SESSION_STATE_ACTIVE or SESSION_STATE_ENDED"));
-            None
-        }
-    };
+    let advice = "use SESSION_STATE_ACTIVE or SESSION_STATE_ENDED";
+    let state = if state == 0 { None } else { faults.choice("state", state, from_state, "state", advice) };
     let organization = parent.and_then(Parent::organization).cloned();
     SessionFilter { organization, state, connection_type, email, range, endpoint, rule, start_time, end_time }
 }
@@ -189,19 +164,10 @@ pub(super) fn sessions(faults: &mut Faults, parent: Option<&Parent>, common: &Co
 pub(super) fn read_types(faults: &mut Faults, types: &[i32]) -> Vec<RecordType> {
     let mut read = Vec::new();
     for (index, number) in types.iter().enumerate() {
-        let record_type = match v1::AuditType::try_from(*number) {
-            Ok(v1::AuditType::Decision) => RecordType::Decision,
-            Ok(v1::AuditType::SessionEnded) => RecordType::SessionEnded,
-            Ok(v1::AuditType::SessionRevoked) => RecordType::SessionRevoked,
-            Ok(v1::AuditType::PolicyChanged) => RecordType::PolicyChanged,
-            Ok(v1::AuditType::Gap) => RecordType::Gap,
-            Ok(v1::AuditType::Pruned) => RecordType::Pruned,
-            Ok(v1::AuditType::Erased) => RecordType::Erased,
-            Ok(v1::AuditType::Unspecified) | Err(_) => {
-                let description = format!("`{number}` is no type of records: use one such as AUDIT_TYPE_DECISION");
-                faults.add(format!("types[{index}]"), description);
-                continue;
-            }
+        let Some(record_type) = v1::AuditType::try_from(*number).ok().and_then(from_type) else {
+            let description = format!("`{number}` is no type of records: use one such as AUDIT_TYPE_DECISION");
+            faults.add(format!("types[{index}]"), description);
+            continue;
         };
         if !read.contains(&record_type) {
             read.push(record_type);
@@ -218,6 +184,6 @@ impl Api {
         if directory.organization(id.as_str()).is_some() || directory.was_deleted(id.as_str()) {
             return Ok(());
         }
-        Err(status::not_found(&format!("organizations/{id}")))
+        Err(status::not_found(&Name::organization(id).to_string()))
     }
 }

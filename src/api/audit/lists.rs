@@ -6,9 +6,10 @@
 use prost::Message;
 use tonic::{Response, Status};
 
+use super::super::caller::Caller;
 use super::super::convert::Faults;
 use super::super::convert::audit::{to_firewall_event, to_record, to_session};
-use super::super::convert::to_connection_type;
+use super::super::convert::decision::to_connection_type;
 use super::super::paging::PageRequest;
 use super::super::{Api, status, to_i64};
 use super::filters::{self, Common, Parent};
@@ -72,7 +73,7 @@ impl Api {
         let mut faults = Faults::default();
         let parent = filters::parent(&mut faults, &parent_text);
         let filter = filters::records(&mut faults, parent.as_ref(), &common, &types, decision);
-        let list = format!("records {parent_text} {decision} {types:?} {}", common.binding(&self.audit));
+        let list = format!("records {parent_text} {decision} {types:?} {}", common.binding(&self.shared.audit_reads));
         let page = PageRequest::new(&mut faults, list, page_size, &page_token);
         let parent = faults.result(parent)?;
         let (records, next_page_token) = self.page(parent, filter, page, to_record, record_bytes).await?;
@@ -108,7 +109,7 @@ impl Api {
         let parent = filters::parent(&mut faults, &parent_text);
         let mut filter = filters::records(&mut faults, parent.as_ref(), &common, &[], 0);
         (filter.types, filter.decision) = (vec![RecordType::Decision], Some(Decision::Deny));
-        let list = format!("denials {parent_text} {}", common.binding(&self.audit));
+        let list = format!("denials {parent_text} {}", common.binding(&self.shared.audit_reads));
         let page = PageRequest::new(&mut faults, list, page_size, &page_token);
         let parent = faults.result(parent)?;
         let event = |record: &Record| to_firewall_event(record).unwrap_or_default();
@@ -170,7 +171,7 @@ impl Api {
         let mut faults = Faults::default();
         let parent = filters::parent(&mut faults, &parent_text);
         let filter = filters::sessions(&mut faults, parent.as_ref(), &common, state);
-        let list = format!("sessions {parent_text} {state} {}", common.binding(&self.audit));
+        let list = format!("sessions {parent_text} {state} {}", common.binding(&self.shared.audit_reads));
         let page = PageRequest::new(&mut faults, list, page_size, &page_token);
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
@@ -185,8 +186,8 @@ impl Api {
 
     pub(super) async fn erase_user(
         &self,
+        caller: Caller,
         request: v1::EraseUserRequest,
-        actor: &str,
     ) -> Result<Response<v1::EraseUserResponse>, Status> {
         let v1::EraseUserRequest { parent, user_email } = request;
         let mut faults = Faults::default();
@@ -197,7 +198,7 @@ impl Api {
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
         let organization = parent.organization().cloned();
-        let erased = self.engine()?.erase_user(organization, &user_email, actor).await;
+        let erased = self.engine()?.erase_user(organization, &user_email, &caller.actor()).await;
         let (count, sequence) = erased.map_err(status::audit)?;
         Ok(Response::new(v1::EraseUserResponse { opening_count: to_i64(count), sequence: to_i64(sequence) }))
     }

@@ -12,52 +12,30 @@ mod watch;
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as tokio_watch};
-use tonic::{Code, Request, Response, Status};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
 
+use super::caller::Caller;
 use super::{Api, status};
 use crate::engine::Engine;
 use crate::engine::audit::AuditError;
 use crate::proto::v1::audit_service_server::AuditService;
-use crate::proto::v1::{self, AuditRecord, ErrorReason};
+use crate::proto::v1::{self, AuditRecord};
 
 /// Searches and the like at a time: each takes a thread that may wait for the disk.
 const READS_MAX: usize = 64;
 
-/// What the calls of this service share.
+/// What the reading calls of this service share.
 #[derive(Debug)]
-pub(super) struct AuditCalls {
-    reads: Arc<Semaphore>,
-    subscribers: Arc<Semaphore>,
-    subscribers_max: usize,
+pub(super) struct AuditReads {
+    permits: Arc<Semaphore>,
     /// Keys the personal part of page tokens, for as long as the process lives.
     token_key: RandomState,
-    /// The service is to end.
-    draining: tokio_watch::Receiver<bool>,
 }
 
-impl AuditCalls {
-    /// A place for one more subscriber.
-    pub(super) fn subscribe(&self) -> Result<OwnedSemaphorePermit, Status> {
-        Arc::clone(&self.subscribers).try_acquire_owned().map_err(|_| {
-            let message = format!("there are {} subscribers already: try again later", self.subscribers_max);
-            status::error(Code::ResourceExhausted, ErrorReason::LimitReached, message)
-        })
-    }
-
-    /// Says when the service is to end.
-    pub(super) fn draining(&self) -> tokio_watch::Receiver<bool> {
-        self.draining.clone()
-    }
-
-    pub(super) fn new(subscribers_max: usize, draining: tokio_watch::Receiver<bool>) -> Self {
-        Self {
-            reads: Arc::new(Semaphore::new(READS_MAX)),
-            subscribers: Arc::new(Semaphore::new(subscribers_max.min(Semaphore::MAX_PERMITS))),
-            subscribers_max,
-            token_key: RandomState::new(),
-            draining,
-        }
+impl Default for AuditReads {
+    fn default() -> Self {
+        Self { permits: Arc::new(Semaphore::new(READS_MAX)), token_key: RandomState::new() }
     }
 }
 
@@ -68,10 +46,11 @@ impl Api {
         read: impl FnOnce(&Engine) -> Result<T, AuditError> + Send + 'static,
     ) -> Result<T, Status> {
         let engine = Arc::clone(self.engine()?);
-        let place = Arc::clone(&self.audit.reads).acquire_owned().await.map_err(|error| status::internal(&error))?;
+        let permits = Arc::clone(&self.shared.audit_reads.permits);
+        let permit = permits.acquire_owned().await.map_err(|error| status::internal(&error))?;
         let reading = tokio::task::spawn_blocking(move || {
             let result = read(&engine);
-            drop(place);
+            drop(permit);
             result
         });
         reading.await.map_err(|error| status::internal(&error))?.map_err(status::audit)
@@ -144,8 +123,7 @@ impl AuditService for Api {
         &self,
         request: Request<v1::EraseUserRequest>,
     ) -> Result<Response<v1::EraseUserResponse>, Status> {
-        let actor = super::mutation::actor(&request);
-        self.erase_user(request.into_inner(), &actor).await
+        self.erase_user(Caller::of(&request)?, request.into_inner()).await
     }
 }
 

@@ -27,8 +27,8 @@ impl Api {
     pub(super) fn verify_audit(&self, request: v1::VerifyAuditRequest) -> Result<Response<Steps>, Status> {
         let v1::VerifyAuditRequest { note } = request;
         let audit = self.engine()?.audit();
-        let place = Arc::clone(&self.audit.reads).try_acquire_owned();
-        let place = place.map_err(|_| status::overloaded("too many searches and verifications are under way"))?;
+        let permit = Arc::clone(&self.shared.audit_reads.permits).try_acquire_owned();
+        let permit = permit.map_err(|_| status::overloaded("too many searches and verifications are under way"))?;
         let (sender, steps) = mpsc::channel(STEPS_MAX);
         tokio::task::spawn_blocking(move || {
             let mut told = tokio::time::Instant::now();
@@ -45,7 +45,7 @@ impl Api {
             let note = (!note.is_empty()).then_some(note.as_str());
             let result = audit.verify(note, &mut progress);
             let step = result.map(|result| response(Step::Result(to_result(result)))).map_err(status::audit);
-            drop(place);
+            drop(permit);
             drop(sender.blocking_send(step));
         });
         Ok(Response::new(ReceiverStream::new(steps)))

@@ -56,7 +56,7 @@ struct Feed {
     /// The last that the subscriber was told.
     told: u64,
     /// Given back when the stream ends.
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Api {
@@ -72,7 +72,7 @@ impl Api {
         let after = after_sequence.map(|after| faults.unsigned("after_sequence", after));
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
-        let place = self.audit.subscribe()?;
+        let permit = self.shared.subscribers.subscribe()?;
         let audit = self.engine()?.audit();
         let newest = audit.newest();
         let durable = audit.newest_sequence();
@@ -82,8 +82,8 @@ impl Api {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let subscription = Subscription { filter, connection_types };
         // Nothing has been told yet: an idle stream says at once where it begins.
-        let feed = Feed { audit, subscription, sender, through, told: u64::MAX, _place: place };
-        tokio::spawn(feed.run(newest, self.audit.draining()));
+        let feed = Feed { audit, subscription, sender, through, told: u64::MAX, _permit: permit };
+        tokio::spawn(feed.run(newest, self.shared.subscribers.draining()));
         Ok(Response::new(ReceiverStream::new(events)))
     }
 }

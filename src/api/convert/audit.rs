@@ -3,19 +3,22 @@
 //! Invariant: what was erased is shown empty, never in part.
 //! Not here: which of them are shown (`api::audit`).
 
+use super::decision::{self, node_name, to_connection_type, to_reason};
 use super::node::to_node;
-use super::policy_test::{test_name, to_test};
-use super::rule::{group_name, rule_message};
-use super::{to_connection_type, to_time};
-use crate::api::{decision, to_i64};
+use super::policy_test::to_test;
+use super::rule::rule_message;
+use super::to_time;
+use crate::api::to_i64;
+use crate::audit::filter::SessionState;
 use crate::audit::record::{
     Content, DecisionRecord, DigestRecord, GroupRecord, Object, ObjectChange, Person, PolicyChangeRecord, Record,
     RecordType, Subject,
 };
 use crate::audit::session::{EndReason, SessionRecord};
 use crate::engine::sessions::Session;
+use crate::enums::same_variants;
 use crate::policy::decision::{Decision, Level};
-use crate::policy::name::{CLUSTER, Id, NodePath};
+use crate::policy::name::{CLUSTER, Id, Name, NodePath};
 use crate::policy::plan::etag_of_group;
 use crate::proto::v1;
 use v1::audit_record::Content as ContentMessage;
@@ -49,7 +52,7 @@ pub(in crate::api) fn to_record(record: &Record) -> v1::AuditRecord {
         organization_sequence: to_i64(*organization_sequence),
         time: Some(to_time(entry.time)),
         r#type: to_type(entry.content.record_type()).into(),
-        organization: organization.map(organization_name).unwrap_or_default(),
+        organization: organization.map(|id| Name::organization(id).to_string()).unwrap_or_default(),
         content: Some(content),
     }
 }
@@ -80,30 +83,17 @@ pub(in crate::api) fn to_session(session: &Session) -> v1::Session {
     session_message(record, Some(organization), subject)
 }
 
-pub(in crate::api) fn to_type(record_type: RecordType) -> v1::AuditType {
-    match record_type {
-        RecordType::Decision => v1::AuditType::Decision,
-        RecordType::SessionEnded => v1::AuditType::SessionEnded,
-        RecordType::SessionRevoked => v1::AuditType::SessionRevoked,
-        RecordType::PolicyChanged => v1::AuditType::PolicyChanged,
-        RecordType::Gap => v1::AuditType::Gap,
-        RecordType::Pruned => v1::AuditType::Pruned,
-        RecordType::Erased => v1::AuditType::Erased,
+same_variants!(
+    pub(in crate::api) to_type, from_type: RecordType => v1::AuditType {
+        Decision SessionEnded SessionRevoked PolicyChanged Gap Pruned Erased
     }
-}
-
-pub(in crate::api) fn organization_name(organization: &Id) -> String {
-    format!("organizations/{organization}")
-}
-
-/// The name of a session.
-pub(in crate::api) fn session_name(organization: &str, id: crate::audit::session::SessionId) -> String {
-    format!("organizations/{organization}/sessions/{id}")
-}
+);
+same_variants!(pub(in crate::api) to_state, from_state: SessionState => v1::SessionState { Active Ended });
+same_variants!(to_end_reason: EndReason => v1::EndReason { Closed LeaseExpired Idle MaxAge Revoked Abandoned });
 
 fn rule_name(organization: Option<&Id>, rule: Option<&Id>) -> String {
     match (organization, rule) {
-        (Some(organization), Some(rule)) => format!("organizations/{organization}/rules/{rule}"),
+        (Some(organization), Some(rule)) => Name::rule(organization, rule).to_string(),
         _ => String::new(),
     }
 }
@@ -127,7 +117,7 @@ fn ip(subject: &Subject) -> String {
 fn node_at(level: Option<Level>, endpoint: &str) -> String {
     match (level, NodePath::parse(endpoint)) {
         (Some(Level::Cluster), _) => CLUSTER.to_owned(),
-        (Some(level), Ok(path)) => decision::node_name(level, &path).to_owned(),
+        (Some(level), Ok(path)) => node_name(level, &path).to_owned(),
         _ => String::new(),
     }
 }
@@ -147,11 +137,11 @@ fn to_decision(content: &DecisionRecord, organization: Option<&Id>, subject: &Su
         request_id,
         lease: _,
     } = content;
-    let session = organization.zip(*session).map(|(organization, id)| session_name(organization.as_str(), id));
+    let session = organization.zip(*session).map(|(organization, id)| Name::session(organization, id).to_string());
     v1::DecisionRecord {
         decision_id: id.to_string(),
         decision: decision::to_decision(reason.decision()).into(),
-        reason: decision::to_reason(*reason).into(),
+        reason: to_reason(*reason).into(),
         ip: ip(subject),
         user_email: email(subject),
         connection_type: to_connection_type(*connection_type).into(),
@@ -179,10 +169,10 @@ fn session_message(session: &SessionRecord, organization: Option<&Id>, subject: 
         revocation,
         end,
     } = session;
-    let state = if end.is_some() { v1::SessionState::Ended } else { v1::SessionState::Active };
+    let state = to_state(if end.is_some() { SessionState::Ended } else { SessionState::Active });
     let revoked = revocation.as_ref();
     v1::Session {
-        name: organization.map(|organization| session_name(organization.as_str(), *id)).unwrap_or_default(),
+        name: organization.map(|organization| Name::session(organization, id).to_string()).unwrap_or_default(),
         user_email: email(subject),
         ip: ip(subject),
         connection_type: to_connection_type(*connection_type).into(),
@@ -197,27 +187,16 @@ fn session_message(session: &SessionRecord, organization: Option<&Id>, subject: 
         revision: to_i64(*revision),
         lease_expire_time: lease_expire_time.map(to_time),
         revoke_time: revoked.map(|revoked| to_time(revoked.time)),
-        revoke_reason: revoked.map_or(v1::Reason::Unspecified, |revoked| decision::to_reason(revoked.reason)).into(),
+        revoke_reason: revoked.map_or(v1::Reason::Unspecified, |revoked| to_reason(revoked.reason)).into(),
         revoke_rule: rule_name(organization, revoked.and_then(|revoked| revoked.rule.as_ref())),
         revoke_node: node_at(revoked.and_then(|revoked| revoked.level), endpoint),
         revoke_revision: to_i64(revoked.map(|revoked| revoked.revision).unwrap_or_default()),
     }
 }
 
-fn to_end_reason(reason: EndReason) -> v1::EndReason {
-    match reason {
-        EndReason::Closed => v1::EndReason::Closed,
-        EndReason::LeaseExpired => v1::EndReason::LeaseExpired,
-        EndReason::Idle => v1::EndReason::Idle,
-        EndReason::MaxAge => v1::EndReason::MaxAge,
-        EndReason::Revoked => v1::EndReason::Revoked,
-        EndReason::Abandoned => v1::EndReason::Abandoned,
-    }
-}
-
 fn to_policy_change(change: &PolicyChangeRecord, organization: Option<&Id>, subject: &Subject) -> v1::PolicyChange {
     let PolicyChangeRecord { policy_sequence: _, revision, comment, changes, confirm_until, overridden_tests } = change;
-    let test = |id: &Id| test_name(organization.map(Id::as_str).unwrap_or_default(), id);
+    let test = |id: &Id| Name::policy_test(organization.map_or("", Id::as_str), id).to_string();
     v1::PolicyChange {
         actor: email(subject),
         revision: to_i64(*revision),
@@ -243,7 +222,7 @@ pub(in crate::api) fn object_changes(
 }
 
 fn to_object(object: &Object, organization: Option<&Id>, revision: u64) -> v1::PolicyObject {
-    let owner = organization.map_or_else(|| CLUSTER.to_owned(), organization_name);
+    let owner = organization.map_or_else(|| CLUSTER.to_owned(), |id| Name::organization(id).to_string());
     let id = organization.map(Id::as_str);
     let name = |key: &str| if key.is_empty() { owner.clone() } else { format!("{owner}/{key}") };
     let object = match object {
@@ -274,7 +253,7 @@ fn to_object(object: &Object, organization: Option<&Id>, revision: u64) -> v1::P
 fn to_group(group: &GroupRecord, organization: &str, revision: u64) -> v1::AddressGroup {
     let GroupRecord { id, description, create_time, update_time, changed_at, ranges, range_count } = group;
     v1::AddressGroup {
-        name: group_name(organization, id.as_str()),
+        name: Name::group(organization, id).to_string(),
         description: description.to_string(),
         ranges: ranges.iter().map(|range| range.to_string()).collect(),
         range_count: to_i64(*range_count),

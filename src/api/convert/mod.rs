@@ -5,10 +5,12 @@
 //! Not here: what depends on the policy's state, such as whether a group exists (`policy::plan`).
 
 pub(super) mod audit;
+pub(super) mod decision;
 pub(super) mod names;
 pub(super) mod node;
 pub(super) mod options;
 pub(super) mod policy_test;
+pub(super) mod reader;
 pub(super) mod rule;
 
 use std::str::FromStr;
@@ -19,9 +21,8 @@ use tonic::Status;
 use super::status;
 use crate::policy::address::{Address, Range};
 use crate::policy::plan::Violation;
-use crate::policy::rule::{ConnectionType, Source};
+use crate::policy::rule::Source;
 use crate::policy::time::Timestamp;
-use crate::proto::v1;
 
 use names::group_id;
 
@@ -65,15 +66,14 @@ impl Faults {
         }
     }
 
+    /// The value of a field; notes why there is none.
+    pub(super) fn note<T, E: ToString>(&mut self, field: &str, read: Result<T, E>) -> Option<T> {
+        read.map_err(|error| self.add(field, error.to_string())).ok()
+    }
+
     /// Parses a field; notes why it cannot be.
     pub(super) fn parse<T: FromStr<Err: ToString>>(&mut self, field: &str, text: &str) -> Option<T> {
-        match text.parse() {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.add(field, error.to_string());
-                None
-            }
-        }
+        self.note(field, text.parse())
     }
 
     /// An address.
@@ -106,21 +106,22 @@ impl Faults {
         text.into()
     }
 
-    /// A connection type that must be given.
-    pub(super) fn connection_type(&mut self, field: &str, value: i32) -> Option<ConnectionType> {
-        match v1::ConnectionType::try_from(value) {
-            Ok(v1::ConnectionType::Shell) => Some(ConnectionType::Shell),
-            Ok(v1::ConnectionType::Preview) => Some(ConnectionType::Preview),
-            Ok(v1::ConnectionType::Unspecified) => {
-                self.add(field, "is required: use CONNECTION_TYPE_SHELL or CONNECTION_TYPE_PREVIEW");
-                None
-            }
-            Err(_) => {
-                let advice = "use CONNECTION_TYPE_SHELL or CONNECTION_TYPE_PREVIEW";
-                self.add(field, format!("`{value}` is no connection type: {advice}"));
-                None
-            }
-        }
+    /// A choice that must be made. `what` is what an unknown value is not, `advice` what to use.
+    pub(super) fn choice<T, M: TryFrom<i32>>(
+        &mut self,
+        field: &str,
+        value: i32,
+        from: impl FnOnce(M) -> Option<T>,
+        what: &str,
+        advice: &str,
+    ) -> Option<T> {
+        let fault = match M::try_from(value).map(from) {
+            Ok(Some(choice)) => return Some(choice),
+            Ok(None) => format!("is required: {advice}"),
+            Err(_) => format!("`{value}` is no {what}: {advice}"),
+        };
+        self.add(field, fault);
+        None
     }
 
     /// A number that cannot be negative.
@@ -167,12 +168,4 @@ pub(super) enum SourceText<'a> {
 /// A moment as the API has it.
 pub(super) fn to_time(time: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: time.seconds(), nanos: i32::try_from(time.nanos()).unwrap_or_default() }
-}
-
-/// A connection type as the API has it.
-pub(super) fn to_connection_type(connection_type: ConnectionType) -> v1::ConnectionType {
-    match connection_type {
-        ConnectionType::Shell => v1::ConnectionType::Shell,
-        ConnectionType::Preview => v1::ConnectionType::Preview,
-    }
 }

@@ -3,7 +3,10 @@
 //! Invariant: a name of another organization than the one that is changed is a fault, never silently taken.
 //! Not here: whether what is named exists.
 
+use tonic::Status;
+
 use super::Faults;
+use crate::api::status;
 use crate::policy::name::{CLUSTER, Id, NameError, NodeKey, NodePath, parse_below_organization};
 use crate::policy::rule::Source;
 
@@ -26,13 +29,12 @@ pub(in crate::api) enum NodeName {
 
 /// The id of an organization, from its name.
 pub(in crate::api) fn organization(faults: &mut Faults, field: &str, text: &str) -> Option<Id> {
-    match parse_organization(text) {
-        Ok(id) => Some(id),
-        Err(error) => {
-            faults.add(field, error.to_string());
-            None
-        }
-    }
+    faults.note(field, parse_organization(text))
+}
+
+/// The organization in the field `parent` of a request that has nothing else to read.
+pub(in crate::api) fn parent(text: &str) -> Result<Id, Status> {
+    parse_organization(text).map_err(|error| status::invalid_field("parent", error.to_string()))
 }
 
 fn parse_organization(text: &str) -> Result<Id, NameError> {

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use super::options::{Mask, read_gates};
-use super::rule::group_name;
-use super::{Faults, SourceText, to_time};
+use super::reader::Reader;
+use super::{SourceText, to_time};
 use crate::api::{ANSWER_BYTES_MAX, to_i64};
 use crate::policy::address::Address;
 use crate::policy::gates::Gates;
+use crate::policy::name::Name;
 use crate::policy::node::{Access, AccessEntry, Node, NodePatch};
 use crate::policy::organization::Organization;
 use crate::policy::plan::etag_of_node;
@@ -28,16 +29,15 @@ const NODE_BYTES_MAX: usize = ANSWER_BYTES_MAX / 4;
 
 /// Reads the settable fields of a node. `organization` is the id of the one it belongs to, where it has one.
 pub(in crate::api) fn patch(
-    faults: &mut Faults,
+    read: &mut Reader,
     field: &str,
     organization: Option<&str>,
     node: v1::Node,
     mask: &Mask,
-    characters_max: usize,
 ) -> NodePatch {
     if node.encoded_len() > NODE_BYTES_MAX {
         let advice = "use an address group, or shorter descriptions";
-        faults.add(field, format!("has more than {NODE_BYTES_MAX} bytes: {advice}"));
+        read.add(field, format!("has more than {NODE_BYTES_MAX} bytes: {advice}"));
         return NodePatch::default();
     }
     let v1::Node {
@@ -54,54 +54,48 @@ pub(in crate::api) fn patch(
     } = node;
     let mut patch = NodePatch::default();
     if mask.names("display_name", !display_name.is_empty()) {
-        patch.display_name = Some(faults.text(&format!("{field}.display_name"), &display_name, characters_max));
+        patch.display_name = Some(read.description(&format!("{field}.display_name"), &display_name));
     }
     if mask.names("require_projects", require_projects) {
         patch.require_projects = Some(require_projects);
     }
     if mask.names("access", access.is_some()) {
         match access {
-            Some(access) => patch.access = read_access(faults, field, organization, access, characters_max),
-            None => faults
+            Some(access) => patch.access = read_access(read, field, organization, access),
+            None => read
                 .add(format!("{field}.access"), "is required: give a mode, and for ACCESS_MODE_ALLOW_LIST the entries"),
         }
     }
     if mask.names("change_gates", change_gates.is_some()) {
         let v1::ChangeGates { guard_ips, max_revocations, refuse_open_to_internet } = change_gates.unwrap_or_default();
         let field = format!("{field}.change_gates");
-        patch.gates = Some(Arc::new(read_gates(faults, &field, &guard_ips, max_revocations, refuse_open_to_internet)));
+        patch.gates = Some(Arc::new(read_gates(read, &field, &guard_ips, max_revocations, refuse_open_to_internet)));
     }
     patch
 }
 
-fn read_access(
-    faults: &mut Faults,
-    field: &str,
-    organization: Option<&str>,
-    access: v1::Access,
-    characters_max: usize,
-) -> Option<Access> {
+fn read_access(read: &mut Reader, field: &str, organization: Option<&str>, access: v1::Access) -> Option<Access> {
     const MODES: &str = "use ACCESS_MODE_INHERIT, ACCESS_MODE_ALLOW_ALL or ACCESS_MODE_ALLOW_LIST";
     let v1::Access { mode, entries } = access;
     let given_entries = !entries.is_empty();
     let entries = entries.into_iter().enumerate();
     let entries: Vec<AccessEntry> =
-        entries.map(|(index, entry)| read_entry(faults, field, organization, index, entry, characters_max)).collect();
+        entries.map(|(index, entry)| read_entry(read, field, organization, index, entry)).collect();
     let without_entries = match v1::AccessMode::try_from(mode) {
         Ok(v1::AccessMode::AllowList) => return Some(Access::AllowList(entries.into())),
         Ok(v1::AccessMode::Inherit) => Access::Inherit,
         Ok(v1::AccessMode::AllowAll) => Access::AllowAll,
         Ok(v1::AccessMode::Unspecified) => {
-            faults.add(format!("{field}.access.mode"), format!("is required: {MODES}"));
+            read.add(format!("{field}.access.mode"), format!("is required: {MODES}"));
             return None;
         }
         Err(_) => {
-            faults.add(format!("{field}.access.mode"), format!("`{mode}` is no access mode: {MODES}"));
+            read.add(format!("{field}.access.mode"), format!("`{mode}` is no access mode: {MODES}"));
             return None;
         }
     };
     if given_entries {
-        faults.add(
+        read.add(
             format!("{field}.access.entries"),
             "are for ACCESS_MODE_ALLOW_LIST only: leave them out or change the mode",
         );
@@ -111,24 +105,23 @@ fn read_access(
 }
 
 fn read_entry(
-    faults: &mut Faults,
+    read: &mut Reader,
     field: &str,
     organization: Option<&str>,
     index: usize,
     entry: v1::AccessEntry,
-    characters_max: usize,
 ) -> AccessEntry {
     let v1::AccessEntry { source, description } = entry;
     let field = format!("{field}.access.entries[{index}]");
     let source = match &source {
-        Some(EntrySource::Range(text)) => faults.source(&field, organization, SourceText::Range(text)),
-        Some(EntrySource::AddressGroup(name)) => faults.source(&field, organization, SourceText::Group(name)),
+        Some(EntrySource::Range(text)) => read.source(&field, organization, SourceText::Range(text)),
+        Some(EntrySource::AddressGroup(name)) => read.source(&field, organization, SourceText::Group(name)),
         None => {
-            faults.add(format!("{field}.range"), "is required: give a `range` or an `address_group`");
+            read.add(format!("{field}.range"), "is required: give a `range` or an `address_group`");
             None
         }
     };
-    let description: Arc<str> = faults.text(&format!("{field}.description"), &description, characters_max);
+    let description: Arc<str> = read.description(&format!("{field}.description"), &description);
     // An entry that could not be read keeps its place, so that later ones are judged under their own index; its fault
     // refuses them all.
     let source = source.unwrap_or(Source::Range(Address::V4(0).into()));
@@ -164,7 +157,7 @@ fn to_gates(gates: &Gates) -> v1::ChangeGates {
 /// The node of an organization as the API shows it.
 pub(in crate::api) fn to_own_node(organization: &Organization) -> v1::Node {
     let id = organization.id.as_str();
-    let node = to_node(format!("organizations/{id}"), Some(id), organization.revision, &organization.node);
+    let node = to_node(Name::organization(id).to_string(), Some(id), organization.revision, &organization.node);
     let pending_revision = organization.pending.as_deref().map(|pending| v1::PendingRevision {
         revision: to_i64(pending.revision),
         revert_time: Some(to_time(pending.until)),
@@ -186,7 +179,9 @@ pub(in crate::api) fn to_entries(organization: Option<&str>, access: &Access) ->
     let entry = |AccessEntry { source, description }: &AccessEntry| {
         let source = match source {
             Source::Range(range) => EntrySource::Range(range.to_string()),
-            Source::Group(group) => EntrySource::AddressGroup(group_name(organization.unwrap_or(""), group.as_str())),
+            Source::Group(group) => {
+                EntrySource::AddressGroup(Name::group(organization.unwrap_or(""), group).to_string())
+            }
         };
         v1::AccessEntry { source: Some(source), description: description.to_string() }
     };

@@ -28,27 +28,28 @@ pub(in crate::api) struct Options {
     pub(in crate::api) confirm_within: Option<Duration>,
 }
 
-/// Reads the options.
-pub(in crate::api) fn options(faults: &mut Faults, options: Option<ChangeOptions>, characters_max: usize) -> Options {
-    let ChangeOptions {
-        validate_only,
-        comment,
-        guard_ips,
-        max_revocations,
-        refuse_open_to_internet,
-        override_tests,
-        confirm_within,
-    } = options.unwrap_or_default();
-    let comment = faults.text("options.comment", &comment, characters_max);
-    let gates = read_gates(faults, "options", &guard_ips, max_revocations, refuse_open_to_internet);
-    let confirm_within = confirm_within.and_then(|within| {
-        let valid = Duration::try_from(within).ok().filter(|within| CONFIRM_WITHIN.contains(within));
-        if valid.is_none() {
-            faults.add("options.confirm_within", "must be from 1 second to 7 days");
-        }
-        valid
-    });
-    Options { validate_only, comment, gates: GateOptions { gates, override_tests }, confirm_within }
+impl Options {
+    pub(super) fn read(faults: &mut Faults, options: Option<ChangeOptions>, characters_max: usize) -> Self {
+        let ChangeOptions {
+            validate_only,
+            comment,
+            guard_ips,
+            max_revocations,
+            refuse_open_to_internet,
+            override_tests,
+            confirm_within,
+        } = options.unwrap_or_default();
+        let comment = faults.text("options.comment", &comment, characters_max);
+        let gates = read_gates(faults, "options", &guard_ips, max_revocations, refuse_open_to_internet);
+        let confirm_within = confirm_within.and_then(|within| {
+            let valid = Duration::try_from(within).ok().filter(|within| CONFIRM_WITHIN.contains(within));
+            if valid.is_none() {
+                faults.add("options.confirm_within", "must be from 1 second to 7 days");
+            }
+            valid
+        });
+        Self { validate_only, comment, gates: GateOptions { gates, override_tests }, confirm_within }
+    }
 }
 
 /// Reads gates, whose fields are in the message at `field`.
@@ -83,7 +84,7 @@ pub(in crate::api) enum Mask {
 
 impl Mask {
     /// Reads a mask; a path that is not one of `settable` is a fault.
-    pub(in crate::api) fn new(faults: &mut Faults, mask: Option<prost_types::FieldMask>, settable: &[&str]) -> Self {
+    pub(super) fn read(faults: &mut Faults, mask: Option<prost_types::FieldMask>, settable: &[&str]) -> Self {
         let Some(prost_types::FieldMask { paths }) = mask.filter(|mask| !mask.paths.is_empty()) else {
             return Self::Populated;
         };

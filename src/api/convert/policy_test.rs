@@ -4,56 +4,37 @@
 //! organization.
 //! Not here: what follows from a test that fails (`policy::gates`).
 
+use super::decision::{to_connection_type, to_decision};
 use super::names::chosen_or_new_id;
-use super::{Faults, to_connection_type};
-use crate::api::decision::to_decision;
+use super::reader::Reader;
 use crate::policy::decision::Decision;
-use crate::policy::name::{Id, NodePath};
+use crate::policy::name::{Id, Name, NodePath};
 use crate::policy::policy_test::PolicyTest;
 use crate::proto::v1;
 
-/// A test's name.
-pub(in crate::api) fn test_name(organization: &str, id: &Id) -> String {
-    format!("organizations/{organization}/policyTests/{id}")
-}
-
 /// Reads a test of an organization. `field` is its path in the request, `id` its id with the path of that.
 pub(in crate::api) fn read_test(
-    faults: &mut Faults,
+    read: &mut Reader,
     field: &str,
     organization: Option<&Id>,
     (id_field, id): (&str, &str),
     test: v1::PolicyTest,
-    characters_max: usize,
 ) -> Option<PolicyTest> {
-    const DECISIONS: &str = "use DECISION_ALLOW or DECISION_DENY";
     let v1::PolicyTest { name: _, ip, connection_type, endpoint, expected_decision, description, actual_decision: _ } =
         test;
-    let id = chosen_or_new_id(faults, id_field, id, "test");
-    let address = faults.address(&format!("{field}.ip"), &ip);
-    let connection_type = faults.connection_type(&format!("{field}.connection_type"), connection_type);
+    let id = chosen_or_new_id(read, id_field, id, "test");
+    let address = read.address(&format!("{field}.ip"), &ip);
+    let connection_type = read.connection_type(&format!("{field}.connection_type"), connection_type);
     match NodePath::parse(&endpoint) {
         Ok(path) if organization.is_some_and(|organization| organization.as_str() != path.organization) => {
             let description = format!("`{endpoint}` belongs to another organization: name a node of the same one");
-            faults.add(format!("{field}.endpoint"), description);
+            read.add(format!("{field}.endpoint"), description);
         }
         Ok(_) => {}
-        Err(error) => faults.add(format!("{field}.endpoint"), error.to_string()),
+        Err(error) => read.add(format!("{field}.endpoint"), error.to_string()),
     }
-    let expected = match v1::Decision::try_from(expected_decision) {
-        Ok(v1::Decision::Allow) => Some(Decision::Allow),
-        Ok(v1::Decision::Deny) => Some(Decision::Deny),
-        Ok(v1::Decision::Unspecified) => {
-            faults.add(format!("{field}.expected_decision"), format!("is required: {DECISIONS}"));
-            None
-        }
-        Err(_) => {
-            let description = format!("`{expected_decision}` is no decision: {DECISIONS}");
-            faults.add(format!("{field}.expected_decision"), description);
-            None
-        }
-    };
-    let description = faults.text(&format!("{field}.description"), &description, characters_max);
+    let expected = read.decision(&format!("{field}.expected_decision"), expected_decision);
+    let description = read.description(&format!("{field}.description"), &description);
     Some(PolicyTest {
         id: id?,
         address: address?,
@@ -68,7 +49,7 @@ pub(in crate::api) fn read_test(
 pub(in crate::api) fn to_test(organization: &str, test: &PolicyTest, actual: Option<Decision>) -> v1::PolicyTest {
     let PolicyTest { id, address, connection_type, endpoint, expected, description } = test;
     v1::PolicyTest {
-        name: test_name(organization, id),
+        name: Name::policy_test(organization, id).to_string(),
         ip: address.to_string(),
         connection_type: to_connection_type(*connection_type).into(),
         endpoint: endpoint.to_string(),

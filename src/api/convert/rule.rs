@@ -3,13 +3,16 @@
 //! Invariant: an unspecified or unknown action or connection type is a fault; nothing unset means allow.
 //! Not here: positions and order (`policy::plan`).
 
+use super::decision::{to_action, to_connection_type};
 use super::options::Mask;
-use super::{Faults, SourceText, to_connection_type, to_time};
+use super::reader::Reader;
+use super::{Faults, SourceText, to_time};
 use crate::api::{count_to_i64, to_i64};
 use crate::engine::directory::OrganizationView;
 use crate::policy::group::Group;
+use crate::policy::name::Name;
 use crate::policy::plan::{etag_of_group, etag_of_rule};
-use crate::policy::rule::{Action, ConnectionTypes, Rule, RuleMatches, RulePatch, Source};
+use crate::policy::rule::{ConnectionTypes, Rule, RuleMatches, RulePatch, Source};
 use crate::proto::v1;
 use crate::proto::v1::rule::Source as RuleSource;
 
@@ -20,12 +23,11 @@ pub(in crate::api) const SETTABLE: &[&str] =
 /// Reads the settable fields of a rule. `field` is the path of the rule in the request, `organization` the id of the
 /// one it belongs to.
 pub(in crate::api) fn patch(
-    faults: &mut Faults,
+    read: &mut Reader,
     field: &str,
     organization: Option<&str>,
     rule: v1::Rule,
     mask: &Mask,
-    characters_max: usize,
 ) -> RulePatch {
     let v1::Rule {
         name: _,
@@ -46,7 +48,7 @@ pub(in crate::api) fn patch(
     } = rule;
     let mut patch = RulePatch::default();
     if mask.names("action", action != 0) {
-        patch.action = read_action(faults, &format!("{field}.action"), action);
+        patch.action = read.action(&format!("{field}.action"), action);
     }
     let (range, group) = match &source {
         Some(RuleSource::Range(_)) => (true, false),
@@ -58,36 +60,21 @@ pub(in crate::api) fn patch(
         // Of the two forms only one that is named counts.
         let source = source.filter(|_| (range && range_named) || (group && group_named));
         let missing = if range_named { "range" } else { "address_group" };
-        patch.source = read_source(faults, field, organization, source.as_ref(), missing);
+        patch.source = read_source(read, field, organization, source.as_ref(), missing);
     }
     if mask.names("connection_types", !connection_types.is_empty()) {
-        patch.connection_types = Some(read_connection_types(faults, field, &connection_types));
+        patch.connection_types = Some(read_connection_types(read, field, &connection_types));
     }
     if mask.names("description", !description.is_empty()) {
-        patch.description = Some(faults.text(&format!("{field}.description"), &description, characters_max));
+        patch.description = Some(read.description(&format!("{field}.description"), &description));
     }
     if mask.names("disabled", disabled) {
         patch.disabled = Some(disabled);
     }
     if mask.names("expire_time", expire_time.is_some()) {
-        patch.expire_time = Some(expire_time.and_then(|time| faults.time(&format!("{field}.expire_time"), time)));
+        patch.expire_time = Some(expire_time.and_then(|time| read.time(&format!("{field}.expire_time"), time)));
     }
     patch
-}
-
-fn read_action(faults: &mut Faults, field: &str, action: i32) -> Option<Action> {
-    match v1::Action::try_from(action) {
-        Ok(v1::Action::Allow) => Some(Action::Allow),
-        Ok(v1::Action::Deny) => Some(Action::Deny),
-        Ok(v1::Action::Unspecified) => {
-            faults.add(field, "is required: use ACTION_ALLOW or ACTION_DENY");
-            None
-        }
-        Err(_) => {
-            faults.add(field, format!("`{action}` is no action: use ACTION_ALLOW or ACTION_DENY"));
-            None
-        }
-    }
 }
 
 fn read_source(
@@ -143,10 +130,10 @@ pub(super) fn rule_message(
     let action = to_action(*action);
     let source = match source {
         Source::Range(range) => RuleSource::Range(range.to_string()),
-        Source::Group(group) => RuleSource::AddressGroup(group_name(organization, group.as_str())),
+        Source::Group(group) => RuleSource::AddressGroup(Name::group(organization, group).to_string()),
     };
     v1::Rule {
-        name: format!("organizations/{organization}/rules/{id}"),
+        name: Name::rule(organization, id).to_string(),
         action: action.into(),
         source: Some(source),
         connection_types: connection_types.iter().map(|named| to_connection_type(named).into()).collect(),
@@ -164,15 +151,10 @@ pub(super) fn rule_message(
     }
 }
 
-/// A group's name.
-pub(in crate::api) fn group_name(organization: &str, group: &str) -> String {
-    format!("organizations/{organization}/addressGroups/{group}")
-}
-
 /// A group as the API shows it: without its ranges, which have a list of their own.
 pub(in crate::api) fn to_group(view: &OrganizationView, group: &Group) -> v1::AddressGroup {
     v1::AddressGroup {
-        name: group_name(view.organization.id.as_str(), group.id.as_str()),
+        name: Name::group(&view.organization.id, &group.id).to_string(),
         description: group.description.to_string(),
         ranges: Vec::new(),
         range_count: count_to_i64(group.ranges().len()),
@@ -180,12 +162,5 @@ pub(in crate::api) fn to_group(view: &OrganizationView, group: &Group) -> v1::Ad
         create_time: Some(to_time(group.create_time)),
         update_time: Some(to_time(group.update_time)),
         revision: to_i64(view.organization.revision),
-    }
-}
-
-pub(in crate::api) fn to_action(action: Action) -> v1::Action {
-    match action {
-        Action::Allow => v1::Action::Allow,
-        Action::Deny => v1::Action::Deny,
     }
 }

@@ -23,14 +23,12 @@ use tonic::Status;
 
 use super::admission::{Admission, too_late};
 use super::decision::{Asked, question};
+use super::methods::CHECK;
 use super::{Api, REVISION_HEADER, status, to_i64};
 use crate::engine::check::{Answer, Question};
 
 use unread::PREFIX_BYTES;
 pub use unread::Unread;
-
-/// The method's path.
-const PATH: &str = "/portcullis.v1.DecisionService/Check";
 
 const REVISION: HeaderName = HeaderName::from_static(REVISION_HEADER);
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -63,7 +61,7 @@ impl DirectCheck {
     pub fn takes<B>(request: &Request<B>) -> bool {
         let headers = request.headers();
         request.method() == Method::POST
-            && request.uri().path_and_query().is_some_and(|path| path == PATH)
+            && request.uri().path_and_query().is_some_and(|path| path == CHECK)
             && headers
                 .get(CONTENT_TYPE)
                 .is_some_and(|kind| kind == "application/grpc" || kind == "application/grpc+proto")
@@ -164,7 +162,7 @@ fn revision_value(revision: u64) -> HeaderValue {
 
 /// Never logs the message: it repeats what the caller sent, addresses among it.
 fn refusal(status: &Status) -> Response<AnswerBody> {
-    tracing::debug!(method = PATH, code = ?status.code(), "call refused");
+    tracing::debug!(method = CHECK, code = ?status.code(), "call refused");
     status.clone().into_http()
 }
 

@@ -11,7 +11,8 @@ use prost::Message;
 use prost::bytes::{BufMut, BytesMut};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 
-use crate::api::decision::{Asked, node_name, to_decision, to_reason};
+use crate::api::convert::decision::{node_name, to_decision, to_reason};
+use crate::api::decision::Asked;
 use crate::api::to_i64;
 use crate::engine::check::Answer;
 use crate::policy::name::NodePath;

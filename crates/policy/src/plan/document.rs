@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::{PlanError, Task, Violation, check_etag, check_limit, etag_of_policy, tests};
 use crate::change::{Delta, GroupContent};
 use crate::document::{Document, GroupSpec, NodeSpec};
-use crate::name::{NodeKey, NodeKind};
+use crate::name::{Name, NodeKey, NodeKind};
 use crate::node::{Access, Node, NodePatch};
 use crate::organization::Organization;
 use crate::policy_test::PolicyTest;
@@ -20,7 +20,7 @@ use crate::policy_test::PolicyTest;
 impl Task<'_> {
     pub(super) fn replace_policy(mut self, document: Document, etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
         let organization = self.organization;
-        let name = format!("organizations/{}", organization.id);
+        let name = Name::organization(&organization.id).to_string();
         check_etag(&name, etag, &etag_of_policy(organization.revision))?;
         let Document { own, nodes, groups, rules, tests } = document;
         let mut deltas = self.groups_to(&groups)?;
@@ -95,7 +95,7 @@ impl Task<'_> {
         for (key, NodeSpec { index, patch, .. }) in &wanted {
             let field = format!("policy.nodes[{index}]");
             if let Some(parent) = key.parent().filter(|parent| !wanted.contains_key(parent)) {
-                let name = format!("organizations/{}/{parent}", organization.id);
+                let name = Name::node(&organization.id, parent).to_string();
                 self.violation(&format!("{field}.name"), format!("`{name}`, above it, is not among the nodes: add it"));
             }
             self.check_node_patch(Some(key.kind()), patch, &field);

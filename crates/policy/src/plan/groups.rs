@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{PlanError, Task, check_etag, check_limit, etag_of_group};
 use crate::change::{Delta, GroupContent};
 use crate::group::Group;
-use crate::name::Id;
+use crate::name::{Id, Name};
 use crate::ranges::RangeList;
 use crate::rule::Source;
 
@@ -120,7 +120,7 @@ impl Task<'_> {
         let organization = self.organization;
         let names = |source: &Source| matches!(source, Source::Group(named) if named == id);
         let listed = |entries: &[crate::node::AccessEntry]| entries.iter().any(|entry| names(&entry.source));
-        let name = format!("organizations/{}", organization.id);
+        let name = Name::organization(&organization.id).to_string();
         if let Some(rule) = organization.rules.iter().find(|rule| names(&rule.source)) {
             return Some(format!("{name}/rules/{}", rule.id));
         }
@@ -139,6 +139,6 @@ impl Task<'_> {
     }
 
     fn group_name(&self, id: &Id) -> String {
-        format!("organizations/{}/addressGroups/{id}", self.organization.id)
+        Name::group(&self.organization.id, id).to_string()
     }
 }

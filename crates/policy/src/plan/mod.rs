@@ -20,7 +20,7 @@ use error::refuse;
 use super::change::{Delta, Effect};
 use super::document::Document;
 use super::limits::Limits;
-use super::name::{Id, NodeKey};
+use super::name::{Id, Name, NodeKey};
 use super::node::NodePatch;
 use super::organization::{Cluster, Organization, Pending};
 use super::policy_test::PolicyTest;
@@ -291,7 +291,7 @@ impl Planner<'_> {
         violations: Vec<Violation>,
     ) -> Result<Effect, PlanError> {
         if exists {
-            return Err(PlanError::AlreadyExists(format!("organizations/{id}")));
+            return Err(PlanError::AlreadyExists(Name::organization(&id).to_string()));
         }
         nodes::create_organization(self, id, patch, last_revision, organizations, violations)
     }
@@ -304,7 +304,7 @@ impl Planner<'_> {
         force: bool,
         violations: Vec<Violation>,
     ) -> Result<Effect, PlanError> {
-        let name = format!("organizations/{}", organization.id);
+        let name = Name::organization(&organization.id).to_string();
         check_pending(organization)?;
         check_etag(&name, etag, &etag_of_node(organization.node.changed_at))?;
         refuse(violations)?;
@@ -340,7 +340,7 @@ impl Task<'_> {
         if let Some(super::rule::Source::Group(id)) = source
             && self.organization.groups.get(id.as_str()).is_none()
         {
-            let name = format!("organizations/{}/addressGroups/{id}", self.organization.id);
+            let name = Name::group(&self.organization.id, id).to_string();
             self.violations.push(Violation::new(field, format!("`{name}` does not exist: create the group first")));
         }
     }
@@ -359,7 +359,7 @@ fn check_pending(organization: &Organization) -> Result<(), PlanError> {
     match organization.pending.as_deref() {
         None => Ok(()),
         Some(Pending { revision, .. }) => Err(PlanError::ConfirmationPending {
-            organization: format!("organizations/{}", organization.id),
+            organization: Name::organization(&organization.id).to_string(),
             revision: *revision,
         }),
     }

@@ -6,7 +6,7 @@
 
 use super::{PlanError, Planner, Task, Violation, check_etag, check_limit, etag_of_node, refuse};
 use crate::change::{Delta, Effect};
-use crate::name::{CLUSTER, Id, NodeKey, NodeKind};
+use crate::name::{CLUSTER, Id, Name, NodeKey, NodeKind};
 use crate::node::{Access, Node, NodePatch};
 use crate::rule::Source;
 
@@ -56,7 +56,7 @@ impl Task<'_> {
         patch: &NodePatch,
     ) -> Result<Vec<Delta>, PlanError> {
         let old = &self.organization.node;
-        let name = format!("organizations/{}", self.organization.id);
+        let name = Name::organization(&self.organization.id).to_string();
         check_etag(&name, etag, &etag_of_node(old.changed_at))?;
         self.check_node_patch(None, patch, "node");
         self.refuse()?;
@@ -154,7 +154,7 @@ impl Task<'_> {
     }
 
     fn node_name(&self, key: &NodeKey) -> String {
-        format!("organizations/{}/{key}", self.organization.id)
+        Name::node(&self.organization.id, key).to_string()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{PlanError, Task, check_etag, check_limit, etag_of_rule, etag_of_rules};
 use crate::change::Delta;
-use crate::name::Id;
+use crate::name::{Id, Name};
 use crate::rule::{Rule, RulePatch};
 
 const LIMITED: &str = "rules of an organization";
@@ -173,6 +173,6 @@ impl Task<'_> {
     }
 
     fn rule_name(&self, id: &Id) -> String {
-        format!("organizations/{}/rules/{id}", self.organization.id)
+        Name::rule(&self.organization.id, id).to_string()
     }
 }

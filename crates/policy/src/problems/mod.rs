@@ -99,7 +99,7 @@ impl Problem {
 
 /// What is looked at.
 #[derive(Clone, Copy)]
-pub struct Subject<'a> {
+pub struct Examined<'a> {
     /// The organization.
     pub organization: &'a Organization,
     /// What decides for it.
@@ -124,8 +124,8 @@ struct Levels {
 }
 
 impl Levels {
-    fn new(subject: &Subject<'_>) -> Self {
-        let Subject { organization, snapshot, cluster, now, .. } = subject;
+    fn new(examined: &Examined<'_>) -> Self {
+        let Examined { organization, snapshot, cluster, now, .. } = examined;
         let own = organization.access_set(&organization.node.access);
         Self {
             permitted: own.intersection(&organization.access_set(&cluster.node.access)),
@@ -136,16 +136,16 @@ impl Levels {
 }
 
 /// The problems of an organization and everything below it, the worst first.
-pub fn of_organization(subject: &Subject<'_>) -> Vec<Problem> {
-    let levels = Levels::new(subject);
-    let mut problems = rules::problems(subject, &levels);
-    problems.extend(nodes::problems(subject, &levels, None));
+pub fn of_organization(examined: &Examined<'_>) -> Vec<Problem> {
+    let levels = Levels::new(examined);
+    let mut problems = rules::problems(examined, &levels);
+    problems.extend(nodes::problems(examined, &levels, None));
     sorted(problems)
 }
 
 /// The problems of a node below an organization and everything below that, the worst first.
-pub fn of_node(subject: &Subject<'_>, key: &NodeKey) -> Vec<Problem> {
-    sorted(nodes::problems(subject, &Levels::new(subject), Some(key)))
+pub fn of_node(examined: &Examined<'_>, key: &NodeKey) -> Vec<Problem> {
+    sorted(nodes::problems(examined, &Levels::new(examined), Some(key)))
 }
 
 /// The problems of the cluster's own access.

@@ -10,7 +10,7 @@ use super::super::name::NodeKey;
 use super::super::node::Access;
 use super::super::ranges::{RangeList, RangeSet};
 use super::super::rule::Source;
-use super::{Code, Levels, Problem, Resource, Subject};
+use super::{Code, Examined, Levels, Problem, Resource};
 
 /// What is wrong with a setting, whoever has it.
 #[derive(Clone, Default)]
@@ -19,14 +19,15 @@ struct Findings {
 }
 
 /// The problems of the nodes at and below `key`; of all and of the organization's own access without one.
-pub(super) fn problems(subject: &Subject<'_>, levels: &Levels, key: Option<&NodeKey>) -> Vec<Problem> {
-    let organization = subject.organization;
+pub(super) fn problems(examined: &Examined<'_>, levels: &Levels, key: Option<&NodeKey>) -> Vec<Problem> {
+    let organization = examined.organization;
     let mut judged: HashMap<Vec<&Source>, Findings> = HashMap::new();
     let mut problems = Vec::new();
     if key.is_none() {
         let access = &organization.node.access;
-        problems.extend(entries(subject, levels, access).into_iter().map(|problem| problem.of(Resource::Organization)));
-        if nobody(subject, access) {
+        problems
+            .extend(entries(examined, levels, access).into_iter().map(|problem| problem.of(Resource::Organization)));
+        if nobody(examined, access) {
             problems.push(Problem::new(Code::NoAddresses, Resource::Organization));
         }
     }
@@ -43,8 +44,8 @@ pub(super) fn problems(subject: &Subject<'_>, levels: &Levels, key: Option<&Node
         };
         let sources = access.entries().iter().map(|entry| &entry.source).collect();
         let findings = match access {
-            Access::AllowAll | Access::Inherit => judge(subject, levels, access),
-            Access::AllowList(_) => judged.entry(sources).or_insert_with(|| judge(subject, levels, access)).clone(),
+            Access::AllowAll | Access::Inherit => judge(examined, levels, access),
+            Access::AllowList(_) => judged.entry(sources).or_insert_with(|| judge(examined, levels, access)).clone(),
         };
         problems.extend(findings.problems.into_iter().map(|problem| problem.of(Resource::Node(of.clone()))));
     }
@@ -53,7 +54,7 @@ pub(super) fn problems(subject: &Subject<'_>, levels: &Levels, key: Option<&Node
         && organization.nodes.get(key).is_none()
         && let Some((_, access)) = organization.effective_access(key)
     {
-        let findings = judge(subject, levels, access);
+        let findings = judge(examined, levels, access);
         problems.extend(findings.problems.into_iter().map(|problem| problem.of(Resource::Node(key.clone()))));
     }
     problems
@@ -65,19 +66,19 @@ impl Problem {
     }
 }
 
-fn nobody(subject: &Subject<'_>, access: &Access) -> bool {
-    matches!(access, Access::AllowList(_)) && subject.organization.access_set(access).is_empty()
+fn nobody(examined: &Examined<'_>, access: &Access) -> bool {
+    matches!(access, Access::AllowList(_)) && examined.organization.access_set(access).is_empty()
 }
 
 /// What is wrong with the setting of a node below the organization.
-fn judge(subject: &Subject<'_>, levels: &Levels, access: &Access) -> Findings {
+fn judge(examined: &Examined<'_>, levels: &Levels, access: &Access) -> Findings {
     let problem = |code| Problem::new(code, Resource::Organization);
-    let mut problems = entries(subject, levels, access);
-    let set = subject.organization.access_set(access);
+    let mut problems = entries(examined, levels, access);
+    let set = examined.organization.access_set(access);
     if set.is_empty() {
         problems.push(problem(Code::NoAddresses));
     }
-    let listed = listed(subject, access);
+    let listed = listed(examined, access);
     if !listed.is_subset(&levels.organization) {
         problems.push(problem(Code::ExceedsOrganization).with_ranges(&listed.difference(&levels.organization)));
     }
@@ -99,10 +100,10 @@ fn judge(subject: &Subject<'_>, levels: &Levels, access: &Access) -> Findings {
 }
 
 /// What is wrong with the entries of a setting.
-fn entries(subject: &Subject<'_>, levels: &Levels, access: &Access) -> Vec<Problem> {
+fn entries(examined: &Examined<'_>, levels: &Levels, access: &Access) -> Vec<Problem> {
     let mut problems = Vec::new();
     for entry in access.entries() {
-        let set = subject.organization.source_set(&entry.source);
+        let set = examined.organization.source_set(&entry.source);
         let related = match &entry.source {
             Source::Range(_) => Vec::new(),
             Source::Group(id) => vec![Resource::Group(id.clone())],
@@ -121,18 +122,18 @@ fn entries(subject: &Subject<'_>, levels: &Levels, access: &Access) -> Vec<Probl
 
 /// What a list names of its own: without the ranges that stand for a whole family, which the organization clips on
 /// purpose.
-fn listed(subject: &Subject<'_>, access: &Access) -> RangeSet {
+fn listed(examined: &Examined<'_>, access: &Access) -> RangeSet {
     let mut ranges = Vec::new();
     let mut set = RangeSet::default();
     for entry in access.entries() {
         match &entry.source {
             Source::Range(range) => ranges.push(*range),
             source @ Source::Group(id) => {
-                let Some(group) = subject.organization.groups.get(id.as_str()) else { continue };
+                let Some(group) = examined.organization.groups.get(id.as_str()) else { continue };
                 if group.ranges().iter().any(is_whole_family) {
                     ranges.extend(group.ranges().iter());
                 } else {
-                    set = set.union(&subject.organization.source_set(source));
+                    set = set.union(&examined.organization.source_set(source));
                 }
             }
         }

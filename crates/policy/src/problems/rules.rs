@@ -16,7 +16,7 @@ use super::super::ranges::RangeSet;
 use super::super::rule::{Action, ConnectionType, Rule, Source};
 use super::super::time::Timestamp;
 use super::super::word::Word;
-use super::{Code, Levels, Problem, RELATED_MAX, Resource, Subject};
+use super::{Code, Examined, Levels, Problem, RELATED_MAX, Resource};
 
 /// When something ends; last of all what never does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,22 +50,22 @@ struct OfType {
 }
 
 /// The problems of the rules, of the groups, and of the firewall as a whole.
-pub(super) fn problems(subject: &Subject<'_>, levels: &Levels) -> Vec<Problem> {
-    let organization = subject.organization;
-    let found = ConnectionType::ALL.map(|connection_type| OfType::new(subject, levels, connection_type));
+pub(super) fn problems(examined: &Examined<'_>, levels: &Levels) -> Vec<Problem> {
+    let organization = examined.organization;
+    let found = ConnectionType::ALL.map(|connection_type| OfType::new(examined, levels, connection_type));
     let mut coverers = HashMap::new();
     let mut problems = Vec::new();
     for (place, rule) in organization.rules.iter().enumerate() {
-        problems.extend(of_rule(subject, &found, &mut coverers, place, rule));
+        problems.extend(of_rule(examined, &found, &mut coverers, place, rule));
     }
-    problems.extend(catch_alls(subject, levels, &found));
+    problems.extend(catch_alls(examined, levels, &found));
     problems.extend(locks(levels));
     problems.extend(groups(organization));
     problems
 }
 
 fn of_rule(
-    subject: &Subject<'_>,
+    examined: &Examined<'_>,
     found: &[OfType],
     coverers: &mut HashMap<(Source, ConnectionType, End), Vec<u32>>,
     place: usize,
@@ -75,10 +75,10 @@ fn of_rule(
     if rule.disabled {
         return Vec::new();
     }
-    if End::of(rule) <= End::At(subject.now) {
+    if End::of(rule) <= End::At(examined.now) {
         return vec![problem(Code::ExpiredRule)];
     }
-    let source = subject.organization.source_set(&rule.source);
+    let source = examined.organization.source_set(&rule.source);
     if source.is_empty() {
         let mut problem = problem(Code::EmptyGroup);
         if let Source::Group(id) = &rule.source {
@@ -93,10 +93,10 @@ fn of_rule(
         let mut places = BTreeSet::new();
         for found in applicable() {
             let key = (rule.source.clone(), found.connection_type, End::of(rule));
-            let known = coverers.entry(key).or_insert_with(|| found.coverers(&source, End::of(rule), subject));
+            let known = coverers.entry(key).or_insert_with(|| found.coverers(&source, End::of(rule), examined));
             places.extend(known.iter().copied());
         }
-        let names = places.into_iter().filter_map(|place| subject.organization.rules.get(place as usize));
+        let names = places.into_iter().filter_map(|place| examined.organization.rules.get(place as usize));
         problem.related = names.take(RELATED_MAX).map(|rule| Resource::Rule(rule.id.clone())).collect();
         return vec![problem];
     }
@@ -104,9 +104,9 @@ fn of_rule(
     if !applicable().any(|found| found.alters.get(place).copied().unwrap_or_default()) {
         problems.push(problem(Code::RedundantRule));
     }
-    let matches = (subject.matches)(place);
+    let matches = (examined.matches)(place);
     let last = matches.map(|matches| matches.last.unwrap_or(matches.start).max(matches.start));
-    if let Some(since) = last.filter(|last| *last < subject.unused_since) {
+    if let Some(since) = last.filter(|last| *last < examined.unused_since) {
         problems.push(Problem { since: Some(since), ..problem(Code::UnusedRule) });
     }
     let covered = source.difference(&won);
@@ -117,13 +117,13 @@ fn of_rule(
 }
 
 /// Rules that deny all of one family and leave addresses of the other to no rule.
-fn catch_alls(subject: &Subject<'_>, levels: &Levels, found: &[OfType]) -> Vec<Problem> {
-    let organization = subject.organization;
+fn catch_alls(examined: &Examined<'_>, levels: &Levels, found: &[OfType]) -> Vec<Problem> {
+    let organization = examined.organization;
     let full = RangeSet::full();
     let unmatched: Vec<RangeSet> = found.iter().map(|found| levels.permitted.difference(&found.matched())).collect();
     let mut problems = Vec::new();
     for rule in organization.rules.iter().filter(|rule| rule.action == Action::Deny) {
-        if rule.disabled || End::of(rule) <= End::At(subject.now) {
+        if rule.disabled || End::of(rule) <= End::At(examined.now) {
             continue;
         }
         let set = organization.source_set(&rule.source);
@@ -181,11 +181,11 @@ fn groups(organization: &Organization) -> Vec<Problem> {
 }
 
 impl OfType {
-    fn new(subject: &Subject<'_>, levels: &Levels, connection_type: ConnectionType) -> Self {
-        let sources = Sources::new(subject, connection_type);
-        let mut alters = vec![false; subject.organization.rules.len()];
-        let v4 = Stretches::new(subject, &sources, &sources.v4, &levels.permitted.v4, &mut alters);
-        let v6 = Stretches::new(subject, &sources, &sources.v6, &levels.permitted.v6, &mut alters);
+    fn new(examined: &Examined<'_>, levels: &Levels, connection_type: ConnectionType) -> Self {
+        let sources = Sources::new(examined, connection_type);
+        let mut alters = vec![false; examined.organization.rules.len()];
+        let v4 = Stretches::new(examined, &sources, &sources.v4, &levels.permitted.v4, &mut alters);
+        let v6 = Stretches::new(examined, &sources, &sources.v6, &levels.permitted.v6, &mut alters);
         Self { connection_type, v4, v6, alters }
     }
 
@@ -202,10 +202,10 @@ impl OfType {
     }
 
     /// The rules that together keep one with this source and end from winning.
-    fn coverers(&self, source: &RangeSet, end: End, subject: &Subject<'_>) -> Vec<u32> {
+    fn coverers(&self, source: &RangeSet, end: End, examined: &Examined<'_>) -> Vec<u32> {
         let mut places = BTreeSet::new();
-        self.v4.add_coverers(&source.v4, end, subject, &mut places);
-        self.v6.add_coverers(&source.v6, end, subject, &mut places);
+        self.v4.add_coverers(&source.v4, end, examined, &mut places);
+        self.v6.add_coverers(&source.v6, end, examined, &mut places);
         places.into_iter().collect()
     }
 }
@@ -218,12 +218,12 @@ struct Sources {
 }
 
 impl Sources {
-    fn new(subject: &Subject<'_>, connection_type: ConnectionType) -> Self {
-        let organization = subject.organization;
+    fn new(examined: &Examined<'_>, connection_type: ConnectionType) -> Self {
+        let organization = examined.organization;
         let mut index: HashMap<&Source, usize> = HashMap::new();
         let mut sources = Self { places: Vec::new(), v4: Vec::new(), v6: Vec::new() };
         for (place, rule) in (0_u32..).zip(organization.rules.iter()) {
-            let alive = !rule.disabled && End::of(rule) > End::At(subject.now);
+            let alive = !rule.disabled && End::of(rule) > End::At(examined.now);
             if !alive || !rule.connection_types.applies_to(connection_type) {
                 continue;
             }
@@ -248,13 +248,13 @@ impl Sources {
 
 impl<W: Word> Stretches<W> {
     fn new(
-        subject: &Subject<'_>,
+        examined: &Examined<'_>,
         sources: &Sources,
         items: &[(W, W, usize)],
         permitted: &IntervalSet<W>,
         alters: &mut [bool],
     ) -> Self {
-        let rules = &subject.organization.rules;
+        let rules = &examined.organization.rules;
         let mut found =
             Self { places: Vec::new(), winners: Vec::new(), won: vec![IntervalSet::default(); rules.len()] };
         let mut events: Vec<(W, bool, usize)> = Vec::with_capacity(2 * items.len());
@@ -280,7 +280,7 @@ impl<W: Word> Stretches<W> {
             }
             let last = rest.first().map_or(Some(W::MAX), |(next, ..)| next.previous());
             if let Some(last) = last.filter(|_| !active.is_empty()) {
-                found.stretch(subject, at, last, &active, permitted, alters);
+                found.stretch(examined, at, last, &active, permitted, alters);
             }
         }
         found
@@ -297,16 +297,16 @@ impl<W: Word> Stretches<W> {
     /// Notes who wins in a stretch, and whose removal would alter a decision.
     fn stretch(
         &mut self,
-        subject: &Subject<'_>,
+        examined: &Examined<'_>,
         first: W,
         last: W,
         active: &BTreeSet<u32>,
         permitted: &IntervalSet<W>,
         alters: &mut [bool],
     ) {
-        let rule = |place: u32| subject.organization.rules.get(place as usize);
+        let rule = |place: u32| examined.organization.rules.get(place as usize);
         let start = self.winners.len();
-        let mut begin = End::At(subject.now);
+        let mut begin = End::At(examined.now);
         let mut rest = active.iter().copied();
         while let Some(place) = rest.next() {
             let Some(of) = rule(place) else { continue };
@@ -333,8 +333,8 @@ impl<W: Word> Stretches<W> {
         self.places.push((first, last, start));
     }
 
-    fn add_coverers(&self, source: &IntervalSet<W>, end: End, subject: &Subject<'_>, places: &mut BTreeSet<u32>) {
-        let rules = &subject.organization.rules;
+    fn add_coverers(&self, source: &IntervalSet<W>, end: End, examined: &Examined<'_>, places: &mut BTreeSet<u32>) {
+        let rules = &examined.organization.rules;
         let lasts = |place: &&u32| rules.get(**place as usize).is_some_and(|rule| End::of(rule) >= end);
         for (first, last) in source.intervals() {
             let from = self.places.partition_point(|(_, end, _)| end < first);

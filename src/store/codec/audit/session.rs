@@ -14,10 +14,11 @@ use super::entry::{
 };
 use crate::audit::record::{Person, Subject};
 use crate::audit::session::{EndReason, Revocation, SessionEnd, SessionId, SessionRecord};
+use crate::enums::same_variants;
 use crate::policy::name::{Id, NodePath};
 use crate::policy::time::Timestamp;
 use crate::proto::storage as stored;
-use stored::audit_session::End;
+use stored::audit_session::{self, End};
 
 /// An active session with whom it is of.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,7 +155,7 @@ pub(super) fn to_session(record: &SessionRecord) -> stored::AuditSession {
         revoke_reason: revoked.map_or(stored::AuditReason::Unspecified, |revoked| to_reason(revoked.reason)).into(),
         revoke_micros: revoked.map(|revoked| revoked.time.micros()).unwrap_or_default(),
         revoke_rule: revoked.and_then(|revoked| revoked.rule.as_ref()).map(name).unwrap_or_default(),
-        revoke_level: to_level(revoked.and_then(|revoked| revoked.level)).into(),
+        revoke_level: revoked.and_then(|revoked| revoked.level).map(to_level).unwrap_or_default().into(),
         revoke_revision: revoked.map(|revoked| revoked.revision).unwrap_or_default(),
     }
 }
@@ -194,7 +195,7 @@ pub(super) fn from_session(session: stored::AuditSession) -> Decoded<SessionReco
     let end = from_end(end).map(|reason| SessionEnd { time: Timestamp::from_micros(end_micros), reason });
     Ok(SessionRecord {
         id: SessionId { boot, number },
-        connection_type: from_connection_type(connection_type)?,
+        connection_type: required(from_connection_type(connection_type), "connection type")?,
         endpoint: Arc::from(endpoint),
         start_time: Timestamp::from_micros(start_micros),
         last_seen_time: Timestamp::from_micros(last_seen_micros),
@@ -207,25 +208,6 @@ pub(super) fn from_session(session: stored::AuditSession) -> Decoded<SessionReco
     })
 }
 
-fn to_end(reason: EndReason) -> End {
-    match reason {
-        EndReason::Closed => End::Closed,
-        EndReason::LeaseExpired => End::LeaseExpired,
-        EndReason::Idle => End::Idle,
-        EndReason::MaxAge => End::MaxAge,
-        EndReason::Revoked => End::Revoked,
-        EndReason::Abandoned => End::Abandoned,
-    }
-}
-
-fn from_end(end: End) -> Option<EndReason> {
-    match end {
-        End::Unspecified => None,
-        End::Closed => Some(EndReason::Closed),
-        End::LeaseExpired => Some(EndReason::LeaseExpired),
-        End::Idle => Some(EndReason::Idle),
-        End::MaxAge => Some(EndReason::MaxAge),
-        End::Revoked => Some(EndReason::Revoked),
-        End::Abandoned => Some(EndReason::Abandoned),
-    }
-}
+same_variants!(
+    to_end, from_end: EndReason => audit_session::End { Closed LeaseExpired Idle MaxAge Revoked Abandoned }
+);

@@ -60,7 +60,7 @@ fn decision_fields(out: &mut Vec<u8>, decision: &DecisionRecord) {
     number(out, 4, enumerated(to_connection_type(*connection_type).into()));
     text(out, 5, endpoint);
     text(out, 6, rule.as_ref().map_or("", Id::as_str));
-    number(out, 7, enumerated(to_level(*level).into()));
+    number(out, 7, enumerated(level.map(to_level).unwrap_or_default().into()));
     number(out, 8, session.map_or(0, |session| session.number));
     fixed(out, 9, other_boot.to_le_bytes());
     number(out, 10, u64::from(*session_opened));

@@ -1,0 +1,50 @@
+//! A connection on its way from the listener that accepted it to the core that serves it.
+//!
+//! Invariant: its place among the connections is given back when it ends.
+//! Not here: accepting (`connections`), what is spoken on it (`http2`).
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::greeting::{Greeted, Stream};
+use crate::api::caller::{Caller, Connection};
+
+/// How long the greeting of a new connection may take. After it, keep-alive finds out who is gone.
+const GREETING_MAX: Duration = Duration::from_secs(10);
+
+/// An accepted connection.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) socket: Socket,
+    pub(super) connection: Connection,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// A socket that belongs to no runtime yet.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    /// Who calls by it.
+    pub(super) fn caller(&self) -> Caller {
+        Caller::connected(self.connection)
+    }
+
+    /// Opens it on the runtime that this runs on. None where its greeting does not come in time.
+    pub(super) async fn open(self) -> io::Result<Option<(Greeted, OwnedSemaphorePermit)>> {
+        let socket = match self.socket {
+            Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        };
+        match tokio::time::timeout(GREETING_MAX, Greeted::wait(socket)).await {
+            Ok(greeted) => greeted.map(|stream| Some((stream, self.place))),
+            Err(_) => Ok(None),
+        }
+    }
+}
