@@ -10,7 +10,7 @@ use crate::engine::HistoryError;
 use crate::engine::audit::AuditError;
 use crate::engine::change::ChangeError;
 use crate::engine::check::CheckError;
-use crate::policy::gates::Refusal;
+use crate::policy::judging::Refusal;
 use crate::policy::plan::{PlanError, Violation};
 use crate::proto::v1::ErrorReason;
 

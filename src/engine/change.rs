@@ -14,7 +14,7 @@ use super::audit::AuditError;
 use super::directory::OrganizationView;
 use super::prospect::GateOptions;
 use super::writer::Order;
-use crate::policy::gates::Refusal;
+use crate::policy::judging::Refusal;
 use crate::policy::name::Id;
 use crate::policy::node::NodePatch;
 use crate::policy::organization::Cluster;

@@ -95,8 +95,19 @@ impl Place {
         }
     }
 
+    /// The name of a target that is decided as the place is.
+    pub(super) fn target(&self, before: &Organization, after: Option<&Organization>) -> String {
+        match self {
+            Self::AnyProject => {
+                let project = Self::unregistered(before, after);
+                format!("{}/projects/{project}", Name::organization(&before.id))
+            }
+            _ => self.name(&before.id),
+        }
+    }
+
     /// The id of a project that neither version knows.
-    pub(super) fn unregistered(before: &Organization, after: Option<&Organization>) -> String {
+    fn unregistered(before: &Organization, after: Option<&Organization>) -> String {
         let known = |id: &str| {
             let knows =
                 |organization: &Organization| organization.nodes.iter().any(|(key, _)| key.project.as_str() == id);

@@ -36,6 +36,7 @@ pub mod gates;
 pub mod group;
 pub mod impact;
 pub mod intervals;
+pub mod judging;
 pub mod limits;
 pub mod members;
 pub mod name;
