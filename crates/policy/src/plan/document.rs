@@ -9,7 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{PlanError, Task, Violation, check_etag, check_limit, etag_of_policy, tests};
+use super::error::{PlanError, Violation};
+use super::etag::{check_etag, etag_of_policy};
+use super::task::{Task, check_limit};
+use super::tests;
 use crate::change::{Delta, GroupContent};
 use crate::document::{Document, GroupSpec, NodeSpec};
 use crate::name::{Name, NodeKey, NodeKind};
@@ -82,8 +85,12 @@ impl Task<'_> {
         let organization = self.organization;
         let mut deltas = Vec::new();
         self.check_node_patch(None, own, "policy.nodes[0]");
-        self.check_entry_limit(own)?;
-        deltas.extend(self.changed_node(&organization.node, own).map(|node| Delta::SetOrganization { node }));
+        self.planner.check_entry_limit(own)?;
+        deltas.extend(
+            self.planner
+                .changed_node(&organization.node, own, self.revision)
+                .map(|node| Delta::SetOrganization { node }),
+        );
         let mut wanted: BTreeMap<NodeKey, NodeSpec> = BTreeMap::new();
         for node in nodes {
             let (index, key) = (node.index, node.key.clone());
@@ -99,7 +106,7 @@ impl Task<'_> {
                 self.violation(&format!("{field}.name"), format!("`{name}`, above it, is not among the nodes: add it"));
             }
             self.check_node_patch(Some(key.kind()), patch, &field);
-            self.check_entry_limit(patch)?;
+            self.planner.check_entry_limit(patch)?;
             deltas.extend(self.node_to(organization, key, patch));
         }
         let gone = organization.nodes.iter().map(|(key, _)| key).filter(|key| !wanted.contains_key(*key));
@@ -119,7 +126,7 @@ impl Task<'_> {
             Some(old) => {
                 // A document says all: what it leaves out is as in a new node.
                 let whole = NodePatch::of(&patch.applied_to(&fresh));
-                self.changed_node(old, &whole)?
+                self.planner.changed_node(old, &whole, self.revision)?
             }
         };
         Some(Delta::SetNode { key: key.clone(), node })

@@ -93,6 +93,21 @@ pub enum PlanError {
     },
 }
 
+impl PlanError {
+    /// The error with its violations below a path.
+    pub(super) fn below(self, path: &str) -> Self {
+        match self {
+            Self::Invalid(violations) => Self::Invalid(
+                violations
+                    .into_iter()
+                    .map(|of| Violation::new(format!("{path}.{}", of.field), of.description))
+                    .collect(),
+            ),
+            error => error,
+        }
+    }
+}
+
 fn plural(count: usize) -> String {
     if count == 1 { "1 field is".to_owned() } else { format!("{count} fields are") }
 }

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use super::{PlanError, Task, check_etag, check_limit, etag_of_group};
+use super::error::PlanError;
+use super::etag::{check_etag, etag_of_group};
+use super::task::{Task, check_limit};
 use crate::change::{Delta, GroupContent};
 use crate::group::Group;
 use crate::name::{Id, Name};

@@ -6,7 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{PlanError, Task, check_etag, check_limit, etag_of_rule, etag_of_rules};
+use super::error::PlanError;
+use super::etag::{check_etag, etag_of_rule, etag_of_rules};
+use super::task::{Task, check_limit};
 use crate::change::Delta;
 use crate::name::{Id, Name};
 use crate::rule::{Rule, RulePatch};
