@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 
-use super::super::address::Range;
-use super::super::name::NodeKey;
-use super::super::node::Access;
-use super::super::ranges::{RangeList, RangeSet};
-use super::super::rule::Source;
-use super::{Code, Examined, Levels, Problem, Resource};
+use super::examined::{Examined, Levels};
+use super::problem::{Code, Problem, Resource};
+use crate::address::Range;
+use crate::name::NodeKey;
+use crate::node::Access;
+use crate::ranges::{RangeList, RangeSet};
+use crate::rule::{ConnectionType, Source};
 
 /// What is wrong with a setting, whoever has it.
 #[derive(Clone, Default)]
@@ -88,7 +89,7 @@ fn judge(examined: &Examined<'_>, levels: &Levels, access: &Access) -> Findings 
     }
     problems.push(problem(Code::AllowsAll));
     let reached = set.intersection(&levels.permitted);
-    let open = super::ConnectionType::ALL.into_iter().zip(&levels.allowed).filter(|(_, allowed)| {
+    let open = ConnectionType::ALL.into_iter().zip(&levels.allowed).filter(|(_, allowed)| {
         let reached = reached.intersection(allowed);
         full.v4.is_subset(&reached.v4) || full.v6.is_subset(&reached.v6)
     });

@@ -8,15 +8,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::super::intervals::IntervalSet;
-use super::super::name::Id;
-use super::super::node::Access;
-use super::super::organization::Organization;
-use super::super::ranges::RangeSet;
-use super::super::rule::{Action, ConnectionType, Rule, Source};
-use super::super::time::Timestamp;
-use super::super::word::Word;
-use super::{Code, Examined, Levels, Problem, RELATED_MAX, Resource};
+use super::examined::{Examined, Levels};
+use super::problem::{Code, Problem, RELATED_MAX, Resource};
+use crate::intervals::IntervalSet;
+use crate::name::Id;
+use crate::node::Access;
+use crate::organization::Organization;
+use crate::ranges::RangeSet;
+use crate::rule::{Action, ConnectionType, Rule, Source};
+use crate::time::Timestamp;
+use crate::word::Word;
 
 /// When something ends; last of all what never does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@
 //! Invariant: the blocks lead every word to the label of its interval, or to the intervals that it is searched in.
 //! Not here: the form of the blocks and the lookup (`table`).
 
-use super::{BLOCK_CHUNKS, Blocks, Chunk, Entry, ROOT_CHILDREN, SPAN_LENGTH_MAX, SPLIT_BITS, to_u32};
+use super::blocks::{BLOCK_CHUNKS, Blocks, Chunk, Entry, ROOT_CHILDREN, SPAN_LENGTH_MAX, SPLIT_BITS, to_u32};
 use crate::intervals::IntervalMap;
 use crate::word::Word;
 

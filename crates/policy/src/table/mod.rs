@@ -10,117 +10,23 @@
 //! Invariant: `label(word)` equals the map's label for every word.
 //! Not here: how it is made (`build`), what labels mean (`firewall`, `members`).
 
+mod blocks;
 mod build;
 
 use super::intervals::IntervalMap;
 use super::word::Word;
+use blocks::{Blocks, Entry, KIND_BLOCK, KIND_LABEL, SPAN_LENGTH_MAX, SPLIT_BITS};
 use build::Builder;
 
 /// From how many intervals on there are blocks. Measured: up to here a binary search (which has no branches either)
 /// takes as long, and it needs no memory; the 128 KiB of the root are more than a smaller map is worth.
 const BLOCKS_FROM: usize = 1_024;
 
-/// Intervals that are searched directly instead of being split by another stride. Always this many are compared, for a
-/// search of varying length costs a wrongly predicted branch, which is more than all the comparisons.
-const SPAN_LENGTH_MAX: usize = 8;
-
 /// A label table for one family.
 #[derive(Clone, Debug)]
 pub struct Table<W> {
     blocks: Option<Blocks>,
     map: IntervalMap<W>,
-}
-
-#[derive(Clone, Debug)]
-struct Blocks {
-    /// For each value of the first 16 bits its block, of which there are as many at most. Where all 65,536 words have one label there is
-    /// a block too, shared by all such places: to ask first whether there is one would be a branch that is as good as
-    /// random, and it would wait for memory.
-    root: Box<[u16; ROOT_CHILDREN]>,
-    chunks: Vec<Chunk>,
-    /// Those of the blocks below.
-    chunks_below: Vec<Chunk>,
-    entries: Vec<Entry>,
-}
-
-/// A quarter of a block. Bits and count lie side by side, so that one cache line has both.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(16))]
-struct Chunk {
-    /// Bit c is set when child c has another entry than child c − 1; that of a block's first child always is.
-    changes: u64,
-    /// The place in `entries` of the last entry before this chunk.
-    before: u32,
-}
-
-const ROOT_BITS: u8 = 16;
-const ROOT_CHILDREN: usize = 1 << ROOT_BITS;
-/// The bits that the root and the first block take; spans are below.
-const SPLIT_BITS: u8 = ROOT_BITS + 8;
-const BLOCK_CHUNKS: usize = 4;
-
-/// A label, a block below, or a span of intervals, told apart by the two upper bits. The payload of a block is its first
-/// chunk, that of a span its first interval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry(u32);
-
-const KIND_SHIFT: u32 = 30;
-const PAYLOAD: u32 = (1 << KIND_SHIFT) - 1;
-const KIND_LABEL: u32 = 0;
-const KIND_BLOCK: u32 = 1 << KIND_SHIFT;
-const KIND_SPAN: u32 = 2 << KIND_SHIFT;
-
-/// The highest label a table can hold, and the highest number of intervals.
-pub const LABEL_MAX: u32 = PAYLOAD;
-
-impl Entry {
-    fn label(label: u32) -> Self {
-        Self(label & PAYLOAD)
-    }
-
-    fn block(first_chunk: u32) -> Self {
-        Self(KIND_BLOCK | first_chunk)
-    }
-
-    fn span(first: usize) -> Self {
-        Self(KIND_SPAN | to_u32(first))
-    }
-
-    #[inline]
-    fn kind(self) -> u32 {
-        self.0 & !PAYLOAD
-    }
-
-    #[inline]
-    fn payload(self) -> u32 {
-        self.0 & PAYLOAD
-    }
-}
-
-/// Indices stay far below 2³⁰: the limits of §3.8 allow a few million intervals.
-fn to_u32(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
-}
-
-#[expect(
-    clippy::indexing_slicing,
-    reason = "the builder makes every index; a wrong one must end the request (which denies) rather than give a label"
-)]
-impl Blocks {
-    /// The entry for the first 24 bits.
-    #[inline]
-    fn entry<W: Word>(&self, word: W) -> Entry {
-        let block = usize::from(self.root[word.top16()]);
-        self.child(&self.chunks, block * BLOCK_CHUNKS, word.octet_at(ROOT_BITS))
-    }
-
-    /// The entry of a child of the block that begins at a chunk.
-    #[inline]
-    fn child(&self, chunks: &[Chunk], first_chunk: usize, child: u8) -> Entry {
-        let chunk = &chunks[first_chunk + usize::from(child >> 6)];
-        let upto = chunk.changes << (63 - (child & 63));
-        self.entries[chunk.before as usize + upto.count_ones() as usize]
-    }
 }
 
 #[expect(
