@@ -113,7 +113,7 @@ pub(super) fn plan(refusal: PlanError) -> Status {
         PlanError::WouldWidenAccess(_) => (Code::FailedPrecondition, ErrorReason::WouldWidenAccess),
         PlanError::GroupInUse { .. } => (Code::FailedPrecondition, ErrorReason::GroupInUse),
         PlanError::ConfirmationPending { .. } => (Code::FailedPrecondition, ErrorReason::ConfirmationPending),
-        PlanError::CandidateOutdated { .. } => (Code::FailedPrecondition, ErrorReason::ShadowOutdated),
+        PlanError::ShadowOutdated { .. } => (Code::FailedPrecondition, ErrorReason::ShadowOutdated),
         PlanError::NothingToConfirm { .. } => (Code::FailedPrecondition, ErrorReason::NothingToConfirm),
         PlanError::LimitReached { .. } => (Code::ResourceExhausted, ErrorReason::LimitReached),
     };

@@ -5,27 +5,27 @@
 
 use super::address::Address;
 
-/// Conditions on changes.
+/// Conditions that every change of an organization has to meet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gates {
-    /// Addresses that must not be locked out.
+    /// Addresses that must keep every connection that they are allowed now, at most [`GUARD_MAX`].
     pub guard: Vec<Address>,
-    /// How many active sessions one change may revoke; none: any number.
+    /// The number of active sessions that one change may revoke; none means any number.
     pub max_revocations: Option<u64>,
-    /// Whether nothing may become open to every address of a family.
+    /// Whether a change may not open a node to every address of a family.
     pub refuse_open_to_internet: bool,
 }
 
-/// Addresses that gates guard at most.
+/// The number of addresses that gates can guard.
 pub const GUARD_MAX: usize = 100;
 
 impl Gates {
-    /// Whether nothing is refused.
+    /// Whether there is no condition.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The gates that refuse what either does.
+    /// The gates that refuse whatever one of the two refuses.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         let mut guard = self.guard.clone();

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::address::Address;
 use super::decision::Decision;
 use super::gates::Gates;
-use super::impact::{Impact, places};
+use super::impact::{Impact, target_classes};
 use super::name::Id;
 use super::policy_test::PolicyTest;
 use super::ranges::RangeSet;
@@ -20,55 +20,58 @@ use super::version::Version;
 /// Why a gate refuses a change.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// A guarded address would lose something.
+    /// A guarded address would lose a connection that it has now.
     #[error(
-        "the change would deny the guarded address `{address}` its {connection_type} connections to `{node}`: change it, \
-         or leave the address out of `guard_ips`"
+        "the change would deny the guarded address `{address}` its {connection_type} connections to `{node}`: alter the \
+         change, or leave the address out of `guard_ips`"
     )]
     GuardViolated {
         /// The address.
         address: Address,
-        /// What it would lose.
+        /// The name of the node that it could no longer connect to.
         node: String,
-        /// For which connections.
+        /// The type of the connection that it would lose.
         connection_type: ConnectionType,
     },
-    /// More sessions would be revoked than may be.
-    #[error("the change would revoke {would_be} sessions, and {max} are permitted: change it, or permit more")]
+    /// The change would revoke more sessions than the gate permits.
+    #[error(
+        "the change would revoke {}, and `max_revocations` is {max}: make a smaller change, or raise the limit",
+        counted(*.would_be, "session")
+    )]
     TooManyRevocations {
-        /// How many it would be.
+        /// The number of sessions that the change would revoke.
         would_be: u64,
-        /// How many may be.
+        /// The number that the gate permits.
         max: u64,
     },
-    /// Something would be open to a whole family that was not.
+    /// A node would become open to every address of a family.
     #[error(
-        "the change would open `{node}` to every address of {family} for {connection_type} connections: restrict it, or \
-         clear `refuse_open_to_internet`"
+        "the change would open `{node}` to every {family} address for {connection_type} connections: restrict its \
+         access, or clear `refuse_open_to_internet`"
     )]
     OpenToInternet {
-        /// What would be open.
+        /// The name of the node.
         node: String,
-        /// To whom.
+        /// `IPv4` or `IPv6`.
         family: &'static str,
-        /// For which connections.
+        /// The type of connection that it would be open for.
         connection_type: ConnectionType,
     },
-    /// Policy tests would break.
+    /// Policy tests fail because of the change.
     #[error(
         "the change breaks {} of `organizations/{organization}`: {}; change it, or set `override_tests`",
-        tests(.broken.len()), list(.broken)
+        counted(.broken.len() as u64, "policy test"), list(.broken)
     )]
     TestsFailed {
-        /// Whose tests.
+        /// The organization that has the tests.
         organization: Id,
-        /// Which.
+        /// The ids of the tests.
         broken: Vec<Id>,
     },
 }
 
-fn tests(count: usize) -> String {
-    if count == 1 { "1 policy test".to_owned() } else { format!("{count} policy tests") }
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn list(ids: &[Id]) -> String {
@@ -79,8 +82,8 @@ fn list(ids: &[Id]) -> String {
 }
 
 impl Gates {
-    /// What the gates, but for the one on sessions, refuse about a change from one version to another. None stands for an
-    /// organization that does not exist.
+    /// Why these gates refuse a change from one version to another, at `now`. None stands for an organization that does
+    /// not exist. `max_revocations` is not judged here, because only the engine knows the sessions.
     pub fn refusals(&self, before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timestamp) -> Vec<Refusal> {
         let guarded = self.guard.iter().filter_map(|address| locked_out(*address, before, after, now));
         let mut refusals: Vec<Refusal> = guarded.collect();
@@ -91,7 +94,7 @@ impl Gates {
     }
 }
 
-/// The first connection that the address loses.
+/// The first connection that a guarded address loses.
 fn locked_out(
     address: Address,
     before: Option<&Version<'_>>,
@@ -100,32 +103,32 @@ fn locked_out(
 ) -> Option<Refusal> {
     let before = before?;
     let organization = &before.organization.id;
-    for place in places(before.organization, after.map(|after| after.organization)) {
-        let target = place.target(before.organization, after.map(|after| after.organization));
+    for targets in target_classes(before.organization, after.map(|after| after.organization)) {
+        let target = targets.example(before.organization, after.map(|after| after.organization));
         for connection_type in ConnectionType::ALL {
             let denies =
                 |version: &Version<'_>| version.decision(address, connection_type, &target, now) == Decision::Deny;
             if !denies(before) && after.is_none_or(denies) {
-                return Some(Refusal::GuardViolated { address, node: place.name(organization), connection_type });
+                return Some(Refusal::GuardViolated { address, node: targets.name(organization), connection_type });
             }
         }
     }
     None
 }
 
-/// What every address of a family can reach after the change, and could not before.
+/// The first node that the change opens to every address of a family.
 fn opened(before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timestamp) -> Option<Refusal> {
     let after = after?;
     let impact = Impact::new(before.copied(), Some(*after), now);
     let full = RangeSet::full();
-    // Only where all levels above the node let a whole family through can a node be open to it.
+    // A node can be open to a whole family only if all levels above the nodes let it through.
     if !impact.lets_a_family_through() {
         return None;
     }
     let organization = &after.organization.id;
-    places(after.organization, None).find_map(|place| {
+    target_classes(after.organization, None).find_map(|targets| {
         ConnectionType::ALL.into_iter().find_map(|connection_type| {
-            let [before, after] = impact.permitted(&place, connection_type);
+            let [before, after] = impact.permitted(&targets, connection_type);
             let family = if full.v4.is_subset(&after.v4) && !full.v4.is_subset(&before.v4) {
                 "IPv4"
             } else if full.v6.is_subset(&after.v6) && !full.v6.is_subset(&before.v6) {
@@ -133,12 +136,12 @@ fn opened(before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timest
             } else {
                 return None;
             };
-            Some(Refusal::OpenToInternet { node: place.name(organization), family, connection_type })
+            Some(Refusal::OpenToInternet { node: targets.name(organization), family, connection_type })
         })
     })
 }
 
-/// The tests of the later version that fail by it, and that the earlier one passed or did not have.
+/// The tests of the version after a change that the change breaks. A test that failed before is not among them.
 pub fn broken_tests(before: Option<&Version<'_>>, after: &Version<'_>, now: Timestamp) -> Vec<Id> {
     let failed_before = |test: &PolicyTest| {
         before.is_some_and(|before| before.organization.tests.contains(test) && !test.passes(before, now))

@@ -107,8 +107,8 @@ impl Snapshot {
                 Delta::SetGroup { .. }
                 | Delta::RemoveGroup { .. }
                 | Delta::SetTests { .. }
-                | Delta::SetCandidate { .. }
-                | Delta::RemoveCandidate
+                | Delta::SetShadowPolicy { .. }
+                | Delta::RemoveShadowPolicy
                 | Delta::Confirm { .. } => {}
                 Delta::SetGroupContent { id, .. } => {
                     firewall_changed |= organization.rules.iter().any(|rule| names(&rule.source, id));

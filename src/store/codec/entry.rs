@@ -17,7 +17,7 @@ use super::object::{
 use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::group::Group;
 use crate::policy::name::{Id, NodeKey};
-use crate::policy::organization::{Candidate, Cluster, Organization, Pending};
+use crate::policy::organization::{Cluster, Organization, Pending, ShadowPolicy};
 use crate::policy::ranges::RangeList;
 use crate::policy::rule::Rule;
 use crate::policy::state::PolicyState;
@@ -88,7 +88,7 @@ fn keys_in(organization: &Organization) -> impl Iterator<Item = EntryKey> + '_ {
     let nodes = organization.nodes.iter().map(|(key, _)| EntryKey::Node(of.clone(), key.clone()));
     let tests = (!organization.tests.is_empty()).then(|| EntryKey::Tests(of.clone()));
     let pending = organization.pending.as_ref().map(|_| EntryKey::Pending(of.clone()));
-    let candidate = organization.candidate.as_ref().map(|_| EntryKey::Candidate(of.clone()));
+    let candidate = organization.shadow.as_ref().map(|_| EntryKey::Candidate(of.clone()));
     own.into_iter().chain(rules).chain(groups).chain(nodes).chain(tests).chain(pending).chain(candidate)
 }
 
@@ -122,7 +122,7 @@ fn touched_by(of: &Id, delta: &Delta, before: Option<&Organization>, keys: &mut 
     match delta {
         Delta::SetOrganization { .. } | Delta::Confirm { .. } => {}
         Delta::SetTests { .. } => keys.push(EntryKey::Tests(of.clone())),
-        Delta::SetCandidate { .. } | Delta::RemoveCandidate => keys.push(EntryKey::Candidate(of.clone())),
+        Delta::SetShadowPolicy { .. } | Delta::RemoveShadowPolicy => keys.push(EntryKey::Candidate(of.clone())),
         Delta::SetNode { key, .. } => keys.push(EntryKey::Node(of.clone(), key.clone())),
         Delta::RemoveNode { key } => {
             let nodes = before.into_iter().flat_map(|before| before.nodes.iter());
@@ -222,7 +222,7 @@ fn to_entry(state: &PolicyState, key: &EntryKey) -> Option<Entry> {
             Entry::Tests(stored::TestsEntry { organization: of.to_string(), tests })
         }
         EntryKey::Pending(of) => Entry::Pending(to_pending(of, organization(of)?.pending.as_deref()?)),
-        EntryKey::Candidate(of) => Entry::Candidate(to_candidate(of, organization(of)?.candidate.as_deref()?)),
+        EntryKey::Candidate(of) => Entry::Candidate(to_candidate(of, organization(of)?.shadow.as_deref()?)),
     })
 }
 
@@ -241,15 +241,15 @@ fn from_pending(pending: stored::PendingEntry) -> Result<Pending, CodecError> {
     Ok(Pending { revision, until: from_time(until)?, base: from_entries(&organization, base)? })
 }
 
-fn to_candidate(of: &Id, candidate: &Candidate) -> stored::CandidateEntry {
-    let Candidate { revision, time, organization } = candidate;
+fn to_candidate(of: &Id, candidate: &ShadowPolicy) -> stored::CandidateEntry {
+    let ShadowPolicy { revision, time, organization } = candidate;
     let (time, entries) = (Some(to_time(*time)), entries_of(organization));
     stored::CandidateEntry { organization: of.to_string(), revision: *revision, time, entries }
 }
 
-fn from_candidate(candidate: stored::CandidateEntry) -> Result<Candidate, CodecError> {
+fn from_candidate(candidate: stored::CandidateEntry) -> Result<ShadowPolicy, CodecError> {
     let stored::CandidateEntry { organization, revision, time, entries } = candidate;
-    Ok(Candidate { revision, time: from_time(time)?, organization: from_entries(&organization, entries)? })
+    Ok(ShadowPolicy { revision, time: from_time(time)?, organization: from_entries(&organization, entries)? })
 }
 
 /// Another version of an organization, whole.
@@ -318,7 +318,7 @@ struct OrganizationParts {
     nodes: Vec<(NodeKey, crate::policy::node::Node)>,
     tests: Vec<stored::PolicyTest>,
     pending: Option<Pending>,
-    candidate: Option<Candidate>,
+    candidate: Option<ShadowPolicy>,
 }
 
 impl StateBuilder {
@@ -395,7 +395,7 @@ impl OrganizationParts {
         organization.rules = Arc::new(rules);
         organization.tests = Arc::new(self.tests.into_iter().map(from_test).collect::<Result<_, _>>()?);
         organization.pending = self.pending.map(Arc::new);
-        organization.candidate = self.candidate.map(Arc::new);
+        organization.shadow = self.candidate.map(Arc::new);
         for stored in self.groups {
             let stored::GroupEntry {
                 organization: _,

@@ -6,34 +6,36 @@
 
 use super::error::PlanError;
 
-/// The etag of a rule.
+/// The etag of a rule; `changed_at` is [`Rule::changed_at`](crate::rule::Rule::changed_at).
 pub fn etag_of_rule(changed_at: u64) -> String {
     format!("rule-{changed_at}")
 }
 
-/// The etag of an organization's list of rules.
+/// The etag of an organization's list of rules; the argument is
+/// [`Organization::rules_changed_at`](crate::organization::Organization::rules_changed_at).
 pub fn etag_of_rules(rules_changed_at: u64) -> String {
     format!("rules-{rules_changed_at}")
 }
 
-/// The etag of an address group.
+/// The etag of an address group; `changed_at` is [`Group::changed_at`](crate::group::Group::changed_at).
 pub fn etag_of_group(changed_at: u64) -> String {
     format!("group-{changed_at}")
 }
 
-/// The etag of an organization's whole policy.
+/// The etag of an organization's whole policy at a revision.
 pub fn etag_of_policy(revision: u64) -> String {
     format!("policy-{revision}")
 }
 
-/// The etag of a node.
+/// The etag of a node; `changed_at` is [`Node::changed_at`](crate::node::Node::changed_at).
 pub fn etag_of_node(changed_at: u64) -> String {
     format!("node-{changed_at}")
 }
 
-/// Characters of a wrong etag that a message repeats: ours are far shorter.
+/// Characters of a stale etag that a message repeats. The service's own etags are far shorter.
 const ETAG_SHOWN_CHARACTERS_MAX: usize = 64;
 
+/// Refuses an etag that is not the current one. None guards nothing.
 pub(super) fn check_etag(name: &str, given: Option<&str>, current: &str) -> Result<(), PlanError> {
     match given {
         Some(given) if given != current => Err(PlanError::Stale {

@@ -5,7 +5,6 @@
 //! preconditions and limits hold.
 //! Not here: parsing of requests (`api`), durability (`store`).
 
-mod candidate;
 mod confirm;
 mod document;
 mod error;
@@ -15,12 +14,13 @@ mod mutation;
 mod nodes;
 mod organizations;
 mod rules;
+mod shadow;
 mod task;
 mod tests;
 
 pub use error::{PlanError, Violation};
 pub use etag::{etag_of_group, etag_of_node, etag_of_policy, etag_of_rule, etag_of_rules};
-pub use mutation::{CandidateStep, Mutation};
+pub use mutation::{Mutation, ShadowStep};
 pub use task::Planner;
 
 use confirm::check_pending;
@@ -30,8 +30,12 @@ use super::change::Delta;
 use super::organization::Organization;
 
 impl Planner<'_> {
-    /// What the mutation does to the organization; nothing when it has no effect. `violations` are those that parsing
-    /// the request found.
+    /// The steps by which a mutation changes the organization; none when it has no effect. `violations` are those that
+    /// were found while the mutation was read from the request.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`] says why the mutation is refused.
     pub fn plan(
         &self,
         organization: &Organization,
@@ -65,29 +69,32 @@ impl Planner<'_> {
             Mutation::DeleteTest { id } => task.delete_test(&id),
             Mutation::ReplacePolicy { document, etag, goes_back } => {
                 let deltas = task.replace_policy(*document, etag.as_deref())?;
-                // Going back to what is already there still ends the waiting.
+                // A rollback to the present policy still ends the waiting, as a confirmation.
                 let pending = organization.pending.as_deref().filter(|_| goes_back && deltas.is_empty());
                 Ok(pending.map_or(deltas, |pending| vec![Delta::Confirm { revision: pending.revision }]))
             }
-            Mutation::SetCandidate { steps } => self.set_candidate(task, steps),
-            Mutation::RemoveCandidate => task.remove_candidate(),
-            Mutation::PromoteCandidate => task.promote_candidate(),
+            Mutation::SetShadowPolicy { steps } => self.set_shadow_policy(task, steps),
+            Mutation::RemoveShadowPolicy => task.remove_shadow_policy(),
+            Mutation::PromoteShadowPolicy => task.promote_shadow_policy(),
             Mutation::Confirm { revision } => task.confirm(revision),
         }
     }
 
-    /// What mutations, made one after the other, do to the organization as one change, and what it then is. An error
-    /// comes with the place of the mutation that it is about.
+    /// The steps of one change that makes several mutations one after the other, and the organization after it.
+    ///
+    /// # Errors
+    ///
+    /// The 0-based index of the mutation that is refused, and why.
     pub fn plan_all(
         &self,
         organization: &Organization,
         mutations: Vec<(Mutation, Vec<Violation>)>,
     ) -> Result<(Vec<Delta>, Organization), (usize, PlanError)> {
         let (mut after, mut all) = (organization.clone(), Vec::new());
-        for (place, (mutation, violations)) in mutations.into_iter().enumerate() {
-            let deltas = self.plan(&after, mutation, violations).map_err(|error| (place, error))?;
+        for (index, (mutation, violations)) in mutations.into_iter().enumerate() {
+            let deltas = self.plan(&after, mutation, violations).map_err(|error| (index, error))?;
             after.apply(organization.revision + 1, self.now, &deltas);
-            // They are one change, so every one of them is planned for the same revision.
+            // All of them are one change, so each is planned for the same revision.
             after.revision = organization.revision;
             after.pending = None;
             all.extend(deltas);
@@ -98,16 +105,16 @@ impl Planner<'_> {
         Ok((all, after))
     }
 
-    fn set_candidate(&self, mut task: Task<'_>, steps: Vec<CandidateStep>) -> Result<Vec<Delta>, PlanError> {
+    fn set_shadow_policy(&self, mut task: Task<'_>, steps: Vec<ShadowStep>) -> Result<Vec<Delta>, PlanError> {
         task.refuse()?;
-        let step = |CandidateStep { path, mutation, violations }| (path, (mutation, violations));
+        let step = |ShadowStep { path, mutation, violations }| (path, (mutation, violations));
         let (paths, mutations): (Vec<String>, Vec<_>) = steps.into_iter().map(step).unzip();
-        let organization = Organization { candidate: None, ..task.organization.clone() };
+        let organization = Organization { shadow: None, ..task.organization.clone() };
         let planned = self.plan_all(&organization, mutations);
         let (deltas, _) = planned.map_err(|(index, error)| match paths.get(index) {
             Some(path) => error.below(path),
             None => error,
         })?;
-        Ok(vec![Delta::SetCandidate { deltas }])
+        Ok(vec![Delta::SetShadowPolicy { deltas }])
     }
 }

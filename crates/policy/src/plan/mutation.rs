@@ -1,6 +1,6 @@
 //! What an administrator asks for, read from a request.
 //!
-//! Invariant: a mutation says what is wanted, never how the policy looks now.
+//! Invariant: a mutation says what is wanted, whatever the policy is now.
 //! Not here: reading requests (`api`), what a mutation changes (the other files of `plan`).
 
 use std::sync::Arc;
@@ -13,172 +13,176 @@ use crate::policy_test::PolicyTest;
 use crate::ranges::RangeList;
 use crate::rule::RulePatch;
 
-/// What a mutation inside an organization asks for. `etag` fields hold what the caller gave; none means unguarded.
+/// What is asked for inside an organization.
+///
+/// An `etag` is the caller's; the mutation is refused when it is not the current one, and none means that the caller does
+/// not guard against other changes. A position is 1-based (design.md §2.2).
 #[derive(Clone, Debug)]
 pub enum Mutation {
-    /// A new rule, at a 1-based position or at the end.
+    /// Creates a rule.
     CreateRule {
-        /// Its id.
+        /// The id of the rule.
         id: Id,
-        /// Where; none is the end.
+        /// The position that the rule will have; none means at the end.
         position: Option<i32>,
         /// Its fields.
         patch: RulePatch,
     },
-    /// Other values for fields of a rule.
+    /// Updates fields of a rule.
     UpdateRule {
-        /// Which.
+        /// The id of the rule.
         id: Id,
-        /// Guards the rule.
+        /// The etag of the rule.
         etag: Option<String>,
-        /// The values.
+        /// The new values.
         patch: RulePatch,
     },
-    /// A rule less.
+    /// Deletes a rule.
     DeleteRule {
-        /// Which.
+        /// The id of the rule.
         id: Id,
-        /// Guards the rule.
+        /// The etag of the rule.
         etag: Option<String>,
     },
-    /// A rule elsewhere in the order.
+    /// Moves a rule to another position.
     MoveRule {
-        /// Which.
+        /// The id of the rule.
         id: Id,
-        /// Its new 1-based position; one behind the last is the last.
+        /// Its new position; the number of rules plus one also means the end.
         position: i32,
-        /// Guards the rule or the list.
+        /// The etag of the rule or of the list of rules.
         etag: Option<String>,
     },
-    /// A new order of all rules.
+    /// Reorders all rules.
     ReorderRules {
-        /// Every rule, in the new order.
+        /// The id of every rule, in the new order.
         order: Vec<Id>,
-        /// Guards the list.
+        /// The etag of the list of rules.
         etag: Option<String>,
     },
-    /// Another list of rules in place of the present one.
+    /// Replaces the list of rules.
     ReplaceRules {
-        /// The rules; one whose id exists keeps its time of creation.
+        /// The new rules in order. A rule whose id exists keeps its creation time.
         rules: Vec<(Id, RulePatch)>,
-        /// Guards the list.
+        /// The etag of the list of rules.
         etag: Option<String>,
     },
-    /// A new address group.
+    /// Creates an address group.
     CreateGroup {
-        /// Its id.
+        /// The id of the group.
         id: Id,
         /// Its description.
         description: Arc<str>,
         /// Its ranges.
         ranges: RangeList,
     },
-    /// Another description.
+    /// Updates the description of an address group.
     UpdateGroup {
-        /// Which.
+        /// The id of the group.
         id: Id,
-        /// Guards the group.
+        /// The etag of the group.
         etag: Option<String>,
-        /// The description, where it is to change.
+        /// The new description; none leaves it as it is.
         description: Option<Arc<str>>,
     },
-    /// A group less.
+    /// Deletes an address group.
     DeleteGroup {
-        /// Which.
+        /// The id of the group.
         id: Id,
-        /// Guards the group.
+        /// The etag of the group.
         etag: Option<String>,
     },
-    /// Ranges more.
+    /// Adds ranges to an address group.
     AddRanges {
-        /// Which group.
+        /// The id of the group.
         id: Id,
-        /// The ranges; those already there are no-ops.
+        /// The ranges; those that the group has already are ignored.
         ranges: RangeList,
     },
-    /// Ranges less.
+    /// Removes ranges from an address group.
     RemoveRanges {
-        /// Which group.
+        /// The id of the group.
         id: Id,
-        /// The ranges; those not there are no-ops.
+        /// The ranges; those that the group does not have are ignored.
         ranges: RangeList,
     },
-    /// Other ranges in place of the present ones.
+    /// Replaces the ranges of an address group.
     ReplaceRanges {
-        /// Which group.
+        /// The id of the group.
         id: Id,
-        /// Guards the group.
+        /// The etag of the group.
         etag: Option<String>,
-        /// The ranges.
+        /// The new ranges.
         ranges: RangeList,
     },
-    /// A new node below the organization.
+    /// Creates a node below the organization.
     CreateNode {
-        /// Where.
+        /// The key of the node.
         key: NodeKey,
         /// Its fields.
         patch: NodePatch,
     },
-    /// Other values for fields of a node; no key means the organization's own.
+    /// Updates fields of a node.
     UpdateNode {
-        /// Which.
+        /// The key of the node; none means the organization itself.
         key: Option<NodeKey>,
-        /// Guards the node.
+        /// The etag of the node.
         etag: Option<String>,
-        /// The values.
+        /// The new values.
         patch: NodePatch,
     },
-    /// A node less, and with `force` all below it.
+    /// Deletes a node.
     DeleteNode {
-        /// Which.
+        /// The key of the node.
         key: NodeKey,
-        /// Guards the node.
+        /// The etag of the node.
         etag: Option<String>,
-        /// Whether children, or access that widens, are accepted.
+        /// Whether to delete it even when it has nodes below it, or when that would permit more addresses.
         force: bool,
     },
-    /// A new policy test.
+    /// Creates a policy test.
     CreateTest {
         /// The test.
         test: PolicyTest,
     },
-    /// A policy test less.
+    /// Deletes a policy test.
     DeleteTest {
-        /// Which.
+        /// The id of the test.
         id: Id,
     },
-    /// Another policy in place of the present one.
+    /// Replaces the whole policy.
     ReplacePolicy {
-        /// The policy.
+        /// The new policy.
         document: Box<Document>,
-        /// Guards the policy.
+        /// The etag of the policy.
         etag: Option<String>,
-        /// Whether it goes back to what was: then it may end a change that waits for its confirmation.
+        /// Whether this rolls the policy back to an earlier one. Only a rollback may replace a change that waits for its
+        /// confirmation.
         goes_back: bool,
     },
-    /// A candidate for the policy: what it would be after these mutations, made one after the other.
-    SetCandidate {
+    /// Sets a shadow policy: the policy as these mutations would make it, one after the other.
+    SetShadowPolicy {
         /// The mutations.
-        steps: Vec<CandidateStep>,
+        steps: Vec<ShadowStep>,
     },
-    /// The candidate less.
-    RemoveCandidate,
-    /// The candidate in place of the policy.
-    PromoteCandidate,
-    /// Keeps a change that waits for its confirmation.
+    /// Removes the shadow policy.
+    RemoveShadowPolicy,
+    /// Replaces the policy by the shadow policy.
+    PromoteShadowPolicy,
+    /// Confirms a change that would be undone otherwise.
     Confirm {
-        /// The revision that it led to.
+        /// The revision that the change made.
         revision: u64,
     },
 }
 
-/// One of the mutations that lead to a candidate.
+/// One of the mutations that make a shadow policy.
 #[derive(Clone, Debug)]
-pub struct CandidateStep {
-    /// Its path in the request, for violations.
+pub struct ShadowStep {
+    /// Its path in the request, which violations begin with.
     pub path: String,
     /// The mutation.
     pub mutation: Mutation,
-    /// What parsing it found wrong.
+    /// The violations that were found while it was read from the request.
     pub violations: Vec<Violation>,
 }

@@ -1,7 +1,7 @@
 //! Planning changes of the hierarchy: projects, workspaces, endpoints, and an organization's own node.
 //!
-//! Invariant: nothing but workspaces and endpoints inherits; a node's parent exists; no deletion lets more addresses
-//! in unless the caller forces it.
+//! Invariant: only workspaces and endpoints inherit. A node's parent exists. No deletion permits more addresses unless
+//! the caller forces it.
 //! Not here: what a node's setting means for a decision (`snapshot`).
 
 use super::error::PlanError;
@@ -11,7 +11,7 @@ use crate::change::Delta;
 use crate::name::{Name, NodeKey, NodeKind};
 use crate::node::{Access, Node, NodePatch};
 
-const GATES_REFUSED: &str = "only organizations and the cluster have them";
+const GATES_REFUSED: &str = "are settings of organizations and the cluster only: leave them out";
 
 impl Task<'_> {
     pub(super) fn create_node(mut self, key: NodeKey, patch: &NodePatch) -> Result<Vec<Delta>, PlanError> {
@@ -100,8 +100,8 @@ impl Task<'_> {
         Ok(vec![Delta::RemoveNode { key }])
     }
 
-    /// Whether an address that the organization and the cluster permit is kept out by the node now and would not be
-    /// once it is gone. The firewall is left out of account: its rules come and go by themselves.
+    /// Whether deleting the node would permit an address that the node keeps out now and that organization and cluster
+    /// permit. The firewall does not count, because its rules change independently.
     fn deletion_widens(&self, key: &NodeKey, node: &Node) -> bool {
         let organization = self.organization;
         if key.kind() == NodeKind::Project && organization.node.require_projects {
@@ -114,13 +114,13 @@ impl Task<'_> {
             Some((_, access)) => organization.access_set(access),
             None => organization.access_set(&Access::AllowAll),
         };
-        let bounds = organization
+        let above = organization
             .access_set(&organization.node.access)
             .intersection(&organization.access_set(&self.planner.cluster.node.access));
-        !after.intersection(&bounds).is_subset(&organization.access_set(&node.access))
+        !after.intersection(&above).is_subset(&organization.access_set(&node.access))
     }
 
-    /// Notes what the kind of node cannot have; no kind means the organization.
+    /// Adds violations for what this kind of node cannot have. No kind means the organization.
     pub(super) fn check_node_patch(&mut self, kind: Option<NodeKind>, patch: &NodePatch, field: &str) {
         let inherits = matches!(kind, Some(NodeKind::Workspace | NodeKind::Endpoint));
         if patch.access == Some(Access::Inherit) && !inherits {

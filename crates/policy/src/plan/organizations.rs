@@ -34,7 +34,11 @@ impl Planner<'_> {
         if exists {
             return Err(PlanError::AlreadyExists(Name::organization(&id).to_string()));
         }
-        check_top(patch, &mut violations, "does not exist: a new organization has no groups yet");
+        check_top(
+            patch,
+            &mut violations,
+            "does not exist, because a new organization has no address groups: list ranges",
+        );
         refuse(violations)?;
         check_limit("organizations", organizations + 1, self.limits.organizations_max)?;
         self.check_entry_limit(patch)?;
@@ -78,7 +82,11 @@ impl Planner<'_> {
     ) -> Result<Option<Effect>, PlanError> {
         let cluster = self.cluster;
         check_etag(CLUSTER, etag, &etag_of_node(cluster.node.changed_at))?;
-        check_top(patch, &mut violations, "belongs to an organization: the cluster's entries are ranges only");
+        check_top(
+            patch,
+            &mut violations,
+            "belongs to an organization, and the cluster has no address groups: list ranges",
+        );
         if patch.require_projects == Some(true) {
             violations.push(Violation::new("node.require_projects", REQUIRE_PROJECTS_REFUSED));
         }
@@ -89,7 +97,7 @@ impl Planner<'_> {
     }
 }
 
-/// Notes what a node without a parent and without groups cannot have.
+/// Adds violations for what a node without a parent and without address groups cannot have.
 fn check_top(patch: &NodePatch, violations: &mut Vec<Violation>, groups_refused: &str) {
     if patch.access == Some(Access::Inherit) {
         violations.push(Violation::new("node.access.mode", INHERIT_REFUSED));

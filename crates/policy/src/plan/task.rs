@@ -11,18 +11,18 @@ use crate::organization::{Cluster, Organization};
 use crate::rule::Source;
 use crate::time::Timestamp;
 
-pub(super) const INHERIT_REFUSED: &str = "cannot inherit, for only workspaces and endpoints have a node to inherit from: use \
-                               ACCESS_MODE_ALLOW_ALL or ACCESS_MODE_ALLOW_LIST";
-pub(super) const REQUIRE_PROJECTS_REFUSED: &str = "only organizations have it";
+pub(super) const INHERIT_REFUSED: &str = "cannot be ACCESS_MODE_INHERIT, which is for workspaces and endpoints only: use \
+                                          ACCESS_MODE_ALLOW_ALL or ACCESS_MODE_ALLOW_LIST";
+pub(super) const REQUIRE_PROJECTS_REFUSED: &str = "is a setting of organizations only: leave it out";
 
-/// What planning needs besides the state.
+/// Plans changes. Holds what planning needs besides the state of the organization.
 #[derive(Clone, Copy, Debug)]
 pub struct Planner<'a> {
     /// The time of the change.
     pub now: Timestamp,
-    /// The limits that hold.
+    /// The limits of a policy's size.
     pub limits: &'a Limits,
-    /// The cluster's setting, which bounds whom a deletion can let in.
+    /// The cluster, which no deletion below it can permit more than.
     pub cluster: &'a Cluster,
 }
 
@@ -30,7 +30,7 @@ pub struct Planner<'a> {
 pub(super) struct Task<'a> {
     pub(super) planner: Planner<'a>,
     pub(super) organization: &'a Organization,
-    /// The organization's revision once the change is made.
+    /// The organization's revision after the change.
     pub(super) revision: u64,
     pub(super) violations: Vec<Violation>,
 }
@@ -53,7 +53,7 @@ impl Planner<'_> {
 }
 
 impl Task<'_> {
-    /// Notes a reference to a group that does not exist.
+    /// Adds a violation when a source names a group that does not exist.
     pub(super) fn check_group(&mut self, field: &str, source: Option<&Source>) {
         if let Some(Source::Group(id)) = source
             && self.organization.groups.get(id.as_str()).is_none()
@@ -67,7 +67,7 @@ impl Task<'_> {
         self.violations.push(Violation::new(field, description));
     }
 
-    /// Refuses the mutation when a field is malformed.
+    /// Refuses the mutation when there is a violation.
     pub(super) fn refuse(&mut self) -> Result<(), PlanError> {
         refuse(std::mem::take(&mut self.violations))
     }
