@@ -1,6 +1,6 @@
-//! Tests that are kept with a policy: what it must decide.
+//! Policy tests: connections, and what the policy must decide about them.
 //!
-//! Invariant: a test is of one organization, whose name its endpoint begins with.
+//! Invariant: a test belongs to one organization, whose name its endpoint begins with.
 //! Not here: what a version of the policy decides (`judging`).
 
 use std::sync::Arc;
