@@ -9,33 +9,34 @@ use crate::rule::{ConnectionType, RuleMatches};
 use crate::snapshot::Snapshot;
 use crate::time::Timestamp;
 
-/// What is looked at.
+/// A version of a policy that is examined for problems.
 #[derive(Clone, Copy)]
 pub struct Examined<'a> {
     /// The organization.
     pub organization: &'a Organization,
-    /// What decides for it.
+    /// The compiled policy of the organization.
     pub snapshot: &'a Snapshot,
     /// The cluster.
     pub cluster: &'a Cluster,
-    /// The moment from which on.
+    /// The moment from which on problems are looked for.
     pub now: Timestamp,
-    /// How often the rule at a place decided, where that is known.
+    /// The matches of the rule at a 0-based index; none when they are not known.
     pub matches: &'a dyn Fn(usize) -> Option<RuleMatches>,
-    /// A rule without a match since this moment is unused.
+    /// A rule that has not matched since this moment is unused.
     pub unused_since: Timestamp,
 }
 
-/// The sets that the parts of the analysis share.
-pub(super) struct Levels {
-    /// What cluster and organization permit.
+/// What the levels above the nodes permit at the moment of the analysis.
+pub(super) struct LevelSets {
+    /// The addresses that both cluster and organization permit.
     pub(super) permitted: RangeSet,
+    /// The addresses that the organization permits.
     pub(super) organization: RangeSet,
-    /// What the firewall lets through, for each connection type.
+    /// The addresses that the firewall allows, for each connection type.
     pub(super) allowed: [RangeSet; 2],
 }
 
-impl Levels {
+impl LevelSets {
     pub(super) fn new(examined: &Examined<'_>) -> Self {
         let Examined { organization, snapshot, cluster, now, .. } = examined;
         let own = organization.access_set(&organization.node.access);

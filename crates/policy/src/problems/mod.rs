@@ -15,22 +15,22 @@ pub use problem::{Code, Problem, RANGES_MAX, RELATED_MAX, Resource};
 use super::name::NodeKey;
 use super::node::Access;
 use super::organization::Cluster;
-use examined::Levels;
+use examined::LevelSets;
 
-/// The problems of an organization and everything below it, the worst first.
+/// The problems of an organization and everything below it, the most severe first.
 pub fn of_organization(examined: &Examined<'_>) -> Vec<Problem> {
-    let levels = Levels::new(examined);
+    let levels = LevelSets::new(examined);
     let mut problems = rules::problems(examined, &levels);
     problems.extend(nodes::problems(examined, &levels, None));
     sorted(problems)
 }
 
-/// The problems of a node below an organization and everything below that, the worst first.
+/// The problems of a node below an organization, and of everything below the node, the most severe first.
 pub fn of_node(examined: &Examined<'_>, key: &NodeKey) -> Vec<Problem> {
-    sorted(nodes::problems(examined, &Levels::new(examined), Some(key)))
+    sorted(nodes::problems(examined, &LevelSets::new(examined), Some(key)))
 }
 
-/// The problems of the cluster's own access.
+/// The problems of the cluster's access.
 pub fn of_cluster(cluster: &Cluster) -> Vec<Problem> {
     let none = matches!(&cluster.node.access, Access::AllowList(entries) if entries.is_empty());
     if none { vec![Problem::new(Code::NoAddresses, Resource::Cluster)] } else { Vec::new() }

@@ -9,46 +9,46 @@ use crate::ranges::RangeSet;
 use crate::rule::ConnectionType;
 use crate::time::Timestamp;
 
-/// Ranges that a problem lists at most.
+/// The number of ranges that a problem can list.
 pub const RANGES_MAX: usize = 1_000;
 
-/// Related resources that a problem lists at most.
+/// The number of related resources that a problem can list.
 pub const RELATED_MAX: usize = 100;
 
-/// What kind of problem it is.
+/// The kinds of problems, the most severe first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Code {
-    /// For some connection type nobody can connect to anything.
+    /// Nobody can connect to anything by some connection type.
     LocksEveryoneOut,
-    /// Every address of a family can reach what is below the node.
+    /// Every address of a family can connect to the node.
     OpenToInternet,
-    /// The access permits nobody.
+    /// The access setting permits nobody.
     NoAddresses,
-    /// A rule never wins: those before it cover it.
+    /// A rule never wins, because earlier rules cover its addresses.
     ShadowedRule,
-    /// A catch-all for one family leaves the other open.
+    /// A rule denies every address of one family, and no rule matches addresses of the other.
     Ipv4OnlyCatchAll,
-    /// Ranges are listed that the organization does not permit.
+    /// An allowlist has addresses that the organization does not permit.
     ExceedsOrganization,
-    /// The access permits a whole family, as far as it is concerned.
+    /// The access setting by itself permits every address of a family.
     AllowsAll,
-    /// An entry is denied whole by the firewall.
+    /// The firewall denies every address of an allowlist entry.
     UnreachableEntry,
-    /// A rule or an entry names a group without ranges.
+    /// A rule or an allowlist entry names a group without ranges.
     EmptyGroup,
-    /// Removing the rule alters no decision, though it wins.
+    /// A rule wins at some addresses, and yet removing it would alter no decision.
     RedundantRule,
     /// A rule is expired.
     ExpiredRule,
-    /// A rule has not matched for long.
+    /// A rule has not matched for a long time.
     UnusedRule,
-    /// A group is named nowhere.
+    /// No rule and no allowlist names a group.
     UnusedGroup,
-    /// There are addresses for which a rule never wins.
+    /// A rule never wins at some of its addresses, because earlier rules cover them.
     PartlyShadowedRule,
 }
 
-/// What has a problem, or takes part in one.
+/// An object that has a problem, or that is related to one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
     /// The cluster.
@@ -66,17 +66,18 @@ pub enum Resource {
 /// A fact about a policy that is hardly ever meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What kind it is.
+    /// The kind of problem.
     pub code: Code,
-    /// What has it.
+    /// The object that has the problem.
     pub resource: Resource,
-    /// The addresses that it is about, as the fewest ranges, at most [`RANGES_MAX`]; empty: all or none.
+    /// The addresses that the problem concerns, as the fewest ranges, at most [`RANGES_MAX`]; empty when it does not
+    /// concern certain addresses.
     pub ranges: Vec<Range>,
-    /// What takes part, at most [`RELATED_MAX`].
+    /// Other objects that cause the problem, at most [`RELATED_MAX`].
     pub related: Vec<Resource>,
-    /// The connection types that it is about; empty: all.
+    /// The connection types that the problem concerns; empty means all.
     pub connection_types: Vec<ConnectionType>,
-    /// For [`Code::UnusedRule`]: since when it was counted, or when it last matched.
+    /// For [`Code::UnusedRule`]: when the rule last matched, or since when its matches are counted.
     pub since: Option<Timestamp>,
 }
 
