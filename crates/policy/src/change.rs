@@ -26,7 +26,8 @@ pub struct Change {
     pub comment: Arc<str>,
     /// When it is undone unless it is confirmed before; none means that it needs no confirmation.
     pub confirm_until: Option<Timestamp>,
-    /// The policy tests that it breaks with the administrator's consent (`override_tests`), at most [`OVERRIDDEN_TESTS_MAX`].
+    /// The policy tests that it breaks with the administrator's consent (`override_tests`), at most
+    /// [`OVERRIDDEN_TESTS_MAX`].
     pub overridden_tests: Vec<Id>,
     /// What it does.
     pub effect: Effect,

@@ -1,7 +1,7 @@
 //! The answer to a Check (design.md §2.4).
 //!
-//! Invariant: a verdict has a rule if and only if its reason is `AllowRule` or `DenyRule`, and a level if and only if its
-//! reason is one of `Outside…`.
+//! Invariant: a verdict has a rule if and only if its reason is `AllowRule` or `DenyRule`, and a level if and only if
+//! its reason is one of `Outside…`.
 //! Not here: how a decision is made (`snapshot`).
 
 use super::rule::Rule;

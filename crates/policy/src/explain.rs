@@ -1,7 +1,7 @@
 //! A decision explained step by step (design.md §3.6).
 //!
-//! Invariant: the verdict and the result of each step are the evaluator's own (`Snapshot`). This module adds only where in
-//! the policy they come from.
+//! Invariant: the verdict and the result of each step are the evaluator's own (`Snapshot`). This module adds only where
+//! in the policy they come from.
 //! Not here: words for people (`api`).
 
 use std::collections::HashMap;

@@ -2,11 +2,11 @@
 //!
 //! Each interval of addresses is labelled with its first matching rule. If that rule expires, the label names a chain
 //! instead: the rules that win one after the other, down to the first that never expires. A rule that expires no later
-//! than one above it can never win, so the chain leaves it out. Expiry is therefore judged at the decision, and needs no
-//! timer.
+//! than one above it can never win, so the chain leaves it out. Expiry is therefore judged at the decision, and needs
+//! no timer.
 //!
-//! Invariant: for every moment, address and connection type the answer is the first rule in order that is enabled, is not
-//! expired, applies to the type and contains the address.
+//! Invariant: for every moment, address and connection type the answer is the first rule in order that is enabled, is
+//! not expired, applies to the type and contains the address.
 //! Not here: how labels are computed (`overlay`), allowlists (`members`), the order of steps (`snapshot`).
 
 use std::hint::select_unpredictable;

@@ -1,7 +1,7 @@
 //! An address group: a named set of ranges of one organization (design.md §2.6).
 //!
-//! Invariant: `set` is the set of addresses that `ranges` covers. It is computed once when the ranges change, and shared by
-//! all versions of the policy.
+//! Invariant: `set` is the set of addresses that `ranges` covers. It is computed once when the ranges change, and
+//! shared by all versions of the policy.
 //! Not here: which rules and nodes use a group (`organization`).
 
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub struct Group {
     pub update_time: Timestamp,
     /// The organization's revision that last changed its description or its ranges: what its etag holds.
     pub changed_at: u64,
-    /// The organization's revision that last changed the ranges. Page tokens are bound to it, and compiled allowlists are
-    /// shared by it.
+    /// The organization's revision that last changed the ranges. Page tokens are bound to it, and compiled allowlists
+    /// are shared by it.
     pub content_changed_at: u64,
     ranges: Arc<RangeList>,
     set: Arc<RangeSet>,

@@ -1,7 +1,7 @@
 //! Judging a change: what its gates and the policy tests refuse (design.md §2.10).
 //!
-//! Invariant: a change is refused only for what it makes worse. Both sides are decided by the evaluator itself, and what
-//! was so before refuses nothing.
+//! Invariant: a change is refused only for what it makes worse. Both sides are decided by the evaluator itself, and
+//! what was so before refuses nothing.
 //! Not here: counting the sessions that would be revoked (`engine`), and who may pass over a refusal.
 
 use thiserror::Error;
@@ -22,8 +22,8 @@ use super::version::Version;
 pub enum Refusal {
     /// A guarded address would lose a connection that it has now.
     #[error(
-        "the change would deny the guarded address `{address}` its {connection_type} connections to `{node}`: alter the \
-         change, or leave the address out of `guard_ips`"
+        "the change would deny the guarded address `{address}` its {connection_type} connections to `{node}`: alter \
+         the change, or leave the address out of `guard_ips`"
     )]
     GuardViolated {
         /// The address.

@@ -1,10 +1,9 @@
-//! The policy core: what a policy is, how it changes and what it decides. Pure: no input or output, no clock, no lock,
-//! no async, no log; time is a value that it is given.
+//! The policy core: what a policy is, how it changes and what it decides. It is pure: it does no input or output, reads
+//! no clock, takes no lock, awaits and logs nothing. Time is a value that its callers give.
 //!
 //! # The meaning of a decision
 //!
-//! One table says it all (design.md §2.4). The steps are taken in this order, and the first that refuses gives the
-//! reason:
+//! The steps of a decision are taken in this order, and the first that refuses gives the reason (design.md §2.4):
 //!
 //! | step | refuses when | reason |
 //! |---|---|---|
@@ -21,9 +20,8 @@
 //! the form that is edited, `plan` turns what somebody asks for into a `change`, `snapshot` is the compiled form that
 //! decides, out of `firewall` and `members`, which are lookups in a `table`.
 //!
-//! Invariant: nothing here depends on anything but the standard library, `ipnet` and an error derive: the crate's manifest
-//! has nothing else.
-//! Not here: where policies are kept and which one is current, which is up to the service.
+//! Invariant: the crate depends on the standard library, `ipnet` and an error derive, and nothing else.
+//! Not here: where policies are stored, and which one is current: the service knows.
 
 pub mod address;
 pub mod change;

@@ -81,8 +81,8 @@ struct ListKey {
     groups: Vec<(Id, u64)>,
 }
 
-/// A cache of compiled allowlists and large groups by content, so that equal ones are compiled once. An organization needs
-/// one of its own. It holds weak references: snapshots keep what they use.
+/// A cache of compiled allowlists and large groups by content, so that equal ones are compiled once. An organization
+/// needs one of its own. It holds weak references: snapshots keep what they use.
 #[derive(Debug, Default)]
 pub struct MembersCache {
     lists: HashMap<ListKey, Weak<List>>,

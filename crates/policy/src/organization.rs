@@ -1,7 +1,8 @@
-//! The policy state of one organization and of the cluster: the editable form of the policy, and how a change alters it.
+//! The policy state of one organization and of the cluster: the editable form of the policy, and how a change alters
+//! it.
 //!
-//! Invariant: `apply` is the only way to a new state, at run time and when the journal is replayed, so both give the same
-//! state. A clone shares with its original everything that no later change alters.
+//! Invariant: `apply` is the only way to a new state, at run time and when the journal is replayed, so both give the
+//! same state. A clone shares with its original everything that no later change alters.
 //! Not here: whether a change is permitted (`plan`), its compiled form (`snapshot`).
 
 use std::sync::Arc;
@@ -109,9 +110,9 @@ impl Organization {
         }
     }
 
-    /// The effective access of a node: the own access of the nearest of the node and its ancestors that does not inherit,
-    /// and the key of that ancestor (design.md §2.3). None when the project is unknown: then cluster, firewall and
-    /// organization alone decide.
+    /// The effective access of a node: the own access of the nearest of the node and its ancestors that does not
+    /// inherit, and the key of that ancestor (design.md §2.3). None when the project is unknown: then cluster, firewall
+    /// and organization alone decide.
     pub fn effective_access(&self, key: &NodeKey) -> Option<(NodeKey, &Access)> {
         let mut at = Some(key.clone());
         while let Some(key) = at {
@@ -149,8 +150,8 @@ impl Organization {
         }
     }
 
-    /// Applies the deltas of one change in order, and sets the revision. A delta that names an object that does not exist
-    /// has no effect; planning never makes one.
+    /// Applies the deltas of one change in order, and sets the revision. A delta that names an object that does not
+    /// exist has no effect; planning never makes one.
     pub fn apply(&mut self, revision: u64, time: Timestamp, deltas: &[Delta]) {
         self.revision = revision;
         for delta in deltas {

@@ -3,8 +3,8 @@
 //! Memory and time grow with the sum of ranges and rules, never with their product. The sweep visits every group once,
 //! however many rules name it. A chain holds a bounded number of rules, and says where to continue the search.
 //!
-//! Invariant: the label at an address leads, at every moment, to the first rule that is enabled, not expired, applies to
-//! the connection type and contains the address.
+//! Invariant: the label at an address leads, at every moment, to the first rule that is enabled, not expired, applies
+//! to the connection type and contains the address.
 //! Not here: the rules' actions and the lookup (`firewall`).
 
 use std::cmp::Reverse;
@@ -155,8 +155,8 @@ fn rules_of<'a>(source: &'a u32, groups: &'a [Vec<u32>]) -> &'a [u32] {
     }
 }
 
-/// Sweeps over the items in ascending order and labels every interval by the rules whose items cover it. The items of one
-/// source are disjoint. The stable sort is fast here, because the items of a group are sorted already.
+/// Sweeps over the items in ascending order and labels every interval by the rules whose items cover it. The items of
+/// one source are disjoint. The stable sort is fast here, because the items of a group are sorted already.
 fn sweep<W: Word>(mut items: Vec<Item<W>>, groups: &[Vec<u32>], chains: &mut Chains<'_>) -> IntervalMap<W> {
     items.sort_by_key(|item| item.first);
     let mut map = IntervalMap::with_capacity(2 * items.len() + 1);
@@ -178,8 +178,8 @@ fn sweep<W: Word>(mut items: Vec<Item<W>>, groups: &[Vec<u32>], chains: &mut Cha
         }
         let next_first = rest.first().map(|item| item.first);
         let next_after_end = ends.peek().and_then(|Reverse((last, _))| last.next());
-        // The next interval starts where an item begins or after one ends. One that ends at the highest address has nothing
-        // after it.
+        // The next interval starts where an item begins or after one ends. One that ends at the highest address has
+        // nothing after it.
         let start = match (next_first, next_after_end) {
             (Some(first), Some(after)) => first.min(after),
             (Some(start), None) | (None, Some(start)) => start,

@@ -1,7 +1,7 @@
 //! Why a mutation is refused.
 //!
-//! Invariant: a message stands alone as a sentence. It names the input in backticks, says what is wrong with it and what
-//! to do, in lowercase and without a full stop (design.md §3.7).
+//! Invariant: a message stands alone as a sentence. It names the input in backticks, says what is wrong with it and
+//! what to do, in lowercase and without a full stop (design.md §3.7).
 //! Not here: how errors are answered (`api`).
 
 use thiserror::Error;
@@ -84,8 +84,8 @@ pub enum PlanError {
     },
     /// A limit of the policy's size is reached (design.md §3.8).
     #[error(
-        "the {what} are limited to {max}, and the change would make them {would_be}: remove some, or raise the limit in \
-         the server's configuration"
+        "the {what} are limited to {max}, and the change would make them {would_be}: remove some, or raise the limit \
+         in the server's configuration"
     )]
     LimitReached {
         /// What is limited, in the plural.

@@ -1,7 +1,7 @@
 //! From a mutation that an administrator asks for to the change that it makes, or the reason why it is refused.
 //!
-//! Invariant: planning alters nothing. What it returns can be applied to the state that it was given. The checks come in
-//! this order: the object exists, the etag is current, the fields are valid (all violations at once), references,
+//! Invariant: planning alters nothing. What it returns can be applied to the state that it was given. The checks come
+//! in this order: the object exists, the etag is current, the fields are valid (all violations at once), references,
 //! preconditions and limits hold.
 //! Not here: parsing of requests (`api`), durability (`store`).
 

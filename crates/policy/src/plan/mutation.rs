@@ -15,8 +15,8 @@ use crate::rule::RulePatch;
 
 /// What is asked for inside an organization.
 ///
-/// An `etag` is the caller's; the mutation is refused when it is not the current one, and none means that the caller does
-/// not guard against other changes. A position is 1-based (design.md §2.2).
+/// An `etag` is the caller's; the mutation is refused when it is not the current one, and none means that the caller
+/// does not guard against other changes. A position is 1-based (design.md §2.2).
 #[derive(Clone, Debug)]
 pub enum Mutation {
     /// Creates a rule.
@@ -156,8 +156,8 @@ pub enum Mutation {
         document: Box<Document>,
         /// The etag of the policy.
         etag: Option<String>,
-        /// Whether this rolls the policy back to an earlier one. Only a rollback may replace a change that waits for its
-        /// confirmation.
+        /// Whether this rolls the policy back to an earlier one. Only a rollback may replace a change that waits for
+        /// its confirmation.
         goes_back: bool,
     },
     /// Sets a shadow policy: the policy as these mutations would make it, one after the other.

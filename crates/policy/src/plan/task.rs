@@ -11,8 +11,8 @@ use crate::organization::{Cluster, Organization};
 use crate::rule::Source;
 use crate::time::Timestamp;
 
-pub(super) const INHERIT_REFUSED: &str = "cannot be ACCESS_MODE_INHERIT, which is for workspaces and endpoints only: use \
-                                          ACCESS_MODE_ALLOW_ALL or ACCESS_MODE_ALLOW_LIST";
+pub(super) const INHERIT_REFUSED: &str = "cannot be ACCESS_MODE_INHERIT, which is for workspaces and endpoints only: \
+                                          use ACCESS_MODE_ALLOW_ALL or ACCESS_MODE_ALLOW_LIST";
 pub(super) const REQUIRE_PROJECTS_REFUSED: &str = "is a setting of organizations only: leave it out";
 
 /// Plans changes. Holds what planning needs besides the state of the organization.

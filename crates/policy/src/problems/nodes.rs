@@ -115,8 +115,8 @@ fn entries(examined: &Examined<'_>, levels: &LevelSets, access: &Access) -> Vec<
     problems
 }
 
-/// The addresses that an allowlist names, without ranges of a whole family: administrators list those on purpose and leave
-/// the restriction to the organization.
+/// The addresses that an allowlist names, without ranges of a whole family: administrators list those on purpose and
+/// leave the restriction to the organization.
 fn listed(examined: &Examined<'_>, access: &Access) -> RangeSet {
     let mut ranges = Vec::new();
     let mut set = RangeSet::default();

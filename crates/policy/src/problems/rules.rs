@@ -1,10 +1,11 @@
 //! The problems of a firewall.
 //!
 //! A sweep over the ranges of all rules yields segments: intervals of addresses that the same rules contain. In a
-//! segment, at any moment, the first rule that is not expired wins. So a rule wins from the moment when all earlier rules
-//! are expired until it expires itself.
+//! segment, at any moment, the first rule that is not expired wins. So a rule wins from the moment when all earlier
+//! rules are expired until it expires itself.
 //!
-//! Invariant: what is said of a rule holds at every moment from the given one on. Rules are told by their 0-based index.
+//! Invariant: what is said of a rule holds at every moment from the given one on. Rules are told by their 0-based
+//! index.
 //! Not here: allowlists (`nodes`).
 
 use std::collections::{BTreeSet, HashMap};
@@ -241,7 +242,8 @@ impl Sources {
                 number
             });
             let Some(rules) = sources.rules.get_mut(number) else { continue };
-            // After two rules with the same source that never expire, no other can win, even if one of the two is removed.
+            // After two rules with the same source that never expire, no other can win, even if one of the two is
+            // removed.
             let lasting = rules.iter().filter_map(|index| organization.rules.get(*index as usize));
             if lasting.filter(|rule| rule.expire_time.is_none()).count() < 2 {
                 rules.push(index);
@@ -356,8 +358,8 @@ impl<W: Word> Segments<W> {
     }
 }
 
-/// Whether, at some moment from `begin` to `end`, the rules that follow decide otherwise than `action`. When none of them
-/// matches, the firewall allows.
+/// Whether, at some moment from `begin` to `end`, the rules that follow decide otherwise than `action`. When none of
+/// them matches, the firewall allows.
 fn differs(action: Action, mut begin: End, end: End, followers: impl Iterator<Item = (End, Action)>) -> bool {
     for (follower_end, follower) in followers {
         if begin < follower_end {
