@@ -102,7 +102,7 @@ impl<W: Word> Block<W> {
 
 impl Address {
     /// The address with this IPv6 number; an IPv4 address when it is IPv4-mapped.
-    pub fn from_v6(word: u128) -> Self {
+    fn from_v6(word: u128) -> Self {
         match Ipv6Addr::from_bits(word).to_ipv4_mapped() {
             Some(v4) => Self::V4(v4.to_bits()),
             None => Self::V6(word),

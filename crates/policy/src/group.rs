@@ -63,7 +63,7 @@ impl Group {
 
     /// The group with another description.
     #[must_use]
-    pub fn with_description(&self, description: Arc<str>, now: Timestamp, revision: u64) -> Self {
+    pub(crate) fn with_description(&self, description: Arc<str>, now: Timestamp, revision: u64) -> Self {
         Self { description, update_time: now, changed_at: revision, ..self.clone() }
     }
 

@@ -37,7 +37,7 @@ impl<W: Word> IntervalSet<W> {
     }
 
     /// The union of blocks, given in the order of their first addresses.
-    pub fn from_sorted_blocks(blocks: impl Iterator<Item = Block<W>>) -> Self {
+    pub(crate) fn from_sorted_blocks(blocks: impl Iterator<Item = Block<W>>) -> Self {
         let mut set = Self { intervals: Vec::with_capacity(blocks.size_hint().0) };
         for block in blocks {
             set.push(block.first(), block.last());
@@ -47,7 +47,7 @@ impl<W: Word> IntervalSet<W> {
     }
 
     /// The addresses whose label `keep` accepts.
-    pub fn from_map(map: &IntervalMap<W>, mut keep: impl FnMut(u32) -> bool) -> Self {
+    pub(crate) fn from_map(map: &IntervalMap<W>, mut keep: impl FnMut(u32) -> bool) -> Self {
         let mut set = Self::default();
         for (first, last, label) in map.iter() {
             if keep(label) {
@@ -118,7 +118,7 @@ impl<W: Word> IntervalSet<W> {
     }
 
     /// Whether some address is in both sets. Fast when `other` has few intervals.
-    pub fn meets_any(&self, other: &Self) -> bool {
+    pub(crate) fn meets_any(&self, other: &Self) -> bool {
         other.intervals.iter().any(|(first, last)| self.meets(*first, *last))
     }
 
@@ -129,7 +129,7 @@ impl<W: Word> IntervalSet<W> {
 
     /// The blocks of [`IntervalSet::blocks`] from the one that starts at `first` on. `first` must be the start of a
     /// block.
-    pub fn blocks_from(&self, first: W) -> impl Iterator<Item = Block<W>> + '_ {
+    pub(crate) fn blocks_from(&self, first: W) -> impl Iterator<Item = Block<W>> + '_ {
         let from = self.intervals.partition_point(|(_, last)| *last < first);
         let rest = self.intervals.get(from..).unwrap_or_default();
         rest.iter().flat_map(move |(start, last)| BlocksOfInterval { next: Some((*start).max(first)), last: *last })
@@ -219,7 +219,7 @@ impl<W: Word> IntervalMap<W> {
     }
 
     /// The function that is 1 in the set and 0 outside it.
-    pub fn of_set(set: &IntervalSet<W>) -> Self {
+    pub(crate) fn of_set(set: &IntervalSet<W>) -> Self {
         let mut map = Self::with_capacity(2 * set.intervals.len() + 1);
         map.push(W::MIN, 0);
         for (first, last) in &set.intervals {

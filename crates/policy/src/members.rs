@@ -41,20 +41,20 @@ impl Members {
 /// A compiled allowlist. Its own ranges and its small groups are one set. Each large group is a set that all allowlists
 /// with that group share.
 #[derive(Debug)]
-pub struct List {
+pub(crate) struct List {
     own: Members,
     groups: Box<[Arc<Members>]>,
 }
 
 impl List {
     /// An allowlist without large groups.
-    pub fn of_set(set: &RangeSet) -> Self {
+    pub(crate) fn of_set(set: &RangeSet) -> Self {
         Self { own: Members::new(set), groups: Box::default() }
     }
 
     /// Whether the address is permitted.
     #[inline]
-    pub fn contains(&self, address: Address) -> bool {
+    pub(crate) fn contains(&self, address: Address) -> bool {
         self.own.contains(address) || self.groups.iter().any(|group| group.contains(address))
     }
 }
@@ -65,7 +65,7 @@ const OWN_TABLE_FROM: usize = 1_024;
 
 /// A node's compiled access setting.
 #[derive(Clone, Debug)]
-pub enum CompiledAccess {
+pub(crate) enum CompiledAccess {
     /// The parent's effective access applies.
     Inherit,
     /// Every address is permitted.
@@ -93,7 +93,7 @@ pub struct MembersCache {
 
 impl MembersCache {
     /// The compiled form of an access setting of the organization.
-    pub fn compile(&mut self, organization: &Organization, access: &Access) -> CompiledAccess {
+    pub(crate) fn compile(&mut self, organization: &Organization, access: &Access) -> CompiledAccess {
         let entries = match access {
             Access::Inherit => return CompiledAccess::Inherit,
             Access::AllowAll => return CompiledAccess::AllowAll,

@@ -105,7 +105,7 @@ impl NodePatch {
     }
 
     /// `node` with the values of the patch. The caller sets the times and `changed_at`.
-    pub fn applied_to(&self, node: &Node) -> Node {
+    pub(crate) fn applied_to(&self, node: &Node) -> Node {
         Node {
             display_name: self.display_name.clone().unwrap_or_else(|| Arc::clone(&node.display_name)),
             require_projects: self.require_projects.unwrap_or(node.require_projects),

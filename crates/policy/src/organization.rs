@@ -103,7 +103,7 @@ impl Organization {
     }
 
     /// Whether a node, or the organization itself (no key), has children.
-    pub fn has_children(&self, key: Option<&NodeKey>) -> bool {
+    pub(crate) fn has_children(&self, key: Option<&NodeKey>) -> bool {
         match key {
             None => !self.nodes.is_empty(),
             Some(key) => self.nodes.iter_after(Some(key)).next().is_some_and(|(next, _)| next.is_within(key)),
@@ -125,7 +125,7 @@ impl Organization {
     }
 
     /// The addresses of a source. A group that does not exist has none.
-    pub fn source_set(&self, source: &Source) -> RangeSet {
+    pub(crate) fn source_set(&self, source: &Source) -> RangeSet {
         match source {
             Source::Range(range) => std::iter::once(*range).collect::<RangeList>().to_set(),
             Source::Group(id) => self.groups.get(id.as_str()).map(|group| (**group.set()).clone()).unwrap_or_default(),
@@ -133,7 +133,7 @@ impl Organization {
     }
 
     /// The addresses that an access setting permits by itself; none for `Inherit`.
-    pub fn access_set(&self, access: &Access) -> RangeSet {
+    pub(crate) fn access_set(&self, access: &Access) -> RangeSet {
         match access {
             Access::Inherit => RangeSet::default(),
             Access::AllowAll => RangeSet::full(),

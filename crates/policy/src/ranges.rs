@@ -3,8 +3,6 @@
 //! Invariant: a `RangeList` is sorted and has no duplicates, so two lists with the same ranges are equal values.
 //! Not here: names of groups (`group`) and who uses a list.
 
-use std::sync::Arc;
-
 use super::address::{Address, Block, Range};
 use super::intervals::IntervalSet;
 use super::word::Word;
@@ -169,11 +167,6 @@ impl RangeSet {
     /// All addresses of both families.
     pub fn full() -> Self {
         Self { v4: IntervalSet::full(), v6: IntervalSet::full() }
-    }
-
-    /// All addresses of both families, shared.
-    pub fn full_shared() -> Arc<Self> {
-        Arc::new(Self::full())
     }
 
     /// Whether the set is empty.

@@ -162,7 +162,7 @@ impl RulePatch {
     }
 
     /// `rule` with the values of the patch. The caller sets the times and `changed_at`.
-    pub fn applied_to(&self, rule: &Rule) -> Rule {
+    pub(crate) fn applied_to(&self, rule: &Rule) -> Rule {
         Rule {
             id: rule.id.clone(),
             action: self.action.unwrap_or(rule.action),

@@ -37,7 +37,7 @@ impl End {
 /// The segments of one family for one connection type, and the rules that win in each of them, one after the other.
 struct Segments<W> {
     /// For each segment: its first and its last address, and the index in `winners` at which its winners begin.
-    segments: Vec<(W, W, usize)>,
+    bounds: Vec<(W, W, usize)>,
     winners: Vec<u32>,
     /// For each rule: the addresses at which it wins at some moment.
     won: Vec<IntervalSet<W>>,
@@ -263,7 +263,7 @@ impl<W: Word> Segments<W> {
     ) -> Self {
         let rules = &examined.organization.rules;
         let mut found =
-            Self { segments: Vec::new(), winners: Vec::new(), won: vec![IntervalSet::default(); rules.len()] };
+            Self { bounds: Vec::new(), winners: Vec::new(), won: vec![IntervalSet::default(); rules.len()] };
         let mut events: Vec<(W, bool, usize)> = Vec::with_capacity(2 * items.len());
         for (first, last, source) in items {
             events.push((*first, true, *source));
@@ -295,7 +295,7 @@ impl<W: Word> Segments<W> {
 
     fn matched(&self) -> IntervalSet<W> {
         let mut matched = IntervalSet::default();
-        for (first, last, _) in &self.segments {
+        for (first, last, _) in &self.bounds {
             matched.push(*first, *last);
         }
         matched
@@ -337,7 +337,7 @@ impl<W: Word> Segments<W> {
                 break;
             }
         }
-        self.segments.push((first, last, start));
+        self.bounds.push((first, last, start));
     }
 
     /// Adds, for each segment that meets the source, the first winner that lasts until `end` or longer.
@@ -345,12 +345,12 @@ impl<W: Word> Segments<W> {
         let rules = &examined.organization.rules;
         let lasts = |index: &&u32| rules.get(**index as usize).is_some_and(|rule| End::of(rule) >= end);
         for (first, last) in source.intervals() {
-            let from = self.segments.partition_point(|(_, end, _)| end < first);
-            for (at, (begin, _, winners)) in self.segments.iter().enumerate().skip(from) {
+            let from = self.bounds.partition_point(|(_, end, _)| end < first);
+            for (at, (begin, _, winners)) in self.bounds.iter().enumerate().skip(from) {
                 if begin > last || covering.len() > RELATED_MAX {
                     break;
                 }
-                let until = self.segments.get(at + 1).map_or(self.winners.len(), |(.., next)| *next);
+                let until = self.bounds.get(at + 1).map_or(self.winners.len(), |(.., next)| *next);
                 let winners = self.winners.get(*winners..until).unwrap_or_default();
                 covering.extend(winners.iter().find(lasts));
             }
