@@ -21,7 +21,7 @@ use crate::rule::{Action, ConnectionType, Rule, Source};
 use crate::time::Timestamp;
 use crate::word::Word;
 
-/// When a rule ends to match. `Never` is later than every moment.
+/// When a rule stops matching. `Never` is later than every moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum End {
     At(Timestamp),
