@@ -20,8 +20,9 @@
 //! the form that is edited, `plan` turns what somebody asks for into a `change`, `snapshot` is the compiled form that
 //! decides, out of `firewall` and `members`, which are lookups in a `table`.
 //!
-//! Invariant: the crate depends on the standard library, `ipnet` and an error derive, and nothing else.
-//! Not here: where policies are stored, and which one is current: the service knows.
+//! Invariant: nothing here depends on anything but the standard library, `ipnet` and an error derive: the crate's manifest
+//! has nothing else.
+//! Not here: where policies are kept and which one is current, which is up to the service.
 
 pub mod address;
 pub mod change;

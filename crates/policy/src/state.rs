@@ -37,7 +37,7 @@ pub enum Outcome {
     Deleted(Id, u64),
 }
 
-/// A change that does not fit the state that it is applied to: it would skip a revision or use one twice.
+/// A change that does not follow the state it is applied to: a revision would be skipped or used twice.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("`{scope}` is at revision {current}, and the change is for revision {change}")]
 pub struct OutOfOrder {

@@ -49,7 +49,7 @@ impl Timestamp {
         self.seconds * 1_000_000 + i64::from(self.nanos / 1_000)
     }
 
-    /// The moment so many microseconds after 1970, clamped to the years 1 to 9999.
+    /// The moment so many microseconds after 1970.
     pub fn from_micros(micros: i64) -> Self {
         let seconds = micros.div_euclid(1_000_000).clamp(Self::SECONDS_MIN, Self::SECONDS_MAX);
         let nanos = u32::try_from(micros.rem_euclid(1_000_000)).unwrap_or(0) * 1_000;
