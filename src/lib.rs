@@ -16,7 +16,6 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod engine;
-mod enums;
 pub mod server;
 pub mod store;
 pub mod telemetry;

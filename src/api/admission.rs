@@ -27,35 +27,36 @@ pub struct Admission {
     timeout: Duration,
 }
 
-/// A place among the calls under way.
+/// Counts a call as under way until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place<'a>(&'a AtomicUsize);
+pub(super) struct Permit<'a>(&'a AtomicUsize);
 
-impl Drop for Place<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Admission {
-    /// At most `calls_max` at a time, each for at most `timeout`, or less where the client says so.
+    /// At most `calls_max` at a time, each for at most `timeout`, or for less if the client says so.
     pub fn new(calls_max: usize, timeout: Duration) -> Self {
         Self { under_way: Arc::default(), calls_max, timeout }
     }
 
-    /// A place among the calls under way, if there is one.
-    pub(super) fn enter(&self) -> Result<Place<'_>, Status> {
-        // Given back where it is one too many.
-        let place = Place(&self.under_way);
-        if self.under_way.fetch_add(1, Ordering::Relaxed) < self.calls_max { Ok(place) } else { Err(overloaded()) }
+    /// Counts a call as under way, unless there are too many.
+    pub(super) fn enter(&self) -> Result<Permit<'_>, Status> {
+        // Dropped, and so counted off again, if it is one too many.
+        let permit = Permit(&self.under_way);
+        if self.under_way.fetch_add(1, Ordering::Relaxed) < self.calls_max { Ok(permit) } else { Err(overloaded()) }
     }
 
-    /// Whether there is one, for a call that is done before another can come on its thread.
+    /// Lets a call in without counting it. For a call that never waits: no other can begin on its thread meanwhile.
     pub(super) fn pass(&self) -> Result<(), Status> {
         if self.under_way.load(Ordering::Relaxed) < self.calls_max { Ok(()) } else { Err(overloaded()) }
     }
 
-    /// How long a call may take from now on. One that was under way already says since when (`Instant`).
+    /// How long a call may take from now on. A call that the direct way handed on has the `Instant` of its start in its
+    /// extensions.
     pub(super) fn timeout<B>(&self, request: &Request<B>) -> Duration {
         let timeout = client_timeout(request.headers()).map_or(self.timeout, |wanted| wanted.min(self.timeout));
         let elapsed = request.extensions().get().map(Instant::elapsed).unwrap_or_default();
@@ -107,11 +108,11 @@ where
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let admission = self.admission.clone();
         let timeout = admission.timeout(&request);
-        // A future does nothing before it is polled, and it is polled only with a place.
+        // A future does nothing before it is polled, and it is polled only with a permit.
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let _place = match admission.enter() {
-                Ok(place) => place,
+            let _permit = match admission.enter() {
+                Ok(permit) => permit,
                 Err(refusal) => return Ok(refusal.into_http()),
             };
             tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| Ok(too_late().into_http()))

@@ -12,9 +12,9 @@ use super::convert::decision::{node_name, to_action, to_decision, to_reason};
 use super::convert::node::to_mode;
 use super::convert::{Faults, to_time};
 use super::node_scope::version;
+use super::serve::serve;
 use super::{Api, at_revision, to_i64};
 use crate::engine::directory::{Published, PublishedCluster};
-use crate::enums::same_variants;
 use crate::policy::address::Address;
 use crate::policy::decision::{Reason, Verdict};
 use crate::policy::explain::{self, AccessTrace, FirewallTrace, Listed, RuleOutcome, RuleTrace, Trace};
@@ -23,134 +23,31 @@ use crate::policy::node::Access;
 use crate::policy::rule::{Action, ConnectionType};
 use crate::policy::snapshot::unknown_organization;
 use crate::policy::time::Timestamp;
+use crate::proto::same_variants;
 use crate::proto::v1::analysis_service_server::AnalysisService;
 use crate::proto::v1::{self, TraceOutcome, TraceStage, TraceStep};
 
-#[tonic::async_trait]
-impl AnalysisService for Api {
-    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
-        self.explain_decision(request.into_inner()).await
-    }
-
-    async fn list_problems(
-        &self,
-        request: Request<v1::ListProblemsRequest>,
-    ) -> Result<Response<v1::ListProblemsResponse>, Status> {
-        self.problems(request.into_inner()).await
-    }
-
-    async fn preview_change(
-        &self,
-        request: Request<v1::PreviewChangeRequest>,
-    ) -> Result<Response<v1::PreviewChangeResponse>, Status> {
-        self.preview(request.into_inner()).await
-    }
-
-    async fn list_revisions(
-        &self,
-        request: Request<v1::ListRevisionsRequest>,
-    ) -> Result<Response<v1::ListRevisionsResponse>, Status> {
-        self.revisions(request.into_inner()).await
-    }
-
-    async fn get_revision(&self, request: Request<v1::GetRevisionRequest>) -> Result<Response<v1::Revision>, Status> {
-        self.revision(request.into_inner()).await
-    }
-
-    async fn compare_revisions(
-        &self,
-        request: Request<v1::CompareRevisionsRequest>,
-    ) -> Result<Response<v1::CompareRevisionsResponse>, Status> {
-        self.compare(request.into_inner()).await
-    }
-
-    async fn confirm_revision(
-        &self,
-        request: Request<v1::ConfirmRevisionRequest>,
-    ) -> Result<Response<v1::Revision>, Status> {
-        self.confirm(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn rollback_revision(
-        &self,
-        request: Request<v1::RollbackRevisionRequest>,
-    ) -> Result<Response<v1::Revision>, Status> {
-        self.rollback(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn export_policy(&self, request: Request<v1::ExportPolicyRequest>) -> Result<Response<v1::Policy>, Status> {
-        self.export(request.into_inner())
-    }
-
-    async fn apply_policy(
-        &self,
-        request: Request<v1::ApplyPolicyRequest>,
-    ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
-        self.apply(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn set_shadow_policy(
-        &self,
-        request: Request<v1::SetShadowPolicyRequest>,
-    ) -> Result<Response<v1::ShadowPolicy>, Status> {
-        self.set_shadow(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn get_shadow_policy(
-        &self,
-        request: Request<v1::GetShadowPolicyRequest>,
-    ) -> Result<Response<v1::ShadowPolicy>, Status> {
-        self.get_shadow(request.into_inner())
-    }
-
-    async fn delete_shadow_policy(
-        &self,
-        request: Request<v1::DeleteShadowPolicyRequest>,
-    ) -> Result<Response<()>, Status> {
-        self.delete_shadow(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn promote_shadow_policy(
-        &self,
-        request: Request<v1::PromoteShadowPolicyRequest>,
-    ) -> Result<Response<v1::Revision>, Status> {
-        self.promote_shadow(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn list_divergences(
-        &self,
-        request: Request<v1::ListDivergencesRequest>,
-    ) -> Result<Response<v1::ListDivergencesResponse>, Status> {
-        self.divergences(request.into_inner())
-    }
-
-    type WatchDivergencesStream = super::shadow::Divergences;
-
-    async fn watch_divergences(
-        &self,
-        request: Request<v1::WatchDivergencesRequest>,
-    ) -> Result<Response<super::shadow::Divergences>, Status> {
-        self.watch_divergences(request.into_inner())
-    }
-
-    async fn create_policy_test(
-        &self,
-        request: Request<v1::CreatePolicyTestRequest>,
-    ) -> Result<Response<v1::PolicyTest>, Status> {
-        self.create_test(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn list_policy_tests(
-        &self,
-        request: Request<v1::ListPolicyTestsRequest>,
-    ) -> Result<Response<v1::ListPolicyTestsResponse>, Status> {
-        self.list_tests(request.into_inner())
-    }
-
-    async fn delete_policy_test(&self, request: Request<v1::DeletePolicyTestRequest>) -> Result<Response<()>, Status> {
-        self.delete_test(Caller::of(&request)?, request.into_inner()).await
-    }
-}
+serve!(AnalysisService, type WatchDivergencesStream = super::shadow::Divergences {
+    waits explain(v1::ExplainRequest) -> v1::ExplainResponse;
+    waits list_problems(v1::ListProblemsRequest) -> v1::ListProblemsResponse;
+    waits preview_change(v1::PreviewChangeRequest) -> v1::PreviewChangeResponse;
+    waits list_revisions(v1::ListRevisionsRequest) -> v1::ListRevisionsResponse;
+    waits get_revision(v1::GetRevisionRequest) -> v1::Revision;
+    waits compare_revisions(v1::CompareRevisionsRequest) -> v1::CompareRevisionsResponse;
+    changes confirm_revision(v1::ConfirmRevisionRequest) -> v1::Revision;
+    changes rollback_revision(v1::RollbackRevisionRequest) -> v1::Revision;
+    at_once export_policy(v1::ExportPolicyRequest) -> v1::Policy;
+    changes apply_policy(v1::ApplyPolicyRequest) -> v1::ApplyPolicyResponse;
+    changes set_shadow_policy(v1::SetShadowPolicyRequest) -> v1::ShadowPolicy;
+    at_once get_shadow_policy(v1::GetShadowPolicyRequest) -> v1::ShadowPolicy;
+    changes delete_shadow_policy(v1::DeleteShadowPolicyRequest) -> ();
+    changes promote_shadow_policy(v1::PromoteShadowPolicyRequest) -> v1::Revision;
+    at_once list_divergences(v1::ListDivergencesRequest) -> v1::ListDivergencesResponse;
+    at_once watch_divergences(v1::WatchDivergencesRequest) -> super::shadow::Divergences;
+    changes create_policy_test(v1::CreatePolicyTestRequest) -> v1::PolicyTest;
+    at_once list_policy_tests(v1::ListPolicyTestsRequest) -> v1::ListPolicyTestsResponse;
+    changes delete_policy_test(v1::DeletePolicyTestRequest) -> ();
+});
 
 /// What is to be explained, on its way to a thread that may take long.
 struct Explained {
@@ -163,7 +60,7 @@ struct Explained {
 }
 
 impl Api {
-    async fn explain_decision(&self, request: v1::ExplainRequest) -> Result<Response<v1::ExplainResponse>, Status> {
+    async fn explain(&self, request: v1::ExplainRequest) -> Result<Response<v1::ExplainResponse>, Status> {
         let v1::ExplainRequest { ip, connection_type, endpoint, at_time } = request;
         let mut faults = Faults::default();
         let address = faults.address("ip", &ip);

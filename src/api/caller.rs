@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 
 use super::status;
 
-/// Who acts, and by which connection. Without authentication, who acts is where the connection comes from.
+/// Who acts, and by which connection. There is no authentication: a caller is known by where the connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     connection: Connection,
@@ -43,7 +43,7 @@ impl Caller {
         request.extensions().get().copied().ok_or_else(missing)
     }
 
-    /// The name under which it is recorded what the caller changed.
+    /// The name under which the caller's changes are recorded.
     pub(super) fn actor(self) -> Arc<str> {
         match self.connection {
             Connection::Tcp(address) => address.ip().to_canonical().to_string().into(),

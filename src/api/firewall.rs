@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
 use super::caller::Caller;
+use super::serve::serve;
 use crate::proto::v1::firewall_service_server::FirewallService;
 use crate::proto::v1::{
     AddRangesRequest, AddressGroup, CreateAddressGroupRequest, CreateRuleRequest, DeleteAddressGroupRequest,
@@ -16,94 +17,22 @@ use crate::proto::v1::{
     UpdateAddressGroupRequest, UpdateRuleRequest,
 };
 
-#[tonic::async_trait]
-impl FirewallService for Api {
-    async fn create_rule(&self, request: Request<CreateRuleRequest>) -> Result<Response<Rule>, Status> {
-        self.create_rule(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn get_rule(&self, request: Request<GetRuleRequest>) -> Result<Response<Rule>, Status> {
-        self.get_rule(request.into_inner())
-    }
-
-    async fn list_rules(&self, request: Request<ListRulesRequest>) -> Result<Response<ListRulesResponse>, Status> {
-        self.list_rules(request.into_inner())
-    }
-
-    async fn update_rule(&self, request: Request<UpdateRuleRequest>) -> Result<Response<Rule>, Status> {
-        self.update_rule(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn delete_rule(&self, request: Request<DeleteRuleRequest>) -> Result<Response<()>, Status> {
-        self.delete_rule(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn reorder_rules(
-        &self,
-        request: Request<ReorderRulesRequest>,
-    ) -> Result<Response<ReorderRulesResponse>, Status> {
-        self.reorder_rules(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn move_rule(&self, request: Request<MoveRuleRequest>) -> Result<Response<Rule>, Status> {
-        self.move_rule(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn replace_rules(
-        &self,
-        request: Request<ReplaceRulesRequest>,
-    ) -> Result<Response<ReplaceRulesResponse>, Status> {
-        self.replace_rules(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn create_address_group(
-        &self,
-        request: Request<CreateAddressGroupRequest>,
-    ) -> Result<Response<AddressGroup>, Status> {
-        self.create_group(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn get_address_group(
-        &self,
-        request: Request<GetAddressGroupRequest>,
-    ) -> Result<Response<AddressGroup>, Status> {
-        self.get_group(&request.into_inner())
-    }
-
-    async fn list_address_groups(
-        &self,
-        request: Request<ListAddressGroupsRequest>,
-    ) -> Result<Response<ListAddressGroupsResponse>, Status> {
-        self.list_groups(request.into_inner())
-    }
-
-    async fn update_address_group(
-        &self,
-        request: Request<UpdateAddressGroupRequest>,
-    ) -> Result<Response<AddressGroup>, Status> {
-        self.update_group(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn delete_address_group(&self, request: Request<DeleteAddressGroupRequest>) -> Result<Response<()>, Status> {
-        self.delete_group(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn add_ranges(&self, request: Request<AddRangesRequest>) -> Result<Response<AddressGroup>, Status> {
-        self.add_ranges(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn remove_ranges(&self, request: Request<RemoveRangesRequest>) -> Result<Response<AddressGroup>, Status> {
-        self.remove_ranges(Caller::of(&request)?, request.into_inner()).await
-    }
-
-    async fn list_ranges(&self, request: Request<ListRangesRequest>) -> Result<Response<ListRangesResponse>, Status> {
-        self.list_ranges(request.into_inner())
-    }
-
-    async fn replace_ranges(
-        &self,
-        request: Request<Streaming<ReplaceRangesRequest>>,
-    ) -> Result<Response<AddressGroup>, Status> {
-        self.replace_ranges(Caller::of(&request)?, request.into_inner()).await
-    }
-}
+serve!(FirewallService {
+    changes create_rule(CreateRuleRequest) -> Rule;
+    at_once get_rule(GetRuleRequest) -> Rule;
+    waits list_rules(ListRulesRequest) -> ListRulesResponse;
+    changes update_rule(UpdateRuleRequest) -> Rule;
+    changes delete_rule(DeleteRuleRequest) -> ();
+    changes reorder_rules(ReorderRulesRequest) -> ReorderRulesResponse;
+    changes move_rule(MoveRuleRequest) -> Rule;
+    changes replace_rules(ReplaceRulesRequest) -> ReplaceRulesResponse;
+    changes create_address_group(CreateAddressGroupRequest) -> AddressGroup;
+    at_once get_address_group(GetAddressGroupRequest) -> AddressGroup;
+    waits list_address_groups(ListAddressGroupsRequest) -> ListAddressGroupsResponse;
+    changes update_address_group(UpdateAddressGroupRequest) -> AddressGroup;
+    changes delete_address_group(DeleteAddressGroupRequest) -> ();
+    changes add_ranges(AddRangesRequest) -> AddressGroup;
+    changes remove_ranges(RemoveRangesRequest) -> AddressGroup;
+    at_once list_ranges(ListRangesRequest) -> ListRangesResponse;
+    changes replace_ranges(Streaming<ReplaceRangesRequest>) -> AddressGroup;
+});

@@ -13,21 +13,21 @@ use super::convert::rule::to_group;
 use super::mutation::{ChangedOrganization, given};
 use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64, transport};
-use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_group};
+use crate::policy::problems::Resource;
 use crate::proto::v1::{self, ErrorReason};
 
 /// Fields of a group that an update may name.
 const SETTABLE: &[&str] = &["description"];
 
 impl Api {
-    pub(super) async fn create_group(
+    pub(super) async fn create_address_group(
         &self,
         caller: Caller,
         request: v1::CreateAddressGroupRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
         let changed = self.make(caller, self.read_create_group(request)).await?;
-        group_answer(&changed, changed.object.as_ref())
+        group_answer(&changed)
     }
 
     pub(super) fn read_create_group(&self, request: v1::CreateAddressGroupRequest) -> ReadChange {
@@ -42,17 +42,20 @@ impl Api {
         read.change_inside(parent, mutation)
     }
 
-    pub(super) fn get_group(&self, request: &v1::GetAddressGroupRequest) -> Result<Response<v1::AddressGroup>, Status> {
+    pub(super) fn get_address_group(
+        &self,
+        request: v1::GetAddressGroupRequest,
+    ) -> Result<Response<v1::AddressGroup>, Status> {
         let v1::GetAddressGroupRequest { name } = request;
         let (organization, id) =
-            names::group(name).map_err(|error| status::invalid_field("name", error.to_string()))?;
+            names::group(&name).map_err(|error| status::invalid_field("name", error.to_string()))?;
         let published = self.published(&organization)?;
         let view = &published.view;
-        let group = view.organization.groups.get(id.as_str()).ok_or_else(|| status::not_found(name))?;
+        let group = view.organization.groups.get(id.as_str()).ok_or_else(|| status::not_found(&name))?;
         Ok(at_revision(to_group(view, group), view.organization.revision))
     }
 
-    pub(super) fn list_groups(
+    pub(super) async fn list_address_groups(
         &self,
         request: v1::ListAddressGroupsRequest,
     ) -> Result<Response<v1::ListAddressGroupsResponse>, Status> {
@@ -65,23 +68,30 @@ impl Api {
         let (groups, more) = page.take(groups, |(_, group)| prost::Message::encoded_len(group));
         let last = groups.last().filter(|_| more);
         let next_page_token = last.map(|(id, _)| page.token(id.as_str())).unwrap_or_default();
+        let ends = groups.first().zip(groups.last()).map(|((first, _), (last, _))| (*first).clone()..=(*last).clone());
         let address_groups = groups.into_iter().map(|(_, group)| group).collect();
         let revision = view.organization.revision;
         // Any change of a group changes the organization's revision, so it can stand for the list.
         let (etag, problems) = (format!("groups-{revision}"), Vec::new());
         let revision_shown = to_i64(revision);
-        let answer =
+        let mut answer =
             v1::ListAddressGroupsResponse { address_groups, next_page_token, etag, revision: revision_shown, problems };
+        let is_listed = |resource: &Resource| match (resource, &ends) {
+            (Resource::Group(id), Some(ends)) => ends.contains(id),
+            _ => false,
+        };
+        let bytes = prost::Message::encoded_len(&answer);
+        answer.problems = self.problems_of_listed(published, bytes, is_listed).await?;
         Ok(at_revision(answer, revision))
     }
 
-    pub(super) async fn update_group(
+    pub(super) async fn update_address_group(
         &self,
         caller: Caller,
         request: v1::UpdateAddressGroupRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
         let changed = self.make(caller, self.read_update_group(request)).await?;
-        group_answer(&changed, changed.object.as_ref())
+        group_answer(&changed)
     }
 
     pub(super) fn read_update_group(&self, request: v1::UpdateAddressGroupRequest) -> ReadChange {
@@ -103,7 +113,7 @@ impl Api {
         read.change_inside(organization, mutation)
     }
 
-    pub(super) async fn delete_group(
+    pub(super) async fn delete_address_group(
         &self,
         caller: Caller,
         request: v1::DeleteAddressGroupRequest,
@@ -126,7 +136,7 @@ impl Api {
         request: v1::AddRangesRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
         let changed = self.make(caller, self.read_add_ranges(request)).await?;
-        group_answer(&changed, changed.object.as_ref())
+        group_answer(&changed)
     }
 
     pub(super) fn read_add_ranges(&self, request: v1::AddRangesRequest) -> ReadChange {
@@ -144,7 +154,7 @@ impl Api {
         request: v1::RemoveRangesRequest,
     ) -> Result<Response<v1::AddressGroup>, Status> {
         let changed = self.make(caller, self.read_remove_ranges(request)).await?;
-        group_answer(&changed, changed.object.as_ref())
+        group_answer(&changed)
     }
 
     pub(super) fn read_remove_ranges(&self, request: v1::RemoveRangesRequest) -> ReadChange {
@@ -220,7 +230,7 @@ impl Api {
         let ranges = parsed.into_iter().collect();
         let mutation = id.map(|id| Mutation::ReplaceRanges { id, etag: given(etag), ranges });
         let changed = self.make(caller, read.change_inside(organization, mutation)).await;
-        match (changed.and_then(|changed| group_answer(&changed, changed.object.as_ref())), reason) {
+        match (changed.and_then(|changed| group_answer(&changed)), reason) {
             // It exists and the etag is current: what is left are the faults of the stream.
             (Err(refusal), Some(reason)) if refusal.code() == Code::InvalidArgument => {
                 Err(status::invalid_because(reason, violations))
@@ -263,9 +273,9 @@ fn check_count(faults: &mut Faults, count: usize, expected: i64, allow_empty: bo
     sound.then_some(reason)
 }
 
-fn group_answer(changed: &ChangedOrganization, id: Option<&Id>) -> Result<Response<v1::AddressGroup>, Status> {
+fn group_answer(changed: &ChangedOrganization) -> Result<Response<v1::AddressGroup>, Status> {
     let view = &changed.view;
-    let group = id.and_then(|id| view.organization.groups.get(id.as_str()));
+    let group = changed.object.as_ref().and_then(|id| view.organization.groups.get(id.as_str()));
     let group = group.ok_or_else(|| status::not_found("the address group"))?;
     let mut answer = to_group(view, group);
     answer.etag = changed.etag(answer.etag);

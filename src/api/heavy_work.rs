@@ -46,7 +46,7 @@ impl HeavyWork {
         tokio::task::spawn_blocking(work).await.map_err(|error| status::internal(&error))
     }
 
-    /// The result that is kept under a key, or else that of the work.
+    /// The result that is kept under a key. If there is none, does the work and keeps its result.
     pub(super) async fn recall<T: Send + Sync + 'static>(
         &self,
         recent: &Recent<T>,

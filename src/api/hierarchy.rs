@@ -16,6 +16,7 @@ use super::convert::options::Mask;
 use super::convert::reader::ReadChange;
 use super::mutation::given;
 use super::paging::PageRequest;
+use super::serve::serve;
 use super::{Api, at_revision, permitted, status, to_i64};
 use crate::engine::change::{After, ChangeTarget, Changed};
 use crate::engine::directory::Directory;
@@ -30,20 +31,29 @@ use crate::proto::v1::{
     UpdateNodeRequest,
 };
 
-#[tonic::async_trait]
-impl HierarchyService for Api {
-    async fn create_node(&self, request: Request<CreateNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        self.change_node(Caller::of(&request)?, self.read_create_node(request.into_inner())).await
+serve!(HierarchyService {
+    changes create_node(CreateNodeRequest) -> v1::Node;
+    at_once get_node(GetNodeRequest) -> v1::Node;
+    at_once list_nodes(ListNodesRequest) -> ListNodesResponse;
+    changes update_node(UpdateNodeRequest) -> v1::Node;
+    changes delete_node(DeleteNodeRequest) -> ();
+    waits get_effective_access(GetEffectiveAccessRequest) -> EffectiveAccess;
+    waits list_permitted_ranges(ListPermittedRangesRequest) -> ListPermittedRangesResponse;
+});
+
+impl Api {
+    async fn create_node(&self, caller: Caller, request: CreateNodeRequest) -> Result<Response<v1::Node>, Status> {
+        self.change_node(caller, self.read_create_node(request)).await
     }
 
-    async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        let GetNodeRequest { name } = request.into_inner();
+    fn get_node(&self, request: GetNodeRequest) -> Result<Response<v1::Node>, Status> {
+        let GetNodeRequest { name } = request;
         let (node, revision) = find(self.engine()?.directory(), &name)?;
         Ok(at_revision(node, revision))
     }
 
-    async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Result<Response<ListNodesResponse>, Status> {
-        let ListNodesRequest { parent, page_size, page_token, recursive } = request.into_inner();
+    fn list_nodes(&self, request: ListNodesRequest) -> Result<Response<ListNodesResponse>, Status> {
+        let ListNodesRequest { parent, page_size, page_token, recursive } = request;
         let mut faults = Faults::default();
         let list = format!("nodes {parent} {recursive}");
         let page = PageRequest::new(&mut faults, list, page_size, &page_token);
@@ -70,33 +80,16 @@ impl HierarchyService for Api {
         })
     }
 
-    async fn update_node(&self, request: Request<UpdateNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        self.change_node(Caller::of(&request)?, self.read_update_node(request.into_inner())).await
+    async fn update_node(&self, caller: Caller, request: UpdateNodeRequest) -> Result<Response<v1::Node>, Status> {
+        self.change_node(caller, self.read_update_node(request)).await
     }
 
-    async fn delete_node(&self, request: Request<DeleteNodeRequest>) -> Result<Response<()>, Status> {
-        let caller = Caller::of(&request)?;
-        let request = self.read_delete_node(request.into_inner())?.map_err(status::invalid)?;
+    async fn delete_node(&self, caller: Caller, request: DeleteNodeRequest) -> Result<Response<()>, Status> {
+        let request = self.read_delete_node(request)?.map_err(status::invalid)?;
         let Changed { after: _, revision } = self.change(caller, request).await?;
         Ok(at_revision((), revision))
     }
 
-    async fn get_effective_access(
-        &self,
-        request: Request<GetEffectiveAccessRequest>,
-    ) -> Result<Response<EffectiveAccess>, Status> {
-        self.effective_access(request.into_inner()).await
-    }
-
-    async fn list_permitted_ranges(
-        &self,
-        request: Request<ListPermittedRangesRequest>,
-    ) -> Result<Response<ListPermittedRangesResponse>, Status> {
-        self.permitted_ranges(request.into_inner()).await
-    }
-}
-
-impl Api {
     pub(super) fn read_create_node(&self, request: CreateNodeRequest) -> ReadChange {
         let CreateNodeRequest { parent, node_id, node, options } = request;
         let mut read = self.change_reader(options);
@@ -197,7 +190,7 @@ fn target_name(target: &ChangeTarget) -> String {
     }
 }
 
-/// The parent of a new node: the inner none is the empty parent, of organizations.
+/// Reads the parent of a new node. The inner `None` stands for the empty parent, below which organizations are.
 #[expect(clippy::option_option, reason = "no parent and an unreadable one are different answers")]
 fn read_parent(faults: &mut Faults, parent: &str) -> Option<Option<NodeName>> {
     if parent.is_empty() {
@@ -213,7 +206,7 @@ fn read_parent(faults: &mut Faults, parent: &str) -> Option<Option<NodeName>> {
     None
 }
 
-/// The node whose children to list: the inner none is the empty parent, of organizations.
+/// Reads the node whose children are listed. The inner `None` stands for the empty parent, below which organizations are.
 #[expect(clippy::option_option, reason = "no parent and an unreadable one are different answers")]
 fn read_list_parent(faults: &mut Faults, parent: &str) -> Option<Option<(Id, Option<NodeKey>)>> {
     if parent.is_empty() {

@@ -31,6 +31,7 @@ mod preview;
 mod problems;
 mod revisions;
 mod rules;
+mod serve;
 mod sessions;
 mod shadow;
 mod status;
@@ -45,6 +46,7 @@ use tonic::{Response, Status};
 
 use crate::engine::Engine;
 use crate::policy::limits::Limits;
+use crate::policy::problems::Problem;
 use crate::policy::ranges::RangeSet;
 
 use audit::AuditReads;
@@ -60,8 +62,7 @@ const ANSWER_BYTES_RESERVED: usize = 64 * 1024;
 /// The header that names the organization's revision an answer was given at.
 pub const REVISION_HEADER: &str = "portcullis-revision";
 
-/// What the services share. The engine comes once the policy is recovered; until then they answer that the service is
-/// starting.
+/// What the services share. Until the policy is recovered there is no engine, and calls are told that the service starts.
 #[derive(Clone)]
 pub struct Api {
     engine: Arc<OnceLock<Arc<Engine>>>,
@@ -72,8 +73,11 @@ pub struct Api {
 /// What the calls of administration share.
 struct Shared {
     heavy: HeavyWork,
-    /// Lists of permitted ranges, which are paged through: to compute one may take longer than to send a page.
+    /// Lists of permitted ranges, kept for their next pages: computing one can take longer than sending a page.
     permitted: Recent<RangeSet>,
+    list_work: HeavyWork,
+    /// Problems that lists of rules and groups show, by organization and revision.
+    list_problems: Recent<Vec<Problem>>,
     subscribers: Subscribers,
     audit_reads: AuditReads,
 }
@@ -84,6 +88,8 @@ impl Api {
         let shared = Shared {
             heavy: HeavyWork::default(),
             permitted: Recent::default(),
+            list_work: HeavyWork::default(),
+            list_problems: Recent::default(),
             subscribers: Subscribers::new(subscribers_max, draining),
             audit_reads: AuditReads::default(),
         };
@@ -109,7 +115,7 @@ fn at_revision<T>(message: T, revision: u64) -> Response<T> {
     response
 }
 
-/// Revisions and counts as the API has them; they stay far below 2⁶³.
+/// Revisions and counts as the API has them. They stay far below 2⁶³.
 fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -23,12 +23,12 @@ pub(super) struct ChangedOrganization {
     pub(super) revision: u64,
     /// Whether the change was only judged.
     pub(super) validate_only: bool,
-    /// The rule, group or policy test that it was about, where it was about one.
+    /// The rule, group or policy test that it was about, if any.
     pub(super) object: Option<Id>,
 }
 
 impl ChangedOrganization {
-    /// The etag of what was changed; none where nothing was, for an etag that was never given out must not fit.
+    /// The etag of what was changed. Empty if the change was only judged: an etag that does not exist must not match later.
     pub(super) fn etag(&self, etag: String) -> String {
         if self.validate_only { String::new() } else { etag }
     }
@@ -79,7 +79,7 @@ fn object(target: &ChangeTarget) -> Option<&Id> {
     }
 }
 
-/// A text that was given; the empty one is none.
+/// A text field that may be left out: an empty one was not given.
 pub(super) fn given(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }

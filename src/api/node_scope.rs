@@ -44,7 +44,7 @@ impl Api {
         published.ok_or_else(|| status::not_found(&crate::policy::name::Name::organization(id).to_string()))
     }
 
-    /// A node, registered or not; below an unknown project only where the organization lets it be unknown.
+    /// The scope of a node, registered or not. Its project must be registered if the organization requires projects.
     pub(super) fn node_scope(&self, name: &str, organization: &Id, key: Option<NodeKey>) -> Result<NodeScope, Status> {
         let published = self.published(organization)?;
         let known_project = key.as_ref().is_none_or(|key| {

@@ -1,7 +1,7 @@
 //! Pages of lists (AIP-158).
 //!
-//! A token names where to go on, what list it is of, and, for ordered or mutable sets, the state of that list. It is
-//! no secret and nothing is granted by it; its checksum keeps a token of one list from being used for another.
+//! A token names its list, where the next page begins, and the state of a list that is ordered or mutable. It is no secret
+//! and grants nothing. Its checksum keeps a token of one list from being used for another.
 //!
 //! Invariant: paging through a list that does not change gives every item once, whatever the sizes of the pages.
 //! Not here: what is listed.
@@ -21,7 +21,7 @@ const PAGE_SIZE_MAX: usize = 1_000;
 pub(super) struct PageRequest {
     list: String,
     state: String,
-    /// Where the last page ended; none for the first page.
+    /// Where the previous page ended. `None` for the first page.
     pub(super) cursor: Option<String>,
     /// Items of the page at most.
     pub(super) size: usize,
@@ -59,7 +59,7 @@ impl PageRequest {
         Self { state: state.to_owned(), cursor: Some(cursor.to_owned()), list, size }
     }
 
-    /// The same page of a list that must still be in the state that the token names.
+    /// Requires that the list is still in the state that the token names.
     pub(super) fn of_state(self, state: String) -> Result<Self, Status> {
         if self.cursor.is_some() && self.state != state {
             return Err(status::list_changed());
@@ -67,17 +67,17 @@ impl PageRequest {
         Ok(self.in_state(state))
     }
 
-    /// The state that the token names; empty for the first page.
+    /// The state that the token names. Empty for the first page.
     pub(super) fn state(&self) -> &str {
         &self.state
     }
 
-    /// The same page of a list in this state.
+    /// Sets the state of the list, which the next token will name.
     pub(super) fn in_state(self, state: String) -> Self {
         Self { state, ..self }
     }
 
-    /// The cursor as a number of items that came before; 0 for the first page.
+    /// The cursor read as the number of items on earlier pages.
     pub(super) fn offset(&self) -> usize {
         self.cursor.as_ref().and_then(|cursor| cursor.parse().ok()).unwrap_or(0)
     }
@@ -94,7 +94,7 @@ impl PageRequest {
         (page, next.is_some())
     }
 
-    /// The same, with the first item that is not on the page.
+    /// Takes items as [`take`](Self::take) does, and returns the first item that is not on the page.
     pub(super) fn take_until<T>(
         &self,
         items: impl Iterator<Item = T>,

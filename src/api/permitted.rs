@@ -27,7 +27,7 @@ use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
 use crate::proto::v1;
 
-/// Ranges that an effective access shows for each connection type; the list has them all.
+/// Ranges that an effective access shows for each connection type. `ListPermittedRanges` has all of them.
 const RANGES_SHOWN_MAX: usize = 10_000;
 
 impl NodeScope {
@@ -49,7 +49,7 @@ impl NodeScope {
 }
 
 impl Api {
-    pub(super) async fn effective_access(
+    pub(super) async fn get_effective_access(
         &self,
         request: v1::GetEffectiveAccessRequest,
     ) -> Result<Response<v1::EffectiveAccess>, Status> {
@@ -86,7 +86,7 @@ impl Api {
         Ok(at_revision(answer, cluster.revision))
     }
 
-    pub(super) async fn permitted_ranges(
+    pub(super) async fn list_permitted_ranges(
         &self,
         request: v1::ListPermittedRangesRequest,
     ) -> Result<Response<v1::ListPermittedRangesResponse>, Status> {
@@ -188,7 +188,7 @@ fn problem(name: &str, access: &Access) -> Option<v1::Problem> {
     matches!(access, Access::AllowList(entries) if entries.is_empty()).then(|| no_addresses(name))
 }
 
-/// The same of a node as the API shows it.
+/// Whether a listed node permits nobody.
 pub(super) fn problem_of(node: &v1::Node) -> Option<v1::Problem> {
     let access = node.access.as_ref()?;
     (access.mode() == v1::AccessMode::AllowList && access.entries.is_empty()).then(|| no_addresses(&node.name))

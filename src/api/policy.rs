@@ -32,7 +32,7 @@ use crate::policy::rule::RulePatch;
 use crate::proto::v1;
 
 impl Api {
-    pub(super) fn export(&self, request: v1::ExportPolicyRequest) -> Result<Response<v1::Policy>, Status> {
+    pub(super) fn export_policy(&self, request: v1::ExportPolicyRequest) -> Result<Response<v1::Policy>, Status> {
         let v1::ExportPolicyRequest { parent, omit_ranges } = request;
         let published = self.published(&names::parent(&parent)?)?;
         let policy = to_policy(&published.view, omit_ranges);
@@ -42,7 +42,7 @@ impl Api {
         Ok(at_revision(policy, published.view.organization.revision))
     }
 
-    pub(super) async fn apply(
+    pub(super) async fn apply_policy(
         &self,
         caller: Caller,
         request: v1::ApplyPolicyRequest,
@@ -205,7 +205,7 @@ fn read_tests(read: &mut Reader, id: Option<&Id>, tests: Vec<v1::PolicyTest>) ->
     specs
 }
 
-/// The key of a node of a document; the inner none is the organization itself, which comes first.
+/// Reads the key of a node of a document. The inner `None` stands for the organization itself, which comes first.
 #[expect(clippy::option_option, reason = "the organization and an unreadable name are different answers")]
 fn read_key(
     faults: &mut Faults,

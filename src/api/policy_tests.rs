@@ -27,7 +27,7 @@ impl Api {
         read.change_inside(parent, test.map(|test| Mutation::CreateTest { test }))
     }
 
-    pub(super) async fn create_test(
+    pub(super) async fn create_policy_test(
         &self,
         caller: Caller,
         request: v1::CreatePolicyTestRequest,
@@ -36,13 +36,13 @@ impl Api {
         let organization = &changed.view.organization;
         let is_it = |test: &&PolicyTest| changed.object.as_ref() == Some(&test.id);
         let test = organization.tests.iter().find(is_it).ok_or_else(|| status::not_found("the policy test"))?;
-        // As it was made, it passes; where it was forced, the list tells what is decided.
+        // A new test passes, unless it was created with `override_tests`: then the answer shows what is decided instead.
         let published = self.published(&organization.id)?;
         let actual = test.actual(&version(&published, &self.engine()?.directory().cluster()), self.now()?);
         Ok(at_revision(to_test(organization.id.as_str(), test, Some(actual)), changed.revision))
     }
 
-    pub(super) fn list_tests(
+    pub(super) fn list_policy_tests(
         &self,
         request: v1::ListPolicyTestsRequest,
     ) -> Result<Response<v1::ListPolicyTestsResponse>, Status> {
@@ -69,7 +69,7 @@ impl Api {
         read.change_inside(organization, id.map(|id| Mutation::DeleteTest { id }))
     }
 
-    pub(super) async fn delete_test(
+    pub(super) async fn delete_policy_test(
         &self,
         caller: Caller,
         request: v1::DeletePolicyTestRequest,

@@ -52,7 +52,7 @@ enum Plan {
 }
 
 impl Api {
-    pub(super) async fn preview(
+    pub(super) async fn preview_change(
         &self,
         request: v1::PreviewChangeRequest,
     ) -> Result<Response<v1::PreviewChangeResponse>, Status> {
@@ -298,21 +298,21 @@ fn to_replay(from: Timestamp, replay: Replay) -> v1::Replay {
 /// A mutation's refusal, with its violations below the mutation's path.
 pub(super) fn refused(path: Option<&String>, error: PlanError) -> Status {
     let (PlanError::Invalid(violations), Some(path)) = (&error, path) else { return status::plan(error) };
-    let below = |violation: &Violation| {
-        let separator = if violation.field.is_empty() { "" } else { "." };
-        Violation::new(format!("{path}{separator}{}", violation.field), violation.description.clone())
-    };
-    status::invalid(violations.iter().map(below).collect())
+    let violations = violations.iter().map(|Violation { field, description }| below(path, field, description));
+    status::invalid(violations.collect())
 }
 
 /// The status of a mutation that could not be read, at its path.
 fn at_path(index: usize, status: Status) -> Status {
     let details = status.get_error_details();
     let Some(bad) = details.bad_request() else { return status };
-    let violations = bad.field_violations.iter().map(|violation| {
-        let separator = if violation.field.is_empty() { "" } else { "." };
-        let field = format!("mutations[{index}]{separator}{}", violation.field);
-        Violation::new(field, violation.description.clone())
-    });
+    let path = format!("mutations[{index}]");
+    let violations = bad.field_violations.iter().map(|fault| below(&path, &fault.field, &fault.description));
     super::status::invalid(violations.collect())
+}
+
+/// A violation of a field of the message at a path.
+fn below(path: &str, field: &str, description: &str) -> Violation {
+    let separator = if field.is_empty() { "" } else { "." };
+    Violation::new(format!("{path}{separator}{field}"), description)
 }

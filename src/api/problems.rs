@@ -1,6 +1,6 @@
 //! Problems in words, and the list of them (design.md §3.6).
 //!
-//! Invariant: a list is of one version of the policy; the words say what is wrong and what to do.
+//! Invariant: a list is of one version of the policy; a message says what is wrong and what to do.
 //! Not here: finding problems (`policy::problems`).
 
 use std::collections::HashMap;
@@ -15,8 +15,8 @@ use super::convert::decision::to_connection_type;
 use super::convert::names::{self, NodeName};
 use super::node_scope::NodeScope;
 use super::paging::PageRequest;
-use super::{ANSWER_BYTES_MAX, Api, at_revision, status};
-use crate::engine::directory::OrganizationView;
+use super::{ANSWER_BYTES_MAX, Api, Shared, at_revision, status};
+use crate::engine::directory::{OrganizationView, Published};
 use crate::policy::members::MembersCache;
 use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::organization::{Cluster, Organization};
@@ -27,11 +27,14 @@ use crate::policy::time::Timestamp;
 use crate::policy::version::Version;
 use crate::proto::v1;
 
+/// Bytes of a list's answer that its items and problems leave free.
+const LIST_BYTES_RESERVED: usize = 1024;
+
 /// A rule without a match for as long is unused.
 const UNUSED_AFTER: Duration = Duration::from_hours(30 * 24);
 
 impl Api {
-    pub(super) async fn problems(
+    pub(super) async fn list_problems(
         &self,
         request: v1::ListProblemsRequest,
     ) -> Result<Response<v1::ListProblemsResponse>, Status> {
@@ -55,10 +58,39 @@ impl Api {
             _ => return Err(status::list_changed()),
         };
         let page = page.in_state(format!("{revision}-{cluster}-{}", now.millis()));
-        let problems = self.shared.heavy.run(move || of_scope(&scope, now)).await?;
+        let find = move || {
+            examine(&scope, now, |examined| match &scope.key {
+                None => problems::of_organization(examined),
+                Some(key) => problems::of_node(examined, key),
+            })
+        };
+        let problems = self.shared.heavy.run(find).await?;
         let messages = problems.iter().map(|problem| to_problem(Some(&id), problem));
         let (problems, next_page_token) = page.page_by_offset(messages.skip(page.offset()));
         Ok(at_revision(v1::ListProblemsResponse { problems, next_page_token }, revision))
+    }
+
+    /// The problems of the rules or groups that a list shows, the worst first, as many as fit beside `answer_bytes`.
+    ///
+    /// One sweep finds those of the whole organization. It is kept for the other pages and other lists, until the policy
+    /// changes or a minute ends. It has a pool of its own, so that a list does not wait for previews.
+    pub(super) async fn problems_of_listed(
+        &self,
+        published: Arc<Published>,
+        answer_bytes: usize,
+        is_listed: impl Fn(&Resource) -> bool,
+    ) -> Result<Vec<v1::Problem>, Status> {
+        let (cluster, now) = (self.engine()?.directory().cluster(), self.engine()?.clock().now());
+        let id = published.view.organization.id.clone();
+        let (revision, minute) = (published.view.organization.revision, now.seconds() / 60);
+        let key = format!("{id} {revision} {} {minute}", cluster.cluster.revision);
+        let scope = NodeScope { published, cluster, key: None };
+        let Shared { list_work, list_problems, .. } = &*self.shared;
+        let found = list_work.recall(list_problems, key, move || examine(&scope, now, problems::of_firewall)).await?;
+        let listed = found.iter().filter(|problem| is_listed(&problem.resource));
+        let room = (ANSWER_BYTES_MAX - LIST_BYTES_RESERVED).saturating_sub(answer_bytes);
+        let messages = listed.map(|problem| to_problem(Some(&id), problem));
+        Ok(fitting(messages, room.min(ANSWER_BYTES_MAX / 4)).0)
     }
 
     fn problems_of_cluster(&self, page: PageRequest) -> Result<Response<v1::ListProblemsResponse>, Status> {
@@ -105,8 +137,7 @@ pub(super) fn of_version(version: &Version<'_>, known: &Known, now: Timestamp) -
     })
 }
 
-/// The problems of an organization in messages, as far as an answer holds them beside others; and whether some are left
-/// out.
+/// The problems of an organization, as many as fit an answer beside other fields, and whether some are left out.
 pub(super) fn of_organization(
     organization: &Arc<Organization>,
     cluster: &Cluster,
@@ -119,7 +150,7 @@ pub(super) fn of_organization(
     fitting(problems.iter().map(|problem| to_problem(Some(&organization.id), problem)), ANSWER_BYTES_MAX / 4)
 }
 
-/// The first problems, as many as fit; and whether some are left out.
+/// The first problems, as many as fit, and whether some are left out.
 pub(super) fn fitting(problems: impl IntoIterator<Item = v1::Problem>, bytes_max: usize) -> (Vec<v1::Problem>, bool) {
     let (mut bytes, mut cut) = (0, false);
     let fits = |problem: &v1::Problem| {
@@ -131,20 +162,17 @@ pub(super) fn fitting(problems: impl IntoIterator<Item = v1::Problem>, bytes_max
     (problems, cut)
 }
 
-fn of_scope(scope: &NodeScope, now: Timestamp) -> Vec<Problem> {
-    let NodeScope { published, cluster, key } = scope;
-    let examined = problems::Examined {
+/// Examines the organization of a scope.
+fn examine<T>(scope: &NodeScope, now: Timestamp, examine: impl FnOnce(&problems::Examined<'_>) -> T) -> T {
+    let NodeScope { published, cluster, key: _ } = scope;
+    examine(&problems::Examined {
         organization: &published.view.organization,
         snapshot: &published.snapshot,
         cluster: &cluster.cluster,
         now,
         matches: &|place| published.view.matches(place),
         unused_since: now.before(UNUSED_AFTER),
-    };
-    match key {
-        None => problems::of_organization(&examined),
-        Some(key) => problems::of_node(&examined, key),
-    }
+    })
 }
 
 /// A problem as the API has it.
@@ -192,54 +220,74 @@ fn code_and_severity(code: Code) -> (v1::ProblemCode, v1::Severity) {
     }
 }
 
+/// A sentence that says what is wrong and, behind a colon, what to do. It names what it is about, but for the resource.
 fn message(organization: Option<&Id>, problem: &Problem) -> String {
-    let named = |resources: &[Resource]| {
-        let shown: Vec<String> =
-            resources.iter().take(3).map(|resource| format!("`{}`", name(organization, resource))).collect();
-        let more = resources.len().saturating_sub(shown.len());
-        if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(" and ") }
-    };
     let types = match problem.connection_types.as_slice() {
         [one] => format!(" for {}", to_connection_type(*one).as_str_name()),
         _ => String::new(),
     };
-    let first = problem.ranges.first().map(|range| format!("`{range}`")).unwrap_or_default();
-    let ranges = match problem.ranges.len() {
-        0 | 1 => first,
-        more => format!("{first} and {} more ranges", more - 1),
-    };
-    let related = named(&problem.related);
+    let (ranges, related) = (shown_ranges(problem), shown_names(organization, &problem.related));
     match problem.code {
-        Code::LocksEveryoneOut => {
-            format!("cluster, firewall and organization together let nobody in{types}: allow some addresses at each")
-        }
+        Code::LocksEveryoneOut => format!(
+            "nobody can connect{types}, because cluster, firewall and organization together permit no address: allow \
+             some at each"
+        ),
         Code::OpenToInternet => {
-            format!("every address of a whole family gets in{types}: restrict it unless it is meant for everybody")
+            format!("every address of a whole family gets in{types}: restrict the access, unless everybody is meant")
         }
-        Code::NoAddresses => "its access permits nobody: add ranges or a group".to_owned(),
+        Code::NoAddresses => "the access permits nobody: add ranges or an address group".to_owned(),
         Code::ShadowedRule => {
-            format!("it never wins, for {related} cover all of it before: move it up, or delete it")
+            let cover = if problem.related.len() == 1 { "covers" } else { "cover" };
+            format!("the rule never wins, because {related} {cover} all of it before: move it up, or delete it")
         }
         Code::Ipv4OnlyCatchAll => format!(
-            "it denies all of one address family and leaves {ranges} of the other open{types}: give it the range `any`"
+            "the rule denies all of one address family and leaves {ranges} of the other open{types}: give it the range \
+             `any`"
         ),
         Code::ExceedsOrganization => {
-            format!("it lists {ranges}, which the organization does not permit: these have no effect")
+            let have = if problem.ranges.len() == 1 { "has" } else { "have" };
+            format!(
+                "the access lists {ranges}, which {have} no effect: permit them in the organization, or take them out"
+            )
         }
-        Code::AllowsAll => "it allows a whole address family: list the ranges that are meant".to_owned(),
-        Code::UnreachableEntry if related.is_empty() => {
-            format!("the firewall denies all of the entry {ranges}: nobody gets in by it")
+        Code::AllowsAll => "the access allows a whole address family: list the ranges that are meant".to_owned(),
+        Code::UnreachableEntry => {
+            let entry = if related.is_empty() { ranges } else { related };
+            format!("the entry {entry} lets nobody in: the firewall denies all of it")
         }
-        Code::UnreachableEntry => format!("the firewall denies all of the entry {related}: nobody gets in by it"),
-        Code::EmptyGroup => format!("{related} has no ranges, so it stands for nobody: add some"),
-        Code::RedundantRule => "no decision would be another without it: delete it unless it says something".to_owned(),
-        Code::ExpiredRule => "it is expired and matches nothing any more: delete it, or give it more time".to_owned(),
+        Code::EmptyGroup => format!("the address group {related} has no ranges and stands for nobody: add some"),
+        Code::RedundantRule => "the rule alters no decision: delete it, unless it documents something".to_owned(),
+        Code::ExpiredRule => "the rule has expired and matches nothing: delete it, or extend its time".to_owned(),
         Code::UnusedRule => {
             let since = problem.since.map(Timestamp::seconds).unwrap_or_default();
             let since = jiff::Timestamp::from_second(since).map(|time| time.to_string()).unwrap_or_default();
-            format!("it has not matched since {since}: delete it if nobody needs it")
+            format!("the rule has not matched since {since}: delete it if nobody needs it")
         }
-        Code::UnusedGroup => "no rule and no entry names it: delete it if nobody needs it".to_owned(),
-        Code::PartlyShadowedRule => format!("rules before it decide for {ranges} of its addresses always"),
+        Code::UnusedGroup => "no rule and no access names the address group: delete it if nobody needs it".to_owned(),
+        Code::PartlyShadowedRule => {
+            format!("rules before this one always decide for {ranges}: the rule has no effect there")
+        }
+    }
+}
+
+/// The first range, and how many more there are.
+fn shown_ranges(problem: &Problem) -> String {
+    match problem.ranges.as_slice() {
+        [] => String::new(),
+        [one] => format!("`{one}`"),
+        [first, _] => format!("`{first}` and 1 more range"),
+        [first, rest @ ..] => format!("`{first}` and {} more ranges", rest.len()),
+    }
+}
+
+/// The first three names, and how many more there are.
+fn shown_names(organization: Option<&Id>, resources: &[Resource]) -> String {
+    let names: Vec<String> =
+        resources.iter().take(3).map(|resource| format!("`{}`", name(organization, resource))).collect();
+    match (names.split_last(), resources.len() - names.len()) {
+        (None, _) => String::new(),
+        (Some((last, [])), 0) => last.clone(),
+        (Some((last, before)), 0) => format!("{} and {last}", before.join(", ")),
+        (Some(_), more) => format!("{} and {more} more", names.join(", ")),
     }
 }

@@ -24,7 +24,7 @@ use crate::policy::plan::Mutation;
 use crate::proto::v1;
 
 impl Api {
-    pub(super) async fn revisions(
+    pub(super) async fn list_revisions(
         &self,
         request: v1::ListRevisionsRequest,
     ) -> Result<Response<v1::ListRevisionsResponse>, Status> {
@@ -44,7 +44,7 @@ impl Api {
         Ok(at_revision(v1::ListRevisionsResponse { revisions, next_page_token }, current))
     }
 
-    pub(super) async fn revision(&self, request: v1::GetRevisionRequest) -> Result<Response<v1::Revision>, Status> {
+    pub(super) async fn get_revision(&self, request: v1::GetRevisionRequest) -> Result<Response<v1::Revision>, Status> {
         let v1::GetRevisionRequest { name } = request;
         let (id, revision) = read_name("name", &name)?;
         let detail = self.detail(&name, &id, revision).await?;
@@ -62,7 +62,7 @@ impl Api {
         self.detail(name, id, revision).await?.organization.ok_or_else(|| status::not_found(name))
     }
 
-    pub(super) async fn compare(
+    pub(super) async fn compare_revisions(
         &self,
         request: v1::CompareRevisionsRequest,
     ) -> Result<Response<v1::CompareRevisionsResponse>, Status> {
@@ -86,7 +86,7 @@ impl Api {
         Ok(Response::new(self.shared.heavy.run(compare).await?))
     }
 
-    pub(super) async fn confirm(
+    pub(super) async fn confirm_revision(
         &self,
         caller: Caller,
         request: v1::ConfirmRevisionRequest,
@@ -99,7 +99,7 @@ impl Api {
         self.to_new_revision(caller, read.change_inside(id, mutation)).await
     }
 
-    pub(super) async fn rollback(
+    pub(super) async fn rollback_revision(
         &self,
         caller: Caller,
         request: v1::RollbackRevisionRequest,

@@ -3,6 +3,8 @@
 //! Invariant: an answer shows the policy right after its change, or the current one.
 //! Not here: the meaning of a mutation (`policy::plan`).
 
+use std::sync::Arc;
+
 use prost::Message;
 use tonic::{Response, Status};
 
@@ -17,6 +19,7 @@ use super::paging::PageRequest;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
 use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_rules};
+use crate::policy::problems::Resource;
 use crate::policy::rule::{Rule, RulePatch};
 use crate::proto::v1;
 
@@ -30,7 +33,7 @@ impl Api {
         request: v1::CreateRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_create_rule(request)).await?;
-        rule_answer(&changed, changed.object.as_ref())
+        rule_answer(&changed)
     }
 
     pub(super) fn read_create_rule(&self, request: v1::CreateRuleRequest) -> ReadChange {
@@ -56,7 +59,10 @@ impl Api {
         Ok(at_revision(to_rule(view, place, rule), view.organization.revision))
     }
 
-    pub(super) fn list_rules(&self, request: v1::ListRulesRequest) -> Result<Response<v1::ListRulesResponse>, Status> {
+    pub(super) async fn list_rules(
+        &self,
+        request: v1::ListRulesRequest,
+    ) -> Result<Response<v1::ListRulesResponse>, Status> {
         let v1::ListRulesRequest { parent, page_size, page_token } = request;
         let (id, page) = PageRequest::of_organization("rules", &parent, page_size, &page_token)?;
         let published = self.published(&id)?;
@@ -65,9 +71,17 @@ impl Api {
         let page = page.of_state(etag.clone())?;
         let rules = view.organization.rules.iter().enumerate().skip(page.offset());
         let (rules, next_page_token) = page.page_by_offset(rules.map(|(place, rule)| to_rule(view, place, rule)));
-        let revision = view.organization.revision;
-        let problems = Vec::new();
-        let answer = v1::ListRulesResponse { rules, next_page_token, etag, revision: to_i64(revision), problems };
+        let (first, count, revision) = (page.offset(), rules.len(), view.organization.revision);
+        let (revision_shown, problems) = (to_i64(revision), Vec::new());
+        let mut answer = v1::ListRulesResponse { rules, next_page_token, etag, revision: revision_shown, problems };
+        let organization = Arc::clone(&view.organization);
+        let is_listed = |resource: &Resource| match resource {
+            Resource::Rule(id) => {
+                organization.rule(id.as_str()).is_some_and(|(place, _)| place.wrapping_sub(first) < count)
+            }
+            _ => false,
+        };
+        answer.problems = self.problems_of_listed(published, answer.encoded_len(), is_listed).await?;
         Ok(at_revision(answer, revision))
     }
 
@@ -77,7 +91,7 @@ impl Api {
         request: v1::UpdateRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_update_rule(request)).await?;
-        rule_answer(&changed, changed.object.as_ref())
+        rule_answer(&changed)
     }
 
     pub(super) fn read_update_rule(&self, request: v1::UpdateRuleRequest) -> ReadChange {
@@ -117,7 +131,7 @@ impl Api {
         request: v1::MoveRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_move_rule(request)).await?;
-        rule_answer(&changed, changed.object.as_ref())
+        rule_answer(&changed)
     }
 
     pub(super) fn read_move_rule(&self, request: v1::MoveRuleRequest) -> ReadChange {
@@ -195,8 +209,8 @@ fn new_rule(read: &mut Reader, field: &str, organization: Option<&Id>, rule: v1:
     patch(read, field, organization.map(Id::as_str), rule, &Mask::All)
 }
 
-fn rule_answer(changed: &ChangedOrganization, id: Option<&Id>) -> Result<Response<v1::Rule>, Status> {
-    let found = id.and_then(|id| changed.view.organization.rule(id.as_str()));
+fn rule_answer(changed: &ChangedOrganization) -> Result<Response<v1::Rule>, Status> {
+    let found = changed.object.as_ref().and_then(|id| changed.view.organization.rule(id.as_str()));
     let (place, rule) = found.ok_or_else(|| status::not_found("the rule"))?;
     Ok(at_revision(changed_rule(changed, place, rule), changed.revision))
 }

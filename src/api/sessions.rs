@@ -83,7 +83,7 @@ pub(super) fn lease(faults: &mut Faults, lease: &prost_types::Duration) -> Optio
     }
 }
 
-/// The organization and the id of a session's name; no id where it can be none of ours.
+/// Splits a session's name. The id is `None` if it is well formed and no session can have it.
 fn session(name: &str) -> Result<(Id, Option<SessionId>), NameError> {
     let (organization, id) = parse_below_organization(name, "sessions", SESSION_FORM)?;
     Ok((organization, SessionId::parse(id.as_str())))

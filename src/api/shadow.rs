@@ -32,7 +32,7 @@ const SENT_AHEAD_MAX: usize = 64;
 pub(super) type Divergences = ReceiverStream<Result<v1::Divergence, Status>>;
 
 impl Api {
-    pub(super) async fn set_shadow(
+    pub(super) async fn set_shadow_policy(
         &self,
         caller: Caller,
         request: v1::SetShadowPolicyRequest,
@@ -75,7 +75,10 @@ impl Api {
         shadow.ok_or_else(|| status::not_found(&format!("the shadow policy of organizations/{id}")))
     }
 
-    pub(super) fn get_shadow(&self, request: v1::GetShadowPolicyRequest) -> Result<Response<v1::ShadowPolicy>, Status> {
+    pub(super) fn get_shadow_policy(
+        &self,
+        request: v1::GetShadowPolicyRequest,
+    ) -> Result<Response<v1::ShadowPolicy>, Status> {
         let v1::GetShadowPolicyRequest { parent, include_policy } = request;
         let id = names::parent(&parent)?;
         let shadow = self.shadow(&id)?;
@@ -90,7 +93,7 @@ impl Api {
         Ok(at_revision(answer, self.published(&id)?.view.organization.revision))
     }
 
-    pub(super) async fn delete_shadow(
+    pub(super) async fn delete_shadow_policy(
         &self,
         caller: Caller,
         request: v1::DeleteShadowPolicyRequest,
@@ -102,7 +105,7 @@ impl Api {
         Ok(at_revision((), changed.revision))
     }
 
-    pub(super) async fn promote_shadow(
+    pub(super) async fn promote_shadow_policy(
         &self,
         caller: Caller,
         request: v1::PromoteShadowPolicyRequest,
@@ -113,7 +116,7 @@ impl Api {
         self.to_new_revision(caller, read.change_inside(id, Some(Mutation::PromoteShadowPolicy))).await
     }
 
-    pub(super) fn divergences(
+    pub(super) fn list_divergences(
         &self,
         request: v1::ListDivergencesRequest,
     ) -> Result<Response<v1::ListDivergencesResponse>, Status> {
@@ -155,7 +158,7 @@ impl Api {
     }
 }
 
-/// Sends what comes; returns why it cannot go on, unless nobody listens any more.
+/// Sends divergences as they come. Returns why the stream ends, unless the subscriber went away.
 async fn feed(
     id: &Id,
     mut coming: broadcast::Receiver<Divergence>,
@@ -166,7 +169,7 @@ async fn feed(
         loop {
             match coming.recv().await {
                 Ok(divergence) => sender.send(Ok(to_divergence(id, &divergence))).await.ok()?,
-                // The numbers tell which are missing.
+                // The subscriber sees from the numbers which ones are missing.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => {
                     let message = format!("the shadow policy of `organizations/{id}` is another one, or gone");

@@ -17,7 +17,7 @@ use crate::proto::v1::ErrorReason;
 /// The domain of every error.
 pub(super) const DOMAIN: &str = "portcullis";
 
-/// Details travel in a header, which clients limit: violations that do not fit are counted instead.
+/// Details travel in a header, whose size clients limit. Violations that do not fit are counted instead.
 const DETAILS_BYTES_MAX: usize = 4 * 1024;
 
 /// Bytes of a message at most.
@@ -38,9 +38,13 @@ fn shortened(mut message: String) -> String {
 }
 
 fn details(reason: ErrorReason) -> ErrorDetails {
+    details_with(reason, [])
+}
+
+fn details_with<const N: usize>(reason: ErrorReason, metadata: [(&str, String); N]) -> ErrorDetails {
     let name = reason.as_str_name();
     let name = name.strip_prefix("ERROR_REASON_").unwrap_or(name);
-    ErrorDetails::with_error_info(name, DOMAIN, std::collections::HashMap::<String, String>::new())
+    ErrorDetails::with_error_info(name, DOMAIN, metadata.map(|(key, value)| (key.to_owned(), value)))
 }
 
 /// Malformed fields, all at once.
@@ -90,7 +94,7 @@ pub(super) fn list_changed() -> Status {
     error(Code::Aborted, ErrorReason::ListChanged, message)
 }
 
-/// A fault of the service itself; what happened is logged, not told.
+/// A fault of the service itself. It is logged, and the caller is not told what it was.
 pub(super) fn internal(fault: &dyn std::error::Error) -> Status {
     tracing::error!(error = %fault, "internal fault");
     error(Code::Internal, ErrorReason::Internal, "internal fault: see the log of the service")
@@ -165,7 +169,7 @@ pub(super) fn check(refusal: CheckError) -> Status {
     }
 }
 
-/// The error of one Check as that of its batch, which tells its place.
+/// The error of one Check as the error of its batch: the message begins with its index.
 pub(super) fn check_of_batch(place: usize, refusal: CheckError) -> Status {
     let status = check(refusal);
     let message = shortened(format!("requests[{place}]: {}", status.message()));
@@ -190,9 +194,6 @@ pub(super) fn audit(refusal: AuditError) -> Status {
 
 /// A place in the log that is not there, with one that is.
 fn out_of_range(reason: ErrorReason, message: String, sequence: u64) -> Status {
-    let name = reason.as_str_name();
-    let name = name.strip_prefix("ERROR_REASON_").unwrap_or(name);
     let key = if reason == ErrorReason::PositionRemoved { "first_sequence" } else { "newest_sequence" };
-    let metadata = std::collections::HashMap::from([(key.to_owned(), sequence.to_string())]);
-    Status::with_error_details(Code::OutOfRange, message, ErrorDetails::with_error_info(name, DOMAIN, metadata))
+    Status::with_error_details(Code::OutOfRange, message, details_with(reason, [(key, sequence.to_string())]))
 }

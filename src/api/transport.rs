@@ -20,7 +20,7 @@ use tower::{Layer, Service};
 use super::status;
 use crate::proto::v1::ErrorReason;
 
-/// The status in the form of the contract; unchanged when it has details.
+/// The status in the form of the contract. One that has details is unchanged.
 pub(super) fn explained(bare: Status) -> Status {
     if !bare.details().is_empty() {
         return bare;
@@ -161,7 +161,7 @@ fn broken_off() -> Status {
     )
 }
 
-/// A body that ends without an error only where all of it has come.
+/// A body that ends with an error if it was broken off.
 struct UnbrokenBody {
     body: Body,
 }
@@ -177,7 +177,7 @@ impl http_body::Body for UnbrokenBody {
             Some(Err(error)) => error.code() == Code::Cancelled,
             None => !self.body.is_end_stream(),
         };
-        // Any code but that which tonic takes for the end.
+        // tonic takes `Cancelled` for the end of a stream, so another code is used.
         Poll::Ready(if broken { Some(Err(broken_off())) } else { frame })
     }
 

@@ -1,6 +1,6 @@
 //! A connection on its way from the listener that accepted it to the core that serves it.
 //!
-//! Invariant: its place among the connections is given back when it ends.
+//! Invariant: a connection holds its permit until it ends, so that there are never more than are permitted.
 //! Not here: accepting (`connections`), what is spoken on it (`http2`).
 
 use std::io;
@@ -20,7 +20,8 @@ const GREETING_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Accepted {
     pub(super) socket: Socket,
     pub(super) connection: Connection,
-    pub(super) place: OwnedSemaphorePermit,
+    /// Counts it among the connections.
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
 /// A socket that belongs to no runtime yet.
@@ -36,14 +37,14 @@ impl Accepted {
         Caller::connected(self.connection)
     }
 
-    /// Opens it on the runtime that this runs on. None where its greeting does not come in time.
+    /// Opens it on the current runtime. `None` if its greeting does not come in time.
     pub(super) async fn open(self) -> io::Result<Option<(Greeted, OwnedSemaphorePermit)>> {
         let socket = match self.socket {
             Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
             Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
         };
         match tokio::time::timeout(GREETING_MAX, Greeted::wait(socket)).await {
-            Ok(greeted) => greeted.map(|stream| Some((stream, self.place))),
+            Ok(greeted) => greeted.map(|stream| Some((stream, self.permit))),
             Err(_) => Ok(None),
         }
     }

@@ -66,21 +66,21 @@ pub(super) fn permitted(connections_max: usize) -> usize {
 pub(super) struct Acceptor {
     accepting: JoinSet<()>,
     cores: Arc<Cores>,
-    places: Arc<Semaphore>,
-    places_count: u32,
+    permits: Arc<Semaphore>,
+    permits_count: u32,
 }
 
 impl Acceptor {
     /// Begins to accept from all listeners, at most `connections_max` connections at a time.
     pub(super) fn start(listeners: Vec<Listener>, connections_max: usize, protocol: &Protocol) -> io::Result<Self> {
-        let places_count = u32::try_from(connections_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        let places = Arc::new(Semaphore::new(places_count as usize));
+        let permits_count = u32::try_from(connections_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let permits = Arc::new(Semaphore::new(permits_count as usize));
         let cores = Arc::new(Cores::start(protocol)?);
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            accepting.spawn(accept_from(listener, Arc::clone(&places), Arc::clone(&cores)));
+            accepting.spawn(accept_from(listener, Arc::clone(&permits), Arc::clone(&cores)));
         }
-        Ok(Self { accepting, cores, places, places_count })
+        Ok(Self { accepting, cores, permits, permits_count })
     }
 
     /// Accepts no more. What it returns waits until every connection has ended, and ends them where it is dropped.
@@ -89,18 +89,18 @@ impl Acceptor {
         async move {
             while self.accepting.join_next().await.is_some() {}
             // Each connection has one.
-            drop(self.places.acquire_many(self.places_count).await);
+            drop(self.permits.acquire_many(self.permits_count).await);
             drop(self.cores);
         }
     }
 }
 
-/// Accepts for as long as it is polled. With no place left, connections wait in the listener's backlog.
-async fn accept_from(listener: Listener, places: Arc<Semaphore>, cores: Arc<Cores>) {
+/// Accepts for as long as it is polled. With no permit left, connections wait in the listener's backlog.
+async fn accept_from(listener: Listener, permits: Arc<Semaphore>, cores: Arc<Cores>) {
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((socket, connection)) => cores.give(Accepted { socket, connection, place }),
+            Ok((socket, connection)) => cores.give(Accepted { socket, connection, permit }),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_REST).await;

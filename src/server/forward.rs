@@ -35,7 +35,7 @@ pub(super) struct Forward {
 /// The body of an answer that is made elsewhere.
 #[derive(Debug)]
 pub(super) struct ForwardedBody {
-    /// None where there is none.
+    /// `None` if the answer has no body, or its end was sent.
     frames: Option<Frames>,
     _call: Call,
 }

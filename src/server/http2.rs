@@ -66,7 +66,7 @@ impl Protocol {
             // Nothing has been asked on it.
             _ = self.phase.wait_for(|phase| *phase != Phase::Serving) => return,
         };
-        let (stream, _place) = match opened {
+        let (stream, _permit) = match opened {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
             Err(error) => return tracing::debug!(%error, "a connection was gone before it was served"),
@@ -85,7 +85,7 @@ impl Protocol {
             .max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
             .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            // gRPC has none.
+            // gRPC answers need no `date`.
             .auto_date_header(false)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = AnsweredAtOnce::new(connection, gathered);
@@ -112,7 +112,7 @@ impl Protocol {
     }
 }
 
-/// Waits for a phase; returns it or the later one that came.
+/// Waits until a phase is reached, and returns the phase that was, which may be a later one.
 async fn reached(phase: &mut watch::Receiver<Phase>, awaited: Phase) -> Phase {
     phase.wait_for(|phase| *phase >= awaited).await.map_or(Phase::CutOff, |phase| *phase)
 }
@@ -121,7 +121,7 @@ async fn reached(phase: &mut watch::Receiver<Phase>, awaited: Phase) -> Phase {
 struct Calls {
     direct: DirectCheck,
     forward: Forward,
-    /// Who makes them. Requests are given it where they leave the direct way: each costs three allocations.
+    /// Who makes them. A request gets a copy only when it leaves the direct way, for a copy costs three allocations.
     caller: Caller,
 }
 
@@ -134,7 +134,7 @@ enum Answering {
 }
 
 impl Calls {
-    /// The answer where it is there at once; else the request, as if unread.
+    /// The answer, if it is ready without waiting. Otherwise the request, as if unread.
     #[expect(clippy::result_large_err, reason = "a request on its way, which a box would cost an allocation each")]
     fn answer_at_once(&self, request: Request<Incoming>) -> Result<Response<ServedBody>, Request<Unread<Incoming>>> {
         if DirectCheck::takes(&request) {

@@ -71,7 +71,7 @@ impl Services {
     }
 }
 
-/// Reflection of what is served; the descriptors have more, for versions to come.
+/// Reflection of the services that are served. The descriptors may have more of them.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTOR)

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use portcullis::proto::v1::analysis_service_client::AnalysisServiceClient;
 use portcullis::proto::v1::{
-    AccessMode, Action, ListProblemsRequest, Problem, ProblemCode, ReorderRulesRequest, Severity,
+    AccessMode, Action, CreateAddressGroupRequest, DeleteRuleRequest, ListAddressGroupsRequest, ListProblemsRequest,
+    ListRulesRequest, Problem, ProblemCode, ReorderRulesRequest, Severity,
 };
 use tonic::Code;
 
@@ -94,6 +95,58 @@ async fn the_warnings_of_the_hierarchy_are_given_where_they_are_due_and_nowhere_
     assert_eq!(codes(&problems(&service, &all).await), expected);
     assert_eq!(problems(&service, &across).await, []);
     assert_eq!(problems(&service, "cluster").await, []);
+}
+
+#[tokio::test]
+async fn lists_show_the_problems_of_what_is_on_their_page_and_no_others() {
+    let service = Service::start().await;
+    service.add_rule("offices", Action::Allow, "10.0.0.0/8").await;
+    service.add_rule("lab", Action::Deny, "10.0.5.0/24").await;
+    service.add_rule("rest", Action::Deny, "0.0.0.0/0").await;
+    for id in ["a", "b", "c"] {
+        let request = CreateAddressGroupRequest {
+            parent: DEFAULT.to_owned(),
+            address_group_id: id.to_owned(),
+            ..Default::default()
+        };
+        service.firewall().create_address_group(request).await.unwrap();
+    }
+    let every = problems(&service, DEFAULT).await;
+    let of = |names: &[String]| -> Vec<Problem> {
+        every.iter().filter(|problem| names.contains(&problem.resource)).cloned().collect()
+    };
+    let has = |code: ProblemCode, shown: &[Problem]| shown.iter().any(|problem| problem.code() == code);
+    assert!(has(ProblemCode::ShadowedRule, &every) && has(ProblemCode::UnusedGroup, &every), "{every:?}");
+    for page_size in 1..=4 {
+        let mut page_token = String::new();
+        loop {
+            let request = ListRulesRequest { parent: DEFAULT.to_owned(), page_size, page_token };
+            let page = service.firewall().list_rules(request).await.unwrap().into_inner();
+            let names: Vec<String> = page.rules.into_iter().map(|rule| rule.name).collect();
+            assert_eq!(page.problems, of(&names), "{names:?}");
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        loop {
+            let request = ListAddressGroupsRequest { parent: DEFAULT.to_owned(), page_size, page_token };
+            let page = service.firewall().list_address_groups(request).await.unwrap().into_inner();
+            let names: Vec<String> = page.address_groups.into_iter().map(|group| group.name).collect();
+            assert_eq!(page.problems, of(&names), "{names:?}");
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+    }
+    // The problems are those of the version that is listed.
+    let name = format!("{DEFAULT}/rules/offices");
+    service.firewall().delete_rule(DeleteRuleRequest { name, ..Default::default() }).await.unwrap();
+    let request = ListRulesRequest { parent: DEFAULT.to_owned(), ..Default::default() };
+    let page = service.firewall().list_rules(request).await.unwrap().into_inner();
+    assert!(!has(ProblemCode::ShadowedRule, &page.problems), "{:?}", page.problems);
+    assert!(has(ProblemCode::Ipv4OnlyCatchAll, &page.problems), "{:?}", page.problems);
 }
 
 #[tokio::test]

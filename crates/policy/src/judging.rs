@@ -35,7 +35,7 @@ pub enum Refusal {
     },
     /// The change would revoke more sessions than the gate permits.
     #[error(
-        "the change would revoke {}, and `max_revocations` is {max}: make a smaller change, or raise the limit",
+        "the change would revoke {}, and at most {max} may be revoked: alter the change, or raise `max_revocations`",
         counted(*.would_be, "session")
     )]
     TooManyRevocations {
@@ -46,8 +46,8 @@ pub enum Refusal {
     },
     /// A node would become open to every address of a family.
     #[error(
-        "the change would open `{node}` to every {family} address for {connection_type} connections: restrict its \
-         access, or clear `refuse_open_to_internet`"
+        "the change would open `{node}` to every address of {family} for {connection_type} connections: alter the \
+         change, or clear `refuse_open_to_internet`"
     )]
     OpenToInternet {
         /// The name of the node.
@@ -59,7 +59,7 @@ pub enum Refusal {
     },
     /// Policy tests fail because of the change.
     #[error(
-        "the change breaks {} of `organizations/{organization}`: {}; change it, or set `override_tests`",
+        "the change breaks {} of `organizations/{organization}`, {}: alter the change, or set `override_tests`",
         counted(.broken.len() as u64, "policy test"), list(.broken)
     )]
     TestsFailed {
@@ -70,8 +70,9 @@ pub enum Refusal {
     },
 }
 
-fn counted(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+/// A count with its noun, in the singular or the plural.
+fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 fn list(ids: &[Id]) -> String {

@@ -3,7 +3,7 @@
 //! Messages, clients and services of the public API are in [`v1`], what is stored is in [`storage`]. The protocol files
 //! lie in the folder `proto` of the repository; their comments are the documentation of what is here.
 //!
-//! Invariant: everything here is generated.
+//! Invariant: all types here are generated.
 //! Not here: what the messages mean to the service, which is up to those who convert them.
 
 /// The public API, package `portcullis.v1`.
@@ -27,3 +27,27 @@ pub mod storage {
 
 /// The public API as an encoded file descriptor set, for reflection.
 pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis_descriptor.bin"));
+
+/// Declares the function that converts an enum to an enum of messages with the same variants, and the one back if it is
+/// named. Messages have `Unspecified` besides, which converts to `None`. Any other variant that only one side has breaks
+/// the build.
+#[macro_export]
+macro_rules! same_variants {
+    ($visibility:vis $to:ident: $ours:ident => $module:ident::$theirs:ident { $($variant:ident)+ }) => {
+        $visibility fn $to(ours: $ours) -> $module::$theirs {
+            match ours {
+                $($ours::$variant => $module::$theirs::$variant,)+
+            }
+        }
+    };
+    ($visibility:vis $to:ident, $from:ident: $ours:ident => $module:ident::$theirs:ident { $($variant:ident)+ }) => {
+        $crate::same_variants!($visibility $to: $ours => $module::$theirs { $($variant)+ });
+
+        $visibility fn $from(theirs: $module::$theirs) -> Option<$ours> {
+            match theirs {
+                $module::$theirs::Unspecified => None,
+                $($module::$theirs::$variant => Some($ours::$variant),)+
+            }
+        }
+    };
+}

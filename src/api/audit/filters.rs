@@ -14,10 +14,7 @@ use super::super::{Api, status};
 use super::AuditReads;
 use crate::audit::filter::{RecordFilter, SessionFilter};
 use crate::audit::record::RecordType;
-use crate::policy::address::Range;
 use crate::policy::name::{CLUSTER, Id, Name, NodePath};
-use crate::policy::rule::ConnectionType;
-use crate::policy::time::Timestamp;
 use crate::proto::v1;
 
 /// Whose records: an organization's, or all.
@@ -45,34 +42,24 @@ pub(super) fn parent(faults: &mut Faults, text: &str) -> Option<Parent> {
 }
 
 /// The fields that the filters of all lists have.
-pub(super) struct Common<'a> {
+pub(super) struct Common {
     pub(super) connection_type: i32,
-    pub(super) user_email: &'a str,
-    pub(super) ip_range: &'a str,
-    pub(super) endpoint: &'a str,
-    pub(super) rule: &'a str,
+    pub(super) user_email: String,
+    pub(super) ip_range: String,
+    pub(super) endpoint: String,
+    pub(super) rule: String,
     pub(super) start_time: Option<prost_types::Timestamp>,
     pub(super) end_time: Option<prost_types::Timestamp>,
 }
 
-/// These fields, read.
-struct Read {
-    connection_type: Option<ConnectionType>,
-    email: Option<String>,
-    range: Option<Range>,
-    endpoint: Option<String>,
-    rule: Option<(Id, Id)>,
-    start_time: Option<Timestamp>,
-    end_time: Option<Timestamp>,
-}
-
-impl Common<'_> {
-    fn read(&self, faults: &mut Faults, parent: Option<&Parent>) -> Read {
+impl Common {
+    /// Reads them into a filter that passes records of all types and decisions.
+    fn read(&self, faults: &mut Faults, parent: Option<&Parent>) -> RecordFilter {
         let of = parent.and_then(Parent::organization);
         let connection_type =
             (self.connection_type != 0).then(|| faults.connection_type("connection_type", self.connection_type));
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let range = if self.ip_range.is_empty() { None } else { faults.parse("ip_range", self.ip_range) };
+        let range = if self.ip_range.is_empty() { None } else { faults.parse("ip_range", &self.ip_range) };
         let mut time = |field, time: Option<prost_types::Timestamp>| time.and_then(|time| faults.time(field, time));
         let (start_time, end_time) = (time("start_time", self.start_time), time("end_time", self.end_time));
         if let (Some(start), Some(end)) = (start_time, end_time)
@@ -80,14 +67,16 @@ impl Common<'_> {
         {
             faults.add("end_time", "is before `start_time`: nothing lies between them");
         }
-        Read {
+        RecordFilter {
+            organization: of.cloned(),
             connection_type: connection_type.flatten(),
-            email: text(self.user_email),
+            email: text(&self.user_email),
             range,
-            endpoint: read_endpoint(faults, of, self.endpoint),
-            rule: read_rule(faults, of, self.rule),
+            endpoint: read_endpoint(faults, of, &self.endpoint),
+            rule: read_rule(faults, of, &self.rule),
             start_time,
             end_time,
+            ..RecordFilter::default()
         }
     }
 
@@ -131,32 +120,31 @@ fn read_rule(faults: &mut Faults, of: Option<&Id>, text: &str) -> Option<(Id, Id
 pub(super) fn records(
     faults: &mut Faults,
     parent: Option<&Parent>,
-    common: &Common<'_>,
+    common: &Common,
     types: &[i32],
     decision: i32,
 ) -> RecordFilter {
-    let Read { connection_type, email, range, endpoint, rule, start_time, end_time } = common.read(faults, parent);
+    let filter = common.read(faults, parent);
     let decision = if decision == 0 { None } else { faults.decision("decision", decision) };
-    RecordFilter {
-        organization: parent.and_then(Parent::organization).cloned(),
-        types: read_types(faults, types),
+    RecordFilter { decision, types: read_types(faults, types), ..filter }
+}
+
+/// Reads the filter of a list of sessions.
+pub(super) fn sessions(faults: &mut Faults, parent: Option<&Parent>, common: &Common, state: i32) -> SessionFilter {
+    let RecordFilter {
+        organization,
+        types: _,
         connection_type,
-        decision,
+        decision: _,
         email,
         range,
         endpoint,
         rule,
         start_time,
         end_time,
-    }
-}
-
-/// Reads the filter of a list of sessions.
-pub(super) fn sessions(faults: &mut Faults, parent: Option<&Parent>, common: &Common<'_>, state: i32) -> SessionFilter {
-    let Read { connection_type, email, range, endpoint, rule, start_time, end_time } = common.read(faults, parent);
+    } = common.read(faults, parent);
     let advice = "use SESSION_STATE_ACTIVE or SESSION_STATE_ENDED";
     let state = if state == 0 { None } else { faults.choice("state", state, from_state, "state", advice) };
-    let organization = parent.and_then(Parent::organization).cloned();
     SessionFilter { organization, state, connection_type, email, range, endpoint, rule, start_time, end_time }
 }
 

@@ -23,7 +23,7 @@ use crate::policy::decision::Decision;
 use crate::proto::v1;
 
 impl Api {
-    pub(super) async fn overview(&self, request: v1::GetOverviewRequest) -> Result<Response<v1::Overview>, Status> {
+    pub(super) async fn get_overview(&self, request: v1::GetOverviewRequest) -> Result<Response<v1::Overview>, Status> {
         let v1::GetOverviewRequest { parent } = request;
         let mut faults = Faults::default();
         let parent = filters::parent(&mut faults, &parent);
@@ -61,15 +61,7 @@ impl Api {
             end_time,
             types,
         } = request;
-        let common = Common {
-            connection_type,
-            user_email: &user_email,
-            ip_range: &ip_range,
-            endpoint: &endpoint,
-            rule: &rule,
-            start_time,
-            end_time,
-        };
+        let common = Common { connection_type, user_email, ip_range, endpoint, rule, start_time, end_time };
         let mut faults = Faults::default();
         let parent = filters::parent(&mut faults, &parent_text);
         let filter = filters::records(&mut faults, parent.as_ref(), &common, &types, decision);
@@ -96,15 +88,7 @@ impl Api {
             start_time,
             end_time,
         } = request;
-        let common = Common {
-            connection_type,
-            user_email: &user_email,
-            ip_range: &ip_range,
-            endpoint: &endpoint,
-            rule: &rule,
-            start_time,
-            end_time,
-        };
+        let common = Common { connection_type, user_email, ip_range, endpoint, rule, start_time, end_time };
         let mut faults = Faults::default();
         let parent = filters::parent(&mut faults, &parent_text);
         let mut filter = filters::records(&mut faults, parent.as_ref(), &common, &[], 0);
@@ -159,15 +143,7 @@ impl Api {
             start_time,
             end_time,
         } = request;
-        let common = Common {
-            connection_type,
-            user_email: &user_email,
-            ip_range: &ip_range,
-            endpoint: &endpoint,
-            rule: &rule,
-            start_time,
-            end_time,
-        };
+        let common = Common { connection_type, user_email, ip_range, endpoint, rule, start_time, end_time };
         let mut faults = Faults::default();
         let parent = filters::parent(&mut faults, &parent_text);
         let filter = filters::sessions(&mut faults, parent.as_ref(), &common, state);

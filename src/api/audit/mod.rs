@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
+use super::serve::serve;
 use super::{Api, status};
 use crate::engine::Engine;
 use crate::engine::audit::AuditError;
@@ -55,77 +56,26 @@ impl Api {
         });
         reading.await.map_err(|error| status::internal(&error))?.map_err(status::audit)
     }
-}
 
-#[tonic::async_trait]
-impl AuditService for Api {
-    async fn get_overview(&self, request: Request<v1::GetOverviewRequest>) -> Result<Response<v1::Overview>, Status> {
-        self.overview(request.into_inner()).await
-    }
-
-    async fn list_sessions(
-        &self,
-        request: Request<v1::ListSessionsRequest>,
-    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
-        self.list_sessions(request.into_inner()).await
-    }
-
-    async fn list_firewall_events(
-        &self,
-        request: Request<v1::ListFirewallEventsRequest>,
-    ) -> Result<Response<v1::ListFirewallEventsResponse>, Status> {
-        self.list_firewall_events(request.into_inner()).await
-    }
-
-    async fn list_audit_records(
-        &self,
-        request: Request<v1::ListAuditRecordsRequest>,
-    ) -> Result<Response<v1::ListAuditRecordsResponse>, Status> {
-        self.list_audit_records(request.into_inner()).await
-    }
-
-    type WatchEventsStream = watch::Events;
-
-    async fn watch_events(&self, request: Request<v1::WatchEventsRequest>) -> Result<Response<watch::Events>, Status> {
-        self.watch_events(request.into_inner())
-    }
-
-    async fn get_checkpoint(
-        &self,
-        request: Request<v1::GetCheckpointRequest>,
-    ) -> Result<Response<v1::Checkpoint>, Status> {
-        let v1::GetCheckpointRequest {} = request.into_inner();
+    async fn get_checkpoint(&self, request: v1::GetCheckpointRequest) -> Result<Response<v1::Checkpoint>, Status> {
+        let v1::GetCheckpointRequest {} = request;
         let note = self.read(|engine| engine.audit().checkpoint()).await?;
         Ok(Response::new(v1::Checkpoint { note }))
     }
-
-    async fn get_inclusion_proof(
-        &self,
-        request: Request<v1::GetInclusionProofRequest>,
-    ) -> Result<Response<v1::InclusionProof>, Status> {
-        self.inclusion_proof(request.into_inner()).await
-    }
-
-    async fn get_consistency_proof(
-        &self,
-        request: Request<v1::GetConsistencyProofRequest>,
-    ) -> Result<Response<v1::ConsistencyProof>, Status> {
-        self.consistency_proof(request.into_inner()).await
-    }
-
-    type VerifyAuditStream = verify::Steps;
-
-    async fn verify_audit(&self, request: Request<v1::VerifyAuditRequest>) -> Result<Response<verify::Steps>, Status> {
-        self.verify_audit(request.into_inner())
-    }
-
-    async fn erase_user(
-        &self,
-        request: Request<v1::EraseUserRequest>,
-    ) -> Result<Response<v1::EraseUserResponse>, Status> {
-        self.erase_user(Caller::of(&request)?, request.into_inner()).await
-    }
 }
+
+serve!(AuditService, type WatchEventsStream = watch::Events, type VerifyAuditStream = verify::Steps {
+    waits get_overview(v1::GetOverviewRequest) -> v1::Overview;
+    waits list_sessions(v1::ListSessionsRequest) -> v1::ListSessionsResponse;
+    waits list_firewall_events(v1::ListFirewallEventsRequest) -> v1::ListFirewallEventsResponse;
+    waits list_audit_records(v1::ListAuditRecordsRequest) -> v1::ListAuditRecordsResponse;
+    at_once watch_events(v1::WatchEventsRequest) -> watch::Events;
+    waits get_checkpoint(v1::GetCheckpointRequest) -> v1::Checkpoint;
+    waits get_inclusion_proof(v1::GetInclusionProofRequest) -> v1::InclusionProof;
+    waits get_consistency_proof(v1::GetConsistencyProofRequest) -> v1::ConsistencyProof;
+    at_once verify_audit(v1::VerifyAuditRequest) -> verify::Steps;
+    changes erase_user(v1::EraseUserRequest) -> v1::EraseUserResponse;
+});
 
 /// Room that a record takes in an answer.
 fn record_bytes(record: &AuditRecord) -> usize {

@@ -11,7 +11,7 @@ use crate::engine::audit::InclusionProof;
 use crate::proto::v1;
 
 impl Api {
-    pub(super) async fn inclusion_proof(
+    pub(super) async fn get_inclusion_proof(
         &self,
         request: v1::GetInclusionProofRequest,
     ) -> Result<Response<v1::InclusionProof>, Status> {
@@ -36,7 +36,7 @@ impl Api {
         }))
     }
 
-    pub(super) async fn consistency_proof(
+    pub(super) async fn get_consistency_proof(
         &self,
         request: v1::GetConsistencyProofRequest,
     ) -> Result<Response<v1::ConsistencyProof>, Status> {

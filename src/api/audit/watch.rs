@@ -53,9 +53,9 @@ struct Feed {
     sender: mpsc::Sender<Result<WatchEventsResponse, Status>>,
     /// Everything up to it is sent, or passed no filter.
     through: u64,
-    /// The last that the subscriber was told.
+    /// The last sequence that the subscriber was told.
     told: u64,
-    /// Given back when the stream ends.
+    /// Released when the stream ends.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -81,7 +81,7 @@ impl Api {
         let filter = RecordFilter { organization: organization_of(parent), types, ..RecordFilter::default() };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let subscription = Subscription { filter, connection_types };
-        // Nothing has been told yet: an idle stream says at once where it begins.
+        // `u64::MAX` stands for nothing: an idle stream says at once where it begins.
         let feed = Feed { audit, subscription, sender, through, told: u64::MAX, _permit: permit };
         tokio::spawn(feed.run(newest, self.shared.subscribers.draining()));
         Ok(Response::new(ReceiverStream::new(events)))
@@ -135,7 +135,7 @@ impl Feed {
         }
     }
 
-    /// Sends what there is and what comes; returns why it cannot go on.
+    /// Sends the records there are, then those that come. Returns why it cannot go on.
     async fn feed(&mut self, newest: &mut watch::Receiver<u64>) -> Option<Status> {
         loop {
             // Marks it as seen before it is read: what comes in between wakes again.

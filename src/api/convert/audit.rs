@@ -16,11 +16,10 @@ use crate::audit::record::{
 };
 use crate::audit::session::{EndReason, SessionRecord};
 use crate::engine::sessions::Session;
-use crate::enums::same_variants;
 use crate::policy::decision::{Decision, Level};
 use crate::policy::name::{CLUSTER, Id, Name, NodePath};
 use crate::policy::plan::etag_of_group;
-use crate::proto::v1;
+use crate::proto::{same_variants, v1};
 use v1::audit_record::Content as ContentMessage;
 use v1::policy_object::Object as ObjectMessage;
 
@@ -57,7 +56,7 @@ pub(in crate::api) fn to_record(record: &Record) -> v1::AuditRecord {
     }
 }
 
-/// A denial as the API has it; none where the record is no denial.
+/// A denial as the API has it, if the record is one.
 pub(in crate::api) fn to_firewall_event(record: &Record) -> Option<v1::FirewallEvent> {
     let Content::Decision(content) = &record.entry.content else { return None };
     if content.reason.decision() != Decision::Deny {

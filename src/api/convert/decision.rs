@@ -4,11 +4,10 @@
 //! Not here: whole answers (`api::decision`) and records (`audit`).
 
 use super::Faults;
-use crate::enums::same_variants;
 use crate::policy::decision::{Decision, Level, Reason};
 use crate::policy::name::{CLUSTER, NodePath};
 use crate::policy::rule::{Action, ConnectionType};
-use crate::proto::v1;
+use crate::proto::{same_variants, v1};
 
 same_variants!(pub(in crate::api) to_decision, from_decision: Decision => v1::Decision { Allow Deny });
 same_variants!(pub(in crate::api) to_action, from_action: Action => v1::Action { Allow Deny });

@@ -32,7 +32,7 @@ pub(super) struct Faults {
     violations: Vec<Violation>,
 }
 
-/// Faults after which parsing notes no more: nobody reads ten thousand, and a request of 16 MiB can have more.
+/// Faults that are noted at most: nobody reads ten thousand, and a request of 16 MiB can have more.
 const FAULTS_MAX: usize = 1_000;
 
 impl Faults {
@@ -66,12 +66,12 @@ impl Faults {
         }
     }
 
-    /// The value of a field; notes why there is none.
+    /// The value of a field that was read, or a fault.
     pub(super) fn note<T, E: ToString>(&mut self, field: &str, read: Result<T, E>) -> Option<T> {
         read.map_err(|error| self.add(field, error.to_string())).ok()
     }
 
-    /// Parses a field; notes why it cannot be.
+    /// Parses a field, or notes a fault.
     pub(super) fn parse<T: FromStr<Err: ToString>>(&mut self, field: &str, text: &str) -> Option<T> {
         self.note(field, text.parse())
     }
@@ -132,7 +132,7 @@ impl Faults {
         })
     }
 
-    /// A 1-based position; how far it may reach depends on the list.
+    /// A position that counts from 1. Whether it is too large depends on the list, and is not checked here.
     pub(super) fn position(&mut self, field: &str, position: i32) {
         if position < 1 {
             self.add(field, format!("`{position}` is not a position: give one from 1 on"));

@@ -32,7 +32,7 @@ pub(in crate::api) fn organization(faults: &mut Faults, field: &str, text: &str)
     faults.note(field, parse_organization(text))
 }
 
-/// The organization in the field `parent` of a request that has nothing else to read.
+/// The organization in `parent`, for a request without other fields to read.
 pub(in crate::api) fn parent(text: &str) -> Result<Id, Status> {
     parse_organization(text).map_err(|error| status::invalid_field("parent", error.to_string()))
 }
@@ -66,7 +66,7 @@ pub(in crate::api) fn policy_test(text: &str) -> Result<(Id, Id), NameError> {
     parse_below_organization(text, "policyTests", TEST_FORM)
 }
 
-/// Organization and number, from a revision's name; else what is wrong with it.
+/// Organization and number, from a revision's name, or what is wrong with the name.
 pub(in crate::api) fn revision(text: &str) -> Result<(Id, u64), String> {
     let (organization, number) =
         parse_below_organization(text, "revisions", REVISION_FORM).map_err(|error| error.to_string())?;
@@ -75,7 +75,7 @@ pub(in crate::api) fn revision(text: &str) -> Result<(Id, u64), String> {
     Ok((organization, revision))
 }
 
-/// The rule of a name that must be of the given organization, where that is known.
+/// The rule that a name names. It must be of the given organization, if that could be read.
 pub(in crate::api) fn rule_of(faults: &mut Faults, field: &str, organization: Option<&Id>, text: &str) -> Option<Id> {
     let fault = match (rule(text), organization) {
         (Ok((of, _)), Some(organization)) if of != *organization => {
@@ -88,7 +88,7 @@ pub(in crate::api) fn rule_of(faults: &mut Faults, field: &str, organization: Op
     None
 }
 
-/// The group of a source; it must be of the organization that is changed, where that is known.
+/// The group of a source. It must be of the organization that is changed, if that could be read.
 pub(super) fn group_id(faults: &mut Faults, field: &str, organization: Option<&str>, text: &str) -> Option<Source> {
     let fault = match group(text) {
         Ok((of, id)) if organization.is_none_or(|organization| organization == of.as_str()) => {
@@ -142,7 +142,7 @@ pub(in crate::api) fn chosen_id(faults: &mut Faults, field: &str, text: &str) ->
     }
 }
 
-/// An id that nobody has used; none when the system gives no random numbers.
+/// A random id. `None` if the system gives no random numbers.
 pub(in crate::api) fn new_id(prefix: &str) -> Option<Id> {
     let random = getrandom::u64().ok()?;
     Id::parse(&format!("{prefix}-{random:016x}")).ok()

@@ -27,7 +27,7 @@ pub(in crate::api) const SETTABLE: &[&str] = &["display_name", "require_projects
 /// Bytes of a node, so that it fits an answer, with others beside it.
 const NODE_BYTES_MAX: usize = ANSWER_BYTES_MAX / 4;
 
-/// Reads the settable fields of a node. `organization` is the id of the one it belongs to, where it has one.
+/// Reads the settable fields of a node. `organization` is the id of its organization, unless it is the cluster.
 pub(in crate::api) fn patch(
     read: &mut Reader,
     field: &str,
@@ -81,27 +81,21 @@ fn read_access(read: &mut Reader, field: &str, organization: Option<&str>, acces
     let entries = entries.into_iter().enumerate();
     let entries: Vec<AccessEntry> =
         entries.map(|(index, entry)| read_entry(read, field, organization, index, entry)).collect();
-    let without_entries = match v1::AccessMode::try_from(mode) {
-        Ok(v1::AccessMode::AllowList) => return Some(Access::AllowList(entries.into())),
-        Ok(v1::AccessMode::Inherit) => Access::Inherit,
-        Ok(v1::AccessMode::AllowAll) => Access::AllowAll,
-        Ok(v1::AccessMode::Unspecified) => {
-            read.add(format!("{field}.access.mode"), format!("is required: {MODES}"));
-            return None;
-        }
-        Err(_) => {
-            read.add(format!("{field}.access.mode"), format!("`{mode}` is no access mode: {MODES}"));
-            return None;
-        }
+    let access = |mode| match mode {
+        v1::AccessMode::Unspecified => None,
+        v1::AccessMode::Inherit => Some(Access::Inherit),
+        v1::AccessMode::AllowAll => Some(Access::AllowAll),
+        v1::AccessMode::AllowList => Some(Access::AllowList(entries.into())),
     };
-    if given_entries {
+    let access = read.choice(&format!("{field}.access.mode"), mode, access, "access mode", MODES)?;
+    if given_entries && !matches!(access, Access::AllowList(_)) {
         read.add(
             format!("{field}.access.entries"),
             "are for ACCESS_MODE_ALLOW_LIST only: leave them out or change the mode",
         );
         return None;
     }
-    Some(without_entries)
+    Some(access)
 }
 
 fn read_entry(
@@ -122,13 +116,13 @@ fn read_entry(
         }
     };
     let description: Arc<str> = read.description(&format!("{field}.description"), &description);
-    // An entry that could not be read keeps its place, so that later ones are judged under their own index; its fault
-    // refuses them all.
+    // An entry that could not be read keeps its index, so that faults of later entries name the right one. The change is
+    // refused in any case.
     let source = source.unwrap_or(Source::Range(Address::V4(0).into()));
     AccessEntry { source, description }
 }
 
-/// A node as the API shows it. `organization` is the id of the one it belongs to, where it has one.
+/// A node as the API shows it. `organization` is the id of its organization, unless it is the cluster.
 pub(in crate::api) fn to_node(name: String, organization: Option<&str>, revision: u64, node: &Node) -> v1::Node {
     let Node { display_name, require_projects, access, gates, create_time, update_time, changed_at } = node;
     v1::Node {

@@ -83,7 +83,7 @@ pub(in crate::api) enum Mask {
 }
 
 impl Mask {
-    /// Reads a mask; a path that is not one of `settable` is a fault.
+    /// Reads a mask. A path that is not in `settable` is a fault.
     pub(super) fn read(faults: &mut Faults, mask: Option<prost_types::FieldMask>, settable: &[&str]) -> Self {
         let Some(prost_types::FieldMask { paths }) = mask.filter(|mask| !mask.paths.is_empty()) else {
             return Self::Populated;

@@ -45,7 +45,7 @@ pub(in crate::api) fn read_test(
     })
 }
 
-/// A test as the API shows it, with what is decided now, where that is known.
+/// A test as the API shows it. `actual` is what is decided now, if it was computed.
 pub(in crate::api) fn to_test(organization: &str, test: &PolicyTest, actual: Option<Decision>) -> v1::PolicyTest {
     let PolicyTest { id, address, connection_type, endpoint, expected, description } = test;
     v1::PolicyTest {

@@ -72,7 +72,7 @@ impl Reader {
         std::mem::take(&mut self.faults).result(value)
     }
 
-    /// The change. There is no target where its name could not be read, which is among the faults then.
+    /// Ends reading. `target` is `None` if its name could not be read; the faults say so then.
     pub(in crate::api) fn change(self, target: Option<ChangeTarget>) -> ReadChange {
         let Options { validate_only, comment, gates, confirm_within } = self.options;
         let violations = self.faults.into_violations();

@@ -107,7 +107,7 @@ pub(in crate::api) fn to_rule(view: &OrganizationView, place: usize, rule: &Rule
     rule_message(organization.id.as_str(), position, view.matches(place), organization.revision, rule)
 }
 
-/// A rule at a position, with its match count where that is known.
+/// A rule at a position, with its match count if that is known.
 pub(super) fn rule_message(
     organization: &str,
     position: i32,
@@ -151,7 +151,7 @@ pub(super) fn rule_message(
     }
 }
 
-/// A group as the API shows it: without its ranges, which have a list of their own.
+/// A group as the API shows it. Its ranges are left out: `ListRanges` has them.
 pub(in crate::api) fn to_group(view: &OrganizationView, group: &Group) -> v1::AddressGroup {
     v1::AddressGroup {
         name: Name::group(&view.organization.id, &group.id).to_string(),

@@ -17,7 +17,8 @@ use crate::policy::ranges::RangeList;
 use crate::policy::rule::{Action, ConnectionType, Rule, Source};
 use crate::policy::time::Timestamp;
 use crate::policy::word::Word;
-use crate::proto::storage as stored;
+use crate::proto::same_variants;
+use crate::proto::storage::{self as stored, rule};
 
 pub(super) fn required<T>(value: Option<T>, what: &'static str) -> Decoded<T> {
     value.ok_or(CodecError::Invalid(what))
@@ -131,6 +132,8 @@ fn from_source(source: Option<stored::Source>) -> Decoded<Source> {
     }
 }
 
+same_variants!(to_action, from_action: Action => rule::Action { Allow Deny });
+
 pub(super) fn to_rule(rule: &Rule) -> stored::Rule {
     let Rule {
         id,
@@ -144,14 +147,10 @@ pub(super) fn to_rule(rule: &Rule) -> stored::Rule {
         update_time,
         changed_at,
     } = rule;
-    let action = match action {
-        Action::Allow => stored::rule::Action::Allow,
-        Action::Deny => stored::rule::Action::Deny,
-    };
     let named = |connection_type| connection_types.iter().any(|named| named == connection_type);
     stored::Rule {
         id: id.to_string(),
-        action: action.into(),
+        action: to_action(*action).into(),
         source: Some(to_source(source)),
         shell: named(ConnectionType::Shell),
         preview: named(ConnectionType::Preview),
@@ -166,11 +165,7 @@ pub(super) fn to_rule(rule: &Rule) -> stored::Rule {
 
 pub(super) fn from_rule(rule: Option<stored::Rule>) -> Decoded<Rule> {
     let rule = required(rule, "rule")?;
-    let action = match rule.action() {
-        stored::rule::Action::Unspecified => return Err(CodecError::Invalid("action")),
-        stored::rule::Action::Allow => Action::Allow,
-        stored::rule::Action::Deny => Action::Deny,
-    };
+    let action = required(from_action(rule.action()), "action")?;
     let stored::Rule {
         id: rule_id,
         action: _,

@@ -25,6 +25,11 @@ pub fn of_organization(examined: &Examined<'_>) -> Vec<Problem> {
     sorted(problems)
 }
 
+/// The problems of the rules and groups of an organization, and of its firewall as a whole, the most severe first.
+pub fn of_firewall(examined: &Examined<'_>) -> Vec<Problem> {
+    sorted(rules::problems(examined, &LevelSets::new(examined)))
+}
+
 /// The problems of a node below an organization, and of everything below the node, the most severe first.
 pub fn of_node(examined: &Examined<'_>, key: &NodeKey) -> Vec<Problem> {
     sorted(nodes::problems(examined, &LevelSets::new(examined), Some(key)))

@@ -16,11 +16,11 @@ use crate::audit::record::{
     Content, DecisionId, DecisionRecord, Entry, ErasedRecord, ErasedUnit, GapRecord, PrunedRecord, RecordType,
 };
 use crate::audit::session::SessionId;
-use crate::enums::same_variants;
 use crate::policy::decision::{Level, Reason};
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
+use crate::proto::same_variants;
 use crate::proto::storage as stored;
 use stored::audit_entry::Content as StoredContent;
 

@@ -14,9 +14,9 @@ use super::entry::{
 };
 use crate::audit::record::{Person, Subject};
 use crate::audit::session::{EndReason, Revocation, SessionEnd, SessionId, SessionRecord};
-use crate::enums::same_variants;
 use crate::policy::name::{Id, NodePath};
 use crate::policy::time::Timestamp;
+use crate::proto::same_variants;
 use crate::proto::storage as stored;
 use stored::audit_session::{self, End};
 
