@@ -218,10 +218,10 @@ same_variants!(
 );
 
 fn rule_trace(target: &NodePath<'_>, trace: &RuleTrace<'_>) -> v1::RuleTrace {
-    let RuleTrace { place, rule, outcome, listed } = trace;
+    let RuleTrace { index, rule, outcome, listed } = trace;
     v1::RuleTrace {
         rule: Name::rule(target.organization, &rule.id).to_string(),
-        position: i32::try_from(place + 1).unwrap_or(i32::MAX),
+        position: i32::try_from(index + 1).unwrap_or(i32::MAX),
         action: to_action(rule.action).into(),
         outcome: to_outcome(*outcome).into(),
         matched_range: listed.range.to_string(),

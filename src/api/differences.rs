@@ -34,11 +34,11 @@ impl Differences {
     pub(super) fn add(&mut self, prospect: &Prospect) {
         for prospected in &prospect.organizations {
             let impact = Impact::new(prospected.before(prospect), prospected.after(prospect), prospect.now);
-            for Difference { place, connection_type, newly_permitted, newly_denied } in impact.differences() {
+            for Difference { targets, connection_type, newly_permitted, newly_denied } in impact.differences() {
                 let (permitted, permitted_cut) = shown(&newly_permitted);
                 let (denied, denied_cut) = shown(&newly_denied);
                 let item = v1::AccessDifference {
-                    node: place.name(&prospected.id),
+                    node: targets.name(&prospected.id),
                     connection_type: to_connection_type(connection_type).into(),
                     newly_permitted: permitted,
                     newly_denied: denied,

@@ -18,7 +18,7 @@ use super::paging::PageRequest;
 use super::problems::to_problem;
 use super::{ANSWER_BYTES_MAX, Api, Shared, at_revision, status, to_i64};
 use crate::policy::address::Range;
-use crate::policy::impact::{self, Place};
+use crate::policy::impact::{self, TargetClass};
 use crate::policy::name::{CLUSTER, Name};
 use crate::policy::node::Access;
 use crate::policy::problems;
@@ -43,7 +43,7 @@ impl NodeScope {
 
     /// The addresses that every level lets through.
     fn permitted(&self, connection_type: ConnectionType, now: Timestamp) -> RangeSet {
-        let place = self.key.clone().map_or(Place::Organization, Place::Node);
+        let place = self.key.clone().map_or(TargetClass::Organization, TargetClass::Node);
         impact::permitted(self.version(), &place, connection_type, now)
     }
 }

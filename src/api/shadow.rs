@@ -23,7 +23,7 @@ use crate::engine::directory::OrganizationView;
 use crate::engine::shadow::{Divergence, Shadow, ShadowCounts};
 use crate::policy::decision::Reason;
 use crate::policy::name::{Id, Name};
-use crate::policy::plan::{CandidateStep, Mutation, PlanError};
+use crate::policy::plan::{Mutation, PlanError, ShadowStep};
 use crate::proto::v1::{self, ErrorReason};
 
 /// Divergences on their way to a subscriber.
@@ -49,7 +49,7 @@ impl Api {
                 step.map_err(|violations| preview::refused(Some(&path), PlanError::Invalid(violations)))?;
             match target {
                 ChangeTarget::Organization { id: of, mutation } if of == id => {
-                    steps.push(CandidateStep { path, mutation, violations });
+                    steps.push(ShadowStep { path, mutation, violations });
                 }
                 _ => {
                     let description = format!("is not about what is in `{parent}`: leave it out");
@@ -57,7 +57,7 @@ impl Api {
                 }
             }
         }
-        let mutation = Mutation::SetCandidate { steps };
+        let mutation = Mutation::SetShadowPolicy { steps };
         let changed = self.make(caller, read.change_inside(Some(id), Some(mutation))).await?;
         let organization = &changed.view.organization;
         let shadow = self.shadow(&organization.id);
@@ -101,7 +101,7 @@ impl Api {
         let v1::DeleteShadowPolicyRequest { parent, options } = request;
         let mut read = self.change_reader(options);
         let id = organization(&mut read, "parent", &parent);
-        let changed = self.make(caller, read.change_inside(id, Some(Mutation::RemoveCandidate))).await?;
+        let changed = self.make(caller, read.change_inside(id, Some(Mutation::RemoveShadowPolicy))).await?;
         Ok(at_revision((), changed.revision))
     }
 
@@ -113,7 +113,7 @@ impl Api {
         let v1::PromoteShadowPolicyRequest { parent, options } = request;
         let mut read = self.change_reader(options);
         let id = organization(&mut read, "parent", &parent);
-        self.to_new_revision(caller, read.change_inside(id, Some(Mutation::PromoteCandidate))).await
+        self.to_new_revision(caller, read.change_inside(id, Some(Mutation::PromoteShadowPolicy))).await
     }
 
     pub(super) fn list_divergences(

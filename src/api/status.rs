@@ -10,7 +10,7 @@ use crate::engine::HistoryError;
 use crate::engine::audit::AuditError;
 use crate::engine::change::ChangeError;
 use crate::engine::check::CheckError;
-use crate::policy::gates::Refusal;
+use crate::policy::judging::Refusal;
 use crate::policy::plan::{PlanError, Violation};
 use crate::proto::v1::ErrorReason;
 
@@ -117,7 +117,7 @@ pub(super) fn plan(refusal: PlanError) -> Status {
         PlanError::WouldWidenAccess(_) => (Code::FailedPrecondition, ErrorReason::WouldWidenAccess),
         PlanError::GroupInUse { .. } => (Code::FailedPrecondition, ErrorReason::GroupInUse),
         PlanError::ConfirmationPending { .. } => (Code::FailedPrecondition, ErrorReason::ConfirmationPending),
-        PlanError::CandidateOutdated { .. } => (Code::FailedPrecondition, ErrorReason::ShadowOutdated),
+        PlanError::ShadowOutdated { .. } => (Code::FailedPrecondition, ErrorReason::ShadowOutdated),
         PlanError::NothingToConfirm { .. } => (Code::FailedPrecondition, ErrorReason::NothingToConfirm),
         PlanError::LimitReached { .. } => (Code::ResourceExhausted, ErrorReason::LimitReached),
     };

@@ -76,6 +76,6 @@ pub(super) fn next_version(
         }
     };
     let current = current.and_then(|current| current.shadow.as_ref());
-    let shadow = Shadow::following(organization.candidate.as_ref(), current, now);
+    let shadow = Shadow::following(organization.shadow.as_ref(), current, now);
     Published { view: OrganizationView { organization, counters }, snapshot, shadow }
 }

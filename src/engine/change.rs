@@ -11,7 +11,7 @@ use super::counters::RuleCounters;
 use super::directory::OrganizationView;
 use super::prospect::GateOptions;
 use crate::policy::change::Change;
-use crate::policy::gates::Refusal;
+use crate::policy::judging::Refusal;
 use crate::policy::name::Id;
 use crate::policy::node::NodePatch;
 use crate::policy::plan::{Mutation, PlanError, Violation};

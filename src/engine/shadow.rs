@@ -15,7 +15,7 @@ use crate::policy::address::Address;
 use crate::policy::decision::{Decision, Reason, Verdict};
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
-use crate::policy::organization::Candidate;
+use crate::policy::organization::ShadowPolicy;
 use crate::policy::rule::ConnectionType;
 use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::time::Timestamp;
@@ -51,7 +51,7 @@ pub struct Divergence {
 #[derive(Debug)]
 pub struct Shadow {
     /// What it is.
-    pub candidate: Arc<Candidate>,
+    pub candidate: Arc<ShadowPolicy>,
     /// Since when it is counted.
     pub since: Timestamp,
     snapshot: Snapshot,
@@ -83,7 +83,7 @@ impl std::fmt::Debug for Divergence {
 impl Shadow {
     /// The candidate of a version: the one at work goes on where it is the same.
     pub(super) fn following(
-        candidate: Option<&Arc<Candidate>>,
+        candidate: Option<&Arc<ShadowPolicy>>,
         current: Option<&Arc<Self>>,
         now: Timestamp,
     ) -> Option<Arc<Self>> {

@@ -99,9 +99,9 @@ pub(super) fn weight_of(change: &Change, outcome: &Outcome) -> usize {
         | Delta::RemoveNode { .. }
         | Delta::SetGroup { .. }
         | Delta::RemoveGroup { .. }
-        | Delta::RemoveCandidate
+        | Delta::RemoveShadowPolicy
         | Delta::Confirm { .. } => 1,
-        Delta::SetCandidate { deltas } => 1 + organization.rules.len() + deltas.len(),
+        Delta::SetShadowPolicy { deltas } => 1 + organization.rules.len() + deltas.len(),
         Delta::SetTests { tests } => tests.len(),
     };
     1 + deltas.iter().map(weight).sum::<usize>()

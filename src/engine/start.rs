@@ -205,7 +205,7 @@ fn compile_all(state: &PolicyState, clock: &Clock) -> Vec<Compiled> {
     parallel::map(&organizations, parallel::threads(), |organization| {
         let mut lists = MembersCache::default();
         let snapshot = Snapshot::compile(organization, &mut lists);
-        let shadow = Shadow::following(organization.candidate.as_ref(), None, clock.now());
+        let shadow = Shadow::following(organization.shadow.as_ref(), None, clock.now());
         Compiled { snapshot, shadow, lists }
     })
 }

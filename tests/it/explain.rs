@@ -94,7 +94,7 @@ fn check_rules(organization: &Organization, trace: &Trace<'_>, question: &Attemp
         };
         expected.push((place, outcome));
     }
-    let found: Vec<(usize, RuleOutcome)> = firewall.rules.iter().map(|rule| (rule.place, rule.outcome)).collect();
+    let found: Vec<(usize, RuleOutcome)> = firewall.rules.iter().map(|rule| (rule.index, rule.outcome)).collect();
     assert_eq!(found, expected);
     for rule in &firewall.rules {
         assert!(rule.listed.range.contains(question.address), "{rule:?}");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use portcullis::policy::address::Range;
 use portcullis::policy::document::Document;
-use portcullis::policy::impact::{Difference, Impact, Place, permitted as permitted_by};
+use portcullis::policy::impact::{Difference, Impact, TargetClass, permitted as permitted_by};
 use portcullis::policy::limits::Limits;
 use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{NodeKey, NodePath};
@@ -71,9 +71,9 @@ fn permitted(organization: &Organization, cluster: &Cluster, place: &str, connec
 /// What is permitted is listed as the fewest ranges: none within another, and no two that are one.
 fn check_permitted(version: Version<'_>, place: &str, connection_type: ConnectionType, expected: &Mask) {
     let of = match place {
-        "" => Place::Organization,
-        "projects/-" => Place::AnyProject,
-        _ => Place::Node(key(place).unwrap()),
+        "" => TargetClass::Organization,
+        "projects/-" => TargetClass::UnregisteredProject,
+        _ => TargetClass::Node(key(place).unwrap()),
     };
     let now = Timestamp::from_millis(NOW);
     let ranges: Vec<Range> = permitted_by(version, &of, connection_type, now).ranges().collect();
@@ -120,7 +120,7 @@ fn compare(before: &(Organization, Cluster), after: &(Organization, Cluster)) {
     let impact = Impact::new(Some(old), Some(new), now);
     let concerned = of_ranges(&impact.concerned().ranges().collect::<Vec<_>>());
     let mut found: BTreeMap<(String, ConnectionType), (Mask, Mask)> = BTreeMap::new();
-    for Difference { place, connection_type, newly_permitted, newly_denied } in impact.differences() {
+    for Difference { targets: place, connection_type, newly_permitted, newly_denied } in impact.differences() {
         let name = place.name(&before.0.id);
         let name = name.trim_start_matches("organizations/default").trim_start_matches('/').to_owned();
         let mask = |set: portcullis::policy::ranges::RangeSet| of_ranges(&set.ranges().collect::<Vec<_>>());
@@ -226,7 +226,7 @@ fn an_organization_that_does_not_exist_permits_nobody() {
     let gone: Vec<Difference> = Impact::new(Some(version), None, now).differences().collect();
     assert_eq!(gone.len(), 4);
     for difference in gone {
-        assert!(matches!(difference.place, Place::Organization | Place::AnyProject));
+        assert!(matches!(difference.targets, TargetClass::Organization | TargetClass::UnregisteredProject));
         let denied: Vec<String> = difference.newly_denied.ranges().map(|range| range.to_string()).collect();
         assert_eq!((denied, difference.newly_permitted.is_empty()), (vec!["0.0.0.0/0".into(), "::/0".into()], true));
     }

@@ -92,10 +92,10 @@ fn samples() -> Vec<Change> {
         group(patch),
         Delta::SetGroup { id: id("gone"), description: "".into() },
         Delta::RemoveGroup { id: id("gone") },
-        Delta::InsertRule { at: 0, rule: rule("first", Source::Group(id("offices")), 2) },
-        Delta::InsertRule { at: 1, rule: rule("second", Source::Range("2001:db8::7".parse().unwrap()), 2) },
+        Delta::InsertRule { index: 0, rule: rule("first", Source::Group(id("offices")), 2) },
+        Delta::InsertRule { index: 1, rule: rule("second", Source::Range("2001:db8::7".parse().unwrap()), 2) },
         Delta::SetRule { rule: Rule { action: Action::Allow, ..rule("second", Source::Group(id("offices")), 2) } },
-        Delta::MoveRule { id: id("second"), at: 0 },
+        Delta::MoveRule { id: id("second"), index: 0 },
         Delta::OrderRules { order: vec![1, 0] },
         Delta::RemoveRule { id: id("second") },
         Delta::ReplaceRules { rules: vec![rule("only", Source::Range("any".parse().unwrap()), 2)] },
@@ -141,8 +141,8 @@ fn later_samples() -> Vec<Change> {
     let again = inside(6, vec![Delta::SetOrganization { node: node(Access::AllowAll, 6) }]);
     let again = Change { confirm_until: Some(time(1_700_000_700)), ..Change::new(time(1_700_000_006), again) };
     let tried = vec![Delta::SetTests { tests: Vec::new() }, Delta::RemoveRule { id: id("only") }];
-    let tried = Change::new(time(1_700_000_007), inside(5, vec![Delta::SetCandidate { deltas: tried }]));
-    let dropped = Change::new(time(1_700_000_008), inside(7, vec![Delta::RemoveCandidate]));
+    let tried = Change::new(time(1_700_000_007), inside(5, vec![Delta::SetShadowPolicy { deltas: tried }]));
+    let dropped = Change::new(time(1_700_000_008), inside(7, vec![Delta::RemoveShadowPolicy]));
     vec![waiting, confirmed, tried, again, dropped]
 }
 
@@ -219,7 +219,7 @@ fn the_journal_and_the_snapshot_of_version_1_with_candidates_read_as_what_was_wr
     let snapshot = decode_snapshot(&bytes).unwrap();
     assert_eq!(snapshot, later_state());
     let organization = &snapshot.organizations["o"];
-    assert!(organization.pending.is_some() && organization.candidate.is_some());
+    assert!(organization.pending.is_some() && organization.shadow.is_some());
 }
 
 /// After all changes but the last.

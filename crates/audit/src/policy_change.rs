@@ -164,7 +164,7 @@ fn altered(deltas: &[Delta], before: &Organization, after: &Organization, items:
         match delta {
             Delta::SetOrganization { .. } => own = true,
             Delta::SetTests { .. } => tests = true,
-            Delta::Confirm { .. } | Delta::SetCandidate { .. } | Delta::RemoveCandidate => {}
+            Delta::Confirm { .. } | Delta::SetShadowPolicy { .. } | Delta::RemoveShadowPolicy => {}
             Delta::SetNode { key, .. } => drop(nodes.insert(key.clone())),
             Delta::RemoveNode { key } => {
                 nodes.extend(before.nodes.iter().map(|(below, _)| below).filter(|below| below.is_within(key)).cloned());

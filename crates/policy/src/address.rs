@@ -1,8 +1,8 @@
-//! Addresses and ranges: what text is accepted, what it means, and its one canonical form (design.md §2.1).
+//! Addresses and ranges: which texts are accepted, what they mean, and their canonical form (design.md §2.1).
 //!
-//! Invariant: an IPv4-mapped IPv6 address never exists as a value here; it is the IPv4 address. Two ranges that are
-//! written differently but mean the same are equal and print alike.
-//! Not here: sets of ranges (`ranges`) and how addresses are looked up (`table`).
+//! Invariant: an IPv4-mapped IPv6 address is the IPv4 address, and never a value of its own. Two texts with the same
+//! meaning give equal values, which are written alike.
+//! Not here: sets of ranges (`ranges`), lookups (`table`).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::word::Word;
 
-/// An IPv4 or IPv6 address; a mapped address is its IPv4 address.
+/// An IPv4 or IPv6 address. An IPv4-mapped IPv6 address is the IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// An IPv4 address as a number, most significant octet first.
@@ -22,7 +22,7 @@ pub enum Address {
     V6(u128),
 }
 
-/// A range of addresses: everything, or one block of one family.
+/// A range of addresses: all of both families, or one CIDR block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Range {
     /// All of IPv4 and IPv6.
@@ -40,46 +40,46 @@ pub struct Block<W> {
     prefix_length: u8,
 }
 
-/// Why a text is no address; says what to write instead.
+/// Why a text is not an address, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AddressError {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("is empty: give an IPv4 or IPv6 address")]
     Empty,
-    /// The text has something around or behind the address.
+    /// The text is not an address. Holds it, and advice.
     #[error("`{0}` is not an address: {1}")]
     Malformed(String, &'static str),
 }
 
-/// Why a text is no range; says what to write instead.
+/// Why a text is not a range, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RangeError {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("is empty: give an address, a range in CIDR notation, or `any`")]
     Empty,
-    /// The part before the prefix length is no address.
+    /// The part before the slash is not an address.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The part behind the slash is no prefix length of the family.
+    /// The part after the slash is not a prefix length of the family. Holds the text and the greatest length.
     #[error("`{0}` has no valid prefix length: write a number from 0 to {1} after the slash")]
     PrefixLength(String, u8),
-    /// Bits after the prefix are set, so the text could mean two things.
+    /// Host bits are set, so the text could mean a range or an address.
     #[error("`{input}` has host bits set: write `{network}` for the whole range or `{address}` for the one address")]
     HostBits {
-        /// What was given.
+        /// The text.
         input: String,
         /// The range that it may mean.
         network: Range,
         /// The address that it may mean.
         address: Address,
     },
-    /// A mapped range that reaches beyond the mapped addresses.
+    /// A range that begins as the IPv4-mapped addresses do, and contains more than those.
     #[error("`{0}` is an IPv4-mapped range shorter than /96: write the IPv4 range, or a plain IPv6 range")]
     ShortMapped(String),
 }
 
 impl<W: Word> Block<W> {
-    /// The block of `prefix_length` that starts at `first`; none when host bits are set or the length is too large.
+    /// The block with this first address and prefix length; none when host bits are set or the length is too large.
     pub fn new(first: W, prefix_length: u8) -> Option<Self> {
         (prefix_length <= W::BITS && first.network(prefix_length) == first).then_some(Self { first, prefix_length })
     }
@@ -94,15 +94,15 @@ impl<W: Word> Block<W> {
         self.first.block_end(self.prefix_length)
     }
 
-    /// Number of leading bits that all its addresses share.
+    /// The number of leading bits that all its addresses share.
     pub fn prefix_length(self) -> u8 {
         self.prefix_length
     }
 }
 
 impl Address {
-    /// The address that an IPv6 number stands for: IPv4 when it is mapped.
-    pub fn from_v6(word: u128) -> Self {
+    /// The address with this IPv6 number; an IPv4 address when it is IPv4-mapped.
+    fn from_v6(word: u128) -> Self {
         match Ipv6Addr::from_bits(word).to_ipv4_mapped() {
             Some(v4) => Self::V4(v4.to_bits()),
             None => Self::V6(word),
@@ -186,7 +186,7 @@ impl FromStr for Range {
 }
 
 impl From<IpNet> for Range {
-    /// The range of a network; host bits are ignored, and a mapped network of /96 or longer is its IPv4 network.
+    /// The range of a network. Host bits are ignored. An IPv4-mapped network of /96 or longer is the IPv4 network.
     fn from(net: IpNet) -> Self {
         match net.trunc() {
             IpNet::V4(net) => Self::V4(Block { first: net.addr().to_bits(), prefix_length: net.prefix_len() }),
@@ -198,10 +198,10 @@ impl From<IpNet> for Range {
     }
 }
 
-/// Length of the prefix that all IPv4-mapped addresses share (RFC 4291 §2.5.5.2).
+/// The length of the prefix that all IPv4-mapped addresses share (RFC 4291 §2.5.5.2).
 const MAPPED_PREFIX_LENGTH: u8 = 96;
 
-/// A decimal number without sign or leading zeros.
+/// Parses a decimal number without a sign or leading zeros.
 fn prefix_length(text: &str) -> Option<u8> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
     text.parse::<u8>().ok().filter(|_| plain)

@@ -1,7 +1,6 @@
-//! A change: what one mutation does to the policy, as data. This is what the journal holds.
+//! A change of the policy, as data: what the journal holds.
 //!
-//! Invariant: applying a change to the state that it was planned on gives one certain new state; nothing in it depends
-//! on a clock or on chance.
+//! Invariant: applying a change is deterministic: the state that it was planned on gives always the same new state.
 //! Not here: requests (`plan`) and the stored form (`store::codec`).
 
 use std::sync::Arc;
@@ -13,21 +12,22 @@ use super::ranges::RangeList;
 use super::rule::Rule;
 use super::time::Timestamp;
 
-/// Broken policy tests that a change names.
+/// The number of broken policy tests that a change can name.
 pub const OVERRIDDEN_TESTS_MAX: usize = 100;
 
-/// One change of the policy, complete: who, when, where, what.
+/// One change of the policy: who made it, when, and what it does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// When it was made; also the time of creation and update of what it sets.
+    /// When it was made: the creation or update time of every object that it sets.
     pub time: Timestamp,
-    /// Who made it, empty where callers are not told apart.
+    /// Who made it; empty when the server does not identify callers.
     pub actor: Arc<str>,
     /// The caller's comment.
     pub comment: Arc<str>,
-    /// When it is undone unless it is confirmed before; none: it stays.
+    /// When it is undone unless it is confirmed before; none means that it needs no confirmation.
     pub confirm_until: Option<Timestamp>,
-    /// The policy tests that it breaks on purpose, at most [`OVERRIDDEN_TESTS_MAX`].
+    /// The policy tests that it breaks with the administrator's consent (`override_tests`), at most
+    /// [`OVERRIDDEN_TESTS_MAX`].
     pub overridden_tests: Vec<Id>,
     /// What it does.
     pub effect: Effect,
@@ -47,30 +47,30 @@ pub enum Effect {
     CreateOrganization {
         /// Its id.
         id: Id,
-        /// Its first revision: 1, or what follows the count of a deleted organization of this id.
+        /// Its first revision: 1, or one more than the last revision of a deleted organization of this id.
         revision: u64,
         /// Its node.
         node: Node,
     },
-    /// Deletes an organization and all that is in it.
+    /// Deletes an organization with everything in it.
     DeleteOrganization {
         /// Its id.
         id: Id,
-        /// Its last revision, which a recreated organization goes on from.
+        /// Its last revision. An organization that is created again continues from it.
         revision: u64,
     },
-    /// Changes what is in an organization.
+    /// Changes an organization.
     Organization {
         /// Its id.
         id: Id,
         /// Its revision after the change.
         revision: u64,
-        /// What is done, in order.
+        /// The steps, in order.
         deltas: Vec<Delta>,
     },
 }
 
-/// One step of a change inside an organization. Objects are given as they are afterwards.
+/// One step of a change inside an organization. Objects are as they are after the step. An index of a rule is 0-based.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delta {
     /// Sets the organization's own node.
@@ -80,43 +80,43 @@ pub enum Delta {
     },
     /// Creates or replaces a node.
     SetNode {
-        /// Where.
+        /// The key of the node.
         key: NodeKey,
         /// The new node.
         node: Node,
     },
     /// Removes a node and all below it.
     RemoveNode {
-        /// Where.
+        /// The key of the node.
         key: NodeKey,
     },
-    /// Puts a new rule at a place, 0 being the first.
+    /// Inserts a new rule.
     InsertRule {
-        /// The place it will have.
-        at: usize,
+        /// The index that the rule will have.
+        index: usize,
         /// The rule.
         rule: Rule,
     },
-    /// Replaces a rule where it stands.
+    /// Replaces a rule; its index stays.
     SetRule {
-        /// The rule as it is afterwards.
+        /// The new rule.
         rule: Rule,
     },
     /// Removes a rule.
     RemoveRule {
-        /// Which.
+        /// The id of the object.
         id: Id,
     },
-    /// Moves a rule to a place, 0 being the first, counted without the rule itself.
+    /// Moves a rule.
     MoveRule {
-        /// Which.
+        /// The id of the object.
         id: Id,
-        /// The place it will have.
-        at: usize,
+        /// The index that the rule will have.
+        index: usize,
     },
     /// Reorders the rules.
     OrderRules {
-        /// The old places, 0 being the first, in the new order.
+        /// The former index of each rule, in the new order.
         order: Vec<u32>,
     },
     /// Replaces all rules.
@@ -124,23 +124,23 @@ pub enum Delta {
         /// The new rules in order.
         rules: Vec<Rule>,
     },
-    /// Creates an empty group, or sets the description of one.
+    /// Creates an empty address group, or sets the description of an existing one.
     SetGroup {
-        /// Which.
+        /// The id of the object.
         id: Id,
         /// The new description.
         description: Arc<str>,
     },
-    /// Changes the ranges of a group.
+    /// Changes the ranges of an address group.
     SetGroupContent {
-        /// Which.
+        /// The id of the object.
         id: Id,
-        /// How.
+        /// How they change.
         content: GroupContent,
     },
-    /// Removes a group.
+    /// Removes an address group.
     RemoveGroup {
-        /// Which.
+        /// The id of the object.
         id: Id,
     },
     /// Replaces the policy tests.
@@ -148,36 +148,36 @@ pub enum Delta {
         /// The new tests by ascending id.
         tests: Vec<PolicyTest>,
     },
-    /// Sets a candidate: the policy as it is, with these steps.
-    SetCandidate {
+    /// Sets the shadow policy: the present policy after these steps.
+    SetShadowPolicy {
         /// The steps.
         deltas: Vec<Delta>,
     },
-    /// Removes the candidate.
-    RemoveCandidate,
+    /// Removes the shadow policy.
+    RemoveShadowPolicy,
     /// Confirms a change that would be undone otherwise.
     Confirm {
-        /// The revision that it led to.
+        /// The revision that the change made.
         revision: u64,
     },
 }
 
-/// How the ranges of a group change.
+/// How the ranges of an address group change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GroupContent {
-    /// These are the ranges afterwards.
+    /// They are replaced by these.
     Whole(RangeList),
-    /// Some go, then some come.
+    /// Some are removed, then others are added.
     Patch {
-        /// Ranges that are there afterwards and were not before.
+        /// The ranges that are added; the group did not have them.
         added: RangeList,
-        /// Ranges that are gone afterwards.
+        /// The ranges that are removed.
         removed: RangeList,
     },
 }
 
 impl Change {
-    /// A change that the service itself makes, without a comment and for good.
+    /// A change without an actor, a comment or a confirmation: one that the service itself makes.
     pub fn new(time: Timestamp, effect: Effect) -> Self {
         Self {
             time,
@@ -191,7 +191,7 @@ impl Change {
 }
 
 impl Effect {
-    /// The organization that is changed; none for the cluster.
+    /// The id of the organization that is changed; none when it is the cluster.
     pub fn organization(&self) -> Option<&Id> {
         match self {
             Self::Cluster { .. } => None,
@@ -201,7 +201,7 @@ impl Effect {
         }
     }
 
-    /// The revision, of the organization or of the cluster, that the change makes.
+    /// The revision of the organization or the cluster after the change.
     pub fn revision(&self) -> u64 {
         match self {
             Self::Cluster { revision, .. }

@@ -1,16 +1,17 @@
-//! An ordered map whose clones are cheap and share what they have in common.
+//! An ordered copy-on-write map: clones are cheap, and share what they have in common.
 //!
-//! Every change of the policy makes a new version of the state while Checks and lists go on reading the old one; with
-//! 100,000 nodes a plain map would be copied whole each time. Here a change copies one chunk and the list of chunks.
+//! A change of the policy makes a new version of the state, while Checks and lists still read the old one. Copying a
+//! plain map of 100,000 nodes for each change would be slow. A change of this map copies one chunk and the list of
+//! chunks.
 //!
 //! Invariant: keys ascend within and across chunks; no chunk is empty.
-//! Not here: anything that knows what is stored.
+//! Not here: anything about the keys and values.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-/// Entries a chunk may have before it is split in two. A change copies one chunk, so small is fast to change; the list
-/// of chunks is copied too, so tiny is slow again. 256 balances both at 100,000 entries.
+/// The number of entries from which a chunk is split in two. A change copies one chunk and the list of chunks: smaller
+/// chunks make the first cheaper and the second dearer. 256 balances both at 100,000 entries.
 const CHUNK_ENTRIES_MAX: usize = 256;
 
 /// One chunk: entries by ascending key.
@@ -46,12 +47,12 @@ impl<K, V> CowMap<K, V> {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
-    /// Number of entries.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no entry.
+    /// Whether the map is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -68,7 +69,7 @@ impl<K, V> CowMap<K, V> {
 }
 
 impl<K: Ord + Clone, V> CowMap<K, V> {
-    /// The chunk in which the key is, or would be inserted; none in an empty map.
+    /// The chunk that has the key, or would get it; none in an empty map.
     fn chunk_of<Q: Ord + ?Sized>(&self, key: &Q) -> Option<usize>
     where
         K: Borrow<Q>,
@@ -87,7 +88,7 @@ impl<K: Ord + Clone, V> CowMap<K, V> {
         chunk.get(at).map(|(_, value)| value)
     }
 
-    /// The entries whose keys are greater than `key`, ascending; all where none is given.
+    /// The entries whose keys are greater than `key`, ascending; all entries without a key.
     pub fn iter_after<'a, Q: Ord + ?Sized>(&'a self, key: Option<&'a Q>) -> impl Iterator<Item = (&'a K, &'a Arc<V>)>
     where
         K: Borrow<Q>,
@@ -127,7 +128,7 @@ impl<K: Ord + Clone, V> CowMap<K, V> {
         }
     }
 
-    /// Removes a key; tells whether it was there.
+    /// Removes a key, and returns whether it was there.
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> bool
     where
         K: Borrow<Q>,

@@ -1,28 +1,28 @@
 //! The answer to a Check (design.md §2.4).
 //!
-//! Invariant: a verdict has a rule exactly when its reason is a rule's, and a level exactly when its reason is an
-//! allowlist's.
-//! Not here: how it is reached (`snapshot`).
+//! Invariant: a verdict has a rule if and only if its reason is `AllowRule` or `DenyRule`, and a level if and only if
+//! its reason is one of `Outside…`.
+//! Not here: how a decision is made (`snapshot`).
 
 use super::rule::Rule;
 
-/// Whether a connection is let through.
+/// What a Check answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is.
+    /// The connection is let through.
     Allow,
-    /// It is not.
+    /// The connection is refused.
     Deny,
 }
 
-/// At which step a decision fell, and how.
+/// Why a connection is allowed or denied: the step of the decision that settled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// A rule allows, and all allowlists permit.
+    /// The first matching rule allows, and all allowlists permit the address.
     AllowRule,
-    /// No rule matches, and all allowlists permit.
+    /// No rule matches, and all allowlists permit the address.
     DefaultAllow,
-    /// The organization, or the project that it requires, is unknown.
+    /// The organization is unknown, or it requires projects and the project is unknown.
     UnknownEndpoint,
     /// The cluster does not permit the address.
     OutsideCluster,
@@ -35,7 +35,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The decision that goes with the reason.
+    /// The decision that this is a reason for.
     pub fn decision(self) -> Decision {
         match self {
             Self::AllowRule | Self::DefaultAllow => Decision::Allow,
@@ -47,7 +47,7 @@ impl Reason {
         }
     }
 
-    /// What the user is told; empty when the connection is let through.
+    /// The message for the user, as in the table of design.md §2.4; empty when the connection is allowed.
     pub fn message(self) -> &'static str {
         match self {
             Self::AllowRule | Self::DefaultAllow => "",
@@ -60,7 +60,7 @@ impl Reason {
     }
 }
 
-/// The node whose own setting decided, as a level of the name that was checked.
+/// A level of the hierarchy: tells which part of the checked name, or the cluster, had the access setting that applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// The cluster.
@@ -75,21 +75,21 @@ pub enum Level {
     Endpoint,
 }
 
-/// A decision with what led to it; borrowed from the snapshot.
+/// A decision and what led to it, borrowed from the snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict<'a> {
-    /// At which step it fell, and how.
+    /// The reason, which implies the decision.
     pub reason: Reason,
-    /// The rule that decided and its place in the order (0 is the first), for `AllowRule` and `DenyRule`.
+    /// For `AllowRule` and `DenyRule`: the rule that decided, and its 0-based index.
     pub rule: Option<(usize, &'a Rule)>,
-    /// The place of the rule that was the first match, also where an allowlist then refused.
+    /// The 0-based index of the first matching rule, even when an allowlist refused afterwards.
     pub first_match: Option<usize>,
-    /// The node that refused, for the `Outside…` reasons.
+    /// For the `Outside…` reasons: the level of the node whose access refused.
     pub level: Option<Level>,
 }
 
 impl Verdict<'_> {
-    /// Whether the connection is let through.
+    /// The decision.
     pub fn decision(&self) -> Decision {
         self.reason.decision()
     }

@@ -1,7 +1,7 @@
-//! The whole policy of an organization as one document: what it is to be.
+//! The whole policy of an organization as one document.
 //!
-//! Invariant: the document of an organization, applied to any version of it, gives its policy again.
-//! Not here: what applying one changes (`plan`), its written forms (`api`, `cli`).
+//! Invariant: replacing any version of an organization by its document restores the policy of the document.
+//! Not here: what such a replacement changes (`plan`), how documents are written (`api`, `cli`).
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use super::policy_test::PolicyTest;
 use super::ranges::RangeList;
 use super::rule::RulePatch;
 
-/// The policy that an organization is to have. What it does not name is deleted.
+/// The policy that an organization shall have. Objects that it does not name are deleted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Document {
-    /// The organization's own node; what is absent stays.
+    /// The organization's own node; absent fields stay as they are.
     pub own: NodePatch,
     /// The nodes below it.
     pub nodes: Vec<NodeSpec>,
     /// The address groups.
     pub groups: Vec<GroupSpec>,
-    /// The firewall, first rule first.
+    /// The rules of the firewall, in order.
     pub rules: Vec<(Id, RulePatch)>,
     /// The tests.
     pub tests: Vec<PolicyTest>,
@@ -30,27 +30,27 @@ pub struct Document {
 /// A node of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeSpec {
-    /// Where it is among the nodes that the caller gave, for violations.
+    /// Its 0-based index among the nodes of the request, which violations name.
     pub index: usize,
-    /// Which.
+    /// The key of the node.
     pub key: NodeKey,
-    /// Its fields; what is absent takes the default of a new node.
+    /// Its fields; absent ones have the default of a new node.
     pub patch: NodePatch,
 }
 
 /// An address group of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupSpec {
-    /// Which.
+    /// The id of the group.
     pub id: Id,
     /// Free text.
     pub description: Arc<str>,
-    /// Its ranges; absent: those that it has.
+    /// Its ranges; none leaves them as they are.
     pub ranges: Option<Arc<RangeList>>,
 }
 
 impl Document {
-    /// The policy that an organization has.
+    /// The document of an organization's present policy.
     pub fn of(organization: &Organization) -> Self {
         let node = |(index, (key, node)): (usize, (&NodeKey, &Arc<super::node::Node>))| NodeSpec {
             index,

@@ -1,8 +1,8 @@
-//! How a decision comes about, step by step (design.md §3.6).
+//! A decision explained step by step (design.md §3.6).
 //!
-//! Invariant: how each step came out, and the verdict, are the evaluator's own (`Snapshot`); what is added here is where
-//! in the policy that comes from.
-//! Not here: words for people, and the time, which is given.
+//! Invariant: the verdict and the result of each step are the evaluator's own (`Snapshot`). This module adds only where
+//! in the policy they come from.
+//! Not here: words for people (`api`).
 
 use std::collections::HashMap;
 
@@ -16,10 +16,10 @@ use super::snapshot::Step;
 use super::time::Timestamp;
 use super::version::Version;
 
-/// Rules that a trace lists at most, besides the one that matched.
+/// The number of rules that a trace lists, besides the one that matched.
 pub const RULES_TRACED_MAX: usize = 100;
 
-/// An attempt to connect, which is to be explained.
+/// An attempt to connect, whose decision is to be explained.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
     /// Where the connection comes from.
@@ -28,57 +28,57 @@ pub struct Attempt<'a> {
     pub connection_type: ConnectionType,
     /// What the person connects to.
     pub target: NodePath<'a>,
-    /// The moment to decide for.
+    /// The moment of the decision.
     pub at: Timestamp,
 }
 
-/// A decision and how it came about.
+/// A decision and the result of each step that led to it.
 #[derive(Clone, Debug)]
 pub struct Trace<'a> {
     /// The decision.
     pub verdict: Verdict<'a>,
-    /// Whether the target is known. Where it is not, there is nothing else.
+    /// Whether the target is known. If it is not, the trace has no other step.
     pub known: bool,
-    /// What the cluster's access has to say.
+    /// The step of the cluster's access.
     pub cluster: Option<AccessTrace<'a>>,
-    /// What the firewall has to say.
+    /// The step of the firewall.
     pub firewall: Option<FirewallTrace<'a>>,
-    /// What the organization's own access has to say.
+    /// The step of the organization's access.
     pub organization: Option<AccessTrace<'a>>,
-    /// What the effective access of the target has to say; none where only the organization's levels apply.
+    /// The step of the target's effective access; none when cluster, firewall and organization alone decide.
     pub effective: Option<AccessTrace<'a>>,
 }
 
-/// What an own access has to say.
+/// What one access setting permits, and why.
 #[derive(Clone, Debug)]
 pub struct AccessTrace<'a> {
-    /// Whose it is.
+    /// The level of the node that has the setting.
     pub level: Level,
-    /// What it is.
+    /// The setting.
     pub access: &'a Access,
-    /// Whether it permits the address.
+    /// Whether the setting permits the address.
     pub permitted: bool,
     /// The narrowest listed range that contains the address.
     pub matched: Option<Listed<'a>>,
-    /// Where none does, the listed range of the same family that is nearest to the address.
+    /// When none contains it, the listed range of the same family that is nearest to the address.
     pub nearest: Option<Listed<'a>>,
 }
 
-/// A range, and the group that it stands in where it does.
+/// A range that a rule or an allowlist names, by itself or by an address group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed<'a> {
     /// The range.
     pub range: Range,
-    /// The group.
+    /// The group that has the range; none when it is named by itself.
     pub group: Option<&'a Id>,
 }
 
-/// What the firewall has to say.
+/// What the firewall decides, and by which rules.
 #[derive(Clone, Debug)]
 pub struct FirewallTrace<'a> {
-    /// Its verdict by itself.
+    /// The verdict of the firewall alone.
     pub verdict: Verdict<'a>,
-    /// How many rules were tried: up to the one that matched, or all.
+    /// The number of rules that were tried: up to the one that matched, or all.
     pub tried: usize,
     /// The rules whose source contains the address, in order: the first [`RULES_TRACED_MAX`], and the one that matched.
     pub rules: Vec<RuleTrace<'a>>,
@@ -87,17 +87,17 @@ pub struct FirewallTrace<'a> {
 /// A rule whose source contains the address.
 #[derive(Clone, Debug)]
 pub struct RuleTrace<'a> {
-    /// Its place in the order; 0 is the first.
-    pub place: usize,
+    /// Its 0-based index.
+    pub index: usize,
     /// The rule.
     pub rule: &'a Rule,
-    /// What became of it.
+    /// Why it matched, or why not.
     pub outcome: RuleOutcome,
     /// The narrowest range of its source that contains the address.
     pub listed: Listed<'a>,
 }
 
-/// What became of a rule whose source contains the address.
+/// Why a rule whose source contains the address matched, or why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleOutcome {
     /// It is the first that matches.
@@ -108,11 +108,11 @@ pub enum RuleOutcome {
     Expired,
     /// It does not apply to the connection type.
     OtherConnectionType,
-    /// It would match, but one before it did.
+    /// An earlier rule matched, so it was not tried.
     NotReached,
 }
 
-/// Decides, and notes how that comes about.
+/// Decides, and traces the steps of the decision.
 pub fn explain<'a>(policy: &Version<'a>, attempt: &Attempt<'_>) -> Trace<'a> {
     let Attempt { address, connection_type, target, at } = attempt;
     let mut steps = Vec::new();
@@ -139,7 +139,7 @@ pub fn explain<'a>(policy: &Version<'a>, attempt: &Attempt<'_>) -> Trace<'a> {
     trace
 }
 
-/// The own access of a level of the target.
+/// The access setting of a level of the target.
 fn access<'a>(policy: &Version<'a>, target: &NodePath<'_>, level: Level) -> Option<&'a Access> {
     let key = |path: NodePath<'_>| NodeKey::of(&path);
     let key = match level {
@@ -176,10 +176,10 @@ fn firewall<'a>(organization: &'a Organization, attempt: &Attempt<'_>, verdict: 
     let Attempt { address, connection_type, at, .. } = attempt;
     let mut of_groups: HashMap<&Id, Option<Listed<'_>>> = HashMap::new();
     let mut rules = Vec::new();
-    for (place, rule) in organization.rules.iter().enumerate() {
-        let matched = verdict.first_match == Some(place);
+    for (index, rule) in organization.rules.iter().enumerate() {
+        let matched = verdict.first_match == Some(index);
         if rules.len() >= RULES_TRACED_MAX && !matched {
-            if verdict.first_match.is_none_or(|first| first < place) {
+            if verdict.first_match.is_none_or(|first| first < index) {
                 break;
             }
             continue;
@@ -202,9 +202,9 @@ fn firewall<'a>(organization: &'a Organization, attempt: &Attempt<'_>, verdict: 
         } else {
             RuleOutcome::NotReached
         };
-        rules.push(RuleTrace { place, rule, outcome, listed });
+        rules.push(RuleTrace { index, rule, outcome, listed });
     }
-    let tried = verdict.first_match.map_or(organization.rules.len(), |place| place + 1);
+    let tried = verdict.first_match.map_or(organization.rules.len(), |index| index + 1);
     FirewallTrace { verdict, tried, rules }
 }
 
@@ -224,7 +224,7 @@ fn containing<'a>(organization: &'a Organization, source: &'a Source, address: A
     }
 }
 
-/// The range of a source that is nearest to an address that is not in it, and how far away it is.
+/// The range of a source that is nearest to an address outside it, and its distance.
 fn nearest<'a>(organization: &'a Organization, source: &'a Source, address: Address) -> Option<(u128, Listed<'a>)> {
     let far = |range: Range, group| Some((distance(range, address)?, Listed { range, group }));
     match source {
@@ -237,7 +237,7 @@ fn nearest<'a>(organization: &'a Organization, source: &'a Source, address: Addr
     }
 }
 
-/// How many addresses lie from a range to an address outside of it; none where the families differ.
+/// The distance from a range to an address outside it, as the difference of the numbers; none when the families differ.
 fn distance(range: Range, address: Address) -> Option<u128> {
     match (range, address) {
         (Range::V4(block), Address::V4(word)) => {
@@ -252,7 +252,7 @@ fn distance(range: Range, address: Address) -> Option<u128> {
     }
 }
 
-/// How narrow a range is, among those that contain the same address.
+/// Orders ranges that contain the same address from the widest to the narrowest.
 fn prefix_length(range: Range) -> Option<u8> {
     match range {
         Range::Any => None,

@@ -1,12 +1,13 @@
-//! The compiled firewall: for every address the rule that wins, now and when it expires (design.md §2.2).
+//! The compiled firewall: the rule that wins at every address, now and after it expires (design.md §2.2).
 //!
-//! Each interval is labelled with its first matching rule. Where that rule expires, the label names a chain instead:
-//! the rules that would win one after the other, down to the first that stays for ever; a rule that expires no later
-//! than one above it can never win and is left out. So expiry is judged at the decision and needs no timer.
+//! Each interval of addresses is labelled with its first matching rule. If that rule expires, the label names a chain
+//! instead: the rules that win one after the other, down to the first that never expires. A rule that expires no later
+//! than one above it can never win, so the chain leaves it out. Expiry is therefore judged at the decision, and needs
+//! no timer.
 //!
-//! Invariant: for every moment, address and connection type the answer is the first rule in order that is enabled, not
-//! expired, applies to the type and contains the address.
-//! Not here: how rules are laid over each other (`overlay`), allowlists (`members`), the order of steps (`snapshot`).
+//! Invariant: for every moment, address and connection type the answer is the first rule in order that is enabled, is
+//! not expired, applies to the type and contains the address.
+//! Not here: how labels are computed (`overlay`), allowlists (`members`), the order of steps (`snapshot`).
 
 use std::hint::select_unpredictable;
 use std::sync::Arc;
@@ -28,11 +29,11 @@ use super::time::Timestamp;
 #[derive(Clone, Debug)]
 pub struct Firewall {
     rules: Arc<Vec<Arc<Rule>>>,
-    /// For the rare chain that does not remember all of its rules.
+    /// Needed for the rare chains that do not hold all of their rules.
     groups: CowMap<Id, Group>,
-    /// By label, up to the first chain's: without a rule, then each rule's.
-    outcomes: Arc<[Outcome]>,
-    /// Shared by both types unless a rule tells them apart.
+    /// The reason for each label below the first chain's: no rule, then every rule in order.
+    reasons: Arc<[Reason]>,
+    /// The same table as `preview`'s, unless a rule applies to one of the two types only.
     shell: Arc<FirewallTable>,
     preview: Arc<FirewallTable>,
 }
@@ -45,24 +46,6 @@ struct FirewallTable {
     chains: Vec<Chain>,
 }
 
-/// What must be known of a rule to decide by it. Kept close together, for rules themselves lie far apart.
-#[derive(Clone, Copy, Debug)]
-struct Outcome {
-    reason: Reason,
-}
-
-impl Outcome {
-    const NO_RULE: Self = Self { reason: Reason::DefaultAllow };
-
-    fn of(rule: &Rule) -> Self {
-        let reason = match rule.action {
-            Action::Allow => Reason::AllowRule,
-            Action::Deny => Reason::DenyRule,
-        };
-        Self { reason }
-    }
-}
-
 impl Firewall {
     /// Compiles the firewall.
     pub fn compile(organization: &Organization) -> Self {
@@ -71,13 +54,17 @@ impl Firewall {
         let of_rules = rules.iter().map(|rule| {
             let applies = |connection_type| rule.connection_types.applies_to(connection_type);
             told_apart |= applies(ConnectionType::Shell) != applies(ConnectionType::Preview);
-            Outcome::of(rule)
+            match rule.action {
+                Action::Allow => Reason::AllowRule,
+                Action::Deny => Reason::DenyRule,
+            }
         });
-        let outcomes: Arc<[Outcome]> = std::iter::once(Outcome::NO_RULE).chain(of_rules).collect();
+        // Reasons lie close together in memory, while the rules themselves lie far apart.
+        let reasons: Arc<[Reason]> = std::iter::once(Reason::DefaultAllow).chain(of_rules).collect();
         let compile = |connection_type| Arc::new(FirewallTable::compile(organization, connection_type));
         let shell = compile(ConnectionType::Shell);
         let preview = if told_apart { compile(ConnectionType::Preview) } else { Arc::clone(&shell) };
-        Self { rules, groups: organization.groups.clone(), outcomes, shell, preview }
+        Self { rules, groups: organization.groups.clone(), reasons, shell, preview }
     }
 
     fn table(&self, connection_type: ConnectionType) -> &FirewallTable {
@@ -87,7 +74,7 @@ impl Firewall {
         }
     }
 
-    /// The rule that wins, and its place (0 is the first).
+    /// The first matching rule at `now`, and its 0-based index.
     #[inline]
     pub fn first_match(
         &self,
@@ -98,7 +85,7 @@ impl Firewall {
         self.verdict(address, connection_type, now).rule
     }
 
-    /// What the firewall has to say by itself.
+    /// What the firewall alone decides at `now`.
     #[inline]
     pub fn verdict(&self, address: Address, connection_type: ConnectionType, now: Timestamp) -> Verdict<'_> {
         let table = self.table(connection_type);
@@ -111,44 +98,39 @@ impl Firewall {
         } else {
             self.first_alive(table.chain(label), address, connection_type, now)
         };
-        self.outcome(label)
+        self.verdict_of(label)
     }
 
-    /// The verdict of a label that is no chain's.
+    /// The verdict of a label that names no chain.
     #[inline]
     #[expect(
         clippy::indexing_slicing,
         reason = "labels are made from this list; a wrong one must not pass as no match"
     )]
-    fn outcome(&self, label: u32) -> Verdict<'_> {
-        // Some rule is looked at in any case: whether one matches is a branch that no processor predicts.
-        let place = (label as usize).saturating_sub(1);
-        let rule = self.rules.get(place).map(|rule| (place, &**rule));
+    fn verdict_of(&self, label: u32) -> Verdict<'_> {
+        // The first rule is read even when none matches: a branch on the label would often be mispredicted.
+        let index = (label as usize).saturating_sub(1);
+        let rule = self.rules.get(index).map(|rule| (index, &**rule));
         let rule = select_unpredictable(label == NO_RULE, None, rule);
-        Verdict {
-            reason: self.outcomes[label as usize].reason,
-            rule,
-            first_match: rule.map(|(place, _)| place),
-            level: None,
-        }
+        Verdict { reason: self.reasons[label as usize], rule, first_match: rule.map(|(index, _)| index), level: None }
     }
 
     /// The label of the first rule of a chain that is not expired.
     #[cold]
     fn first_alive(&self, chain: &Chain, address: Address, connection_type: ConnectionType, now: Timestamp) -> u32 {
-        if let Some(label) = self.first_alive_remembered(chain, now) {
+        if let Some(label) = self.first_alive_listed(chain, now) {
             return label;
         }
         let Some(from) = chain.scan_from else { return NO_RULE };
         let matches = |rule: &Rule| Self::is_alive(rule, connection_type, now) && self.contains(&rule.source, address);
         let later = (from..).zip(self.rules.iter().skip(from as usize));
-        later.into_iter().find(|(_, rule)| matches(rule)).map_or(NO_RULE, |(place, _)| place + 1)
+        later.into_iter().find(|(_, rule)| matches(rule)).map_or(NO_RULE, |(index, _)| index + 1)
     }
 
-    fn first_alive_remembered(&self, chain: &Chain, now: Timestamp) -> Option<u32> {
-        let expire_time = |place: u32| self.rules.get(place as usize).and_then(|rule| rule.expire_time);
-        let alive = |place: &u32| expire_time(*place).is_none_or(|time| now < time);
-        chain.places.iter().copied().find(alive).map(|place| place + 1)
+    fn first_alive_listed(&self, chain: &Chain, now: Timestamp) -> Option<u32> {
+        let expire_time = |index: u32| self.rules.get(index as usize).and_then(|rule| rule.expire_time);
+        let alive = |index: &u32| expire_time(*index).is_none_or(|time| now < time);
+        chain.rules.iter().copied().find(alive).map(|index| index + 1)
     }
 
     fn is_alive(rule: &Rule, connection_type: ConnectionType, now: Timestamp) -> bool {
@@ -173,19 +155,19 @@ impl Firewall {
                 Some(label)
             } else {
                 let chain = table.chain(label);
-                self.first_alive_remembered(chain, now).or(chain.scan_from.is_none().then_some(NO_RULE))
+                self.first_alive_listed(chain, now).or(chain.scan_from.is_none().then_some(NO_RULE))
             };
             settled &= label.is_some();
-            label.is_some_and(|label| self.outcome(label).decision() == Decision::Allow)
+            label.is_some_and(|label| self.verdict_of(label).decision() == Decision::Allow)
         };
         let v4 = IntervalSet::from_map(table.v4.map(), &mut allowed);
         let v6 = IntervalSet::from_map(table.v6.map(), &mut allowed);
         if settled {
             return RangeSet { v4, v6 };
         }
-        // Some chain does not remember who wins now: what is alive is laid out anew.
+        // Some chain does not hold the rule that wins at `now`, so the labels of that moment are computed.
         let Overlay { v4, v6, .. } = Overlay::at(&self.rules, &self.groups, connection_type, now);
-        let allows = |label: u32| self.outcome(label).decision() == Decision::Allow;
+        let allows = |label: u32| self.verdict_of(label).decision() == Decision::Allow;
         RangeSet { v4: IntervalSet::from_map(&v4, allows), v6: IntervalSet::from_map(&v6, allows) }
     }
 }

@@ -1,8 +1,8 @@
 //! An address group: a named set of ranges of one organization (design.md §2.6).
 //!
-//! Invariant: `set` is the set of addresses that `ranges` covers; it is computed once for each content and shared by
-//! every rule, node and version of the policy that names the group.
-//! Not here: who uses a group.
+//! Invariant: `set` is the set of addresses that `ranges` covers. It is computed once when the ranges change, and
+//! shared by all versions of the policy.
+//! Not here: which rules and nodes use a group (`organization`).
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ pub struct Group {
     pub create_time: Timestamp,
     /// When its settable fields or its ranges were last changed.
     pub update_time: Timestamp,
-    /// The organization's revision that last changed description or ranges: its etag.
+    /// The organization's revision that last changed its description or its ranges: what its etag holds.
     pub changed_at: u64,
-    /// The organization's revision that last changed the ranges: the state that page tokens are bound to, and what
-    /// compiled forms are shared by.
+    /// The organization's revision that last changed the ranges. Page tokens are bound to it, and compiled allowlists
+    /// are shared by it.
     pub content_changed_at: u64,
     ranges: Arc<RangeList>,
     set: Arc<RangeSet>,
@@ -45,7 +45,7 @@ impl Group {
         }
     }
 
-    /// The group as it was stored, with the time and revision of its last changes.
+    /// The group with the update time, and the revision of its ranges, that were stored with it.
     #[must_use]
     pub fn with_history(self, update_time: Timestamp, content_changed_at: u64) -> Self {
         Self { update_time, content_changed_at, ..self }
@@ -63,7 +63,7 @@ impl Group {
 
     /// The group with another description.
     #[must_use]
-    pub fn with_description(&self, description: Arc<str>, now: Timestamp, revision: u64) -> Self {
+    pub(crate) fn with_description(&self, description: Arc<str>, now: Timestamp, revision: u64) -> Self {
         Self { description, update_time: now, changed_at: revision, ..self.clone() }
     }
 

@@ -1,10 +1,11 @@
 //! What a change of the policy permits and denies differently, exactly (design.md §3.6).
 //!
-//! What is permitted at a node is what all levels above it let through, and its effective access too. A change above the
-//! nodes is worked out once for all of them; a node is looked at by itself only where its own access differs.
+//! What is permitted at a target is what cluster, firewall and organization all let through and its effective access
+//! permits. The three levels above the nodes are compared once for all targets. A node is compared by itself only where
+//! its effective access differs.
 //!
-//! Invariant: an address is among the newly permitted of a place exactly where the evaluator denies it before and allows
-//! it after, at the given moment; the same the other way round.
+//! Invariant: an address is newly permitted at a target exactly where the evaluator denies it before and allows it
+//! after, at the given moment; newly denied is the reverse.
 //! Not here: the past (`engine`, which replays the audit log), words for people.
 
 use std::cell::RefCell;
@@ -19,23 +20,23 @@ use super::rule::{ConnectionType, Source};
 use super::time::Timestamp;
 use super::version::Version;
 
-/// Something that connections are made to.
+/// Targets of Checks that one version of a policy always decides alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum TargetClass {
     /// The organization itself.
     Organization,
-    /// Every project that is not registered, and what is below it.
-    AnyProject,
-    /// A node, and what is below it and not registered.
+    /// Every project that is not registered, and everything below it.
+    UnregisteredProject,
+    /// A node, and everything below it that is not registered.
     Node(NodeKey),
 }
 
-/// What differs at a place for one connection type. One of the sets at least is not empty.
+/// What differs for one class of targets and one connection type. At least one of the two sets is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Where.
-    pub place: Place,
-    /// For which connections.
+    /// What is connected to.
+    pub targets: TargetClass,
+    /// How it is connected to.
     pub connection_type: ConnectionType,
     /// The addresses that are denied before and permitted after.
     pub newly_permitted: RangeSet,
@@ -48,70 +49,86 @@ pub struct Impact<'a> {
     before: Option<Side<'a>>,
     after: Option<Side<'a>>,
     /// What the levels above the nodes permit and deny differently, for each connection type.
-    above: [Flips; 2],
+    above_nodes: [Flips; 2],
 }
 
 /// Addresses that are decided differently.
 #[derive(Clone, Default)]
 struct Flips {
-    permitted: RangeSet,
-    denied: RangeSet,
+    newly_permitted: RangeSet,
+    newly_denied: RangeSet,
 }
 
-/// One version and what it comes to.
+/// One of the two versions, with the sets that follow from it.
 struct Side<'a> {
     version: Version<'a>,
     /// What cluster, firewall and organization together let through, for each connection type.
-    through: [RangeSet; 2],
-    /// The addresses of allowlists, by what they list.
-    lists: RefCell<HashMap<Vec<&'a Source>, Arc<RangeSet>>>,
+    above_nodes: [RangeSet; 2],
+    /// The addresses of allowlists, by their sources: computed once for all nodes with the same list.
+    allowlists: RefCell<HashMap<Vec<&'a Source>, Arc<RangeSet>>>,
 }
 
-/// The effective access at a place.
+/// What effective access permits by itself, whatever the levels above it let through.
 #[derive(Clone, PartialEq)]
-enum Own {
+enum EffectiveSet {
     Nobody,
     All,
     Set(Arc<RangeSet>),
 }
 
-impl Own {
-    fn of(&self, through: &RangeSet) -> RangeSet {
+impl EffectiveSet {
+    fn intersection(&self, set: &RangeSet) -> RangeSet {
         match self {
             Self::Nobody => RangeSet::default(),
-            Self::All => through.clone(),
-            Self::Set(set) => through.intersection(set),
+            Self::All => set.clone(),
+            Self::Set(own) => set.intersection(own),
         }
     }
 }
 
-impl Place {
-    /// Its name. A last part of `-` stands for every project that is not registered.
+impl Flips {
+    fn new(before: &RangeSet, after: &RangeSet) -> Self {
+        Self { newly_permitted: after.difference(before), newly_denied: before.difference(after) }
+    }
+}
+
+impl TargetClass {
+    /// The name of the class. `projects/-` at its end stands for every project that is not registered.
     pub fn name(&self, organization: &Id) -> String {
         match self {
             Self::Organization => Name::organization(organization).to_string(),
-            Self::AnyProject => format!("organizations/{organization}/projects/-"),
+            Self::UnregisteredProject => format!("{}/projects/-", Name::organization(organization)),
             Self::Node(key) => Name::node(organization, key).to_string(),
         }
     }
 
-    /// The id of a project that neither version knows.
-    pub(super) fn unregistered(before: &Organization, after: Option<&Organization>) -> String {
-        let known = |id: &str| {
-            let knows =
-                |organization: &Organization| organization.nodes.iter().any(|(key, _)| key.project.as_str() == id);
-            knows(before) || after.is_some_and(knows)
-        };
-        // Among more ids than there can be nodes, one is free.
-        (0..=u32::MAX).map(|number| format!("unregistered-{number}")).find(|id| !known(id)).unwrap_or_default()
+    /// The name of one target of the class, in both versions.
+    pub(super) fn example(&self, before: &Organization, after: Option<&Organization>) -> String {
+        match self {
+            Self::UnregisteredProject => {
+                format!("{}/projects/{}", Name::organization(&before.id), unregistered_project(before, after))
+            }
+            Self::Organization | Self::Node(_) => self.name(&before.id),
+        }
     }
 }
 
-/// The places that are told apart in one of two versions.
-pub fn places(one: &Organization, other: Option<&Organization>) -> impl Iterator<Item = Place> {
+/// The id of a project that neither version knows.
+fn unregistered_project(before: &Organization, after: Option<&Organization>) -> String {
+    let known = |id: &str| {
+        let knows = |organization: &Organization| organization.nodes.iter().any(|(key, _)| key.project.as_str() == id);
+        knows(before) || after.is_some_and(knows)
+    };
+    // There are more such ids than there can be nodes, so one of them is free.
+    (0..=u32::MAX).map(|number| format!("unregistered-{number}")).find(|id| !known(id)).unwrap_or_default()
+}
+
+/// The classes of targets that one of two versions tells apart.
+pub(super) fn target_classes(one: &Organization, other: Option<&Organization>) -> impl Iterator<Item = TargetClass> {
     let mut keys: BTreeSet<NodeKey> = one.nodes.iter().map(|(key, _)| key.clone()).collect();
     keys.extend(other.into_iter().flat_map(|other| other.nodes.iter()).map(|(key, _)| key.clone()));
-    [Place::Organization, Place::AnyProject].into_iter().chain(keys.into_iter().map(Place::Node))
+    let nodes = keys.into_iter().map(TargetClass::Node);
+    [TargetClass::Organization, TargetClass::UnregisteredProject].into_iter().chain(nodes)
 }
 
 impl<'a> Side<'a> {
@@ -120,38 +137,46 @@ impl<'a> Side<'a> {
         let permitted = organization
             .access_set(&organization.node.access)
             .intersection(&organization.access_set(&version.cluster.node.access));
-        let through = ConnectionType::ALL
+        let above_nodes = ConnectionType::ALL
             .map(|connection_type| version.snapshot.firewall().allowed(connection_type, now).intersection(&permitted));
-        Self { version, through, lists: RefCell::default() }
+        Self { version, above_nodes, allowlists: RefCell::default() }
     }
 
-    fn own(&self, place: &Place) -> Own {
+    fn effective(&self, targets: &TargetClass) -> EffectiveSet {
         let organization = self.version.organization;
-        let known = |key: &NodeKey| {
+        let project_known = |key: &NodeKey| {
             let project = NodeKey { project: key.project.clone(), workspace: None, endpoint: None };
             organization.nodes.get(&project).is_some()
         };
-        match place {
-            Place::AnyProject if organization.node.require_projects => Own::Nobody,
-            Place::Organization | Place::AnyProject => Own::All,
-            Place::Node(key) if organization.node.require_projects && !known(key) => Own::Nobody,
-            Place::Node(key) => match organization.effective_access(key) {
-                None | Some((_, Access::AllowAll | Access::Inherit)) => Own::All,
+        match targets {
+            TargetClass::UnregisteredProject if organization.node.require_projects => EffectiveSet::Nobody,
+            TargetClass::Organization | TargetClass::UnregisteredProject => EffectiveSet::All,
+            TargetClass::Node(key) if organization.node.require_projects && !project_known(key) => EffectiveSet::Nobody,
+            TargetClass::Node(key) => match organization.effective_access(key) {
+                None | Some((_, Access::AllowAll | Access::Inherit)) => EffectiveSet::All,
                 Some((_, access @ Access::AllowList(entries))) => {
                     let sources: Vec<&Source> = entries.iter().map(|entry| &entry.source).collect();
-                    let mut lists = self.lists.borrow_mut();
-                    let set = lists.entry(sources).or_insert_with(|| Arc::new(organization.access_set(access)));
-                    Own::Set(Arc::clone(set))
+                    let mut allowlists = self.allowlists.borrow_mut();
+                    let set = allowlists.entry(sources).or_insert_with(|| Arc::new(organization.access_set(access)));
+                    EffectiveSet::Set(Arc::clone(set))
                 }
             },
         }
     }
+
+    fn permitted(&self, targets: &TargetClass, connection_type: ConnectionType) -> RangeSet {
+        self.effective(targets).intersection(of_type(&self.above_nodes, connection_type))
+    }
 }
 
-/// What is permitted at a place by one version.
-pub fn permitted(version: Version<'_>, place: &Place, connection_type: ConnectionType, now: Timestamp) -> RangeSet {
-    let side = Side::new(version, now);
-    side.own(place).of(of_type(&side.through, connection_type))
+/// The addresses that one version permits at the targets of a class, at `now`.
+pub fn permitted(
+    version: Version<'_>,
+    targets: &TargetClass,
+    connection_type: ConnectionType,
+    now: Timestamp,
+) -> RangeSet {
+    Side::new(version, now).permitted(targets, connection_type)
 }
 
 fn of_type<T>(both: &[T; 2], connection_type: ConnectionType) -> &T {
@@ -163,43 +188,36 @@ fn of_type<T>(both: &[T; 2], connection_type: ConnectionType) -> &T {
 }
 
 impl<'a> Impact<'a> {
-    /// Compares two versions at a moment. None stands for an organization that does not exist.
+    /// Compares two versions at `now`. None stands for an organization that does not exist.
     pub fn new(before: Option<Version<'a>>, after: Option<Version<'a>>, now: Timestamp) -> Self {
         let (before, after) =
             (before.map(|version| Side::new(version, now)), after.map(|version| Side::new(version, now)));
-        let above = ConnectionType::ALL.map(|connection_type| {
-            let through = |side: &Option<Side<'_>>| {
-                side.as_ref().map(|side| of_type(&side.through, connection_type).clone()).unwrap_or_default()
+        let above_nodes = ConnectionType::ALL.map(|connection_type| {
+            let of = |side: &Option<Side<'_>>| {
+                side.as_ref().map(|side| of_type(&side.above_nodes, connection_type).clone()).unwrap_or_default()
             };
-            let (before, after) = (through(&before), through(&after));
-            Flips { permitted: after.difference(&before), denied: before.difference(&after) }
+            Flips::new(&of(&before), &of(&after))
         });
-        Self { before, after, above }
+        Self { before, after, above_nodes }
     }
 
-    fn organizations(&self) -> (Option<&'a Organization>, Option<&'a Organization>) {
+    /// The classes of targets that one of the versions tells apart.
+    fn target_classes(&self) -> impl Iterator<Item = TargetClass> + use<'a> {
         let of = |side: &Option<Side<'a>>| side.as_ref().map(|side| side.version.organization);
-        (of(&self.before), of(&self.after))
+        let (before, after) = (of(&self.before), of(&self.after));
+        before.or(after).map(|one| target_classes(one, after)).into_iter().flatten()
     }
 
-    /// The places of both versions.
-    pub fn places(&self) -> impl Iterator<Item = Place> + use<'a> {
-        let (before, after) = self.organizations();
-        before.or(after).map(|one| places(one, after)).into_iter().flatten()
+    /// The effective access of the class before and after.
+    fn effective(&self, targets: &TargetClass) -> [EffectiveSet; 2] {
+        [&self.before, &self.after]
+            .map(|side| side.as_ref().map_or(EffectiveSet::Nobody, |side| side.effective(targets)))
     }
 
-    fn own(side: Option<&Side<'a>>, place: &Place) -> Own {
-        side.map_or(Own::Nobody, |side| side.own(place))
-    }
-
-    fn through(side: Option<&Side<'a>>, connection_type: ConnectionType) -> RangeSet {
-        side.map(|side| of_type(&side.through, connection_type).clone()).unwrap_or_default()
-    }
-
-    /// What is permitted at a place, before and after.
-    pub fn permitted(&self, place: &Place, connection_type: ConnectionType) -> [RangeSet; 2] {
-        [self.before.as_ref(), self.after.as_ref()]
-            .map(|side| Self::own(side, place).of(&Self::through(side, connection_type)))
+    /// The addresses that are permitted at the targets of a class, before and after.
+    pub(super) fn permitted(&self, targets: &TargetClass, connection_type: ConnectionType) -> [RangeSet; 2] {
+        [&self.before, &self.after]
+            .map(|side| side.as_ref().map(|side| side.permitted(targets, connection_type)).unwrap_or_default())
     }
 
     /// Whether the levels above the nodes let every address of a family through after the change.
@@ -207,52 +225,50 @@ impl<'a> Impact<'a> {
         let full = RangeSet::full();
         self.after
             .iter()
-            .flat_map(|side| &side.through)
+            .flat_map(|side| &side.above_nodes)
             .any(|through| full.v4.is_subset(&through.v4) || full.v6.is_subset(&through.v6))
     }
 
-    fn flips(&self, place: &Place, connection_type: ConnectionType) -> Flips {
-        let (before, after) = (Self::own(self.before.as_ref(), place), Self::own(self.after.as_ref(), place));
+    fn flips(&self, targets: &TargetClass, connection_type: ConnectionType) -> Flips {
+        let [before, after] = self.effective(targets);
         if before == after {
-            let Flips { permitted, denied } = of_type(&self.above, connection_type);
-            return Flips { permitted: before.of(permitted), denied: before.of(denied) };
+            let Flips { newly_permitted, newly_denied } = of_type(&self.above_nodes, connection_type);
+            return Flips {
+                newly_permitted: before.intersection(newly_permitted),
+                newly_denied: before.intersection(newly_denied),
+            };
         }
-        let before = before.of(&Self::through(self.before.as_ref(), connection_type));
-        let after = after.of(&Self::through(self.after.as_ref(), connection_type));
-        Flips { permitted: after.difference(&before), denied: before.difference(&after) }
+        let [before, after] = self.permitted(targets, connection_type);
+        Flips::new(&before, &after)
     }
 
-    /// What differs, place by place.
+    /// What differs, class by class.
     pub fn differences(&self) -> impl Iterator<Item = Difference> + '_ {
-        let of_place = move |place: Place| {
+        let of_class = move |targets: TargetClass| {
             ConnectionType::ALL.into_iter().filter_map(move |connection_type| {
-                let Flips { permitted, denied } = self.flips(&place, connection_type);
-                let differs = !permitted.is_empty() || !denied.is_empty();
-                differs.then(|| Difference {
-                    place: place.clone(),
-                    connection_type,
-                    newly_permitted: permitted,
-                    newly_denied: denied,
-                })
+                let Flips { newly_permitted, newly_denied } = self.flips(&targets, connection_type);
+                let differs = !newly_permitted.is_empty() || !newly_denied.is_empty();
+                let targets = targets.clone();
+                differs.then_some(Difference { targets, connection_type, newly_permitted, newly_denied })
             })
         };
-        self.places().flat_map(of_place)
+        self.target_classes().flat_map(of_class)
     }
 
-    /// Addresses for which something may differ somewhere: all for which it does, and perhaps more.
+    /// A superset of the addresses for which anything differs anywhere: cheap to compute, and enough to choose the past
+    /// Checks that are worth deciding again.
     pub fn concerned(&self) -> RangeSet {
         let mut concerned = RangeSet::default();
-        for Flips { permitted, denied } in &self.above {
-            concerned = concerned.union(permitted).union(denied);
-        }
-        for place in self.places() {
-            let (before, after) = (Self::own(self.before.as_ref(), &place), Self::own(self.after.as_ref(), &place));
-            if before == after {
-                continue;
-            }
-            for connection_type in ConnectionType::ALL {
-                let Flips { permitted, denied } = self.flips(&place, connection_type);
-                concerned = concerned.union(&permitted).union(&denied);
+        let mut add = |flips: &Flips| {
+            concerned = concerned.union(&flips.newly_permitted).union(&flips.newly_denied);
+        };
+        self.above_nodes.iter().for_each(&mut add);
+        for targets in self.target_classes() {
+            let [before, after] = self.effective(&targets);
+            if before != after {
+                for connection_type in ConnectionType::ALL {
+                    add(&self.flips(&targets, connection_type));
+                }
             }
         }
         concerned

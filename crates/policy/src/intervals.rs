@@ -1,13 +1,14 @@
 //! The interval algebra of one address family: sets of addresses, and functions from address to label.
 //!
-//! Invariant: a set's intervals are sorted, disjoint and not adjacent, so equal sets are equal values. A map's labels
-//! change at every start, its first start is the lowest address, so equal functions are equal values.
+//! Invariant: the intervals of a set are sorted, disjoint and not adjacent, so equal sets are equal values. The label
+//! of a map changes at every start, and the first start is the lowest address, so equal functions are equal values.
 //! Not here: both families at once (`ranges`), fast lookup (`table`).
 
 use super::address::Block;
 use super::word::Word;
 
-/// A set with so many times fewer intervals than another is looked up in it, rather than walked through beside it.
+/// When one of two sets has this many times fewer intervals than the other, each of them is looked up in the other,
+/// instead of walking through both.
 const LOPSIDED: usize = 16;
 
 /// A set of addresses of one family, as the fewest intervals.
@@ -35,8 +36,8 @@ impl<W: Word> IntervalSet<W> {
         Self { intervals: vec![(W::MIN, W::MAX)] }
     }
 
-    /// The union of blocks that come ordered by first address.
-    pub fn from_sorted_blocks(blocks: impl Iterator<Item = Block<W>>) -> Self {
+    /// The union of blocks, given in the order of their first addresses.
+    pub(crate) fn from_sorted_blocks(blocks: impl Iterator<Item = Block<W>>) -> Self {
         let mut set = Self { intervals: Vec::with_capacity(blocks.size_hint().0) };
         for block in blocks {
             set.push(block.first(), block.last());
@@ -46,7 +47,7 @@ impl<W: Word> IntervalSet<W> {
     }
 
     /// The addresses whose label `keep` accepts.
-    pub fn from_map(map: &IntervalMap<W>, mut keep: impl FnMut(u32) -> bool) -> Self {
+    pub(crate) fn from_map(map: &IntervalMap<W>, mut keep: impl FnMut(u32) -> bool) -> Self {
         let mut set = Self::default();
         for (first, last, label) in map.iter() {
             if keep(label) {
@@ -56,17 +57,17 @@ impl<W: Word> IntervalSet<W> {
         set
     }
 
-    /// The intervals, first and last address each, in order.
+    /// The intervals in order, as first and last address.
     pub fn intervals(&self) -> &[(W, W)] {
         &self.intervals
     }
 
-    /// Whether there is no address in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.intervals.is_empty()
     }
 
-    /// Whether the address is in it.
+    /// Whether the address is in the set.
     pub fn contains(&self, word: W) -> bool {
         let after = self.intervals.partition_point(|(first, _)| *first <= word);
         after.checked_sub(1).and_then(|at| self.intervals.get(at)).is_some_and(|(_, last)| word <= *last)
@@ -109,28 +110,29 @@ impl<W: Word> IntervalSet<W> {
 
     /// Whether every address of `self` is in `other`.
     pub fn is_subset(&self, other: &Self) -> bool {
-        // Intervals that touch are one, so each must lie within one.
+        // No two intervals are adjacent, so each interval must lie within one of the other set.
         self.intervals.iter().all(|(first, last)| {
             let at = other.intervals.partition_point(|(_, end)| end < first);
             other.intervals.get(at).is_some_and(|(start, end)| start <= first && last <= end)
         })
     }
 
-    /// Whether there is an address that is in both. Quick where `other` has few intervals.
-    pub fn meets_any(&self, other: &Self) -> bool {
+    /// Whether some address is in both sets. Fast when `other` has few intervals.
+    pub(crate) fn meets_any(&self, other: &Self) -> bool {
         other.intervals.iter().any(|(first, last)| self.meets(*first, *last))
     }
 
-    /// The fewest CIDR blocks that make up the set, in order.
+    /// The fewest CIDR blocks that cover the set, in order.
     pub fn blocks(&self) -> impl Iterator<Item = Block<W>> + '_ {
-        self.intervals.iter().flat_map(|(first, last)| Blocks { next: Some(*first), last: *last })
+        self.intervals.iter().flat_map(|(first, last)| BlocksOfInterval { next: Some(*first), last: *last })
     }
 
-    /// The same from the block that starts at `first` on, which must be one of them; all of those behind it otherwise.
-    pub fn blocks_from(&self, first: W) -> impl Iterator<Item = Block<W>> + '_ {
+    /// The blocks of [`IntervalSet::blocks`] from the one that starts at `first` on. `first` must be the start of a
+    /// block.
+    pub(crate) fn blocks_from(&self, first: W) -> impl Iterator<Item = Block<W>> + '_ {
         let from = self.intervals.partition_point(|(_, last)| *last < first);
         let rest = self.intervals.get(from..).unwrap_or_default();
-        rest.iter().flat_map(move |(start, last)| Blocks { next: Some((*start).max(first)), last: *last })
+        rest.iter().flat_map(move |(start, last)| BlocksOfInterval { next: Some((*start).max(first)), last: *last })
     }
 
     fn combine(&self, other: &Self, keep: impl Fn(bool, bool) -> bool) -> Self {
@@ -149,13 +151,13 @@ impl<W: Word> IntervalSet<W> {
         set
     }
 
-    /// Whether an address from `first` to `last` is in it.
+    /// Whether an address from `first` to `last` is in the set.
     pub fn meets(&self, first: W, last: W) -> bool {
         let at = self.intervals.partition_point(|(_, end)| *end < first);
         self.intervals.get(at).is_some_and(|(start, _)| *start <= last)
     }
 
-    /// Appends an interval that starts at or after the last one's start.
+    /// Appends an interval, which must not start before the last one starts.
     pub(super) fn push(&mut self, first: W, last: W) {
         if let Some((_, end)) = self.intervals.last_mut()
             && end.next().is_none_or(|next| first <= next)
@@ -167,7 +169,7 @@ impl<W: Word> IntervalSet<W> {
     }
 }
 
-/// Walks the intervals of a set upwards and tells, for an address, whether it is in and up to where that holds.
+/// Walks through the intervals of a set in ascending order.
 struct Cursor<'a, W> {
     rest: &'a [(W, W)],
 }
@@ -177,7 +179,7 @@ impl<'a, W: Word> Cursor<'a, W> {
         Self { rest: intervals }
     }
 
-    /// Addresses must be asked for in ascending order.
+    /// Whether an address is in the set, and the last address up to which that is so. Calls must ascend.
     fn at(&mut self, word: W) -> (bool, W) {
         while let [(_, last), rest @ ..] = self.rest
             && *last < word
@@ -192,13 +194,13 @@ impl<'a, W: Word> Cursor<'a, W> {
     }
 }
 
-/// The fewest blocks of one interval, from its low end.
-struct Blocks<W> {
+/// The fewest CIDR blocks that cover one interval, in order.
+struct BlocksOfInterval<W> {
     next: Option<W>,
     last: W,
 }
 
-impl<W: Word> Iterator for Blocks<W> {
+impl<W: Word> Iterator for BlocksOfInterval<W> {
     type Item = Block<W>;
 
     fn next(&mut self) -> Option<Block<W>> {
@@ -216,13 +218,13 @@ impl<W: Word> IntervalMap<W> {
         Self { starts: vec![W::MIN], labels: vec![label] }
     }
 
-    /// 1 inside the set, 0 outside.
-    pub fn of_set(set: &IntervalSet<W>) -> Self {
+    /// The function that is 1 in the set and 0 outside it.
+    pub(crate) fn of_set(set: &IntervalSet<W>) -> Self {
         let mut map = Self::with_capacity(2 * set.intervals.len() + 1);
         map.push(W::MIN, 0);
         for (first, last) in &set.intervals {
             map.push(*first, 1);
-            // Nothing begins there, for intervals do not touch.
+            // No interval begins here, because intervals are not adjacent.
             if let Some(next) = last.next() {
                 map.starts.push(next);
                 map.labels.push(0);
@@ -231,12 +233,12 @@ impl<W: Word> IntervalMap<W> {
         map
     }
 
-    /// An empty beginning of a map; `push` must be called with the lowest address first.
+    /// A map without intervals. The first call of `push` must give the lowest address.
     pub(super) fn with_capacity(capacity: usize) -> Self {
         Self { starts: Vec::with_capacity(capacity), labels: Vec::with_capacity(capacity) }
     }
 
-    /// Sets the label from `start` on; starts must not descend, and a later push at the same start replaces.
+    /// Sets the label from `start` on. Starts must not descend. A second call with the same start replaces the label.
     pub(super) fn push(&mut self, start: W, label: u32) {
         if self.starts.last() == Some(&start) {
             self.starts.pop();
@@ -248,17 +250,17 @@ impl<W: Word> IntervalMap<W> {
         }
     }
 
-    /// First address of every interval, ascending.
+    /// The first address of every interval, ascending.
     pub fn starts(&self) -> &[W] {
         &self.starts
     }
 
-    /// Label of every interval.
+    /// The label of every interval.
     pub fn labels(&self) -> &[u32] {
         &self.labels
     }
 
-    /// The intervals in order: first address, last address, label.
+    /// The intervals in order, as first address, last address and label.
     pub fn iter(&self) -> impl Iterator<Item = (W, W, u32)> + '_ {
         let ends = self.starts.iter().skip(1).map(|next| next.previous().unwrap_or(W::MIN)).chain([W::MAX]);
         self.starts.iter().zip(ends).zip(&self.labels).map(|((first, last), label)| (*first, last, *label))
@@ -270,7 +272,7 @@ impl<W: Word> IntervalMap<W> {
         after.checked_sub(1).and_then(|at| self.labels.get(at)).copied().unwrap_or_default()
     }
 
-    /// Releases what was reserved and is not used.
+    /// Releases unused memory.
     pub(super) fn shrink(&mut self) {
         self.starts.shrink_to_fit();
         self.labels.shrink_to_fit();

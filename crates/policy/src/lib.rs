@@ -1,10 +1,9 @@
-//! The policy core: what a policy is, how it changes and what it decides. Pure: no input or output, no clock, no lock,
-//! no async, no log; time is a value that it is given.
+//! The policy core: what a policy is, how it changes and what it decides. It is pure: it does no input or output, reads
+//! no clock, takes no lock, awaits and logs nothing. Time is a value that its callers give.
 //!
 //! # The meaning of a decision
 //!
-//! One table says it all (design.md §2.4). The steps are taken in this order, and the first that refuses gives the
-//! reason:
+//! The steps of a decision are taken in this order, and the first that refuses gives the reason (design.md §2.4):
 //!
 //! | step | refuses when | reason |
 //! |---|---|---|
@@ -36,6 +35,7 @@ pub mod gates;
 pub mod group;
 pub mod impact;
 pub mod intervals;
+pub mod judging;
 pub mod limits;
 pub mod members;
 pub mod name;

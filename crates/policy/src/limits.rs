@@ -1,9 +1,9 @@
-//! How large a policy may become (design.md §3.8).
+//! The limits of a policy's size (design.md §3.8).
 //!
-//! Invariant: reaching a limit refuses the change; nothing is ever cut short.
+//! Invariant: a change that exceeds a limit is refused. Nothing is truncated.
 //! Not here: limits of requests and answers (`api`).
 
-/// Limits of the policy state.
+/// The greatest numbers that a policy state may have. The default is that of design.md §3.8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Organizations of a server.
@@ -27,7 +27,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// No limits: for what is a policy already.
+    /// No limits, for changes that only restore a policy that was accepted before.
     pub fn none() -> Self {
         Self {
             organizations_max: usize::MAX,

@@ -1,7 +1,7 @@
-//! The compiled form of an allowlist: is this address permitted?
+//! Compiled allowlists: whether an address is permitted.
 //!
-//! Invariant: lists with the same content share one compiled form, however many nodes have them.
-//! Not here: which node's list applies (`snapshot`).
+//! Invariant: allowlists with the same content share one compiled form, however many nodes have them.
+//! Not here: which node's allowlist applies (`snapshot`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -15,7 +15,7 @@ use super::ranges::{RangeList, RangeSet};
 use super::rule::Source;
 use super::table::Table;
 
-/// A set of addresses, compiled, both families.
+/// A compiled set of addresses.
 #[derive(Debug)]
 pub struct Members {
     v4: Table<u32>,
@@ -23,12 +23,12 @@ pub struct Members {
 }
 
 impl Members {
-    /// Compiles a set.
+    /// Compiles a set of addresses.
     pub fn new(set: &RangeSet) -> Self {
         Self { v4: Table::new(IntervalMap::of_set(&set.v4)), v6: Table::new(IntervalMap::of_set(&set.v6)) }
     }
 
-    /// Whether the address is a member.
+    /// Whether the address is in the set.
     #[inline]
     pub fn contains(&self, address: Address) -> bool {
         match address {
@@ -38,62 +38,62 @@ impl Members {
     }
 }
 
-/// An allowlist, compiled: what it has of its own together with its small groups, and its large groups, each of which
-/// is compiled once for all lists that name it.
+/// A compiled allowlist. Its own ranges and its small groups are one set. Each large group is a set that all allowlists
+/// with that group share.
 #[derive(Debug)]
-pub struct List {
+pub(crate) struct List {
     own: Members,
     groups: Box<[Arc<Members>]>,
 }
 
 impl List {
-    /// A list without large groups.
-    pub fn of_set(set: &RangeSet) -> Self {
+    /// An allowlist without large groups.
+    pub(crate) fn of_set(set: &RangeSet) -> Self {
         Self { own: Members::new(set), groups: Box::default() }
     }
 
     /// Whether the address is permitted.
     #[inline]
-    pub fn contains(&self, address: Address) -> bool {
+    pub(crate) fn contains(&self, address: Address) -> bool {
         self.own.contains(address) || self.groups.iter().any(|group| group.contains(address))
     }
 }
 
-/// Groups from this many ranges on are compiled by themselves. Smaller ones are cheaper to copy into each list than to
-/// look through one by one.
+/// Groups with at least this many ranges are compiled by themselves. It is cheaper to copy a smaller group into each
+/// allowlist than to look it up separately.
 const OWN_TABLE_FROM: usize = 1_024;
 
-/// A node's own setting, compiled.
+/// A node's compiled access setting.
 #[derive(Clone, Debug)]
-pub enum CompiledAccess {
-    /// Look at the parent.
+pub(crate) enum CompiledAccess {
+    /// The parent's effective access applies.
     Inherit,
-    /// Everything.
+    /// Every address is permitted.
     AllowAll,
-    /// These and no others.
+    /// The addresses of the allowlist are permitted, and no others.
     AllowList(Arc<List>),
 }
 
-/// What makes two allowlists the same: their ranges, and their groups at the revision of their content.
+/// The content of an allowlist: its ranges, and its groups with the revision that last changed their ranges.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ListKey {
     ranges: Vec<Range>,
     groups: Vec<(Id, u64)>,
 }
 
-/// Compiled allowlists and large groups by content, so that equal ones are compiled once. One for each organization; it
-/// holds nothing alive.
+/// A cache of compiled allowlists and large groups by content, so that equal ones are compiled once. An organization
+/// needs one of its own. It holds weak references: snapshots keep what they use.
 #[derive(Debug, Default)]
 pub struct MembersCache {
     lists: HashMap<ListKey, Weak<List>>,
     groups: HashMap<(Id, u64), Weak<Members>>,
-    /// Number of lists at which dead ones are swept out.
+    /// The number of allowlists at which unused ones are removed.
     sweep_at: usize,
 }
 
 impl MembersCache {
-    /// The compiled form of a setting of the organization.
-    pub fn compile(&mut self, organization: &Organization, access: &Access) -> CompiledAccess {
+    /// The compiled form of an access setting of the organization.
+    pub(crate) fn compile(&mut self, organization: &Organization, access: &Access) -> CompiledAccess {
         let entries = match access {
             Access::Inherit => return CompiledAccess::Inherit,
             Access::AllowAll => return CompiledAccess::AllowAll,

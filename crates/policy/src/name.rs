@@ -1,7 +1,7 @@
 //! Resource names and the ids in them (design.md §3.1).
 //!
-//! Invariant: a value of these types is a well-formed name; nothing else is checked here.
-//! Not here: whether what a name names exists.
+//! Invariant: a value of these types is well-formed.
+//! Not here: whether the object with a name exists.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -12,23 +12,23 @@ use thiserror::Error;
 /// The name of the node above all organizations.
 pub const CLUSTER: &str = "cluster";
 
-/// Longest id in characters.
+/// The length of the longest id, in characters.
 pub const ID_LENGTH_MAX: usize = 63;
 
 /// The last segment of a resource name: 1–63 of `a-z 0-9 -`, starting and ending with a letter or digit.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(Arc<str>);
 
-/// Why a text is no resource name of the kind that was asked for.
+/// Why a text is not a resource name of the expected kind.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
-    /// Nothing was given.
+    /// The text is empty. Holds the expected form.
     #[error("is empty: give a name of the form `{0}`")]
     Empty(&'static str),
-    /// The segments are not those of the form.
+    /// The text does not have the expected form. Holds both.
     #[error("`{0}` is not of the form `{1}`")]
     Form(String, &'static str),
-    /// One of the ids has a character or a length that ids do not have.
+    /// One of the ids is not valid. Holds that id.
     #[error("`{0}` is not a valid id: use 1 to 63 of `a-z`, `0-9` and `-`, with a letter or digit at both ends")]
     Id(String),
 }
@@ -40,6 +40,10 @@ impl Id {
     }
 
     /// Parses an id.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError::Id`] when the text is not an id.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check_id(text)?;
         Ok(Self(text.into()))
@@ -70,7 +74,7 @@ impl fmt::Debug for Id {
     }
 }
 
-/// Bytes that an id may have.
+/// Whether an id may contain a byte.
 #[expect(clippy::indexing_slicing, reason = "while compiling, with every byte but the last")]
 const ID_BYTES: [bool; 256] = {
     let (mut table, mut byte) = ([false; 256], 0_u8);
@@ -81,13 +85,13 @@ const ID_BYTES: [bool; 256] = {
     table
 };
 
-/// How many bytes from the first on are those of an id.
+/// The number of leading bytes that an id may contain.
 fn id_bytes(text: &str) -> usize {
     let is_other = |byte: &u8| !ID_BYTES.get(usize::from(*byte)).copied().unwrap_or_default();
     text.as_bytes().iter().position(is_other).unwrap_or(text.len())
 }
 
-/// Whether bytes that an id may have are one.
+/// Whether a text, all bytes of which an id may contain, is an id.
 fn is_id(text: &str) -> bool {
     let edge = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-');
     text.len() <= ID_LENGTH_MAX && edge(text.as_bytes().first()) && edge(text.as_bytes().last())
@@ -97,7 +101,7 @@ fn check_id(text: &str) -> Result<(), NameError> {
     if id_bytes(text) == text.len() && is_id(text) { Ok(()) } else { Err(NameError::Id(shorten(text))) }
 }
 
-/// The id that a text begins with, and what comes behind its slash; none where it is the last.
+/// The id that a text begins with, and the rest after the slash; none when there is no slash.
 fn split_id(text: &str) -> Result<(&str, Option<&str>), NameError> {
     let fault = || NameError::Id(shorten(text.split('/').next().unwrap_or(text)));
     let (id, behind) = text.split_at_checked(id_bytes(text)).ok_or_else(fault)?;
@@ -105,18 +109,18 @@ fn split_id(text: &str) -> Result<(&str, Option<&str>), NameError> {
     if is_id(id) { Ok((id, rest)) } else { Err(fault()) }
 }
 
-/// A node name, borrowed from its text and split: what a Check names.
+/// The name of a node, split into its ids and borrowed from the text: the target of a Check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodePath<'a> {
     /// The whole name.
     pub text: &'a str,
     /// The organization's id.
     pub organization: &'a str,
-    /// The project's id, for a project and what is below it.
+    /// The project's id; none for an organization.
     pub project: Option<&'a str>,
     /// The workspace's id, for a workspace and an endpoint.
     pub workspace: Option<&'a str>,
-    /// The endpoint's id.
+    /// The endpoint's id, for an endpoint.
     pub endpoint: Option<&'a str>,
 }
 
@@ -126,6 +130,10 @@ const NODE_FORM: &str =
 
 impl<'a> NodePath<'a> {
     /// Splits the name of an organization, project, workspace or endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`] says why the text is not such a name.
     pub fn parse(text: &'a str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty(NODE_FORM));
@@ -148,12 +156,12 @@ impl<'a> NodePath<'a> {
         }
     }
 
-    /// The name of this path's first `level`s: the organization alone is level 0, its project level 1, and so on.
-    /// Borrowed from the whole name.
-    pub fn ancestor(&self, level: usize) -> &'a str {
+    /// The name of the node at a depth of this path: 0 for the organization, 1 for its project, and so on. Borrowed
+    /// from the whole name.
+    pub fn ancestor(&self, depth: usize) -> &'a str {
         let mut end = 0;
         for (count, segment) in self.text.split('/').enumerate() {
-            if count >= 2 * (level + 1) {
+            if count >= 2 * (depth + 1) {
                 break;
             }
             end += segment.len() + usize::from(count > 0);
@@ -161,24 +169,25 @@ impl<'a> NodePath<'a> {
         self.text.get(..end).unwrap_or(self.text)
     }
 
-    /// The part of the name below the organization, as nodes are keyed; empty for the organization itself.
+    /// The part of the name below the organization, as [`NodeKey`] displays it; empty for the organization itself.
     pub fn key(&self) -> &'a str {
         self.text.get("organizations/".len() + self.organization.len() + 1..).unwrap_or("")
     }
 }
 
-/// A node below an organization: a project, a workspace or an endpoint. Ordered so that a subtree is contiguous.
+/// The key of a node below an organization: a project, a workspace or an endpoint. In the order of keys, a node comes
+/// directly before all nodes below it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeKey {
     /// The project's id.
     pub project: Id,
     /// The workspace's id, for a workspace and an endpoint.
     pub workspace: Option<Id>,
-    /// The endpoint's id.
+    /// The endpoint's id, for an endpoint.
     pub endpoint: Option<Id>,
 }
 
-/// What kind of node a key names.
+/// The kinds of nodes below an organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeKind {
     /// Directly below an organization.
@@ -200,7 +209,7 @@ impl NodeKey {
         })
     }
 
-    /// What kind of node it is.
+    /// The kind of the node.
     pub fn kind(&self) -> NodeKind {
         match (&self.workspace, &self.endpoint) {
             (None, _) => NodeKind::Project,
@@ -209,7 +218,7 @@ impl NodeKey {
         }
     }
 
-    /// The node above; none for a project, whose parent is the organization.
+    /// The key of the parent; none for a project, whose parent is the organization.
     pub fn parent(&self) -> Option<Self> {
         match self.kind() {
             NodeKind::Project => None,
@@ -252,7 +261,7 @@ impl fmt::Display for NodeKey {
 #[derive(Clone, Copy, Debug)]
 pub struct Name<'a, T> {
     organization: &'a str,
-    /// With the slashes around it; empty for the organization itself.
+    /// The part between the two ids, with its slashes; empty for the organization itself.
     collection: &'static str,
     id: T,
 }
@@ -262,39 +271,39 @@ impl<'a, T> Name<'a, T> {
         Self { organization: organization.as_ref(), collection, id }
     }
 
-    /// Of a rule.
+    /// The name of a rule.
     pub fn rule(organization: &'a (impl AsRef<str> + ?Sized), id: T) -> Self {
         Self::below(organization, "/rules/", id)
     }
 
-    /// Of an address group.
+    /// The name of an address group.
     pub fn group(organization: &'a (impl AsRef<str> + ?Sized), id: T) -> Self {
         Self::below(organization, "/addressGroups/", id)
     }
 
-    /// Of a policy test.
+    /// The name of a policy test.
     pub fn policy_test(organization: &'a (impl AsRef<str> + ?Sized), id: T) -> Self {
         Self::below(organization, "/policyTests/", id)
     }
 
-    /// Of a revision.
+    /// The name of a revision.
     pub fn revision(organization: &'a (impl AsRef<str> + ?Sized), number: T) -> Self {
         Self::below(organization, "/revisions/", number)
     }
 
-    /// Of a session.
+    /// The name of a session.
     pub fn session(organization: &'a (impl AsRef<str> + ?Sized), id: T) -> Self {
         Self::below(organization, "/sessions/", id)
     }
 
-    /// Of a node below an organization.
+    /// The name of a node below an organization.
     pub fn node(organization: &'a (impl AsRef<str> + ?Sized), key: T) -> Self {
         Self::below(organization, "/", key)
     }
 }
 
 impl<'a> Name<'a, &'static str> {
-    /// Of an organization.
+    /// The name of an organization.
     pub fn organization(id: &'a (impl AsRef<str> + ?Sized)) -> Self {
         Self::below(id, "", "")
     }
@@ -306,7 +315,11 @@ impl<T: fmt::Display> fmt::Display for Name<'_, T> {
     }
 }
 
-/// Splits `organizations/{organization}/{collection}/{id}`; `form` is what messages show.
+/// Splits `organizations/{organization}/{collection}/{id}` into the two ids. `form` is the form that messages show.
+///
+/// # Errors
+///
+/// [`NameError`] says why the text is not such a name.
 pub fn parse_below_organization(text: &str, collection: &str, form: &'static str) -> Result<(Id, Id), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty(form));
@@ -321,6 +334,7 @@ pub fn parse_below_organization(text: &str, collection: &str, form: &'static str
     }
 }
 
+/// Keeps a message readable when the input is very long.
 fn shorten(text: &str) -> String {
     const CHARACTERS_MAX: usize = 320;
     let mut shown: String = text.chars().take(CHARACTERS_MAX).collect();

@@ -12,22 +12,22 @@ use super::time::Timestamp;
 /// A node's own access setting.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Access {
-    /// The parent's effective access; workspaces and endpoints only.
+    /// The parent's effective access applies; workspaces and endpoints only.
     Inherit,
-    /// Everything, within what stands above.
+    /// Every address is permitted, within what the levels above permit.
     #[default]
     AllowAll,
-    /// The listed sources, nothing else.
+    /// The listed sources are permitted, and nothing else.
     AllowList(Arc<[AccessEntry]>),
 }
 
 impl Access {
-    /// An allowlist that permits nobody: what a project starts with.
+    /// An empty allowlist, which permits nobody: the default of a project.
     pub fn nobody() -> Self {
         Self::AllowList(Arc::new([]))
     }
 
-    /// The entries of an allowlist; none of other settings.
+    /// The entries of an allowlist; empty for the other settings.
     pub fn entries(&self) -> &[AccessEntry] {
         match self {
             Self::Inherit | Self::AllowAll => &[],
@@ -36,7 +36,7 @@ impl Access {
     }
 }
 
-/// One line of an allowlist.
+/// An entry of an allowlist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessEntry {
     /// The addresses.
@@ -45,22 +45,23 @@ pub struct AccessEntry {
     pub description: Arc<str>,
 }
 
-/// A node: cluster, organization, project, workspace or endpoint; where it stands is its key's to say.
+/// A node: cluster, organization, project, workspace or endpoint. The key that it is kept under tells which.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// A name for people.
+    /// The name that people read.
     pub display_name: Arc<str>,
     /// Whether the project named in a Check must exist; organizations only.
     pub require_projects: bool,
     /// Its own access setting.
     pub access: Access,
-    /// What refuses changes; organizations and the cluster only.
+    /// The conditions for changes; organizations and the cluster only.
     pub gates: Arc<Gates>,
     /// When it was created.
     pub create_time: Timestamp,
     /// When its settable fields were last changed.
     pub update_time: Timestamp,
-    /// The organization's (for the cluster: its own) revision that last changed its settable fields: its etag.
+    /// The revision that last changed its settable fields: what its etag holds. The cluster's node has revisions of the
+    /// cluster, every other node those of its organization.
     pub changed_at: u64,
 }
 
@@ -79,7 +80,7 @@ impl Node {
     }
 }
 
-/// Values for settable fields of a node; what is absent stays, or takes the node's default in a new one.
+/// New values for the settable fields of a node. An absent field stays as it is; in a new node it has its default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodePatch {
     /// See [`Node::display_name`].
@@ -93,7 +94,7 @@ pub struct NodePatch {
 }
 
 impl NodePatch {
-    /// All that `node` has.
+    /// A patch with the values of all fields of `node`.
     pub fn of(node: &Node) -> Self {
         Self {
             display_name: Some(Arc::clone(&node.display_name)),
@@ -103,8 +104,8 @@ impl NodePatch {
         }
     }
 
-    /// `node` with the patch's values; times and etag are the caller's.
-    pub fn applied_to(&self, node: &Node) -> Node {
+    /// `node` with the values of the patch. The caller sets the times and `changed_at`.
+    pub(crate) fn applied_to(&self, node: &Node) -> Node {
         Node {
             display_name: self.display_name.clone().unwrap_or_else(|| Arc::clone(&node.display_name)),
             require_projects: self.require_projects.unwrap_or(node.require_projects),

@@ -1,7 +1,7 @@
-//! The nodes of an organization by name, compiled: which setting applies to a target.
+//! The compiled nodes of an organization by name: which access setting applies to a target.
 //!
-//! Invariant: a name is hashed once for each look-up, with seeds that nobody outside knows; two names are never taken for
-//! each other, whatever their hashes.
+//! Invariant: a name is hashed once for each lookup, with secret random seeds. Names with the same hash are never
+//! confused.
 //! Not here: what a setting permits (`members`), the other steps of a decision (`snapshot`).
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use super::members::{CompiledAccess, MembersCache};
 use super::name::{NodeKey, NodePath};
 use super::organization::Organization;
 
-/// Compiled settings by the node's name below the organization. Sharded, so that a change copies one shard.
+/// Compiled access settings by the node's name below the organization. A change copies one of the shards.
 #[derive(Clone, Debug)]
 pub(super) struct NodeIndex {
     shards: Vec<Arc<Shard>>,
@@ -21,23 +21,23 @@ pub(super) struct NodeIndex {
 }
 
 /// Nodes by the hash of their name.
-type Shard = HashMap<u64, Named, BuildHasherDefault<Hashed>>;
+type Shard = HashMap<u64, IndexedNode, BuildHasherDefault<Hashed>>;
 
-/// A node; and those whose names have the same hash, which hardly ever happens.
+/// A node, and the list of further nodes whose names have the same hash, which is nearly always empty.
 #[derive(Clone, Debug)]
-struct Named {
+struct IndexedNode {
     name: Arc<str>,
     access: CompiledAccess,
     next: Option<Box<Self>>,
 }
 
-impl Named {
-    /// It and those with the same hash.
+impl IndexedNode {
+    /// This node and those with the same hash.
     fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |named| named.next.as_deref())
     }
 
-    /// Takes out of the chain what is to go; false where nothing is left.
+    /// Removes nodes from the chain. Returns false, without removing any, when none would be left.
     fn retain(&mut self, keep: impl Fn(&str) -> bool) -> bool {
         let kept = self.chain().filter(|named| keep(&named.name));
         let kept: Vec<(Arc<str>, CompiledAccess)> =
@@ -50,7 +50,7 @@ impl Named {
     }
 }
 
-/// Nodes for each shard, about, when an index is compiled.
+/// The average number of nodes of a shard after compiling.
 const SHARD_NODES: usize = 256;
 
 impl NodeIndex {
@@ -99,7 +99,7 @@ impl NodeIndex {
             named = found.next.as_deref_mut();
         }
         let next = shard.remove(&hash).map(Box::new);
-        shard.insert(hash, Named { name, access, next });
+        shard.insert(hash, IndexedNode { name, access, next });
     }
 
     pub(super) fn set(&mut self, key: &NodeKey, access: CompiledAccess) {
@@ -107,7 +107,7 @@ impl NodeIndex {
         self.grow();
     }
 
-    /// Doubles the number of shards when they have become large, so that a change stays cheap.
+    /// Increases the number of shards when they have become large, so that a change stays cheap.
     fn grow(&mut self) {
         let nodes: usize = self.shards.iter().map(|shard| shard.len()).sum();
         if nodes <= 4 * SHARD_NODES * self.shards.len() {
@@ -115,7 +115,7 @@ impl NodeIndex {
         }
         let count = nodes.div_ceil(SHARD_NODES).next_power_of_two();
         let mut grown = Self { shards: vec![Arc::default(); count], seeds: self.seeds };
-        for named in self.shards.iter().flat_map(|shard| shard.values()).flat_map(Named::chain) {
+        for named in self.shards.iter().flat_map(|shard| shard.values()).flat_map(IndexedNode::chain) {
             grown.insert(Arc::clone(&named.name), named.access.clone());
         }
         *self = grown;
@@ -132,8 +132,10 @@ impl NodeIndex {
         }
     }
 
-    /// The setting that applies to the target below the organization, and whose it is; the inner none where only the
-    /// organization's levels apply. None at all when the project is required and unknown.
+    /// The target's effective access, and the level that it comes from.
+    ///
+    /// The outer none means that the project is required and unknown. The inner none means that no level below the
+    /// organization applies.
     #[inline]
     #[expect(
         clippy::option_option,
@@ -169,8 +171,8 @@ impl NodeIndex {
     }
 }
 
-/// Hashes names: one multiplication for 16 bytes, with random seeds for each index, so that nobody can choose names
-/// that collide. The standard hasher costs more than all the rest of a decision.
+/// Hashes names, with one multiplication for 16 bytes. Every index has random seeds, so nobody can choose names that
+/// collide. The standard hasher costs more than the rest of a decision.
 #[derive(Clone, Copy, Debug)]
 struct Seeds([u64; 2]);
 
@@ -190,7 +192,7 @@ impl Seeds {
             let [first, second] = *pair;
             state = self.mix(state, first, second);
         }
-        // The last 16 bytes, some of them for the second time; of shorter names all.
+        // The last 16 bytes, which may overlap with those before. A shorter name is hashed whole.
         match (bytes.last_chunk::<16>(), bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
             (Some(last), ..) => match last.as_chunks::<8>() {
                 ([first, second], _) => self.mix(state, *first, *second),
@@ -211,7 +213,7 @@ impl Seeds {
     }
 }
 
-/// The hasher of what is a hash already.
+/// A hasher for keys that are hashes already.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hashed(u64);
 

@@ -1,7 +1,8 @@
-//! The policy state of one organization and of the cluster: the editable form, and how a change alters it.
+//! The policy state of one organization and of the cluster: the editable form of the policy, and how a change alters
+//! it.
 //!
-//! Invariant: `apply` is the only way to a new state, at run time and when the journal is replayed, so that both give
-//! the same state. A clone shares everything that a later change leaves alone.
+//! Invariant: `apply` is the only way to a new state, at run time and when the journal is replayed, so both give the
+//! same state. A clone shares with its original everything that no later change alters.
 //! Not here: whether a change is permitted (`plan`), its compiled form (`snapshot`).
 
 use std::sync::Arc;
@@ -21,13 +22,13 @@ use super::time::Timestamp;
 pub struct Organization {
     /// Its id.
     pub id: Id,
-    /// Counts its changes.
+    /// The number of its changes (design.md §2.5).
     pub revision: u64,
     /// Its own node.
     pub node: Arc<Node>,
-    /// The firewall, first rule first.
+    /// The rules of the firewall, in order. A rule's index in this list is its position less one.
     pub rules: Arc<Vec<Arc<Rule>>>,
-    /// The revision that last changed the list of rules or one of them: the list's etag.
+    /// The revision that last changed the list of rules or one of them: what the list's etag holds.
     pub rules_changed_at: u64,
     /// The address groups.
     pub groups: CowMap<Id, Group>,
@@ -35,52 +36,52 @@ pub struct Organization {
     pub nodes: CowMap<NodeKey, Node>,
     /// The policy tests by ascending id.
     pub tests: Arc<Vec<PolicyTest>>,
-    /// The last change, where it waits for its confirmation.
+    /// The last change, when it waits for its confirmation.
     pub pending: Option<Arc<Pending>>,
-    /// A policy that is tried beside this one and never enforced.
-    pub candidate: Option<Arc<Candidate>>,
+    /// The shadow policy, which decides beside this one and is never enforced.
+    pub shadow: Option<Arc<ShadowPolicy>>,
 }
 
-/// A policy that is tried.
+/// A policy that decides every Check beside the enforced one, without effect.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
+pub struct ShadowPolicy {
     /// The revision at which it was set.
     pub revision: u64,
     /// When it was set.
     pub time: Timestamp,
-    /// The organization as it would be. It has neither a candidate nor anything pending itself.
+    /// The organization with the shadow policy. It has neither a shadow policy nor a pending change of its own.
     pub organization: Arc<Organization>,
 }
 
 /// A change that is undone unless it is confirmed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pending {
-    /// The revision that it led to.
+    /// The revision that it made.
     pub revision: u64,
     /// When it is undone.
     pub until: Timestamp,
-    /// What the organization was before, and is to be again. It has nothing pending itself.
+    /// The organization before the change, which an undo restores. It has no pending change of its own.
     pub base: Arc<Organization>,
 }
 
-/// The operator's restriction of the whole installation.
+/// The operator's restriction of the whole installation (design.md §2.3).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
-    /// Counts its changes.
+    /// The number of its changes (design.md §2.5).
     pub revision: u64,
     /// The node named `cluster`.
     pub node: Arc<Node>,
 }
 
 impl Cluster {
-    /// The cluster as it starts: everything allowed, revision 1.
+    /// A cluster that allows everything, at revision 1.
     pub fn new(now: Timestamp) -> Self {
         Self { revision: 1, node: Arc::new(Node::new(Access::AllowAll, now, 1)) }
     }
 }
 
 impl Organization {
-    /// An organization as it is created.
+    /// An organization without rules, groups, nodes and tests.
     pub fn new(id: Id, revision: u64, node: Node) -> Self {
         Self {
             id,
@@ -92,25 +93,26 @@ impl Organization {
             nodes: CowMap::default(),
             tests: Arc::default(),
             pending: None,
-            candidate: None,
+            shadow: None,
         }
     }
 
-    /// A rule and its place, 0 being the first.
+    /// A rule and its index; none when there is no rule of this id.
     pub fn rule(&self, id: &str) -> Option<(usize, &Arc<Rule>)> {
         self.rules.iter().enumerate().find(|(_, rule)| rule.id.as_str() == id)
     }
 
     /// Whether a node, or the organization itself (no key), has children.
-    pub fn has_children(&self, key: Option<&NodeKey>) -> bool {
+    pub(crate) fn has_children(&self, key: Option<&NodeKey>) -> bool {
         match key {
             None => !self.nodes.is_empty(),
             Some(key) => self.nodes.iter_after(Some(key)).next().is_some_and(|(next, _)| next.is_within(key)),
         }
     }
 
-    /// The nearest of the node and its ancestors below the organization that does not inherit, and its own access;
-    /// none when the project is unknown, so that only the organization's levels apply.
+    /// The effective access of a node: the own access of the nearest of the node and its ancestors that does not
+    /// inherit, and the key of that ancestor (design.md §2.3). None when the project is unknown: then cluster, firewall
+    /// and organization alone decide.
     pub fn effective_access(&self, key: &NodeKey) -> Option<(NodeKey, &Access)> {
         let mut at = Some(key.clone());
         while let Some(key) = at {
@@ -122,16 +124,16 @@ impl Organization {
         None
     }
 
-    /// The addresses of a source; a group that does not exist has none.
-    pub fn source_set(&self, source: &Source) -> RangeSet {
+    /// The addresses of a source. A group that does not exist has none.
+    pub(crate) fn source_set(&self, source: &Source) -> RangeSet {
         match source {
             Source::Range(range) => std::iter::once(*range).collect::<RangeList>().to_set(),
             Source::Group(id) => self.groups.get(id.as_str()).map(|group| (**group.set()).clone()).unwrap_or_default(),
         }
     }
 
-    /// The addresses that an own access setting permits by itself. `Inherit` has none of its own.
-    pub fn access_set(&self, access: &Access) -> RangeSet {
+    /// The addresses that an access setting permits by itself; none for `Inherit`.
+    pub(crate) fn access_set(&self, access: &Access) -> RangeSet {
         match access {
             Access::Inherit => RangeSet::default(),
             Access::AllowAll => RangeSet::full(),
@@ -148,8 +150,8 @@ impl Organization {
         }
     }
 
-    /// Sets the revision and carries out the deltas of one change, in order. Deltas that name what does not exist are
-    /// without effect: a plan never makes them.
+    /// Applies the deltas of one change in order, and sets the revision. A delta that names an object that does not
+    /// exist has no effect; planning never makes one.
     pub fn apply(&mut self, revision: u64, time: Timestamp, deltas: &[Delta]) {
         self.revision = revision;
         for delta in deltas {
@@ -169,12 +171,12 @@ impl Organization {
             }
             Delta::SetTests { tests } => self.tests = Arc::new(tests.clone()),
             Delta::Confirm { .. } => {}
-            Delta::SetCandidate { deltas } => {
-                let mut organization = Self { candidate: None, pending: None, ..self.clone() };
+            Delta::SetShadowPolicy { deltas } => {
+                let mut organization = Self { shadow: None, pending: None, ..self.clone() };
                 organization.apply(revision, time, deltas);
-                self.candidate = Some(Arc::new(Candidate { revision, time, organization: Arc::new(organization) }));
+                self.shadow = Some(Arc::new(ShadowPolicy { revision, time, organization: Arc::new(organization) }));
             }
-            Delta::RemoveCandidate => self.candidate = None,
+            Delta::RemoveShadowPolicy => self.shadow = None,
             Delta::InsertRule { .. }
             | Delta::SetRule { .. }
             | Delta::RemoveRule { .. }
@@ -222,25 +224,24 @@ impl Organization {
 }
 
 fn apply_to_rules(rules: &mut Vec<Arc<Rule>>, delta: &Delta) {
-    let place = |rules: &[Arc<Rule>], id: &Id| rules.iter().position(|rule| rule.id == *id);
     match delta {
-        Delta::InsertRule { at, rule } => rules.insert((*at).min(rules.len()), Arc::new(rule.clone())),
+        Delta::InsertRule { index, rule } => rules.insert((*index).min(rules.len()), Arc::new(rule.clone())),
         Delta::SetRule { rule } => {
             if let Some(slot) = rules.iter_mut().find(|slot| slot.id == rule.id) {
                 *slot = Arc::new(rule.clone());
             }
         }
         Delta::RemoveRule { id } => rules.retain(|rule| rule.id != *id),
-        Delta::MoveRule { id, at } => {
-            if let Some(from) = place(rules, id) {
+        Delta::MoveRule { id, index } => {
+            if let Some(from) = rules.iter().position(|rule| rule.id == *id) {
                 let rule = rules.remove(from);
-                rules.insert((*at).min(rules.len()), rule);
+                rules.insert((*index).min(rules.len()), rule);
             }
         }
         Delta::OrderRules { order } => {
             let old = rules.clone();
             rules.clear();
-            rules.extend(order.iter().filter_map(|at| old.get(*at as usize).cloned()));
+            rules.extend(order.iter().filter_map(|index| old.get(*index as usize).cloned()));
         }
         Delta::ReplaceRules { rules: new } => *rules = new.iter().cloned().map(Arc::new).collect(),
         Delta::SetOrganization { .. }
@@ -250,8 +251,8 @@ fn apply_to_rules(rules: &mut Vec<Arc<Rule>>, delta: &Delta) {
         | Delta::SetGroupContent { .. }
         | Delta::RemoveGroup { .. }
         | Delta::SetTests { .. }
-        | Delta::SetCandidate { .. }
-        | Delta::RemoveCandidate
+        | Delta::SetShadowPolicy { .. }
+        | Delta::RemoveShadowPolicy
         | Delta::Confirm { .. } => {}
     }
 }

@@ -1,11 +1,10 @@
-//! Laying the rules of a firewall over each other: which rules are there at each address, and in which order they win.
+//! The overlay of a firewall's rules: which rules contain each address, and in which order they win.
 //!
-//! Every group is swept over once, however many rules name it, and a chain remembers a bounded number of rules: beyond
-//! that it says where to look further. So memory and time are bounded by the ranges and rules that the
-//! limits allow, never by their product.
+//! Memory and time grow with the sum of ranges and rules, never with their product. The sweep visits every group once,
+//! however many rules name it. A chain holds a bounded number of rules, and says where to continue the search.
 //!
-//! Invariant: the label at an address leads to the first enabled rule of the connection type that contains it and is
-//! alive, whatever the time.
+//! Invariant: the label at an address leads, at every moment, to the first rule that is enabled, not expired, applies
+//! to the connection type and contains the address.
 //! Not here: the rules' actions and the lookup (`firewall`).
 
 use std::cmp::Reverse;
@@ -23,58 +22,58 @@ use super::word::Word;
 
 /// The label where no rule matches.
 pub(super) const NO_RULE: u32 = 0;
-/// Labels from here on name chains; those below are a rule's place plus one.
+/// Labels from here on name chains. A lower label is a rule's index plus one.
 pub(super) const FIRST_CHAIN: u32 = 1 << 28;
 
-/// Rules that a chain remembers at most.
-const CHAIN_PLACES_MAX: usize = 16;
-/// Rules that are looked at for a chain at most: those that expire no later than one above them are passed over.
+/// The number of rules that a chain can hold.
+const CHAIN_RULES_MAX: usize = 16;
+/// The number of rules that are examined for a chain, those included that it leaves out.
 const CHAIN_EXAMINED_MAX: usize = 64;
-/// Rules of one group that take part in the sweep at most.
-const GROUP_PLACES_MAX: usize = 16;
+/// The number of rules of one group that take part in the sweep.
+const GROUP_RULES_MAX: usize = 16;
 
-/// The rules that win one after the other as each expires.
+/// The rules that win one after the other as each expires. Rules are told by their index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Chain {
-    /// Their places, in order; all but the last expire.
-    pub(super) places: Box<[u32]>,
-    /// The place from which on to look through the rules once all of these are expired, where there may be more.
+    /// The rules in order; all but the last expire.
+    pub(super) rules: Box<[u32]>,
+    /// The rule from which to search the list when all of these are expired; none when no further rule can match.
     pub(super) scan_from: Option<u32>,
 }
 
-/// The labels of both families and what the chains among them stand for.
+/// The labels of both families, and the chains that some of them name.
 pub(super) struct Overlay {
     pub(super) v4: IntervalMap<u32>,
     pub(super) v6: IntervalMap<u128>,
     pub(super) chains: Vec<Chain>,
 }
 
-/// One interval of one source: of a rule's own range, which is told by the rule's place, or of a group.
+/// One interval of a source. The source is a rule's own range or a group; see [`FIRST_GROUP`].
 struct Item<W> {
     first: W,
     last: W,
     source: u32,
 }
 
-/// Sources from here on are groups, counted from here; those below are places of rules.
+/// Sources from here on are groups, numbered from here. A lower source is the index of a rule with a range of its own.
 const FIRST_GROUP: u32 = 1 << 28;
 
-/// The rules that name one group, as far as they matter: nothing behind one that never expires.
+/// The rules that name one group and can win: none after the first that never expires.
 #[derive(Default)]
-struct Named {
-    places: Vec<u32>,
-    /// Whether its last place hides all later ones.
-    settled: bool,
+struct GroupRules {
+    rules: Vec<u32>,
+    /// Whether no later rule of the group is listed.
+    complete: bool,
 }
 
 impl Overlay {
-    /// Lays the rules that apply to the type over each other.
+    /// The overlay of the rules that apply to the connection type, for every moment.
     pub(super) fn new(rules: &[Arc<Rule>], groups: &CowMap<Id, Group>, connection_type: ConnectionType) -> Self {
         Self::of(rules, groups, connection_type, None)
     }
 
-    /// The same as they are at one moment: without those that are expired, and as if the others never did. So no label
-    /// is a chain's.
+    /// The overlay at one moment: without the rules that are expired then, and as if the others never expired. No label
+    /// names a chain.
     pub(super) fn at(
         rules: &[Arc<Rule>],
         groups: &CowMap<Id, Group>,
@@ -90,38 +89,38 @@ impl Overlay {
         connection_type: ConnectionType,
         at: Option<Timestamp>,
     ) -> Self {
-        let is_over = |rule: &Rule| at.is_some_and(|at| rule.expire_time.is_some_and(|time| time <= at));
-        let may_end = |rule: &Rule| at.is_none() && rule.expire_time.is_some();
-        let mut index: HashMap<&Id, usize> = HashMap::new();
-        let mut groups: Vec<(&Id, Named)> = Vec::new();
+        let is_expired = |rule: &Rule| at.is_some_and(|at| rule.expire_time.is_some_and(|time| time <= at));
+        let can_expire = |rule: &Rule| at.is_none() && rule.expire_time.is_some();
+        let mut numbers: HashMap<&Id, usize> = HashMap::new();
+        let mut groups: Vec<(&Id, GroupRules)> = Vec::new();
         let mut chains = Chains::new(rules);
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (place, rule) in (0_u32..).zip(rules.iter()) {
-            chains.expires.push(may_end(rule));
-            if rule.disabled || !rule.connection_types.applies_to(connection_type) || is_over(rule) {
+        for (index, rule) in (0_u32..).zip(rules.iter()) {
+            chains.expires.push(can_expire(rule));
+            if rule.disabled || !rule.connection_types.applies_to(connection_type) || is_expired(rule) {
                 continue;
             }
             let id = match &rule.source {
                 Source::Range(range) => {
-                    add_range(*range, place, &mut v4, &mut v6);
+                    add_range(*range, index, &mut v4, &mut v6);
                     continue;
                 }
                 Source::Group(id) => id,
             };
-            let at = *index.entry(id).or_insert_with(|| {
-                groups.push((id, Named::default()));
+            let number = *numbers.entry(id).or_insert_with(|| {
+                groups.push((id, GroupRules::default()));
                 groups.len() - 1
             });
-            let Some((_, named)) = groups.get_mut(at) else { continue };
-            if named.settled {
+            let Some((_, group)) = groups.get_mut(number) else { continue };
+            if group.complete {
                 continue;
             }
-            if named.places.len() < GROUP_PLACES_MAX {
-                named.places.push(place);
-                named.settled = !may_end(rule);
-            } else if let Some(last) = named.places.last() {
+            if group.rules.len() < GROUP_RULES_MAX {
+                group.rules.push(index);
+                group.complete = !can_expire(rule);
+            } else if let Some(last) = group.rules.last() {
                 chains.unlisted_after.insert(*last);
-                named.settled = true;
+                group.complete = true;
             }
         }
         for (source, (id, _)) in (FIRST_GROUP..).zip(&groups) {
@@ -130,7 +129,7 @@ impl Overlay {
             v4.extend(set.v4.intervals().iter().map(|(first, last)| Item { first: *first, last: *last, source }));
             v6.extend(set.v6.intervals().iter().map(|(first, last)| Item { first: *first, last: *last, source }));
         }
-        let groups: Vec<Vec<u32>> = groups.into_iter().map(|(_, named)| named.places).collect();
+        let groups: Vec<Vec<u32>> = groups.into_iter().map(|(_, group)| group.rules).collect();
         let v4 = sweep(v4, &groups, &mut chains);
         let v6 = sweep(v6, &groups, &mut chains);
         Self { v4, v6, chains: chains.made }
@@ -148,16 +147,16 @@ fn add_range(range: Range, source: u32, v4: &mut Vec<Item<u32>>, v6: &mut Vec<It
     }
 }
 
-/// The places of the rules that name a source.
-fn places_of<'a>(source: &'a u32, groups: &'a [Vec<u32>]) -> &'a [u32] {
+/// The rules that have a source.
+fn rules_of<'a>(source: &'a u32, groups: &'a [Vec<u32>]) -> &'a [u32] {
     match source.checked_sub(FIRST_GROUP) {
         None => std::slice::from_ref(source),
         Some(group) => groups.get(group as usize).map_or(&[], Vec::as_slice),
     }
 }
 
-/// Goes over the items from the lowest address up and labels every stretch with the rules that are active in it. A
-/// source's own items are disjoint. The stable sort is quick on the sorted runs that groups are.
+/// Sweeps over the items in ascending order and labels every interval by the rules whose items cover it. The items of
+/// one source are disjoint. The stable sort is fast here, because the items of a group are sorted already.
 fn sweep<W: Word>(mut items: Vec<Item<W>>, groups: &[Vec<u32>], chains: &mut Chains<'_>) -> IntervalMap<W> {
     items.sort_by_key(|item| item.first);
     let mut map = IntervalMap::with_capacity(2 * items.len() + 1);
@@ -166,57 +165,58 @@ fn sweep<W: Word>(mut items: Vec<Item<W>>, groups: &[Vec<u32>], chains: &mut Cha
     let mut ends: BinaryHeap<Reverse<(W, u32)>> = BinaryHeap::new();
     let mut rest = items.as_slice();
     loop {
-        // Most items are alone from their first to their last address: they need no queue.
+        // Most items overlap with no other: they need no queue.
         while ends.is_empty()
-            && let [item, behind @ ..] = rest
-            && behind.first().is_none_or(|next| item.last < next.first)
+            && let [item, following @ ..] = rest
+            && following.first().is_none_or(|next| item.last < next.first)
         {
-            map.push(item.first, chains.label(places_of(&item.source, groups).iter().copied()));
+            map.push(item.first, chains.label(rules_of(&item.source, groups).iter().copied()));
             if let Some(after) = item.last.next() {
                 map.push(after, NO_RULE);
             }
-            rest = behind;
+            rest = following;
         }
         let next_first = rest.first().map(|item| item.first);
         let next_after_end = ends.peek().and_then(|Reverse((last, _))| last.next());
-        // What ends at the highest address needs no end; the smaller of the two others comes next.
-        let at = match (next_first, next_after_end) {
+        // The next interval starts where an item begins or after one ends. One that ends at the highest address has
+        // nothing after it.
+        let start = match (next_first, next_after_end) {
             (Some(first), Some(after)) => first.min(after),
-            (Some(at), None) | (None, Some(at)) => at,
+            (Some(start), None) | (None, Some(start)) => start,
             (None, None) => return map,
         };
         while let Some(Reverse((last, source))) = ends.peek().copied()
-            && last < at
+            && last < start
         {
             ends.pop();
-            for place in places_of(&source, groups) {
-                active.remove(place);
+            for rule in rules_of(&source, groups) {
+                active.remove(rule);
             }
         }
-        while let [item, behind @ ..] = rest
-            && item.first == at
+        while let [item, following @ ..] = rest
+            && item.first == start
         {
-            active.extend(places_of(&item.source, groups));
+            active.extend(rules_of(&item.source, groups));
             ends.push(Reverse((item.last, item.source)));
-            rest = behind;
+            rest = following;
         }
-        map.push(at, chains.label(active.iter().copied()));
+        map.push(start, chains.label(active.iter().copied()));
     }
 }
 
-/// Makes labels, each distinct chain once.
+/// Makes labels, and each distinct chain once.
 struct Chains<'a> {
     rules: &'a [Arc<Rule>],
-    /// Whether each expires, close together: the rules themselves lie far apart, and most of them never do.
+    /// Whether each rule can expire, close together in memory, while the rules themselves lie far apart.
     expires: Vec<bool>,
-    /// Last places of groups that more rules name than take part.
+    /// The last listed rule of every group that is named by more rules than take part.
     unlisted_after: HashSet<u32>,
     made: Vec<Chain>,
     known: HashMap<Chain, u32>,
 }
 
 impl<'a> Chains<'a> {
-    /// Whether each rule expires is still to be told.
+    /// The caller fills `expires`.
     fn new(rules: &'a [Arc<Rule>]) -> Self {
         Self {
             rules,
@@ -227,13 +227,13 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// The label for the rules at these places, the first in order first.
-    fn label(&mut self, mut places: impl Iterator<Item = u32>) -> u32 {
-        let Some(first) = places.next() else { return NO_RULE };
+    /// The label of an interval that these rules cover, given in order.
+    fn label(&mut self, mut rules: impl Iterator<Item = u32>) -> u32 {
+        let Some(first) = rules.next() else { return NO_RULE };
         if !self.expires.get(first as usize).is_some_and(|expires| *expires) {
             return first + 1;
         }
-        let chain = self.chain(first, places);
+        let chain = self.chain(first, rules);
         if let Some(label) = self.known.get(&chain) {
             return *label;
         }
@@ -244,23 +244,23 @@ impl<'a> Chains<'a> {
     }
 
     fn chain(&self, first: u32, rest: impl Iterator<Item = u32>) -> Chain {
-        let (mut places, mut latest) = (Vec::new(), None);
-        for (examined, place) in std::iter::once(first).chain(rest).enumerate() {
-            if examined >= CHAIN_EXAMINED_MAX || places.len() >= CHAIN_PLACES_MAX {
-                return Chain { places: places.into(), scan_from: Some(place) };
+        let (mut rules, mut latest) = (Vec::new(), None);
+        for (examined, index) in std::iter::once(first).chain(rest).enumerate() {
+            if examined >= CHAIN_EXAMINED_MAX || rules.len() >= CHAIN_RULES_MAX {
+                return Chain { rules: rules.into(), scan_from: Some(index) };
             }
-            let Some(expire_time) = self.rules.get(place as usize).and_then(|rule| rule.expire_time) else {
-                places.push(place);
-                return Chain { places: places.into(), scan_from: None };
+            let Some(expire_time) = self.rules.get(index as usize).and_then(|rule| rule.expire_time) else {
+                rules.push(index);
+                return Chain { rules: rules.into(), scan_from: None };
             };
             if latest.is_none_or(|latest| expire_time > latest) {
                 latest = Some(expire_time);
-                places.push(place);
+                rules.push(index);
             }
-            if self.unlisted_after.contains(&place) {
-                return Chain { places: places.into(), scan_from: Some(place + 1) };
+            if self.unlisted_after.contains(&index) {
+                return Chain { rules: rules.into(), scan_from: Some(index + 1) };
             }
         }
-        Chain { places: places.into(), scan_from: None }
+        Chain { rules: rules.into(), scan_from: None }
     }
 }

@@ -1,7 +1,7 @@
-//! Tests that are kept with a policy: what it must decide.
+//! Policy tests: connections, and what the policy must decide about them.
 //!
-//! Invariant: a test is of one organization, whose name its endpoint begins with.
-//! Not here: what follows from a test that fails (`gates`).
+//! Invariant: a test belongs to one organization, whose name its endpoint begins with.
+//! Not here: what a version of the policy decides (`judging`).
 
 use std::sync::Arc;
 
@@ -9,8 +9,6 @@ use super::address::Address;
 use super::decision::Decision;
 use super::name::Id;
 use super::rule::ConnectionType;
-use super::time::Timestamp;
-use super::version::Version;
 
 /// A connection and what must be decided about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,16 +25,4 @@ pub struct PolicyTest {
     pub expected: Decision,
     /// Free text.
     pub description: Arc<str>,
-}
-
-impl PolicyTest {
-    /// What a version of the policy decides.
-    pub fn actual(&self, version: &Version<'_>, now: Timestamp) -> Decision {
-        version.decision(self.address, self.connection_type, &self.endpoint, now)
-    }
-
-    /// Whether a version of the policy decides as it must.
-    pub fn passes(&self, version: &Version<'_>, now: Timestamp) -> bool {
-        self.actual(version, now) == self.expected
-    }
 }

@@ -1,26 +1,24 @@
-//! Collections of ranges over both families: the list as administrators gave it, and the set of addresses it means.
+//! Ranges of both families: the list that administrators gave, and the set of addresses that it covers.
 //!
-//! Invariant: a `RangeList` is sorted and without doubles, so two lists with the same ranges are equal values.
+//! Invariant: a `RangeList` is sorted and has no duplicates, so two lists with the same ranges are equal values.
 //! Not here: names of groups (`group`) and who uses a list.
-
-use std::sync::Arc;
 
 use super::address::{Address, Block, Range};
 use super::intervals::IntervalSet;
 use super::word::Word;
 
-/// A set of canonical ranges: nothing is merged, a double counts once (design.md §2.6). Order: `any`, IPv4, IPv6, each
-/// by first address and then from the widest to the narrowest.
+/// A sorted list of canonical ranges. No ranges are merged, and a duplicate counts once (design.md §2.6). `any` comes
+/// first, then IPv4, then IPv6; each family by first address, and then from the widest to the narrowest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeList {
     any: bool,
-    v4: Blocks<u32>,
-    v6: Blocks<u128>,
+    v4: BlockColumns<u32>,
+    v6: BlockColumns<u128>,
 }
 
-/// Sorted blocks of one family. Two columns, because together they take 5 or 17 bytes a block, and pairs 8 or 32.
+/// Sorted blocks of one family. Two columns take 5 bytes (IPv4) or 17 bytes (IPv6) a block; pairs would take 8 or 32.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Blocks<W> {
+struct BlockColumns<W> {
     firsts: Vec<W>,
     prefix_lengths: Vec<u8>,
 }
@@ -34,13 +32,13 @@ pub struct RangeSet {
     pub v6: IntervalSet<u128>,
 }
 
-impl<W> Default for Blocks<W> {
+impl<W> Default for BlockColumns<W> {
     fn default() -> Self {
         Self { firsts: Vec::new(), prefix_lengths: Vec::new() }
     }
 }
 
-impl<W: Word> Blocks<W> {
+impl<W: Word> BlockColumns<W> {
     fn from_unsorted(mut blocks: Vec<Block<W>>) -> Self {
         blocks.sort_unstable();
         blocks.dedup();
@@ -65,12 +63,12 @@ impl<W: Word> Blocks<W> {
         self.firsts.len()
     }
 
-    fn iter_from(&self, at: usize) -> impl Iterator<Item = Block<W>> + '_ {
-        let firsts = self.firsts.iter().skip(at);
-        firsts.zip(self.prefix_lengths.iter().skip(at)).filter_map(|(first, length)| Block::new(*first, *length))
+    fn iter_from(&self, index: usize) -> impl Iterator<Item = Block<W>> + '_ {
+        let firsts = self.firsts.iter().skip(index);
+        firsts.zip(self.prefix_lengths.iter().skip(index)).filter_map(|(first, length)| Block::new(*first, *length))
     }
 
-    /// Merges two sorted columns; `keep` is told whether the block is in the left and in the right one.
+    /// Merges two lists. `keep` decides about a block by whether it is in `self` and whether it is in `other`.
     fn merge(&self, other: &Self, keep: impl Fn(bool, bool) -> bool) -> Self {
         let (mut left, mut right) = (self.iter_from(0).peekable(), other.iter_from(0).peekable());
         let merged = std::iter::from_fn(|| {
@@ -93,22 +91,22 @@ impl<W: Word> Blocks<W> {
 }
 
 impl RangeList {
-    /// Number of ranges.
+    /// The number of ranges.
     pub fn len(&self) -> usize {
         usize::from(self.any) + self.v4.len() + self.v6.len()
     }
 
-    /// Whether there is no range.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The ranges from the `position`-th on (0 is the first), in the list's order.
-    pub fn iter_from(&self, position: usize) -> impl Iterator<Item = Range> + '_ {
+    /// The ranges from a 0-based index on, in the list's order.
+    pub fn iter_from(&self, index: usize) -> impl Iterator<Item = Range> + '_ {
         let any = usize::from(self.any);
-        let v4_from = position.saturating_sub(any);
+        let v4_from = index.saturating_sub(any);
         let v6_from = v4_from.saturating_sub(self.v4.len());
-        let head = (self.any && position == 0).then_some(Range::Any);
+        let head = (self.any && index == 0).then_some(Range::Any);
         head.into_iter()
             .chain(self.v4.iter_from(v4_from).map(Range::V4))
             .chain(self.v6.iter_from(v6_from).map(Range::V6))
@@ -119,7 +117,7 @@ impl RangeList {
         self.iter_from(0)
     }
 
-    /// The ranges that are in either list.
+    /// The ranges that are in this list, in the other, or in both.
     #[must_use]
     pub fn with(&self, other: &Self) -> Self {
         Self {
@@ -129,7 +127,7 @@ impl RangeList {
         }
     }
 
-    /// The ranges that are in this list and not in the other.
+    /// The ranges that are in this list and not in the other one.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         Self {
@@ -161,7 +159,7 @@ impl FromIterator<Range> for RangeList {
                 Range::V6(block) => v6.push(block),
             }
         }
-        Self { any, v4: Blocks::from_unsorted(v4), v6: Blocks::from_unsorted(v6) }
+        Self { any, v4: BlockColumns::from_unsorted(v4), v6: BlockColumns::from_unsorted(v6) }
     }
 }
 
@@ -171,17 +169,12 @@ impl RangeSet {
         Self { v4: IntervalSet::full(), v6: IntervalSet::full() }
     }
 
-    /// All addresses of both families, shared.
-    pub fn full_shared() -> Arc<Self> {
-        Arc::new(Self::full())
-    }
-
-    /// Whether there is no address in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// Whether the address is in it.
+    /// Whether the address is in the set.
     pub fn contains(&self, address: Address) -> bool {
         match address {
             Address::V4(word) => self.v4.contains(word),
@@ -207,7 +200,7 @@ impl RangeSet {
         Self { v4: self.v4.difference(&other.v4), v6: self.v6.difference(&other.v6) }
     }
 
-    /// Whether there is an address that is in both. Quick where `other` is made of few ranges.
+    /// Whether some address is in both sets. Fast when `other` has few intervals.
     pub fn meets(&self, other: &Self) -> bool {
         self.v4.meets_any(&other.v4) || self.v6.meets_any(&other.v6)
     }
@@ -217,7 +210,7 @@ impl RangeSet {
         self.v4.is_subset(&other.v4) && self.v6.is_subset(&other.v6)
     }
 
-    /// The same from one of them on.
+    /// The ranges of [`RangeSet::ranges`] from `first` on. `first` must be one of them.
     pub fn ranges_from(&self, first: Range) -> Box<dyn Iterator<Item = Range> + '_> {
         match first {
             Range::Any => Box::new(self.ranges()),
@@ -229,7 +222,7 @@ impl RangeSet {
         }
     }
 
-    /// The fewest CIDR ranges that make up the set, IPv4 first, each family in order.
+    /// The fewest CIDR ranges that cover the set: IPv4 first, each family in order.
     pub fn ranges(&self) -> impl Iterator<Item = Range> + '_ {
         self.v4.blocks().map(Range::V4).chain(self.v6.blocks().map(Range::V6))
     }

@@ -1,4 +1,4 @@
-//! A firewall rule (design.md §2.2) and what can be set in it.
+//! A firewall rule (design.md §2.2), and patches of its settable fields.
 //!
 //! Invariant: a rule that exists has an action and a source.
 //! Not here: the order of rules (`organization`) and which of them wins (`firewall`).
@@ -12,9 +12,9 @@ use super::time::Timestamp;
 /// What a rule does with the connections it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// The firewall lets them through; allowlists still apply.
+    /// The firewall lets the connections through; allowlists still apply.
     Allow,
-    /// They are refused.
+    /// The connections are refused.
     Deny,
 }
 
@@ -41,7 +41,7 @@ impl ConnectionType {
     pub const ALL: [Self; 2] = [Self::Shell, Self::Preview];
 }
 
-/// A set of connection types; the empty set in a rule means all.
+/// A set of connection types. In a rule, the empty set means all types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConnectionTypes {
     shell: bool,
@@ -49,17 +49,17 @@ pub struct ConnectionTypes {
 }
 
 impl ConnectionTypes {
-    /// The members, in a fixed order.
+    /// The types in the set, in the order of [`ConnectionType::ALL`].
     pub fn iter(self) -> impl Iterator<Item = ConnectionType> {
         ConnectionType::ALL.into_iter().filter(move |connection_type| self.contains(*connection_type))
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self == Self::default()
     }
 
-    /// Whether the type is named; see `applies_to` for what the empty set means.
+    /// Whether the type is in the set. See `applies_to` for the meaning of the empty set.
     fn contains(self, connection_type: ConnectionType) -> bool {
         match connection_type {
             ConnectionType::Shell => self.shell,
@@ -95,7 +95,7 @@ pub enum Source {
     Group(Id),
 }
 
-/// A rule as it stands in an organization's firewall.
+/// A rule of an organization's firewall.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Its id, unique among the organization's rules.
@@ -108,30 +108,30 @@ pub struct Rule {
     pub connection_types: ConnectionTypes,
     /// Free text.
     pub description: Arc<str>,
-    /// Whether it is skipped.
+    /// Whether it is skipped, as if it were not in the list.
     pub disabled: bool,
-    /// From when on it no longer matches.
+    /// The moment from which it no longer matches; none means that it never expires.
     pub expire_time: Option<Timestamp>,
     /// When it was created.
     pub create_time: Timestamp,
     /// When its settable fields were last changed.
     pub update_time: Timestamp,
-    /// The organization's revision that last changed its settable fields: its etag.
+    /// The organization's revision that last changed its settable fields: what its etag holds.
     pub changed_at: u64,
 }
 
-/// How often a rule decided, and when last.
+/// How often a rule was the one that decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleMatches {
-    /// Its decisions since `start`.
+    /// The number of decisions since `start`.
     pub count: u64,
-    /// Since when it is counted: the rule's creation, or later where older counts were lost.
+    /// The moment from which decisions are counted: the rule's creation, or later when older counts were lost.
     pub start: Timestamp,
-    /// The last decision, to the millisecond.
+    /// The moment of the last decision, to the millisecond; none when there was none.
     pub last: Option<Timestamp>,
 }
 
-/// Values for settable fields of a rule; what is absent stays, or takes its default in a new rule.
+/// New values for the settable fields of a rule. An absent field stays as it is; in a new rule it has its default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RulePatch {
     /// See [`Rule::action`]; a new rule must have one.
@@ -144,12 +144,12 @@ pub struct RulePatch {
     pub description: Option<Arc<str>>,
     /// See [`Rule::disabled`].
     pub disabled: Option<bool>,
-    /// See [`Rule::expire_time`]; the inner option is the value.
+    /// See [`Rule::expire_time`], which is the inner option.
     pub expire_time: Option<Option<Timestamp>>,
 }
 
 impl RulePatch {
-    /// All that `rule` has.
+    /// A patch with the values of all fields of `rule`.
     pub fn of(rule: &Rule) -> Self {
         Self {
             action: Some(rule.action),
@@ -161,8 +161,8 @@ impl RulePatch {
         }
     }
 
-    /// `rule` with the patch's values; times and etag are the caller's.
-    pub fn applied_to(&self, rule: &Rule) -> Rule {
+    /// `rule` with the values of the patch. The caller sets the times and `changed_at`.
+    pub(crate) fn applied_to(&self, rule: &Rule) -> Rule {
         Rule {
             id: rule.id.clone(),
             action: self.action.unwrap_or(rule.action),
@@ -177,7 +177,7 @@ impl RulePatch {
         }
     }
 
-    /// A new rule; none when action or source is missing.
+    /// A new rule with the values of the patch; none when the action or the source is absent.
     pub fn to_rule(&self, id: Id, now: Timestamp, revision: u64) -> Option<Rule> {
         Some(Rule {
             id,

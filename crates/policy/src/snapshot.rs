@@ -1,6 +1,6 @@
 //! The compiled policy of one organization, and the decision (design.md §2.4).
 //!
-//! Invariant: a snapshot is never altered; what it decides is what §2 says about the state it was compiled from.
+//! Invariant: a snapshot is immutable. It decides as design.md §2 says of the state that it was compiled from.
 //! `advance` gives the same decisions as compiling anew.
 //! Not here: which snapshot is current (`engine`).
 
@@ -28,7 +28,7 @@ pub struct Snapshot {
     nodes: NodeIndex,
 }
 
-/// The compiled setting of the cluster.
+/// The compiled access setting of the cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterSnapshot {
     revision: u64,
@@ -36,9 +36,8 @@ pub struct ClusterSnapshot {
 }
 
 impl ClusterSnapshot {
-    /// Compiles the cluster's setting.
+    /// Compiles the cluster's access setting.
     pub fn compile(cluster: &Cluster) -> Self {
-        // The cluster's entries are ranges only, so any organization will do to look names up in.
         let access = match &cluster.node.access {
             Access::AllowList(entries) => {
                 let ranges = entries.iter().filter_map(|entry| match &entry.source {
@@ -53,7 +52,7 @@ impl ClusterSnapshot {
         Self { revision: cluster.revision, access }
     }
 
-    /// The cluster's revision.
+    /// The cluster's revision that was compiled.
     pub fn revision(&self) -> u64 {
         self.revision
     }
@@ -76,7 +75,7 @@ impl Snapshot {
         }
     }
 
-    /// The snapshot after a change that led to `organization`: only what the deltas touch is compiled.
+    /// The snapshot of `organization` after a change with these deltas. Compiles only what the deltas concern.
     #[must_use]
     pub fn advance<'a>(
         &self,
@@ -103,12 +102,12 @@ impl Snapshot {
                 | Delta::MoveRule { .. }
                 | Delta::OrderRules { .. }
                 | Delta::ReplaceRules { .. } => firewall_changed = true,
-                // A group that is created or removed is named by nobody; nothing else here decides.
+                // A new or removed group is not in use, and the other steps do not concern decisions.
                 Delta::SetGroup { .. }
                 | Delta::RemoveGroup { .. }
                 | Delta::SetTests { .. }
-                | Delta::SetCandidate { .. }
-                | Delta::RemoveCandidate
+                | Delta::SetShadowPolicy { .. }
+                | Delta::RemoveShadowPolicy
                 | Delta::Confirm { .. } => {}
                 Delta::SetGroupContent { id, .. } => {
                     firewall_changed |= organization.rules.iter().any(|rule| names(&rule.source, id));
@@ -132,7 +131,7 @@ impl Snapshot {
         }
     }
 
-    /// The organization's revision.
+    /// The organization's revision that was compiled.
     pub fn revision(&self) -> u64 {
         self.revision
     }
@@ -152,8 +151,8 @@ impl Snapshot {
         target: &NodePath<'_>,
         now: Timestamp,
     ) -> Verdict<'_> {
-        // Where nobody but the firewall has a say, its verdict is handed on unseen: a branch on it would be predicted
-        // wrongly as often as addresses differ, and that costs as much as all the rest.
+        // When the firewall alone decides, its verdict is returned without a branch on it: such a branch would be
+        // mispredicted as often as addresses differ, and that would double the cost of a decision.
         let has_list = |access: &CompiledAccess| matches!(access, CompiledAccess::AllowList(_));
         if target.project.is_none() && !has_list(&cluster.access) && !has_list(&self.access) {
             return self.firewall.verdict(address, connection_type, now);
@@ -161,7 +160,7 @@ impl Snapshot {
         self.decide_by_all(cluster, address, connection_type, target, now)
     }
 
-    /// All steps, in their order.
+    /// All steps, in the order of design.md §2.4.
     #[inline(never)]
     fn decide_by_all(
         &self,
@@ -174,8 +173,8 @@ impl Snapshot {
         self.evaluate(cluster, address, connection_type, target, now, |_| false)
     }
 
-    /// Goes through the steps of a decision in their order, telling each to `step`, which says whether to go on behind
-    /// one that refuses. The first that refuses decides.
+    /// Takes the steps of a decision in their order; the first that refuses decides. Calls `step` with the result of
+    /// each step. When a step refuses, `step` returns whether to take the remaining ones as well.
     #[inline]
     pub(super) fn evaluate<'a>(
         &'a self,
@@ -230,22 +229,24 @@ impl Snapshot {
     }
 }
 
-/// A step of a decision, and how it came out.
+/// The result of one step of a decision.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step<'a> {
-    /// Whether the target is known. Where it is not, this is the only step.
+    /// Whether the target is known. If it is not, this is the only step.
     Target { known: bool },
-    /// What an own access has to say.
+    /// Whether the access setting of a level permits the address.
     Access { level: Level, permitted: bool },
-    /// What the firewall has to say by itself.
+    /// What the firewall alone decides.
     Firewall(Verdict<'a>),
 }
 
+/// Whether a source is this group.
 fn names(source: &Source, group: &Id) -> bool {
     matches!(source, Source::Group(id) if id == group)
 }
 
-/// Whether a setting permits an address. A setting that only inherits has nothing to say: its parent was asked.
+/// Whether an access setting permits an address. `Inherit` permits here, because the parent's setting is a step of its
+/// own.
 #[inline]
 fn permits(access: &CompiledAccess, address: Address) -> bool {
     match access {

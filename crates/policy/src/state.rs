@@ -1,8 +1,8 @@
-//! The whole policy of a server, as the journal tells it.
+//! The policy state of a server: the cluster and all organizations.
 //!
-//! Invariant: it is what follows from applying the changes of the journal, in order, to the initial state; the same
-//! changes always give the same state.
-//! Not here: which changes are permitted (`plan`) and what is compiled of it (`engine`).
+//! Invariant: the state is the result of applying the journal's changes in order to the empty state. The same changes
+//! always give the same state.
+//! Not here: which changes are permitted (`plan`), compiled forms (`snapshot`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,18 +22,18 @@ pub struct PolicyState {
     pub cluster: Arc<Cluster>,
     /// The organizations by id.
     pub organizations: BTreeMap<Id, Arc<Organization>>,
-    /// Last revisions of deleted organizations, which recreated ones go on from.
+    /// The last revisions of deleted organizations. An organization that is created again continues from them.
     pub deleted: BTreeMap<Id, u64>,
 }
 
-/// What a change makes of what it is about.
+/// The new state of the cluster or of the organization that a change concerns.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// The cluster is this.
+    /// The cluster after the change.
     Cluster(Arc<Cluster>),
-    /// An organization is this.
+    /// The organization after the change.
     Organization(Arc<Organization>),
-    /// An organization is gone; its last revision.
+    /// The organization is deleted. Holds its id and its last revision.
     Deleted(Id, u64),
 }
 
@@ -62,25 +62,29 @@ impl Outcome {
 pub struct OutOfOrder {
     /// `cluster` or the organization's name.
     pub scope: String,
-    /// Its revision; 0 where it does not exist.
+    /// The revision of the state; 0 for an organization that never existed.
     pub current: u64,
     /// The revision that the change would make.
     pub change: u64,
 }
 
 impl PolicyState {
-    /// The state before the first change. Its cluster is at revision 0, which no server shows: the first changes of a
-    /// journal are [`PolicyState::first_changes`].
+    /// The state before the first change. Its cluster has revision 0, which no server shows, because a journal begins
+    /// with [`PolicyState::first_changes`].
     pub fn empty() -> Self {
         let cluster = Cluster { revision: 0, ..Cluster::new(Timestamp::default()) };
         Self { cluster: Arc::new(cluster), organizations: BTreeMap::new(), deleted: BTreeMap::new() }
     }
 
-    /// How many changes a fresh data directory begins with.
+    /// The number of changes that a new data directory begins with.
     pub const FIRST_CHANGES: u64 = 2;
 
-    /// The changes that a fresh data directory begins with: the cluster, allowing everything, and the organization
+    /// The changes that a new data directory begins with: a cluster that allows everything, and the organization
     /// `default`.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: `default` is a valid id.
     pub fn first_changes(now: Timestamp) -> Result<[Change; 2], NameError> {
         let change = |effect| Change::new(now, effect);
         let node = Node::new(Access::AllowAll, now, 1);
@@ -88,13 +92,13 @@ impl PolicyState {
         Ok([change(Effect::Cluster { revision: 1, node }), change(default)])
     }
 
-    /// The last revision that was used for an organization; 0 where there never was one.
+    /// The last revision that was used for an organization; 0 when it never existed.
     pub fn last_revision(&self, id: &Id) -> u64 {
         let existing = self.organizations.get(id).map(|organization| organization.revision);
         existing.or_else(|| self.deleted.get(id).copied()).unwrap_or(0)
     }
 
-    /// What the change makes of what it is about; `before` is the organization as it stands.
+    /// The result of a change; `before` is the organization before it, if there is one.
     pub fn outcome(change: &Change, before: Option<&Arc<Organization>>) -> Outcome {
         match &change.effect {
             Effect::Cluster { revision, node } => {
@@ -119,7 +123,7 @@ impl PolicyState {
         }
     }
 
-    /// Puts the outcome of a change in its place.
+    /// Stores the outcome of a change.
     pub fn set(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Cluster(cluster) => self.cluster = cluster,

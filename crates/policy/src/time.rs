@@ -1,6 +1,6 @@
-//! A moment, as a value that the policy is given.
+//! A moment, which the policy is given as a value.
 //!
-//! Invariant: order is the order of time; nanoseconds are below one second.
+//! Invariant: timestamps compare as the moments do. The nanoseconds are less than one second.
 //! Not here: any clock.
 
 /// A moment in UTC: seconds since 1970 and nanoseconds of that second.
@@ -11,12 +11,12 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// 0001-01-01T00:00:00Z, the earliest moment that `google.protobuf.Timestamp` names.
+    /// 0001-01-01T00:00:00Z, the earliest moment of `google.protobuf.Timestamp`, in seconds since 1970.
     pub const SECONDS_MIN: i64 = -62_135_596_800;
-    /// The last second of the year 9999, the latest that `google.protobuf.Timestamp` names.
+    /// The last second of the year 9999, the latest of `google.protobuf.Timestamp`, in seconds since 1970.
     pub const SECONDS_MAX: i64 = 253_402_300_799;
 
-    /// The moment; none outside the years 1 to 9999 or with a nanosecond count of a whole second.
+    /// The moment; none outside the years 1 to 9999, or when `nanos` is a second or more.
     pub fn new(seconds: i64, nanos: u32) -> Option<Self> {
         let valid = (Self::SECONDS_MIN..=Self::SECONDS_MAX).contains(&seconds) && nanos < 1_000_000_000;
         valid.then_some(Self { seconds, nanos })
@@ -37,7 +37,7 @@ impl Timestamp {
         self.seconds * 1_000 + i64::from(self.nanos / 1_000_000)
     }
 
-    /// The moment that many milliseconds after 1970; clamped to the years 1 to 9999.
+    /// The moment so many milliseconds after 1970, clamped to the years 1 to 9999.
     pub fn from_millis(millis: i64) -> Self {
         let seconds = millis.div_euclid(1_000).clamp(Self::SECONDS_MIN, Self::SECONDS_MAX);
         let nanos = u32::try_from(millis.rem_euclid(1_000)).unwrap_or(0) * 1_000_000;
@@ -56,14 +56,14 @@ impl Timestamp {
         Self { seconds, nanos }
     }
 
-    /// The moment so long after this one; the last there is where that is later.
+    /// This moment plus a duration, to the microsecond; at most the last moment of the year 9999.
     #[must_use]
     pub fn after(self, duration: std::time::Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self::from_micros(self.micros().saturating_add(micros))
     }
 
-    /// The moment so long before this one; the first there is where that is earlier.
+    /// This moment minus a duration, to the microsecond; at least the first moment of the year 1.
     #[must_use]
     pub fn before(self, duration: std::time::Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);

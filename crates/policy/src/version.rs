@@ -1,4 +1,4 @@
-//! One version of a policy, in its editable and its compiled form, side by side.
+//! One version of a policy: its editable and its compiled form.
 //!
 //! Invariant: both forms are of the same revision.
 //! Not here: which version is current (`engine`).
@@ -16,17 +16,17 @@ use super::time::Timestamp;
 pub struct Version<'a> {
     /// The organization.
     pub organization: &'a Organization,
-    /// What decides for it.
+    /// The compiled policy of the organization.
     pub snapshot: &'a Snapshot,
     /// The cluster.
     pub cluster: &'a Cluster,
-    /// What decides for it.
+    /// The compiled access setting of the cluster.
     pub cluster_snapshot: &'a ClusterSnapshot,
 }
 
 impl Version<'_> {
-    /// What is decided about a connection at a moment. A target of another organization, or one that is no node's name,
-    /// is denied.
+    /// The decision about a connection at `now`. A target that is not a node's name, or belongs to another
+    /// organization, is denied.
     pub fn decision(
         &self,
         address: Address,

@@ -1,6 +1,7 @@
-//! The two address families as unsigned words, so that the interval algebra and the compiled table are written once.
+//! The addresses of the two families as unsigned numbers, so that interval algebra and compiled tables are written
+//! once.
 //!
-//! Invariant: a word's order is the order of addresses of its family.
+//! Invariant: words compare as the addresses of their family do.
 //! Not here: text forms (see `address`) and anything that mixes families.
 
 use std::fmt::Debug;
@@ -8,7 +9,7 @@ use std::hash::Hash;
 
 /// An address of one family as an unsigned number: `u32` for IPv4, `u128` for IPv6.
 pub trait Word: Copy + Ord + Hash + Debug + Send + Sync + 'static {
-    /// Width of the family's addresses in bits: 32 or 128.
+    /// The number of bits of an address: 32 or 128.
     const BITS: u8;
     /// The lowest address.
     const MIN: Self;
@@ -25,16 +26,15 @@ pub trait Word: Copy + Ord + Hash + Debug + Send + Sync + 'static {
     /// `self` with all bits after the first `prefix_length` cleared.
     #[must_use]
     fn network(self, prefix_length: u8) -> Self;
-    /// Number of zero bits at the low end; `BITS` for zero.
+    /// The number of zero bits at the low end; `BITS` for zero.
     fn trailing_zeros(self) -> u8;
-    /// Position of the highest bit in which `last - self + 1` reaches a power of two: the size exponent of the largest
-    /// aligned-by-size block that fits in `self..=last`, ignoring alignment.
+    /// The largest `n` for which 2ⁿ addresses fit in `self..=last`.
     fn span_exponent(self, last: Self) -> u8;
     /// The first 16 bits.
     fn top16(self) -> usize;
     /// The 8 bits that follow the first `offset` bits, `offset` being at most `BITS - 8`.
     fn octet_at(self, offset: u8) -> u8;
-    /// `self` with the 8 bits that follow the first `offset` bits set to `octet`; they must be zero.
+    /// `self` with the 8 bits that follow the first `offset` bits set to `octet`. They must be zero before.
     #[must_use]
     fn with_octet_at(self, offset: u8, octet: u8) -> Self;
     /// The first 24 bits.

@@ -10,7 +10,7 @@ use super::CodecError;
 use super::object::{from_named_node, from_node, from_ranges, from_rule, from_test, from_time, id, required};
 use crate::policy::group::Group;
 use crate::policy::name::{Id, NodeKey};
-use crate::policy::organization::{Candidate, Cluster, Organization, Pending};
+use crate::policy::organization::{Cluster, Organization, Pending, ShadowPolicy};
 use crate::policy::ranges::RangeList;
 use crate::policy::rule::Rule;
 use crate::policy::state::PolicyState;
@@ -35,7 +35,7 @@ struct OrganizationParts {
     nodes: Vec<(NodeKey, crate::policy::node::Node)>,
     tests: Vec<stored::PolicyTest>,
     pending: Option<Pending>,
-    candidate: Option<Candidate>,
+    candidate: Option<ShadowPolicy>,
 }
 
 impl StateBuilder {
@@ -108,7 +108,7 @@ impl OrganizationParts {
         organization.rules = Arc::new(rules);
         organization.tests = Arc::new(self.tests.into_iter().map(from_test).collect::<Result<_, _>>()?);
         organization.pending = self.pending.map(Arc::new);
-        organization.candidate = self.candidate.map(Arc::new);
+        organization.shadow = self.candidate.map(Arc::new);
         for stored in self.groups {
             let stored::GroupEntry {
                 organization: _,
@@ -137,9 +137,9 @@ fn from_pending(pending: stored::PendingEntry) -> Result<Pending, CodecError> {
     Ok(Pending { revision, until: from_time(until)?, base: from_entries(&organization, base)? })
 }
 
-fn from_candidate(candidate: stored::CandidateEntry) -> Result<Candidate, CodecError> {
+fn from_candidate(candidate: stored::CandidateEntry) -> Result<ShadowPolicy, CodecError> {
     let stored::CandidateEntry { organization, revision, time, entries } = candidate;
-    Ok(Candidate { revision, time: from_time(time)?, organization: from_entries(&organization, entries)? })
+    Ok(ShadowPolicy { revision, time: from_time(time)?, organization: from_entries(&organization, entries)? })
 }
 
 fn from_entries(organization: &str, entries: Vec<stored::StateEntry>) -> Result<Arc<Organization>, CodecError> {

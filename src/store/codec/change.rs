@@ -86,12 +86,14 @@ fn to_delta(delta: &Delta) -> stored::Delta {
         Delta::SetOrganization { node } => StoredDelta::SetOrganization(to_node(node)),
         Delta::SetNode { key, node } => StoredDelta::SetNode(to_named_node(key, node)),
         Delta::RemoveNode { key } => StoredDelta::RemoveNode(key.to_string()),
-        Delta::InsertRule { at, rule } => {
-            StoredDelta::InsertRule(stored::InsertRule { at: to_index(*at), rule: Some(to_rule(rule)) })
+        Delta::InsertRule { index, rule } => {
+            StoredDelta::InsertRule(stored::InsertRule { at: to_index(*index), rule: Some(to_rule(rule)) })
         }
         Delta::SetRule { rule } => StoredDelta::SetRule(to_rule(rule)),
         Delta::RemoveRule { id } => StoredDelta::RemoveRule(id.to_string()),
-        Delta::MoveRule { id, at } => StoredDelta::MoveRule(stored::MoveRule { id: id.to_string(), at: to_index(*at) }),
+        Delta::MoveRule { id, index } => {
+            StoredDelta::MoveRule(stored::MoveRule { id: id.to_string(), at: to_index(*index) })
+        }
         Delta::OrderRules { order } => StoredDelta::OrderRules(stored::OrderRules { order: order.clone() }),
         Delta::ReplaceRules { rules } => {
             StoredDelta::ReplaceRules(stored::ReplaceRules { rules: rules.iter().map(to_rule).collect() })
@@ -115,10 +117,10 @@ fn to_delta(delta: &Delta) -> stored::Delta {
             StoredDelta::SetTests(stored::SetTests { tests: tests.iter().map(to_test).collect() })
         }
         Delta::Confirm { revision } => StoredDelta::Confirm(*revision),
-        Delta::SetCandidate { deltas } => {
+        Delta::SetShadowPolicy { deltas } => {
             StoredDelta::SetCandidate(stored::SetCandidate { deltas: deltas.iter().map(to_delta).collect() })
         }
-        Delta::RemoveCandidate => StoredDelta::RemoveCandidate(true),
+        Delta::RemoveShadowPolicy => StoredDelta::RemoveCandidate(true),
     };
     stored::Delta { delta: Some(delta) }
 }
@@ -133,11 +135,13 @@ fn from_delta(delta: stored::Delta) -> Result<Delta, CodecError> {
         }
         StoredDelta::RemoveNode(key) => Delta::RemoveNode { key: node_key(&key)? },
         StoredDelta::InsertRule(stored::InsertRule { at, rule }) => {
-            Delta::InsertRule { at: at as usize, rule: from_rule(rule)? }
+            Delta::InsertRule { index: at as usize, rule: from_rule(rule)? }
         }
         StoredDelta::SetRule(rule) => Delta::SetRule { rule: from_rule(Some(rule))? },
         StoredDelta::RemoveRule(rule) => Delta::RemoveRule { id: id(&rule)? },
-        StoredDelta::MoveRule(stored::MoveRule { id: rule, at }) => Delta::MoveRule { id: id(&rule)?, at: at as usize },
+        StoredDelta::MoveRule(stored::MoveRule { id: rule, at }) => {
+            Delta::MoveRule { id: id(&rule)?, index: at as usize }
+        }
         StoredDelta::OrderRules(stored::OrderRules { order }) => Delta::OrderRules { order },
         StoredDelta::ReplaceRules(stored::ReplaceRules { rules }) => {
             let rules = rules.into_iter().map(|rule| from_rule(Some(rule))).collect::<Result<_, _>>()?;
@@ -159,8 +163,8 @@ fn from_delta(delta: stored::Delta) -> Result<Delta, CodecError> {
         }
         StoredDelta::Confirm(revision) => Delta::Confirm { revision },
         StoredDelta::SetCandidate(stored::SetCandidate { deltas }) => {
-            Delta::SetCandidate { deltas: deltas.into_iter().map(from_delta).collect::<Result<_, _>>()? }
+            Delta::SetShadowPolicy { deltas: deltas.into_iter().map(from_delta).collect::<Result<_, _>>()? }
         }
-        StoredDelta::RemoveCandidate(_) => Delta::RemoveCandidate,
+        StoredDelta::RemoveCandidate(_) => Delta::RemoveShadowPolicy,
     })
 }

@@ -15,7 +15,7 @@ use super::object::{to_named_node, to_node, to_ranges, to_rule, to_test, to_time
 use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::group::Group;
 use crate::policy::name::{Id, NodeKey};
-use crate::policy::organization::{Candidate, Organization, Pending};
+use crate::policy::organization::{Organization, Pending, ShadowPolicy};
 use crate::policy::rule::Rule;
 use crate::policy::state::PolicyState;
 use crate::proto::storage as stored;
@@ -85,7 +85,7 @@ fn keys_in(organization: &Organization) -> impl Iterator<Item = EntryKey> + '_ {
     let nodes = organization.nodes.iter().map(|(key, _)| EntryKey::Node(of.clone(), key.clone()));
     let tests = (!organization.tests.is_empty()).then(|| EntryKey::Tests(of.clone()));
     let pending = organization.pending.as_ref().map(|_| EntryKey::Pending(of.clone()));
-    let candidate = organization.candidate.as_ref().map(|_| EntryKey::Candidate(of.clone()));
+    let candidate = organization.shadow.as_ref().map(|_| EntryKey::Candidate(of.clone()));
     own.into_iter().chain(rules).chain(groups).chain(nodes).chain(tests).chain(pending).chain(candidate)
 }
 
@@ -119,7 +119,7 @@ fn touched_by(of: &Id, delta: &Delta, before: Option<&Organization>, keys: &mut 
     match delta {
         Delta::SetOrganization { .. } | Delta::Confirm { .. } => {}
         Delta::SetTests { .. } => keys.push(EntryKey::Tests(of.clone())),
-        Delta::SetCandidate { .. } | Delta::RemoveCandidate => keys.push(EntryKey::Candidate(of.clone())),
+        Delta::SetShadowPolicy { .. } | Delta::RemoveShadowPolicy => keys.push(EntryKey::Candidate(of.clone())),
         Delta::SetNode { key, .. } => keys.push(EntryKey::Node(of.clone(), key.clone())),
         Delta::RemoveNode { key } => {
             let nodes = before.into_iter().flat_map(|before| before.nodes.iter());
@@ -219,7 +219,7 @@ fn to_entry(state: &PolicyState, key: &EntryKey) -> Option<Entry> {
             Entry::Tests(stored::TestsEntry { organization: of.to_string(), tests })
         }
         EntryKey::Pending(of) => Entry::Pending(to_pending(of, organization(of)?.pending.as_deref()?)),
-        EntryKey::Candidate(of) => Entry::Candidate(to_candidate(of, organization(of)?.candidate.as_deref()?)),
+        EntryKey::Candidate(of) => Entry::Candidate(to_candidate(of, organization(of)?.shadow.as_deref()?)),
     })
 }
 
@@ -233,8 +233,8 @@ fn to_pending(of: &Id, pending: &Pending) -> stored::PendingEntry {
     stored::PendingEntry { organization: of.to_string(), revision: *revision, until, base }
 }
 
-fn to_candidate(of: &Id, candidate: &Candidate) -> stored::CandidateEntry {
-    let Candidate { revision, time, organization } = candidate;
+fn to_candidate(of: &Id, candidate: &ShadowPolicy) -> stored::CandidateEntry {
+    let ShadowPolicy { revision, time, organization } = candidate;
     let (time, entries) = (Some(to_time(*time)), entries_of(organization));
     stored::CandidateEntry { organization: of.to_string(), revision: *revision, time, entries }
 }

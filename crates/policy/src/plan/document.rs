@@ -1,15 +1,19 @@
-//! Planning another policy in place of the present one: the fewest steps from what is to what is to be.
+//! Planning the replacement of a whole policy by a document: the fewest steps from one to the other.
 //!
-//! Groups come first, for rules and nodes name them, and those that nobody names any more go last.
+//! Groups are set first, because rules and nodes name them. Groups that the document leaves out are removed last, when
+//! nothing names them any more.
 //!
-//! Invariant: the policy after the change is the document's, whatever was before; what is the same in both is not
-//! touched, so that its times and etags stay. All violations of the whole document are told at once.
+//! Invariant: the policy after the change is the document's, whatever it was before. What is the same in both keeps its
+//! times and etags. All violations of the document are reported at once.
 //! Not here: parsing documents (`api`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{PlanError, Task, Violation, check_etag, check_limit, etag_of_policy, tests};
+use super::error::{PlanError, Violation};
+use super::etag::{check_etag, etag_of_policy};
+use super::task::{Task, check_limit};
+use super::tests;
 use crate::change::{Delta, GroupContent};
 use crate::document::{Document, GroupSpec, NodeSpec};
 use crate::name::{Name, NodeKey, NodeKind};
@@ -26,11 +30,11 @@ impl Task<'_> {
         let mut deltas = self.groups_to(&groups)?;
         let mut working = organization.clone();
         working.apply(self.revision, self.planner.now, &deltas);
-        // Groups that go are gone for what names them, though they are removed only when nobody does.
-        let staying: BTreeSet<&str> = groups.iter().map(|group| group.id.as_str()).collect();
-        let going: Vec<_> =
-            organization.groups.iter().map(|(id, _)| id.clone()).filter(|id| !staying.contains(id.as_str())).collect();
-        for id in &going {
+        // Rules and nodes of the document cannot name a group that it leaves out, although the group is removed last.
+        let kept: BTreeSet<&str> = groups.iter().map(|group| group.id.as_str()).collect();
+        let left_out: Vec<_> =
+            organization.groups.iter().map(|(id, _)| id.clone()).filter(|id| !kept.contains(id.as_str())).collect();
+        for id in &left_out {
             working.groups.remove(id.as_str());
         }
         let mut task = Task { organization: &working, violations: std::mem::take(&mut self.violations), ..self };
@@ -41,7 +45,7 @@ impl Task<'_> {
         deltas.extend(of_rules?);
         deltas.extend(of_nodes?);
         deltas.extend(of_tests?);
-        deltas.extend(going.into_iter().map(|id| Delta::RemoveGroup { id }));
+        deltas.extend(left_out.into_iter().map(|id| Delta::RemoveGroup { id }));
         Ok(deltas)
     }
 
@@ -50,7 +54,10 @@ impl Task<'_> {
         let (mut deltas, mut named, mut ranges_of_all) = (Vec::new(), BTreeSet::new(), 0);
         for (index, GroupSpec { id, description, ranges }) in groups.iter().enumerate() {
             if !named.insert(id) {
-                self.violation(&format!("policy.address_groups[{index}].name"), "is named twice");
+                self.violation(
+                    &format!("policy.address_groups[{index}].name"),
+                    "is named twice: name every group once",
+                );
                 continue;
             }
             let old = organization.groups.get(id.as_str());
@@ -77,18 +84,22 @@ impl Task<'_> {
         Ok(deltas)
     }
 
-    /// The deltas to the nodes, the organization's own among them: parents before their children, then what goes.
+    /// The deltas that set the nodes, the organization's own among them, parents first; then those that remove nodes.
     fn nodes_to(&mut self, own: &NodePatch, nodes: Vec<NodeSpec>) -> Result<Vec<Delta>, PlanError> {
         let organization = self.organization;
         let mut deltas = Vec::new();
         self.check_node_patch(None, own, "policy.nodes[0]");
-        self.check_entry_limit(own)?;
-        deltas.extend(self.changed_node(&organization.node, own).map(|node| Delta::SetOrganization { node }));
+        self.planner.check_entry_limit(own)?;
+        deltas.extend(
+            self.planner
+                .changed_node(&organization.node, own, self.revision)
+                .map(|node| Delta::SetOrganization { node }),
+        );
         let mut wanted: BTreeMap<NodeKey, NodeSpec> = BTreeMap::new();
         for node in nodes {
             let (index, key) = (node.index, node.key.clone());
             if wanted.insert(key, node).is_some() {
-                self.violation(&format!("policy.nodes[{index}].name"), "is named twice");
+                self.violation(&format!("policy.nodes[{index}].name"), "is named twice: name every node once");
             }
         }
         check_limit("nodes of an organization", wanted.len(), self.planner.limits.nodes_per_organization_max)?;
@@ -96,15 +107,15 @@ impl Task<'_> {
             let field = format!("policy.nodes[{index}]");
             if let Some(parent) = key.parent().filter(|parent| !wanted.contains_key(parent)) {
                 let name = Name::node(&organization.id, parent).to_string();
-                self.violation(&format!("{field}.name"), format!("`{name}`, above it, is not among the nodes: add it"));
+                self.violation(&format!("{field}.name"), format!("its parent `{name}` is not among the nodes: add it"));
             }
             self.check_node_patch(Some(key.kind()), patch, &field);
-            self.check_entry_limit(patch)?;
+            self.planner.check_entry_limit(patch)?;
             deltas.extend(self.node_to(organization, key, patch));
         }
-        let gone = organization.nodes.iter().map(|(key, _)| key).filter(|key| !wanted.contains_key(*key));
-        // What is below a node that goes, goes with it.
-        let topmost = gone.filter(|key| {
+        let removed = organization.nodes.iter().map(|(key, _)| key).filter(|key| !wanted.contains_key(*key));
+        // Removing a node removes all nodes below it.
+        let topmost = removed.filter(|key| {
             key.parent().is_none_or(|parent| wanted.contains_key(&parent) || organization.nodes.get(&parent).is_none())
         });
         deltas.extend(topmost.map(|key| Delta::RemoveNode { key: key.clone() }));
@@ -117,9 +128,9 @@ impl Task<'_> {
         let node = match organization.nodes.get(key) {
             None => patch.applied_to(&fresh),
             Some(old) => {
-                // A document says all: what it leaves out is as in a new node.
+                // A field that the document leaves out has the value of a new node.
                 let whole = NodePatch::of(&patch.applied_to(&fresh));
-                self.changed_node(old, &whole)?
+                self.planner.changed_node(old, &whole, self.revision)?
             }
         };
         Some(Delta::SetNode { key: key.clone(), node })
@@ -129,7 +140,10 @@ impl Task<'_> {
         let mut named = BTreeSet::new();
         for (index, test) in wanted.iter().enumerate() {
             if !named.insert(&test.id) {
-                let violation = Violation::new(format!("policy.policy_tests[{index}].name"), "is named twice");
+                let violation = Violation::new(
+                    format!("policy.policy_tests[{index}].name"),
+                    "is named twice: name every test once",
+                );
                 self.violations.push(violation);
             }
         }

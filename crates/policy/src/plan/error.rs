@@ -1,14 +1,15 @@
 //! Why a mutation is refused.
 //!
-//! Invariant: messages are for people: lowercase, what was wrong with which input, what to do.
+//! Invariant: a message stands alone as a sentence. It names the input in backticks, says what is wrong with it and
+//! what to do, in lowercase and without a full stop (design.md §3.7).
 //! Not here: how errors are answered (`api`).
 
 use thiserror::Error;
 
-/// A field of a request that is malformed, and what is wrong with it.
+/// An invalid field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Path of the field in the request, such as `rule.range` or `rules[3].address_group`.
+    /// The path of the field in the request, such as `rule.range` or `rules[3].address_group`.
     pub field: String,
     /// What is wrong and what to do; lowercase, no full stop.
     pub description: String,
@@ -24,80 +25,98 @@ impl Violation {
 /// Why a mutation is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PlanError {
-    /// The object, or the parent of the one to create, does not exist.
+    /// The object, or the parent of the object to create, does not exist. Holds its name.
     #[error("`{0}` does not exist")]
     NotFound(String),
-    /// The id is taken.
+    /// The id is taken. Holds the name of the object that has it.
     #[error("`{0}` exists already: choose another id or update it")]
     AlreadyExists(String),
     /// The caller's etag is not the current one.
     #[error("`{name}` was changed since etag `{given}` was read: read it again and repeat the change")]
     Stale {
-        /// What the etag guards.
+        /// The name of the object that the etag guards.
         name: String,
         /// The caller's etag.
         given: String,
     },
-    /// Fields are malformed.
-    #[error("{} invalid: {}", plural(.0.len()), list(.0))]
+    /// Fields are invalid. Holds a violation for each of them.
+    #[error("{} invalid: {}", fields_are(.0.len()), list(.0))]
     Invalid(Vec<Violation>),
-    /// A node with children is not deleted without `force`.
+    /// A node with nodes below it is not deleted without `force`. Holds its name.
     #[error("`{0}` has nodes below it: delete them first, or set `force` to delete them with it")]
     HasChildren(String),
-    /// Deleting the node would let addresses in that are kept out now.
+    /// Deleting the node would permit addresses that it keeps out now (design.md §2.3). Holds its name.
     #[error("deleting `{0}` would permit addresses that it keeps out now: set `force` if that is meant")]
     WouldWidenAccess(String),
-    /// A group that is named somewhere is not deleted.
+    /// An address group that is in use is not deleted (design.md §2.6).
     #[error("`{group}` is in use by `{user}`: remove it there first")]
     GroupInUse {
-        /// The group.
+        /// The name of the group.
         group: String,
-        /// One of its users.
+        /// The name of a rule or node that uses it.
         user: String,
     },
-    /// A change waits for its confirmation, and nothing else is changed meanwhile.
-    #[error("revision {revision} of `{organization}` waits for its confirmation: confirm it, or roll it back, first")]
+    /// A change waits for its confirmation, and until then nothing else is changed.
+    #[error("revision {revision} of `{organization}` waits for its confirmation: confirm it or roll it back first")]
     ConfirmationPending {
         /// The organization's name.
         organization: String,
-        /// The revision that waits.
+        /// The revision that the change made.
         revision: u64,
     },
-    /// There is nothing to confirm.
+    /// The change does not wait for a confirmation.
     #[error(
         "revision {revision} of `{organization}` does not wait for a confirmation: it was confirmed or undone before"
     )]
     NothingToConfirm {
         /// The organization's name.
         organization: String,
-        /// The revision that was named.
+        /// The revision that the caller named.
         revision: u64,
     },
-    /// The policy was changed since the candidate was set.
+    /// The policy was changed after the shadow policy was set.
     #[error("`{organization}` was changed since revision {revision}, at which its shadow policy was set: set it again")]
-    CandidateOutdated {
+    ShadowOutdated {
         /// The organization's name.
         organization: String,
-        /// The revision at which the candidate was set.
+        /// The revision at which the shadow policy was set.
         revision: u64,
     },
-    /// A limit of the policy's size is reached.
-    #[error("{what} are limited to {max}, and this change would make it {would_be}")]
+    /// A limit of the policy's size is reached (design.md §3.8).
+    #[error(
+        "the {what} are limited to {max}, and the change would make them {would_be}: remove some, or raise the limit \
+         in the server's configuration"
+    )]
     LimitReached {
-        /// What is limited.
+        /// What is limited, in the plural.
         what: &'static str,
-        /// How many are permitted.
+        /// The limit.
         max: usize,
-        /// How many there would be.
+        /// The number after the change.
         would_be: usize,
     },
 }
 
-fn plural(count: usize) -> String {
+impl PlanError {
+    /// The error with the paths of its violations below another path.
+    pub(super) fn below(self, path: &str) -> Self {
+        match self {
+            Self::Invalid(violations) => Self::Invalid(
+                violations
+                    .into_iter()
+                    .map(|of| Violation::new(format!("{path}.{}", of.field), of.description))
+                    .collect(),
+            ),
+            error => error,
+        }
+    }
+}
+
+fn fields_are(count: usize) -> String {
     if count == 1 { "1 field is".to_owned() } else { format!("{count} fields are") }
 }
 
-/// The first few violations in one line; the details carry all of them.
+/// The first violations in one line. The error's details hold all of them.
 fn list(violations: &[Violation]) -> String {
     const SHOWN_MAX: usize = 3;
     let shown: Vec<String> =
@@ -106,6 +125,7 @@ fn list(violations: &[Violation]) -> String {
     format!("{}{more}", shown.join("; "))
 }
 
+/// Refuses the mutation when there is a violation.
 pub(super) fn refuse(violations: Vec<Violation>) -> Result<(), PlanError> {
     if violations.is_empty() { Ok(()) } else { Err(PlanError::Invalid(violations)) }
 }

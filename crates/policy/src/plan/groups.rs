@@ -1,12 +1,14 @@
 //! Planning changes of address groups.
 //!
-//! Invariant: a group that a rule or an allowlist names is never removed; adding what is there and removing what is
-//! not have no deltas.
+//! Invariant: a group that a rule or an allowlist names is never removed. Adding a range that is there and removing one
+//! that is not there changes nothing (design.md §2.6).
 //! Not here: parsing of ranges (`address`).
 
 use std::sync::Arc;
 
-use super::{PlanError, Task, check_etag, check_limit, etag_of_group};
+use super::error::PlanError;
+use super::etag::{check_etag, etag_of_group};
+use super::task::{Task, check_limit};
 use crate::change::{Delta, GroupContent};
 use crate::group::Group;
 use crate::name::{Id, Name};
@@ -53,7 +55,7 @@ impl Task<'_> {
     pub(super) fn delete_group(mut self, id: Id, etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
         self.guarded_group(&id, etag)?;
         self.refuse()?;
-        if let Some(user) = self.user_of(&id) {
+        if let Some(user) = self.used_by(&id) {
             return Err(PlanError::GroupInUse { group: self.group_name(&id), user });
         }
         Ok(vec![Delta::RemoveGroup { id }])
@@ -103,8 +105,8 @@ impl Task<'_> {
         Ok(vec![Delta::SetGroupContent { id, content: GroupContent::Patch { added, removed } }])
     }
 
-    /// Whether a group may grow from `old` to `new` ranges.
-    pub(super) fn check_range_limits(&self, old: usize, new: usize) -> Result<(), PlanError> {
+    /// Refuses a group that grows from `old` to `new` ranges when that exceeds a limit.
+    fn check_range_limits(&self, old: usize, new: usize) -> Result<(), PlanError> {
         let limits = self.planner.limits;
         check_limit("ranges of an address group", new, limits.ranges_per_group_max)?;
         let all: usize = self.organization.groups.values().map(|group| group.ranges().len()).sum();
@@ -115,8 +117,8 @@ impl Task<'_> {
         )
     }
 
-    /// The name of a rule or node that names the group.
-    fn user_of(&self, id: &Id) -> Option<String> {
+    /// The name of the first rule or node that uses the group.
+    fn used_by(&self, id: &Id) -> Option<String> {
         let organization = self.organization;
         let names = |source: &Source| matches!(source, Source::Group(named) if named == id);
         let listed = |entries: &[crate::node::AccessEntry]| entries.iter().any(|entry| names(&entry.source));

@@ -1,19 +1,17 @@
-//! Planning changes of the hierarchy: projects, workspaces, endpoints, organizations and the cluster.
+//! Planning changes of the hierarchy: projects, workspaces, endpoints, and an organization's own node.
 //!
-//! Invariant: nothing but workspaces and endpoints inherits; a node's parent exists; no deletion lets more addresses
-//! in unless the caller forces it.
+//! Invariant: only workspaces and endpoints inherit. A node's parent exists. No deletion permits more addresses unless
+//! the caller forces it.
 //! Not here: what a node's setting means for a decision (`snapshot`).
 
-use super::{PlanError, Planner, Task, Violation, check_etag, check_limit, etag_of_node, refuse};
-use crate::change::{Delta, Effect};
-use crate::name::{CLUSTER, Id, Name, NodeKey, NodeKind};
+use super::error::PlanError;
+use super::etag::{check_etag, etag_of_node};
+use super::task::{INHERIT_REFUSED, REQUIRE_PROJECTS_REFUSED, Task, check_limit};
+use crate::change::Delta;
+use crate::name::{Name, NodeKey, NodeKind};
 use crate::node::{Access, Node, NodePatch};
-use crate::rule::Source;
 
-const INHERIT_REFUSED: &str = "cannot inherit, for only workspaces and endpoints have a node to inherit from: use \
-                               ACCESS_MODE_ALLOW_ALL or ACCESS_MODE_ALLOW_LIST";
-const REQUIRE_PROJECTS_REFUSED: &str = "only organizations have it";
-const GATES_REFUSED: &str = "only organizations and the cluster have them";
+const GATES_REFUSED: &str = "are settings of organizations and the cluster only: leave them out";
 
 impl Task<'_> {
     pub(super) fn create_node(mut self, key: NodeKey, patch: &NodePatch) -> Result<Vec<Delta>, PlanError> {
@@ -33,7 +31,7 @@ impl Task<'_> {
             organization.nodes.len() + 1,
             self.planner.limits.nodes_per_organization_max,
         )?;
-        self.check_entry_limit(patch)?;
+        self.planner.check_entry_limit(patch)?;
         let default = if key.kind() == NodeKind::Project { Access::nobody() } else { Access::Inherit };
         let node = patch.applied_to(&Node::new(default, self.planner.now, self.revision));
         let first_project = key.kind() == NodeKind::Project && organization.nodes.is_empty();
@@ -60,8 +58,8 @@ impl Task<'_> {
         check_etag(&name, etag, &etag_of_node(old.changed_at))?;
         self.check_node_patch(None, patch, "node");
         self.refuse()?;
-        self.check_entry_limit(patch)?;
-        let node = self.changed_node(old, patch);
+        self.planner.check_entry_limit(patch)?;
+        let node = self.planner.changed_node(old, patch, self.revision);
         Ok(node.map(|node| Delta::SetOrganization { node }).into_iter().collect())
     }
 
@@ -76,8 +74,8 @@ impl Task<'_> {
         check_etag(&name, etag, &etag_of_node(old.changed_at))?;
         self.check_node_patch(Some(key.kind()), patch, "node");
         self.refuse()?;
-        self.check_entry_limit(patch)?;
-        let node = self.changed_node(old, patch);
+        self.planner.check_entry_limit(patch)?;
+        let node = self.planner.changed_node(old, patch, self.revision);
         Ok(node.map(|node| Delta::SetNode { key, node }).into_iter().collect())
     }
 
@@ -102,8 +100,8 @@ impl Task<'_> {
         Ok(vec![Delta::RemoveNode { key }])
     }
 
-    /// Whether an address that the organization and the cluster permit is kept out by the node now and would not be
-    /// once it is gone. The firewall is left out of account: its rules come and go by themselves.
+    /// Whether deleting the node would permit an address that the node keeps out now and that organization and cluster
+    /// permit. The firewall does not count, because its rules change independently.
     fn deletion_widens(&self, key: &NodeKey, node: &Node) -> bool {
         let organization = self.organization;
         if key.kind() == NodeKind::Project && organization.node.require_projects {
@@ -116,23 +114,13 @@ impl Task<'_> {
             Some((_, access)) => organization.access_set(access),
             None => organization.access_set(&Access::AllowAll),
         };
-        let bounds = organization
+        let above = organization
             .access_set(&organization.node.access)
             .intersection(&organization.access_set(&self.planner.cluster.node.access));
-        !after.intersection(&bounds).is_subset(&organization.access_set(&node.access))
+        !after.intersection(&above).is_subset(&organization.access_set(&node.access))
     }
 
-    /// The node with the patch's values; none when nothing changes.
-    pub(super) fn changed_node(&self, old: &Node, patch: &NodePatch) -> Option<Node> {
-        let mut node = patch.applied_to(old);
-        if node == *old {
-            return None;
-        }
-        (node.update_time, node.changed_at) = (self.planner.now, self.revision);
-        Some(node)
-    }
-
-    /// Notes what the kind of node cannot have; no kind means the organization.
+    /// Adds violations for what this kind of node cannot have. No kind means the organization.
     pub(super) fn check_node_patch(&mut self, kind: Option<NodeKind>, patch: &NodePatch, field: &str) {
         let inherits = matches!(kind, Some(NodeKind::Workspace | NodeKind::Endpoint));
         if patch.access == Some(Access::Inherit) && !inherits {
@@ -149,69 +137,7 @@ impl Task<'_> {
         }
     }
 
-    pub(super) fn check_entry_limit(&self, patch: &NodePatch) -> Result<(), PlanError> {
-        check_entry_limit(&self.planner, patch)
-    }
-
     fn node_name(&self, key: &NodeKey) -> String {
         Name::node(&self.organization.id, key).to_string()
-    }
-}
-
-fn check_entry_limit(planner: &Planner<'_>, patch: &NodePatch) -> Result<(), PlanError> {
-    let entries = patch.access.as_ref().map_or(0, |access| access.entries().len());
-    check_limit("entries of a node", entries, planner.limits.entries_per_node_max)
-}
-
-pub(super) fn create_organization(
-    planner: &Planner<'_>,
-    id: Id,
-    patch: &NodePatch,
-    last_revision: u64,
-    organizations: usize,
-    mut violations: Vec<Violation>,
-) -> Result<Effect, PlanError> {
-    check_top(patch, &mut violations, "does not exist: a new organization has no groups yet");
-    refuse(violations)?;
-    check_limit("organizations", organizations + 1, planner.limits.organizations_max)?;
-    check_entry_limit(planner, patch)?;
-    let revision = last_revision + 1;
-    let node = patch.applied_to(&Node::new(Access::AllowAll, planner.now, revision));
-    Ok(Effect::CreateOrganization { id, revision, node })
-}
-
-pub(super) fn update_cluster(
-    planner: &Planner<'_>,
-    etag: Option<&str>,
-    patch: &NodePatch,
-    mut violations: Vec<Violation>,
-) -> Result<Option<Effect>, PlanError> {
-    let cluster = planner.cluster;
-    check_etag(CLUSTER, etag, &etag_of_node(cluster.node.changed_at))?;
-    check_top(patch, &mut violations, "belongs to an organization: the cluster's entries are ranges only");
-    if patch.require_projects == Some(true) {
-        violations.push(Violation::new("node.require_projects", REQUIRE_PROJECTS_REFUSED));
-    }
-    refuse(violations)?;
-    check_entry_limit(planner, patch)?;
-    let revision = cluster.revision + 1;
-    let mut node = patch.applied_to(&cluster.node);
-    if node == *cluster.node {
-        return Ok(None);
-    }
-    (node.update_time, node.changed_at) = (planner.now, revision);
-    Ok(Some(Effect::Cluster { revision, node }))
-}
-
-/// Notes what a node without a parent and without groups cannot have.
-fn check_top(patch: &NodePatch, violations: &mut Vec<Violation>, groups_refused: &str) {
-    if patch.access == Some(Access::Inherit) {
-        violations.push(Violation::new("node.access.mode", INHERIT_REFUSED));
-    }
-    for (index, entry) in patch.access.iter().flat_map(Access::entries).enumerate() {
-        if let Source::Group(id) = &entry.source {
-            let field = format!("node.access.entries[{index}].address_group");
-            violations.push(Violation::new(field, format!("`{id}` {groups_refused}")));
-        }
     }
 }

@@ -1,12 +1,14 @@
 //! Planning changes of the firewall: rules and their order.
 //!
-//! Invariant: positions stay dense; a change that leaves every rule as it was has no deltas.
+//! Invariant: positions stay dense. A mutation that leaves every rule as it was has no deltas.
 //! Not here: address groups (`groups`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{PlanError, Task, check_etag, check_limit, etag_of_rule, etag_of_rules};
+use super::error::PlanError;
+use super::etag::{check_etag, etag_of_rule, etag_of_rules};
+use super::task::{Task, check_limit};
 use crate::change::Delta;
 use crate::name::{Id, Name};
 use crate::rule::{Rule, RulePatch};
@@ -23,13 +25,13 @@ impl Task<'_> {
         if self.organization.rule(id.as_str()).is_some() {
             return Err(PlanError::AlreadyExists(self.rule_name(&id)));
         }
-        let places = self.organization.rules.len() + 1;
-        let at = position.map_or(Some(places - 1), |position| self.place(position, places));
+        let count = self.organization.rules.len() + 1;
+        let index = position.map_or(Some(count - 1), |position| self.index(position, count));
         self.check_group("rule.address_group", patch.source.as_ref());
         let rule = self.new_rule(id, patch, "rule");
         self.refuse()?;
-        check_limit(LIMITED, places, self.planner.limits.rules_per_organization_max)?;
-        Ok(at.zip(rule).map(|(at, rule)| Delta::InsertRule { at, rule }).into_iter().collect())
+        check_limit(LIMITED, count, self.planner.limits.rules_per_organization_max)?;
+        Ok(index.zip(rule).map(|(index, rule)| Delta::InsertRule { index, rule }).into_iter().collect())
     }
 
     pub(super) fn update_rule(
@@ -58,43 +60,47 @@ impl Task<'_> {
     pub(super) fn move_rule(mut self, id: Id, position: i32, etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
         let name = self.rule_name(&id);
         let Some((from, rule)) = self.organization.rule(id.as_str()) else { return Err(PlanError::NotFound(name)) };
-        // Either guard makes sense: nobody changed the rule, or nobody changed the order.
+        // Either etag is accepted: that of the rule guards its fields, that of the list guards the order.
         if etag != Some(etag_of_rules(self.organization.rules_changed_at).as_str()) {
             check_etag(&name, etag, &etag_of_rule(rule.changed_at))?;
         }
         let count = self.organization.rules.len();
-        // One behind the last is the end, as when a rule is created.
-        let at = self.place(position, count + 1).map(|at| at.min(count - 1));
+        // The position after the last one means the end, as when a rule is created.
+        let index = self.index(position, count + 1).map(|index| index.min(count - 1));
         self.refuse()?;
-        Ok(at.filter(|at| *at != from).map(|at| Delta::MoveRule { id, at }).into_iter().collect())
+        Ok(index.filter(|index| *index != from).map(|index| Delta::MoveRule { id, index }).into_iter().collect())
     }
 
     pub(super) fn reorder_rules(mut self, order: &[Id], etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
         self.check_list_etag(etag)?;
         let rules = &self.organization.rules;
-        let mut places: HashMap<&str, u32> =
-            (0_u32..).zip(rules.iter()).map(|(at, rule)| (rule.id.as_str(), at)).collect();
-        let known: HashSet<&str> = places.keys().copied().collect();
+        let mut indexes: HashMap<&str, u32> =
+            (0_u32..).zip(rules.iter()).map(|(index, rule)| (rule.id.as_str(), index)).collect();
+        let known: HashSet<&str> = indexes.keys().copied().collect();
         let mut new_order = Vec::with_capacity(order.len());
         let malformed: HashSet<String> = self.violations.iter().map(|violation| violation.field.clone()).collect();
-        for (index, id) in order.iter().enumerate() {
-            if !malformed.is_empty() && malformed.contains(&format!("rules[{index}]")) {
+        for (number, id) in order.iter().enumerate() {
+            if !malformed.is_empty() && malformed.contains(&format!("rules[{number}]")) {
                 continue;
             }
-            let description = match places.remove(id.as_str()) {
-                Some(at) => {
-                    new_order.push(at);
+            let description = match indexes.remove(id.as_str()) {
+                Some(index) => {
+                    new_order.push(index);
                     continue;
                 }
                 None if known.contains(id.as_str()) => "is named twice: name every rule once",
-                None => "does not exist",
+                None => "does not exist: name the rules of the list",
             };
             let name = self.rule_name(id);
-            self.violation(&format!("rules[{index}]"), format!("`{name}` {description}"));
+            self.violation(&format!("rules[{number}]"), format!("`{name}` {description}"));
         }
-        if let Some(missing) = rules.iter().find(|rule| places.contains_key(rule.id.as_str())) {
-            let (count, name) = (places.len(), self.rule_name(&missing.id));
-            self.violation("rules", format!("{count} missing, the first is `{name}`: name every rule once"));
+        if let Some(missing) = rules.iter().find(|rule| indexes.contains_key(rule.id.as_str())) {
+            let name = self.rule_name(&missing.id);
+            let missing = match indexes.len() {
+                1 => format!("1 rule is missing, `{name}`"),
+                count => format!("{count} rules are missing, the first is `{name}`"),
+            };
+            self.violation("rules", format!("{missing}: name every rule once"));
         }
         self.refuse()?;
         if new_order.is_sorted() {
@@ -114,7 +120,7 @@ impl Task<'_> {
         deltas
     }
 
-    /// The deltas to a list of rules, noting under `field` what is wrong with them.
+    /// The deltas that replace the rules by a list, which is the request's field `field`.
     pub(super) fn rule_list(&mut self, rules: Vec<(Id, RulePatch)>, field: &str) -> Result<Vec<Delta>, PlanError> {
         let old: HashMap<&str, &Arc<Rule>> =
             self.organization.rules.iter().map(|rule| (rule.id.as_str(), rule)).collect();
@@ -123,7 +129,10 @@ impl Task<'_> {
         for (index, (id, patch)) in rules.into_iter().enumerate() {
             if !named.insert(id.clone()) {
                 let name = self.rule_name(&id);
-                self.violation(&format!("{field}[{index}].name"), format!("`{name}` is named twice"));
+                self.violation(
+                    &format!("{field}[{index}].name"),
+                    format!("`{name}` is named twice: name every rule once"),
+                );
             }
             self.check_group(&format!("{field}[{index}].address_group"), patch.source.as_ref());
             let Some(mut rule) = self.new_rule(id, &patch, &format!("{field}[{index}]")) else { continue };
@@ -141,7 +150,7 @@ impl Task<'_> {
         Ok(vec![Delta::ReplaceRules { rules: new }])
     }
 
-    /// The rule of a patch; what it lacks is a violation, unless parsing has named that field already.
+    /// The rule that a patch makes. What it lacks is a violation, unless the request's reader found one in that field.
     fn new_rule(&mut self, id: Id, patch: &RulePatch, field: &str) -> Option<Rule> {
         let rule = patch.to_rule(id, self.planner.now, self.revision);
         if rule.is_none() && !self.violations.iter().any(|violation| violation.field.starts_with(field)) {
@@ -150,14 +159,14 @@ impl Task<'_> {
         rule
     }
 
-    /// A 1-based position as a place; a violation when it is not one of `places`.
-    fn place(&mut self, position: i32, places: usize) -> Option<usize> {
-        let place = usize::try_from(position).ok().and_then(|position| position.checked_sub(1));
-        let place = place.filter(|place| *place < places);
-        if place.is_none() && !self.violations.iter().any(|violation| violation.field == "position") {
-            self.violation("position", format!("`{position}` is not a position: give one from 1 to {places}"));
+    /// The 0-based index of a 1-based position; a violation when the position is not from 1 to `count`.
+    fn index(&mut self, position: i32, count: usize) -> Option<usize> {
+        let index = usize::try_from(position).ok().and_then(|position| position.checked_sub(1));
+        let index = index.filter(|index| *index < count);
+        if index.is_none() && !self.violations.iter().any(|violation| violation.field == "position") {
+            self.violation("position", format!("`{position}` is not a position: give one from 1 to {count}"));
         }
-        place
+        index
     }
 
     fn guarded_rule(&self, id: &Id, etag: Option<&str>) -> Result<Arc<Rule>, PlanError> {

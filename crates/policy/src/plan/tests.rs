@@ -1,11 +1,12 @@
-//! Planning changes of the policy tests, and the confirmation of a change.
+//! Planning changes of the policy tests.
 //!
 //! Invariant: tests stay in ascending order of their ids.
-//! Not here: whether a test passes (`gates`).
+//! Not here: whether a test passes (`judging`).
 
-use super::{PlanError, Task, check_limit};
+use super::error::PlanError;
+use super::task::{Task, check_limit};
 use crate::change::Delta;
-use crate::name::Id;
+use crate::name::{Id, Name};
 use crate::policy_test::PolicyTest;
 
 pub(super) const LIMITED: &str = "policy tests of an organization";
@@ -32,18 +33,7 @@ impl Task<'_> {
         Ok(vec![Delta::SetTests { tests }])
     }
 
-    pub(super) fn confirm(mut self, revision: u64) -> Result<Vec<Delta>, PlanError> {
-        self.refuse()?;
-        match self.organization.pending.as_deref() {
-            Some(pending) if pending.revision == revision => Ok(vec![Delta::Confirm { revision }]),
-            _ => Err(PlanError::NothingToConfirm {
-                organization: format!("organizations/{}", self.organization.id),
-                revision,
-            }),
-        }
-    }
-
-    pub(super) fn test_name(&self, id: &Id) -> String {
-        format!("organizations/{}/policyTests/{id}", self.organization.id)
+    fn test_name(&self, id: &Id) -> String {
+        Name::policy_test(&self.organization.id, id).to_string()
     }
 }

@@ -1,27 +1,22 @@
 //! The problems of access settings.
 //!
-//! Invariant: a setting is judged by itself and by what stands above it; equal lists are judged once.
+//! Invariant: a setting is judged by itself and by the levels above it. Equal allowlists are judged once.
 //! Not here: rules (`rules`).
 
 use std::collections::HashMap;
 
-use super::super::address::Range;
-use super::super::name::NodeKey;
-use super::super::node::Access;
-use super::super::ranges::{RangeList, RangeSet};
-use super::super::rule::Source;
-use super::{Code, Examined, Levels, Problem, Resource};
+use super::examined::{Examined, LevelSets};
+use super::problem::{Code, Problem, Resource};
+use crate::address::Range;
+use crate::name::NodeKey;
+use crate::node::Access;
+use crate::ranges::{RangeList, RangeSet};
+use crate::rule::{ConnectionType, Source};
 
-/// What is wrong with a setting, whoever has it.
-#[derive(Clone, Default)]
-struct Findings {
-    problems: Vec<Problem>,
-}
-
-/// The problems of the nodes at and below `key`; of all and of the organization's own access without one.
-pub(super) fn problems(examined: &Examined<'_>, levels: &Levels, key: Option<&NodeKey>) -> Vec<Problem> {
+/// The problems of the node `key` and the nodes below it. Without a key, those of all nodes and of the organization.
+pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets, key: Option<&NodeKey>) -> Vec<Problem> {
     let organization = examined.organization;
-    let mut judged: HashMap<Vec<&Source>, Findings> = HashMap::new();
+    let mut judged: HashMap<Vec<&Source>, Vec<Problem>> = HashMap::new();
     let mut problems = Vec::new();
     if key.is_none() {
         let access = &organization.node.access;
@@ -33,7 +28,7 @@ pub(super) fn problems(examined: &Examined<'_>, levels: &Levels, key: Option<&No
     }
     let within = |of: &NodeKey| key.is_none_or(|key| of == key || of.is_within(key));
     for (of, node) in organization.nodes.iter().filter(|(of, _)| within(of)) {
-        // What is inherited is reported where it is set, but for the node that was asked about.
+        // An inherited setting is reported at the node that has it, and at the node that was asked about.
         let access = match &node.access {
             Access::Inherit if key == Some(of) => match organization.effective_access(of) {
                 Some((_, access)) => access,
@@ -47,15 +42,15 @@ pub(super) fn problems(examined: &Examined<'_>, levels: &Levels, key: Option<&No
             Access::AllowAll | Access::Inherit => judge(examined, levels, access),
             Access::AllowList(_) => judged.entry(sources).or_insert_with(|| judge(examined, levels, access)).clone(),
         };
-        problems.extend(findings.problems.into_iter().map(|problem| problem.of(Resource::Node(of.clone()))));
+        problems.extend(findings.into_iter().map(|problem| problem.of(Resource::Node(of.clone()))));
     }
-    // A node that is not registered inherits.
+    // A node that is not registered inherits from its nearest known ancestor.
     if let Some(key) = key
         && organization.nodes.get(key).is_none()
         && let Some((_, access)) = organization.effective_access(key)
     {
         let findings = judge(examined, levels, access);
-        problems.extend(findings.problems.into_iter().map(|problem| problem.of(Resource::Node(key.clone()))));
+        problems.extend(findings.into_iter().map(|problem| problem.of(Resource::Node(key.clone()))));
     }
     problems
 }
@@ -70,8 +65,8 @@ fn nobody(examined: &Examined<'_>, access: &Access) -> bool {
     matches!(access, Access::AllowList(_)) && examined.organization.access_set(access).is_empty()
 }
 
-/// What is wrong with the setting of a node below the organization.
-fn judge(examined: &Examined<'_>, levels: &Levels, access: &Access) -> Findings {
+/// The problems of the access setting of any node below the organization. The caller puts in the node.
+fn judge(examined: &Examined<'_>, levels: &LevelSets, access: &Access) -> Vec<Problem> {
     let problem = |code| Problem::new(code, Resource::Organization);
     let mut problems = entries(examined, levels, access);
     let set = examined.organization.access_set(access);
@@ -84,11 +79,11 @@ fn judge(examined: &Examined<'_>, levels: &Levels, access: &Access) -> Findings 
     }
     let full = RangeSet::full();
     if !full.v4.is_subset(&set.v4) && !full.v6.is_subset(&set.v6) {
-        return Findings { problems };
+        return problems;
     }
     problems.push(problem(Code::AllowsAll));
     let reached = set.intersection(&levels.permitted);
-    let open = super::ConnectionType::ALL.into_iter().zip(&levels.allowed).filter(|(_, allowed)| {
+    let open = ConnectionType::ALL.into_iter().zip(&levels.allowed).filter(|(_, allowed)| {
         let reached = reached.intersection(allowed);
         full.v4.is_subset(&reached.v4) || full.v6.is_subset(&reached.v6)
     });
@@ -96,11 +91,11 @@ fn judge(examined: &Examined<'_>, levels: &Levels, access: &Access) -> Findings 
     if !types.is_empty() {
         problems.push(Problem { connection_types: types, ..problem(Code::OpenToInternet) });
     }
-    Findings { problems }
+    problems
 }
 
-/// What is wrong with the entries of a setting.
-fn entries(examined: &Examined<'_>, levels: &Levels, access: &Access) -> Vec<Problem> {
+/// The problems of the entries of an access setting. The caller puts in the node.
+fn entries(examined: &Examined<'_>, levels: &LevelSets, access: &Access) -> Vec<Problem> {
     let mut problems = Vec::new();
     for entry in access.entries() {
         let set = examined.organization.source_set(&entry.source);
@@ -120,8 +115,8 @@ fn entries(examined: &Examined<'_>, levels: &Levels, access: &Access) -> Vec<Pro
     problems
 }
 
-/// What a list names of its own: without the ranges that stand for a whole family, which the organization clips on
-/// purpose.
+/// The addresses that an allowlist names, without ranges of a whole family: administrators list those on purpose and
+/// leave the restriction to the organization.
 fn listed(examined: &Examined<'_>, access: &Access) -> RangeSet {
     let mut ranges = Vec::new();
     let mut set = RangeSet::default();

@@ -1,24 +1,27 @@
 //! The problems of a firewall.
 //!
-//! One sweep over the ranges of all rules sees, for every stretch of addresses, the rules that are there, in order. At a
-//! moment the first that is not expired wins, so each rule wins from when all before it are expired until it is itself.
+//! A sweep over the ranges of all rules yields segments: intervals of addresses that the same rules contain. In a
+//! segment, at any moment, the first rule that is not expired wins. So a rule wins from the moment when all earlier
+//! rules are expired until it expires itself.
 //!
-//! Invariant: what is said of a rule holds for every moment from the given one on.
+//! Invariant: what is said of a rule holds at every moment from the given one on. Rules are told by their 0-based
+//! index.
 //! Not here: allowlists (`nodes`).
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::super::intervals::IntervalSet;
-use super::super::name::Id;
-use super::super::node::Access;
-use super::super::organization::Organization;
-use super::super::ranges::RangeSet;
-use super::super::rule::{Action, ConnectionType, Rule, Source};
-use super::super::time::Timestamp;
-use super::super::word::Word;
-use super::{Code, Examined, Levels, Problem, RELATED_MAX, Resource};
+use super::examined::{Examined, LevelSets};
+use super::problem::{Code, Problem, RELATED_MAX, Resource};
+use crate::intervals::IntervalSet;
+use crate::name::Id;
+use crate::node::Access;
+use crate::organization::Organization;
+use crate::ranges::RangeSet;
+use crate::rule::{Action, ConnectionType, Rule, Source};
+use crate::time::Timestamp;
+use crate::word::Word;
 
-/// When something ends; last of all what never does.
+/// When a rule stops matching. `Never` is later than every moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum End {
     At(Timestamp),
@@ -31,32 +34,32 @@ impl End {
     }
 }
 
-/// The stretches of one family for one connection type, and the rules that win there, one after the other.
-struct Stretches<W> {
-    /// First and last address, and where its winners begin.
-    places: Vec<(W, W, usize)>,
+/// The segments of one family for one connection type, and the rules that win in each of them, one after the other.
+struct Segments<W> {
+    /// For each segment: its first and its last address, and the index in `winners` at which its winners begin.
+    bounds: Vec<(W, W, usize)>,
     winners: Vec<u32>,
-    /// Where each rule wins at some moment.
+    /// For each rule: the addresses at which it wins at some moment.
     won: Vec<IntervalSet<W>>,
 }
 
-/// What is found out about one connection type.
-struct OfType {
+/// The segments of one connection type.
+struct TypeSegments {
     connection_type: ConnectionType,
-    v4: Stretches<u32>,
-    v6: Stretches<u128>,
-    /// Whether removing the rule would alter a decision.
+    v4: Segments<u32>,
+    v6: Segments<u128>,
+    /// For each rule: whether removing it would alter a decision.
     alters: Vec<bool>,
 }
 
 /// The problems of the rules, of the groups, and of the firewall as a whole.
-pub(super) fn problems(examined: &Examined<'_>, levels: &Levels) -> Vec<Problem> {
+pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets) -> Vec<Problem> {
     let organization = examined.organization;
-    let found = ConnectionType::ALL.map(|connection_type| OfType::new(examined, levels, connection_type));
+    let found = ConnectionType::ALL.map(|connection_type| TypeSegments::new(examined, levels, connection_type));
     let mut coverers = HashMap::new();
     let mut problems = Vec::new();
-    for (place, rule) in organization.rules.iter().enumerate() {
-        problems.extend(of_rule(examined, &found, &mut coverers, place, rule));
+    for (index, rule) in organization.rules.iter().enumerate() {
+        problems.extend(of_rule(examined, &found, &mut coverers, index, rule));
     }
     problems.extend(catch_alls(examined, levels, &found));
     problems.extend(locks(levels));
@@ -66,9 +69,9 @@ pub(super) fn problems(examined: &Examined<'_>, levels: &Levels) -> Vec<Problem>
 
 fn of_rule(
     examined: &Examined<'_>,
-    found: &[OfType],
+    found: &[TypeSegments],
     coverers: &mut HashMap<(Source, ConnectionType, End), Vec<u32>>,
-    place: usize,
+    index: usize,
     rule: &Rule,
 ) -> Vec<Problem> {
     let problem = |code| Problem::new(code, Resource::Rule(rule.id.clone()));
@@ -87,24 +90,24 @@ fn of_rule(
         return vec![problem];
     }
     let applicable = || found.iter().filter(|found| rule.connection_types.applies_to(found.connection_type));
-    let won = applicable().fold(RangeSet::default(), |won, found| won.union(&found.won(place)));
+    let won = applicable().fold(RangeSet::default(), |won, found| won.union(&found.won(index)));
     if won.is_empty() {
         let mut problem = problem(Code::ShadowedRule);
-        let mut places = BTreeSet::new();
+        let mut covering = BTreeSet::new();
         for found in applicable() {
             let key = (rule.source.clone(), found.connection_type, End::of(rule));
             let known = coverers.entry(key).or_insert_with(|| found.coverers(&source, End::of(rule), examined));
-            places.extend(known.iter().copied());
+            covering.extend(known.iter().copied());
         }
-        let names = places.into_iter().filter_map(|place| examined.organization.rules.get(place as usize));
-        problem.related = names.take(RELATED_MAX).map(|rule| Resource::Rule(rule.id.clone())).collect();
+        let rules = covering.into_iter().filter_map(|index| examined.organization.rules.get(index as usize));
+        problem.related = rules.take(RELATED_MAX).map(|rule| Resource::Rule(rule.id.clone())).collect();
         return vec![problem];
     }
     let mut problems = Vec::new();
-    if !applicable().any(|found| found.alters.get(place).copied().unwrap_or_default()) {
+    if !applicable().any(|found| found.alters.get(index).copied().unwrap_or_default()) {
         problems.push(problem(Code::RedundantRule));
     }
-    let matches = (examined.matches)(place);
+    let matches = (examined.matches)(index);
     let last = matches.map(|matches| matches.last.unwrap_or(matches.start).max(matches.start));
     if let Some(since) = last.filter(|last| *last < examined.unused_since) {
         problems.push(Problem { since: Some(since), ..problem(Code::UnusedRule) });
@@ -116,8 +119,8 @@ fn of_rule(
     problems
 }
 
-/// Rules that deny all of one family and leave addresses of the other to no rule.
-fn catch_alls(examined: &Examined<'_>, levels: &Levels, found: &[OfType]) -> Vec<Problem> {
+/// Rules that deny every address of one family while no rule matches some addresses of the other.
+fn catch_alls(examined: &Examined<'_>, levels: &LevelSets, found: &[TypeSegments]) -> Vec<Problem> {
     let organization = examined.organization;
     let full = RangeSet::full();
     let unmatched: Vec<RangeSet> = found.iter().map(|found| levels.permitted.difference(&found.matched())).collect();
@@ -155,8 +158,8 @@ fn catch_alls(examined: &Examined<'_>, levels: &Levels, found: &[OfType]) -> Vec
     problems
 }
 
-/// Connection types for which cluster, firewall and organization together let nobody in.
-fn locks(levels: &Levels) -> Option<Problem> {
+/// The connection types for which cluster, firewall and organization together permit nobody.
+fn locks(levels: &LevelSets) -> Option<Problem> {
     let locked = |at: usize| levels.allowed.get(at).is_some_and(|allowed| !allowed.meets(&levels.permitted));
     let types: Vec<ConnectionType> =
         ConnectionType::ALL.into_iter().enumerate().filter(|(at, _)| locked(*at)).map(|(_, of)| of).collect();
@@ -164,7 +167,7 @@ fn locks(levels: &Levels) -> Option<Problem> {
     (!types.is_empty()).then_some(Problem { connection_types: types, ..problem })
 }
 
-/// Groups that nothing names.
+/// The groups that no rule and no allowlist names.
 fn groups(organization: &Organization) -> Vec<Problem> {
     let of_rules = organization.rules.iter().map(|rule| &rule.source);
     let accesses = organization.nodes.values().map(|node| &node.access).chain([&organization.node.access]);
@@ -180,39 +183,42 @@ fn groups(organization: &Organization) -> Vec<Problem> {
     unused.map(|(id, _)| Problem::new(Code::UnusedGroup, Resource::Group(id.clone()))).collect()
 }
 
-impl OfType {
-    fn new(examined: &Examined<'_>, levels: &Levels, connection_type: ConnectionType) -> Self {
+impl TypeSegments {
+    fn new(examined: &Examined<'_>, levels: &LevelSets, connection_type: ConnectionType) -> Self {
         let sources = Sources::new(examined, connection_type);
         let mut alters = vec![false; examined.organization.rules.len()];
-        let v4 = Stretches::new(examined, &sources, &sources.v4, &levels.permitted.v4, &mut alters);
-        let v6 = Stretches::new(examined, &sources, &sources.v6, &levels.permitted.v6, &mut alters);
+        let v4 = Segments::new(examined, &sources, &sources.v4, &levels.permitted.v4, &mut alters);
+        let v6 = Segments::new(examined, &sources, &sources.v6, &levels.permitted.v6, &mut alters);
         Self { connection_type, v4, v6, alters }
     }
 
-    /// What rules match that are not expired.
+    /// The addresses that some rule contains.
     fn matched(&self) -> RangeSet {
         RangeSet { v4: self.v4.matched(), v6: self.v6.matched() }
     }
 
-    fn won(&self, place: usize) -> RangeSet {
+    /// The addresses at which a rule wins at some moment.
+    fn won(&self, index: usize) -> RangeSet {
         RangeSet {
-            v4: self.v4.won.get(place).cloned().unwrap_or_default(),
-            v6: self.v6.won.get(place).cloned().unwrap_or_default(),
+            v4: self.v4.won.get(index).cloned().unwrap_or_default(),
+            v6: self.v6.won.get(index).cloned().unwrap_or_default(),
         }
     }
 
-    /// The rules that together keep one with this source and end from winning.
+    /// The rules that together keep a rule with this source and end from winning.
     fn coverers(&self, source: &RangeSet, end: End, examined: &Examined<'_>) -> Vec<u32> {
-        let mut places = BTreeSet::new();
-        self.v4.add_coverers(&source.v4, end, examined, &mut places);
-        self.v6.add_coverers(&source.v6, end, examined, &mut places);
-        places.into_iter().collect()
+        let mut rules = BTreeSet::new();
+        self.v4.add_coverers(&source.v4, end, examined, &mut rules);
+        self.v6.add_coverers(&source.v6, end, examined, &mut rules);
+        rules.into_iter().collect()
     }
 }
 
-/// The ranges of the rules that apply, each with the places of the rules that have it.
+/// The distinct sources of the rules that apply to a connection type.
 struct Sources {
-    places: Vec<Vec<u32>>,
+    /// For each source: the rules that have it.
+    rules: Vec<Vec<u32>>,
+    /// The intervals of all sources: first address, last address, source.
     v4: Vec<(u32, u32, usize)>,
     v6: Vec<(u128, u128, usize)>,
 }
@@ -220,33 +226,34 @@ struct Sources {
 impl Sources {
     fn new(examined: &Examined<'_>, connection_type: ConnectionType) -> Self {
         let organization = examined.organization;
-        let mut index: HashMap<&Source, usize> = HashMap::new();
-        let mut sources = Self { places: Vec::new(), v4: Vec::new(), v6: Vec::new() };
-        for (place, rule) in (0_u32..).zip(organization.rules.iter()) {
+        let mut numbers: HashMap<&Source, usize> = HashMap::new();
+        let mut sources = Self { rules: Vec::new(), v4: Vec::new(), v6: Vec::new() };
+        for (index, rule) in (0_u32..).zip(organization.rules.iter()) {
             let alive = !rule.disabled && End::of(rule) > End::At(examined.now);
             if !alive || !rule.connection_types.applies_to(connection_type) {
                 continue;
             }
-            let at = *index.entry(&rule.source).or_insert_with(|| {
-                let at = sources.places.len();
-                sources.places.push(Vec::new());
+            let number = *numbers.entry(&rule.source).or_insert_with(|| {
+                let number = sources.rules.len();
+                sources.rules.push(Vec::new());
                 let set = organization.source_set(&rule.source);
-                sources.v4.extend(set.v4.intervals().iter().map(|(first, last)| (*first, *last, at)));
-                sources.v6.extend(set.v6.intervals().iter().map(|(first, last)| (*first, *last, at)));
-                at
+                sources.v4.extend(set.v4.intervals().iter().map(|(first, last)| (*first, *last, number)));
+                sources.v6.extend(set.v6.intervals().iter().map(|(first, last)| (*first, *last, number)));
+                number
             });
-            let Some(places) = sources.places.get_mut(at) else { continue };
-            // Behind the second that never ends no rule with the same source has a say, not even when one is removed.
-            let lasting = places.iter().filter_map(|place| organization.rules.get(*place as usize));
+            let Some(rules) = sources.rules.get_mut(number) else { continue };
+            // After two rules with the same source that never expire, no other can win, even if one of the two is
+            // removed.
+            let lasting = rules.iter().filter_map(|index| organization.rules.get(*index as usize));
             if lasting.filter(|rule| rule.expire_time.is_none()).count() < 2 {
-                places.push(place);
+                rules.push(index);
             }
         }
         sources
     }
 }
 
-impl<W: Word> Stretches<W> {
+impl<W: Word> Segments<W> {
     fn new(
         examined: &Examined<'_>,
         sources: &Sources,
@@ -256,7 +263,7 @@ impl<W: Word> Stretches<W> {
     ) -> Self {
         let rules = &examined.organization.rules;
         let mut found =
-            Self { places: Vec::new(), winners: Vec::new(), won: vec![IntervalSet::default(); rules.len()] };
+            Self { bounds: Vec::new(), winners: Vec::new(), won: vec![IntervalSet::default(); rules.len()] };
         let mut events: Vec<(W, bool, usize)> = Vec::with_capacity(2 * items.len());
         for (first, last, source) in items {
             events.push((*first, true, *source));
@@ -266,21 +273,21 @@ impl<W: Word> Stretches<W> {
         let mut active: BTreeSet<u32> = BTreeSet::new();
         let mut rest = events.as_slice();
         while let Some((at, ..)) = rest.first().copied() {
-            while let [(here, begins, source), behind @ ..] = rest
-                && *here == at
+            while let [(event_at, begins, source), following @ ..] = rest
+                && *event_at == at
             {
-                for place in sources.places.get(*source).into_iter().flatten() {
+                for rule in sources.rules.get(*source).into_iter().flatten() {
                     if *begins {
-                        active.insert(*place);
+                        active.insert(*rule);
                     } else {
-                        active.remove(place);
+                        active.remove(rule);
                     }
                 }
-                rest = behind;
+                rest = following;
             }
             let last = rest.first().map_or(Some(W::MAX), |(next, ..)| next.previous());
             if let Some(last) = last.filter(|_| !active.is_empty()) {
-                found.stretch(examined, at, last, &active, permitted, alters);
+                found.add_segment(examined, at, last, &active, permitted, alters);
             }
         }
         found
@@ -288,14 +295,14 @@ impl<W: Word> Stretches<W> {
 
     fn matched(&self) -> IntervalSet<W> {
         let mut matched = IntervalSet::default();
-        for (first, last, _) in &self.places {
+        for (first, last, _) in &self.bounds {
             matched.push(*first, *last);
         }
         matched
     }
 
-    /// Notes who wins in a stretch, and whose removal would alter a decision.
-    fn stretch(
+    /// Adds a segment: which rules win in it, and which of them would alter a decision if they were removed.
+    fn add_segment(
         &mut self,
         examined: &Examined<'_>,
         first: W,
@@ -304,23 +311,23 @@ impl<W: Word> Stretches<W> {
         permitted: &IntervalSet<W>,
         alters: &mut [bool],
     ) {
-        let rule = |place: u32| examined.organization.rules.get(place as usize);
+        let rule = |index: u32| examined.organization.rules.get(index as usize);
         let start = self.winners.len();
         let mut begin = End::At(examined.now);
         let mut rest = active.iter().copied();
-        while let Some(place) = rest.next() {
-            let Some(of) = rule(place) else { continue };
-            let end = End::of(of);
+        while let Some(index) = rest.next() {
+            let Some(winner) = rule(index) else { continue };
+            let end = End::of(winner);
             if begin < end {
-                self.winners.push(place);
-                if let Some(won) = self.won.get_mut(place as usize) {
+                self.winners.push(index);
+                if let Some(won) = self.won.get_mut(index as usize) {
                     won.push(first, last);
                 }
                 let followers = rest.clone().filter_map(rule).map(|rule| (End::of(rule), rule.action));
-                if alters.get(place as usize) == Some(&false)
-                    && differs(of.action, begin, end, followers)
+                if alters.get(index as usize) == Some(&false)
+                    && differs(winner.action, begin, end, followers)
                     && permitted.meets(first, last)
-                    && let Some(alters) = alters.get_mut(place as usize)
+                    && let Some(alters) = alters.get_mut(index as usize)
                 {
                     *alters = true;
                 }
@@ -330,28 +337,29 @@ impl<W: Word> Stretches<W> {
                 break;
             }
         }
-        self.places.push((first, last, start));
+        self.bounds.push((first, last, start));
     }
 
-    fn add_coverers(&self, source: &IntervalSet<W>, end: End, examined: &Examined<'_>, places: &mut BTreeSet<u32>) {
+    /// Adds, for each segment that meets the source, the first winner that lasts until `end` or longer.
+    fn add_coverers(&self, source: &IntervalSet<W>, end: End, examined: &Examined<'_>, covering: &mut BTreeSet<u32>) {
         let rules = &examined.organization.rules;
-        let lasts = |place: &&u32| rules.get(**place as usize).is_some_and(|rule| End::of(rule) >= end);
+        let lasts = |index: &&u32| rules.get(**index as usize).is_some_and(|rule| End::of(rule) >= end);
         for (first, last) in source.intervals() {
-            let from = self.places.partition_point(|(_, end, _)| end < first);
-            for (at, (begin, _, winners)) in self.places.iter().enumerate().skip(from) {
-                if begin > last || places.len() > RELATED_MAX {
+            let from = self.bounds.partition_point(|(_, end, _)| end < first);
+            for (at, (begin, _, winners)) in self.bounds.iter().enumerate().skip(from) {
+                if begin > last || covering.len() > RELATED_MAX {
                     break;
                 }
-                let until = self.places.get(at + 1).map_or(self.winners.len(), |(.., next)| *next);
+                let until = self.bounds.get(at + 1).map_or(self.winners.len(), |(.., next)| *next);
                 let winners = self.winners.get(*winners..until).unwrap_or_default();
-                places.extend(winners.iter().find(lasts));
+                covering.extend(winners.iter().find(lasts));
             }
         }
     }
 }
 
-/// Whether at some moment from `begin` to `end` what comes next decides otherwise than `action`; without any, the
-/// firewall lets through.
+/// Whether, at some moment from `begin` to `end`, the rules that follow decide otherwise than `action`. When none of
+/// them matches, the firewall allows.
 fn differs(action: Action, mut begin: End, end: End, followers: impl Iterator<Item = (End, Action)>) -> bool {
     for (follower_end, follower) in followers {
         if begin < follower_end {

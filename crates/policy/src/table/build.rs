@@ -1,16 +1,16 @@
-//! Making blocks of a map, in one walk over its intervals.
+//! Making the pages of a map, in one walk over its intervals.
 //!
-//! The first 24 bits are laid out as the walk comes by: a start at the beginning of a /24, with no other start in it, is
-//! one bit and one entry. Only where more happens inside a /24 is there anything to search or to split further.
+//! A start at the beginning of a /24, with no other start inside that /24, costs one bit and one entry. Only a /24 with
+//! starts inside it needs a span or a page below.
 //!
-//! Invariant: the blocks lead every word to the label of its interval, or to the intervals that it is searched in.
-//! Not here: the form of the blocks and the lookup (`table`).
+//! Invariant: the pages lead every word to the label of its interval, or to the span that contains its interval.
+//! Not here: the form of the pages and the lookup (`pages`).
 
-use super::{BLOCK_CHUNKS, Blocks, Chunk, Entry, ROOT_CHILDREN, SPAN_LENGTH_MAX, SPLIT_BITS, to_u32};
+use super::pages::{Chunk, Entry, PAGE_CHUNKS, Pages, ROOT_CHILDREN, SPAN_LENGTH_MAX, SPLIT_BITS, to_u32};
 use crate::intervals::IntervalMap;
 use crate::word::Word;
 
-/// What is made so far.
+/// The pages that are made so far, and the state of the walk.
 pub(super) struct Builder<'a, W> {
     starts: &'a [W],
     labels: &'a [u32],
@@ -18,22 +18,22 @@ pub(super) struct Builder<'a, W> {
     chunks: Vec<Chunk>,
     chunks_below: Vec<Chunk>,
     entries: Vec<Entry>,
-    /// The place in the root of the block under way, and that block.
+    /// The index in the root of the page under construction, and that page.
     top: usize,
     open: Open,
-    /// The entry that holds where the walk is.
+    /// The entry that applies at the present point of the walk.
     current: Entry,
-    /// Runs in which two entries alternate, by the two. The blocks of a set of addresses are nothing else, so that all
-    /// of them share two runs, which stay in the fastest cache.
+    /// Runs in which two entries alternate, by the two. All pages of a set of addresses are such runs, so they share
+    /// two of them, which stay in the fastest cache.
     alternating: Recent<(Entry, Entry), Run>,
-    /// Blocks that are one entry throughout, by it.
+    /// Pages that are one entry throughout, by that entry.
     uniform: Recent<Entry, u16>,
 }
 
-/// A block under way: which children differ from the one before, and their entries.
+/// A page under construction: which children differ from the child before, and their entries.
 #[derive(Default)]
 struct Open {
-    changes: [u64; BLOCK_CHUNKS],
+    changes: [u64; PAGE_CHUNKS],
     run: Vec<Entry>,
 }
 
@@ -47,20 +47,20 @@ impl Open {
     }
 
     fn clear(&mut self) {
-        self.changes = [0; BLOCK_CHUNKS];
+        self.changes = [0; PAGE_CHUNKS];
         self.run.clear();
     }
 }
 
-/// Where a run of entries is.
+/// A run of entries in `entries`.
 #[derive(Clone, Copy)]
 struct Run {
-    place: u32,
+    first: u32,
     length: usize,
 }
 
-/// What was last put for a key, until another key takes the slot. Whoever asks in vain makes another copy, which costs
-/// less than a map that forgets nothing.
+/// A small cache: the last value that was put for a key, until another key takes the slot. A miss makes a second copy
+/// of a run or page, which costs less than a map that keeps everything.
 struct Recent<K, V>(Vec<Option<(K, V)>>);
 
 impl<K: PartialEq, V: Copy> Recent<K, V> {
@@ -92,7 +92,7 @@ impl<'a, W: Word> Builder<'a, W> {
             root,
             chunks: Vec::new(),
             chunks_below: Vec::new(),
-            // The first entry is never used, so that a place before the first real one exists.
+            // The first entry is never used, so that there is an index before the first run.
             entries: vec![Entry::label(0)],
             top: 0,
             open: Open::default(),
@@ -102,7 +102,7 @@ impl<'a, W: Word> Builder<'a, W> {
         }
     }
 
-    pub(super) fn blocks(mut self) -> Blocks {
+    pub(super) fn pages(mut self) -> Pages {
         let mut at = 1;
         while let Some(start) = self.starts.get(at).copied() {
             let (base, top24) = (start.network(SPLIT_BITS), start.top24());
@@ -118,7 +118,7 @@ impl<'a, W: Word> Builder<'a, W> {
             }
             let entry = self.below(base, SPLIT_BITS, first, at);
             self.put(top24, entry);
-            // The last label goes on behind, unless something else begins there.
+            // The last label continues after this /24, unless another interval begins there.
             if self.starts.get(at).is_none_or(|start| start.top24() > top24 + 1) && top24 + 1 < 1 << SPLIT_BITS {
                 self.put(top24 + 1, Entry::label(self.label(at - 1)));
             }
@@ -128,14 +128,14 @@ impl<'a, W: Word> Builder<'a, W> {
         self.chunks_below.shrink_to_fit();
         self.entries.shrink_to_fit();
         let Self { root, chunks, chunks_below, entries, .. } = self;
-        Blocks { root, chunks, chunks_below, entries }
+        Pages { root, chunks, chunks_below, entries }
     }
 
     fn label(&self, at: usize) -> u32 {
         self.labels.get(at).copied().unwrap_or_default()
     }
 
-    /// Has an entry hold from the given first 24 bits on.
+    /// Lets an entry apply from the given first 24 bits on.
     #[inline]
     fn put(&mut self, top24: usize, entry: Entry) {
         let (top, child) = (top24 >> 8, top24.to_le_bytes()[0]);
@@ -149,47 +149,48 @@ impl<'a, W: Word> Builder<'a, W> {
         self.current = entry;
     }
 
-    /// Closes the block under way and goes to another, with what holds in between.
+    /// Finishes the page under construction, fills the root up to `top` with the current entry, and begins the page
+    /// there.
     fn move_to(&mut self, top: usize) {
-        let block = if self.open.run.len() < 2 { self.uniform() } else { self.close() };
+        let page = if self.open.run.len() < 2 { self.uniform() } else { self.close() };
         if let Some(slot) = self.root.get_mut(self.top) {
-            *slot = block;
+            *slot = page;
         }
         if self.top + 1 < top {
-            let block = self.uniform();
+            let page = self.uniform();
             if let Some(slots) = self.root.get_mut(self.top + 1..top) {
-                slots.fill(block);
+                slots.fill(page);
             }
         }
         self.top = top;
     }
 
-    /// A block that is the current entry throughout, which nothing else may be under way for.
+    /// A page with the current entry for all its children. No other page may be under construction.
     fn uniform(&mut self) -> u16 {
         let entry = self.current;
         self.open.clear();
-        if let Some(block) = self.uniform.get(entry.payload(), &entry) {
-            return block;
+        if let Some(page) = self.uniform.get(entry.payload(), &entry) {
+            return page;
         }
         self.open.push(0, entry);
-        let block = self.close();
-        self.uniform.put(entry.payload(), entry, block);
-        block
+        let page = self.close();
+        self.uniform.put(entry.payload(), entry, page);
+        page
     }
 
-    /// Makes the block under way. Each is for another place in the root, so that their numbers fit.
+    /// Makes the page under construction. There are no more pages than values of 16 bits, so its number fits.
     fn close(&mut self) -> u16 {
         let mut open = std::mem::take(&mut self.open);
-        let block = self.chunks.len() / BLOCK_CHUNKS;
+        let page = self.chunks.len() / PAGE_CHUNKS;
         let chunks = self.chunks_of(&mut open);
         self.chunks.extend(chunks);
         self.open = open;
-        u16::try_from(block).unwrap_or(u16::MAX)
+        u16::try_from(page).unwrap_or(u16::MAX)
     }
 
-    /// Makes the chunks of a block, and empties what they were made of.
-    fn chunks_of(&mut self, open: &mut Open) -> [Chunk; BLOCK_CHUNKS] {
-        let mut before = self.place(&open.run) - 1;
+    /// Makes the chunks of a page, and empties the page under construction.
+    fn chunks_of(&mut self, open: &mut Open) -> [Chunk; PAGE_CHUNKS] {
+        let mut before = self.put_run(&open.run) - 1;
         let chunks = open.changes.map(|changes| {
             let chunk = Chunk { changes, before };
             before += changes.count_ones();
@@ -199,24 +200,24 @@ impl<'a, W: Word> Builder<'a, W> {
         chunks
     }
 
-    /// Where a run of entries is, or is put.
-    fn place(&mut self, run: &[Entry]) -> u32 {
-        let (place, length) = (to_u32(self.entries.len()), run.len());
-        if let [first, second, ..] = run
+    /// The index of a run of entries, which is appended unless it is known.
+    fn put_run(&mut self, run: &[Entry]) -> u32 {
+        let (first, length) = (to_u32(self.entries.len()), run.len());
+        if let [one, other, ..] = run
             && run.iter().skip(2).zip(run).all(|(entry, two_before)| entry == two_before)
         {
-            let (hash, key) = (first.0.wrapping_mul(31).wrapping_add(second.0), (*first, *second));
+            let (hash, key) = (one.0.wrapping_mul(31).wrapping_add(other.0), (*one, *other));
             match self.alternating.get(hash, &key) {
-                Some(known) if known.length >= length => return known.place,
-                _ => self.alternating.put(hash, key, Run { place, length }),
+                Some(known) if known.length >= length => return known.first,
+                _ => self.alternating.put(hash, key, Run { first, length }),
             }
         }
         self.entries.extend_from_slice(run);
-        place
+        first
     }
 
-    /// The entry for the words that share their first `offset` bits with `base`: intervals `first..end` meet them, the
-    /// first of which contains `base`.
+    /// The entry for the words that share their first `offset` bits with `base`. The intervals `first..end` meet these
+    /// words, and the first of them contains `base`.
     fn below(&mut self, base: W, offset: u8, first: usize, end: usize) -> Entry {
         if end - first == 1 {
             return Entry::label(self.label(first));
@@ -242,9 +243,9 @@ impl<'a, W: Word> Builder<'a, W> {
                 let first_chunk = to_u32(self.chunks_below.len());
                 let chunks = self.chunks_of(&mut open);
                 self.chunks_below.extend(chunks);
-                return Entry::block(first_chunk);
+                return Entry::page(first_chunk);
             };
-            // The last interval may go on through whole children: the next one of interest is where another begins.
+            // The last interval may cover whole children: continue at the child in which another interval begins.
             let beginning = start.octet_at(offset);
             if beginning > child + 1 && entry != last {
                 open.push(child + 1, last);
@@ -256,8 +257,8 @@ impl<'a, W: Word> Builder<'a, W> {
         }
     }
 
-    /// The number of intervals from `at` on, before `end`, that start at or before a word. Most children hold few: steps
-    /// that double beat a search over all that follow.
+    /// The number of intervals in `at..end` that start at or before a word. Most children have few intervals, so a
+    /// galloping search is faster than a binary search over all that follow.
     fn count_upto(&self, at: usize, end: usize, word: W) -> usize {
         let rest = self.starts.get(at..end).unwrap_or_default();
         let mut bound = 1;

@@ -1,126 +1,34 @@
-//! The compiled form of an interval map: the label of an address in a few loads.
+//! The compiled form of an interval map: the label of an address in a few loads from memory.
 //!
-//! A small map is searched as it is. In a large one the first 16 bits name a block, and blocks take the others in
-//! strides of 8. A block holds, for its 256 children, one bit each that says whether the child differs from the one
-//! before, so 256 children cost 64 bytes and one entry per difference; a count of bits finds the entry. So IPv4 is
-//! decided in three loads, without a branch that could be predicted wrongly, but for the few ranges longer than /24.
-//! Where below the first 24 bits only a few intervals are left, they are searched directly, which bounds the memory
-//! for sparse IPv6.
+//! A small map is searched as it is. A large map has pages, as a page table of a processor. The first 16 bits of an
+//! address choose a page, and each page resolves 8 more bits. A page has 256 children. It holds one bit for each child,
+//! which says whether the child's entry differs from that of the child before. So a page costs 64 bytes and one entry
+//! for each difference, and a population count finds the entry.
+//!
+//! IPv4 takes three loads without a branch that could be mispredicted, except for the few ranges longer than /24. When
+//! only a few intervals are left below the first 24 bits, they are searched directly. This bounds the memory for sparse
+//! IPv6.
 //!
 //! Invariant: `label(word)` equals the map's label for every word.
-//! Not here: how it is made (`build`), what labels mean (`firewall`, `members`).
+//! Not here: how pages are made (`build`), what labels mean (`firewall`, `members`).
 
 mod build;
+mod pages;
 
 use super::intervals::IntervalMap;
 use super::word::Word;
 use build::Builder;
+use pages::{Entry, KIND_LABEL, KIND_PAGE, Pages, SPAN_LENGTH_MAX, SPLIT_BITS};
 
-/// From how many intervals on there are blocks. Measured: up to here a binary search (which has no branches either)
-/// takes as long, and it needs no memory; the 128 KiB of the root are more than a smaller map is worth.
-const BLOCKS_FROM: usize = 1_024;
+/// The number of intervals from which on a table has pages. By measurement, a branchless binary search is as fast in a
+/// smaller map, and it saves the 128 KiB of the root.
+const PAGES_FROM: usize = 1_024;
 
-/// Intervals that are searched directly instead of being split by another stride. Always this many are compared, for a
-/// search of varying length costs a wrongly predicted branch, which is more than all the comparisons.
-const SPAN_LENGTH_MAX: usize = 8;
-
-/// A label table for one family.
+/// A table of labels for the addresses of one family.
 #[derive(Clone, Debug)]
 pub struct Table<W> {
-    blocks: Option<Blocks>,
+    pages: Option<Pages>,
     map: IntervalMap<W>,
-}
-
-#[derive(Clone, Debug)]
-struct Blocks {
-    /// For each value of the first 16 bits its block, of which there are as many at most. Where all 65,536 words have one label there is
-    /// a block too, shared by all such places: to ask first whether there is one would be a branch that is as good as
-    /// random, and it would wait for memory.
-    root: Box<[u16; ROOT_CHILDREN]>,
-    chunks: Vec<Chunk>,
-    /// Those of the blocks below.
-    chunks_below: Vec<Chunk>,
-    entries: Vec<Entry>,
-}
-
-/// A quarter of a block. Bits and count lie side by side, so that one cache line has both.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(16))]
-struct Chunk {
-    /// Bit c is set when child c has another entry than child c − 1; that of a block's first child always is.
-    changes: u64,
-    /// The place in `entries` of the last entry before this chunk.
-    before: u32,
-}
-
-const ROOT_BITS: u8 = 16;
-const ROOT_CHILDREN: usize = 1 << ROOT_BITS;
-/// The bits that the root and the first block take; spans are below.
-const SPLIT_BITS: u8 = ROOT_BITS + 8;
-const BLOCK_CHUNKS: usize = 4;
-
-/// A label, a block below, or a span of intervals, told apart by the two upper bits. The payload of a block is its first
-/// chunk, that of a span its first interval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry(u32);
-
-const KIND_SHIFT: u32 = 30;
-const PAYLOAD: u32 = (1 << KIND_SHIFT) - 1;
-const KIND_LABEL: u32 = 0;
-const KIND_BLOCK: u32 = 1 << KIND_SHIFT;
-const KIND_SPAN: u32 = 2 << KIND_SHIFT;
-
-/// The highest label a table can hold, and the highest number of intervals.
-pub const LABEL_MAX: u32 = PAYLOAD;
-
-impl Entry {
-    fn label(label: u32) -> Self {
-        Self(label & PAYLOAD)
-    }
-
-    fn block(first_chunk: u32) -> Self {
-        Self(KIND_BLOCK | first_chunk)
-    }
-
-    fn span(first: usize) -> Self {
-        Self(KIND_SPAN | to_u32(first))
-    }
-
-    #[inline]
-    fn kind(self) -> u32 {
-        self.0 & !PAYLOAD
-    }
-
-    #[inline]
-    fn payload(self) -> u32 {
-        self.0 & PAYLOAD
-    }
-}
-
-/// Indices stay far below 2³⁰: the limits of §3.8 allow a few million intervals.
-fn to_u32(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
-}
-
-#[expect(
-    clippy::indexing_slicing,
-    reason = "the builder makes every index; a wrong one must end the request (which denies) rather than give a label"
-)]
-impl Blocks {
-    /// The entry for the first 24 bits.
-    #[inline]
-    fn entry<W: Word>(&self, word: W) -> Entry {
-        let block = usize::from(self.root[word.top16()]);
-        self.child(&self.chunks, block * BLOCK_CHUNKS, word.octet_at(ROOT_BITS))
-    }
-
-    /// The entry of a child of the block that begins at a chunk.
-    #[inline]
-    fn child(&self, chunks: &[Chunk], first_chunk: usize, child: u8) -> Entry {
-        let chunk = &chunks[first_chunk + usize::from(child >> 6)];
-        let upto = chunk.changes << (63 - (child & 63));
-        self.entries[chunk.before as usize + upto.count_ones() as usize]
-    }
 }
 
 #[expect(
@@ -131,24 +39,24 @@ impl<W: Word> Table<W> {
     /// The label of an address.
     #[inline]
     pub fn label(&self, word: W) -> u32 {
-        let Some(blocks) = &self.blocks else { return self.map.label(word) };
-        let entry = blocks.entry(word);
-        if entry.kind() == KIND_LABEL { entry.payload() } else { self.label_below(blocks, entry, word) }
+        let Some(pages) = &self.pages else { return self.map.label(word) };
+        let entry = pages.entry(word);
+        if entry.kind() == KIND_LABEL { entry.payload() } else { self.label_below(pages, entry, word) }
     }
 
-    /// Kept out of `label`, which is smaller and faster without.
+    /// Not inlined, because `label` is smaller and faster without it.
     #[inline(never)]
-    fn label_below(&self, blocks: &Blocks, mut entry: Entry, word: W) -> u32 {
+    fn label_below(&self, pages: &Pages, mut entry: Entry, word: W) -> u32 {
         let mut offset = SPLIT_BITS;
-        while entry.kind() == KIND_BLOCK {
-            entry = blocks.child(&blocks.chunks_below, entry.payload() as usize, word.octet_at(offset));
+        while entry.kind() == KIND_PAGE {
+            entry = pages.child(&pages.chunks_below, entry.payload() as usize, word.octet_at(offset));
             offset += 8;
         }
         if entry.kind() == KIND_LABEL { entry.payload() } else { self.search(entry.payload() as usize, word) }
     }
 
-    /// The label among the few intervals of a span, of which the first starts at or before every word asked for. What
-    /// follows them starts behind every such word, so it does no harm to compare it too.
+    /// The label of a word among the few intervals of a span, the first of which starts at or before the word.
+    /// Intervals after the span start after the word, so comparing them too does no harm.
     #[inline]
     fn search(&self, first: usize, word: W) -> u32 {
         let starts = &self.map.starts()[first..];
@@ -161,15 +69,15 @@ impl<W: Word> Table<W> {
 }
 
 impl<W: Word> Table<W> {
-    /// Compiles a map.
+    /// Compiles an interval map.
     pub fn new(mut map: IntervalMap<W>) -> Self {
         map.shrink();
-        let blocks = (map.starts().len() >= BLOCKS_FROM).then(|| Builder::new(&map).blocks());
-        Self { blocks, map }
+        let pages = (map.starts().len() >= PAGES_FROM).then(|| Builder::new(&map).pages());
+        Self { pages, map }
     }
 
-    /// Compiles intervals, first and last word and label of each, that ascend and do not overlap; elsewhere the label
-    /// is 0.
+    /// Compiles intervals, given as first word, last word and label. They must ascend and not overlap. Words between
+    /// them have the label 0.
     pub fn of_intervals(intervals: impl IntoIterator<Item = (W, W, u32)>) -> Self {
         let intervals = intervals.into_iter();
         let mut map = IntervalMap::with_capacity(2 * intervals.size_hint().0 + 1);
@@ -188,13 +96,13 @@ impl<W: Word> Table<W> {
         &self.map
     }
 
-    /// The memory it takes, in bytes.
+    /// The memory that the table takes on the heap, in bytes.
     pub fn bytes(&self) -> usize {
-        let blocks = self.blocks.as_ref().map_or(0, |blocks| {
-            let chunks = size_of_val(&*blocks.chunks) + size_of_val(&*blocks.chunks_below);
-            size_of_val(&*blocks.root) + chunks + size_of_val(&*blocks.entries)
+        let pages = self.pages.as_ref().map_or(0, |pages| {
+            let chunks = size_of_val(&*pages.chunks) + size_of_val(&*pages.chunks_below);
+            size_of_val(&*pages.root) + chunks + size_of_val(&*pages.entries)
         });
-        blocks + size_of_val(self.map.starts()) + size_of_val(self.map.labels())
+        pages + size_of_val(self.map.starts()) + size_of_val(self.map.labels())
     }
 }
 

@@ -1,0 +1,111 @@
+//! Planning changes above the nodes: creating and deleting an organization, and the cluster's node.
+//!
+//! Invariant: neither a new organization nor the cluster inherits or names address groups.
+//! Not here: the organization's own node once it exists (`nodes`).
+
+use super::confirm::check_pending;
+use super::error::{PlanError, Violation, refuse};
+use super::etag::{check_etag, etag_of_node};
+use super::task::{INHERIT_REFUSED, Planner, REQUIRE_PROJECTS_REFUSED, check_limit};
+use crate::change::Effect;
+use crate::name::{CLUSTER, Id, Name};
+use crate::node::{Access, Node, NodePatch};
+use crate::organization::Organization;
+use crate::rule::Source;
+
+impl Planner<'_> {
+    /// The effect of creating an organization.
+    ///
+    /// `exists` tells whether there is one of this id, `organizations` how many there are. `last_revision` is the last
+    /// revision of a deleted organization of this id, or 0.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`] says what is wrong with the request, or which limit is reached.
+    pub fn create_organization(
+        &self,
+        id: Id,
+        patch: &NodePatch,
+        exists: bool,
+        last_revision: u64,
+        organizations: usize,
+        mut violations: Vec<Violation>,
+    ) -> Result<Effect, PlanError> {
+        if exists {
+            return Err(PlanError::AlreadyExists(Name::organization(&id).to_string()));
+        }
+        check_top(
+            patch,
+            &mut violations,
+            "does not exist, because a new organization has no address groups: list ranges",
+        );
+        refuse(violations)?;
+        check_limit("organizations", organizations + 1, self.limits.organizations_max)?;
+        self.check_entry_limit(patch)?;
+        let revision = last_revision + 1;
+        let node = patch.applied_to(&Node::new(Access::AllowAll, self.now, revision));
+        Ok(Effect::CreateOrganization { id, revision, node })
+    }
+
+    /// The effect of deleting an organization; one that has nodes is deleted only with `force`.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`] says why the organization cannot be deleted.
+    pub fn delete_organization(
+        &self,
+        organization: &Organization,
+        etag: Option<&str>,
+        force: bool,
+        violations: Vec<Violation>,
+    ) -> Result<Effect, PlanError> {
+        let name = Name::organization(&organization.id).to_string();
+        check_pending(organization)?;
+        check_etag(&name, etag, &etag_of_node(organization.node.changed_at))?;
+        refuse(violations)?;
+        if organization.has_children(None) && !force {
+            return Err(PlanError::HasChildren(name));
+        }
+        Ok(Effect::DeleteOrganization { id: organization.id.clone(), revision: organization.revision + 1 })
+    }
+
+    /// The effect of updating the cluster's node; none when nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`] says what is wrong with the request.
+    pub fn update_cluster(
+        &self,
+        etag: Option<&str>,
+        patch: &NodePatch,
+        mut violations: Vec<Violation>,
+    ) -> Result<Option<Effect>, PlanError> {
+        let cluster = self.cluster;
+        check_etag(CLUSTER, etag, &etag_of_node(cluster.node.changed_at))?;
+        check_top(
+            patch,
+            &mut violations,
+            "belongs to an organization, and the cluster has no address groups: list ranges",
+        );
+        if patch.require_projects == Some(true) {
+            violations.push(Violation::new("node.require_projects", REQUIRE_PROJECTS_REFUSED));
+        }
+        refuse(violations)?;
+        self.check_entry_limit(patch)?;
+        let revision = cluster.revision + 1;
+        Ok(self.changed_node(&cluster.node, patch, revision).map(|node| Effect::Cluster { revision, node }))
+    }
+}
+
+/// Adds violations for what a node without a parent and without address groups cannot have.
+fn check_top(patch: &NodePatch, violations: &mut Vec<Violation>, groups_refused: &str) {
+    if patch.access == Some(Access::Inherit) {
+        violations.push(Violation::new("node.access.mode", INHERIT_REFUSED));
+    }
+    for (index, entry) in patch.access.iter().flat_map(Access::entries).enumerate() {
+        if let Source::Group(id) = &entry.source {
+            let field = format!("node.access.entries[{index}].address_group");
+            violations.push(Violation::new(field, format!("`{id}` {groups_refused}")));
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A problem: a fact about a valid policy that is hardly ever meant.
+//!
+//! Invariant: problems sort by code, the most severe first.
+//! Not here: finding problems (`rules`, `nodes`), words for people (`api`).
+
+use crate::address::Range;
+use crate::name::{Id, NodeKey};
+use crate::ranges::RangeSet;
+use crate::rule::ConnectionType;
+use crate::time::Timestamp;
+
+/// The number of ranges that a problem can list.
+pub const RANGES_MAX: usize = 1_000;
+
+/// The number of related resources that a problem can list.
+pub const RELATED_MAX: usize = 100;
+
+/// The kinds of problems, the most severe first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Code {
+    /// Nobody can connect to anything by some connection type.
+    LocksEveryoneOut,
+    /// Every address of a family can connect to the node.
+    OpenToInternet,
+    /// The access setting permits nobody.
+    NoAddresses,
+    /// A rule never wins, because earlier rules cover its addresses.
+    ShadowedRule,
+    /// A rule denies every address of one family, and no rule matches addresses of the other.
+    Ipv4OnlyCatchAll,
+    /// An allowlist has addresses that the organization does not permit.
+    ExceedsOrganization,
+    /// The access setting by itself permits every address of a family.
+    AllowsAll,
+    /// The firewall denies every address of an allowlist entry.
+    UnreachableEntry,
+    /// A rule or an allowlist entry names a group without ranges.
+    EmptyGroup,
+    /// A rule wins at some addresses, and yet removing it would alter no decision.
+    RedundantRule,
+    /// A rule is expired.
+    ExpiredRule,
+    /// A rule has not matched for a long time.
+    UnusedRule,
+    /// No rule and no allowlist names a group.
+    UnusedGroup,
+    /// A rule never wins at some of its addresses, because earlier rules cover them.
+    PartlyShadowedRule,
+}
+
+/// An object that has a problem, or that is related to one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// The cluster.
+    Cluster,
+    /// The organization.
+    Organization,
+    /// A node below it.
+    Node(NodeKey),
+    /// One of its rules.
+    Rule(Id),
+    /// One of its groups.
+    Group(Id),
+}
+
+/// A fact about a policy that is hardly ever meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The kind of problem.
+    pub code: Code,
+    /// The object that has the problem.
+    pub resource: Resource,
+    /// The addresses that the problem concerns, as the fewest ranges, at most [`RANGES_MAX`]; empty when it does not
+    /// concern certain addresses.
+    pub ranges: Vec<Range>,
+    /// Other objects that cause the problem, at most [`RELATED_MAX`].
+    pub related: Vec<Resource>,
+    /// The connection types that the problem concerns; empty means all.
+    pub connection_types: Vec<ConnectionType>,
+    /// For [`Code::UnusedRule`]: when the rule last matched, or since when its matches are counted.
+    pub since: Option<Timestamp>,
+}
+
+impl Problem {
+    pub(super) fn new(code: Code, resource: Resource) -> Self {
+        Self { code, resource, ranges: Vec::new(), related: Vec::new(), connection_types: Vec::new(), since: None }
+    }
+
+    pub(super) fn with_ranges(mut self, set: &RangeSet) -> Self {
+        self.ranges = set.ranges().take(RANGES_MAX).collect();
+        self
+    }
+}
