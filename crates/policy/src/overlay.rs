@@ -32,7 +32,7 @@ const CHAIN_EXAMINED_MAX: usize = 64;
 /// The number of rules of one group that take part in the sweep.
 const GROUP_RULES_MAX: usize = 16;
 
-/// The rules that win one after the other as each expires. Rules are told by their index.
+/// The rules that win one after the other as each expires. Rules are identified by their index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Chain {
     /// The rules in order; all but the last expire.

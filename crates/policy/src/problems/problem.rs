@@ -1,4 +1,4 @@
-//! A problem: a fact about a valid policy that is hardly ever meant.
+//! A problem: a fact about a valid policy that is probably a mistake.
 //!
 //! Invariant: problems sort by code, the most severe first.
 //! Not here: finding problems (`rules`, `nodes`), words for people (`api`).
@@ -63,7 +63,7 @@ pub enum Resource {
     Group(Id),
 }
 
-/// A fact about a policy that is hardly ever meant.
+/// A fact about a policy that is probably a mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The kind of problem.

@@ -4,7 +4,7 @@
 //! segment, at any moment, the first rule that is not expired wins. So a rule wins from the moment when all earlier
 //! rules are expired until it expires itself.
 //!
-//! Invariant: what is said of a rule holds at every moment from the given one on. Rules are told by their 0-based
+//! Invariant: what is said of a rule holds at every moment from the given one on. Rules are identified by their 0-based
 //! index.
 //! Not here: allowlists (`nodes`).
 
