@@ -29,7 +29,7 @@ use crate::api::Api;
 use crate::config::Config;
 use crate::engine::Engine;
 
-pub use open::open;
+pub use open::{open, open_on};
 pub use verify::verify_audit;
 
 use connections::{Acceptor, Listener};

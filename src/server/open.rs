@@ -24,8 +24,12 @@ use crate::store::{Journal, StateError, StateStore, StateStores};
 
 /// Opens the engine on the configured data directory: the service without its network edge.
 pub fn open(config: &Config) -> anyhow::Result<Engine> {
+    open_on(config, Arc::new(RealDisk))
+}
+
+/// Opens the engine with the files of the data directory on a disk of the caller's.
+pub fn open_on(config: &Config, disk: Arc<dyn Disk>) -> anyhow::Result<Engine> {
     let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let snapshots = FileSnapshots::new(Arc::clone(&disk), directory.policy());
     let journal = FileJournal::open(Arc::clone(&disk), directory.policy(), JournalOptions::default())?;
     let begun = directory.begun();
