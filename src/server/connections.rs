@@ -1,5 +1,4 @@
-//! Accepting connections: a bounded number of them, without delay on small answers, and without giving up when the
-//! process runs out of file descriptors.
+//! Accepting connections: a bounded number of them, with `TCP_NODELAY`, also after the process was out of file descriptors.
 //!
 //! Invariant: a failing accept never ends the service and never spins. Each connection goes to the core that has the
 //! fewest.
@@ -11,40 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::accepted::{Accepted, Socket};
 use super::cores::Cores;
-use super::greeting::{Greeted, Stream};
 use super::http2::Protocol;
 
-/// How long to rest when the process has no file descriptor left.
+/// Pause after an accept has failed, such as without a file descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// How long the greeting of a new connection may take: after it there are signs of life to ask for.
-const GREETING_MAX: Duration = Duration::from_secs(10);
 
 /// Where connections come from.
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
-}
-
-/// A connection on its way to its core. Its place is given back when it ends.
-#[derive(Debug)]
-pub(super) struct Accepted {
-    socket: Socket,
-    /// Where it comes from; none for a Unix socket.
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) place: OwnedSemaphorePermit,
-}
-
-#[derive(Debug)]
-enum Socket {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
 }
 
 impl Listener {
@@ -62,25 +43,11 @@ impl Listener {
     }
 }
 
-impl Accepted {
-    /// Opens it on the runtime that this runs on. None where its greeting does not come in time.
-    pub(super) async fn open(self) -> io::Result<Option<(Greeted, OwnedSemaphorePermit)>> {
-        let socket = match self.socket {
-            Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
-            Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
-        };
-        match tokio::time::timeout(GREETING_MAX, Greeted::wait(socket)).await {
-            Ok(greeted) => greeted.map(|stream| Some((stream, self.place))),
-            Err(_) => Ok(None),
-        }
-    }
-}
-
 /// File descriptors that connections leave to the journal, the database and the listener.
 const DESCRIPTORS_RESERVED: u64 = 256;
 
-/// Connections that the process has file descriptors for, once it may have as many as the system allows it: those of
-/// clients must never be what the journal lacks.
+/// Raises the limit on open files as far as the system allows, and returns the connections that it leaves room for: clients
+/// must never take the descriptors that the journal needs.
 pub(super) fn permitted(connections_max: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -93,26 +60,26 @@ pub(super) fn permitted(connections_max: usize) -> usize {
     permitted.min(connections_max)
 }
 
-/// What accepts. Where it is dropped, all connections end.
+/// Accepts connections. When it is dropped, all connections end.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     accepting: JoinSet<()>,
     cores: Arc<Cores>,
-    places: Arc<Semaphore>,
-    places_count: u32,
+    permits: Arc<Semaphore>,
+    permits_max: u32,
 }
 
 impl Acceptor {
     /// Begins to accept from all listeners, at most `connections_max` connections at a time.
     pub(super) fn start(listeners: Vec<Listener>, connections_max: usize, protocol: &Protocol) -> io::Result<Self> {
-        let places_count = u32::try_from(connections_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        let places = Arc::new(Semaphore::new(places_count as usize));
+        let permits_max = u32::try_from(connections_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let permits = Arc::new(Semaphore::new(permits_max as usize));
         let cores = Arc::new(Cores::start(protocol)?);
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            accepting.spawn(accept_from(listener, Arc::clone(&places), Arc::clone(&cores)));
+            accepting.spawn(accept_from(listener, Arc::clone(&permits), Arc::clone(&cores)));
         }
-        Ok(Self { accepting, cores, places, places_count })
+        Ok(Self { accepting, cores, permits, permits_max })
     }
 
     /// Accepts no more. What it returns waits until every connection has ended, and ends them where it is dropped.
@@ -120,19 +87,19 @@ impl Acceptor {
         self.accepting.abort_all();
         async move {
             while self.accepting.join_next().await.is_some() {}
-            // Each connection has one.
-            drop(self.places.acquire_many(self.places_count).await);
+            // Each connection holds one permit.
+            drop(self.permits.acquire_many(self.permits_max).await);
             drop(self.cores);
         }
     }
 }
 
-/// Accepts for as long as it is polled. With no place left, connections wait in the listener's backlog.
-async fn accept_from(listener: Listener, places: Arc<Semaphore>, cores: Arc<Cores>) {
+/// Accepts for as long as it is polled. Without a permit left, connections wait in the listener's backlog.
+async fn accept_from(listener: Listener, permits: Arc<Semaphore>, cores: Arc<Cores>) {
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((socket, peer)) => cores.give(Accepted { socket, peer, place }),
+            Ok((socket, peer)) => cores.give(Accepted { socket, peer, permit }),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_REST).await;

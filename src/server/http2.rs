@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tonic::Status;
 use tonic::transport::server::TcpConnectInfo;
 
+use super::accepted::Accepted;
 use super::at_once::{AnsweredAtOnce, Gathered};
-use super::connections::Accepted;
 use super::forward::{Forward, ForwardedBody};
 use crate::api::direct::{AnswerBody, DirectCheck, Unread};
 

@@ -4,15 +4,16 @@
 //! ends, everything acknowledged is on the disk.
 //! Not here: what it serves (`api`), and how a process is told to end (`cli::serve`).
 
+mod accepted;
 mod at_once;
 mod audit_key;
 mod connections;
 mod cores;
 mod forward;
-mod greeting;
 mod health;
 mod http2;
 mod open;
+mod preface;
 mod services;
 mod unix;
 mod verify;
