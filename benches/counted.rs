@@ -41,7 +41,7 @@ use http_body::Body;
 use http_body_util::Full;
 use portcullis::api::Api;
 use portcullis::api::admission::Admission;
-use portcullis::api::direct::{AnswerBody, DirectCheck};
+use portcullis::api::direct::{AnswerBody, DirectCheck, Progress};
 use portcullis::audit::record::{Content, DecisionId, DecisionRecord, Entry};
 use portcullis::audit::session::SessionId;
 use portcullis::config::{Config, Durability};
@@ -168,7 +168,7 @@ const USERS: usize = 1_024;
 
 /// The service without the network, over an engine in a directory of its own.
 struct Service {
-    direct: Arc<DirectCheck>,
+    direct: DirectCheck,
     engine: Arc<Engine>,
     _directory: tempfile::TempDir,
 }
@@ -196,26 +196,22 @@ impl Service {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(FirewallService::create_rule(&api, tonic::Request::new(create))).unwrap();
         let admission = Admission::new(config.requests_in_flight_max, Duration::from_mins(10));
-        let direct = Arc::new(DirectCheck::new(api, admission, config.request_bytes_max));
+        let direct = DirectCheck::new(api, admission, config.request_bytes_max);
         Self { direct, engine, _directory: directory }
     }
 
     /// Answers a Check that waits for nothing.
     fn check(&self, call: Call) {
         assert!(DirectCheck::takes(&call));
-        let Ok(answer) = self.direct.answer_at_once(call) else { panic!("a Check waits for something") };
+        let Progress::Answered(answer) = self.direct.begin(call) else { panic!("a Check waits for something") };
         give(answer);
     }
 
     /// Begins a Check that waits for the disk.
     fn begin(&self, call: Call) -> Waiting {
         assert!(DirectCheck::takes(&call));
-        let Err(unread) = self.direct.answer_at_once(call) else { panic!("a Check waits for nothing") };
-        let direct = Arc::clone(&self.direct);
-        Box::pin(async move {
-            assert!(DirectCheck::takes(&unread));
-            direct.answer(unread).await.unwrap_or_else(|_| panic!("a Check is taken for another call"))
-        })
+        let Progress::Waiting(check) = self.direct.begin(call) else { panic!("a Check waits for nothing") };
+        Box::pin(async { check.answer().await })
     }
 }
 
@@ -292,11 +288,9 @@ impl Waits {
         self.disk.wait_reached();
     }
 
-    /// Asks until it waits. A connection polls a call with a waker that does nothing; if that does not end it, the call
-    /// becomes a task, which polls it with its own.
+    /// Asks until it waits.
     fn ask(&mut self, time: usize) {
         let mut waiting = self.service.begin(self.calls[time].take().unwrap());
-        assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         assert!(waiting.as_mut().poll(&mut Context::from_waker(&self.waker)).is_pending());
         self.waiting[time % ROUND] = Some(waiting);
     }
