@@ -57,6 +57,7 @@ use portcullis::policy::time::Timestamp;
 use portcullis::proto::v1;
 use portcullis::proto::v1::firewall_service_server::FirewallService;
 use portcullis::store::codec::audit::append_entry;
+use portcullis::store::disk::Disk;
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -70,7 +71,7 @@ type Piece = (&'static str, usize, fn(usize) -> Work);
 /// How something is done; the number says which time it is.
 enum Work {
     Once(Box<dyn FnMut(usize)>),
-    Waits(Waits),
+    Waits(Box<Waits>),
 }
 
 /// Iterations are a multiple of the inputs, so that twice as many do twice the same.
@@ -103,8 +104,8 @@ impl Work {
         match self {
             Self::Once(mut once) => measured(&mut *once, 0..times),
             Self::Waits(mut waits) => {
-                let timers = waits.runtime.handle().clone();
-                let _timers = timers.enter();
+                let runtime = waits.runtime.handle().clone();
+                let _timers = runtime.enter();
                 for first in (0..times).step_by(ROUND) {
                     let round = first..first + ROUND;
                     waits.hold();
@@ -175,6 +176,7 @@ struct Service {
 
 impl Service {
     fn new(durability: Durability, disk: HeldDisk) -> Self {
+        let disk: Arc<dyn Disk> = Arc::new(disk);
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config::for_data_dir(directory.path());
         (config.record.audit_shell, config.record.audit_preview) = (durability, durability);
@@ -184,7 +186,7 @@ impl Service {
         config.record.audit_deadline = Duration::from_mins(10);
         let (_, draining) = tokio::sync::watch::channel(false);
         let api = Api::new(config.limits, config.record.subscribers_max, draining);
-        let engine = Arc::new(portcullis::server::open_on(&config, Arc::new(disk)).unwrap());
+        let engine = Arc::new(portcullis::server::open_on(&config, &disk).unwrap());
         api.start(Arc::clone(&engine));
         let rule = v1::Rule {
             action: v1::Action::Deny.into(),
@@ -324,7 +326,7 @@ fn waits(times: usize, connection_type: v1::ConnectionType, network: u32, again:
     let calls = (0..times).map(|time| Some(call(time, network, connection_type))).collect();
     let waiting = (0..ROUND).map(|_| None).collect();
     let waker = Waker::from(Arc::<Woken>::default());
-    Work::Waits(Waits { service, disk, runtime, calls, waiting, last_sequence: 0, waker })
+    Work::Waits(Box::new(Waits { service, disk, runtime, calls, waiting, last_sequence: 0, waker }))
 }
 
 /// Records of decisions, one in ten a denial.

@@ -1,7 +1,7 @@
 //! A Check: from a parsed question to the outcome, on the record.
 //!
-//! Room for the record → decide → for an allowed one lock the session's shard, decide again, open the session → queue the
-//! record → the outcome: an answer that may leave now, or one that waits for the disk.
+//! Take room for the record → decide → where it is allowed, lock the session's shard, decide again and open the session →
+//! queue the record → the outcome: an answer that may leave now, or one that waits for the disk.
 //!
 //! Invariant: one version of the organization and one of the cluster decide the whole answer; deciding takes no lock and
 //! waits for nothing. No answer leaves without its record being queued, or counted as missing where that is configured;
@@ -47,13 +47,13 @@ struct Decided {
     reason: Reason,
     rule: Option<Id>,
     level: Option<Level>,
-    /// None where it does not exist.
+    /// None where the organization does not exist.
     organization: Option<Id>,
     revision: u64,
     cluster_revision: u64,
 }
 
-/// Whether the rule that matched is counted.
+/// Which decisions count for the rule that matched, and for the shadow policy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Counting {
     Always,
@@ -79,8 +79,8 @@ impl Engine {
         Ok(self.admit(room, question)?.settled().await?.leave())
     }
 
-    /// Room for the record of a Check, if that is known now; none where the queue is full. Checks on other threads may
-    /// take the same room, so the queue may exceed its limit by as many as there are threads.
+    /// Room for the record of a Check; none where the queue is full now. It is not reserved: each thread may take the last
+    /// room, so the queue may exceed its limit by one record a thread.
     pub fn room_now(&self) -> Option<Result<Room, CheckError>> {
         let queue = self.audit.queue();
         match queue.check_writable() {
@@ -131,7 +131,7 @@ impl Engine {
             self.audit.queue().miss(now);
             return Ok(Outcome::new(self, self.answer(&decided, None), None, None));
         }
-        // An allowed one is decided, and counted, again below.
+        // A Check that is allowed is decided again below, and counted then.
         let decided = self.decide(question, now, Counting::Denials, pinned)?;
         let organization = match (&decided.organization, decided.reason.decision()) {
             (Some(organization), Decision::Allow) => organization.clone(),
@@ -146,7 +146,7 @@ impl Engine {
         };
         let ended = |session: &Session| self.record_end(session);
         self.sessions.admit(&key, ended, |admission| {
-            // Under the lock of the shard: a change that is published after this finds the session when it looks.
+            // With the shard locked: a change that is published after this finds the session when it judges them.
             let now = self.clock.now();
             let current = pinned.filter(|pinned| self.directory.is_current(pinned, question.target.organization));
             let decided = self.decide(question, now, Counting::Always, current)?;
@@ -171,7 +171,7 @@ impl Engine {
     ) -> Outcome<&Engine> {
         let answer = self.answer(&decided, admitted.as_ref().map(|admitted| admitted.session));
         let session_opened = admitted.as_ref().is_some_and(|admitted| admitted.opened);
-        // A session has both texts already.
+        // The session holds both texts: they are shared, not copied.
         let (email, endpoint) = match admitted {
             Some(Admitted { email, endpoint, .. }) => (email, endpoint),
             None => (question.user_email.into(), question.target.text.into()),

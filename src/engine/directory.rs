@@ -22,10 +22,10 @@ pub(super) struct Slot {
     pub(super) published: ArcSwap<Published>,
 }
 
-/// Only administrators make ids, so nobody chooses them so that they collide.
+/// A fast hash that is not keyed is enough: only administrators make ids, and they gain nothing by collisions.
 type Shard = HashMap<Id, Arc<Slot>, RandomState>;
 
-/// Shards, so that creating one of 100,000 organizations copies some hundreds of entries.
+/// With so many shards, creating one of 100,000 organizations copies some hundreds of entries.
 const SHARDS: usize = 256;
 
 /// Everything that is published.
@@ -40,7 +40,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// A directory of these organizations. Publishing them one by one would copy a shard for each.
+    /// A directory of these organizations. Built at once: publishing each would copy a shard each time.
     pub(super) fn new(
         cluster: PublishedCluster,
         deleted: CowMap<Id, u64>,

@@ -103,7 +103,7 @@ impl Shadow {
         }))
     }
 
-    /// Decides a Check too, and keeps the divergence where the decision is another.
+    /// Decides a Check by the shadow policy, and keeps the divergence where its decision is another.
     pub(super) fn evaluate(
         &self,
         cluster: &ClusterSnapshot,
@@ -145,7 +145,7 @@ impl Shadow {
         ShadowCounts { checks: of(&self.checks), denied: of(&self.denied), permitted: of(&self.permitted) }
     }
 
-    /// The divergences that are kept, newest first, at most `count_max`; those with numbers below `before` where it is given.
+    /// The kept divergences, newest first, at most `count_max`; where `before` is given, those with lower numbers.
     pub fn divergences(&self, before: Option<u64>, count_max: usize) -> Vec<Divergence> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let below = |divergence: &&Divergence| before.is_none_or(|before| divergence.number < before);

@@ -26,14 +26,14 @@ use crate::audit_disk::Switches;
 use crate::audit_engine::{DEFAULT, key, open_on, settle};
 
 /// The direct way, with room for one call, before an engine on a disk that can be made to hang.
-struct Direct {
+struct Way {
     direct: DirectCheck,
     engine: Arc<Engine>,
     disk: Switches,
     _directory: tempfile::TempDir,
 }
 
-impl Direct {
+impl Way {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("audit")).unwrap();
@@ -41,7 +41,7 @@ impl Direct {
         let audit = AuditOptions {
             shell: Durability::Sync,
             preview: Durability::Async,
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
             ..AuditOptions::default()
         };
         let options = Options { audit, ..Options::default() };
@@ -50,7 +50,7 @@ impl Direct {
         let (_, draining) = tokio::sync::watch::channel(false);
         let api = Api::new(Limits::default(), 1, draining);
         api.start(Arc::clone(&engine));
-        let direct = DirectCheck::new(api, Admission::new(1, Duration::from_secs(60)), 4_096);
+        let direct = DirectCheck::new(api, Admission::new(1, Duration::from_mins(1)), 4_096);
         Self { direct, engine, disk, _directory: directory }
     }
 
@@ -107,50 +107,50 @@ fn status(answer: &Response<AnswerBody>) -> &str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_answered_when_its_record_is_on_the_disk_and_counts_as_under_way_until_then() {
-    let direct = Direct::new();
-    direct.hang(true);
-    let waiting = tokio::spawn(direct.waiting("1M").answer());
+    let way = Way::new();
+    way.hang(true);
+    let waiting = tokio::spawn(way.waiting("1M").answer());
     for connection_type in [ConnectionType::Shell, ConnectionType::Preview] {
-        let Progress::Answered(refused) = direct.begin(connection_type, "1M") else { panic!("let in") };
+        let Progress::Answered(refused) = way.begin(connection_type, "1M") else { panic!("let in") };
         assert_eq!(status(&refused), "14", "there is room for one call");
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!waiting.is_finished());
-    direct.hang(false);
+    way.hang(false);
     let answer = waiting.await.unwrap();
     assert_eq!(status(&answer), "0");
     let body = answer.into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap().get("grpc-status").unwrap(), "0");
     let message = CheckResponse::decode(body.to_bytes().slice(5..)).unwrap();
     assert_eq!((message.decision(), message.session.is_empty()), (Decision::Allow, false));
-    drop(direct.waiting("1M").answer().await);
-    assert_eq!((direct.ended().await, direct.decisions()), (Vec::new(), 2), "each was decided and recorded once");
-    assert_eq!(direct.engine.sessions().len(), 2);
+    drop(way.waiting("1M").answer().await);
+    assert_eq!((way.ended().await, way.decisions()), (Vec::new(), 2), "each was decided and recorded once");
+    assert_eq!(way.engine.sessions().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_ends_at_the_clients_deadline_and_its_session_is_abandoned() {
-    let direct = Direct::new();
-    direct.hang(true);
-    let answer = direct.waiting("50m").answer().await;
+    let way = Way::new();
+    way.hang(true);
+    let answer = way.waiting("50m").answer().await;
     assert_eq!(status(&answer), "4");
-    direct.hang(false);
-    assert_eq!((direct.ended().await, direct.decisions()), (vec![EndReason::Abandoned], 1));
-    assert_eq!(direct.engine.sessions().len(), 0);
+    way.hang(false);
+    assert_eq!((way.ended().await, way.decisions()), (vec![EndReason::Abandoned], 1));
+    assert_eq!(way.engine.sessions().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_its_client_goes_away_its_session_is_abandoned_and_another_call_is_let_in() {
-    let direct = Direct::new();
-    direct.hang(true);
+    let way = Way::new();
+    way.hang(true);
     // Gone before it waits, and while it waits.
-    drop(direct.waiting("1M"));
-    let mut waiting = Box::pin(direct.waiting("1M").answer());
+    drop(way.waiting("1M"));
+    let mut waiting = Box::pin(way.waiting("1M").answer());
     assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err());
     drop(waiting);
-    let waiting = tokio::spawn(direct.waiting("1M").answer());
-    direct.hang(false);
+    let waiting = tokio::spawn(way.waiting("1M").answer());
+    way.hang(false);
     assert_eq!(status(&waiting.await.unwrap()), "0");
-    assert_eq!((direct.ended().await, direct.decisions()), (vec![EndReason::Abandoned; 2], 3));
-    assert_eq!(direct.engine.sessions().len(), 1);
+    assert_eq!((way.ended().await, way.decisions()), (vec![EndReason::Abandoned; 2], 3));
+    assert_eq!(way.engine.sessions().len(), 1);
 }

@@ -63,7 +63,6 @@ pub struct DirectCheck {
 }
 
 /// How far a Check has come.
-#[expect(clippy::large_enum_variant, reason = "a box would cost each Check an allocation")]
 pub enum Progress<B: Body> {
     /// It is answered.
     Answered(Response<AnswerBody>),
