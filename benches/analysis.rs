@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use portcullis::config::{Config, Durability};
 use portcullis::engine::Engine;
 use portcullis::engine::change::{ChangeRequest, ChangeTarget};
-use portcullis::engine::check;
+use portcullis::engine::question;
 use portcullis::policy::address::Address;
 use portcullis::policy::document::Document;
 use portcullis::policy::explain::{self, Attempt};
@@ -251,7 +251,7 @@ async fn record(engine: &Arc<Engine>) {
                 let (project, workspace) = (user % 100, 1 + number % 99);
                 let endpoint = format!("organizations/default/projects/p{project}/workspaces/w{workspace}");
                 let email = format!("firstname.lastname-{user}@example.com");
-                let question = check::Question {
+                let question = question::Question {
                     address: Address::V4(((1 + project) << 24) + ((number % 3) << 16) + user),
                     connection_type: ConnectionType::Preview,
                     target: NodePath::parse(&endpoint).unwrap(),

@@ -27,7 +27,7 @@ use portcullis::audit::session::SessionId;
 use portcullis::config::{Config, Durability};
 use portcullis::engine::Engine;
 use portcullis::engine::change::{ChangeRequest, ChangeTarget};
-use portcullis::engine::check::Question;
+use portcullis::engine::question::Question;
 use portcullis::policy::address::Address;
 use portcullis::policy::decision::{Decision, Reason};
 use portcullis::policy::name::{Id, NodePath};

@@ -1,7 +1,8 @@
 //! h2load, of Debian's `nghttp2-client`: a client that nobody here wrote.
 //!
-//! It sends one body only, so several of it run side by side, each with another: four users' previews, of which one is
-//! denied. With one connection the body is another in every round.
+//! One process sends one body only, so several run side by side, each with another: four users' previews, of which one is
+//! denied. With one connection the body is another in every round. How many processes there are, and whether all send the
+//! body of one user at one address, can be chosen.
 //!
 //! Invariant: all were answered with status 200 and as many messages came back as were sent; that they are decisions,
 //! the other client has seen.
@@ -18,15 +19,31 @@ use super::report::Round;
 use super::servers::{Role, Server};
 use crate::portal::check_of;
 
-/// Processes that run side by side, where there are that many connections.
-const PROCESSES: usize = 4;
+/// Users whose Checks are sent.
+const USERS: usize = 4;
 
 /// Bytes of a decision at the least, with the five before it.
 const MESSAGE_BYTES_MIN: usize = 5 + 2;
 
+/// What is chosen of the load.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// Processes that run side by side, where there are that many connections.
+    pub(crate) processes: usize,
+    /// All processes send the Check of one user at one address. Its sessions have one lock in the server.
+    pub(crate) one_user: bool,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { processes: USERS, one_user: false }
+    }
+}
+
 /// Files with bodies.
 pub(crate) struct Bodies {
     directory: tempfile::TempDir,
+    load: Load,
 }
 
 /// Whether it is installed.
@@ -35,17 +52,17 @@ pub(crate) fn is_there() -> bool {
 }
 
 impl Bodies {
-    pub(crate) fn write() -> Self {
+    pub(crate) fn write(load: Load) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        for number in 0..PROCESSES {
+        for number in 0..USERS {
             // The first is denied.
-            let user = u32::try_from(number).unwrap();
+            let user = if load.one_user { 1 } else { u32::try_from(number).unwrap() };
             let request = check_of(user, user * 16, ConnectionType::Preview);
             let message = request.encode_to_vec();
             let length = u32::try_from(message.len()).unwrap().to_be_bytes();
             std::fs::write(Self::path(directory.path(), number), [&[0][..], &length, &message].concat()).unwrap();
         }
-        Self { directory }
+        Self { directory, load }
     }
 
     fn path(directory: &Path, number: usize) -> PathBuf {
@@ -67,13 +84,13 @@ pub(crate) fn round(
     requests: usize,
     turn: usize,
 ) -> Round {
-    let processes = connections.min(PROCESSES);
+    let processes = connections.min(bodies.load.processes);
     let (begun, processor) = (Instant::now(), server.processor());
     let running: Vec<(Child, PathBuf)> = (0..processes)
         .map(|number| {
             let log = bodies.directory.path().join(format!("log-{number}"));
             drop(std::fs::remove_file(&log));
-            let body = Bodies::path(bodies.directory.path(), (number + turn) % PROCESSES);
+            let body = Bodies::path(bodies.directory.path(), (number + turn) % USERS);
             let mut command = Command::new("h2load");
             command
                 .args(["-t", "1", "-n", &(requests / processes).to_string()])

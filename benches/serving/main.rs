@@ -3,7 +3,12 @@
 //! `cargo bench --bench serving` starts five servers, each a process of its own on loopback: one that answers the same
 //! messages with a constant, on tonic's and tokio's defaults, and Portcullis in four ways (`servers::Role`). The same
 //! clients drive them by turns, several rounds, so that what the machine does meanwhile falls on all alike. Arguments
-//! choose: `h2load`, `tonic`, `streams`, `slow-disk` the parts, `8x32` the connections and calls in flight on each.
+//! choose: `h2load`, `tonic`, `streams`, `slow-disk` the parts, `8x32` the connections and calls in flight on each,
+//! `processes=1` how many h2load run side by side, `one-user` that these send the Check of one user at one address,
+//! `rounds=20` how many rounds there are.
+//!
+//! `PORTCULLIS_BENCH_OTHER=/path/to/portcullis` compares with the binary of another version: `async` and `sync` of both are
+//! measured by turns, and ratios of this version to the other are printed below each table.
 //!
 //! Invariant: ratios are of one run; their spread over the rounds is printed beside them, and so is what misses its goal
 //! (design.md §6).
@@ -32,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use portal::nth_check;
 use report::{Goal, Round, ratio, value_of};
-use servers::{Role, Server};
+use servers::{Role, Server, Version};
 
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(1);
@@ -62,6 +67,21 @@ impl Chosen {
         self.0.iter().filter(is_load).count() == 0
             || self.0.iter().any(|word| *word == format!("{connections}x{in_flight}"))
     }
+
+    fn number(&self, name: &str) -> Option<usize> {
+        let value = self.0.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+        Some(value.parse().unwrap())
+    }
+
+    fn h2load(&self) -> h2load::Load {
+        let default = h2load::Load::default();
+        let processes = self.number("processes").unwrap_or(default.processes);
+        h2load::Load { processes, one_user: self.0.iter().any(|word| word == "one-user") }
+    }
+
+    fn rounds(&self) -> usize {
+        self.number("rounds").unwrap_or(ROUNDS)
+    }
 }
 
 /// The goals for throughput, processor time, p50 and p99.
@@ -76,17 +96,20 @@ fn goals(role: Role, client: &str, load: (usize, usize)) -> [Goal; 4] {
     }
 }
 
-fn print_load(client: &str, load: (usize, usize), measured: &[(Role, Vec<Round>)]) {
+/// What each server did in the rounds.
+type Measured<'a> = Vec<(&'a Server, Vec<Round>)>;
+
+fn print_load(client: &str, load: (usize, usize), measured: &Measured<'_>) {
     let Some((_, nothing)) = measured.first() else { return };
     let (throughput, processor) = (|round: &Round| round.throughput, |round: &Round| round.processor);
     let p = |at: usize| move |round: &Round| round.latency[at];
-    for (role, rounds) in measured {
-        let [of_throughput, of_processor, of_p50, of_p99] = goals(*role, client, load);
+    for (server, rounds) in measured {
+        let [of_throughput, of_processor, of_p50, of_p99] = goals(server.role, client, load);
         println!(
             "| {client} {} × {} | {} | {:.0} | {:.0}, {:.0}, {:.0}, {:.0} | {:.1} | {} | {} | {}; {} |",
             load.0,
             load.1,
-            role.name(),
+            server.name(),
             value_of(rounds, throughput),
             value_of(rounds, p(0)),
             value_of(rounds, p(1)),
@@ -97,6 +120,21 @@ fn print_load(client: &str, load: (usize, usize), measured: &[(Role, Vec<Round>)
             ratio(rounds, nothing, processor, of_processor),
             ratio(rounds, nothing, p(0), of_p50),
             ratio(rounds, nothing, p(2), of_p99),
+        );
+    }
+    for (server, other) in measured.iter().filter(|(server, _)| server.version == Version::Other) {
+        let this = measured.iter().find(|(of, _)| of.role == server.role && of.version == Version::This);
+        let Some((_, this)) = this else { continue };
+        let ratio = |value: &dyn Fn(&Round) -> f64| ratio(this, other, value, Goal::None);
+        println!(
+            "| {client} {} × {} | {}, this ÷ other version | | | | {} | {} | {}; {} |",
+            load.0,
+            load.1,
+            server.role.name(),
+            ratio(&throughput),
+            ratio(&processor),
+            ratio(&p(0)),
+            ratio(&p(2)),
         );
     }
 }
@@ -120,29 +158,29 @@ async fn measure_calls(servers: &[Server], chosen: &Chosen) {
         "| client | server | Checks/s | p50, p90, p99, p99.9 µs | CPU µs | throughput ÷ nothing | CPU ÷ nothing | p50; p99 ÷ nothing |"
     );
     println!("|---|---|---|---|---|---|---|---|");
-    let bodies = h2load::Bodies::write();
+    let bodies = h2load::Bodies::write(chosen.h2load());
     for (connections, in_flight, requests) in LOADS {
         if !chosen.load(connections, in_flight) {
             continue;
         }
         let load = (connections, in_flight);
         if chosen.part("h2load") && h2load::is_there() {
-            let mut measured: Vec<(Role, Vec<Round>)> = servers.iter().map(|of| (of.role, Vec::new())).collect();
-            for turn in 0..ROUNDS {
-                for (server, (_, rounds)) in servers.iter().zip(&mut measured) {
+            let mut measured: Measured<'_> = servers.iter().map(|server| (server, Vec::new())).collect();
+            for turn in 0..chosen.rounds() {
+                for (server, rounds) in &mut measured {
                     rounds.push(h2load::round(server, &bodies, load, requests, turn));
                 }
             }
             print_load("h2load", load, &measured);
         }
         if chosen.part("tonic") {
-            let mut measured: Vec<(Role, Vec<Round>)> = servers.iter().map(|of| (of.role, Vec::new())).collect();
+            let mut measured: Measured<'_> = servers.iter().map(|server| (server, Vec::new())).collect();
             let mut channels = Vec::new();
             for server in servers {
                 channels.push(server.connect(connections).await);
             }
-            for _ in 0..ROUNDS {
-                for ((server, channels), (_, rounds)) in servers.iter().zip(&channels).zip(&mut measured) {
+            for _ in 0..chosen.rounds() {
+                for (channels, (server, rounds)) in channels.iter().zip(&mut measured) {
                     rounds.push(tonic_client::round(server, channels, in_flight, ROUND).await);
                 }
             }
@@ -152,14 +190,14 @@ async fn measure_calls(servers: &[Server], chosen: &Chosen) {
 }
 
 /// One stream beside the echo of the same messages, and batches beside single Checks of our own.
-async fn measure_streams(servers: &[Server]) {
+async fn measure_streams(servers: &[Server], rounds: usize) {
     let requests: Arc<[_]> = (0..u32::try_from(BATCH).unwrap()).map(nth_check).collect();
     let [nothing, unary] = [Role::Nothing, Role::Async].map(|role| servers.iter().find(|of| of.role == role).unwrap());
     let (throughput, processor) = (|round: &Round| round.throughput, |round: &Round| round.processor);
     let nothings = nothing.connect(1).await.remove(0);
     let channels = unary.connect(8).await;
     let [mut echoed, mut streamed, mut batched, mut single] = [const { Vec::<Round>::new() }; 4];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         echoed.push(tonic_client::stream(nothing, &nothings, &requests, STREAMED).await);
         streamed.push(tonic_client::stream(unary, &channels[0], &requests, STREAMED).await);
         batched.push(tonic_client::batches(unary, &channels[0], &requests, ROUND).await);
@@ -177,7 +215,7 @@ async fn measure_streams(servers: &[Server]) {
 }
 
 async fn measure(chosen: &Chosen) {
-    let servers = Role::ALL.map(Server::start);
+    let servers = Server::start_all();
     for server in &servers {
         server.prepare().await;
     }
@@ -190,7 +228,7 @@ async fn measure(chosen: &Chosen) {
         measure_calls(&servers, chosen).await;
     }
     if chosen.part("streams") {
-        measure_streams(&servers).await;
+        measure_streams(&servers, chosen.rounds()).await;
     }
     drop(servers);
     if chosen.part("slow-disk") {

@@ -18,6 +18,9 @@ use crate::portal::nth_check;
 /// Says that a process is to be the server that does nothing.
 const NOTHING: &str = "PORTCULLIS_BENCH_NOTHING";
 
+/// Names the binary of another version of Portcullis.
+const OTHER: &str = "PORTCULLIS_BENCH_OTHER";
+
 /// What answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -61,28 +64,64 @@ pub(crate) fn serve_nothing() -> bool {
     true
 }
 
+/// Which version of Portcullis a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    This,
+    Other,
+}
+
+impl Version {
+    fn binary(self) -> PathBuf {
+        match self {
+            Self::This => env!("CARGO_BIN_EXE_portcullis").into(),
+            Self::Other => std::env::var_os(OTHER).unwrap().into(),
+        }
+    }
+}
+
 /// A server as a process, killed when it is dropped.
 pub(crate) struct Server {
     pub(crate) role: Role,
+    pub(crate) version: Version,
     pub(crate) address: String,
     child: Child,
     directory: tempfile::TempDir,
 }
 
 impl Server {
-    pub(crate) fn start(role: Role) -> Self {
+    /// All that are measured. With another version to compare with, these are `async` and `sync` of both.
+    pub(crate) fn start_all() -> Vec<Self> {
+        use Version::{Other, This};
+        if std::env::var_os(OTHER).is_none() {
+            return Role::ALL.map(|role| Self::start(role, This)).into();
+        }
+        let (nothing, compared) = ((Role::Nothing, This), [Role::Async, Role::Sync]);
+        let compared = compared.into_iter().flat_map(|role| [(role, This), (role, Other)]);
+        std::iter::once(nothing).chain(compared).map(|(role, version)| Self::start(role, version)).collect()
+    }
+
+    fn start(role: Role, version: Version) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data");
-        Self::start_with(role, directory, &data, &[])
+        Self::start_with(role, version, directory, &data, &[])
+    }
+
+    pub(crate) fn name(&self) -> String {
+        match self.version {
+            Version::This => self.role.name().to_owned(),
+            Version::Other => format!("{}, other version", self.role.name()),
+        }
     }
 
     /// One that waits for the disk that its data are on, for so long.
     pub(crate) fn start_at(data: &Path, audit_deadline: Duration) -> Self {
         let deadline = format!("{}ms", audit_deadline.as_millis());
-        Self::start_with(Role::Sync, tempfile::tempdir().unwrap(), data, &["--audit-deadline", &deadline])
+        let directory = tempfile::tempdir().unwrap();
+        Self::start_with(Role::Sync, Version::This, directory, data, &["--audit-deadline", &deadline])
     }
 
-    fn start_with(role: Role, directory: tempfile::TempDir, data: &Path, options: &[&str]) -> Self {
+    fn start_with(role: Role, version: Version, directory: tempfile::TempDir, data: &Path, options: &[&str]) -> Self {
         let mut command = Command::new("sh");
         // A write beyond the limit on files is to fail, not to kill.
         command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
@@ -91,12 +130,12 @@ impl Server {
                 command.arg(std::env::current_exe().unwrap()).env(NOTHING, "").stdout(Stdio::piped()).spawn().unwrap();
             let mut line = String::new();
             BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-            return Self { role, address: line.trim().to_owned(), child, directory };
+            return Self { role, version, address: line.trim().to_owned(), child, directory };
         }
         let durability = if role == Role::Sync { "sync" } else { "async" };
         let on_failure = if role == Role::Unrecorded { "allow" } else { "deny" };
         command
-            .arg(env!("CARGO_BIN_EXE_portcullis"))
+            .arg(version.binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(["--audit-shell", durability, "--audit-preview", durability, "--on-audit-failure", on_failure])
             // Every shell stays open otherwise, and so many of them are no portal.
@@ -111,7 +150,7 @@ impl Server {
         let address = lines.by_ref().find_map(|line| address_in(&line.unwrap())).unwrap();
         // Whoever logs must not find the pipe full.
         std::thread::spawn(move || lines.count());
-        Self { role, address, child, directory }
+        Self { role, version, address, child, directory }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

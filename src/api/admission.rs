@@ -11,13 +11,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::status;
 use crate::proto::v1::ErrorReason;
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Who is let in, and for how long.
 #[derive(Clone, Debug)]
@@ -29,9 +31,9 @@ pub struct Admission {
 
 /// Counts a call as under way until it is dropped.
 #[derive(Debug)]
-pub(super) struct Permit<'a>(&'a AtomicUsize);
+pub(super) struct Permit(Arc<AtomicUsize>);
 
-impl Drop for Permit<'_> {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -44,9 +46,9 @@ impl Admission {
     }
 
     /// Counts a call as under way, unless there are too many.
-    pub(super) fn enter(&self) -> Result<Permit<'_>, Status> {
+    pub(super) fn enter(&self) -> Result<Permit, Status> {
         // Dropped, and so counted off again, if it is one too many.
-        let permit = Permit(&self.under_way);
+        let permit = Permit(Arc::clone(&self.under_way));
         if self.under_way.fetch_add(1, Ordering::Relaxed) < self.calls_max { Ok(permit) } else { Err(overloaded()) }
     }
 
@@ -122,7 +124,7 @@ where
 
 /// The time that the client allows: up to eight digits and a unit (gRPC over HTTP/2, `grpc-timeout`).
 fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 {
         return None;

@@ -1,6 +1,6 @@
 //! `BatchCheck`: many Checks in one call (design.md §3.2).
 //!
-//! Invariant: answers have the order of the requests; a batch with a malformed request decides nothing. What was not
+//! Invariant: answers have the order of the requests. In a batch with a malformed request, none is decided. What is not
 //! answered keeps no session open.
 //! Not here: single Checks (`decision`), streams of them (`streams`), deciding (`engine::check`).
 
@@ -8,7 +8,7 @@ use tonic::{Response, Status};
 
 use super::decision::{read_question, to_response};
 use super::{ANSWER_BYTES_MAX, Api, status};
-use crate::engine::check::Question;
+use crate::engine::question::Question;
 use crate::policy::name::NodePath;
 use crate::policy::plan::{PlanError, Violation};
 use crate::proto::v1::{BatchCheckRequest, BatchCheckResponse, CheckRequest};
@@ -16,7 +16,7 @@ use crate::proto::v1::{BatchCheckRequest, BatchCheckResponse, CheckRequest};
 /// Requests of a batch.
 const BATCH_MAX: usize = 10_000;
 
-/// Violations after which a batch is not read further: nobody reads ten thousand violations.
+/// Violations after which a batch is not read further.
 const VIOLATIONS_MAX: usize = 1_000;
 
 /// Bytes of an answer besides the names that the request tells.
@@ -33,13 +33,13 @@ impl Api {
             return Err(status::plan(PlanError::LimitReached { what, max, would_be }));
         }
         let questions = read_batch(requests)?;
-        // Before anything is decided: an answer that does not fit could not be taken back.
+        // Before anything is decided: a decision cannot be taken back because the answer does not fit.
         let bytes: usize = questions.iter().map(answer_bytes).sum();
         if bytes > ANSWER_BYTES_MAX {
             return Err(status::answer_too_large("send fewer requests in one batch"));
         }
         let answers = self.engine()?.check_batch(&questions).await;
-        let answers = answers.map_err(|(place, error)| status::check_of_batch(place, error))?;
+        let answers = answers.map_err(|(index, error)| status::check_of_batch(index, error))?;
         let responses = answers.iter().zip(&questions).map(|(answer, of)| to_response(answer, &of.target)).collect();
         Ok(Response::new(BatchCheckResponse { responses }))
     }
@@ -61,7 +61,7 @@ fn read_batch(requests: &[CheckRequest]) -> Result<Vec<Question<'_>>, Status> {
     if violations.is_empty() { Ok(questions) } else { Err(status::invalid(violations)) }
 }
 
-/// What an answer takes at most: it names the node, or rule and session.
+/// The most bytes of an answer: it names the node, or rule and session.
 fn answer_bytes(question: &Question<'_>) -> usize {
     let NodePath { text, organization, .. } = question.target;
     ANSWER_BYTES + text.len().max(2 * organization.len())

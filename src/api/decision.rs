@@ -1,14 +1,14 @@
 //! DecisionService (design.md §3.2): which call goes where, and single Checks.
 //!
-//! Invariant: an error is the absence of a decision; nothing malformed is ever answered by one.
-//! Not here: the decision itself (`engine::check`), many at once (`batch`, `streams`), the calls about sessions (`sessions`).
+//! Invariant: an error is the absence of a decision; nothing malformed is answered by a decision.
+//! Not here: deciding (`engine::check`), many at once (`batch`, `streams`), the calls about sessions (`sessions`).
 
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::Faults;
 use super::convert::decision::{node_name, to_decision, to_reason};
 use super::{Api, at_revision, sessions, status, to_i64, transport};
-use crate::engine::check::{Answer, Question};
+use crate::engine::question::{Answer, Question};
 use crate::policy::name::{Name, NodePath};
 use crate::policy::plan::Violation;
 use crate::policy::rule::ConnectionType;
@@ -36,7 +36,7 @@ impl DecisionService for Api {
 
     type StreamCheckStream = tokio_stream::Pending<Result<CheckResponse, Status>>;
 
-    /// Never asked: `streams` comes before.
+    /// Never called: `streams` takes these calls before.
     async fn stream_check(
         &self,
         _: Request<Streaming<CheckRequest>>,
@@ -94,12 +94,12 @@ impl<'a> From<&'a CheckRequest> for Asked<'a> {
     }
 }
 
-/// Reads a Check.
+/// Parses a Check.
 pub(super) fn question(asked: Asked<'_>) -> Result<Question<'_>, Status> {
     read_question(asked).map_err(status::invalid)
 }
 
-/// The same; what is wrong with it otherwise.
+/// Parses a Check; what is wrong with it otherwise.
 pub(super) fn read_question(asked: Asked<'_>) -> Result<Question<'_>, Vec<Violation>> {
     let Asked {
         ip,

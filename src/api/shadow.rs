@@ -83,7 +83,7 @@ impl Api {
         let id = names::parent(&parent)?;
         let shadow = self.shadow(&id)?;
         let policy = include_policy.then(|| {
-            let view = OrganizationView::uncounted(Arc::clone(&shadow.candidate.organization));
+            let view = OrganizationView::uncounted(Arc::clone(&shadow.policy.organization));
             to_policy(&view, false)
         });
         let answer = v1::ShadowPolicy { policy, ..to_shadow(&id, &shadow) };
@@ -190,8 +190,8 @@ fn to_shadow(id: &Id, shadow: &Shadow) -> v1::ShadowPolicy {
     let ShadowCounts { checks, denied, permitted } = shadow.counts();
     v1::ShadowPolicy {
         organization: Name::organization(id).to_string(),
-        revision: to_i64(shadow.candidate.revision),
-        set_time: Some(to_time(shadow.candidate.time)),
+        revision: to_i64(shadow.policy.revision),
+        set_time: Some(to_time(shadow.policy.time)),
         count_start_time: Some(to_time(shadow.since)),
         check_count: to_i64(checks),
         newly_denied_count: to_i64(denied),

@@ -9,7 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::engine::HistoryError;
 use crate::engine::audit::AuditError;
 use crate::engine::change::ChangeError;
-use crate::engine::check::CheckError;
+use crate::engine::question::CheckError;
 use crate::policy::judging::Refusal;
 use crate::policy::plan::{PlanError, Violation};
 use crate::proto::v1::ErrorReason;

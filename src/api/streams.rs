@@ -1,10 +1,11 @@
 //! `StreamCheck`: Checks one after the other on one stream (design.md §3.2).
 //!
-//! tonic serves the stream; its messages are read and written as those of single Checks are (`direct::wire`), without
-//! generated ones in between but where a request is unusual.
+//! tonic serves the stream. Its messages are read and written in place as those of single Checks are (`direct::wire`); only
+//! an unusual request is decoded into the generated message.
 //!
-//! Invariant: answers have the order of the requests, and so have their records. A request that is wrong is answered with
-//! an error, and the stream goes on; bytes that are none end it. What was not answered when it ends keeps no session open.
+//! Invariant: answers have the order of the requests, and so have their records. A malformed request is answered with an
+//! error, and the stream goes on; bytes that are no message end it. What was not answered when it ends keeps no session
+//! open.
 //! Not here: batches (`batch`), deciding (`engine::check`).
 
 use std::collections::VecDeque;
@@ -33,14 +34,15 @@ use super::methods::STREAM_CHECK;
 use super::{ANSWER_BYTES_MAX, Api, status, transport};
 use crate::engine::Engine;
 use crate::engine::audit::AuditError;
-use crate::engine::begun::Begun;
-use crate::engine::check::{CheckError, Question};
+use crate::engine::check::Room;
+use crate::engine::outcome::{Outcome, Unsent, Waiting};
+use crate::engine::question::{CheckError, Question};
 use crate::proto::v1::{CheckRequest, CheckResponse};
 
 /// Checks that are decided and not answered yet: as many as may share one write of the disk.
 const AHEAD_MAX: usize = 256;
 
-/// Something that is under way.
+/// A future of the stream's own.
 type Held<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Serves `StreamCheck`; every other call is for the service behind.
@@ -141,12 +143,12 @@ impl StreamingService<Bytes> for Opening {
         std::future::ready(api.engine().map(|engine| {
             let draining = api.shared.subscribers.draining();
             let mut watched = draining.clone();
-            // Looked at also when others have their turn.
+            // Polled also where other tasks get their turn.
             let ended = unconstrained(async move { drop(watched.wait_for(|draining| *draining).await) });
             tonic::Response::new(Answers {
                 engine: Arc::clone(engine),
                 requests: Some(request.into_inner()),
-                beginning: None,
+                delayed: None,
                 pending: VecDeque::new(),
                 ended: Some(Box::pin(ended)),
                 draining,
@@ -160,22 +162,22 @@ struct Answers {
     engine: Arc<Engine>,
     /// None once all have come.
     requests: Option<Streaming<Bytes>>,
-    /// A Check for whose record there was no room; none is begun before it.
-    beginning: Option<Held<Pending>>,
+    /// A Check that waits for room for its record. The next is decided after it.
+    delayed: Option<Held<Pending>>,
     pending: VecDeque<Pending>,
-    /// The service's end; none once the stream has ended.
+    /// Ends when the service drains; none once the stream has ended.
     ended: Option<Held<()>>,
-    /// Changes when the service's end comes.
+    /// Changes when the service drains.
     draining: watch::Receiver<bool>,
 }
 
-/// An answer on its way.
+/// An answer that has not left.
 enum Pending {
-    /// Nothing depends on whether it leaves.
+    /// An answer that opened no session, or leaves before anything else is done.
     Ready(Bytes),
-    /// Decided, and waits only for those before it.
-    Decided(Begun<Arc<Engine>>, Bytes),
-    /// For the disk.
+    /// An answer that waits only for those before it.
+    Unsent(Unsent<Arc<Engine>>, Bytes),
+    /// An answer that waits for the disk.
     Waiting(Held<Bytes>),
 }
 
@@ -183,11 +185,11 @@ impl Stream for Answers {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // Asked for each answer: a stream that is never without requests never pauses.
+        // At each answer: a stream that always has requests never pauses.
         if self.draining.has_changed().unwrap_or(true) {
             return self.poll_ended(context);
         }
-        // Others on the thread have their turn: nothing else here would ever rest while requests come.
+        // Other tasks of the thread get their turn: without this a stream that always has requests would keep the thread.
         let Poll::Ready(turn) = poll_proceed(context) else { return self.poll_ended(context) };
         let answer = match self.poll_answer(context) {
             Poll::Ready(answer) => answer,
@@ -202,27 +204,27 @@ impl Stream for Answers {
 }
 
 impl Answers {
-    /// Called wherever nothing is given, so that the service's end ends the stream whatever it waits for.
+    /// Called wherever no answer is ready, so that draining ends the stream whatever it waits for.
     fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         let Some(ended) = &mut self.ended else { return Poll::Ready(None) };
         ready!(ended.as_mut().poll(context));
         Poll::Ready(Some(Err(self.end(status::audit(AuditError::ShuttingDown)))))
     }
 
-    /// Gives up what was not answered, at once: the client may take its time to read why.
+    /// Drops what was not answered at once: the client may take its time to read the status.
     fn end(&mut self, status: Status) -> Status {
-        (self.requests, self.beginning, self.ended) = (None, None, None);
+        (self.requests, self.delayed, self.ended) = (None, None, None);
         self.pending.clear();
         status
     }
 
-    /// What is decided leaves first; what comes meanwhile is decided while the disk is waited for.
+    /// The next answer. While the first one waits for the disk, further Checks are decided.
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         loop {
             if let Some(first) = self.pending.front_mut() {
                 if let Poll::Ready(answer) = first.poll(context) {
-                    if let Some(Pending::Decided(begun, _)) = self.pending.pop_front() {
-                        begun.answer();
+                    if let Some(Pending::Unsent(unsent, _)) = self.pending.pop_front() {
+                        unsent.leave();
                     }
                     return Poll::Ready(Some(Ok(answer)));
                 }
@@ -230,7 +232,7 @@ impl Answers {
                     return Poll::Pending;
                 }
             }
-            match ready!(self.poll_begun(context)) {
+            match ready!(self.poll_decided(context)) {
                 Some(Ok(Pending::Ready(answer))) if self.pending.is_empty() => return Poll::Ready(Some(Ok(answer))),
                 Some(Ok(pending)) => self.pending.push_back(pending),
                 Some(Err(status)) => return Poll::Ready(Some(Err(status))),
@@ -241,94 +243,93 @@ impl Answers {
     }
 
     /// The next Check, decided; none once all have come.
-    fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Pending, Status>>> {
-        if self.beginning.is_none() {
+    fn poll_decided(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Pending, Status>>> {
+        if self.delayed.is_none() {
             let Some(requests) = &mut self.requests else { return Poll::Ready(None) };
             let Some(message) = ready!(Pin::new(requests).poll_next(context)) else {
                 self.requests = None;
                 return Poll::Ready(None);
             };
             let behind = !self.pending.is_empty();
-            match message.and_then(|message| Ok((begin(&self.engine, &message, behind)?, message))) {
-                Ok((Some(begun), _)) => return Poll::Ready(Some(Ok(begun))),
-                Ok((None, message)) => self.beginning = Some(Box::pin(begin_later(Arc::clone(&self.engine), message))),
+            match message.and_then(|message| Ok((decide(&self.engine, &message, behind)?, message))) {
+                Ok((Some(decided), _)) => return Poll::Ready(Some(Ok(decided))),
+                Ok((None, message)) => self.delayed = Some(Box::pin(decide_later(Arc::clone(&self.engine), message))),
                 Err(status) => return Poll::Ready(Some(Err(transport::explained(status)))),
             }
         }
-        let Some(beginning) = &mut self.beginning else { return Poll::Ready(None) };
-        let begun = ready!(beginning.as_mut().poll(context));
-        self.beginning = None;
-        Poll::Ready(Some(Ok(begun)))
+        let Some(delayed) = &mut self.delayed else { return Poll::Ready(None) };
+        let decided = ready!(delayed.as_mut().poll(context));
+        self.delayed = None;
+        Poll::Ready(Some(Ok(decided)))
     }
 }
 
 impl Pending {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
         match self {
-            Self::Ready(answer) | Self::Decided(_, answer) => Poll::Ready(std::mem::take(answer)),
+            Self::Ready(answer) | Self::Unsent(_, answer) => Poll::Ready(std::mem::take(answer)),
             Self::Waiting(answer) => answer.as_mut().poll(context),
         }
     }
 
-    /// What was begun; `behind` says that it cannot leave at once.
-    fn of(
-        begun: Result<Begun<&Engine>, CheckError>,
-        question: &Question<'_>,
-        engine: &Arc<Engine>,
-        behind: bool,
-    ) -> Self {
-        let begun = match begun {
-            Ok(begun) => begun,
-            Err(error) => return Self::Ready(refusal(&status::check(error))),
-        };
-        let answer = wire::written(0, begun.prepared(), &question.target).freeze();
-        if begun.is_awaited() {
-            Self::Waiting(Box::pin(wait(begun.holding(Arc::clone(engine)), answer, Instant::now())))
-        } else if behind {
-            Self::Decided(begun.holding(Arc::clone(engine)), answer)
-        } else {
-            begun.answer();
-            Self::Ready(answer)
+    /// Decides; `behind` says that other answers leave before this one.
+    fn of(room: Result<Room, CheckError>, question: &Question<'_>, engine: &Arc<Engine>, behind: bool) -> Self {
+        let written = |answer| wire::written(0, answer, &question.target).freeze();
+        match room.and_then(|room| engine.admit(room, question)) {
+            Ok(Outcome::Waiting(waiting)) => {
+                let answer = written(waiting.answer());
+                Self::Waiting(Box::pin(wait(waiting.holding(Arc::clone(engine)), answer, Instant::now())))
+            }
+            Ok(Outcome::Ready(unsent)) => {
+                let answer = written(unsent.answer());
+                if behind {
+                    return Self::Unsent(unsent.holding(Arc::clone(engine)), answer);
+                }
+                unsent.leave();
+                Self::Ready(answer)
+            }
+            Err(error) => Self::Ready(refusal(&status::check(error))),
         }
     }
 }
 
-/// Decides what a message asks; none, and nothing done, where there is no room for the record. An error where it is no
-/// request.
-fn begin(engine: &Arc<Engine>, message: &[u8], behind: bool) -> Result<Option<Pending>, Status> {
-    let mut room = CheckRequest::default();
-    Ok(match question(read(message, &mut room)?) {
-        Ok(question) => engine.begin_at_once(&question).map(|begun| Pending::of(begun, &question, engine, behind)),
+/// Decides what a message asks, if the queue has room for the record; none where it is full. An error where the message
+/// is no request.
+fn decide(engine: &Arc<Engine>, message: &[u8], behind: bool) -> Result<Option<Pending>, Status> {
+    let mut decoded = CheckRequest::default();
+    Ok(match question(read(message, &mut decoded)?) {
+        Ok(question) => engine.room_now().map(|room| Pending::of(room, &question, engine, behind)),
         Err(status) => Some(Pending::Ready(refusal(&status))),
     })
 }
 
-/// The same, once there is room.
-async fn begin_later(engine: Arc<Engine>, message: Bytes) -> Pending {
-    let mut room = CheckRequest::default();
-    match read(&message, &mut room).and_then(question) {
-        Ok(question) => Pending::of(engine.begin(&question).await, &question, &engine, true),
+/// Waits for room for the record, then decides what a message asks.
+async fn decide_later(engine: Arc<Engine>, message: Bytes) -> Pending {
+    let mut decoded = CheckRequest::default();
+    match read(&message, &mut decoded).and_then(question) {
+        Ok(question) => Pending::of(engine.room().await, &question, &engine, true),
         Err(status) => Pending::Ready(refusal(&status)),
     }
 }
 
-async fn wait(mut begun: Begun<Arc<Engine>>, answer: Bytes, since: Instant) -> Bytes {
-    match begun.wait_apart(since).await {
-        Ok(()) => {
-            begun.answer();
+/// A stream whose client does not read is not polled when it is woken, so it waits apart.
+async fn wait(waiting: Waiting<Arc<Engine>>, answer: Bytes, since: Instant) -> Bytes {
+    match waiting.durable_apart(since).await {
+        Ok(unsent) => {
+            unsent.leave();
             answer
         }
         Err(error) => refusal(&status::check(error)),
     }
 }
 
-/// The request that a message is; `room` is for one that cannot be read in place.
-fn read<'a>(message: &'a [u8], room: &'a mut CheckRequest) -> Result<Asked<'a>, Status> {
+/// The request that a message is. One that cannot be read in place is decoded into `decoded`.
+fn read<'a>(message: &'a [u8], decoded: &'a mut CheckRequest) -> Result<Asked<'a>, Status> {
     if let Some(asked) = wire::read(message) {
         return Ok(asked);
     }
-    *room = CheckRequest::decode(message).map_err(|error| Status::internal(error.to_string()))?;
-    Ok(Asked::from(&*room))
+    *decoded = CheckRequest::decode(message).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(Asked::from(&*decoded))
 }
 
 /// An answer that is an error.

@@ -1,101 +1,28 @@
-//! A Check: from a parsed question to the answer, on the record.
+//! A Check: from a parsed question to the outcome, on the record.
 //!
-//! Decide → for an allowed one take the session's shard, decide again under it, open the session → queue the record →
-//! wait for the disk where the connection type asks for it → answer.
+//! Take room for the record → decide → where it is allowed, lock the session's shard, decide again and open the session →
+//! queue the record → the outcome: an answer that may leave now, or one that waits for the disk.
 //!
 //! Invariant: one version of the organization and one of the cluster decide the whole answer; deciding takes no lock and
 //! waits for nothing. No answer leaves without its record being queued, or counted as missing where that is configured;
 //! no session is opened by a policy that was replaced before.
-//! Not here: parsing and wording (`api::decision`).
+//! Not here: parsing and wording (`api::decision`), waiting for the disk (`outcome`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use thiserror::Error;
 
 use super::Engine;
 use super::audit::{AuditError, Durability, OnAuditFailure};
-use super::batch::Pinned;
-use super::begun::Begun;
-use super::directory::{Published, PublishedCluster};
-use super::sessions::{AdmissionKey, Admitted, TooManySessions};
+use super::outcome::Outcome;
+use super::published::{Pinned, Published, PublishedCluster};
+use super::question::{Answer, CheckError, Question};
+use super::sessions::{AdmissionKey, Admitted, Session};
 use crate::audit::record::{Content, DecisionId, DecisionRecord, Entry, Person};
 use crate::audit::session::SessionId;
-use crate::policy::address::Address;
 use crate::policy::decision::{Decision, Level, Reason};
-use crate::policy::name::{Id, NodePath};
+use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
 use crate::policy::snapshot::unknown_organization;
 use crate::policy::time::Timestamp;
-
-/// What is asked.
-#[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
-    /// Where the connection comes from.
-    pub address: Address,
-    /// How the person connects.
-    pub connection_type: ConnectionType,
-    /// What the person connects to.
-    pub target: NodePath<'a>,
-    /// Who connects; empty where that is not said.
-    pub user_email: &'a str,
-    /// Ends the session when it is not renewed for this long; shells only.
-    pub session_lease: Option<Duration>,
-    /// The caller's own identifier.
-    pub request_id: &'a str,
-    /// The oldest revision of the organization that may answer; 0 accepts any.
-    pub min_revision: u64,
-    /// The oldest revision of the cluster that may answer; 0 accepts any.
-    pub min_cluster_revision: u64,
-}
-
-/// What is answered.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// At which step the decision fell, and how.
-    pub reason: Reason,
-    /// The rule that decided.
-    pub rule: Option<Id>,
-    /// The node that refused, as a level of the target's name.
-    pub level: Option<Level>,
-    /// The session that the connection belongs to.
-    pub session: Option<SessionId>,
-    /// The organization's revision that decided; 0 when it does not exist.
-    pub revision: u64,
-    /// The cluster's revision that decided.
-    pub cluster_revision: u64,
-    /// Names this decision.
-    pub decision_id: DecisionId,
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CheckError {
-    /// The organization's policy is older than the caller accepts.
-    #[error("`{organization}` is at revision {current}, and the check asks for {wanted} at least: try again")]
-    RevisionNotReached {
-        /// The organization's name.
-        organization: String,
-        /// Its revision here; 0 when it does not exist.
-        current: u64,
-        /// The revision asked for.
-        wanted: u64,
-    },
-    /// The cluster's policy is older than the caller accepts.
-    #[error("the cluster is at revision {current}, and the check asks for {wanted} at least: try again")]
-    ClusterRevisionNotReached {
-        /// Its revision here.
-        current: u64,
-        /// The revision asked for.
-        wanted: u64,
-    },
-    /// The attempt cannot be recorded.
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    /// It would open one session too many.
-    #[error(transparent)]
-    TooManySessions(#[from] TooManySessions),
-}
 
 /// Makes decision ids.
 #[derive(Debug)]
@@ -120,124 +47,95 @@ struct Decided {
     reason: Reason,
     rule: Option<Id>,
     level: Option<Level>,
-    /// None where it does not exist.
+    /// None where the organization does not exist.
     organization: Option<Id>,
     revision: u64,
     cluster_revision: u64,
 }
 
-/// Whether the rule that matched is counted.
+/// Which decisions count for the rule that matched, and for the shadow policy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Counting {
     Always,
     Denials,
 }
 
-/// An answer whose record is queued.
-struct Recorded {
-    answer: Answer,
-    organization: Option<Id>,
-    sequence: u64,
-    session_opened: bool,
+/// What becomes of the record of one Check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room(Recording);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recording {
+    /// The queue has room for it.
+    Queued,
+    /// The log cannot be written, and the operator lets decisions go without a record.
+    Missed,
 }
 
 impl Engine {
-    /// Decides, records and answers.
+    /// Decides, records, waits for the disk where that has to be, and answers.
     pub async fn check(&self, question: &Question<'_>) -> Result<Answer, CheckError> {
-        let mut begun = self.begin(question).await?;
-        begun.wait().await?;
-        Ok(begun.answer())
+        let room = self.room().await?;
+        Ok(self.admit(room, question)?.settled().await?.leave())
     }
 
-    /// The same, where nothing has to be waited for; none, and nothing done, where something has to.
-    pub fn check_at_once(&self, question: &Question<'_>) -> Option<Result<Answer, CheckError>> {
-        if self.is_urgent(question) {
-            return None;
-        }
-        Some(self.try_begin(question, None)?.map(Begun::answer))
-    }
-
-    /// Decides and records. What comes back must be asked for the answer.
-    pub async fn begin(&self, question: &Question<'_>) -> Result<Begun<&Engine>, CheckError> {
-        self.begin_by(question, None).await
-    }
-
-    /// The same, where there is room for the record now; none, and nothing done, where there is not.
-    pub fn begin_at_once(&self, question: &Question<'_>) -> Option<Result<Begun<&Engine>, CheckError>> {
-        self.try_begin(question, None)
-    }
-
-    pub(super) async fn begin_by(
-        &self,
-        question: &Question<'_>,
-        pinned: Option<&Pinned>,
-    ) -> Result<Begun<&Engine>, CheckError> {
-        if let Some(begun) = self.try_begin(question, pinned) {
-            return begun;
-        }
-        match self.audit.queue().room(self.audit.options().deadline).await {
-            Ok(()) => self.begin_recorded(question, pinned),
-            Err(error) => self.begin_unrecorded(question, error),
-        }
-    }
-
-    /// None where there is no room for a record now.
-    fn try_begin(
-        &self,
-        question: &Question<'_>,
-        pinned: Option<&Pinned>,
-    ) -> Option<Result<Begun<&Engine>, CheckError>> {
+    /// Room for the record of a Check; none where the queue is full now. It is not reserved: each thread may take the last
+    /// room, so the queue may exceed its limit by one record a thread.
+    pub fn room_now(&self) -> Option<Result<Room, CheckError>> {
         let queue = self.audit.queue();
         match queue.check_writable() {
-            Ok(()) if queue.has_room() => Some(self.begin_recorded(question, pinned)),
-            Ok(()) => None,
-            Err(error) => Some(self.begin_unrecorded(question, error)),
+            Ok(()) => queue.has_room().then_some(Ok(Room(Recording::Queued))),
+            Err(error) => Some(self.room_without_record(error)),
         }
     }
 
-    /// Whether the record must be on the disk before the answer leaves.
-    fn is_urgent(&self, question: &Question<'_>) -> bool {
-        self.audit.options().durability(question.connection_type) == Durability::Sync
+    /// Waits for room for the record of a Check, no longer than the audit deadline.
+    pub async fn room(&self) -> Result<Room, CheckError> {
+        if let Some(room) = self.room_now() {
+            return room;
+        }
+        match self.audit.queue().room(self.audit.options().deadline).await {
+            Ok(()) => Ok(Room(Recording::Queued)),
+            Err(error) => self.room_without_record(error),
+        }
     }
 
-    fn begin_recorded(&self, question: &Question<'_>, pinned: Option<&Pinned>) -> Result<Begun<&Engine>, CheckError> {
-        let urgent = self.is_urgent(question);
-        let recorded = self.check_recorded(question, urgent, pinned)?;
-        let Recorded { answer, organization, sequence, session_opened } = recorded;
-        let session = organization.zip(answer.session).filter(|_| session_opened);
-        Ok(Begun::new(self, answer, urgent.then_some(sequence), session))
-    }
-
-    /// Refuses, or decides without a record where that is what the operator wants.
-    fn begin_unrecorded(&self, question: &Question<'_>, error: AuditError) -> Result<Begun<&Engine>, CheckError> {
+    /// Refuses, or lets a Check go unrecorded where that is configured.
+    fn room_without_record(&self, error: AuditError) -> Result<Room, CheckError> {
         match self.audit.options().on_failure {
             OnAuditFailure::Deny => Err(error.into()),
-            OnAuditFailure::Allow => {
-                let answer = self.check_unrecorded(question)?;
-                Ok(Begun::new(self, answer, None, None))
-            }
+            OnAuditFailure::Allow => Ok(Room(Recording::Missed)),
         }
     }
 
-    fn check_unrecorded(&self, question: &Question<'_>) -> Result<Answer, CheckError> {
-        let now = self.clock.now();
-        let decided = self.decide(question, now, Counting::Always, None)?;
-        self.audit.queue().miss(now);
-        Ok(self.answer(&decided, None))
+    /// Whether answers to such Checks wait until their records are on the disk.
+    pub fn is_sync(&self, connection_type: ConnectionType) -> bool {
+        self.audit.options().durability(connection_type) == Durability::Sync
     }
 
-    fn check_recorded(
+    /// Decides by the current policy, opens the session and queues the record.
+    pub fn admit(&self, room: Room, question: &Question<'_>) -> Result<Outcome<&Engine>, CheckError> {
+        self.admit_by(room, question, None)
+    }
+
+    /// As [`Engine::admit`]; where versions are given, these decide. A session is opened only by the current ones.
+    pub(super) fn admit_by(
         &self,
+        room: Room,
         question: &Question<'_>,
-        urgent: bool,
         pinned: Option<&Pinned>,
-    ) -> Result<Recorded, CheckError> {
+    ) -> Result<Outcome<&Engine>, CheckError> {
         let now = self.clock.now();
-        // An allowed one is decided, and counted, again below.
+        if room == Room(Recording::Missed) {
+            let decided = self.decide(question, now, Counting::Always, None)?;
+            self.audit.queue().miss(now);
+            return Ok(Outcome::new(self, self.answer(&decided, None), None, None));
+        }
+        // A Check that is allowed is decided again below, and counted then.
         let decided = self.decide(question, now, Counting::Denials, pinned)?;
         let organization = match (&decided.organization, decided.reason.decision()) {
             (Some(organization), Decision::Allow) => organization.clone(),
-            _ => return Ok(self.record(question, now, decided, None, urgent)),
+            _ => return Ok(self.record(question, now, decided, None)),
         };
         let key = AdmissionKey {
             organization: &organization,
@@ -246,11 +144,11 @@ impl Engine {
             email: question.user_email,
             address: question.address,
         };
-        let ended = |session: &super::sessions::Session| self.record_end(session);
+        let ended = |session: &Session| self.record_end(session);
         self.sessions.admit(&key, ended, |admission| {
-            // Under the lock of the shard: a change that is published after this finds the session when it looks.
+            // With the shard locked: a change that is published after this finds the session when it judges them.
             let now = self.clock.now();
-            let current = pinned.filter(|pinned| self.is_current(pinned, question));
+            let current = pinned.filter(|pinned| self.directory.is_current(pinned, question.target.organization));
             let decided = self.decide(question, now, Counting::Always, current)?;
             let session = match decided.reason.decision() {
                 Decision::Allow => {
@@ -259,21 +157,21 @@ impl Engine {
                 }
                 Decision::Deny => None,
             };
-            Ok(self.record(question, now, decided, session, urgent))
+            Ok(self.record(question, now, decided, session))
         })
     }
 
+    /// Queues the record of a decision.
     fn record(
         &self,
         question: &Question<'_>,
         now: Timestamp,
         decided: Decided,
         admitted: Option<Admitted>,
-        urgent: bool,
-    ) -> Recorded {
+    ) -> Outcome<&Engine> {
         let answer = self.answer(&decided, admitted.as_ref().map(|admitted| admitted.session));
         let session_opened = admitted.as_ref().is_some_and(|admitted| admitted.opened);
-        // A session has both texts already.
+        // The session holds both texts: they are shared, not copied.
         let (email, endpoint) = match admitted {
             Some(Admitted { email, endpoint, .. }) => (email, endpoint),
             None => (question.user_email.into(), question.target.text.into()),
@@ -293,10 +191,12 @@ impl Engine {
             lease: question.session_lease,
         };
         let organization = decided.organization;
-        let entry = Entry { time: now, organization: organization.clone(), content: Content::Decision(content) };
+        let opened = if session_opened { organization.clone().zip(answer.session) } else { None };
+        let entry = Entry { time: now, organization, content: Content::Decision(content) };
         let person = Person { email, address: Some(question.address) };
-        let sequence = self.audit.queue().push(entry, Some(person), urgent);
-        Recorded { answer, organization, sequence, session_opened }
+        let sync = self.is_sync(question.connection_type);
+        let sequence = self.audit.queue().push(entry, Some(person), sync);
+        Outcome::new(self, answer, sync.then_some(sequence), opened)
     }
 
     fn answer(&self, decided: &Decided, session: Option<SessionId>) -> Answer {
@@ -311,7 +211,7 @@ impl Engine {
         }
     }
 
-    /// What the policy says: the current one, unless another is given.
+    /// What the policy says: the current version, unless another is given.
     fn decide(
         &self,
         question: &Question<'_>,
@@ -319,8 +219,8 @@ impl Engine {
         counting: Counting,
         pinned: Option<&Pinned>,
     ) -> Result<Decided, CheckError> {
-        if let Some(Pinned { cluster, published }) = pinned {
-            return self.decide_by(question, now, counting, cluster, published.as_deref());
+        if let Some(Pinned { cluster, organization }) = pinned {
+            return self.decide_by(question, now, counting, cluster, organization.as_deref());
         }
         let cluster = self.directory.cluster_guard();
         let by = |published: Option<&Published>| self.decide_by(question, now, counting, &cluster, published);
@@ -342,7 +242,7 @@ impl Engine {
         let revision = published.map_or(0, |published| published.snapshot.revision());
         let known = match published {
             Some(_) => revision,
-            // One that was deleted had that revision: it is not the server that is behind.
+            // A deleted organization had its last revision: the server is not behind.
             None => self.directory.last_revision_of_deleted(question.target.organization),
         };
         if known < question.min_revision {
@@ -373,13 +273,13 @@ impl Engine {
         };
         let counts = counting == Counting::Always || verdict.decision() == Decision::Deny;
         if counts
-            && let Some(place) = verdict.first_match
-            && let Some(counter) = published.and_then(|published| published.view.counters.at(place))
+            && let Some(position) = verdict.first_match
+            && let Some(counter) = published.and_then(|published| published.view.counters.at(position))
         {
             counter.count(now);
         }
         if counts && let Some(shadow) = published.and_then(|published| published.shadow.as_ref()) {
-            shadow.try_on(&cluster.snapshot, question, &verdict, now);
+            shadow.evaluate(&cluster.snapshot, question, &verdict, now);
         }
         Ok(Decided {
             reason: verdict.reason,

@@ -1,4 +1,4 @@
-//! Which policy is current: the published form of the cluster and of every organization.
+//! Which policy is current: the published version of the cluster and of every organization.
 //!
 //! Invariant: a reader takes no lock and sees one version of an organization, whole. Publishing one organization
 //! touches nothing of another.
@@ -11,64 +11,21 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 
-use super::counters::RuleCounters;
-use super::shadow::Shadow;
+use super::published::Pinned;
+pub use super::published::{OrganizationView, Published, PublishedCluster};
 use crate::policy::cow_map::CowMap;
 use crate::policy::name::Id;
-use crate::policy::organization::{Cluster, Organization};
-use crate::policy::rule::RuleMatches;
-use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 
-/// An organization's editable policy with its counters, as readers see it.
-#[derive(Clone, Debug)]
-pub struct OrganizationView {
-    /// The policy.
-    pub organization: Arc<Organization>,
-    pub(super) counters: Arc<RuleCounters>,
-}
-
-impl OrganizationView {
-    /// A version whose rules are not counted.
-    pub fn uncounted(organization: Arc<Organization>) -> Self {
-        Self { organization, counters: Arc::default() }
-    }
-
-    /// How often the rule at a place decided; 0 is the first.
-    pub fn matches(&self, place: usize) -> Option<RuleMatches> {
-        self.counters.at(place).map(super::counters::RuleCounter::matches)
-    }
-}
-
-/// One version of an organization: what is read, and what decides.
-#[derive(Debug)]
-pub struct Published {
-    /// What is read.
-    pub view: OrganizationView,
-    /// What decides.
-    pub snapshot: Snapshot,
-    /// What is tried beside it.
-    pub shadow: Option<Arc<Shadow>>,
-}
-
-/// One version of the cluster.
-#[derive(Debug)]
-pub struct PublishedCluster {
-    /// What is read.
-    pub cluster: Arc<Cluster>,
-    /// What decides.
-    pub snapshot: ClusterSnapshot,
-}
-
-/// The place of one organization.
+/// Holds the current version of one organization.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) published: ArcSwap<Published>,
 }
 
-/// Only administrators make ids, so nobody chooses them so that they collide.
+/// A fast hash that is not keyed is enough: only administrators make ids, and they gain nothing by collisions.
 type Shard = HashMap<Id, Arc<Slot>, RandomState>;
 
-/// Shards, so that creating one of 100,000 organizations copies some hundreds of entries.
+/// With so many shards, creating one of 100,000 organizations copies some hundreds of entries.
 const SHARDS: usize = 256;
 
 /// Everything that is published.
@@ -77,13 +34,13 @@ pub struct Directory {
     shards: Vec<ArcSwap<Shard>>,
     /// Last revisions of organizations that were deleted.
     deleted: ArcSwap<CowMap<Id, u64>>,
-    /// The same slots in order of ids, for lists.
+    /// The same slots by ascending id, for lists.
     ordered: ArcSwap<CowMap<Id, Slot>>,
     hasher: RandomState,
 }
 
 impl Directory {
-    /// A directory of these organizations. Publishing them one by one would copy a shard for each.
+    /// A directory of these organizations. Built at once: publishing each would copy a shard each time.
     pub(super) fn new(
         cluster: PublishedCluster,
         deleted: CowMap<Id, u64>,
@@ -134,6 +91,7 @@ impl Directory {
         self.cluster.load_full()
     }
 
+    /// The current version of the cluster, for a moment.
     pub(super) fn cluster_guard(&self) -> arc_swap::Guard<Arc<PublishedCluster>> {
         self.cluster.load()
     }
@@ -155,6 +113,17 @@ impl Directory {
         self.len() == 0
     }
 
+    /// Whether versions are still those that are published.
+    pub(super) fn is_current(&self, pinned: &Pinned, id: &str) -> bool {
+        let same = |published: Option<&Published>| match (published, &pinned.organization) {
+            (Some(published), Some(pinned)) => std::ptr::eq(published, &raw const **pinned),
+            (None, None) => true,
+            _ => false,
+        };
+        Arc::ptr_eq(&self.cluster.load(), &pinned.cluster) && self.with(id, same)
+    }
+
+    /// Publishes a version of the cluster.
     pub(super) fn publish_cluster(&self, cluster: PublishedCluster) {
         self.cluster.store(Arc::new(cluster));
     }
@@ -187,7 +156,7 @@ impl Directory {
         self.last_revision_of_deleted(id) > 0
     }
 
-    /// Takes an organization out, whose last revision this is.
+    /// Removes an organization, whose last revision this is.
     pub(super) fn withdraw(&self, id: &Id, revision: u64) {
         let mut deleted = (*self.deleted.load_full()).clone();
         deleted.insert(id.clone(), Arc::new(revision));

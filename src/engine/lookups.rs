@@ -1,11 +1,11 @@
-//! Who may look for an ended session in the log.
+//! Limits on looking for ended sessions in the log.
 //!
-//! A portal that comes late closes many sessions that have ended meanwhile. Looking for one that is nowhere reads every
-//! unit; a few hundred at a time would take all processors and leave Checks none.
+//! A portal that was away closes many sessions that have ended meanwhile. A search for one that is nowhere reads every
+//! unit; a few hundred at a time would take all cores from the Checks.
 //!
-//! Invariant: one reads at a time, and no more wait than [`WAITING_MAX`]; places are held until the reading has ended,
-//! also where nobody waits for it any more.
-//! Not here: the reading (`audit`).
+//! Invariant: one search runs at a time, and at most [`WAITING_MAX`] wait or run. A permit is held until the search has
+//! ended, also where its caller is gone.
+//! Not here: the search (`audit`).
 
 use std::sync::Arc;
 
@@ -13,31 +13,34 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::audit::AuditError;
 
-/// Those who wait or read: few beside the calls that may be under way, whose places they hold.
+/// Searches that wait or run: few beside the calls that may be under way, for each of them is one.
 pub(super) const WAITING_MAX: usize = 256;
 
-/// The places.
+/// The limits.
 pub(super) struct Lookups {
     waiting: Arc<Semaphore>,
-    reading: Arc<Semaphore>,
+    running: Arc<Semaphore>,
 }
 
-/// A place, given back when it is dropped.
-pub(super) struct Place {
+/// Permission to search, given back when it is dropped.
+pub(super) struct Permit {
     _waiting: OwnedSemaphorePermit,
-    _reading: OwnedSemaphorePermit,
+    _running: OwnedSemaphorePermit,
 }
 
 impl Lookups {
     pub(super) fn new() -> Self {
-        Self { waiting: Arc::new(Semaphore::new(WAITING_MAX)), reading: Arc::new(Semaphore::new(1)) }
+        Self { waiting: Arc::new(Semaphore::new(WAITING_MAX)), running: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Waits for the turn; refused where too many do.
-    pub(super) async fn place(&self) -> Result<Place, AuditError> {
+    /// Waits for a permit.
+    ///
+    /// # Errors
+    /// [`AuditError::Busy`] where too many wait already.
+    pub(super) async fn acquire(&self) -> Result<Permit, AuditError> {
         let waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| AuditError::Busy)?;
-        let reading = Arc::clone(&self.reading).acquire_owned().await.map_err(|_| AuditError::ShuttingDown)?;
-        Ok(Place { _waiting: waiting, _reading: reading })
+        let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| AuditError::ShuttingDown)?;
+        Ok(Permit { _waiting: waiting, _running: running })
     }
 }
 
@@ -47,27 +50,27 @@ mod tests {
 
     use super::*;
 
-    /// Whether a place is given without waiting.
+    /// Whether a permit is given without waiting.
     async fn is_given(lookups: &Lookups) -> bool {
-        tokio::time::timeout(Duration::ZERO, lookups.place()).await.is_ok()
+        tokio::time::timeout(Duration::ZERO, lookups.acquire()).await.is_ok()
     }
 
     #[tokio::test]
-    async fn one_reads_at_a_time_and_too_many_are_refused() {
+    async fn one_search_runs_at_a_time_and_too_many_are_refused() {
         let lookups = Arc::new(Lookups::new());
-        let reading = lookups.place().await.ok();
-        assert!(reading.is_some());
-        assert!(!is_given(&lookups).await, "two read");
+        let running = lookups.acquire().await.ok();
+        assert!(running.is_some());
+        assert!(!is_given(&lookups).await, "two run");
         let mut waiting = Vec::new();
         for _ in 1..WAITING_MAX {
             let lookups = Arc::clone(&lookups);
-            waiting.push(tokio::spawn(async move { lookups.place().await.map(drop) }));
+            waiting.push(tokio::spawn(async move { lookups.acquire().await.map(drop) }));
             tokio::task::yield_now().await;
         }
-        assert!(matches!(lookups.place().await, Err(AuditError::Busy)));
-        drop(reading);
+        assert!(matches!(lookups.acquire().await, Err(AuditError::Busy)));
+        drop(running);
         for one in waiting {
-            assert!(one.await.is_ok_and(|place| place.is_ok()), "each has its turn");
+            assert!(one.await.is_ok_and(|permit| permit.is_ok()), "each has its turn");
         }
         assert!(is_given(&lookups).await);
     }

@@ -1,8 +1,8 @@
-//! Shadow policies: a candidate that decides every Check beside the policy, and is never enforced.
+//! Shadow policies: each decides every Check beside the policy, and is never enforced.
 //!
-//! Invariant: nothing that is answered, recorded or revoked depends on a candidate. A divergence is counted once, and the
-//! newest are remembered; nothing of a person who was erased is.
-//! Not here: setting and promoting candidates, which are changes like any other (`policy::plan`).
+//! Invariant: nothing that is answered, recorded or revoked depends on a shadow policy. A divergence is counted once, and
+//! the newest are kept; nothing is kept of a person who was erased.
+//! Not here: setting and promoting shadow policies, which are changes like any other (`policy::plan`).
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
-use super::check::Question;
+use super::question::Question;
 use crate::policy::address::Address;
 use crate::policy::decision::{Decision, Reason, Verdict};
 use crate::policy::members::MembersCache;
@@ -20,16 +20,16 @@ use crate::policy::rule::ConnectionType;
 use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::time::Timestamp;
 
-/// Divergences that are remembered.
-pub const REMEMBERED_MAX: usize = 1_000;
+/// Divergences that are kept.
+pub const KEPT_MAX: usize = 1_000;
 
 /// Divergences that a subscriber may be behind.
 const BEHIND_MAX: usize = 1_000;
 
-/// A Check that the candidate decided otherwise.
+/// A Check that the shadow policy decided otherwise.
 #[derive(Clone)]
 pub struct Divergence {
-    /// Counts those of the candidate from 1 on.
+    /// Counts those of the shadow policy from 1 on.
     pub number: u64,
     /// When it was decided.
     pub time: Timestamp,
@@ -43,26 +43,26 @@ pub struct Divergence {
     pub endpoint: Arc<str>,
     /// What the policy said: why, and by which rule.
     pub enforced: (Reason, Option<Id>),
-    /// What the candidate said: why, and by which rule.
+    /// What the shadow policy said: why, and by which rule.
     pub tried: (Reason, Option<Id>),
 }
 
-/// A candidate at work.
+/// A shadow policy and what it has counted.
 #[derive(Debug)]
 pub struct Shadow {
-    /// What it is.
-    pub candidate: Arc<ShadowPolicy>,
+    /// The policy.
+    pub policy: Arc<ShadowPolicy>,
     /// Since when it is counted.
     pub since: Timestamp,
     snapshot: Snapshot,
     checks: AtomicU64,
     denied: AtomicU64,
     permitted: AtomicU64,
-    remembered: Mutex<VecDeque<Divergence>>,
+    kept: Mutex<VecDeque<Divergence>>,
     subscribers: broadcast::Sender<Divergence>,
 }
 
-/// How a candidate decided so far.
+/// How a shadow policy decided so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShadowCounts {
     /// Checks that it decided.
@@ -81,30 +81,30 @@ impl std::fmt::Debug for Divergence {
 }
 
 impl Shadow {
-    /// The candidate of a version: the one at work goes on where it is the same.
+    /// The shadow policy of a version. It goes on counting where it is the one of the version before.
     pub(super) fn following(
-        candidate: Option<&Arc<ShadowPolicy>>,
+        policy: Option<&Arc<ShadowPolicy>>,
         current: Option<&Arc<Self>>,
         now: Timestamp,
     ) -> Option<Arc<Self>> {
-        let candidate = candidate?;
-        if let Some(current) = current.filter(|current| Arc::ptr_eq(&current.candidate, candidate)) {
+        let policy = policy?;
+        if let Some(current) = current.filter(|current| Arc::ptr_eq(&current.policy, policy)) {
             return Some(Arc::clone(current));
         }
         Some(Arc::new(Self {
-            candidate: Arc::clone(candidate),
+            policy: Arc::clone(policy),
             since: now,
-            snapshot: Snapshot::compile(&candidate.organization, &mut MembersCache::default()),
+            snapshot: Snapshot::compile(&policy.organization, &mut MembersCache::default()),
             checks: AtomicU64::new(0),
             denied: AtomicU64::new(0),
             permitted: AtomicU64::new(0),
-            remembered: Mutex::default(),
+            kept: Mutex::default(),
             subscribers: broadcast::Sender::new(BEHIND_MAX),
         }))
     }
 
-    /// Decides a Check too, and notes it where it comes out otherwise.
-    pub(super) fn try_on(
+    /// Decides a Check by the shadow policy, and keeps the divergence where its decision is another.
+    pub(super) fn evaluate(
         &self,
         cluster: &ClusterSnapshot,
         question: &Question<'_>,
@@ -120,9 +120,9 @@ impl Shadow {
         let count = if tried.decision() == Decision::Deny { &self.denied } else { &self.permitted };
         count.fetch_add(1, Ordering::Relaxed);
         let said = |verdict: &Verdict<'_>| (verdict.reason, verdict.rule.map(|(_, rule)| rule.id.clone()));
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let divergence = Divergence {
-            number: remembered.back().map_or(1, |last| last.number + 1),
+            number: kept.back().map_or(1, |last| last.number + 1),
             time: now,
             address: *address,
             email: question.user_email.into(),
@@ -131,11 +131,11 @@ impl Shadow {
             enforced: said(enforced),
             tried: said(&tried),
         };
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.pop_front();
+        if kept.len() >= KEPT_MAX {
+            kept.pop_front();
         }
-        remembered.push_back(divergence.clone());
-        // Under the lock, so that subscribers get them in order; without any it is dropped.
+        kept.push_back(divergence.clone());
+        // Under the lock, so that subscribers get them in order. Without subscribers it is dropped.
         drop(self.subscribers.send(divergence));
     }
 
@@ -145,21 +145,21 @@ impl Shadow {
         ShadowCounts { checks: of(&self.checks), denied: of(&self.denied), permitted: of(&self.permitted) }
     }
 
-    /// The divergences that are remembered below a number (all where there is none), newest first, at most `count_max`.
+    /// The kept divergences, newest first, at most `count_max`; where `before` is given, those with lower numbers.
     pub fn divergences(&self, before: Option<u64>, count_max: usize) -> Vec<Divergence> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let below = |divergence: &&Divergence| before.is_none_or(|before| divergence.number < before);
-        remembered.iter().rev().filter(below).take(count_max).cloned().collect()
+        kept.iter().rev().filter(below).take(count_max).cloned().collect()
     }
 
-    /// Those that come.
+    /// The divergences from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Divergence> {
         self.subscribers.subscribe()
     }
 
     /// Forgets who a user was.
     pub(super) fn erase(&self, email: &str) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.retain(|divergence| *divergence.email != *email);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|divergence| *divergence.email != *email);
     }
 }

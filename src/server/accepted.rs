@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::greeting::{Greeted, Stream};
+use super::preface::{Prefaced, Stream};
 use crate::api::caller::{Caller, Connection};
 
-/// How long the greeting of a new connection may take. After it, keep-alive finds out who is gone.
-const GREETING_MAX: Duration = Duration::from_secs(10);
+/// How long the preface of a new connection may take. After it, HTTP/2's keep-alive finds connections that are gone.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An accepted connection.
 #[derive(Debug)]
@@ -37,14 +37,14 @@ impl Accepted {
         Caller::connected(self.connection)
     }
 
-    /// Opens it on the current runtime. `None` if its greeting does not come in time.
-    pub(super) async fn open(self) -> io::Result<Option<(Greeted, OwnedSemaphorePermit)>> {
+    /// Opens it on the current runtime. `None` if its preface does not come in time.
+    pub(super) async fn open(self) -> io::Result<Option<(Prefaced, OwnedSemaphorePermit)>> {
         let socket = match self.socket {
             Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
             Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
         };
-        match tokio::time::timeout(GREETING_MAX, Greeted::wait(socket)).await {
-            Ok(greeted) => greeted.map(|stream| Some((stream, self.permit))),
+        match tokio::time::timeout(PREFACE_TIMEOUT, Prefaced::wait(socket)).await {
+            Ok(prefaced) => prefaced.map(|stream| Some((stream, self.permit))),
             Err(_) => Ok(None),
         }
     }

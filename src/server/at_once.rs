@@ -1,8 +1,7 @@
-//! Calls answered within the turn of their connection.
+//! Calls answered within one poll of their connection.
 //!
-//! What a connection has read is answered before it writes again: calls are gathered while it reads, tried when it has
-//! nothing more to read, and all their answers leave in one write. Only a call that has to wait for something becomes a
-//! task of its own.
+//! A connection gathers calls while it reads. When there is nothing more to read, each call is polled once, and all answers
+//! leave in one write. Only a call that has to wait becomes a task of its own.
 //!
 //! Invariant: a call that panics ends alone; its connection goes on.
 //! Not here: what the calls are (`http2`).
@@ -34,11 +33,11 @@ impl Gathered {
         self.0.lock().ignore_poison()
     }
 
-    /// Tries all calls once.
-    fn try_all(&self) {
+    /// Polls all calls once; those that wait become tasks.
+    fn poll_all(&self) {
         let mut calls = std::mem::take(&mut *self.lock());
         for mut call in calls.drain(..) {
-            // As a task it is polled again at once, with a waker that counts.
+            // The waker is not needed: a call that becomes a task is polled again at once, with the waker of the task.
             let mut context = Context::from_waker(Waker::noop());
             match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut context))) {
                 Ok(Poll::Ready(())) => {}
@@ -48,13 +47,13 @@ impl Gathered {
         }
         let mut now = self.lock();
         if now.is_empty() {
-            // The room serves again.
+            // Its memory is used again.
             *now = calls;
         }
     }
 }
 
-/// A connection that answers its calls when it has read all there is.
+/// A connection that polls its calls when it has read all there is.
 pub(super) struct AnsweredAtOnce<C> {
     connection: Pin<Box<C>>,
     calls: Gathered,
@@ -71,7 +70,7 @@ impl<C> AnsweredAtOnce<C> {
 }
 
 impl<C> Drop for AnsweredAtOnce<C> {
-    /// Calls know where they were put, and would keep it and one another.
+    /// Each call holds the list that it is in: without this they would keep one another alive.
     fn drop(&mut self) {
         let calls = std::mem::take(&mut *self.calls.lock());
         drop(calls);
@@ -83,8 +82,8 @@ impl<C: Future> Future for AnsweredAtOnce<C> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
         let ended = self.connection.as_mut().poll(context);
-        // An answer wakes the connection, which then writes.
-        self.calls.try_all();
+        // An answer wakes the connection, which then writes it.
+        self.calls.poll_all();
         ended
     }
 }

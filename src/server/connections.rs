@@ -1,5 +1,4 @@
-//! Accepting connections: a bounded number of them, without delay on small answers, and without giving up when the
-//! process runs out of file descriptors.
+//! Accepting connections: a bounded number of them, with `TCP_NODELAY`, also after the process was out of file descriptors.
 //!
 //! Invariant: a failing accept never ends the service and never spins. Each connection goes to the core that has the
 //! fewest.
@@ -19,7 +18,7 @@ use super::cores::Cores;
 use super::http2::Protocol;
 use crate::api::caller::Connection;
 
-/// How long to rest when the process has no file descriptor left.
+/// Pause after an accept has failed, such as without a file descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Where connections come from.
@@ -47,8 +46,8 @@ impl Listener {
 /// File descriptors that connections leave to the journal, the database and the listener.
 const DESCRIPTORS_RESERVED: u64 = 256;
 
-/// Connections that the process has file descriptors for, once it may have as many as the system allows it: those of
-/// clients must never be what the journal lacks.
+/// Raises the limit on open files as far as the system allows, and returns the connections that it leaves room for: clients
+/// must never take the descriptors that the journal needs.
 pub(super) fn permitted(connections_max: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -61,26 +60,26 @@ pub(super) fn permitted(connections_max: usize) -> usize {
     permitted.min(connections_max)
 }
 
-/// What accepts. Where it is dropped, all connections end.
+/// Accepts connections. When it is dropped, all connections end.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     accepting: JoinSet<()>,
     cores: Arc<Cores>,
     permits: Arc<Semaphore>,
-    permits_count: u32,
+    permits_max: u32,
 }
 
 impl Acceptor {
     /// Begins to accept from all listeners, at most `connections_max` connections at a time.
     pub(super) fn start(listeners: Vec<Listener>, connections_max: usize, protocol: &Protocol) -> io::Result<Self> {
-        let permits_count = u32::try_from(connections_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        let permits = Arc::new(Semaphore::new(permits_count as usize));
+        let permits_max = u32::try_from(connections_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let permits = Arc::new(Semaphore::new(permits_max as usize));
         let cores = Arc::new(Cores::start(protocol)?);
         let mut accepting = JoinSet::new();
         for listener in listeners {
             accepting.spawn(accept_from(listener, Arc::clone(&permits), Arc::clone(&cores)));
         }
-        Ok(Self { accepting, cores, permits, permits_count })
+        Ok(Self { accepting, cores, permits, permits_max })
     }
 
     /// Accepts no more. What it returns waits until every connection has ended, and ends them where it is dropped.
@@ -88,14 +87,14 @@ impl Acceptor {
         self.accepting.abort_all();
         async move {
             while self.accepting.join_next().await.is_some() {}
-            // Each connection has one.
-            drop(self.permits.acquire_many(self.permits_count).await);
+            // Each connection holds one permit.
+            drop(self.permits.acquire_many(self.permits_max).await);
             drop(self.cores);
         }
     }
 }
 
-/// Accepts for as long as it is polled. With no permit left, connections wait in the listener's backlog.
+/// Accepts for as long as it is polled. Without a permit left, connections wait in the listener's backlog.
 async fn accept_from(listener: Listener, permits: Arc<Semaphore>, cores: Arc<Cores>) {
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };

@@ -1,7 +1,7 @@
 //! The threads that Checks are answered on: one for each core, with a runtime of its own.
 //!
-//! A connection stays on its thread, so that nothing is handed from core to core between a Check's first byte and its
-//! answer. What takes long runs elsewhere (`forward`).
+//! A connection stays on its thread, so that nothing passes from core to core between a Check's first byte and its answer.
+//! Long calls run elsewhere (`forward`).
 //!
 //! Invariant: when this is dropped, every connection ends.
 //! Not here: what is done with a connection (`http2`).
@@ -56,7 +56,7 @@ impl Cores {
             let (sender, accepted) = unbounded_channel();
             let protocol = protocol.clone();
             let (started, starting) = std::sync::mpsc::sync_channel(1);
-            // Made where it is used: elsewhere it could not be dropped.
+            // Built on its thread: a runtime must not be dropped within another.
             let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     drop(started);

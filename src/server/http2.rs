@@ -22,7 +22,7 @@ use super::accepted::Accepted;
 use super::at_once::{AnsweredAtOnce, Gathered};
 use super::forward::{Forward, ForwardedBody};
 use crate::api::caller::Caller;
-use crate::api::direct::{AnswerBody, DirectCheck, Unread};
+use crate::api::direct::{AnswerBody, DirectCheck, Progress, Unread};
 use crate::api::methods::Lane;
 
 /// Streams of one connection at a time. More wait on the client's side.
@@ -134,13 +134,11 @@ enum Answering {
 }
 
 impl Calls {
-    /// The answer, if it is ready without waiting. Otherwise the request, as if unread.
-    #[expect(clippy::result_large_err, reason = "a request on its way, which a box would cost an allocation each")]
-    fn answer_at_once(&self, request: Request<Incoming>) -> Result<Response<ServedBody>, Request<Unread<Incoming>>> {
+    fn begin(&self, request: Request<Incoming>) -> Progress<Incoming> {
         if DirectCheck::takes(&request) {
-            self.direct.answer_at_once(request).map(|response| response.map(ServedBody::Direct))
+            self.direct.begin(request)
         } else {
-            Err(request.map(Unread::new))
+            Progress::Unread(request.map(Unread::new))
         }
     }
 
@@ -167,10 +165,16 @@ impl Future for Answering {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Self::Asked(asked) = &mut *self {
             let Some((calls, request)) = asked.take() else { return Poll::Pending };
-            match calls.answer_at_once(request) {
-                Ok(response) => return Poll::Ready(Ok(response)),
+            match calls.begin(request) {
+                Progress::Answered(response) => return Poll::Ready(Ok(response.map(ServedBody::Direct))),
+                Progress::Waiting(check) => {
+                    *self = Self::Waiting(Box::pin(async { check.answer().await.map(ServedBody::Direct) }));
+                    // It becomes a task (`at_once`), which polls it at once: timer and waker are registered there only.
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 // Apart, so that a Check does not carry the room for what it seldom becomes.
-                Err(unread) => *self = Self::Waiting(Box::pin(calls.answer_later(unread))),
+                Progress::Unread(request) => *self = Self::Waiting(Box::pin(calls.answer_later(request))),
             }
         }
         match &mut *self {

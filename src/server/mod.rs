@@ -10,10 +10,10 @@ mod audit_key;
 mod connections;
 mod cores;
 mod forward;
-mod greeting;
 mod health;
 mod http2;
 mod open;
+mod preface;
 mod services;
 mod unix;
 mod verify;
@@ -30,7 +30,7 @@ use crate::api::Api;
 use crate::config::Config;
 use crate::engine::Engine;
 
-pub use open::open;
+pub use open::{open, open_on};
 pub use verify::verify_audit;
 
 use connections::{Acceptor, Listener};

@@ -24,10 +24,14 @@ use crate::store::{Journal, StateError, StateStore, StateStores};
 
 /// Opens the engine on the configured data directory: the service without its network edge.
 pub fn open(config: &Config) -> anyhow::Result<Engine> {
+    open_on(config, &(Arc::new(RealDisk) as Arc<dyn Disk>))
+}
+
+/// Opens the engine with the files of the data directory on a disk of the caller's.
+pub fn open_on(config: &Config, disk: &Arc<dyn Disk>) -> anyhow::Result<Engine> {
     let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let snapshots = FileSnapshots::new(Arc::clone(&disk), directory.policy());
-    let journal = FileJournal::open(Arc::clone(&disk), directory.policy(), JournalOptions::default())?;
+    let snapshots = FileSnapshots::new(Arc::clone(disk), directory.policy());
+    let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default())?;
     let begun = directory.begun();
     if begun.is_marked()? && journal.next_sequence() == 1 {
         bail!(
@@ -43,8 +47,8 @@ pub fn open(config: &Config) -> anyhow::Result<Engine> {
         journal: Box::new(journal),
         snapshots: Box::new(snapshots),
         state,
-        audit: open_audit(&disk, &directory, key),
-        sessions: open_sessions(&disk, &directory)?,
+        audit: open_audit(disk, &directory, key),
+        sessions: open_sessions(disk, &directory)?,
         keep: Box::new(Arc::clone(&directory)),
     };
     let options = Options { limits: config.limits, audit: audit_options(&config.record), sessions: session_options };

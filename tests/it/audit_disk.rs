@@ -14,7 +14,7 @@ use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::record::{Content, RecordType};
 use portcullis::audit::session::EndReason;
 use portcullis::engine::audit::{AuditError, AuditOptions, Durability, OnAuditFailure};
-use portcullis::engine::check::CheckError;
+use portcullis::engine::question::CheckError;
 use portcullis::engine::{Engine, Options};
 use portcullis::policy::rule::ConnectionType;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
@@ -32,9 +32,9 @@ use crate::process::{Process, skipped};
 
 /// A disk whose switches make syncs and writes fail, or wait.
 #[derive(Clone, Debug, Default)]
-struct Switches {
+pub(crate) struct Switches {
     fails: Arc<AtomicBool>,
-    hangs: Arc<AtomicBool>,
+    pub(crate) hangs: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]

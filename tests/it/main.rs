@@ -51,6 +51,7 @@ mod crash_power;
 mod decisions;
 /// The direct way of Checks against the service behind it.
 mod direct_check;
+mod direct_wait;
 /// Starts on a file system that is full.
 mod disk_full;
 /// The engine over a clock and a disk that tests control.

@@ -50,6 +50,7 @@ impl Timestamp {
     }
 
     /// The moment so many microseconds after 1970.
+    #[inline]
     pub fn from_micros(micros: i64) -> Self {
         let seconds = micros.div_euclid(1_000_000).clamp(Self::SECONDS_MIN, Self::SECONDS_MAX);
         let nanos = u32::try_from(micros.rem_euclid(1_000_000)).unwrap_or(0) * 1_000;

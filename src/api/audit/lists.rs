@@ -18,7 +18,7 @@ use crate::audit::filter::RecordFilter;
 use crate::audit::record::{Record, RecordType};
 use crate::audit::session::SessionId;
 use crate::engine::audit::RecordPage;
-use crate::engine::connections::{OverviewFigures, SessionCursor, SessionPage};
+use crate::engine::session_calls::{OverviewFigures, SessionCursor, SessionPage};
 use crate::policy::decision::Decision;
 use crate::proto::v1;
 

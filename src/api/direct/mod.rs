@@ -1,7 +1,10 @@
 //! `Check` straight over HTTP/2, without the layers that other calls pass.
 //!
-//! It takes what every client sends: one whole message, neither compressed nor in pieces of another kind. Whatever is
-//! unusual, it hands on unread to the service behind (`decision`), which is gRPC to the letter.
+//! It takes what every client sends: one whole message that is not compressed. Whatever is unusual is handed on unread to
+//! the service behind (`decision`), where tonic implements gRPC in full.
+//!
+//! A Check is read once: [`DirectCheck::begin`] decides it, and either it is answered then or a [`WaitingCheck`] holds its
+//! encoded answer until the record is on the disk.
 //!
 //! Invariant: an answer is, to the last header, byte and trailer, the one that the service behind would give.
 //! Not here: deciding (`engine::check`), connections (`server`).
@@ -12,6 +15,7 @@ pub(super) mod wire;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use http::header::CONTENT_TYPE;
@@ -21,19 +25,24 @@ use prost::bytes::{BufMut, Bytes};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::admission::{Admission, too_late};
+use super::admission::{Admission, Permit, too_late};
 use super::decision::{Asked, question};
 use super::methods::CHECK;
 use super::{Api, REVISION_HEADER, status, to_i64};
-use crate::engine::check::{Answer, Question};
+use crate::engine::Engine;
+use crate::engine::outcome::{Outcome, Waiting};
+use crate::engine::question::{Answer, Question};
 
 use unread::PREFIX_BYTES;
 pub use unread::Unread;
 
 const REVISION: HeaderName = HeaderName::from_static(REVISION_HEADER);
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// Bytes of a message that has nothing wrong with it, at most, and some more. Longer ones are refused behind this way.
+/// The most bytes of a message that is answered here. A valid one is shorter; longer ones are refused by the service
+/// behind.
 const MESSAGE_BYTES_MAX: usize = 4_096;
 
 /// Headers of an answer.
@@ -51,6 +60,39 @@ pub struct DirectCheck {
     request_bytes_max: usize,
 }
 
+/// How far a Check has come.
+pub enum Progress<B: Body> {
+    /// It is answered.
+    Answered(Response<AnswerBody>),
+    /// It is decided, and its record is not on the disk yet.
+    Waiting(WaitingCheck),
+    /// Nothing has been done: the request, as if unread.
+    Unread(Request<Unread<B>>),
+}
+
+/// A Check whose answer leaves once its record is on the disk. Where this is dropped before, its session is abandoned.
+pub struct WaitingCheck {
+    waiting: Waiting<Arc<Engine>>,
+    /// The answer's message.
+    message: Bytes,
+    /// The end of the call's time.
+    limit: Instant,
+    /// Among the calls under way.
+    permit: Option<Permit>,
+}
+
+impl WaitingCheck {
+    /// Waits for the disk, and answers. To be polled when woken (`audit::waiting`).
+    pub async fn answer(self) -> Response<AnswerBody> {
+        let Self { waiting, message, limit, permit: _permit } = self;
+        match waiting.durable_until(limit).await {
+            Some(Ok(unsent)) => response(message, unsent.leave().revision),
+            Some(Err(error)) => refusal(&status::check(error)),
+            None => refusal(&too_late()),
+        }
+    }
+}
+
 impl DirectCheck {
     /// Lets in what `admission` does, which it shares with the service behind.
     pub fn new(api: Api, admission: Admission, request_bytes_max: usize) -> Self {
@@ -65,42 +107,61 @@ impl DirectCheck {
             && headers
                 .get(CONTENT_TYPE)
                 .is_some_and(|kind| kind == "application/grpc" || kind == "application/grpc+proto")
-            && headers.get("grpc-encoding").is_none_or(|encoding| encoding == "identity")
+            && headers.get(GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
     }
 
-    /// The answer, where nothing has to be waited for; else the request, as if unread.
-    #[expect(clippy::result_large_err, reason = "a request on its way, which a box would cost an allocation each")]
-    pub fn answer_at_once<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Request<Unread<B>>>
+    /// Decides a Check, if its message has come and the queue has room for its record. Nothing is waited for.
+    pub fn begin<B>(&self, request: Request<B>) -> Progress<B>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let mut request = request.map(Unread::new);
         let mut context = Context::from_waker(Waker::noop());
         if request.body_mut().poll_fill(&mut context, self.bytes_max(), reads).is_pending() {
-            return Err(request);
+            return Progress::Unread(request);
         }
-        let Some(asked) = request.body().message(self.bytes_max()).and_then(wire::read) else { return Err(request) };
-        let answered = self.admission.pass().and_then(|()| {
-            let question = question(asked)?;
-            let answer = self.api.engine()?.check_at_once(&question);
-            answer
-                .map(|answer| answer.map_err(status::check).and_then(|answer| response(&answer, &question)))
-                .transpose()
-        });
-        match answered {
-            Ok(Some(response)) => Ok(response),
-            Ok(None) => Err(request),
-            Err(status) => Ok(refusal(&status)),
+        let Some(asked) = request.body().message(self.bytes_max()).and_then(wire::read) else {
+            return Progress::Unread(request);
+        };
+        match self.decide(asked, &request) {
+            Ok(Some(progress)) => progress,
+            Ok(None) => Progress::Unread(request),
+            Err(status) => Progress::Answered(refusal(&status)),
         }
     }
 
-    /// The answer; the request, as if unread, where it is none for this way.
+    /// None where the queue is full.
+    fn decide<B: Body>(&self, asked: Asked<'_>, request: &Request<Unread<B>>) -> Result<Option<Progress<B>>, Status> {
+        self.admission.pass()?;
+        let question = question(asked)?;
+        let engine = self.api.engine()?;
+        let Some(room) = engine.room_now() else { return Ok(None) };
+        // Before the decision, which cannot be taken back: a call that waits is under way meanwhile.
+        let permit = if engine.is_sync(question.connection_type) { Some(self.admission.enter()?) } else { None };
+        let outcome = room.and_then(|room| engine.admit(room, &question)).map_err(status::check)?;
+        Ok(Some(match outcome {
+            Outcome::Ready(unsent) => {
+                let response = response(encoded(unsent.answer(), &question)?, unsent.answer().revision);
+                unsent.leave();
+                Progress::Answered(response)
+            }
+            Outcome::Waiting(waiting) => Progress::Waiting(WaitingCheck {
+                message: encoded(waiting.answer(), &question)?,
+                waiting: waiting.holding(Arc::clone(engine)),
+                limit: Instant::now() + self.admission.timeout(request),
+                permit,
+            }),
+        }))
+    }
+
+    /// Answers a Check whose message has not come yet, or for whose record there was no room. The request, as if unread,
+    /// where it has to be handed on.
     pub async fn answer<B>(&self, mut request: Request<Unread<B>>) -> Result<Response<AnswerBody>, Request<Unread<B>>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let _place = match self.admission.enter() {
-            Ok(place) => place,
+            Ok(permit) => permit,
             Err(status) => return Ok(refusal(&status)),
         };
         let started = Instant::now();
@@ -123,10 +184,10 @@ impl DirectCheck {
     async fn check(&self, asked: Asked<'_>) -> Result<Response<AnswerBody>, Status> {
         let question = question(asked)?;
         let answer = self.api.engine()?.check(&question).await.map_err(status::check)?;
-        response(&answer, &question)
+        Ok(response(encoded(&answer, &question)?, answer.revision))
     }
 
-    /// The longest message of this way.
+    /// The longest message that is answered here.
     fn bytes_max(&self) -> usize {
         self.request_bytes_max.min(MESSAGE_BYTES_MAX)
     }
@@ -136,21 +197,26 @@ fn reads(message: &[u8]) -> bool {
     wire::read(message).is_some()
 }
 
-fn response(answer: &Answer, question: &Question<'_>) -> Result<Response<AnswerBody>, Status> {
+/// The message of an answer, with gRPC's prefix.
+fn encoded(answer: &Answer, question: &Question<'_>) -> Result<Bytes, Status> {
     let mut bytes = wire::written(PREFIX_BYTES, answer, &question.target);
     let length = u32::try_from(bytes.len() - PREFIX_BYTES).map_err(|error| status::internal(&error))?;
-    if let Some(mut place) = bytes.get_mut(1..PREFIX_BYTES) {
-        place.put_u32(length);
+    if let Some(mut prefix) = bytes.get_mut(1..PREFIX_BYTES) {
+        prefix.put_u32(length);
     }
-    let mut headers = HeaderMap::with_capacity(HEADERS);
-    headers.insert(CONTENT_TYPE, GRPC);
-    headers.insert(REVISION, revision_value(answer.revision));
-    let mut response = Response::new(AnswerBody::Message(bytes.freeze()));
-    *response.headers_mut() = headers;
-    Ok(response)
+    Ok(bytes.freeze())
 }
 
-/// The header's value, made anew only where it is another than the last one on this thread.
+fn response(message: Bytes, revision: u64) -> Response<AnswerBody> {
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.insert(CONTENT_TYPE, GRPC);
+    headers.insert(REVISION, revision_value(revision));
+    let mut response = Response::new(AnswerBody::Message(message));
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The header's value. The last one on this thread is used again where it is the same.
 fn revision_value(revision: u64) -> HeaderValue {
     LAST_REVISION.with_borrow_mut(|(last, value)| {
         if *last != revision {
@@ -166,7 +232,7 @@ fn refusal(status: &Status) -> Response<AnswerBody> {
     status.clone().into_http()
 }
 
-/// An answer's message and trailers; nothing where it is an error, whose status is among the headers.
+/// An answer's message and trailers. An error has neither: its status is among the headers.
 #[derive(Debug, Default)]
 pub enum AnswerBody {
     /// The message comes next.
@@ -199,6 +265,6 @@ impl Body for AnswerBody {
 
 fn done() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
     trailers
 }

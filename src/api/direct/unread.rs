@@ -1,6 +1,6 @@
 //! A request's body that was read ahead.
 //!
-//! Invariant: whoever reads it gets all of the body, as if nothing had been read before.
+//! Invariant: a reader gets the whole body, as if nothing had been read before.
 //! Not here: what the bytes mean (`wire`).
 
 use std::pin::Pin;
@@ -14,20 +14,20 @@ pub(super) const PREFIX_BYTES: usize = 5;
 
 /// See the module.
 pub struct Unread<B: Body> {
-    /// What came first.
+    /// The data that came first.
     bytes: Bytes,
-    /// What came then, and is no data.
+    /// The frame after it that is not data, or the error.
     next: Option<Result<Frame<Bytes>, B::Error>>,
     body: B,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Unread<B> {
-    /// One of which nothing has been read.
+    /// A body of which nothing has been read.
     pub fn new(body: B) -> Self {
         Self { bytes: Bytes::new(), next: None, body }
     }
 
-    /// Reads ahead: to the end, or until it is certain that this is no message of at most `message_bytes_max` for which
+    /// Reads ahead: to the end, or until the body is certainly not one message of at most `message_bytes_max` for which
     /// `reads` holds.
     pub(super) fn poll_fill(
         &mut self,
@@ -37,7 +37,7 @@ impl<B: Body<Data = Bytes> + Unpin> Unread<B> {
     ) -> Poll<()> {
         while self.next.is_none() && !self.body.is_end_stream() && self.may_become_one(message_bytes_max) {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                // Whoever answers errors answers this one before the end.
+                // The service behind answers such an error before the body's end.
                 let is_certain = self.framed().is_some_and(|message| !reads(message));
                 return if is_certain { Poll::Ready(()) } else { Poll::Pending };
             };
@@ -52,7 +52,7 @@ impl<B: Body<Data = Bytes> + Unpin> Unread<B> {
         Poll::Ready(())
     }
 
-    /// The message, where what was read is exactly one that is not compressed and has no more than `message_bytes_max`.
+    /// The message, where the body is exactly one that is not compressed and not longer than `message_bytes_max`.
     pub(super) fn message(&self, message_bytes_max: usize) -> Option<&[u8]> {
         self.framed().filter(|message| self.next.is_none() && message.len() <= message_bytes_max)
     }
@@ -62,7 +62,7 @@ impl<B: Body<Data = Bytes> + Unpin> Unread<B> {
         (*flag == 0 && message.len() == u32::from_be_bytes(*length) as usize).then_some(message)
     }
 
-    /// Whether what was read may still become such a message; what would not is not gathered.
+    /// Whether the body may still become such a message. One that cannot is not buffered any further.
     fn may_become_one(&self, message_bytes_max: usize) -> bool {
         let Some(([flag, length @ ..], message)) = self.bytes.split_first_chunk::<PREFIX_BYTES>() else { return true };
         let length = u32::from_be_bytes(*length) as usize;

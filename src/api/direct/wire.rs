@@ -1,8 +1,8 @@
 //! The two messages of a Check, read and written without copies.
 //!
-//! Invariant: what is read is what the generated message would hold; where that is not certain at a glance (fields that
-//! are unknown or of another type, text that is no UTF-8), nothing is read. What is written is the generated message's
-//! encoding: fields ascending, defaults left out.
+//! Invariant: what is read is what the generated message would hold. A message with unknown fields, fields of another type
+//! or text that is not UTF-8 is not read. What is written is the generated message's encoding: fields ascending, defaults
+//! left out.
 //! Not here: what the fields mean (`decision`).
 
 use std::cell::RefCell;
@@ -14,10 +14,10 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 use crate::api::convert::decision::{node_name, to_decision, to_reason};
 use crate::api::decision::Asked;
 use crate::api::to_i64;
-use crate::engine::check::Answer;
+use crate::engine::question::Answer;
 use crate::policy::name::NodePath;
 
-/// The request that the bytes are.
+/// The request in the bytes; none where they are unusual.
 pub(in crate::api) fn read(mut bytes: &[u8]) -> Option<Asked<'_>> {
     let mut asked = Asked::default();
     while !bytes.is_empty() {
@@ -40,7 +40,7 @@ pub(in crate::api) fn read(mut bytes: &[u8]) -> Option<Asked<'_>> {
     Some(asked)
 }
 
-/// Enums are read as 32 bits, whatever is above.
+/// Enums are read as 32 bits; higher bits are ignored.
 #[expect(clippy::cast_possible_truncation, reason = "which is what protocol buffers say of enums")]
 fn enumerated(value: u64) -> i32 {
     value as i32
@@ -57,24 +57,24 @@ fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(counted(bytes)?).ok()
 }
 
-/// Room for an answer, and for the answers of a turn or two.
+/// Bytes of a usual answer, and of the buffer that some tens of answers share.
 const ANSWER_BYTES: usize = 256;
-const ROOM_BYTES: usize = 16 * 1_024;
+const BUFFER_BYTES: usize = 16 * 1_024;
 
 thread_local! {
-    static ROOM: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+    static BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-/// An answer's message, behind so many bytes.
+/// An answer's message, after `prefix_bytes` zeros.
 pub(in crate::api) fn written(prefix_bytes: usize, answer: &Answer, target: &NodePath<'_>) -> BytesMut {
-    ROOM.with_borrow_mut(|room| {
-        if room.capacity() < ANSWER_BYTES {
-            room.reserve(ROOM_BYTES);
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.capacity() < ANSWER_BYTES {
+            buffer.reserve(BUFFER_BYTES);
         }
-        room.clear();
-        room.put_bytes(0, prefix_bytes);
-        write(room, answer, target);
-        room.split()
+        buffer.clear();
+        buffer.put_bytes(0, prefix_bytes);
+        write(buffer, answer, target);
+        buffer.split()
     })
 }
 
@@ -98,7 +98,7 @@ fn write(out: &mut impl BufMut, answer: &Answer, target: &NodePath<'_>) {
     joined(out, 9, &[Digits::new().of(decision_id.boot, decision_id.number)]);
 }
 
-/// A number that is no less than 0.
+/// A number that is not negative.
 fn number(out: &mut impl BufMut, field: u32, value: i64) {
     if value != 0 {
         encode_key(field, WireType::Varint, out);
@@ -117,12 +117,12 @@ fn joined(out: &mut impl BufMut, field: u32, parts: &[&str]) {
     }
 }
 
-/// Room for an id in hexadecimal digits: the start of the server in sixteen, a dash, a number.
+/// An id in hexadecimal digits: sixteen for the start of the server, a dash, a number.
 struct Digits([u8; Self::LENGTH_MAX]);
 
 impl Digits {
     const LENGTH_MAX: usize = 33;
-    /// The dash's place.
+    /// The position of the dash.
     const DASH: usize = 16;
 
     fn new() -> Self {
@@ -142,10 +142,10 @@ impl Digits {
     }
 }
 
-/// Fills the place with a number's last digits.
-fn digits(place: &mut [u8], mut number: u64) {
+/// Fills `out` with a number's last digits.
+fn digits(out: &mut [u8], mut number: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for digit in place.iter_mut().rev() {
+    for digit in out.iter_mut().rev() {
         let [low, ..] = number.to_le_bytes();
         *digit = DIGITS.get(usize::from(low & 0xF)).copied().unwrap_or_default();
         number >>= 4;

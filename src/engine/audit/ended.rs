@@ -9,7 +9,6 @@ use crate::audit::filter::{RecordFilter, SessionFilter};
 use crate::audit::record::{Content, Record, RecordType};
 use crate::audit::session::SessionId;
 use crate::audit::terms::{TermQuery, ended_session_term};
-use crate::engine::connections::ended_session;
 use crate::engine::sessions::Session;
 use crate::policy::name::Id;
 use crate::store::sealed::IndexSet;
@@ -65,5 +64,15 @@ impl AuditLog {
         };
         let page = self.search(&records, &passes, Some(before), count_max)?;
         Ok((page.records.into_iter().filter_map(ended_session).collect(), page.next_before))
+    }
+}
+
+/// The session that a record of its end holds.
+fn ended_session(record: Record) -> Option<Session> {
+    match record.entry.content {
+        Content::SessionEnded(session) => {
+            Some(Session { organization: record.entry.organization?, subject: record.subject, record: session })
+        }
+        _ => None,
     }
 }

@@ -227,6 +227,16 @@ impl AuditLog {
         tokio::time::timeout(self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())
     }
 
+    /// As [`AuditLog::durable`], until `limit` at most; none where that comes first.
+    pub(crate) async fn durable_until(&self, sequence: u64, limit: Instant) -> Option<Result<(), AuditError>> {
+        let deadline = Instant::now() + self.shared.options.deadline;
+        match tokio::time::timeout_at(deadline.min(limit), self.shared.waiting.durable(sequence)).await {
+            Ok(()) => Some(Ok(())),
+            Err(_) if limit < deadline => None,
+            Err(_) => Some(Err(not_in_time())),
+        }
+    }
+
     /// The same for whoever might not be polled when it is woken; the deadline counts from `begun`.
     pub(crate) async fn durable_apart(&self, sequence: u64, begun: Instant) -> Result<(), AuditError> {
         let waiting = self.shared.waiting.durable_apart(sequence);

@@ -1,12 +1,12 @@
-//! Those who wait until their record is durable.
+//! Futures that wait until a record is durable.
 //!
-//! Waking somebody who runs on another thread costs a call of the system. So those who began to wait on one thread form a
-//! crowd: the first of a crowd is woken by whoever writes, and wakes the others, which on their own thread costs next to
-//! nothing. Who might not be polled after it was woken, such as an answer whose client does not read, waits apart from them.
+//! To wake a task of another thread costs a system call. So the futures that began to wait on one thread form a group: the
+//! writer wakes the first of each group, and that one wakes the others of its thread, which costs next to nothing. A future
+//! that might not be polled when it is woken, such as an answer whose client does not read, waits apart from the groups.
 //!
-//! Invariant: nobody whose record is durable waits on, whoever goes away meanwhile: who leaves a crowd, be it because the
-//! caller is gone, wakes all in it whose records are durable.
-//! Not here: how long somebody waits (`AuditLog::durable`).
+//! Invariant: no future whose record is durable stays asleep. One that leaves its group, be it because it is dropped, wakes
+//! all others of the group whose records are durable.
+//! Not here: deadlines (`AuditLog::durable`).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,22 +15,23 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Crowds; more threads than that share them. Behind them come those who wait apart.
-const CROWDS: usize = 16;
-const APART: usize = CROWDS;
+/// Groups; more threads than that share them. The last one is for futures that wait apart.
+const GROUPS: usize = 16;
+const APART: usize = GROUPS;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// The newest durable record.
     durable: AtomicU64,
-    crowds: [Mutex<Crowd>; CROWDS + 1],
+    groups: [Mutex<Group>; GROUPS + 1],
 }
 
-/// By the record that is waited for and a number that no other has.
+/// Wakers by the record that is waited for and a number of their own.
 #[derive(Debug, Default)]
-struct Crowd {
+struct Group {
     wakers: BTreeMap<(u64, u64), Waker>,
+    /// The last number that was given.
     numbered: u64,
 }
 
@@ -40,21 +41,21 @@ pub(super) struct Durable<'a> {
     waiting: &'a Waiting,
     sequence: u64,
     apart: bool,
-    /// The crowd, and the number in it.
-    place: Option<(usize, u64)>,
+    /// The group and the number in it; none before it waits.
+    entry: Option<(usize, u64)>,
 }
 
 impl Waiting {
     pub(super) fn new(durable: u64) -> Self {
-        Self { durable: AtomicU64::new(durable), crowds: Default::default() }
+        Self { durable: AtomicU64::new(durable), groups: Default::default() }
     }
 
-    /// Waits for a record. To be polled soon after it was woken, or dropped: others wait for that.
+    /// Waits for a record. To be polled soon after it was woken, or dropped: that wakes the others of its group.
     pub(super) fn durable(&self, sequence: u64) -> Durable<'_> {
-        Durable { waiting: self, sequence, apart: false, place: None }
+        Durable { waiting: self, sequence, apart: false, entry: None }
     }
 
-    /// The same, and nobody waits for this one.
+    /// Waits for a record apart: no other future is woken by this one.
     pub(super) fn durable_apart(&self, sequence: u64) -> Durable<'_> {
         Durable { apart: true, ..self.durable(sequence) }
     }
@@ -62,21 +63,21 @@ impl Waiting {
     /// The records up to this one have become durable.
     pub(super) fn publish(&self, durable: u64) {
         self.durable.store(durable, Ordering::Release);
-        for at in 0..CROWDS {
-            let first = self.crowd(at).first(durable);
+        for at in 0..GROUPS {
+            let first = self.group(at).first(durable);
             if let Some(waker) = first {
                 waker.wake();
             }
         }
-        let apart = self.crowd(APART).take(durable);
+        let apart = self.group(APART).take(durable);
         for waker in apart.into_values() {
             waker.wake();
         }
     }
 
-    #[expect(clippy::indexing_slicing, reason = "no number of a crowd is greater than `APART`, the last")]
-    fn crowd(&self, at: usize) -> MutexGuard<'_, Crowd> {
-        self.crowds[at.min(APART)].lock().unwrap_or_else(PoisonError::into_inner)
+    #[expect(clippy::indexing_slicing, reason = "no number of a group is greater than `APART`, the last")]
+    fn group(&self, at: usize) -> MutexGuard<'_, Group> {
+        self.groups[at.min(APART)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has(&self, sequence: u64) -> bool {
@@ -84,7 +85,7 @@ impl Waiting {
     }
 }
 
-impl Crowd {
+impl Group {
     /// The first, where its record is among those up to `durable`.
     fn first(&self, durable: u64) -> Option<Waker> {
         let ((sequence, _), waker) = self.wakers.first_key_value()?;
@@ -99,42 +100,43 @@ impl Crowd {
 }
 
 impl Durable<'_> {
-    /// Waits on, as the context says. Whether the record became durable meanwhile.
+    /// Registers the waker. True where the record has become durable meanwhile: then there is nothing to wait for.
     fn enter(&mut self, context: &Context<'_>) -> bool {
-        let at = match self.place {
+        let at = match self.entry {
             Some((at, _)) => at,
             None if self.apart => APART,
-            None => own_crowd(),
+            None => own_group(),
         };
-        let mut crowd = self.waiting.crowd(at);
-        // Whoever publishes looks into the crowd afterwards.
+        let mut group = self.waiting.group(at);
+        // Looked at with the lock: `publish` stores first and locks then, so it finds whatever was registered before.
         if self.waiting.has(self.sequence) {
             return true;
         }
-        let number = self.place.map_or_else(
+        let number = self.entry.map_or_else(
             || {
-                crowd.numbered += 1;
-                crowd.numbered
+                group.numbered += 1;
+                group.numbered
             },
             |(_, number)| number,
         );
-        match crowd.wakers.get_mut(&(self.sequence, number)) {
+        match group.wakers.get_mut(&(self.sequence, number)) {
             Some(waker) => waker.clone_from(context.waker()),
-            None => drop(crowd.wakers.insert((self.sequence, number), context.waker().clone())),
+            None => drop(group.wakers.insert((self.sequence, number), context.waker().clone())),
         }
-        self.place = Some((at, number));
+        self.entry = Some((at, number));
         false
     }
 
+    /// Leaves the group, and wakes the others whose records are durable.
     fn leave(&mut self) {
-        let Some((at, number)) = self.place.take() else { return };
-        let mut crowd = self.waiting.crowd(at);
-        crowd.wakers.remove(&(self.sequence, number));
+        let Some((at, number)) = self.entry.take() else { return };
+        let mut group = self.waiting.group(at);
+        group.wakers.remove(&(self.sequence, number));
         if self.apart {
             return;
         }
-        let woken = crowd.take(self.waiting.durable.load(Ordering::Acquire));
-        drop(crowd);
+        let woken = group.take(self.waiting.durable.load(Ordering::Acquire));
+        drop(group);
         for waker in woken.into_values() {
             waker.wake();
         }
@@ -159,13 +161,13 @@ impl Drop for Durable<'_> {
     }
 }
 
-/// The crowd of this thread.
-fn own_crowd() -> usize {
+/// The group of this thread.
+fn own_group() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static CROWD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % CROWDS;
+        static GROUP: usize = THREADS.fetch_add(1, Ordering::Relaxed) % GROUPS;
     }
-    CROWD.with(|crowd| *crowd)
+    GROUP.with(|group| *group)
 }
 
 #[cfg(test)]
@@ -213,22 +215,22 @@ mod tests {
     }
 
     #[test]
-    fn all_who_wait_apart_are_woken_and_hold_nobody_up() {
+    fn all_that_wait_apart_are_woken_and_hold_up_no_other() {
         let waiting = Waiting::new(0);
         let counts: [std::sync::Arc<Count>; 3] = Default::default();
         let wakers = counts.each_ref().map(|count| Waker::from(std::sync::Arc::clone(count)));
         let mut apart = [waiting.durable_apart(1), waiting.durable_apart(1)];
         assert!(apart.iter_mut().zip(&wakers).all(|(waiter, waker)| !poll(waiter, waker)));
-        let mut in_crowd = waiting.durable(1);
-        assert!(!poll(&mut in_crowd, &wakers[2]));
+        let mut in_group = waiting.durable(1);
+        assert!(!poll(&mut in_group, &wakers[2]));
         waiting.publish(1);
         assert_eq!(counts.each_ref().map(|count| count.get()), [1, 1, 1]);
-        assert!(poll(&mut in_crowd, &wakers[2]));
+        assert!(poll(&mut in_group, &wakers[2]));
         assert!(apart.iter_mut().zip(&wakers).all(|(waiter, waker)| poll(waiter, waker)));
     }
 
     #[test]
-    fn who_goes_away_after_it_was_woken_leaves_nobody_behind() {
+    fn one_that_is_dropped_after_it_was_woken_leaves_none_asleep() {
         let waiting = Waiting::new(0);
         let (first, second): (std::sync::Arc<Count>, std::sync::Arc<Count>) = Default::default();
         let mut leaving = waiting.durable(1);

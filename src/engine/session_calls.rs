@@ -1,7 +1,7 @@
-//! What PEPs and administrators do with sessions: end, renew, list; and the figures over log and sessions.
+//! Calls about sessions: end, renew and list them, count them for an overview, erase a user.
 //!
 //! Invariant: what is answered as done is on the record, or on the disk where it is a renewal.
-//! Not here: opening sessions (`check`), revoking them (`keeper`).
+//! Not here: opening sessions (`check`), revoking them (`keeper`), the table of active ones (`sessions`).
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::Engine;
 use super::audit::AuditError;
 use super::sessions::{Renewed, Session};
 use crate::audit::filter::{RecordFilter, SessionFilter, SessionState};
-use crate::audit::record::{Content, Record, RecordType};
+use crate::audit::record::{Record, RecordType};
 use crate::audit::session::{EndReason, SessionId};
 use crate::policy::decision::Decision;
 use crate::policy::name::Id;
@@ -67,7 +67,8 @@ pub struct OverviewFigures {
 }
 
 impl Engine {
-    /// Ends a session, because its connection is closed. One that has ended is answered as it is; none is unknown.
+    /// Ends a session because its connection is closed. One that had ended before is answered as it ended; none where no
+    /// such session is known.
     pub async fn end_session(&self, organization: &Id, id: SessionId) -> Result<Option<Session>, AuditError> {
         self.audit.queue().check_writable()?;
         if let Some((session, sequence)) = self.end_by(organization, id, EndReason::Closed) {
@@ -76,17 +77,17 @@ impl Engine {
         }
         // It may have ended a moment ago: its record is on its way to the disk.
         self.audit.durable(self.audit.queue().last_sequence()).await?;
-        let place = self.lookups.place().await?;
+        let permit = self.lookups.acquire().await?;
         let (audit, organization) = (self.audit(), organization.clone());
         let found = tokio::task::spawn_blocking(move || {
             let found = audit.ended_session(&organization, id);
-            drop(place);
+            drop(permit);
             found
         });
         found.await.unwrap_or(Err(AuditError::ShuttingDown))
     }
 
-    /// Ends a session and queues the record of it, whose sequence it returns.
+    /// Ends a session and queues the record of its end, whose sequence it returns.
     pub(super) fn end_by(&self, organization: &Id, id: SessionId, reason: EndReason) -> Option<(Session, u64)> {
         let mut sequence = 0;
         let ended = |session: &Session| {
@@ -101,7 +102,8 @@ impl Engine {
         self.audit.record_end(session);
     }
 
-    /// Extends leases, counted from now. What became of each session, in the order given; an unknown id is none.
+    /// Extends leases, counted from now. Answers what became of each session, in the order given; an id that cannot be
+    /// read is none.
     pub async fn renew_sessions(
         &self,
         sessions: &[(Id, Option<SessionId>)],
@@ -202,15 +204,5 @@ impl Engine {
             }
         }
         self.audit.erase(organization, email.to_owned(), actor.to_owned()).await
-    }
-}
-
-/// The session that a record of its end holds.
-pub(super) fn ended_session(record: Record) -> Option<Session> {
-    match record.entry.content {
-        Content::SessionEnded(session) => {
-            Some(Session { organization: record.entry.organization?, subject: record.subject, record: session })
-        }
-        _ => None,
     }
 }

@@ -1,9 +1,9 @@
-//! The beginning of a connection: HTTP/2 has 24 bytes there that are always the same (RFC 9113 §3.4).
+//! The connection preface: HTTP/2 begins with 24 bytes that are always the same (RFC 9113 §3.4).
 //!
-//! They are waited for with a deadline; afterwards HTTP/2's pings tell whether anybody is there.
+//! It is waited for with a deadline; afterwards HTTP/2's pings tell whether the client is there.
 //!
-//! Invariant: whoever reads gets every byte from the first on.
-//! Not here: how long to wait, and where connections come from (`connections`).
+//! Invariant: the reader gets every byte from the first on.
+//! Not here: how long to wait (`accepted`), where connections come from (`connections`).
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-const GREETING: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What bytes go over.
 #[derive(Debug)]
@@ -23,37 +23,37 @@ pub(super) enum Stream {
 
 /// A connection whose first bytes have come.
 #[derive(Debug)]
-pub(super) struct Greeted {
+pub(super) struct Prefaced {
     stream: Stream,
-    first: [u8; GREETING.len()],
-    /// How many of them have come, and how many of these were given away.
+    first: [u8; PREFACE.len()],
+    /// How many of them have come, and how many of these were read.
     come: usize,
     given: usize,
 }
 
-impl Greeted {
-    /// Waits for the greeting, or for something that is none, which hyper refuses.
+impl Prefaced {
+    /// Waits for the preface, or for bytes that are none, which hyper refuses.
     pub(super) async fn wait(stream: Stream) -> io::Result<Self> {
-        let mut greeted = Self { stream, first: [0; GREETING.len()], come: 0, given: 0 };
-        while GREETING.starts_with(greeted.rest())
-            && let Some(room @ [_, ..]) = greeted.first.get_mut(greeted.come..)
+        let mut prefaced = Self { stream, first: [0; PREFACE.len()], come: 0, given: 0 };
+        while PREFACE.starts_with(prefaced.rest())
+            && let Some(room @ [_, ..]) = prefaced.first.get_mut(prefaced.come..)
         {
-            let come = greeted.stream.read(room).await?;
+            let come = prefaced.stream.read(room).await?;
             if come == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
-            greeted.come += come;
+            prefaced.come += come;
         }
-        Ok(greeted)
+        Ok(prefaced)
     }
 
-    /// What has come and was not given away.
+    /// What has come and was not read.
     fn rest(&self) -> &[u8] {
         self.first.get(self.given..self.come).unwrap_or_default()
     }
 }
 
-impl AsyncRead for Greeted {
+impl AsyncRead for Prefaced {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.given == self.come {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -66,7 +66,7 @@ impl AsyncRead for Greeted {
     }
 }
 
-impl AsyncWrite for Greeted {
+impl AsyncWrite for Prefaced {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -123,9 +123,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_greeting_may_come_in_pieces_and_is_read_with_all_that_follows_it() {
+    async fn a_preface_may_come_in_pieces_and_is_read_with_all_that_follows_it() {
         let (mut client, server) = UnixStream::pair().unwrap();
-        let sent = [GREETING, &b"and more"[..]].concat();
+        let sent = [PREFACE, &b"and more"[..]].concat();
         let sending = sent.clone();
         tokio::spawn(async move {
             for byte in sending {
@@ -133,21 +133,21 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let mut greeted = Greeted::wait(Stream::Unix(server)).await.unwrap();
+        let mut prefaced = Prefaced::wait(Stream::Unix(server)).await.unwrap();
         let mut read = Vec::new();
-        greeted.read_to_end(&mut read).await.unwrap();
+        prefaced.read_to_end(&mut read).await.unwrap();
         assert_eq!(read, sent);
     }
 
     #[tokio::test]
-    async fn what_is_no_greeting_is_not_waited_for_any_longer() {
+    async fn what_is_no_preface_is_not_waited_for_any_longer() {
         for first in ["GET", "PRI * HTTP/1", "PRJ"] {
             let (mut client, server) = UnixStream::pair().unwrap();
             client.write_all(first.as_bytes()).await.unwrap();
-            let mut greeted = Greeted::wait(Stream::Unix(server)).await.unwrap();
+            let mut prefaced = Prefaced::wait(Stream::Unix(server)).await.unwrap();
             drop(client);
             let mut read = String::new();
-            greeted.read_to_string(&mut read).await.unwrap();
+            prefaced.read_to_string(&mut read).await.unwrap();
             assert_eq!(read, first);
         }
     }
