@@ -158,12 +158,15 @@ async fn check(engine: &Engine, request: &Request<'_>) {
 }
 
 async fn durable(engine: &Engine, sequence: u64) {
-    engine.audit().newest().wait_for(|newest| *newest >= sequence).await.unwrap();
+    let mut newest = engine.audit().newest();
+    while newest.look() < sequence {
+        newest.changed().await.unwrap();
+    }
 }
 
 /// Records until the log has so many.
 async fn fill(engine: &Engine, traffic: &mut Traffic, records: u64) {
-    while *engine.audit().newest().borrow() < records {
+    while engine.audit().newest_sequence() < records {
         for _ in 0..256 {
             check(engine, &traffic.next()).await;
         }
@@ -248,7 +251,7 @@ async fn our_rate(records: u64) -> f64 {
     let engine = open(directory.path(), Durability::Async).await;
     let mut entries = (1..).zip(entries(&mut Traffic::new(), records));
     let audit = engine.audit();
-    let first = *audit.newest().borrow();
+    let first = audit.newest_sequence();
     let begun = Instant::now();
     for (number, (entry, person)) in entries.by_ref() {
         let sequence = audit.queue().push(entry, person, false);
@@ -268,7 +271,7 @@ async fn our_check_rate(records: u64) -> f64 {
     let directory = tempfile::tempdir().unwrap();
     let engine = open(directory.path(), Durability::Async).await;
     let mut traffic = Traffic::new();
-    let first = *engine.audit().newest().borrow();
+    let first = engine.audit().newest_sequence();
     let begun = Instant::now();
     for _ in 0..records {
         check(&engine, &traffic.next()).await;
@@ -302,7 +305,7 @@ async fn size() {
     fill(&engine, &mut traffic, records + 1).await;
     sealed(directory.path(), 16).await;
     engine.close();
-    let total = *engine.audit().newest().borrow();
+    let total = engine.audit().newest_sequence();
     let per_record = |bytes: u64, of: u64| bytes as f64 / of as f64;
     let of_suffix = |suffix: &str| -> u64 {
         let entries = std::fs::read_dir(directory.path().join("audit")).unwrap().map(|entry| entry.unwrap());
@@ -474,12 +477,11 @@ async fn revoke() {
     }
     durable(&engine, u64::from(shells)).await;
     let filter = RecordFilter { types: vec![RecordType::SessionRevoked], ..RecordFilter::default() };
-    let mut newest = engine.audit().newest();
-    let before = *newest.borrow_and_update();
+    let before = engine.audit().newest_sequence();
     add_rule(&engine, "new", "198.51.0.0/16").await;
     let acknowledged = Instant::now();
     // The change itself, and 1,000 revocations.
-    newest.wait_for(|newest| *newest > before + 1_000).await.unwrap();
+    durable(&engine, before + 1_001).await;
     let taken = acknowledged.elapsed();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let revoked = engine.audit().count(&filter).unwrap();

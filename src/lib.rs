@@ -1,5 +1,5 @@
 //! Portcullis decides whether a connection to a terminal or a preview may be made: the service as modules, for its own
-//! binary, tests and benches. Who may name whom, which `tests/tidy.rs` holds:
+//! binary, tests and benches. Who may name whom, which `tests/structure` holds:
 //!
 //! ```text
 //! main → cli → server → { api, store adapters, telemetry }

@@ -7,6 +7,8 @@ use portcullis::audit::note::{
 };
 use proptest::prelude::*;
 
+use crate::campaign::rounds;
+
 /// The keys and the note of the tests of Go's `golang.org/x/mod/sumdb/note`.
 const PETER: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
 const PETER_SECRET: &str = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
@@ -299,7 +301,7 @@ proptest! {
 
 proptest! {
     // Signing and verifying are slow where the crates behind them are not optimized.
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(16, 32)))]
 
     #[test]
     fn a_note_with_any_bit_flipped_is_not_this_checkpoint(at in any::<prop::sample::Index>(), bit in 0_u8..8) {

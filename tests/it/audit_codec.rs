@@ -25,6 +25,8 @@ use portcullis::store::codec::audit::{
 use proptest::prelude::*;
 use prost::Message;
 
+use crate::campaign::rounds;
+
 fn time() -> impl Strategy<Value = Timestamp> {
     (0..4_000_000_000_000_000_i64).prop_map(Timestamp::from_micros)
 }
@@ -209,7 +211,7 @@ fn has(terms: &[Vec<u8>], query: &TermQuery) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(200, 600)))]
 
     #[test]
     fn a_record_reads_back_and_is_written_as_its_message_is(

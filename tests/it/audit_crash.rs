@@ -10,15 +10,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::audit_load::{self, Model};
+use crate::audit_watch::signed_size;
+use crate::campaign::rounds;
 use crate::crash_power::{Mounted, make_image};
 use crate::process::{Process, skipped};
 
-const KILLS: u64 = 200;
+/// Kills in the short form and in the long one.
+const KILLS: (u64, u64) = (20, 200);
 
 /// Kills after which a new data directory begins, so that reading all of it again stays short.
-const KILLS_OF_A_DIRECTORY: u64 = 40;
+const KILLS_OF_A_DIRECTORY: (u64, u64) = (10, 40);
 
-const POWER_CUTS: u64 = 40;
+/// Power cuts in the short form and in the long one.
+const POWER_CUTS: (u64, u64) = (8, 40);
 
 /// Checks of each durability that are answered in a round, at least.
 const ANSWERED_BEFORE_A_KILL: usize = 4;
@@ -39,20 +43,21 @@ fn report(what: &str, model: &Mutex<Model>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_kills_lose_no_synchronous_record_and_no_session() {
+async fn kills_lose_no_synchronous_record_and_no_session() {
     let totals = Arc::new(Mutex::new(Model::default()));
-    for first in (0..KILLS).step_by(usize::try_from(KILLS_OF_A_DIRECTORY).unwrap()) {
+    let (kills, of_a_directory) = (rounds(KILLS.0, KILLS.1), rounds(KILLS_OF_A_DIRECTORY.0, KILLS_OF_A_DIRECTORY.1));
+    for first in (0..kills).step_by(usize::try_from(of_a_directory).unwrap()) {
         let directory = tempfile::tempdir().unwrap();
         let data_dir = directory.path().join("data");
         let model = Arc::new(Mutex::new(Model::default()));
         let mut died = Instant::now();
-        for round in first..first + KILLS_OF_A_DIRECTORY {
+        for round in first..first + of_a_directory {
             let process = Process::start(&data_dir);
             let channel = process.connect().await;
             if round == first {
                 audit_load::prepare(&channel).await;
                 // So that there is a signed checkpoint from the first round on.
-                tokio::time::sleep(Duration::from_millis(1_200)).await;
+                signed_size(&channel, 1).await;
             } else {
                 audit_load::verify(channel.clone(), &model, died).await;
             }
@@ -75,11 +80,11 @@ async fn two_hundred_kills_lose_no_synchronous_record_and_no_session() {
         totals.async_lost += model.async_lost;
         totals.lost_within = totals.lost_within.max(model.lost_within);
     }
-    report("200 kills", &totals);
+    report(&format!("{kills} kills"), &totals);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forty_power_cuts_lose_no_synchronous_record_and_no_session() {
+async fn power_cuts_lose_no_synchronous_record_and_no_session() {
     let directory = tempfile::tempdir().unwrap();
     let (mut image, at) = (directory.path().join("image-0"), directory.path().join("disk"));
     let mounted = make_image(&image).and_then(|()| Mounted::new(&image, &at));
@@ -89,12 +94,13 @@ async fn forty_power_cuts_lose_no_synchronous_record_and_no_session() {
     };
     let model = Arc::new(Mutex::new(Model::default()));
     let mut died = Instant::now();
-    for round in 1..=POWER_CUTS {
+    let cuts = rounds(POWER_CUTS.0, POWER_CUTS.1);
+    for round in 1..=cuts {
         let process = Process::start(&at.join("data"));
         let channel = process.connect().await;
         if round == 1 {
             audit_load::prepare(&channel).await;
-            tokio::time::sleep(Duration::from_millis(1_200)).await;
+            signed_size(&channel, 1).await;
         } else {
             audit_load::verify(channel.clone(), &model, died).await;
         }
@@ -121,5 +127,5 @@ async fn forty_power_cuts_lose_no_synchronous_record_and_no_session() {
     let process = Process::start(&at.join("data"));
     audit_load::verify(process.connect().await, &model, died).await;
     process.kill();
-    report("40 power cuts", &model);
+    report(&format!("{cuts} power cuts"), &model);
 }

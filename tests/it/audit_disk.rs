@@ -258,7 +258,7 @@ async fn a_full_disk_refuses_says_so_and_recovers_when_there_is_room_again() {
     audit_load::prepare(&channel).await;
     // All of the room but a little is taken by somebody else.
     let filler = at.join("filler");
-    let mut size = 20 << 20;
+    let mut size = 24 << 20;
     while size > 0 && std::fs::write(&filler, vec![1; size]).is_err() {
         size -= 1 << 20;
     }

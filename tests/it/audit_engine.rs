@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use portcullis::audit::checkpoint::Checkpoint;
+use portcullis::audit::merkle::TreeHead;
 use portcullis::audit::note::SignerKey;
 use portcullis::engine::audit::{AuditOptions, AuditStores, Durability};
 use portcullis::engine::change::{ChangeRequest, ChangeTarget, Changed};
@@ -17,6 +19,7 @@ use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::store::disk::{Disk, RealDisk};
 use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
+use portcullis::store::sealed;
 use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
 use portcullis::store::{Journal, JournalError, StateError, StateStore, StateStores};
@@ -118,10 +121,51 @@ pub(crate) async fn settle(engine: &Engine) -> u64 {
     // Two moments without news: nothing is under way.
     let mut newest = engine.audit().newest();
     loop {
-        let seen = *newest.borrow_and_update();
+        let seen = newest.look();
         match tokio::time::timeout(std::time::Duration::from_millis(60), newest.changed()).await {
             Ok(changed) => changed.unwrap(),
             Err(_) => return seen,
         }
+    }
+}
+
+/// How long a checkpoint may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// How many sealed units a data directory has. (`sealed::list` would remove what a running engine is writing.)
+pub(crate) fn sealed_units(data_dir: &Path) -> usize {
+    sealed::list_whole(&RealDisk, &data_dir.join("audit")).unwrap().len()
+}
+
+/// Records 600 previews, and as many more as it takes until another unit is sealed: the sealer ends one of 256 records or
+/// more with the tile that is begun.
+pub(crate) async fn another_unit(engine: &Engine, data_dir: &Path) {
+    let before = sealed_units(data_dir);
+    let mut records = 0;
+    while records < 600 || sealed_units(data_dir) == before {
+        assert!(records < 100_000, "no unit is sealed");
+        let email = format!("user-{}@example.com", records % 7);
+        check(engine, &email, "198.51.100.1", ConnectionType::Preview, DEFAULT).await.unwrap();
+        records += 1;
+        if records % 64 == 0 {
+            settle(engine).await;
+        }
+    }
+}
+
+/// Waits until a checkpoint covers all that is durable, and returns its tree.
+pub(crate) async fn signed(engine: &Engine) -> TreeHead {
+    let (log, newest) = (engine.audit(), settle(engine).await);
+    let key = log.verifier().clone();
+    let began = tokio::time::Instant::now();
+    loop {
+        if let Ok(note) = log.checkpoint() {
+            let head = Checkpoint::open(note.as_bytes(), std::slice::from_ref(&key), key.name()).unwrap().head();
+            if head.size >= newest {
+                return head;
+            }
+        }
+        assert!(began.elapsed() < PATIENCE, "no checkpoint covers {newest} records");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }

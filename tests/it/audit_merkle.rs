@@ -12,6 +12,8 @@ use portcullis::audit::merkle::{
 use proptest::prelude::*;
 use sha2::Sha256;
 
+use crate::campaign::rounds;
+
 const TILE: u64 = TILE_LEAVES as u64;
 
 fn hash(hex: &str) -> Hash {
@@ -360,7 +362,7 @@ fn a_copy_of_a_tree_stays_what_it_was_while_the_tree_grows() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(8, 24)))]
 
     #[test]
     fn roots_and_proofs_agree_with_ct_merkle_for_any_size(

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis::audit::commitment::{Opening, Salt, record_hash};
 use portcullis::audit::merkle::root_of;
@@ -20,25 +19,33 @@ use portcullis::store::journal::{FileJournal, JournalOptions};
 use portcullis::store::sealed::{self, IndexSet, Openings, SealedUnit, StoredOpening, TileSummary, Unit};
 
 use crate::audit_api::files_with;
-use crate::audit_engine::{DEFAULT, add_rule, check, key, open, settle, small_units};
+use crate::audit_engine::{DEFAULT, add_rule, check, key, open, sealed_units, settle, signed, small_units};
+use crate::campaign::rounds;
 
 /// A log with several sealed units and a tail, ended in the regular way.
 async fn make_log(data_dir: &Path, seed: u8) {
     let engine = open(data_dir, key(seed), small_units());
     add_rule(&engine, "bad", Action::Deny, "203.0.113.0/24").await;
-    for number in 0..1_200 {
+    for number in 0..1_200_usize {
         let ip = format!("{}.0.113.{}", if number % 3 == 0 { 203 } else { 198 }, number % 9);
         let email = format!("user-{}@example.com", number % 11);
         let endpoint = format!("{DEFAULT}/projects/p{}", number % 5);
         check(&engine, &email, &ip, ConnectionType::Preview, &endpoint).await.unwrap();
-        if number % 250 == 249 {
-            // So that a unit is sealed, and something is signed in between.
-            settle(&engine).await;
-            tokio::time::sleep(Duration::from_millis(400)).await;
+        if number == 499 || number == 999 {
+            // Something is signed in between; and the sealer has seen that the unit has a tile, 256 records, and is old
+            // enough: it ends with the tile that is begun.
+            signed(&engine).await;
         }
     }
-    settle(&engine).await;
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let mut more = 0;
+    while sealed_units(data_dir) < 2 {
+        check(&engine, "more@example.com", "198.0.113.2", ConnectionType::Preview, DEFAULT).await.unwrap();
+        more += 1;
+        if more % 64 == 0 {
+            settle(&engine).await;
+        }
+    }
+    signed(&engine).await;
     check(&engine, "last@example.com", "198.0.113.1", ConnectionType::Shell, DEFAULT).await.unwrap();
     engine.close();
 }
@@ -284,8 +291,9 @@ async fn a_flipped_byte_anywhere_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let original = directory.path().join("data");
     make_log(&original, 1).await;
+    let [of_units, of_others] = rounds([50, 30], [150, 80]);
     let mut flipped = 0;
-    for (suffix, samples) in [(".seg", 150), (".pii", 80), (".wal", 80)] {
+    for (suffix, samples) in [(".seg", of_units), (".pii", of_others), (".wal", of_others)] {
         let path = files(&original, suffix)[0].clone();
         let bytes = std::fs::read(&path).unwrap();
         // Behind the last frame of a journal there is room, which says nothing.
@@ -303,7 +311,7 @@ async fn a_flipped_byte_anywhere_is_found() {
             flipped += 1;
         }
     }
-    assert_eq!(flipped, 310);
+    assert_eq!(flipped, of_units + 2 * of_others);
     let path = files(&original, ".wal")[0].clone();
     let mut bytes = std::fs::read(&path).unwrap();
     let last = bytes.last_mut().unwrap();
@@ -350,11 +358,14 @@ fn assert_nowhere(data_dir: &Path, email: &str) {
         }
     }
     assert!(others > 0, "others are not erased");
+    let mut snapshots = 0;
     for entry in std::fs::read_dir(data_dir.join("sessions")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "zst") {
             let bytes = zstd::decode_all(std::fs::File::open(&path).unwrap()).unwrap();
             assert!(!bytes.windows(email.len()).any(|window| window == email.as_bytes()), "{}", path.display());
+            snapshots += 1;
         }
     }
+    assert!(snapshots > 0, "the sessions are saved at the end");
 }

@@ -51,8 +51,8 @@ fn load(channel: &Channel, stop: &Arc<AtomicBool>, workers: usize) -> Vec<JoinHa
     (0..workers).map(worker).collect()
 }
 
-/// Waits until the log has so many records, and says how many it has.
-async fn size(channel: &Channel, at_least: u64) -> u64 {
+/// Waits until so many records of the log are signed, and says how many are.
+pub(crate) async fn signed_size(channel: &Channel, at_least: u64) -> u64 {
     let mut audit = AuditServiceClient::new(channel.clone());
     loop {
         if let Ok(answer) = audit.get_checkpoint(GetCheckpointRequest {}).await {
@@ -87,7 +87,7 @@ async fn five_hundred_reconnects_under_load_see_every_record_once() {
     for worker in workers {
         asked += worker.await.unwrap();
     }
-    let last = i64::try_from(size(&service.channel, asked).await).unwrap();
+    let last = i64::try_from(signed_size(&service.channel, asked).await).unwrap();
     let request = WatchEventsRequest { after_sequence: Some(through), ..from_the_first() };
     let mut events = service.audit().watch_events(request).await.unwrap().into_inner();
     while through < last {
@@ -100,8 +100,8 @@ async fn five_hundred_reconnects_under_load_see_every_record_once() {
     service.stop().await;
 }
 
-/// The hazard: a subscriber that looks at the log twice, with the writer waiting in between, for ever. Whether the writer
-/// comes just then is chance: without the remedy, about one run in six stands still.
+/// The hazard: a subscriber that holds what the log's writer waits for. Two looks at the newest record with the writer in
+/// between were one; they cannot be written any more (`engine::audit::Newest`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribing_never_holds_the_log_up() {
     let service = Service::start().await;
@@ -179,7 +179,7 @@ async fn a_hundred_subscribers_ten_of_them_slow_see_every_record_once_in_bounded
     for worker in workers {
         asked += worker.await.unwrap();
     }
-    let records = size(&channel, asked).await;
+    let records = signed_size(&channel, asked).await;
     last.store(records, Ordering::Relaxed);
     // Wakes those who had seen everything before they were told what the last is.
     let mut decisions = DecisionServiceClient::new(channel.clone());

@@ -217,13 +217,18 @@ async fn a_stream_whose_answers_nobody_reads_holds_no_other_check_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_session_that_a_change_denies_stays_open_though_a_batch_was_under_way() {
     let service = Service::start().await;
-    for round in 0..20 {
+    // Until rules have come while batches were under way often enough: a session was opened, and the rule denies it.
+    let (mut round, mut opened) = (0_u32, 0);
+    while round < 20 || opened < 100 {
+        assert!(round < 250, "only {opened} sessions were opened before the rule that denies them");
         let requests = (0..250).map(|host| request(&format!("10.{round}.0.{host}"), ConnectionType::Shell)).collect();
         let mut decisions = service.decisions();
         let batch = tokio::spawn(async move { decisions.batch_check(BatchCheckRequest { requests }).await.unwrap() });
-        tokio::time::sleep(Duration::from_micros(200 * round)).await;
+        tokio::time::sleep(Duration::from_micros(200 * u64::from(round % 20))).await;
         service.add_rule(&format!("r{round}"), Action::Deny, &format!("10.{round}.0.0/16")).await;
-        batch.await.unwrap();
+        let answers = batch.await.unwrap().into_inner().responses;
+        opened += answers.iter().filter(|answer| answer.decision() == Decision::Allow).count();
+        round += 1;
     }
     for _ in 0..300 {
         let (mut open, mut page_token) = (0, String::new());

@@ -136,7 +136,8 @@ fn copy(from: &Path, to: &Path) {
 async fn verify_tells_by_its_status_whether_the_log_is_intact_with_a_server_and_without() {
     let service = filled().await;
     let server = service.address().to_string();
-    tokio::time::sleep(std::time::Duration::from_millis(1_300)).await;
+    // The rule, three checks and the sessions of two of them.
+    crate::audit_watch::signed_size(&service.channel, 6).await;
     let online = run(&server, &["audit", "verify"]).await;
     assert!(online.status.success(), "{}", text(&online));
     let directory = tempfile::tempdir().unwrap();

@@ -13,13 +13,18 @@ use portcullis::store::codec::decode_change;
 use portcullis::store::disk::RealDisk;
 use portcullis::store::journal::{FileJournal, JournalOptions};
 
+use crate::campaign::rounds;
 use crate::load::{self, Acknowledged};
 use crate::process::Process;
 
-const ROUNDS: u64 = 50;
+/// Kills in the short form and in the long one.
+const KILLS: (u64, u64) = (12, 50);
 
 /// Changes that are acknowledged in a round, at least.
 const CHANGES_OF_A_ROUND: usize = 8;
+
+/// Changes that are acknowledged before the files are damaged, or the service is told to end, at least.
+const CHANGES_BEFORE_DAMAGE: usize = 24;
 
 /// Reads the journal of a service that is dead: replaying it fails where a revision is skipped or used twice.
 fn replay(data_dir: &Path) -> PolicyState {
@@ -38,11 +43,11 @@ fn replay(data_dir: &Path) -> PolicyState {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_acknowledged_change_is_lost_by_50_kills() {
+async fn no_acknowledged_change_is_lost_by_kills() {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
     let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
-    for round in 0..ROUNDS {
+    for round in 0..rounds(KILLS.0, KILLS.1) {
         let process = Process::start(&data_dir);
         let channel = process.connect().await;
         if round == 0 {
@@ -131,8 +136,9 @@ async fn a_lost_or_damaged_sled_directory_is_rebuilt_and_the_log_says_so() {
         if round == 0 {
             load::prepare(channel.clone()).await;
         }
+        let before = load::count(&acknowledged);
         let clients = load::start(&channel, &acknowledged);
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        load::acknowledged(&acknowledged, before + CHANGES_BEFORE_DAMAGE).await;
         process.kill();
         for client in clients {
             client.await.unwrap();
@@ -162,13 +168,12 @@ async fn sigterm_loses_nothing_and_ends_with_success() {
     let channel = process.connect().await;
     load::prepare(channel.clone()).await;
     let clients = load::start(&channel, &acknowledged);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    load::acknowledged(&acknowledged, CHANGES_BEFORE_DAMAGE).await;
     let (status, log) = tokio::task::spawn_blocking(|| process.terminate()).await.unwrap();
     assert!(status.success(), "{log}");
     for client in clients {
         client.await.unwrap();
     }
-    assert!(load::count(&acknowledged) > 10);
     let process = Process::start(&data_dir);
     load::verify(process.connect().await, &acknowledged).await;
     assert!(!process.log().contains("rebuilt"), "{}", process.log());

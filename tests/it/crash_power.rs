@@ -12,10 +12,12 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::campaign::rounds;
 use crate::load::{self, Acknowledged};
 use crate::process::{Process, skipped};
 
-const ROUNDS: u64 = 20;
+/// Power cuts in the short form and in the long one.
+const POWER_CUTS: (u64, u64) = (6, 20);
 
 /// Changes that are acknowledged in a round, at least.
 const CHANGES_OF_A_ROUND: usize = 8;
@@ -62,7 +64,7 @@ pub(crate) fn make_image(path: &Path) -> Result<(), String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_acknowledged_change_is_lost_by_20_power_cuts() {
+async fn no_acknowledged_change_is_lost_by_power_cuts() {
     let directory = tempfile::tempdir().unwrap();
     let (mut image, at) = (directory.path().join("image-0"), directory.path().join("disk"));
     let mounted = make_image(&image).and_then(|()| Mounted::new(&image, &at));
@@ -71,7 +73,7 @@ async fn no_acknowledged_change_is_lost_by_20_power_cuts() {
         Err(why) => return skipped("power cuts", &format!("needs root, mkfs.ext4 and loop devices: {why}")),
     };
     let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds(POWER_CUTS.0, POWER_CUTS.1) {
         let process = Process::start(&at.join("data"));
         let channel = process.connect().await;
         if round == 1 {

@@ -20,6 +20,7 @@ use portcullis::policy::snapshot::{ClusterSnapshot, Snapshot, unknown_organizati
 use portcullis::policy::time::Timestamp;
 use proptest::prelude::*;
 
+use crate::campaign::rounds;
 use crate::naive;
 use crate::strategies::{Probe, policy, probes};
 
@@ -160,7 +161,7 @@ fn compare(model: &naive::Policy) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: rounds(100, 300), max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     /// Hundreds of policies with some hundreds of questions each.
     #[test]

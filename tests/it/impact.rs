@@ -23,6 +23,7 @@ use portcullis::policy::version::Version;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::campaign::rounds;
 use crate::problems::{Mask, NOW, Naive, and, and_not, is_empty, model, of_ranges};
 
 const PLACES: [&str; 6] =
@@ -182,7 +183,7 @@ fn replace(before: &(Organization, Cluster), after: &Organization) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: rounds(1_000, 10_000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_differs_is_what_enumerating_every_address_finds(

@@ -33,6 +33,8 @@ mod audit_retention;
 mod audit_tamper;
 /// Following the log.
 mod audit_watch;
+/// How long campaigns are.
+mod campaign;
 /// Batches and streams of Checks.
 mod checks_api;
 /// The command line over the audit log.

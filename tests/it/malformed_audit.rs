@@ -122,7 +122,7 @@ async fn a_page_token_of_another_list_or_filter_is_refused() {
 async fn proofs_verifications_and_erasures_refuse_what_they_cannot_be_about() {
     let service = Service::start().await;
     service.check("192.0.2.1", DEFAULT).await;
-    tokio::time::sleep(std::time::Duration::from_millis(1_300)).await;
+    crate::audit_watch::signed_size(&service.channel, 1).await;
     let mut audit = service.audit();
     for (sequence, tree_size, field) in
         [(0, 0, "sequence"), (-1, 0, "sequence"), (1, -1, "tree_size"), (1, 99, "tree_size"), (99, 0, "sequence")]

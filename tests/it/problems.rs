@@ -20,6 +20,8 @@ use portcullis::policy::time::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::campaign::rounds;
+
 pub(crate) const NOW: i64 = 100;
 
 /// Bits: 256 of IPv4, 256 of IPv6, then all other addresses of each family.
@@ -437,7 +439,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: rounds(1_000, 10_000), max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     #[test]
     fn problems_are_just_those_that_enumerating_every_address_finds((organization, cluster) in model()) {

@@ -3,9 +3,9 @@
 //!
 //! Ranges are read from the directory that `PORTCULLIS_TEST_DATA` names; without it, seeded ones of the same number are
 //! used, and the test says so. Every address is judged by looking up each of its 33 prefixes in a set; some also by a
-//! scan of all ranges, and with `PORTCULLIS_TEST_SOAK=1` all of them (give it a release build and some minutes).
+//! scan of all ranges, and with `PORTCULLIS_CAMPAIGN=long` all of them (give it a release build and some minutes).
 //!
-//! Invariant: not one of 100,000 random addresses gets another answer than the evaluators give.
+//! Invariant: not one of the random addresses gets another answer than the evaluators give.
 //! Not here: how fast it is (`benches/decide.rs`).
 
 use std::collections::HashSet;
@@ -18,10 +18,12 @@ use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::proto::v1::{CheckRequest, ConnectionType, Decision};
 use tonic::transport::Channel;
 
+use crate::campaign::rounds;
 use crate::naive::{Address, Range, parse_range};
 use crate::process::{Process, skipped};
 
-const ADDRESSES: usize = 100_000;
+/// Addresses that are asked about in the short form and in the long one.
+const ADDRESSES: (usize, usize) = (20_000, 100_000);
 const RANGES: usize = 564_580;
 const IN_FLIGHT: usize = 64;
 
@@ -99,10 +101,11 @@ async fn half_a_million_ranges_loaded_by_the_command_line_decide_as_the_naive_ev
         })
         .collect();
 
-    let scans = if std::env::var_os("PORTCULLIS_TEST_SOAK").is_some() { ADDRESSES } else { 100 };
+    let asked = rounds(ADDRESSES.0, ADDRESSES.1);
+    let scans = rounds(100, asked);
     let mut random = Random(42);
-    let addresses: Arc<Vec<u32>> = Arc::new((0..ADDRESSES).map(|_| random.next()).collect());
-    let mut expected = Vec::with_capacity(ADDRESSES);
+    let addresses: Arc<Vec<u32>> = Arc::new((0..asked).map(|_| random.next()).collect());
+    let mut expected = Vec::with_capacity(asked);
     for (index, address) in addresses.iter().enumerate() {
         let is_covered = covered(&prefixes, *address);
         if index < scans {
@@ -116,7 +119,7 @@ async fn half_a_million_ranges_loaded_by_the_command_line_decide_as_the_naive_ev
         let (addresses, channel) = (Arc::clone(&addresses), channel.clone());
         tokio::spawn(async move {
             let mut answers = Vec::new();
-            for index in (client..ADDRESSES).step_by(IN_FLIGHT) {
+            for index in (client..asked).step_by(IN_FLIGHT) {
                 answers.push((index, denied(channel.clone(), addresses[index]).await));
             }
             answers
@@ -132,6 +135,6 @@ async fn half_a_million_ranges_loaded_by_the_command_line_decide_as_the_naive_ev
             }
         }
     }
-    assert!(differences.is_empty(), "{} of {ADDRESSES} differ: {differences:?}", differences.len());
-    assert!(denials > ADDRESSES / 10 && denials < ADDRESSES, "{denials} denials: the addresses prove little");
+    assert!(differences.is_empty(), "{} of {asked} differ: {differences:?}", differences.len());
+    assert!(denials > asked / 10 && denials < asked, "{denials} denials: the addresses prove little");
 }

@@ -17,6 +17,7 @@ use portcullis::policy::rule::ConnectionType;
 use portcullis::policy::time::Timestamp;
 use proptest::prelude::*;
 
+use crate::campaign::rounds;
 use crate::sessions_table::{
     EMAILS, NODES, ORGANIZATIONS, Step, address, all, at, id, node, revocation, short_lived, step,
 };
@@ -160,7 +161,7 @@ fn recovered(snapshots: Vec<ShardState>, log: &Log) -> SessionTable {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(100, 400)))]
 
     /// The shards are snapshotted at different moments, in the midst of what happens, as a running service does; the
     /// whole log is replayed, also what the snapshots hold.

@@ -19,6 +19,8 @@ use portcullis::policy::time::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::campaign::rounds;
+
 pub(crate) const ORGANIZATIONS: [&str; 2] = ["acme", "beta"];
 pub(crate) const EMAILS: [&str; 3] = ["ann@example.com", "bob@example.com", ""];
 /// Below the organization; `web-2` lies between `web` and what is below `web`.
@@ -339,7 +341,7 @@ fn by_id(mut sessions: Vec<Session>) -> Vec<Session> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(100, 400)))]
 
     #[test]
     fn the_table_is_the_naive_list(steps in prop::collection::vec(step(), 1..120)) {

@@ -20,6 +20,64 @@
 //! the form that is edited, `plan` turns what somebody asks for into a `change`, `snapshot` is the compiled form that
 //! decides, out of `firewall` and `members`, which are lookups in a `table`.
 //!
+//! # Deciding without a server
+//!
+//! Build the policy, compile it, ask it. A compiled policy can be shared between threads. `examples/decide.rs` has more:
+//! a rule, an allowlist, and planning, which says what is wrong with a change.
+//!
+//! ```
+//! use portcullis_policy::decision::Reason;
+//! use portcullis_policy::members::MembersCache;
+//! use portcullis_policy::name::{Id, NodePath};
+//! use portcullis_policy::node::{Access, Node};
+//! use portcullis_policy::organization::{Cluster, Organization};
+//! use portcullis_policy::rule::ConnectionType;
+//! use portcullis_policy::snapshot::{ClusterSnapshot, Snapshot};
+//! use portcullis_policy::time::Timestamp;
+//!
+//! let now = Timestamp::from_millis(1_700_000_000_000);
+//! let nobody = Node::new(Access::nobody(), now, 1);
+//! let organization = Organization::new(Id::parse("acme")?, 1, nobody);
+//!
+//! let cluster = ClusterSnapshot::compile(&Cluster::new(now));
+//! let snapshot = Snapshot::compile(&organization, &mut MembersCache::default());
+//! let target = NodePath::parse("organizations/acme")?;
+//! let verdict = snapshot.decide(&cluster, "192.0.2.1".parse()?, ConnectionType::Shell, &target, now);
+//! assert_eq!(verdict.reason, Reason::OutsideOrganization);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it cannot name
+//!
+//! Its manifest has `ipnet` and an error derive, so this compiles:
+//!
+//! ```
+//! use ipnet::IpNet;
+//! use thiserror::Error;
+//! ```
+//!
+//! and nothing that waits, serves, stores or records does:
+//!
+//! ```compile_fail
+//! use tokio::net::TcpListener;
+//! ```
+//!
+//! ```compile_fail
+//! use tonic::Status;
+//! ```
+//!
+//! ```compile_fail
+//! use portcullis_audit::record::Entry;
+//! ```
+//!
+//! ```compile_fail
+//! use portcullis_proto::v1::Rule;
+//! ```
+//!
+//! ```compile_fail
+//! use portcullis::engine::Engine;
+//! ```
+//!
 //! Invariant: nothing here depends on anything but the standard library, `ipnet` and an error derive: the crate's manifest
 //! has nothing else.
 //! Not here: where policies are kept and which one is current, which is up to the service.

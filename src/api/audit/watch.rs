@@ -19,7 +19,7 @@ use super::super::{Api, status, to_i64};
 use super::filters::{self, Parent};
 use crate::audit::filter::RecordFilter;
 use crate::audit::record::Record;
-use crate::engine::audit::{AuditError, AuditLog};
+use crate::engine::audit::{AuditError, AuditLog, Newest};
 use crate::policy::rule::ConnectionType;
 use crate::proto::v1::{self, WatchEventsResponse};
 
@@ -120,7 +120,7 @@ impl Subscription {
 
 impl Feed {
     /// Feeds the subscriber until it goes away, or the service ends.
-    async fn run(mut self, mut newest: watch::Receiver<u64>, mut draining: watch::Receiver<bool>) {
+    async fn run(mut self, mut newest: Newest, mut draining: watch::Receiver<bool>) {
         let sender = self.sender.clone();
         let ended = async { drop(draining.wait_for(|draining| *draining).await) };
         let end = tokio::select! {
@@ -136,10 +136,10 @@ impl Feed {
     }
 
     /// Sends the records there are, then those that come. Returns why it cannot go on.
-    async fn feed(&mut self, newest: &mut watch::Receiver<u64>) -> Option<Status> {
+    async fn feed(&mut self, newest: &mut Newest) -> Option<Status> {
         loop {
             // Marks it as seen before it is read: what comes in between wakes again.
-            let durable = *newest.borrow_and_update();
+            let durable = newest.look();
             while self.through < durable {
                 if let Err(end) = self.send_some().await {
                     return end;

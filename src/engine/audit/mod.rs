@@ -14,6 +14,7 @@ mod decisions;
 mod decoded;
 mod ended;
 mod erasing;
+mod newest;
 mod options;
 mod pipeline;
 mod placer;
@@ -43,6 +44,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub(crate) use condition::Condition;
+pub use newest::Newest;
 pub use options::{AuditOptions, Durability, OnAuditFailure};
 pub use proofs::InclusionProof;
 pub use queue::AuditQueue;
@@ -204,15 +206,14 @@ impl AuditLog {
         &self.verifier
     }
 
-    /// The newest durable record now. What looks at it twice must not do so through a receiver: one that holds a look open
-    /// while it takes another waits for the writer, who waits for the first look to end.
+    /// The newest durable record now.
     pub fn newest_sequence(&self) -> u64 {
         self.shared.newest()
     }
 
-    /// The newest durable record; changes whenever there are more. Its sender is gone once the service has ended.
-    pub fn newest(&self) -> watch::Receiver<u64> {
-        self.shared.newest.subscribe()
+    /// Follows the newest durable record.
+    pub fn newest(&self) -> Newest {
+        Newest::new(self.shared.newest.subscribe())
     }
 
     /// The oldest record kept; the next one where there is none.
