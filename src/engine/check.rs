@@ -19,7 +19,7 @@ use super::batch::Pinned;
 use super::begun::Begun;
 use super::directory::{Published, PublishedCluster};
 use super::sessions::{AdmissionKey, Admitted, TooManySessions};
-use crate::audit::record::{Content, DecisionId, DecisionRecord, Entry, Person};
+use crate::audit::record::{Content, DecisionId, DecisionRecord, Entry, Identity, Person};
 use crate::audit::session::SessionId;
 use crate::policy::address::Address;
 use crate::policy::decision::{Decision, Level, Reason};
@@ -294,7 +294,7 @@ impl Engine {
         };
         let organization = decided.organization;
         let entry = Entry { time: now, organization: organization.clone(), content: Content::Decision(content) };
-        let person = Person { email, address: Some(question.address) };
+        let person = Identity::Person(Person { email, address: question.address });
         let sequence = self.audit.queue().push(entry, Some(person), urgent);
         Recorded { answer, organization, sequence, session_opened }
     }

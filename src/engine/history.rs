@@ -76,6 +76,8 @@ pub(super) struct History {
 
 #[derive(Default)]
 struct Index {
+    /// How often it was emptied.
+    generation: u64,
     /// The last record that is in it.
     through: u64,
     by_organization: HashMap<Id, Vec<RevisionEntry>>,
@@ -105,6 +107,29 @@ impl Index {
     }
 }
 
+impl History {
+    /// Empties the index, because records of the journal are other ones now.
+    pub(super) fn forget(&self) {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        *index = Index { generation: index.generation + 1, ..Index::default() };
+    }
+
+    /// Adds records to the index; false where it was emptied after they were asked for.
+    fn extend(&self, generation: u64, records: OwnedRecords) -> Result<bool, HistoryError> {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        if index.generation != generation {
+            return Ok(false);
+        }
+        for record in records {
+            let (sequence, change) = read(record)?;
+            if sequence > index.through {
+                index.add(sequence, change);
+            }
+        }
+        Ok(true)
+    }
+}
+
 fn read(record: Result<(u64, Vec<u8>), JournalError>) -> Result<(u64, Change), HistoryError> {
     let (sequence, bytes) = record?;
     let change = decode_change(&bytes).map_err(|error| HistoryError::Record(sequence, error))?;
@@ -121,20 +146,18 @@ impl Engine {
 
     /// Brings the index up to date. Reads files: the reading is done on a thread that may wait.
     async fn index(&self) -> Result<(), HistoryError> {
-        let through = self.history.index.lock().unwrap_or_else(PoisonError::into_inner).through;
-        let records = self.journal_records(through + 1).await?;
-        let history = Arc::clone(&self.history);
-        let read = move || {
-            let mut index = history.index.lock().unwrap_or_else(PoisonError::into_inner);
-            for record in records {
-                let (sequence, change) = read(record)?;
-                if sequence > index.through {
-                    index.add(sequence, change);
-                }
+        loop {
+            let (generation, through) = {
+                let index = self.history.index.lock().unwrap_or_else(PoisonError::into_inner);
+                (index.generation, index.through)
+            };
+            let records = self.journal_records(through + 1).await?;
+            let history = Arc::clone(&self.history);
+            let extend = move || history.extend(generation, records);
+            if tokio::task::spawn_blocking(extend).await.map_err(|_| ChangeError::ShuttingDown)?? {
+                return Ok(());
             }
-            Ok(())
-        };
-        tokio::task::spawn_blocking(read).await.map_err(|_| ChangeError::ShuttingDown)?
+        }
     }
 
     /// The changes that led to an organization's revisions below `before` (all where there is none), newest first, at most

@@ -13,7 +13,7 @@ use super::audit::{AuditLog, DiskWatch};
 use super::clock::Clock;
 use super::directory::Directory;
 use super::sessions::{JudgedSession, Scope, Session, SessionTable};
-use crate::audit::record::{Content, Entry, Subject};
+use crate::audit::record::{Content, Entry, Identity, Subject};
 use crate::audit::session::Revocation;
 use crate::policy::decision::{Decision, Reason};
 use crate::policy::name::{Id, NodePath};
@@ -183,8 +183,8 @@ impl AuditLog {
         content: fn(crate::audit::session::SessionRecord) -> Content,
     ) {
         let person = match &session.subject {
-            Subject::Person(person) => Some(person.clone()),
-            Subject::Nobody | Subject::Erased => None,
+            Subject::Person(person) => Some(Identity::Person(person.clone())),
+            Subject::Nobody | Subject::Actor(_) | Subject::Erased => None,
         };
         let organization = Some(session.organization.clone());
         let entry = Entry { time, organization, content: content(session.record.clone()) };

@@ -4,6 +4,7 @@
 //! a change is answered when it is durable and visible.
 //! Not here: gRPC, generated types, and which adapters stand behind the ports.
 
+mod actors;
 mod advance;
 pub mod audit;
 mod background;
@@ -34,7 +35,7 @@ mod unconfirmed;
 mod writer;
 
 use std::io;
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -46,6 +47,7 @@ pub use recovery::RecoveryError;
 pub use replay::{Flipped, Replay};
 pub use session_files::SessionStores;
 
+use actors::Orders;
 use audit::{AuditLog, AuditOptions, AuditStores, Condition};
 use change::ChangeError;
 use check::DecisionIds;
@@ -127,7 +129,7 @@ pub struct Engine {
     keeper: Arc<KeeperInbox>,
     history: Arc<History>,
     /// Taken away when the engine closes.
-    orders: Mutex<Option<SyncSender<Order>>>,
+    orders: Orders,
     threads: Mutex<Threads>,
     /// See [`Stores::keep`]; given up last of all.
     _keep: Box<dyn Send + Sync>,
@@ -170,12 +172,7 @@ impl Engine {
     }
 
     fn send(&self, order: Order) -> Result<(), ChangeError> {
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = orders.as_ref().ok_or(ChangeError::ShuttingDown)?;
-        sender.try_send(order).map_err(|error| match error {
-            TrySendError::Full(_) => ChangeError::Overloaded,
-            TrySendError::Disconnected(_) => ChangeError::ShuttingDown,
-        })
+        send_order(&self.orders, order)
     }
 
     /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is on the disk.
@@ -192,6 +189,16 @@ impl Engine {
         threads.renewals.into_iter().for_each(join);
         self.audit.end();
     }
+}
+
+/// Sends the policy writer an order.
+fn send_order(orders: &Orders, order: Order) -> Result<(), ChangeError> {
+    let orders = orders.lock().unwrap_or_else(PoisonError::into_inner);
+    let sender = orders.as_ref().ok_or(ChangeError::ShuttingDown)?;
+    sender.try_send(order).map_err(|error| match error {
+        TrySendError::Full(_) => ChangeError::Overloaded,
+        TrySendError::Disconnected(_) => ChangeError::ShuttingDown,
+    })
 }
 
 impl Drop for Engine {

@@ -13,7 +13,7 @@ use super::audit::AuditOpenError;
 use super::clock::Clock;
 use super::follower::{MARK_KEY, write_objects};
 use crate::audit::policy_change::changes as object_changes;
-use crate::audit::record::{Content, Entry, ObjectChange, Person, PolicyChangeRecord};
+use crate::audit::record::{Actor, Content, Entry, Identity, ObjectChange, PolicyChangeRecord};
 use crate::policy::change::Change;
 use crate::policy::name::NameError;
 use crate::policy::organization::{Cluster, Organization};
@@ -106,7 +106,7 @@ pub(super) struct Recovered {
     /// Bytes of the records after the snapshot.
     pub(super) bytes: usize,
     /// Changes that the audit log has no record of: a crash came between.
-    pub(super) owed: Vec<(Entry, Option<Person>)>,
+    pub(super) owed: Vec<(Entry, Option<Identity>)>,
 }
 
 /// Reads the policy from snapshot and journal. A fresh journal gets its first changes. `audited` is the last record that
@@ -158,14 +158,14 @@ pub(super) fn change_entry(
     before: Option<&Organization>,
     cluster: &Arc<Cluster>,
     outcome: &Outcome,
-) -> (Entry, Option<Person>) {
+) -> (Entry, Option<Identity>) {
     let changes = object_changes(change, before, Some(cluster), outcome);
     entry_of(sequence, change, changes)
 }
 
 /// The audit record of a change that was made before the start. What it altered is known only where the state before it
 /// is: `applies` tells that `state` is.
-fn owed_entry(sequence: u64, change: &Change, state: &PolicyState, applies: bool) -> (Entry, Option<Person>) {
+fn owed_entry(sequence: u64, change: &Change, state: &PolicyState, applies: bool) -> (Entry, Option<Identity>) {
     if !applies {
         return entry_of(sequence, change, Vec::new());
     }
@@ -174,7 +174,7 @@ fn owed_entry(sequence: u64, change: &Change, state: &PolicyState, applies: bool
     change_entry(sequence, change, before.map(|before| &**before), &state.cluster, &outcome)
 }
 
-fn entry_of(sequence: u64, change: &Change, changes: Vec<ObjectChange>) -> (Entry, Option<Person>) {
+fn entry_of(sequence: u64, change: &Change, changes: Vec<ObjectChange>) -> (Entry, Option<Identity>) {
     let content = PolicyChangeRecord {
         policy_sequence: sequence,
         revision: change.effect.revision(),
@@ -184,7 +184,7 @@ fn entry_of(sequence: u64, change: &Change, changes: Vec<ObjectChange>) -> (Entr
         overridden_tests: change.overridden_tests.clone(),
     };
     let organization = change.effect.organization().cloned();
-    let actor = (!change.actor.is_empty()).then(|| Person { email: Arc::clone(&change.actor), address: None });
+    let actor = (!change.actor.is_empty()).then(|| Identity::Actor(Actor { name: Arc::clone(&change.actor) }));
     (Entry { time: change.time, organization, content: Content::PolicyChanged(content) }, actor)
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use super::actors::PolicyActors;
 use super::audit::{AuditLog, Condition, LeftAs, Opened, Sealer};
 use super::background;
 use super::check::DecisionIds;
@@ -18,6 +19,7 @@ use super::clock::Clock;
 use super::counters::{RuleCounter, RuleCounters};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
 use super::follower::{self, Follower};
+use super::history::History;
 use super::keeper::{Keeper, KeeperInbox};
 use super::lookups::Lookups;
 use super::parallel;
@@ -109,7 +111,10 @@ impl Engine {
             renewals: Arc::clone(&renewals),
             max_age,
         };
-        let sealer = Sealer::new(shared, clock.clone(), Box::new(saver), erasing);
+        let orders_to_writer = Arc::new(Mutex::new(Some(sender)));
+        let history = Arc::<History>::default();
+        let actors = PolicyActors { orders: Arc::clone(&orders_to_writer), history: Arc::clone(&history) };
+        let sealer = Sealer::new(shared, clock.clone(), Box::new(saver), Box::new(actors), erasing);
         let keeper = Keeper {
             inbox: Arc::clone(&inbox),
             directory: Arc::clone(&directory),
@@ -142,8 +147,8 @@ impl Engine {
             lookups: Lookups::new(),
             condition,
             keeper: inbox,
-            history: Arc::default(),
-            orders: Mutex::new(Some(sender)),
+            history,
+            orders: orders_to_writer,
             threads: Mutex::new(threads),
             _keep: keep,
         })

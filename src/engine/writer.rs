@@ -34,7 +34,7 @@ use crate::policy::organization::Organization;
 use crate::policy::plan::{PlanError, Planner};
 use crate::policy::snapshot::ClusterSnapshot;
 use crate::policy::state::{Outcome, PolicyState};
-use crate::store::codec::encode_change;
+use crate::store::codec::{encode_change, erase_actor};
 use crate::store::{Journal, JournalError, OwnedRecords};
 
 /// Changes that share one sync at most.
@@ -52,6 +52,8 @@ pub(super) enum Order {
     Change { request: Box<ChangeRequest>, reply: oneshot::Sender<Result<Changed, ChangeError>> },
     /// The journal from a record on, to read.
     Records { from: u64, reply: oneshot::Sender<Result<OwnedRecords, JournalError>> },
+    /// Erases an actor from the changes of an organization, or of all and the cluster.
+    EraseActor { organization: Option<Id>, name: String, reply: oneshot::Sender<Result<(), JournalError>> },
 }
 
 /// What the writer thread owns.
@@ -130,7 +132,7 @@ impl Writer {
     }
 
     /// Plans until there are no more orders, or the versions that the changes make have grown heavy.
-    fn plan_batch(&self, orders: &mut impl Iterator<Item = Order>) -> Vec<Pending> {
+    fn plan_batch(&mut self, orders: &mut impl Iterator<Item = Order>) -> Vec<Pending> {
         let mut staged = Staged::default();
         let (mut pending, mut weight) = (Vec::new(), 0);
         while weight < BATCH_WEIGHT_MAX
@@ -140,6 +142,10 @@ impl Writer {
                 Order::Change { request, reply } => (*request, reply),
                 Order::Records { from, reply } => {
                     drop(reply.send(self.journal.records_from(from)));
+                    continue;
+                }
+                Order::EraseActor { organization, name, reply } => {
+                    drop(reply.send(self.erase_actor(organization.as_ref(), &name)));
                     continue;
                 }
             };
@@ -186,6 +192,11 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn erase_actor(&mut self, organization: Option<&Id>, name: &str) -> Result<(), JournalError> {
+        let first = self.journal.first_sequence();
+        self.journal.redact(first, &mut |_, record| erase_actor(record, organization, name)).map(drop)
     }
 
     fn outcome(&self, staged: &Staged, change: &Change) -> Outcome {

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portcullis::audit::note::SignerKey;
-use portcullis::engine::audit::{AuditOptions, AuditStores, Durability};
+use portcullis::audit::record::Actor;
+use portcullis::engine::audit::{AuditOptions, AuditStores, Durability, EraseRequest};
 use portcullis::engine::change::{ChangeRequest, ChangeTarget, Changed};
 use portcullis::engine::check::{Answer, CheckError, Question};
 use portcullis::engine::clock::Clock;
@@ -111,6 +112,12 @@ pub(crate) async fn add_rule(engine: &Engine, id: &str, action: Action, range: &
 pub(crate) async fn change(engine: &Engine, mutation: Mutation) -> Changed {
     let request = ChangeRequest::new(ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation });
     engine.change(request).await.unwrap()
+}
+
+/// An erasure of a user everywhere.
+pub(crate) fn erasure(email: &str, asked_by: &str) -> EraseRequest {
+    let asked_by = Actor { name: asked_by.into() };
+    EraseRequest { organization: None, email: email.to_owned(), including_actor: false, asked_by }
 }
 
 /// Waits until everything that was queued is durable.

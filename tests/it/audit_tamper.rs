@@ -20,7 +20,7 @@ use portcullis::store::journal::{FileJournal, JournalOptions};
 use portcullis::store::sealed::{self, IndexSet, Openings, SealedUnit, StoredOpening, TileSummary, Unit};
 
 use crate::audit_api::files_with;
-use crate::audit_engine::{DEFAULT, add_rule, check, key, open, settle, small_units};
+use crate::audit_engine::{DEFAULT, add_rule, check, erasure, key, open, settle, small_units};
 
 /// A log with several sealed units and a tail, ended in the regular way.
 async fn make_log(data_dir: &Path, seed: u8) {
@@ -323,7 +323,7 @@ async fn an_erased_user_is_nowhere_and_the_log_still_verifies() {
     // In the tail as well, and with an active session.
     check(&engine, "user-5@example.com", "198.0.113.77", ConnectionType::Shell, DEFAULT).await.unwrap();
     settle(&engine).await;
-    let (count, _) = engine.erase_user(None, "user-5@example.com", "an administrator").await.unwrap();
+    let (count, _) = engine.erase_user(erasure("user-5@example.com", "an administrator")).await.unwrap();
     assert!(count >= 3, "sealed units, tail and session: {count}");
     engine.close();
     assert_nowhere(&data_dir, "user-5@example.com");
@@ -336,7 +336,7 @@ async fn an_erased_user_is_nowhere_and_the_log_still_verifies() {
 }
 
 /// That an email is in no file, compressed or not.
-fn assert_nowhere(data_dir: &Path, email: &str) {
+pub(crate) fn assert_nowhere(data_dir: &Path, email: &str) {
     assert_eq!(files_with(data_dir, email.as_bytes()), Vec::<String>::new());
     let audit = data_dir.join("audit");
     let mut others = 0;

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as tokio_watch};
 use tonic::{Code, Request, Response, Status};
 
 use super::{Api, status};
+use crate::audit::record::Actor;
 use crate::engine::Engine;
 use crate::engine::audit::AuditError;
 use crate::proto::v1::audit_service_server::AuditService;
@@ -144,8 +145,8 @@ impl AuditService for Api {
         &self,
         request: Request<v1::EraseUserRequest>,
     ) -> Result<Response<v1::EraseUserResponse>, Status> {
-        let actor = super::mutation::actor(&request);
-        self.erase_user(request.into_inner(), &actor).await
+        let asked_by = Actor { name: super::mutation::actor(&request) };
+        self.erase_user(request.into_inner(), asked_by).await
     }
 }
 

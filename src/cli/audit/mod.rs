@@ -56,7 +56,8 @@ struct ListArgs {
 }
 
 const ERASED: &str = "The records stay, and so do all proofs: only what opens their commitments is removed. The \
-                      erasure is itself a record, without the email.";
+                      erasure is itself a record, without the email. What the user changed as an administrator \
+                      keeps their name, unless you say `--including-actor`.";
 
 #[derive(Args, Debug)]
 #[command(after_help = ERASED)]
@@ -69,6 +70,9 @@ struct EraseUserArgs {
     parent: Option<String>,
     #[command(flatten)]
     organization: OrganizationArgs,
+    /// Also remove the name from what they changed as an administrator, in the policy's history too
+    #[arg(long)]
+    including_actor: bool,
     /// Do it, although it cannot be undone
     #[arg(long)]
     yes: bool,
@@ -125,13 +129,15 @@ async fn checkpoint(mut client: Client, output: &mut Output) -> anyhow::Result<E
 }
 
 async fn erase_user(mut client: Client, args: EraseUserArgs, output: &mut Output) -> anyhow::Result<Exit> {
-    let parent = args.parent.map_or_else(|| args.organization.name(), |given| args.organization.node(&given));
+    let given = args.parent.as_deref();
+    let parent = given.map_or_else(|| args.organization.name(), |given| args.organization.node(given));
     if !args.yes {
         let (email, parent) = (table::clean(&args.user_email), table::clean(&parent));
         let message = format!("erasing `{email}` from the records of `{parent}` cannot be undone: say so with `--yes`");
         return Err(UsageError(message).into());
     }
-    let request = v1::EraseUserRequest { parent, user_email: args.user_email };
+    let EraseUserArgs { user_email, including_actor, .. } = args;
+    let request = v1::EraseUserRequest { parent, user_email, including_actor };
     let response = answer(client.erase_user(request).await)?;
     output.show(
         || json::erase_user_response(&response),

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::erasing::EraseRequest;
 use super::placer::{Frame, Placed};
 use super::queue::EraseCommand;
 use super::tail::{TailRecord, TailUnit};
 use super::{AuditError, Shared};
-use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit, Person};
+use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit};
 use crate::engine::clock::Clock;
-use crate::policy::name::Id;
 use crate::store::codec::audit::{Secret, TailOpening};
 use crate::store::{Journal, JournalError};
 
@@ -161,31 +161,34 @@ impl Committer {
 
     /// Puts an erasure on the record.
     pub(super) fn erase(&mut self, command: EraseCommand) {
-        let EraseCommand { organization, email, actor, sealed, reply } = command;
-        let tail = self.openings_of(organization.as_ref(), &email);
+        let EraseCommand { request, sealed, reply } = command;
+        let tail = self.openings_of(&request);
         let (mut count, mut sequence) = (0, 0);
-        let actor = Person { email: actor.into(), address: None };
+        let asked_by = request.recorded_actor();
         for units in in_pieces(sealed.iter().chain(&tail)) {
             count += units.iter().map(|unit| unit.slots.len() as u64).sum::<u64>();
             let content = Content::Erased(ErasedRecord { opening_count: count, units });
-            let entry = Entry { time: self.clock.now(), organization: organization.clone(), content };
-            sequence = self.shared.queue.push(entry, Some(actor.clone()), true);
+            let entry = Entry { time: self.clock.now(), organization: request.organization.clone(), content };
+            sequence = self.shared.queue.push(entry, asked_by.clone(), true);
         }
         self.erasures.push(PendingErasure { sequence, count, tail, reply });
     }
 
-    /// Where a user's openings are in the tail.
-    fn openings_of(&self, organization: Option<&Id>, email: &str) -> Vec<ErasedUnit> {
-        let is_his = |opening: &TailOpening| {
-            opening.secret.as_ref().is_some_and(|Secret { scope: of, opening }| {
-                opening.email() == email && organization.is_none_or(|organization| organization.as_str() == of)
+    /// Where the openings to erase are in the tail.
+    fn openings_of(&self, request: &EraseRequest) -> Vec<ErasedUnit> {
+        let is_concerned = |opening: &TailOpening| {
+            opening.secret.as_ref().is_some_and(|Secret { scope, opening }| {
+                request.concerns(scope, opening.email(), opening.address().is_none())
             })
         };
         let mut found = Vec::new();
         for unit in self.shared.tail.units() {
             let content = unit.read();
-            let slots: Vec<u32> =
-                (0..).zip(&content.openings).filter(|(_, opening)| is_his(opening)).map(|(slot, _)| slot).collect();
+            let slots: Vec<u32> = (0..)
+                .zip(&content.openings)
+                .filter(|(_, opening)| is_concerned(opening))
+                .map(|(slot, _)| slot)
+                .collect();
             if !slots.is_empty() {
                 found.push(ErasedUnit { first_sequence: unit.first_sequence, slots });
             }

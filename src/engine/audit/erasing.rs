@@ -1,14 +1,15 @@
 //! Erasing a user's personal data (design.md §2.8).
 //!
 //! A mark that an erasure is under way; the ERASED record, which lists every opening, durable; then the openings
-//! themselves: in the journal, in the sealed units, in the saved sessions; then the mark goes.
+//! themselves: in the journal, in the sealed units, in the saved sessions; where it is asked for, the actor in the policy
+//! journal; then the mark goes. The mark of an actor's erasure says whom, for the record does not.
 //!
 //! Invariant: an opening is gone only where an ERASED record names it, and once it is named it goes, over any number of
 //! crashes and failing disks.
 //! Not here: what a record commits to (`audit::commitment`).
 
 use std::collections::BTreeMap;
-use std::io;
+use std::{fmt, io};
 
 use tokio::sync::oneshot;
 
@@ -19,9 +20,10 @@ use super::units::{UnitInfo, unreadable};
 use super::{AuditError, AuditLog, Task};
 use crate::audit::commitment::Commitment;
 use crate::audit::filter::RecordFilter;
-use crate::audit::record::{Content, ErasedUnit, RecordType};
+use crate::audit::record::{Actor, Content, ErasedUnit, Identity, RecordType};
 use crate::policy::name::Id;
-use crate::store::disk::{Disk, write_whole};
+use crate::store::codec::audit::{ActorErasure, decode_actor_erasure, encode_actor_erasure};
+use crate::store::disk::{Disk, read_whole, write_whole};
 use crate::store::sealed::{self, Openings, StoredOpening};
 
 /// The mark that an erasure is under way.
@@ -35,19 +37,53 @@ const PAGE: usize = 100;
 pub(crate) struct Erasing {
     pub(super) unfinished: Vec<ErasedUnit>,
     pub(super) sessions_unsaved: bool,
+    /// An actor who is on record as erased and may still be in the policy journal.
+    pub(super) actor: Option<ActorErasure>,
+    /// An actor whose erasure was under way when the service ended: how far it came is unknown, so it is done again.
+    pub(super) interrupted: Option<ActorErasure>,
+}
+
+/// Whom to erase.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EraseRequest {
+    /// Where; none: everywhere.
+    pub organization: Option<Id>,
+    /// The user's email, as it was recorded.
+    pub email: String,
+    /// Whether the name also goes from what they did as an actor, in the policy journal too.
+    pub including_actor: bool,
+    /// Who asks for it.
+    pub asked_by: Actor,
+}
+
+impl EraseRequest {
+    /// Whether an opening is to be erased: its organization's id (empty: of none), its name, and whether it is an actor's.
+    pub(super) fn concerns(&self, scope: &str, name: &str, is_actor: bool) -> bool {
+        name == self.email
+            && (self.including_actor || !is_actor)
+            && self.organization.as_ref().is_none_or(|organization| organization.as_str() == scope)
+    }
+
+    /// Whom the record of the erasure names; nobody where actors erase themselves.
+    pub(super) fn recorded_actor(&self) -> Option<Identity> {
+        let erases_itself = self.including_actor && *self.asked_by.name == *self.email;
+        (!erases_itself).then(|| Identity::Actor(self.asked_by.clone()))
+    }
+}
+
+impl fmt::Debug for EraseRequest {
+    /// Without personal data, which must not get into logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EraseRequest")
+    }
 }
 
 impl AuditLog {
-    /// Erases a user in an organization, or everywhere. Answers how many openings went and the sequence of the record.
-    pub(crate) async fn erase(
-        &self,
-        organization: Option<Id>,
-        email: String,
-        actor: String,
-    ) -> Result<(u64, u64), AuditError> {
+    /// Erases a user. Answers how many openings went and the sequence of the record.
+    pub(crate) async fn erase(&self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
         let (reply, answer) = oneshot::channel();
         self.shared.queue.check_writable()?;
-        self.shared.inbox.send(Task::Erase { organization, email, actor, reply });
+        self.shared.inbox.send(Task::Erase { request, reply });
         answer.await.unwrap_or(Err(AuditError::ShuttingDown))
     }
 
@@ -71,35 +107,61 @@ impl AuditLog {
 }
 
 impl Sealer {
-    pub(super) fn erase(
-        &mut self,
-        organization: Option<Id>,
-        email: String,
-        actor: String,
-    ) -> Result<(u64, u64), AuditError> {
-        self.finish_erasing()?;
-        self.sessions.erase(organization.as_ref(), &email);
+    /// Carries out an erasure.
+    pub(super) fn erase(&mut self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
+        self.resume_erasing()?;
+        self.erase_now(request)
+    }
+
+    /// Finishes what an earlier attempt, or the service before this start, has left. No effect where nothing is.
+    pub(super) fn resume_erasing(&mut self) -> Result<(), AuditError> {
+        match self.erasing.interrupted.clone() {
+            Some(ActorErasure { organization, name, asked_by }) => {
+                let request = EraseRequest { organization, email: name, including_actor: true, asked_by };
+                self.erase_now(request).map(drop)
+            }
+            None => self.finish_erasing(),
+        }
+    }
+
+    fn erase_now(&mut self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
+        self.sessions.erase(request.organization.as_ref(), &request.email);
         self.erasing.sessions_unsaved = true;
-        let sealed = self.openings_of(organization.as_ref(), &email)?;
+        let sealed = self.openings_of(&request)?;
+        let actor = request.including_actor.then(|| ActorErasure {
+            organization: request.organization.clone(),
+            name: request.email.clone(),
+            asked_by: request.asked_by.clone(),
+        });
+        let mark = actor.as_ref().map(encode_actor_erasure).unwrap_or_default();
         let path = self.shared.units.directory().join(ERASING);
-        write_whole(&*self.shared.units.disk, &path, b"").map_err(not_written)?;
+        write_whole(&*self.shared.units.disk, &path, &mark).map_err(not_written)?;
         let (reply, answer) = oneshot::channel();
-        let command = EraseCommand { organization, email, actor, sealed: sealed.clone(), reply };
-        self.shared.queue.command(Command::Erase(command));
+        self.shared.queue.command(Command::Erase(EraseCommand { request, sealed: sealed.clone(), reply }));
         let Erasure { sequence, count, tail } = answer.blocking_recv().unwrap_or(Err(AuditError::ShuttingDown))?;
         self.erasing.unfinished.extend(sealed.into_iter().chain(tail));
+        self.erasing.actor = actor;
+        // It is on the record now: what is left to do is known.
+        self.erasing.interrupted = None;
         self.finish_erasing()?;
         Ok((count, sequence))
     }
 
-    /// A user's openings in sealed units.
-    fn openings_of(&self, organization: Option<&Id>, email: &str) -> Result<Vec<ErasedUnit>, AuditError> {
+    /// The openings to erase in sealed units.
+    fn openings_of(&self, request: &EraseRequest) -> Result<Vec<ErasedUnit>, AuditError> {
+        let scope = request.organization.as_ref().map(Id::as_str);
         let mut found = Vec::new();
         for UnitInfo { first_sequence, .. } in self.shared.units.list() {
             let openings = self.shared.units.openings(first_sequence)?;
-            let slots = openings.slots_of_email(organization.map(Id::as_str), email);
-            let mut slots = slots.map_err(|error| unreadable(&error))?;
-            slots.sort_unstable();
+            let mut slots = Vec::new();
+            for slot in openings.slots_of_email(scope, &request.email).map_err(|error| unreadable(&error))? {
+                let opening = openings.get(slot).map_err(|error| unreadable(&error))?;
+                if let Some(StoredOpening::Present { email, address, scope, .. }) = opening
+                    && request.concerns(&scope, &email, address.is_empty())
+                {
+                    slots.push(slot);
+                }
+            }
             if !slots.is_empty() {
                 found.push(ErasedUnit { first_sequence, slots });
             }
@@ -108,8 +170,9 @@ impl Sealer {
     }
 
     /// Takes away what is on record as erased. No effect where nothing is left to do.
-    pub(super) fn finish_erasing(&mut self) -> Result<(), AuditError> {
-        if self.erasing.unfinished.is_empty() && !self.erasing.sessions_unsaved {
+    fn finish_erasing(&mut self) -> Result<(), AuditError> {
+        let Erasing { unfinished, sessions_unsaved, actor, interrupted: _ } = &self.erasing;
+        if unfinished.is_empty() && !sessions_unsaved && actor.is_none() {
             return Ok(());
         }
         let shared = &self.shared;
@@ -130,6 +193,9 @@ impl Sealer {
         shared.decoded.clear();
         drop(layout);
         self.sessions.save()?;
+        if let Some(ActorErasure { organization, name, .. }) = &self.erasing.actor {
+            self.actors.erase(organization.as_ref(), name)?;
+        }
         remove_mark(&*self.shared.units.disk, self.shared.units.directory()).map_err(not_written)?;
         self.erasing = Erasing::default();
         Ok(())
@@ -157,9 +223,16 @@ impl Sealer {
     }
 }
 
-/// Whether an erasure was under way.
-pub(super) fn is_marked(disk: &dyn Disk, directory: &std::path::Path) -> io::Result<bool> {
-    Ok(disk.list(directory)?.iter().any(|name| name == ERASING))
+/// What was left of an erasure that was under way; none where none was.
+pub(super) fn read_mark(disk: &dyn Disk, directory: &std::path::Path) -> io::Result<Option<Erasing>> {
+    match read_whole(disk, &directory.join(ERASING)) {
+        Ok(mark) => {
+            let interrupted = decode_actor_erasure(&mark).map_err(io::Error::other)?;
+            Ok(Some(Erasing { sessions_unsaved: true, interrupted, ..Erasing::default() }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn remove_mark(disk: &dyn Disk, directory: &std::path::Path) -> io::Result<()> {

@@ -43,13 +43,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub(crate) use condition::Condition;
+pub use erasing::EraseRequest;
 pub use options::{AuditOptions, Durability, OnAuditFailure};
 pub use proofs::InclusionProof;
-pub(crate) use queue::AuditQueue;
+pub use queue::AuditQueue;
 pub use reader::RecordPage;
 pub use recovery::{AuditOpenError, Opened};
 pub use running::LeftAs;
-pub(crate) use sealer::{Sealer, SessionFiles, Task};
+pub(crate) use sealer::{ActorFiles, Sealer, SessionFiles, Task};
 pub use verify::{LogFiles, Progress, ReadTail, Verification, verify_files};
 
 use checkpoints::Checkpoints;
@@ -61,7 +62,6 @@ use waiting::Waiting;
 
 use crate::audit::merkle::Tree;
 use crate::audit::note::{SignerKey, VerifierKey};
-use crate::audit::record::{Entry, Person};
 use crate::policy::time::Timestamp;
 use crate::store::disk::Disk;
 use crate::store::{Journal, JournalError};
@@ -190,14 +190,8 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Queues a record about a person, or about nobody, and returns its sequence. It is durable once
-    /// [`AuditLog::newest`] has reached that.
-    pub fn append(&self, entry: Entry, person: Option<Person>) -> u64 {
-        self.shared.queue.push(entry, person, false)
-    }
-
-    /// Where records are pushed.
-    pub(crate) fn queue(&self) -> &AuditQueue {
+    /// Where records are pushed. One is durable once [`AuditLog::newest`] has reached its sequence.
+    pub fn queue(&self) -> &AuditQueue {
         &self.shared.queue
     }
 

@@ -13,7 +13,7 @@ use super::queue::Queued;
 use super::tail::SlotKey;
 use crate::audit::commitment::{Commitment, Opening, Salt, record_hash};
 use crate::audit::merkle::{Hash, TILE_LEAVES};
-use crate::audit::record::{Entry, Person};
+use crate::audit::record::{Entry, Identity};
 use crate::policy::name::Id;
 use crate::store::codec::audit::{Secret, TailOpening, append_entry, make_tail};
 
@@ -147,7 +147,7 @@ impl Placer {
     }
 
     /// Gives a record its place, and `bytes` what the journal holds of it.
-    fn place(&mut self, Queued { entry, person }: Queued, bytes: &mut Vec<u8>, begins_unit: bool) -> Placed {
+    fn place(&mut self, Queued { entry, identity }: Queued, bytes: &mut Vec<u8>, begins_unit: bool) -> Placed {
         let organization_sequence = entry.organization.as_ref().map_or(0, |organization| {
             if let Some(count) = self.organizations.get_mut(organization) {
                 *count += 1;
@@ -157,7 +157,8 @@ impl Placer {
                 1
             }
         });
-        let (slot, opening) = person.map_or((None, None), |person| self.slot(entry.organization.as_ref(), person));
+        let (slot, opening) =
+            identity.map_or((None, None), |identity| self.slot(entry.organization.as_ref(), identity));
         append_entry(bytes, self.sequence, organization_sequence, slot, &entry);
         let commitment = slot.and_then(|slot| self.unit.commitments.get(slot as usize));
         let leaf = record_hash(bytes, commitment.map(std::slice::from_ref).unwrap_or_default());
@@ -167,15 +168,17 @@ impl Placer {
         Placed { entry, body, leaf, slot, opening, organization_sequence }
     }
 
-    /// The slot of a person in this unit, and the opening where it is new.
-    fn slot(&mut self, organization: Option<&Id>, person: Person) -> (Option<u32>, Option<TailOpening>) {
-        let key = (organization.cloned(), person);
+    /// The slot of an identity in this unit, and the opening where it is new.
+    fn slot(&mut self, organization: Option<&Id>, identity: Identity) -> (Option<u32>, Option<TailOpening>) {
+        let key = (organization.cloned(), identity);
         if let Some(slot) = self.unit.slots.get(&key) {
             return (Some(*slot), None);
         }
-        let (_, Person { email, address }) = &key;
+        let (_, identity) = &key;
         // Emails are limited to a few hundred characters.
-        let Ok(opening) = Opening::new(self.salts.next(), &**email, *address) else { return (None, None) };
+        let Ok(opening) = Opening::new(self.salts.next(), &**identity.name(), identity.address()) else {
+            return (None, None);
+        };
         let commitment = opening.commitment();
         let slot = u32::try_from(self.unit.commitments.len()).unwrap_or(u32::MAX);
         self.unit.commitments.push(commitment);

@@ -13,8 +13,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::AuditError;
 use super::committer::Erasure;
-use crate::audit::record::{Entry, ErasedUnit, GapRecord, Person};
-use crate::policy::name::Id;
+use super::erasing::EraseRequest;
+use crate::audit::record::{Entry, ErasedUnit, GapRecord, Identity};
 use crate::policy::time::Timestamp;
 use crate::store::JournalError;
 
@@ -22,7 +22,8 @@ use crate::store::JournalError;
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(super) entry: Entry,
-    pub(super) person: Option<Person>,
+    /// Whom it names.
+    pub(super) identity: Option<Identity>,
 }
 
 /// What the writer is asked to do between two batches.
@@ -41,10 +42,7 @@ pub(super) enum Command {
 /// See [`Command::Erase`].
 #[derive(Debug)]
 pub(super) struct EraseCommand {
-    /// Where to erase; none: everywhere.
-    pub(super) organization: Option<Id>,
-    pub(super) email: String,
-    pub(super) actor: String,
+    pub(super) request: EraseRequest,
     /// What goes from sealed units, as the record lists it.
     pub(super) sealed: Vec<ErasedUnit>,
     /// Answered when the record is durable.
@@ -81,7 +79,7 @@ struct Inner {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct AuditQueue {
+pub struct AuditQueue {
     inner: Mutex<Inner>,
     /// Wakes the writer.
     work: Condvar,
@@ -129,13 +127,13 @@ impl AuditQueue {
     /// Takes a record, and returns its sequence. `urgent`: somebody waits until it is durable.
     ///
     /// It never refuses: whoever can be refused asks [`AuditQueue::check_writable`] or [`AuditQueue::room`] before.
-    pub(crate) fn push(&self, entry: Entry, person: Option<Person>, urgent: bool) -> u64 {
+    pub fn push(&self, entry: Entry, identity: Option<Identity>, urgent: bool) -> u64 {
         let mut inner = self.lock();
         let sequence = inner.next_sequence;
         inner.next_sequence += 1;
         // Once: it need not be woken again before it has slept again.
         let wake = std::mem::take(&mut inner.idle) || (urgent && !inner.urgent);
-        inner.records.push(Queued { entry, person });
+        inner.records.push(Queued { entry, identity });
         inner.urgent |= urgent;
         // Before the writer can have it, or the count would fall below zero for a moment.
         self.waiting.fetch_add(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use super::{AuditError, AuditLog, Shared};
 use crate::audit::commitment::Commitment;
 use crate::audit::filter::RecordFilter;
 use crate::audit::merkle::TILE_LEAVES;
-use crate::audit::record::{Person, Record, Subject};
+use crate::audit::record::{Record, Subject};
 use crate::audit::terms::{TermQuery, slot_term};
 use crate::policy::address::{Address, Range};
 use crate::policy::name::Id;
@@ -156,9 +156,7 @@ impl Shared {
         let subject = match slot {
             None => Subject::Nobody,
             Some(slot) => match self.opening(view, slot)?.and_then(|opening| opening.secret) {
-                Some(Secret { opening, .. }) => {
-                    Subject::Person(Person { email: opening.email().into(), address: opening.address() })
-                }
+                Some(Secret { opening, .. }) => opening.identity().into(),
                 None => Subject::Erased,
             },
         };

@@ -26,7 +26,7 @@ use super::writer::AuditWriter;
 use super::{AuditError, AuditLog, AuditOptions, AuditStores, Condition, LeftAs, Shared, pruning, running};
 use crate::audit::commitment::{Commitment, Opening, Salt, record_hash};
 use crate::audit::merkle::{Hash, Tree};
-use crate::audit::record::{ErasedUnit, Person};
+use crate::audit::record::ErasedUnit;
 use crate::engine::background::spawn;
 use crate::engine::clock::Clock;
 use crate::policy::address::Address;
@@ -209,7 +209,7 @@ impl Parts {
         let (disk, directory) = (&*shared.units.disk, shared.units.directory());
         let io = |action| move |source| AuditOpenError::Io { action, source };
         let left = running::begin(disk, directory, &shared.options).map_err(io("mark the use"))?;
-        let erasure_marked = erasing::is_marked(disk, directory).map_err(io("list the directory"))?;
+        let erasing = erasing::read_mark(disk, directory).map_err(io("read the mark of an erasure"))?;
         let placer = Placer::new(size + 1, organizations.into_iter().collect(), unit);
         let committer = Committer::new(journal, Arc::clone(&shared), clock.clone());
         let pipeline = Pipeline::start(committer).map_err(AuditOpenError::Thread)?;
@@ -217,12 +217,13 @@ impl Parts {
         let thread = spawn("audit-writer", move || writer.run()).map_err(AuditOpenError::Thread)?;
         let verifier = shared.checkpoints().verifier().clone();
         let log = AuditLog { shared: Arc::clone(&shared), verifier, writer: Mutex::new(Some(thread)) };
-        let mut erasing = Erasing::default();
-        if erasure_marked {
-            let unreadable = |error: AuditError| io("finish an erasure")(io::Error::other(error));
-            erasing.unfinished = log.erased_units().map_err(unreadable)?;
-            erasing.sessions_unsaved = true;
-        }
+        let erasing = match erasing {
+            None => Erasing::default(),
+            Some(erasing) => {
+                let unreadable = |error: AuditError| io("finish an erasure")(io::Error::other(error));
+                Erasing { unfinished: log.erased_units().map_err(unreadable)?, ..erasing }
+            }
+        };
         Ok(Opened { log, policy_sequence, left, shared, erasing })
     }
 }
@@ -323,14 +324,14 @@ fn open_unit(unit: &TailUnit) -> OpenUnit {
     if content.ended {
         return OpenUnit::default();
     }
-    let person = |(slot, opening): (u32, &TailOpening)| {
+    let identity = |(slot, opening): (u32, &TailOpening)| {
         let Secret { scope, opening } = opening.secret.as_ref()?;
         let organization = if scope.is_empty() { None } else { Some(Id::parse(scope).ok()?) };
-        Some(((organization, Person { email: opening.email().into(), address: opening.address() }), slot))
+        Some(((organization, opening.identity()), slot))
     };
     OpenUnit {
         len: content.len(),
-        slots: (0..).zip(&content.openings).filter_map(person).collect(),
+        slots: (0..).zip(&content.openings).filter_map(identity).collect(),
         commitments: content.openings.iter().map(|opening| opening.commitment).collect(),
         end_requested: false,
     }

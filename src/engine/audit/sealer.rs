@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::erasing::Erasing;
+use super::erasing::{EraseRequest, Erasing};
 use super::queue::Command;
 use super::tail::TailUnit;
 use super::units::UnitInfo;
@@ -41,10 +41,7 @@ const REST: Duration = Duration::from_secs(1);
 pub(crate) enum Task {
     /// Erases a user.
     Erase {
-        /// Where; none: everywhere.
-        organization: Option<Id>,
-        email: String,
-        actor: String,
+        request: EraseRequest,
         /// Answers the number of openings and the sequence of the record.
         reply: oneshot::Sender<Result<(u64, u64), AuditError>>,
     },
@@ -91,11 +88,18 @@ pub(crate) trait SessionFiles: Send {
     fn max_age(&self) -> Duration;
 }
 
+/// What the sealer asks of the policy.
+pub(crate) trait ActorFiles: Send {
+    /// Erases an actor from what was changed in an organization, or everywhere. Durable when this returns.
+    fn erase(&mut self, organization: Option<&Id>, name: &str) -> Result<(), AuditError>;
+}
+
 /// What the thread owns.
 pub(crate) struct Sealer {
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) sessions: Box<dyn SessionFiles>,
+    pub(super) actors: Box<dyn ActorFiles>,
     pub(super) erasing: Erasing,
 }
 
@@ -120,8 +124,14 @@ impl Timer {
 }
 
 impl Sealer {
-    pub(crate) fn new(shared: Arc<Shared>, clock: Clock, sessions: Box<dyn SessionFiles>, erasing: Erasing) -> Self {
-        Self { shared, clock, sessions, erasing }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        clock: Clock,
+        sessions: Box<dyn SessionFiles>,
+        actors: Box<dyn ActorFiles>,
+        erasing: Erasing,
+    ) -> Self {
+        Self { shared, clock, sessions, actors, erasing }
     }
 
     /// Works until the log has ended, then signs what it came to.
@@ -161,9 +171,7 @@ impl Sealer {
 
     fn execute(&mut self, task: Task) {
         match task {
-            Task::Erase { organization, email, actor, reply } => {
-                drop(reply.send(self.erase(organization, email, actor)));
-            }
+            Task::Erase { request, reply } => drop(reply.send(self.erase(request))),
         }
     }
 
@@ -189,7 +197,7 @@ impl Sealer {
 
     /// Seals units that have ended, and ends one that has been open for too long; finishes erasures.
     fn work(&mut self) -> Result<(), AuditError> {
-        self.finish_erasing()?;
+        self.resume_erasing()?;
         for unit in self.shared.tail.units() {
             if unit.read().ended {
                 self.seal(&unit)?;

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::tail_index::TailIndex;
 use crate::audit::merkle::TILE_LEAVES;
-use crate::audit::record::{Content, Entry, Person};
+use crate::audit::record::{Content, Entry, Identity};
 use crate::audit::terms::for_each_term;
 use crate::policy::name::Id;
 use crate::store::codec::audit::{TailOpening, UnitSummary};
@@ -36,7 +36,7 @@ struct TileBodies {
 }
 
 /// Where the openings of a unit get their numbers.
-pub(super) type SlotKey = (Option<Id>, Person);
+pub(super) type SlotKey = (Option<Id>, Identity);
 
 /// A unit that is being written, or waits to be sealed.
 #[derive(Debug)]

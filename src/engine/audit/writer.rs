@@ -15,7 +15,7 @@ use super::pipeline::{GivenUp, Pipeline};
 use super::placer::{FRAME_RECORDS_MAX, Placer};
 use super::queue::{Batch, Command, EraseCommand, Queued};
 use super::tail::SlotKey;
-use crate::audit::record::{Content, Entry};
+use crate::audit::record::{Content, Entry, Identity};
 use crate::engine::clock::Clock;
 use crate::policy::name::Id;
 
@@ -78,11 +78,11 @@ impl AuditWriter {
 
     /// Puts an erasure on the record. The openings that it erases get no more records from now on.
     fn erase(&mut self, command: EraseCommand) {
-        let scope = command.organization.as_ref().map(Id::as_str);
-        let concerns = |(organization, person): &SlotKey| {
-            *person.email == *command.email && (scope.is_none() || organization.as_ref().map(Id::as_str) == scope)
-        };
-        self.placer.forget(concerns);
+        let request = &command.request;
+        self.placer.forget(|(organization, identity): &SlotKey| {
+            let scope = organization.as_ref().map_or("", Id::as_str);
+            request.concerns(scope, identity.name(), matches!(identity, Identity::Actor(_)))
+        });
         self.pipeline.committer().erase(command);
     }
 }

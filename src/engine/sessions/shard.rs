@@ -142,7 +142,7 @@ impl Shard {
         let place = self.folds.get(&hash).copied()?;
         let session = &self.slab.at(place)?.session;
         let is_user = matches!(&session.subject, Subject::Person(Person { email, address })
-            if **email == *key.email && *address == Some(key.address));
+            if **email == *key.email && *address == key.address);
         let is_key = is_user && session.organization == *key.organization && *session.record.endpoint == *key.endpoint;
         is_key.then_some(place)
     }

@@ -306,7 +306,7 @@ impl Admission<'_> {
             revocation: None,
             end: None,
         };
-        let subject = Subject::Person(Person { email: Arc::clone(&email), address: Some(key.address) });
+        let subject = Subject::Person(Person { email: Arc::clone(&email), address: key.address });
         let session = Session { organization: key.organization.clone(), subject, record };
         shard.insert(session, is_preview.then_some(hash));
         Ok(Admitted { session: id, opened: true, email, endpoint })

@@ -8,11 +8,12 @@ pub mod audit;
 mod change;
 mod counter;
 mod entry;
+mod field;
 mod object;
 
 use thiserror::Error;
 
-pub use change::{decode_change, encode_change};
+pub use change::{decode_change, encode_change, erase_actor};
 pub use counter::{CounterKey, decode_counter, decode_mark, encode_counter, encode_mark};
 pub use entry::{EntryEncoder, EntryKey, StateBuilder, decode_snapshot, encode_snapshot, keys_of, touched_keys};
 
