@@ -61,15 +61,15 @@ use sessions::{SessionOptions, SessionTable};
 use writer::Order;
 
 use crate::policy::limits::Limits;
-use crate::store::{Journal, Snapshots, StateStores};
+use crate::store::{Redaction, Snapshots, StateStores};
 
 /// Changes that may wait for the writer. More are refused: each may hold a request of many megabytes.
 const ORDERS_WAITING_MAX: usize = 1_024;
 
 /// Where the engine keeps things.
 pub struct Stores {
-    /// The truth.
-    pub journal: Box<dyn Journal>,
+    /// The truth; an actor can be erased from it.
+    pub journal: Box<dyn Redaction>,
     /// Shortens the replay of the journal.
     pub snapshots: Box<dyn Snapshots>,
     /// What is read.

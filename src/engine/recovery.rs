@@ -24,7 +24,7 @@ use crate::store::codec::{
     encode_change, encode_mark, keys_of,
 };
 use crate::store::{
-    Batch, Journal, JournalError, SnapshotError, Snapshots, StateError, StateStore, StateStores, Tree, split,
+    Batch, JournalError, Log, SnapshotError, Snapshots, StateError, StateStore, StateStores, Tree, split,
 };
 
 /// Why the service cannot start on a data directory.
@@ -112,7 +112,7 @@ pub(super) struct Recovered {
 /// Reads the policy from snapshot and journal. A fresh journal gets its first changes. `audited` is the last record that
 /// the audit log has a record of.
 pub(super) fn recover(
-    journal: &mut dyn Journal,
+    journal: &mut dyn Log,
     snapshots: &dyn Snapshots,
     clock: &Clock,
     audited: u64,

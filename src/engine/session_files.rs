@@ -15,7 +15,7 @@ use super::audit::{AuditError, AuditLog, SessionFiles};
 use super::sessions::{SHARDS, Session, SessionTable, ShardState};
 use crate::policy::name::Id;
 use crate::store::codec::audit::{Renewal, ShardSessions, StoredSession, encode_renewal, encode_session_snapshot};
-use crate::store::{Journal, JournalError, Snapshots};
+use crate::store::{JournalError, Log, Segments, Snapshots};
 
 /// Renewals that may wait for the disk.
 const RENEWALS_WAITING_MAX: usize = 1_024;
@@ -31,7 +31,7 @@ pub struct SessionStores {
     /// The active ones.
     pub snapshots: Box<dyn Snapshots>,
     /// Renewals since.
-    pub journal: Box<dyn Journal>,
+    pub journal: Box<dyn Segments>,
 }
 
 enum Order {
@@ -49,7 +49,7 @@ pub(super) struct Renewals {
 
 impl Renewals {
     /// The journal with what its thread runs.
-    pub(super) fn new(journal: Box<dyn Journal>) -> (Arc<Self>, impl FnOnce() + Send) {
+    pub(super) fn new(journal: Box<dyn Segments>) -> (Arc<Self>, impl FnOnce() + Send) {
         let (sender, orders) = sync_channel(RENEWALS_WAITING_MAX);
         (Arc::new(Self { orders: Mutex::new(Some(sender)) }), move || write(journal, &orders))
     }
@@ -75,7 +75,7 @@ impl Renewals {
     }
 }
 
-fn write(mut journal: Box<dyn Journal>, orders: &Receiver<Order>) {
+fn write(mut journal: Box<dyn Segments>, orders: &Receiver<Order>) {
     while let Ok(first) = orders.recv() {
         let more = std::iter::from_fn(|| orders.try_recv().ok()).take(BATCH_MAX - 1);
         let (mut records, mut replies) = (Vec::new(), Vec::new());
@@ -100,7 +100,7 @@ fn write(mut journal: Box<dyn Journal>, orders: &Receiver<Order>) {
     }
 }
 
-fn append(journal: &mut dyn Journal, records: &[Vec<u8>]) -> Result<(), AuditError> {
+fn append(journal: &mut dyn Log, records: &[Vec<u8>]) -> Result<(), AuditError> {
     let result = match journal.append(records) {
         Err(JournalError::Failed { .. }) => journal.recover().and_then(|()| journal.append(records)),
         result => result,

@@ -39,7 +39,7 @@ use crate::policy::rule::RuleMatches;
 use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::state::PolicyState;
 use crate::policy::time::Timestamp;
-use crate::store::Journal;
+use crate::store::Log;
 use crate::store::codec::CounterKey;
 use crate::store::codec::audit::{decode_renewal, decode_session_snapshot};
 
@@ -188,7 +188,7 @@ fn restore_sessions(
     table: &SessionTable,
     log: &AuditLog,
     snapshots: &dyn crate::store::Snapshots,
-    journal: &dyn Journal,
+    journal: &dyn Log,
     oldest: u64,
 ) -> Result<(), OpenError> {
     let newest = log.newest_sequence();

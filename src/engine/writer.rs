@@ -35,7 +35,7 @@ use crate::policy::plan::{PlanError, Planner};
 use crate::policy::snapshot::ClusterSnapshot;
 use crate::policy::state::{Outcome, PolicyState};
 use crate::store::codec::{encode_change, erase_actor};
-use crate::store::{Journal, JournalError, OwnedRecords};
+use crate::store::{JournalError, OwnedRecords, Redaction};
 
 /// Changes that share one sync at most.
 const BATCH_CHANGES_MAX: usize = 256;
@@ -58,7 +58,7 @@ pub(super) enum Order {
 
 /// What the writer thread owns.
 pub(super) struct Writer {
-    pub(super) journal: Box<dyn Journal>,
+    pub(super) journal: Box<dyn Redaction>,
     pub(super) state: PolicyState,
     pub(super) directory: Arc<Directory>,
     pub(super) follower: Arc<Follower>,

@@ -13,7 +13,7 @@ use portcullis::engine::audit::Verification;
 use portcullis::policy::address::Address;
 use portcullis::policy::rule::{Action, ConnectionType};
 use portcullis::server::verify_audit;
-use portcullis::store::Journal;
+use portcullis::store::Log;
 use portcullis::store::codec::audit::peek;
 use portcullis::store::disk::RealDisk;
 use portcullis::store::journal::{FileJournal, JournalOptions};
