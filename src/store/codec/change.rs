@@ -7,11 +7,12 @@
 
 use prost::Message;
 
+use super::error::CodecError;
+use super::field;
 use super::object::{
     from_named_node, from_node, from_ranges, from_rule, from_test, from_time, id, node_key, required, to_named_node,
     to_node, to_ranges, to_rule, to_test, to_time,
 };
-use super::{CodecError, field};
 use crate::policy::change::{Change, Delta, Effect, GroupContent};
 use crate::policy::name::Id;
 use crate::proto::storage as stored;
@@ -85,8 +86,8 @@ pub fn decode_change(bytes: &[u8]) -> Result<Change, CodecError> {
 /// Overwrites the actor of a change in place, where it is `actor` and the change is of that organization (none: of any, or
 /// the cluster). Whether anything was changed.
 pub fn erase_actor(bytes: &mut [u8], organization: Option<&Id>, actor: &str) -> bool {
-    let is_wanted = |found: &&mut [u8]| !actor.is_empty() && **found == *actor.as_bytes();
-    if field::find_mut(bytes, ACTOR_FIELD).filter(is_wanted).is_none() {
+    let is_wanted = |found: &mut [u8]| !actor.is_empty() && *found == *actor.as_bytes();
+    if !field::find_mut(bytes, ACTOR_FIELD).is_some_and(is_wanted) {
         return false;
     }
     if organization.is_some() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::CodecError;
+use super::error::CodecError;
 use super::object::{
     from_named_node, from_node, from_ranges, from_rule, from_test, from_time, id, required, to_named_node, to_node,
     to_ranges, to_rule, to_test, to_time,

@@ -5,7 +5,7 @@
 
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use super::Decoded;
+use super::error::Decoded;
 
 /// Passes over the fields of a message: their numbers, and the values of varints.
 pub(super) fn for_each(mut bytes: &[u8], mut found: impl FnMut(u32, Option<u64>)) -> Decoded<()> {

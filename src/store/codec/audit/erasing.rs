@@ -5,8 +5,8 @@
 
 use prost::Message;
 
-use super::super::CodecError;
-use super::entry::optional_id;
+use super::super::error::CodecError;
+use super::parts::optional_id;
 use crate::audit::record::Actor;
 use crate::policy::name::Id;
 use crate::proto::storage as stored;

@@ -5,6 +5,7 @@
 
 mod entry;
 mod erasing;
+mod parts;
 mod policy_change;
 mod session;
 mod tail;

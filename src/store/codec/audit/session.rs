@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::super::error::{CodecError, Decoded};
 use super::super::object::{address_bytes, address_from, id, required};
-use super::super::{CodecError, Decoded};
-use super::entry::{
+use super::parts::{
     from_connection_type, from_level, from_reason, optional_id, to_connection_type, to_level, to_reason,
 };
 use crate::audit::record::{Person, Subject};

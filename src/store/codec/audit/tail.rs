@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use prost::Message;
 
+use super::super::error::{CodecError, Decoded};
+use super::super::field;
 use super::super::object::{address_bytes, address_from};
-use super::super::{CodecError, Decoded, field};
 use super::wire;
 use crate::audit::commitment::{Commitment, Opening, Salt};
 use crate::proto::storage as stored;
