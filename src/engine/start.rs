@@ -12,7 +12,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use super::actors::PolicyActors;
-use super::audit::{AuditLog, Condition, LeftAs, Opened, Sealer};
+use super::audit::{AuditLog, Condition, LeftAs, Maintenance, Opened};
 use super::background;
 use super::check::DecisionIds;
 use super::clock::Clock;
@@ -30,7 +30,7 @@ use super::shadow::Shadow;
 use super::unconfirmed::Unconfirmed;
 use super::writer::Writer;
 use super::{Engine, ORDERS_WAITING_MAX, OpenError, Options, SessionStores, Stores, Threads};
-use crate::audit::record::{Content, Entry, GapRecord};
+use crate::audit::record::{Content, Entry, GapRecord, Identity};
 use crate::policy::cow_map::CowMap;
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
@@ -49,20 +49,18 @@ impl Engine {
         let Stores { mut journal, snapshots, state: state_stores, audit, sessions, keep } = stores;
         let boot = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
         let condition = Arc::new(Condition::new());
-        let opened = AuditLog::open(audit, options.audit, &clock, Arc::clone(&condition)).map_err(recovery_error)?;
-        let Opened { log, policy_sequence, left, shared, erasing } = opened;
+        let Opened { log, policy_sequence, left, shared, erasing } =
+            AuditLog::open(audit, options.audit, &clock, Arc::clone(&condition)).map_err(recovery_error)?;
         let log = Arc::new(log);
-        let recovered = recovery::recover(&mut *journal, &*snapshots, &clock, policy_sequence)?;
-        let Recovered { state, sequence, snapshot_sequence, bytes, owed } = recovered;
+        let Recovered { state, sequence, snapshot_sequence, bytes, owed } =
+            recovery::recover(&mut *journal, &*snapshots, &clock, policy_sequence)?;
         let max_age = options.sessions.max_age;
         let table = Arc::new(SessionTable::new(boot, &options.sessions));
         let oldest = log.first_since(before(clock.now(), max_age));
         let SessionStores { snapshots: session_snapshots, journal: session_journal } = sessions;
         restore_sessions(&table, &log, &*session_snapshots, &*session_journal, oldest)?;
         note_unclean(&log, left, &clock);
-        for (entry, actor) in owed {
-            log.queue().push(entry, actor, true);
-        }
+        record_owed(&log, owed);
         // The policies are compiled while the state store is compared with them, which takes longer.
         let (compiled, store) = while_compiling(&state, &clock, || {
             let store = recovery::open_state(&*state_stores, &state, sequence)?;
@@ -111,10 +109,9 @@ impl Engine {
             renewals: Arc::clone(&renewals),
             max_age,
         };
-        let orders_to_writer = Arc::new(Mutex::new(Some(sender)));
-        let history = Arc::<History>::default();
+        let (orders_to_writer, history) = (Arc::new(Mutex::new(Some(sender))), Arc::<History>::default());
         let actors = PolicyActors { orders: Arc::clone(&orders_to_writer), history: Arc::clone(&history) };
-        let sealer = Sealer::new(shared, clock.clone(), Box::new(saver), Box::new(actors), erasing);
+        let maintenance = Maintenance::new(shared, clock.clone(), Box::new(saver), Box::new(actors), erasing);
         let keeper = Keeper {
             inbox: Arc::clone(&inbox),
             directory: Arc::clone(&directory),
@@ -130,7 +127,7 @@ impl Engine {
                 spawn("policy-writer", move || writer.run(&orders, &say_ready))?,
             ],
             keeper: Some(spawn("session-keeper", move || keeper.run())?),
-            sealer: Some(background::spawn("audit-sealer", move || sealer.run())?),
+            sealer: Some(background::spawn("audit-sealer", move || maintenance.run())?),
             renewals: Some(spawn("session-journal", write_renewals)?),
         };
         // A change that was not confirmed while nothing ran is undone before anybody asks.
@@ -180,6 +177,13 @@ fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
     let gap = GapRecord { from_time: last.unwrap_or(now), to_time: now, count };
     tracing::warn!("the service did not end in order: decisions of its last moments may be missing from the audit log");
     log.queue().push(Entry { time: now, organization: None, content: Content::Gap(gap) }, None, true);
+}
+
+/// Puts changes on the record that a crash kept from it.
+fn record_owed(log: &AuditLog, owed: Vec<(Entry, Option<Identity>)>) {
+    for (entry, actor) in owed {
+        log.queue().push(entry, actor, true);
+    }
 }
 
 /// The sessions that were active: those of the newest snapshot, and what the log says since. Without a snapshot, what the

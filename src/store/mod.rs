@@ -12,6 +12,7 @@ pub mod codec;
 pub mod directory;
 pub mod disk;
 mod error;
+pub mod folder;
 pub mod journal;
 pub mod sealed;
 pub mod snapshots;

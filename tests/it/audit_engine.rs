@@ -17,7 +17,9 @@ use portcullis::policy::name::{Id, NodePath};
 use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::store::disk::{Disk, RealDisk};
+use portcullis::store::folder::Folder;
 use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
+use portcullis::store::sealed::SealedFiles;
 use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
 use portcullis::store::{Journal, JournalError, StateError, StateStore, StateStores};
@@ -118,6 +120,11 @@ pub(crate) async fn change(engine: &Engine, mutation: Mutation) -> Changed {
 pub(crate) fn erasure(email: &str, asked_by: &str) -> EraseRequest {
     let asked_by = Actor { name: asked_by.into() };
     EraseRequest { organization: None, email: email.to_owned(), including_actor: false, asked_by }
+}
+
+/// The sealed units in a directory.
+pub(crate) fn sealed_files(directory: &Path) -> SealedFiles {
+    SealedFiles::new(Folder::new(Arc::new(RealDisk), directory))
 }
 
 /// Waits until everything that was queued is durable.

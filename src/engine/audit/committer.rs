@@ -2,17 +2,18 @@
 //!
 //! Invariant: what is visible is durable. A frame that could not be written is written again, under the same sequences,
 //! once the journal is recovered.
-//! Not here: what a record's bytes are (`placer`), when it works (`writer`).
+//! Not here: what a record's bytes are (`encoder`), when it works (`writer`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::erasing::EraseRequest;
-use super::placer::{Frame, Placed};
-use super::queue::EraseCommand;
+use super::encoder::{EncodedRecord, Frame};
+use super::error::AuditError;
+use super::orders::{EraseOrder, EraseRequest, RecordedErasure};
+use super::replay::redact_journal;
+use super::shared::Shared;
 use super::tail::{TailRecord, TailUnit};
-use super::{AuditError, Shared};
 use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit};
 use crate::engine::clock::Clock;
 use crate::store::codec::audit::{Secret, TailOpening};
@@ -39,18 +40,7 @@ pub(super) struct PendingErasure {
     sequence: u64,
     count: u64,
     tail: Vec<ErasedUnit>,
-    reply: tokio::sync::oneshot::Sender<Result<Erasure, AuditError>>,
-}
-
-/// An erasure whose record is durable.
-#[derive(Debug)]
-pub(super) struct Erasure {
-    /// The sequence of its last record.
-    pub(super) sequence: u64,
-    /// How many openings it erases.
-    pub(super) count: u64,
-    /// Those of them that are in the tail.
-    pub(super) tail: Vec<ErasedUnit>,
+    reply: tokio::sync::oneshot::Sender<Result<RecordedErasure, AuditError>>,
 }
 
 impl Committer {
@@ -123,7 +113,7 @@ impl Committer {
             let mut tree = self.shared.tree();
             unit.change(|content| {
                 for (record, bytes) in frame.records.drain(..).zip(&frame.bytes) {
-                    let Placed { entry, body, leaf, slot, opening, organization_sequence } = record;
+                    let EncodedRecord { entry, body, leaf, slot, opening, organization_sequence } = record;
                     let root = tree.append(leaf).map(Into::into);
                     let body = bytes.get(body).unwrap_or_default();
                     content.push(&TailRecord { body, entry: &entry, slot, organization_sequence, root });
@@ -141,7 +131,7 @@ impl Committer {
         self.shared.newest.send_replace(last);
         self.shared.waiting.publish(last);
         if frame.ends_unit {
-            self.shared.wake_sealer();
+            self.shared.inbox.wake();
         }
         self.answer_erasures(last);
     }
@@ -160,8 +150,8 @@ impl Committer {
     }
 
     /// Puts an erasure on the record.
-    pub(super) fn erase(&mut self, command: EraseCommand) {
-        let EraseCommand { request, sealed, reply } = command;
+    pub(super) fn erase(&mut self, order: EraseOrder) {
+        let EraseOrder { request, sealed, reply } = order;
         let tail = self.openings_of(&request);
         let (mut count, mut sequence) = (0, 0);
         let asked_by = request.recorded_actor();
@@ -199,7 +189,7 @@ impl Committer {
     fn answer_erasures(&mut self, durable: u64) {
         for erasure in self.erasures.extract_if(.., |erasure| erasure.sequence <= durable) {
             let PendingErasure { sequence, count, tail, reply } = erasure;
-            drop(reply.send(Ok(Erasure { sequence, count, tail })));
+            drop(reply.send(Ok(RecordedErasure { sequence, count, tail })));
         }
     }
 
@@ -212,7 +202,7 @@ impl Committer {
             return self.journal.truncate_before(self.journal.next_sequence());
         };
         self.journal.truncate_before(oldest.first_sequence)?;
-        super::recovery::redact_journal(&mut *self.journal, oldest.first_sequence, units)?;
+        redact_journal(&mut *self.journal, oldest.first_sequence, units)?;
         for ErasedUnit { first_sequence, slots } in units {
             if let Some(unit) = tail.iter().find(|unit| unit.first_sequence == *first_sequence) {
                 unit.change(|content| {

@@ -1,6 +1,6 @@
-//! Giving records their places and bytes.
+//! Giving records their sequences, bytes and leaf hashes.
 //!
-//! Invariant: a place is given once, in the order of the queue. A frame holds records of one unit only.
+//! Invariant: a sequence is given once, in the order of the queue. A frame holds records of one unit only.
 //! Not here: the disk (`committer`).
 
 use std::collections::HashMap;
@@ -32,8 +32,8 @@ const SPARE_BYTES_MAX: usize = 1024;
 /// How long it waits for random numbers.
 const RANDOM_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// What gives records their places.
-pub(super) struct Placer {
+/// See the module.
+pub(super) struct Encoder {
     /// The sequence of the next record.
     pub(super) sequence: u64,
     /// How many records each organization has.
@@ -45,7 +45,7 @@ pub(super) struct Placer {
     spare: Vec<Frame>,
 }
 
-/// The unit that is being written, as far as its records have places.
+/// The unit that is being written, as far as its records are encoded.
 #[derive(Default)]
 pub(super) struct OpenUnit {
     pub(super) len: usize,
@@ -62,15 +62,15 @@ pub(super) struct Frame {
     pub(super) first_sequence: u64,
     /// As the journal holds them.
     pub(super) bytes: Vec<Vec<u8>>,
-    pub(super) records: Vec<Placed>,
+    pub(super) records: Vec<EncodedRecord>,
     /// A unit begins with the first of them.
     pub(super) begins_unit: bool,
     /// Their unit ends with the last of them.
     pub(super) ends_unit: bool,
 }
 
-/// A record that has its place.
-pub(super) struct Placed {
+/// A record that has its sequence and bytes.
+pub(super) struct EncodedRecord {
     pub(super) entry: Entry,
     /// Where its own bytes are in those of the journal.
     pub(super) body: Range<usize>,
@@ -86,7 +86,7 @@ pub(super) struct Salts {
     drawn: Vec<[u8; Salt::BYTES]>,
 }
 
-impl Placer {
+impl Encoder {
     pub(super) fn new(sequence: u64, organizations: HashMap<Id, u64, RandomState>, unit: OpenUnit) -> Self {
         Self { sequence, organizations, unit, salts: Salts::default(), spare_bytes: Vec::new(), spare: Vec::new() }
     }
@@ -106,7 +106,7 @@ impl Placer {
             let begins_unit = self.unit.len == 0;
             let mut buffer = self.spare_bytes.pop().unwrap_or_default();
             buffer.clear();
-            frame.records.push(self.place(queued, &mut buffer, begins_unit));
+            frame.records.push(self.encode(queued, &mut buffer, begins_unit));
             bytes += buffer.len();
             frame.bytes.push(buffer);
         }
@@ -146,8 +146,8 @@ impl Placer {
         if self.unit.end_requested { room.min(TILE_LEAVES - self.unit.len % TILE_LEAVES) } else { room }
     }
 
-    /// Gives a record its place, and `bytes` what the journal holds of it.
-    fn place(&mut self, Queued { entry, identity }: Queued, bytes: &mut Vec<u8>, begins_unit: bool) -> Placed {
+    /// Gives a record its sequence, and `bytes` what the journal holds of it.
+    fn encode(&mut self, Queued { entry, identity }: Queued, bytes: &mut Vec<u8>, begins_unit: bool) -> EncodedRecord {
         let organization_sequence = entry.organization.as_ref().map_or(0, |organization| {
             if let Some(count) = self.organizations.get_mut(organization) {
                 *count += 1;
@@ -165,7 +165,7 @@ impl Placer {
         let body = make_tail(bytes, opening.as_ref(), begins_unit);
         self.sequence += 1;
         self.unit.len += 1;
-        Placed { entry, body, leaf, slot, opening, organization_sequence }
+        EncodedRecord { entry, body, leaf, slot, opening, organization_sequence }
     }
 
     /// The slot of an identity in this unit, and the opening where it is new.

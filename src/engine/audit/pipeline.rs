@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::committer::Committer;
-use super::placer::Frame;
+use super::encoder::Frame;
 use crate::engine::background::spawn;
 
 /// Frames that wait for the one that is being written.

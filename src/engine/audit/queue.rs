@@ -1,4 +1,4 @@
-//! The queue before the audit writer: where a record gets its place in the log.
+//! The queue before the audit writer: where a record gets its sequence.
 //!
 //! Invariant: sequences are dense and given in the order of pushes; what is pushed is never dropped. Whoever pushes under
 //! a lock of its own (a shard of the session table) makes the order of the log the order of its state; the queue's lock
@@ -9,14 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
-use super::AuditError;
-use super::committer::Erasure;
-use super::erasing::EraseRequest;
-use crate::audit::record::{Entry, ErasedUnit, GapRecord, Identity};
+use super::error::AuditError;
+use super::orders::Order;
+use crate::audit::record::{Entry, GapRecord, Identity};
 use crate::policy::time::Timestamp;
-use crate::store::JournalError;
 
 /// A record on its way.
 #[derive(Debug)]
@@ -26,34 +24,11 @@ pub(crate) struct Queued {
     pub(super) identity: Option<Identity>,
 }
 
-/// What the writer is asked to do between two batches.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Puts an erasure on the record.
-    Erase(EraseCommand),
-    /// Ends the unit that is being written at the next tile.
-    EndUnit,
-    /// Gives up the records before this one, which are sealed.
-    Truncate(u64),
-    /// Takes openings that are on record as erased out of the journal.
-    Redact { units: Vec<ErasedUnit>, reply: oneshot::Sender<Result<(), JournalError>> },
-}
-
-/// See [`Command::Erase`].
-#[derive(Debug)]
-pub(super) struct EraseCommand {
-    pub(super) request: EraseRequest,
-    /// What goes from sealed units, as the record lists it.
-    pub(super) sealed: Vec<ErasedUnit>,
-    /// Answered when the record is durable.
-    pub(super) reply: oneshot::Sender<Result<Erasure, AuditError>>,
-}
-
 /// Work that the writer takes at once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) records: Vec<Queued>,
-    pub(super) commands: Vec<Command>,
+    pub(super) orders: Vec<Order>,
     /// No more will come.
     pub(super) closed: bool,
 }
@@ -66,7 +41,7 @@ struct Inner {
     records: Vec<Queued>,
     /// Room for the next records.
     spare: Vec<Queued>,
-    commands: Vec<Command>,
+    orders: Vec<Order>,
     /// The sequence that the next record gets.
     next_sequence: u64,
     /// Somebody waits for one of the records to be durable.
@@ -102,7 +77,7 @@ impl AuditQueue {
         let inner = Inner {
             records: Vec::new(),
             spare: Vec::new(),
-            commands: Vec::new(),
+            orders: Vec::new(),
             next_sequence,
             urgent: false,
             idle: false,
@@ -144,8 +119,9 @@ impl AuditQueue {
         sequence
     }
 
-    pub(super) fn command(&self, command: Command) {
-        self.lock().commands.push(command);
+    /// Has the writer carry out an order between two batches of records.
+    pub(super) fn order(&self, order: Order) {
+        self.lock().orders.push(order);
         self.work.notify_one();
     }
 
@@ -178,16 +154,16 @@ impl AuditQueue {
         };
         match tokio::time::timeout(deadline, waiting).await {
             Ok(result) => result,
-            Err(_) => Err(AuditError::NotWritable("records come faster than the disk takes them".to_owned())),
+            Err(_) => Err(AuditError::not_writable("records come faster than the disk takes them")),
         }
     }
 
     pub(crate) fn check_writable(&self) -> Result<(), AuditError> {
         if self.stuck.load(Ordering::Acquire) {
-            return Err(AuditError::NotWritable("the disk does not answer".to_owned()));
+            return Err(AuditError::not_writable("the disk does not answer"));
         }
         if self.failed.load(Ordering::Acquire) {
-            return Err(AuditError::NotWritable("the last write failed".to_owned()));
+            return Err(AuditError::not_writable("the last write failed"));
         }
         if self.is_closed() {
             return Err(AuditError::ShuttingDown);
@@ -225,10 +201,9 @@ impl AuditQueue {
     /// is always something to write, nobody who pushes has to wake the writer.
     pub(super) fn take(&self, gather: Duration, batch_max: usize) -> Batch {
         let may_gather = |inner: &mut Inner| {
-            !inner.urgent && !self.is_closed() && inner.commands.is_empty() && inner.records.len() < batch_max
+            !inner.urgent && !self.is_closed() && inner.orders.is_empty() && inner.records.len() < batch_max
         };
-        let has_nothing =
-            |inner: &mut Inner| inner.records.is_empty() && inner.commands.is_empty() && !self.is_closed();
+        let has_nothing = |inner: &mut Inner| inner.records.is_empty() && inner.orders.is_empty() && !self.is_closed();
         let gathered = |inner| {
             let waited = self.work.wait_timeout_while(inner, gather, may_gather);
             waited.unwrap_or_else(PoisonError::into_inner).0
@@ -244,7 +219,7 @@ impl AuditQueue {
         let spare = std::mem::take(&mut inner.spare);
         Batch {
             records: std::mem::replace(&mut inner.records, spare),
-            commands: std::mem::take(&mut inner.commands),
+            orders: std::mem::take(&mut inner.orders),
             closed: self.is_closed(),
         }
     }

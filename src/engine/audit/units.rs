@@ -2,15 +2,14 @@
 //!
 //! Invariant: units are dense: each begins where the one before ends. A unit that a reader holds stays readable though it
 //! is removed meanwhile.
-//! Not here: what is in their files (`store::sealed`), and when units are sealed or removed (`sealer`).
+//! Not here: what is in their files (`store::sealed`), and when units are sealed or removed (`sealer`, `pruner`).
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
-use super::AuditError;
-use crate::store::disk::Disk;
-use crate::store::sealed::{Openings, SealedError, SealedUnit};
+use super::error::AuditError;
+use crate::store::sealed::{Openings, SealedError, SealedFiles, SealedUnit};
 
 /// Units whose files are kept open at most.
 const OPEN_MAX: usize = 512;
@@ -51,8 +50,7 @@ impl UnitInfo {
 
 /// The sealed units, oldest first.
 pub(super) struct Units {
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) directory: PathBuf,
+    pub(super) files: SealedFiles,
     list: RwLock<Vec<UnitInfo>>,
     open: Mutex<Cache<SealedUnit>>,
     openings: Mutex<Cache<Openings>>,
@@ -83,18 +81,13 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Units {
-    pub(super) fn new(disk: Arc<dyn Disk>, directory: PathBuf, list: Vec<UnitInfo>) -> Self {
+    pub(super) fn new(files: SealedFiles, list: Vec<UnitInfo>) -> Self {
         Self {
-            disk,
-            directory,
+            files,
             list: RwLock::new(list),
             open: Mutex::new(Cache { entries: HashMap::new(), max: OPEN_MAX }),
             openings: Mutex::new(Cache { entries: HashMap::new(), max: OPENINGS_MAX }),
         }
-    }
-
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// All units, oldest first.
@@ -145,17 +138,17 @@ impl Units {
     }
 
     pub(super) fn open(&self, first_sequence: u64) -> Result<Arc<SealedUnit>, AuditError> {
-        let open = || SealedUnit::open(&*self.disk, &self.directory, first_sequence);
-        locked(&self.open).get_or(first_sequence, open).map_err(|error| unreadable(&error))
+        let open = || self.files.open(first_sequence);
+        locked(&self.open).get_or(first_sequence, open).map_err(AuditError::not_readable)
     }
 
     pub(super) fn openings(&self, first_sequence: u64) -> Result<Arc<Openings>, AuditError> {
-        let open = || Openings::open(&*self.disk, &self.directory, first_sequence);
-        locked(&self.openings).get_or(first_sequence, open).map_err(|error| unreadable(&error))
+        let open = || self.files.openings(first_sequence);
+        locked(&self.openings).get_or(first_sequence, open).map_err(AuditError::not_readable)
     }
 }
 
-/// What readers are told of a damaged or unreadable file.
-pub(super) fn unreadable(error: &SealedError) -> AuditError {
-    AuditError::NotReadable(error.to_string())
+/// A duration as times of records have it.
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 2)
 }

@@ -1,0 +1,222 @@
+//! A walk over the whole log, and what it has found.
+//!
+//! Invariant: each signed root is compared with the tree of just the records that it covers. Behind a fault that breaks
+//! the tree nothing is compared with it any more.
+//! Not here: the records of a unit (`unit`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::checkpoints::read_notes;
+use super::super::error::AuditError;
+use super::super::removed::{read_base, read_removed_roots};
+use crate::audit::checkpoint::Checkpoint;
+use crate::audit::merkle::{Hash, MerkleTree, NoLeaves, TreeHead};
+use crate::audit::note::VerifierKey;
+use crate::store::codec::audit::Base;
+use crate::store::folder::Folder;
+
+/// Faults that are named at most.
+const FAULTS_MAX: usize = 100;
+
+/// What a verification came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verification {
+    /// How many records there are, those included that retention removed.
+    pub tree_size: u64,
+    /// The root over them, computed from the records.
+    pub root: Hash,
+    /// How many of them the newest good checkpoint covers.
+    pub signed_size: u64,
+    /// What is wrong, by rising sequence: the first sequence concerned and what it is.
+    pub faults: Vec<(u64, String)>,
+}
+
+/// Told how many records are read, and of how many; an answer of false stops the verification.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
+
+/// A verification under way.
+pub(super) struct Walk<'a> {
+    pub(super) tree: MerkleTree,
+    /// The sequence that comes next.
+    pub(super) expected: u64,
+    /// Last sequences of the organizations.
+    pub(super) organizations: BTreeMap<String, u64>,
+    /// Openings that records name as erased: unit and slot.
+    pub(super) named: BTreeSet<(u64, u32)>,
+    /// Openings that are erased, with the first record that refers to them.
+    pub(super) erased: BTreeMap<(u64, u32), u64>,
+    /// Removals on record.
+    pub(super) removals: Vec<(u64, Hash)>,
+    pub(super) faults: Vec<(u64, String)>,
+    /// From here on the tree is not the one that was signed, for a reason that is among the faults already.
+    pub(super) broken: bool,
+    /// Roots that were signed and are still to be compared.
+    signed: BTreeMap<u64, Hash>,
+    /// The newest checkpoint that fits.
+    signed_size: u64,
+    pub(super) total: u64,
+    progress: Progress<'a>,
+    pub(super) stopped: bool,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn begin(
+        folder: &Folder,
+        verifier: &VerifierKey,
+        note: Option<&str>,
+        progress: Progress<'a>,
+    ) -> Result<Self, AuditError> {
+        let mut faults = Vec::new();
+        let base = read_base(folder).unwrap_or_else(|error| {
+            faults.push((1, error.to_string()));
+            None
+        });
+        let Base { to_sequence, summary } = base.unwrap_or_default();
+        let roots = read_removed_roots(folder, to_sequence).unwrap_or_else(|error| {
+            faults.push((1, error.to_string()));
+            Vec::new()
+        });
+        let broken = !faults.is_empty();
+        let mut walk = Self {
+            tree: MerkleTree::from_tile_roots(roots, Vec::new()).unwrap_or_default(),
+            expected: to_sequence + 1,
+            organizations: summary.organizations.into_iter().map(|(id, count)| (id.to_string(), count)).collect(),
+            named: BTreeSet::new(),
+            erased: BTreeMap::new(),
+            removals: Vec::new(),
+            faults,
+            broken,
+            signed: BTreeMap::new(),
+            signed_size: 0,
+            total: 0,
+            progress,
+            stopped: false,
+        };
+        walk.read_checkpoints(folder, verifier)?;
+        if let Some(note) = note {
+            let checkpoint = Checkpoint::open(note.as_bytes(), std::slice::from_ref(verifier), verifier.name());
+            let head =
+                checkpoint.map_err(|error| AuditError::Invalid { field: "note", description: error.to_string() })?;
+            walk.expect_root(head.head());
+        }
+        walk.compare_removed();
+        Ok(walk)
+    }
+
+    fn read_checkpoints(&mut self, folder: &Folder, verifier: &VerifierKey) -> Result<(), AuditError> {
+        for note in read_notes(folder).map_err(AuditError::not_readable)? {
+            match Checkpoint::open(note.as_bytes(), std::slice::from_ref(verifier), verifier.name()) {
+                Ok(checkpoint) => self.expect_root(checkpoint.head()),
+                Err(error) => {
+                    // Its second line says where, whoever wrote it.
+                    let size = note.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or(1);
+                    self.fault(size, format!("a checkpoint of {size} records is not this log's: {error}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn expect_root(&mut self, TreeHead { size, root }: TreeHead) {
+        if let Some(other) = self.signed.insert(size, root)
+            && other != root
+        {
+            self.fault(size, format!("two checkpoints of {size} records differ: the log was split"));
+        }
+    }
+
+    /// Compares what was signed of records that are removed, as far as their tile roots tell.
+    fn compare_removed(&mut self) {
+        let size = self.tree.size();
+        let covered: Vec<(u64, Hash)> = self.signed.range(..=size).map(|(size, root)| (*size, *root)).collect();
+        for (signed, root) in covered {
+            self.signed.remove(&signed);
+            if self.tree.root_at(signed, &NoLeaves).is_ok_and(|computed| computed != root) {
+                self.fault(signed, format!("the roots of removed records are not those that were signed at {signed}"));
+            } else {
+                self.signed_size = self.signed_size.max(signed);
+            }
+        }
+    }
+
+    pub(super) fn fault(&mut self, sequence: u64, message: String) {
+        if self.faults.len() < FAULTS_MAX {
+            self.faults.push((sequence, message));
+        }
+    }
+
+    /// A fault behind which the tree can no longer be compared.
+    pub(super) fn break_at(&mut self, sequence: u64, message: String) {
+        self.fault(sequence, message);
+        self.broken = true;
+    }
+
+    /// Takes a leaf and compares what was signed at this size.
+    pub(super) fn leaf(&mut self, leaf: Hash) -> Option<Hash> {
+        let tile = self.tree.append(leaf);
+        let size = self.tree.size();
+        if let Some(root) = self.signed.remove(&size)
+            && !self.broken
+        {
+            if self.tree.root() == root {
+                self.signed_size = size;
+            } else {
+                let first = self.signed_size + 1;
+                self.break_at(first, format!("records {first} to {size} are not those that were signed at {size}"));
+            }
+        }
+        tile
+    }
+
+    /// Tells how far it is; false where it is to stop.
+    pub(super) fn goes_on(&mut self) -> bool {
+        let done = self.expected - 1;
+        if !self.stopped && !(self.progress)(done, self.total.max(done)) {
+            self.stopped = true;
+        }
+        !self.stopped
+    }
+
+    pub(super) fn begin_unit(&mut self, first: u64) {
+        if first != self.expected {
+            let (from, to) = (self.expected, first.saturating_sub(1));
+            self.break_at(from, format!("records {from} to {to} are missing"));
+            self.expected = first;
+        }
+    }
+
+    pub(super) fn finish(mut self, folder: &Folder) -> Result<Verification, AuditError> {
+        if self.stopped {
+            return Err(AuditError::ShuttingDown);
+        }
+        let size = self.tree.size();
+        if let Some((signed, _)) = self.signed.last_key_value()
+            && *signed > size
+        {
+            let message = format!("the log ends at record {size}, but {signed} records were signed: it was cut off");
+            self.fault(size + 1, message);
+        }
+        if size > 0 && self.signed_size == 0 && self.faults.is_empty() {
+            self.fault(1, "no checkpoint is signed by the key of this log: nothing vouches for it".to_owned());
+        }
+        let unnamed: Vec<u64> =
+            self.erased.iter().filter(|(opening, _)| !self.named.contains(opening)).map(|(_, at)| *at).collect();
+        for sequence in unnamed {
+            let message =
+                format!("the personal data of record {sequence} is missing, and no record says it was erased");
+            self.fault(sequence, message);
+        }
+        let base = read_base(folder).ok().flatten().map_or(0, |base| base.to_sequence);
+        if base > 0 && !self.removals.iter().any(|(to, _)| *to == base) {
+            self.fault(1, format!("records 1 to {base} are missing, and no record says they were removed"));
+        }
+        for (to, root) in std::mem::take(&mut self.removals) {
+            if !self.broken && self.tree.root_at(to, &NoLeaves).is_ok_and(|computed| computed != root) {
+                self.fault(to, format!("what was removed up to record {to} is not what the record of it says"));
+            }
+        }
+        self.faults.sort();
+        let Self { tree, signed_size, faults, .. } = self;
+        Ok(Verification { tree_size: size, root: tree.root(), signed_size, faults })
+    }
+}
