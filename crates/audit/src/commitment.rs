@@ -195,6 +195,31 @@ pub fn leaf(body: &[u8], commitments: &[Commitment]) -> Vec<u8> {
     [body, &field].concat()
 }
 
+/// What a leaf is made of: the record's body, and its commitments in the order of the record. None where the bytes are no
+/// leaf.
+pub fn split_leaf(leaf: &[u8]) -> Option<(&[u8], Vec<Commitment>)> {
+    let mut rest = leaf;
+    loop {
+        let body = leaf.get(..leaf.len() - rest.len())?;
+        let key = take_varint(&mut rest)?;
+        // The wire types of protocol buffers: varint, 8 bytes, counted bytes, 4 bytes.
+        let length = match key & 7 {
+            0 => take_varint(&mut rest).map(|_| 0)?,
+            1 => 8,
+            2 => take_varint(&mut rest)?,
+            5 => 4,
+            _ => return None,
+        };
+        let (content, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        rest = after;
+        if key == u64::from(COMMITMENTS_FIELD) << 3 | 2 {
+            let (commitments, odd) = content.as_chunks::<{ Commitment::BYTES }>();
+            let is_last = odd.is_empty() && rest.is_empty();
+            return is_last.then(|| (body, commitments.iter().copied().map(Commitment::new).collect()));
+        }
+    }
+}
+
 /// The leaf's hash, which the tree takes.
 pub fn record_hash(body: &[u8], commitments: &[Commitment]) -> Hash {
     match commitments {
@@ -202,6 +227,20 @@ pub fn record_hash(body: &[u8], commitments: &[Commitment]) -> Hash {
         [commitment] => leaf_hash(&[body, &COMMITMENTS_TAG, &[COMMITMENT_BYTES], commitment.as_bytes()]),
         commitments => leaf_hash(&[body, &commitments_field(commitments)]),
     }
+}
+
+/// Takes a varint off the front.
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7F) << shift;
+        if *first < 0x80 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// The last field of a leaf: tag, length, commitments.
