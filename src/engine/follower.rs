@@ -19,7 +19,7 @@ use crate::policy::name::Id;
 use crate::policy::organization::Organization;
 use crate::policy::state::{Outcome, PolicyState};
 use crate::store::codec::{EntryEncoder, EntryKey, encode_counter, encode_mark, encode_snapshot, touched_keys};
-use crate::store::{Batch, Snapshots, StateError, StateStore, StateStores, Tree, split};
+use crate::store::{Batch, Keyspace, Snapshots, StateError, StateStore, StateStores, split};
 
 /// Changes, and bytes of changes, between two snapshots: what a start has to replay at most, about.
 const SNAPSHOT_CHANGES: u64 = 10_000;
@@ -167,7 +167,7 @@ impl Task {
         if !touched.is_empty() {
             write_objects(store, &self.state, touched.iter())?;
             let mut batch = Batch::new();
-            batch.put(Tree::Meta, MARK_KEY, encode_mark(self.sequence));
+            batch.put(Keyspace::Meta, MARK_KEY, encode_mark(self.sequence));
             store.apply(&batch)?;
         }
         if counters { self.write_counters(store) } else { Ok(()) }
@@ -187,7 +187,7 @@ impl Task {
                         && let Some(matches) = counter.take_unsaved()
                     {
                         let (key, value) = encode_counter(&view.organization.id, rule, &matches);
-                        batch.put(Tree::Counters, key, value);
+                        batch.put(Keyspace::Counters, key, value);
                     }
                 }
                 if !batch.is_empty() {
@@ -226,7 +226,7 @@ pub(super) fn write_objects<'a>(
 ) -> Result<(), StateError> {
     let (mut encoder, mut batch, mut objects) = (EntryEncoder::new(state), Batch::new(), 0);
     for key in keys {
-        split::put(store, &mut batch, Tree::Policy, &key.to_bytes(), encoder.encode(key).as_deref())?;
+        split::put(store, &mut batch, Keyspace::Policy, &key.to_bytes(), encoder.encode(key).as_deref())?;
         objects += 1;
         if objects % BATCH_OBJECTS_MAX == 0 {
             store.apply(&std::mem::take(&mut batch))?;

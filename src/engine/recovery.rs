@@ -24,7 +24,7 @@ use crate::store::codec::{
     encode_change, encode_mark, keys_of,
 };
 use crate::store::{
-    Batch, JournalError, Log, SnapshotError, Snapshots, StateError, StateStore, StateStores, Tree, split,
+    Batch, JournalError, Keyspace, Log, SnapshotError, Snapshots, StateError, StateStore, StateStores, split,
 };
 
 /// Why the service cannot start on a data directory.
@@ -226,14 +226,14 @@ struct Reconciled {
 }
 
 fn try_reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> Result<Reconciled, StateError> {
-    let mark = store.get(Tree::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes));
+    let mark = store.get(Keyspace::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes));
     if mark > Some(sequence) {
         return Ok(Reconciled { mark, written: 0 });
     }
     let mut encoder = EntryEncoder::new(state);
     let mut expected: BTreeMap<Vec<u8>, EntryKey> = keys_of(state).map(|key| (key.to_bytes(), key)).collect();
     let (mut differing, mut foreign) = (BTreeSet::new(), Vec::new());
-    split::read_all(store, Tree::Policy, |stored_key, value| match expected.remove(stored_key) {
+    split::read_all(store, Keyspace::Policy, |stored_key, value| match expected.remove(stored_key) {
         Some(key) if encoder.encode(&key).as_deref() == Some(value) => {}
         Some(key) => drop(differing.insert(key)),
         None => foreign.push(stored_key.to_vec()),
@@ -243,10 +243,10 @@ fn try_reconcile(store: &dyn StateStore, state: &PolicyState, sequence: u64) -> 
     write_objects(store, state, differing.iter())?;
     let mut batch = Batch::new();
     for key in foreign {
-        split::put(store, &mut batch, Tree::Policy, &key, None)?;
-        batch.delete(Tree::Policy, key);
+        split::put(store, &mut batch, Keyspace::Policy, &key, None)?;
+        batch.delete(Keyspace::Policy, key);
     }
-    batch.put(Tree::Meta, MARK_KEY, encode_mark(sequence));
+    batch.put(Keyspace::Meta, MARK_KEY, encode_mark(sequence));
     store.apply(&batch)?;
     store.flush()?;
     Ok(Reconciled { mark, written })
@@ -303,7 +303,7 @@ pub(super) fn read_counters(store: &dyn StateStore, state: &PolicyState) -> Hash
     let mut leftover = Batch::new();
     let mut from = Vec::new();
     loop {
-        let page = match store.scan(Tree::Counters, &from, 1_000) {
+        let page = match store.scan(Keyspace::Counters, &from, 1_000) {
             Ok(page) => page,
             Err(error) => {
                 tracing::warn!(%error, "match counts cannot be read: rules count from now on");
@@ -313,7 +313,7 @@ pub(super) fn read_counters(store: &dyn StateStore, state: &PolicyState) -> Hash
         for (key, value) in page.entries {
             match decode_counter(&key, &value) {
                 Some((key, matches)) if known.contains(&key) => drop(counters.insert(key, matches)),
-                _ => leftover.delete(Tree::Counters, key),
+                _ => leftover.delete(Keyspace::Counters, key),
             }
         }
         match page.next {

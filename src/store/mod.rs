@@ -128,9 +128,9 @@ pub trait Snapshots: Send {
 /// An ordered map from bytes to bytes: what is read. Rebuilt from the journal whenever it is lost.
 pub trait StateStore: Send + Sync {
     /// The value of `key`.
-    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
 
-    /// Makes all changes of `batch`, over all trees, or none; later changes of a key win over earlier ones. Survives a
+    /// Makes all changes of `batch`, over all keyspaces, or none; later changes of a key win over earlier ones. Survives a
     /// crash of the process and, after [`StateStore::flush`], one of the machine.
     ///
     /// # Errors
@@ -139,13 +139,13 @@ pub trait StateStore: Send + Sync {
     /// further calls until it is opened again; which of the two, only opening it tells.
     fn apply(&self, batch: &Batch) -> Result<(), StateError>;
 
-    /// At most `entries_max` entries (one at least) of `tree` in order of their keys, from `from` on, `from` included.
-    fn scan(&self, tree: Tree, from: &[u8], entries_max: usize) -> Result<Page, StateError>;
+    /// At most `entries_max` entries (one at least) of `keyspace` in order of their keys, from `from` on, `from` included.
+    fn scan(&self, keyspace: Keyspace, from: &[u8], entries_max: usize) -> Result<Page, StateError>;
 
     /// Returns when everything applied before is on the disk.
     fn flush(&self) -> Result<(), StateError>;
 
-    /// Removes every entry of every tree. Not atomic: the caller marks the store as unfinished before, and as whole
+    /// Removes every entry of every keyspace. Not atomic: the caller marks the store as unfinished before, and as whole
     /// after filling it again.
     fn clear(&self) -> Result<(), StateError>;
 }
@@ -162,7 +162,7 @@ pub trait StateStores: Send {
 
 /// The parts of a [`StateStore`]: each has its own keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tree {
+pub enum Keyspace {
     /// Policy as it is edited: rules, groups, nodes.
     Policy,
     /// Numbers that grow: match counts and the like.
@@ -171,8 +171,8 @@ pub enum Tree {
     Meta,
 }
 
-impl Tree {
-    /// Every tree.
+impl Keyspace {
+    /// Every keyspace.
     pub const ALL: [Self; 3] = [Self::Policy, Self::Counters, Self::Meta];
 }
 
@@ -186,7 +186,7 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Where the key is.
-    pub tree: Tree,
+    pub keyspace: Keyspace,
     /// The key.
     pub key: Vec<u8>,
     /// Its new value; none removes it, and is no error where it is not there.
@@ -200,13 +200,13 @@ impl Batch {
     }
 
     /// Adds: set `key` to `value`.
-    pub fn put(&mut self, tree: Tree, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.changes.push(Change { tree, key: key.into(), value: Some(value.into()) });
+    pub fn put(&mut self, keyspace: Keyspace, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.changes.push(Change { keyspace, key: key.into(), value: Some(value.into()) });
     }
 
     /// Adds: remove `key`.
-    pub fn delete(&mut self, tree: Tree, key: impl Into<Vec<u8>>) {
-        self.changes.push(Change { tree, key: key.into(), value: None });
+    pub fn delete(&mut self, keyspace: Keyspace, key: impl Into<Vec<u8>>) {
+        self.changes.push(Change { keyspace, key: key.into(), value: None });
     }
 
     /// Whether there are no changes.
@@ -242,7 +242,7 @@ impl Batch {
     }
 }
 
-/// A part of a tree, in order.
+/// A part of a keyspace, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// Keys with their values.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Batch, STATE_VALUE_BYTES_MAX, StateError, StateStore, Tree};
+use super::{Batch, Keyspace, STATE_VALUE_BYTES_MAX, StateError, StateStore};
 
 /// Entries fetched at a time. Parts are large, so few.
 const PAGE_ENTRIES: usize = 256;
@@ -35,29 +35,29 @@ fn whole_key(part_key: &[u8]) -> Option<&[u8]> {
 pub fn put(
     store: &dyn StateStore,
     batch: &mut Batch,
-    tree: Tree,
+    keyspace: Keyspace,
     key: &[u8],
     value: Option<&[u8]>,
 ) -> Result<(), StateError> {
-    let mut old = parts_of(store, tree, key)?;
+    let mut old = parts_of(store, keyspace, key)?;
     for (part, new) in (0..).zip(value.unwrap_or_default().chunks(STATE_VALUE_BYTES_MAX)) {
         let stored_key = part_key(key, part);
         if old.remove(&stored_key).as_deref() != Some(new) {
-            batch.put(tree, stored_key, new);
+            batch.put(keyspace, stored_key, new);
         }
     }
     for left_over in old.into_keys() {
-        batch.delete(tree, left_over);
+        batch.delete(keyspace, left_over);
     }
     Ok(())
 }
 
 /// All parts of a key, also some behind a gap that damage has left.
-fn parts_of(store: &dyn StateStore, tree: Tree, key: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StateError> {
+fn parts_of(store: &dyn StateStore, keyspace: Keyspace, key: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StateError> {
     let mut parts = BTreeMap::new();
     let mut from = part_key(key, 0);
     loop {
-        let page = store.scan(tree, &from, PARTS_AT_A_TIME)?;
+        let page = store.scan(keyspace, &from, PARTS_AT_A_TIME)?;
         for (stored_key, part) in page.entries {
             if whole_key(&stored_key) != Some(key) {
                 return Ok(parts);
@@ -71,13 +71,17 @@ fn parts_of(store: &dyn StateStore, tree: Tree, key: &[u8]) -> Result<BTreeMap<V
     }
 }
 
-/// Calls `visit` with every key and value of a tree, in order of keys. Keys that are of no part are handed out whole,
+/// Calls `visit` with every key and value of a keyspace, in order of keys. Keys that are of no part are handed out whole,
 /// so that the caller can find and remove what does not belong.
-pub fn read_all(store: &dyn StateStore, tree: Tree, mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), StateError> {
+pub fn read_all(
+    store: &dyn StateStore,
+    keyspace: Keyspace,
+    mut visit: impl FnMut(&[u8], &[u8]),
+) -> Result<(), StateError> {
     let (mut key, mut value): (Option<Vec<u8>>, Vec<u8>) = (None, Vec::new());
     let mut from = Vec::new();
     loop {
-        let page = store.scan(tree, &from, PAGE_ENTRIES)?;
+        let page = store.scan(keyspace, &from, PAGE_ENTRIES)?;
         for (part_key, part) in page.entries {
             let of = whole_key(&part_key).unwrap_or(&part_key);
             if key.as_deref() != Some(of) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use portcullis::store::state::{MemoryState, Reopened, SledState};
-use portcullis::store::{Batch, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, StateError, StateStore, Tree};
+use portcullis::store::{Batch, Keyspace, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, StateError, StateStore};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tempfile::TempDir;
@@ -18,18 +18,18 @@ fn over_all_adapters(check: impl Fn(&dyn StateStore)) {
     check(&store);
 }
 
-fn put(store: &dyn StateStore, tree: Tree, key: &str, value: &str) {
+fn put(store: &dyn StateStore, keyspace: Keyspace, key: &str, value: &str) {
     let mut batch = Batch::new();
-    batch.put(tree, key, value);
+    batch.put(keyspace, key, value);
     store.apply(&batch).unwrap();
 }
 
-/// All entries of a tree, read in pages of the size given.
-fn entries(store: &dyn StateStore, tree: Tree, page_entries: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// All entries of a keyspace, read in pages of the size given.
+fn entries(store: &dyn StateStore, keyspace: Keyspace, page_entries: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut all = Vec::new();
     let mut from = Vec::new();
     loop {
-        let page = store.scan(tree, &from, page_entries).unwrap();
+        let page = store.scan(keyspace, &from, page_entries).unwrap();
         assert!(page.entries.len() <= page_entries.max(1));
         all.extend(page.entries);
         let Some(next) = page.next else { return all };
@@ -40,21 +40,21 @@ fn entries(store: &dyn StateStore, tree: Tree, page_entries: usize) -> Vec<(Vec<
 #[test]
 fn what_is_put_comes_back_and_what_is_deleted_does_not() {
     over_all_adapters(|store| {
-        assert_eq!(store.get(Tree::Policy, b"k").unwrap(), None);
-        put(store, Tree::Policy, "k", "1");
-        put(store, Tree::Policy, "", "empty key");
-        put(store, Tree::Meta, "k", "");
-        assert_eq!(store.get(Tree::Policy, b"k").unwrap(), Some(b"1".to_vec()));
-        assert_eq!(store.get(Tree::Policy, b"").unwrap(), Some(b"empty key".to_vec()));
-        assert_eq!(store.get(Tree::Meta, b"k").unwrap(), Some(Vec::new()));
-        assert_eq!(store.get(Tree::Counters, b"k").unwrap(), None);
+        assert_eq!(store.get(Keyspace::Policy, b"k").unwrap(), None);
+        put(store, Keyspace::Policy, "k", "1");
+        put(store, Keyspace::Policy, "", "empty key");
+        put(store, Keyspace::Meta, "k", "");
+        assert_eq!(store.get(Keyspace::Policy, b"k").unwrap(), Some(b"1".to_vec()));
+        assert_eq!(store.get(Keyspace::Policy, b"").unwrap(), Some(b"empty key".to_vec()));
+        assert_eq!(store.get(Keyspace::Meta, b"k").unwrap(), Some(Vec::new()));
+        assert_eq!(store.get(Keyspace::Counters, b"k").unwrap(), None);
         let mut batch = Batch::new();
         assert!(batch.is_empty());
-        batch.delete(Tree::Policy, "k");
-        batch.delete(Tree::Policy, "never there");
+        batch.delete(Keyspace::Policy, "k");
+        batch.delete(Keyspace::Policy, "never there");
         store.apply(&batch).unwrap();
-        assert_eq!(store.get(Tree::Policy, b"k").unwrap(), None);
-        assert_eq!(store.get(Tree::Meta, b"k").unwrap(), Some(Vec::new()));
+        assert_eq!(store.get(Keyspace::Policy, b"k").unwrap(), None);
+        assert_eq!(store.get(Keyspace::Meta, b"k").unwrap(), Some(Vec::new()));
         store.flush().unwrap();
     });
 }
@@ -63,12 +63,12 @@ fn what_is_put_comes_back_and_what_is_deleted_does_not() {
 fn later_changes_of_a_batch_win() {
     over_all_adapters(|store| {
         let mut batch = Batch::new();
-        batch.put(Tree::Meta, "a", "1");
-        batch.put(Tree::Meta, "b", "1");
-        batch.delete(Tree::Meta, "a");
-        batch.put(Tree::Meta, "b", "2");
+        batch.put(Keyspace::Meta, "a", "1");
+        batch.put(Keyspace::Meta, "b", "1");
+        batch.delete(Keyspace::Meta, "a");
+        batch.put(Keyspace::Meta, "b", "2");
         store.apply(&batch).unwrap();
-        assert_eq!(entries(store, Tree::Meta, 10), [(b"b".to_vec(), b"2".to_vec())]);
+        assert_eq!(entries(store, Keyspace::Meta, 10), [(b"b".to_vec(), b"2".to_vec())]);
     });
 }
 
@@ -78,16 +78,16 @@ fn what_is_too_large_is_refused_with_its_whole_batch() {
         let value = vec![7; STATE_VALUE_BYTES_MAX];
         let key = vec![7; STATE_KEY_BYTES_MAX];
         let mut batch = Batch::new();
-        batch.put(Tree::Meta, key.clone(), value.clone());
+        batch.put(Keyspace::Meta, key.clone(), value.clone());
         store.apply(&batch).unwrap();
-        assert_eq!(store.get(Tree::Meta, &key).unwrap(), Some(value));
+        assert_eq!(store.get(Keyspace::Meta, &key).unwrap(), Some(value));
         for (key_bytes, value_bytes) in [(1, STATE_VALUE_BYTES_MAX + 1), (STATE_KEY_BYTES_MAX + 1, 1)] {
             let mut batch = Batch::new();
-            batch.put(Tree::Meta, "small", "1");
-            batch.put(Tree::Meta, vec![1; key_bytes], vec![1; value_bytes]);
+            batch.put(Keyspace::Meta, "small", "1");
+            batch.put(Keyspace::Meta, vec![1; key_bytes], vec![1; value_bytes]);
             let error = store.apply(&batch).unwrap_err();
             assert!(matches!(error, StateError::TooLarge { .. }) && !error.is_transient());
-            assert_eq!(store.get(Tree::Meta, b"small").unwrap(), None);
+            assert_eq!(store.get(Keyspace::Meta, b"small").unwrap(), None);
         }
     });
 }
@@ -95,18 +95,18 @@ fn what_is_too_large_is_refused_with_its_whole_batch() {
 #[test]
 fn a_scan_is_in_order_and_stays_in_its_tree() {
     over_all_adapters(|store| {
-        for tree in Tree::ALL {
+        for keyspace in Keyspace::ALL {
             for key in ["b", "a", "\u{7f}", "", "ab"] {
-                put(store, tree, key, key);
+                put(store, keyspace, key, key);
             }
         }
         let keys = ["", "a", "ab", "b", "\u{7f}"].map(|key| key.as_bytes().to_vec());
-        for tree in Tree::ALL {
+        for keyspace in Keyspace::ALL {
             for page_entries in [0, 1, 2, 5, 100] {
-                let read = entries(store, tree, page_entries);
+                let read = entries(store, keyspace, page_entries);
                 assert!(read.iter().map(|(key, _)| key).eq(&keys), "{page_entries}");
             }
-            let page = store.scan(tree, b"aa", 2).unwrap();
+            let page = store.scan(keyspace, b"aa", 2).unwrap();
             assert!(page.entries.iter().map(|(key, _)| key).eq(&keys[2..4]));
             assert_eq!(page.next.as_ref(), Some(&keys[4]));
         }
@@ -118,40 +118,40 @@ fn a_page_ends_before_it_takes_much_memory() {
     over_all_adapters(|store| {
         for key in 0..100_u8 {
             let mut batch = Batch::new();
-            batch.put(Tree::Policy, [key], vec![key; STATE_VALUE_BYTES_MAX]);
+            batch.put(Keyspace::Policy, [key], vec![key; STATE_VALUE_BYTES_MAX]);
             store.apply(&batch).unwrap();
         }
-        let page = store.scan(Tree::Policy, &[], 1000).unwrap();
+        let page = store.scan(Keyspace::Policy, &[], 1000).unwrap();
         assert!(page.entries.len() < 60 && page.next.is_some());
-        assert_eq!(entries(store, Tree::Policy, 1000).len(), 100);
+        assert_eq!(entries(store, Keyspace::Policy, 1000).len(), 100);
     });
 }
 
 #[test]
 fn clearing_leaves_nothing() {
     over_all_adapters(|store| {
-        for tree in Tree::ALL {
+        for keyspace in Keyspace::ALL {
             let mut batch = Batch::new();
             for key in 0..2500_u32 {
-                batch.put(tree, key.to_be_bytes(), "v");
+                batch.put(keyspace, key.to_be_bytes(), "v");
             }
             store.apply(&batch).unwrap();
         }
         store.clear().unwrap();
-        for tree in Tree::ALL {
-            assert!(entries(store, tree, 10).is_empty());
+        for keyspace in Keyspace::ALL {
+            assert!(entries(store, keyspace, 10).is_empty());
         }
-        put(store, Tree::Policy, "k", "v");
-        assert_eq!(entries(store, Tree::Policy, 10).len(), 1);
+        put(store, Keyspace::Policy, "k", "v");
+        assert_eq!(entries(store, Keyspace::Policy, 10).len(), 1);
     });
 }
 
 #[test]
 fn any_changes_are_those_of_an_ordered_map() {
-    let tree = prop::sample::select(Tree::ALL.to_vec());
+    let keyspace = prop::sample::select(Keyspace::ALL.to_vec());
     let key = prop::collection::vec(any::<u8>(), 0..4);
     let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..40));
-    let batches = prop::collection::vec(prop::collection::vec((tree, key, value), 0..12), 0..12);
+    let batches = prop::collection::vec(prop::collection::vec((keyspace, key, value), 0..12), 0..12);
     over_all_adapters(|store| {
         let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
         let result = runner.run(&batches, |batches| {
@@ -159,23 +159,23 @@ fn any_changes_are_those_of_an_ordered_map() {
             let mut model = BTreeMap::new();
             for changes in batches {
                 let mut batch = Batch::new();
-                for (tree, key, value) in changes {
+                for (keyspace, key, value) in changes {
                     if let Some(value) = value {
-                        batch.put(tree, key.clone(), value.clone());
-                        model.insert((tree, key), value);
+                        batch.put(keyspace, key.clone(), value.clone());
+                        model.insert((keyspace, key), value);
                     } else {
-                        batch.delete(tree, key.clone());
-                        model.remove(&(tree, key));
+                        batch.delete(keyspace, key.clone());
+                        model.remove(&(keyspace, key));
                     }
                 }
                 store.apply(&batch).unwrap();
             }
-            for tree in Tree::ALL {
+            for keyspace in Keyspace::ALL {
                 let expected = model
                     .iter()
-                    .filter(|((of, _), _)| *of == tree)
+                    .filter(|((of, _), _)| *of == keyspace)
                     .map(|((_, key), value)| (key.clone(), value.clone()));
-                prop_assert!(entries(store, tree, 3).into_iter().eq(expected));
+                prop_assert!(entries(store, keyspace, 3).into_iter().eq(expected));
             }
             Ok(())
         });
@@ -189,7 +189,7 @@ fn sample(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     for batch_number in 0..20_u8 {
         let mut batch = Batch::new();
         for key in 0..20_u8 {
-            batch.put(Tree::Policy, [batch_number, key], vec![key; 100]);
+            batch.put(Keyspace::Policy, [batch_number, key], vec![key; 100]);
         }
         store.apply(&batch).unwrap();
     }
@@ -222,11 +222,11 @@ fn write_all(path: &Path, files: &[(PathBuf, Vec<u8>)]) {
 fn check_usable(path: &Path) -> Reopened {
     let (store, reopened) = SledState::open_or_move_aside(path).unwrap();
     let mut batch = Batch::new();
-    batch.put(Tree::Meta, "mark", "1");
-    let used = store.scan(Tree::Policy, &[], 1000).and_then(|_| store.apply(&batch)).and_then(|()| store.flush());
+    batch.put(Keyspace::Meta, "mark", "1");
+    let used = store.scan(Keyspace::Policy, &[], 1000).and_then(|_| store.apply(&batch)).and_then(|()| store.flush());
     let Err(error) = used else { return reopened };
     assert!(matches!(error, StateError::Damaged { .. }), "{error}");
-    assert!(store.get(Tree::Meta, b"mark").is_err(), "a damaged store still answers");
+    assert!(store.get(Keyspace::Meta, b"mark").is_err(), "a damaged store still answers");
     drop(store);
     let (store, reopened) = SledState::open_or_move_aside(path).unwrap();
     assert!(matches!(reopened, Reopened::MovedAside(_)), "{reopened:?}");
@@ -241,7 +241,7 @@ fn a_store_comes_back_after_a_restart() {
     sample(&path);
     let (store, reopened) = SledState::open(&path).unwrap();
     assert_eq!(reopened, Reopened::Existing);
-    assert_eq!(entries(&store, Tree::Policy, 50).len(), 400);
+    assert_eq!(entries(&store, Keyspace::Policy, 50).len(), 400);
     let error = SledState::open_or_move_aside(&path).unwrap_err();
     assert!(matches!(error, StateError::InUse { .. }), "{error}");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -304,9 +304,9 @@ fn damage_found_in_use_stops_the_store_until_it_is_made_again() {
     for (file, bytes) in &files {
         fs::write(file, vec![0x5a; bytes.len()]).unwrap();
     }
-    let error = store.scan(Tree::Policy, &[], 1000).unwrap_err();
+    let error = store.scan(Keyspace::Policy, &[], 1000).unwrap_err();
     assert!(matches!(error, StateError::Damaged { .. }), "{error}");
-    assert!(store.get(Tree::Meta, b"mark").is_err(), "a damaged store still answers");
+    assert!(store.get(Keyspace::Meta, b"mark").is_err(), "a damaged store still answers");
     assert!(store.apply(&Batch::new()).is_err());
     assert!(store.flush().is_err());
     drop(store);

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::super::{Batch, Page, StateError, StateStore, Tree};
+use super::super::{Batch, Keyspace, Page, StateError, StateStore};
 
-type Entries = BTreeMap<(Tree, Vec<u8>), Vec<u8>>;
+type Entries = BTreeMap<(Keyspace, Vec<u8>), Vec<u8>>;
 
 /// A state store that is gone with the process.
 #[derive(Debug, Default)]
@@ -35,15 +35,15 @@ impl MemoryState {
 }
 
 impl StateStore for MemoryState {
-    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        Ok(self.read().get(&(tree, key.to_vec())).cloned())
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        Ok(self.read().get(&(keyspace, key.to_vec())).cloned())
     }
 
     fn apply(&self, batch: &Batch) -> Result<(), StateError> {
         batch.check()?;
         let mut entries = self.write();
         for change in batch.changes() {
-            let key = (change.tree, change.key.clone());
+            let key = (change.keyspace, change.key.clone());
             match &change.value {
                 Some(value) => entries.insert(key, value.clone()),
                 None => entries.remove(&key),
@@ -52,12 +52,12 @@ impl StateStore for MemoryState {
         Ok(())
     }
 
-    fn scan(&self, tree: Tree, from: &[u8], entries_max: usize) -> Result<Page, StateError> {
+    fn scan(&self, keyspace: Keyspace, from: &[u8], entries_max: usize) -> Result<Page, StateError> {
         let entries = self.read();
-        let start = Bound::Included((tree, from.to_vec()));
+        let start = Bound::Included((keyspace, from.to_vec()));
         let of_tree = entries
             .range((start, Bound::Unbounded))
-            .take_while(|((entry_tree, _), _)| *entry_tree == tree)
+            .take_while(|((entry_keyspace, _), _)| *entry_keyspace == keyspace)
             .map(|((_, key), value)| Ok((key.clone(), value.clone())));
         Page::fill(of_tree, entries_max)
     }

@@ -4,8 +4,8 @@
 //! it may panic on files that a power cut left, so every call is inside `catch_unwind`; after a panic or an error that
 //! speaks of damage the store refuses all further calls; and since a panic can also end the process or hang it, a
 //! marker stands beside the directory while sled opens and after any such failure: where the next start finds it, the
-//! directory is moved aside unopened. All trees live in one of sled's, told apart by a first byte, because only within
-//! one are batches atomic without transactions.
+//! directory is moved aside unopened. All keyspaces live in one tree of sled's, told apart by a first byte, because only
+//! within one tree are batches atomic without transactions.
 //!
 //! Unwinding is asserted to be safe because nothing is used after it: the handle is dropped on a thread of its own
 //! (dropping a broken one may never end), and the files are rebuilt from the journal.
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::super::{Batch, Page, StateError, StateStore, Tree, disk};
+use super::super::{Batch, Keyspace, Page, StateError, StateStore, disk};
 
 /// Small: what is read often is in memory anyway. With large values sled exceeds it.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -139,8 +139,8 @@ impl Drop for SledState {
 }
 
 impl StateStore for SledState {
-    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        let key = stored_key(tree, key);
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        let key = stored_key(keyspace, key);
         self.with("read", |db| Ok(db.get(&key)?.map(|value| value.to_vec())))
     }
 
@@ -148,7 +148,7 @@ impl StateStore for SledState {
         batch.check()?;
         let mut stored = sled::Batch::default();
         for change in batch.changes() {
-            let key = stored_key(change.tree, &change.key);
+            let key = stored_key(change.keyspace, &change.key);
             match &change.value {
                 Some(value) => stored.insert(key, value.as_slice()),
                 None => stored.remove(key),
@@ -157,9 +157,9 @@ impl StateStore for SledState {
         self.with("write", |db| db.apply_batch(stored))
     }
 
-    fn scan(&self, tree: Tree, from: &[u8], entries_max: usize) -> Result<Page, StateError> {
-        let start = stored_key(tree, from);
-        let end = vec![tree_byte(tree) + 1];
+    fn scan(&self, keyspace: Keyspace, from: &[u8], entries_max: usize) -> Result<Page, StateError> {
+        let start = stored_key(keyspace, from);
+        let end = vec![keyspace_byte(keyspace) + 1];
         self.with("read", |db| {
             let entries = db.range(start..end).map(|entry| {
                 let (key, value) = entry?;
@@ -175,15 +175,15 @@ impl StateStore for SledState {
     }
 
     fn clear(&self) -> Result<(), StateError> {
-        for tree in Tree::ALL {
+        for keyspace in Keyspace::ALL {
             loop {
-                let page = self.scan(tree, &[], CLEAR_ENTRIES)?;
+                let page = self.scan(keyspace, &[], CLEAR_ENTRIES)?;
                 if page.entries.is_empty() {
                     break;
                 }
                 let mut batch = Batch::new();
                 for (key, _) in page.entries {
-                    batch.delete(tree, key);
+                    batch.delete(keyspace, key);
                 }
                 self.apply(&batch)?;
             }
@@ -192,18 +192,18 @@ impl StateStore for SledState {
     }
 }
 
-/// Where a tree's keys are. Stored, so never reused for another.
-fn tree_byte(tree: Tree) -> u8 {
-    match tree {
-        Tree::Policy => 1,
-        Tree::Counters => 2,
-        Tree::Meta => 3,
+/// Where a keyspace's keys are. Stored, so never reused for another.
+fn keyspace_byte(keyspace: Keyspace) -> u8 {
+    match keyspace {
+        Keyspace::Policy => 1,
+        Keyspace::Counters => 2,
+        Keyspace::Meta => 3,
     }
 }
 
-fn stored_key(tree: Tree, key: &[u8]) -> Vec<u8> {
+fn stored_key(keyspace: Keyspace, key: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(1 + key.len());
-    stored.push(tree_byte(tree));
+    stored.push(keyspace_byte(keyspace));
     stored.extend_from_slice(key);
     stored
 }
