@@ -1,17 +1,16 @@
 //! Erasing an actor from the policy journal, for the audit log's erasures (design.md §2.8).
 //!
 //! Invariant: when it is done, neither the journal's files nor the index of revisions hold the name as an actor.
-//! Not here: the audit log's own records, and finishing after a crash (`audit::erasing`).
+//! Not here: the audit log's own records, and finishing after a crash (`audit::eraser`).
 
-use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
 use super::audit::{ActorFiles, AuditError};
 use super::change::ChangeError;
 use super::history::History;
-use super::send_order;
 use super::writer::Order;
 use crate::policy::name::Id;
 
@@ -28,7 +27,7 @@ impl ActorFiles for PolicyActors {
     fn erase(&mut self, organization: Option<&Id>, name: &str) -> Result<(), AuditError> {
         let (reply, answer) = oneshot::channel();
         let order = Order::EraseActor { organization: organization.cloned(), name: name.to_owned(), reply };
-        send_order(&self.orders, order).map_err(|error| match error {
+        send(&self.orders, order).map_err(|error| match error {
             ChangeError::ShuttingDown => AuditError::ShuttingDown,
             other => AuditError::NotWritable(other.to_string()),
         })?;
@@ -37,4 +36,14 @@ impl ActorFiles for PolicyActors {
         self.history.forget();
         Ok(())
     }
+}
+
+/// Sends the policy writer an order.
+pub(super) fn send(orders: &Orders, order: Order) -> Result<(), ChangeError> {
+    let orders = orders.lock().unwrap_or_else(PoisonError::into_inner);
+    let sender = orders.as_ref().ok_or(ChangeError::ShuttingDown)?;
+    sender.try_send(order).map_err(|error| match error {
+        TrySendError::Full(_) => ChangeError::Overloaded,
+        TrySendError::Disconnected(_) => ChangeError::ShuttingDown,
+    })
 }

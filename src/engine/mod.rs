@@ -35,7 +35,6 @@ mod unconfirmed;
 mod writer;
 
 use std::io;
-use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -47,7 +46,7 @@ pub use recovery::RecoveryError;
 pub use replay::{Flipped, Replay};
 pub use session_files::SessionStores;
 
-use actors::Orders;
+use actors::{Orders, send};
 use audit::{AuditLog, AuditOptions, AuditStores, Condition};
 use change::ChangeError;
 use check::DecisionIds;
@@ -172,7 +171,7 @@ impl Engine {
     }
 
     fn send(&self, order: Order) -> Result<(), ChangeError> {
-        send_order(&self.orders, order)
+        send(&self.orders, order)
     }
 
     /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is on the disk.
@@ -189,16 +188,6 @@ impl Engine {
         threads.renewals.into_iter().for_each(join);
         self.audit.end();
     }
-}
-
-/// Sends the policy writer an order.
-fn send_order(orders: &Orders, order: Order) -> Result<(), ChangeError> {
-    let orders = orders.lock().unwrap_or_else(PoisonError::into_inner);
-    let sender = orders.as_ref().ok_or(ChangeError::ShuttingDown)?;
-    sender.try_send(order).map_err(|error| match error {
-        TrySendError::Full(_) => ChangeError::Overloaded,
-        TrySendError::Disconnected(_) => ChangeError::ShuttingDown,
-    })
 }
 
 impl Drop for Engine {
