@@ -20,7 +20,7 @@ const CHECKPOINTS: &str = "checkpoints";
 /// Checkpoints that are kept whatever their size: those of an hour.
 const RECENT_MAX: usize = 3_600;
 
-/// Where the file is written anew, without what need not be kept.
+/// A file of this size is written anew, without what need not be kept.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// What begins a signature's line.
@@ -45,7 +45,7 @@ impl Checkpoints {
         let origin = key.verifier().name().to_owned();
         let (mut recent, mut ends, mut newest) = (VecDeque::new(), BTreeMap::new(), None);
         for note in read_notes(&folder)? {
-            // Of another key, or cut off: no use here, and the verifier has its own look.
+            // Signed by another key, or cut off: not usable here. Verifying reads the file itself and reports it.
             let Ok(checkpoint) = Checkpoint::open(note.as_bytes(), &known, &origin) else { continue };
             let head = checkpoint.head();
             if is_end(head.size) {

@@ -1,4 +1,4 @@
-//! Bringing frames of records to the disk, and what is on it into sight.
+//! The committer writes frames of records to the journal and then makes them visible to readers.
 //!
 //! Invariant: what is visible is durable. A frame that could not be written is written again, under the same sequences,
 //! once the journal is recovered.
@@ -25,7 +25,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Openings that one record of an erasure lists, so that it stays below 32 KiB.
 const ERASED_SLOTS_MAX: usize = 4_000;
 
-/// What writes.
+/// See the module.
 pub(super) struct Committer {
     journal: Box<dyn Journal>,
     shared: Arc<Shared>,
@@ -48,7 +48,7 @@ impl Committer {
         Self { journal, shared, clock, erasures: Vec::new(), sealed: 0 }
     }
 
-    /// Writes a frame and makes its records visible; false where that was given up because the service ends.
+    /// Writes a frame and makes its records visible. False if it gave up because the service ends.
     pub(super) fn commit(&mut self, frame: &mut Frame) -> bool {
         if !self.append(frame) {
             return false;
@@ -60,7 +60,7 @@ impl Committer {
         true
     }
 
-    /// Appends until it has succeeded; false where the service ends before.
+    /// Appends a frame, and tries again until that succeeds. False if the service ends before.
     fn append(&mut self, frame: &Frame) -> bool {
         let mut failed = false;
         loop {
@@ -127,7 +127,7 @@ impl Committer {
         }
         self.shared.queue.written(count);
         let last = frame.first_sequence + count as u64 - 1;
-        // What is in sight first: who is answered may look at once.
+        // Visible before waiters are woken: a caller that gets its answer may read at once.
         self.shared.newest.send_replace(last);
         self.shared.waiting.publish(last);
         if frame.ends_unit {
@@ -142,7 +142,8 @@ impl Committer {
         self.truncate();
     }
 
-    /// Gives up what is sealed. The journal keeps its last segment, so this is tried again with each that begins.
+    /// Truncates the journal before the first record that is not sealed. The journal keeps its last segment, so this is
+    /// repeated whenever a segment begins.
     fn truncate(&mut self) {
         if let Err(error) = self.journal.truncate_before(self.sealed) {
             tracing::warn!(%error, "sealed records stay in the journal of the audit log for now");
@@ -197,7 +198,7 @@ impl Committer {
     pub(super) fn redact(&mut self, units: &[ErasedUnit]) -> Result<(), JournalError> {
         let tail = self.shared.tail.units();
         let Some(oldest) = tail.first() else {
-            // Everything is sealed, and the journal keeps only what it still has to tell: the next sequence.
+            // Everything is sealed: the journal has to keep only the next sequence.
             self.journal.roll()?;
             return self.journal.truncate_before(self.journal.next_sequence());
         };
@@ -218,7 +219,7 @@ impl Committer {
     }
 }
 
-/// The units in pieces that each fit one record; one empty piece where there is nothing.
+/// Splits the units so that each part fits one record. Without units there is one empty part.
 fn in_pieces<'a>(units: impl Iterator<Item = &'a ErasedUnit>) -> Vec<Vec<ErasedUnit>> {
     let (mut pieces, mut piece, mut slots) = (Vec::new(), Vec::new(), 0);
     for unit in units {

@@ -30,7 +30,7 @@ pub(in crate::engine) struct Decided<'a> {
 
 impl AuditLog {
     /// Tells the decisions that a filter's organization, types and times select and that are about one of the addresses,
-    /// newest unit first. Ends after `time_max`, and says whether that was not needed.
+    /// newest unit first. Ends after `time_max`; true if it went through all.
     pub(in crate::engine) fn for_each_decision(
         &self,
         filter: &RecordFilter,
@@ -50,7 +50,7 @@ impl AuditLog {
             }
             let slots = (0..).zip(&openings).filter(|(_, opening)| opening.is_some());
             let query = TermQuery::AnyOf(slots.map(|(slot, _)| slot_term(slot)).collect());
-            // Where all are asked for, asking for each would only cost time.
+            // If every opening is concerned, the index has nothing to narrow down.
             let all = openings.iter().all(Option::is_some);
             let queries = if all { &[][..] } else { std::slice::from_ref(&query) };
             let Some(found) = shared.candidates(&view, filter, queries, Search::Exact)? else { continue };

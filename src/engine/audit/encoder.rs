@@ -26,7 +26,7 @@ pub(super) const FRAME_RECORDS_MAX: usize = 8_192;
 /// Bytes of records that are written in one piece.
 const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Bytes of a record whose room is kept for another.
+/// Buffers with at most this capacity are reused for other records.
 const SPARE_BYTES_MAX: usize = 1024;
 
 /// How long it waits for random numbers.
@@ -40,7 +40,7 @@ pub(super) struct Encoder {
     pub(super) organizations: HashMap<Id, u64, RandomState>,
     pub(super) unit: OpenUnit,
     salts: Salts,
-    /// Room that earlier frames had: of their records, and of themselves.
+    /// Buffers of earlier frames, to be reused: those of records, and the frames.
     spare_bytes: Vec<Vec<u8>>,
     spare: Vec<Frame>,
 }
@@ -135,7 +135,7 @@ impl Encoder {
         }
     }
 
-    /// Makes nobody's next record refer to an opening that `concerns` holds for.
+    /// Forgets the openings that `concerns` selects: later records of the same identities get new ones.
     pub(super) fn forget(&mut self, concerns: impl Fn(&SlotKey) -> bool) {
         self.unit.slots.retain(|key, _| !concerns(key));
     }
@@ -193,7 +193,7 @@ impl Salts {
         const DRAWN: usize = 256;
         if self.drawn.is_empty() {
             self.drawn.resize(DRAWN, [0; Salt::BYTES]);
-            // Without random numbers nothing can be hidden; the process could not even have begun.
+            // A salt must be random. The operating system has given random numbers since the start, so this will pass.
             while let Err(error) = getrandom::fill(self.drawn.as_flattened_mut()) {
                 tracing::error!(%error, "no random numbers for the audit log");
                 std::thread::sleep(RANDOM_INTERVAL);

@@ -30,7 +30,7 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Where records are pushed. One is durable once [`AuditLog::newest`] has reached its sequence.
+    /// The queue that takes records. A record is durable once [`AuditLog::newest`] has reached its sequence.
     pub fn queue(&self) -> &AuditQueue {
         &self.shared.queue
     }
@@ -45,13 +45,13 @@ impl AuditLog {
         &self.verifier
     }
 
-    /// The newest durable record now. What looks at it twice must not do so through a receiver: one that holds a look open
-    /// while it takes another waits for the writer, who waits for the first look to end.
+    /// The sequence of the newest durable record, copied. Use this rather than borrowing twice from a receiver: a second
+    /// borrow waits for the writer, and the writer waits for the first borrow to end.
     pub fn newest_sequence(&self) -> u64 {
         self.shared.newest()
     }
 
-    /// The newest durable record; changes whenever there are more. Its sender is gone once the service has ended.
+    /// Follows the sequence of the newest durable record. The sender is dropped once the service has ended.
     pub fn newest(&self) -> watch::Receiver<u64> {
         self.shared.newest.subscribe()
     }
@@ -61,14 +61,14 @@ impl AuditLog {
         self.shared.first_sequence()
     }
 
-    /// Waits until a record is durable, but no longer than the configured deadline. To be polled whenever it is woken:
-    /// others on its thread wait for that.
+    /// Waits until a record is durable, at most until the configured deadline. The future must be polled whenever it is
+    /// woken, because it wakes others on its thread.
     pub(crate) async fn durable(&self, sequence: u64) -> Result<(), AuditError> {
         let waiting = self.shared.waiting.durable(sequence);
         tokio::time::timeout(self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())
     }
 
-    /// As [`AuditLog::durable`], for a caller who might not be polled when it is woken; the deadline counts from `begun`.
+    /// As [`AuditLog::durable`], for a future that might not be polled when it is woken. The deadline counts from `begun`.
     pub(crate) async fn durable_apart(&self, sequence: u64, begun: Instant) -> Result<(), AuditError> {
         let waiting = self.shared.waiting.durable_apart(sequence);
         tokio::time::timeout_at(begun + self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())
@@ -79,7 +79,7 @@ impl AuditLog {
         self.shared.wait_durable(sequence, Some(timeout))
     }
 
-    /// Notes a write that takes too long, and one that has ended. To be called often.
+    /// Marks the queue as stuck while one write takes longer than the deadline. Call it every [`DiskWatch::INTERVAL`].
     pub(crate) fn watch_disk(&self, watch: &mut DiskWatch) {
         let commits = self.shared.commits.load(Ordering::Acquire);
         if commits != watch.commits || commits.is_multiple_of(2) {
@@ -95,11 +95,11 @@ impl AuditLog {
                 tracing::info!("the disk takes records of the audit log again");
             }
         }
-        // Always: two who tell at once may have told in the other order.
+        // Even without a change: two threads that report at the same time may have done so in the wrong order.
         self.shared.condition.set_audit(self.shared.queue.is_writable());
     }
 
-    /// The oldest record that may be of a time or later.
+    /// The oldest record whose time may be `time` or later.
     pub(crate) fn first_since(&self, time: Timestamp) -> u64 {
         let units = self.shared.units.list();
         let old = units.iter().take_while(|unit| unit.max_time < time.micros()).last();
@@ -114,7 +114,7 @@ impl AuditLog {
         answer.await.unwrap_or(Err(AuditError::ShuttingDown))
     }
 
-    /// Notes that the log was ended in order, once everything that was queued is on the disk.
+    /// Removes the mark of use, if everything that was queued is on the disk.
     pub(crate) fn end(&self) {
         if self.shared.newest() < self.shared.queue.last_sequence() {
             return;

@@ -46,7 +46,7 @@ struct Inner {
     next_sequence: u64,
     /// Somebody waits for one of the records to be durable.
     urgent: bool,
-    /// The writer has had nothing to do for a while, and is to be woken.
+    /// The writer sleeps without a timeout and has to be woken.
     idle: bool,
     /// Decisions that were made and not recorded.
     gap: Option<GapRecord>,
@@ -60,7 +60,7 @@ pub struct AuditQueue {
     work: Condvar,
     /// Wakes those who wait for room.
     room: Notify,
-    /// Records that wait at most, but for those that must be taken.
+    /// How many records may wait; those that cannot be refused come on top.
     records_max: usize,
     /// Records in the queue and with the writer, which are not durable yet.
     waiting: AtomicU64,
@@ -68,7 +68,7 @@ pub struct AuditQueue {
     failed: AtomicBool,
     /// A write takes longer than it may.
     stuck: AtomicBool,
-    /// No more will come. Changed under the lock, so that the writer, which looks under it, waits for nothing.
+    /// No more records will come. Set under the lock, so that the writer does not miss it before it waits.
     closed: AtomicBool,
 }
 
@@ -101,16 +101,16 @@ impl AuditQueue {
 
     /// Takes a record, and returns its sequence. `urgent`: somebody waits until it is durable.
     ///
-    /// It never refuses: whoever can be refused asks [`AuditQueue::check_writable`] or [`AuditQueue::room`] before.
+    /// It never refuses. A caller that may be refused asks [`AuditQueue::check_writable`] or [`AuditQueue::room`] before.
     pub fn push(&self, entry: Entry, identity: Option<Identity>, urgent: bool) -> u64 {
         let mut inner = self.lock();
         let sequence = inner.next_sequence;
         inner.next_sequence += 1;
-        // Once: it need not be woken again before it has slept again.
+        // Only once for each time that the writer sleeps.
         let wake = std::mem::take(&mut inner.idle) || (urgent && !inner.urgent);
         inner.records.push(Queued { entry, identity });
         inner.urgent |= urgent;
-        // Before the writer can have it, or the count would fall below zero for a moment.
+        // Counted before the lock is released, or the writer might subtract first.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         drop(inner);
         if wake {
@@ -197,8 +197,8 @@ impl AuditQueue {
         self.room.notify_waiters();
     }
 
-    /// Waits for work. Records for which nobody waits are left to gather for `gather`, counted from the call: while there
-    /// is always something to write, nobody who pushes has to wake the writer.
+    /// Waits for work (group commit). Records for which nobody waits gather for `gather`, counted from the call, so that a
+    /// busy writer need not be woken by those who push.
     pub(super) fn take(&self, gather: Duration, batch_max: usize) -> Batch {
         let may_gather = |inner: &mut Inner| {
             !inner.urgent && !self.is_closed() && inner.orders.is_empty() && inner.records.len() < batch_max

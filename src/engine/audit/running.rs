@@ -1,4 +1,4 @@
-//! The mark that the log is in use: where it is found at a start, the one before did not end as it should.
+//! The mark that the log is in use. A start that finds it knows that the service before it did not end in order.
 //!
 //! Invariant: it is on the disk before anything is recorded, and goes when everything that was queued is on the disk.
 //! Not here: what is done about an unclean stop (`engine::recovery`).
@@ -34,7 +34,7 @@ pub(super) fn begin(folder: &Folder, options: &AuditOptions) -> io::Result<LeftA
         None => LeftAs::Clean,
     };
     let all_sync = options.shell == Durability::Sync && options.preview == Durability::Sync;
-    // What was left once in such a way stays so until it is on the record.
+    // Missing decisions stay noted until a record says so.
     let text = if all_sync && left != LeftAs::UncleanAsync { SYNC } else { ASYNC };
     folder.write(RUNNING, text)?;
     Ok(left)

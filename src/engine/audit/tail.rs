@@ -24,7 +24,7 @@ pub(super) struct TailRecord<'a> {
     pub(super) entry: &'a Entry,
     pub(super) slot: Option<u32>,
     pub(super) organization_sequence: u64,
-    /// Of the tile that is full with it.
+    /// The root of the tile, if this record is its last.
     pub(super) root: Option<[u8; 32]>,
 }
 
@@ -51,10 +51,10 @@ pub(super) struct UnitContent {
     len: usize,
     bodies: Vec<TileBodies>,
     pub(super) openings: Vec<TailOpening>,
-    /// Of full tiles the root, else zeros.
+    /// A tile that is not full has zeros for a root.
     pub(super) tiles: Vec<TileSummary>,
     pub(super) index: TailIndex,
-    /// Room to make terms in.
+    /// A buffer for terms.
     term: Vec<u8>,
     organizations: HashMap<Id, u64, RandomState>,
     pub(super) policy_sequence: u64,
