@@ -10,15 +10,18 @@ use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::record::{Actor, RecordType, Subject};
 use portcullis::config::Config;
 use portcullis::engine::change::{ChangeRequest, ChangeTarget};
+use portcullis::policy::change::{Change, Effect};
 use portcullis::policy::name::Id;
 use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action as RuleAction, ConnectionType as RuleConnectionType, RulePatch, Source};
+use portcullis::policy::time::Timestamp;
 use portcullis::proto::v1::audit_record::Content;
 use portcullis::proto::v1::{
     Action, AuditType, ConnectionType, CreateNodeRequest, EraseUserRequest, EraseUserResponse, GetCheckpointRequest,
     ListAuditRecordsRequest, ListRevisionsRequest, VerifyAuditRequest, verify_audit_response,
 };
 use portcullis::store::codec::audit::{ActorErasure, encode_actor_erasure};
+use portcullis::store::codec::{decode_change, encode_change, erase_actor};
 
 use crate::audit_api::{check_of, files_with};
 use crate::audit_engine::{self, DEFAULT, key, open, settle, small_units};
@@ -249,4 +252,24 @@ async fn an_actor_is_erased_from_sealed_units_and_from_the_tail() {
     assert_eq!(engine.audit().verify(None, &mut |_, _| true).unwrap().faults, []);
     engine.close();
     assert_nowhere(directory.path(), ADMIN);
+}
+
+#[test]
+fn an_actor_is_erased_in_place_from_its_own_changes_only() {
+    let id = |text: &str| Id::parse(text).unwrap();
+    let effect = Effect::DeleteOrganization { id: id("shop"), revision: 7 };
+    let change = Change { actor: NAME.into(), comment: NAME.into(), ..Change::new(Timestamp::from_micros(1), effect) };
+    let whole = encode_change(&change);
+    for (organization, name) in [(None, "127.0.0"), (None, ""), (Some(id("other")), NAME)] {
+        let mut bytes = whole.clone();
+        assert!(!erase_actor(&mut bytes, organization.as_ref(), name));
+        assert_eq!(bytes, whole);
+    }
+    for organization in [None, Some(id("shop"))] {
+        let mut bytes = whole.clone();
+        assert!(erase_actor(&mut bytes, organization.as_ref(), NAME));
+        assert!(!erase_actor(&mut bytes, organization.as_ref(), NAME), "a second time there is nothing to erase");
+        assert_eq!(bytes.len(), whole.len());
+        assert_eq!(decode_change(&bytes).unwrap(), Change { actor: "".into(), ..change.clone() });
+    }
 }
