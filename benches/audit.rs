@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use portcullis::audit::filter::RecordFilter;
-use portcullis::audit::record::{Content, DecisionId, DecisionRecord, Entry, Person, RecordType};
+use portcullis::audit::record::{Content, DecisionId, DecisionRecord, Entry, Identity, Person, RecordType};
 use portcullis::audit::session::SessionId;
 use portcullis::config::{Config, Durability};
 use portcullis::engine::Engine;
@@ -202,9 +202,9 @@ fn sled_rate(records: u64, batch: u64) -> f64 {
     let begun = Instant::now();
     for (sequence, (entry, person)) in entries.by_ref() {
         let mut record = encode_entry(sequence, sequence, None, &entry);
-        if let Some(Person { email, address }) = person {
+        if let Some(Identity::Person(Person { email, address })) = person {
             record.extend_from_slice(email.as_bytes());
-            if let Some(Address::V4(word)) = address {
+            if let Address::V4(word) = address {
                 record.extend_from_slice(&word.to_be_bytes());
             }
         }
@@ -218,7 +218,7 @@ fn sled_rate(records: u64, batch: u64) -> f64 {
 }
 
 /// Records of decisions, made before the time is taken.
-fn entries(traffic: &mut Traffic, count: u64) -> Vec<(Entry, Option<Person>)> {
+fn entries(traffic: &mut Traffic, count: u64) -> Vec<(Entry, Option<Identity>)> {
     let organization = Id::parse("default").unwrap();
     let now = Timestamp::from_micros(1_700_000_000_000_000);
     let entry = |number: u64| {
@@ -240,7 +240,7 @@ fn entries(traffic: &mut Traffic, count: u64) -> Vec<(Entry, Option<Person>)> {
         };
         let time = Timestamp::from_micros(now.micros() + i64::try_from(number * 7).unwrap());
         let entry = Entry { time, organization: Some(organization.clone()), content: Content::Decision(decision) };
-        (entry, Some(Person { email: email.into(), address: Some(address) }))
+        (entry, Some(Identity::Person(Person { email: email.into(), address })))
     };
     (1..=count).map(entry).collect()
 }

@@ -4,12 +4,13 @@
 //! Not here: the work itself.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::status;
+use crate::locks::IgnorePoison;
 
 /// Pieces of work that run at the same time.
 const AT_A_TIME: usize = 2;
@@ -68,13 +69,13 @@ impl HeavyWork {
 
 impl<T> Recent<T> {
     fn get(&self, key: &str) -> Option<Arc<T>> {
-        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let results = self.results.lock().ignore_poison();
         results.iter().find(|(kept, _)| kept == key).map(|(_, result)| Arc::clone(result))
     }
 
     fn keep(&self, key: String, result: T) -> Arc<T> {
         let result = Arc::new(result);
-        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut results = self.results.lock().ignore_poison();
         results.push_front((key, Arc::clone(&result)));
         results.truncate(KEPT_MAX);
         result

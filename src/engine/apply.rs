@@ -21,7 +21,7 @@ use super::follower::Follower;
 use super::keeper::KeeperInbox;
 use super::unconfirmed::deadline;
 use crate::audit::policy_change::changes as object_changes;
-use crate::audit::record::{Content, Entry, ObjectChange, Person, PolicyChangeRecord};
+use crate::audit::record::{Actor, Content, Entry, Identity, ObjectChange, PolicyChangeRecord};
 use crate::policy::change::Change;
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
@@ -61,7 +61,7 @@ impl Durable<'_> {
     }
 
     /// Its audit record, with who made it.
-    pub(super) fn entry(self, replaced: &Replaced) -> (Entry, Option<Person>) {
+    pub(super) fn entry(self, replaced: &Replaced) -> (Entry, Option<Identity>) {
         let Replaced { organization, cluster } = replaced;
         let changes = object_changes(self.change, organization.as_deref(), Some(cluster), self.outcome);
         change_entry(self.sequence, self.change, changes)
@@ -123,7 +123,7 @@ impl Drop for Applier {
 }
 
 /// The audit record of a change, with who made it, and what it altered as far as that is known.
-pub(super) fn change_entry(sequence: u64, change: &Change, changes: Vec<ObjectChange>) -> (Entry, Option<Person>) {
+pub(super) fn change_entry(sequence: u64, change: &Change, changes: Vec<ObjectChange>) -> (Entry, Option<Identity>) {
     let content = PolicyChangeRecord {
         policy_sequence: sequence,
         revision: change.effect.revision(),
@@ -133,6 +133,6 @@ pub(super) fn change_entry(sequence: u64, change: &Change, changes: Vec<ObjectCh
         overridden_tests: change.overridden_tests.clone(),
     };
     let organization = change.effect.organization().cloned();
-    let actor = (!change.actor.is_empty()).then(|| Person { email: Arc::clone(&change.actor), address: None });
+    let actor = (!change.actor.is_empty()).then(|| Identity::Actor(Actor { name: Arc::clone(&change.actor) }));
     (Entry { time: change.time, organization, content: Content::PolicyChanged(content) }, actor)
 }

@@ -16,7 +16,7 @@ use super::outcome::Outcome;
 use super::published::{Pinned, Published, PublishedCluster};
 use super::question::{Answer, CheckError, Question};
 use super::sessions::{AdmissionKey, Admitted, Session};
-use crate::audit::record::{Content, DecisionId, DecisionRecord, Entry, Person};
+use crate::audit::record::{Content, DecisionId, DecisionRecord, Entry, Identity, Person};
 use crate::audit::session::SessionId;
 use crate::policy::decision::{Decision, Level, Reason};
 use crate::policy::name::Id;
@@ -193,7 +193,7 @@ impl Engine {
         let organization = decided.organization;
         let opened = if session_opened { organization.clone().zip(answer.session) } else { None };
         let entry = Entry { time: now, organization, content: Content::Decision(content) };
-        let person = Person { email, address: Some(question.address) };
+        let person = Identity::Person(Person { email, address: question.address });
         let sync = self.is_sync(question.connection_type);
         let sequence = self.audit.queue().push(entry, Some(person), sync);
         Outcome::new(self, answer, sync.then_some(sequence), opened)

@@ -3,13 +3,15 @@
 //! Invariant: at most [`COMMANDS_WAITING_MAX`] commands wait; more are refused at once.
 //! Not here: carrying them out (`writer`).
 
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
 use super::Engine;
 use super::change::{ChangeError, ChangeRequest, Changed};
+use crate::locks::IgnorePoison;
+use crate::policy::name::Id;
 use crate::store::{JournalError, OwnedRecords};
 
 /// Commands that may wait. Few, for each may hold a request of many megabytes.
@@ -24,6 +26,8 @@ pub(super) enum Command {
     Change { request: Box<ChangeRequest>, reply: Reply },
     /// Gives the journal from a record on, to read.
     Read { from: u64, reply: oneshot::Sender<Result<OwnedRecords, JournalError>> },
+    /// Erases an actor from the changes of an organization, or of all and the cluster.
+    EraseActor { organization: Option<Id>, name: String, reply: oneshot::Sender<Result<(), JournalError>> },
 }
 
 /// The way to the writer.
@@ -40,7 +44,7 @@ impl Commands {
     }
 
     pub(super) fn send(&self, command: Command) -> Result<(), ChangeError> {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = self.sender.lock().ignore_poison();
         let sender = sender.as_ref().ok_or(ChangeError::ShuttingDown)?;
         sender.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => ChangeError::Overloaded,
@@ -50,7 +54,7 @@ impl Commands {
 
     /// Takes no more commands. The writer carries out those that wait, and ends.
     pub(super) fn close(&self) {
-        drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.sender.lock().ignore_poison().take());
     }
 }
 

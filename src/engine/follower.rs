@@ -8,13 +8,14 @@
 //! Not here: what the mirror holds, and how it is compared with the policy (`mirror`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::change::Durable;
 use super::clock::Clock;
 use super::directory::Directory;
 use super::mirror::Mirror;
+use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
 use crate::policy::state::{Outcome, PolicyState};
@@ -52,7 +53,7 @@ impl Follower {
     /// Notes a change; `before` is the organization as it was.
     pub(super) fn note(&self, durable: Durable<'_>, before: Option<&Organization>) {
         let Durable { sequence, bytes, change, outcome } = durable;
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inbox = self.inbox.lock().ignore_poison();
         inbox.touched.extend(touched_keys(change, before));
         inbox.outcomes.insert(change.effect.organization().cloned(), outcome.clone());
         inbox.sequence = sequence;
@@ -63,22 +64,21 @@ impl Follower {
 
     /// Has the thread write what is left and end.
     pub(super) fn stop(&self) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.inbox.lock().ignore_poison().stop = true;
         self.news.notify_one();
     }
 
     /// Waits for the interval, or until told to stop.
     fn rest(&self) {
-        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let inbox = self.inbox.lock().ignore_poison();
         drop(self.news.wait_timeout_while(inbox, COUNTERS_INTERVAL, |inbox| !inbox.stop));
     }
 
     /// Takes what came; waits for it up to the interval.
     fn take(&self) -> Inbox {
-        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let inbox = self.inbox.lock().ignore_poison();
         let idle = |inbox: &mut Inbox| inbox.changes == 0 && !inbox.stop;
-        let (mut inbox, _) =
-            self.news.wait_timeout_while(inbox, COUNTERS_INTERVAL, idle).unwrap_or_else(PoisonError::into_inner);
+        let (mut inbox, _) = self.news.wait_timeout_while(inbox, COUNTERS_INTERVAL, idle).ignore_poison();
         let stop = inbox.stop;
         Inbox { stop, ..std::mem::take(&mut *inbox) }
     }

@@ -9,7 +9,7 @@
 //! Not here: going back to a revision, which is a change like any other (`planning`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
 
@@ -17,6 +17,7 @@ use super::Engine;
 use super::change::ChangeError;
 use crate::audit::policy_change::{Room, changes_within};
 use crate::audit::record::ObjectChange;
+use crate::locks::IgnorePoison;
 use crate::policy::change::{Change, Effect};
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
@@ -77,6 +78,8 @@ pub(super) struct History {
 
 #[derive(Default)]
 struct Index {
+    /// How often it was emptied.
+    generation: u64,
     /// The last record that is in it.
     through: u64,
     by_organization: HashMap<Id, Vec<RevisionEntry>>,
@@ -106,6 +109,29 @@ impl Index {
     }
 }
 
+impl History {
+    /// Empties the index, because records of the journal are other ones now.
+    pub(super) fn forget(&self) {
+        let mut index = self.index.lock().ignore_poison();
+        *index = Index { generation: index.generation + 1, ..Index::default() };
+    }
+
+    /// Adds records to the index; false where it was emptied after they were asked for.
+    fn extend(&self, generation: u64, records: OwnedRecords) -> Result<bool, HistoryError> {
+        let mut index = self.index.lock().ignore_poison();
+        if index.generation != generation {
+            return Ok(false);
+        }
+        for record in records {
+            let (sequence, change) = read(record)?;
+            if sequence > index.through {
+                index.add(sequence, change);
+            }
+        }
+        Ok(true)
+    }
+}
+
 fn read(record: Result<(u64, Vec<u8>), JournalError>) -> Result<(u64, Change), HistoryError> {
     let (sequence, bytes) = record?;
     let change = decode_change(&bytes).map_err(|error| HistoryError::Record(sequence, error))?;
@@ -115,20 +141,18 @@ fn read(record: Result<(u64, Vec<u8>), JournalError>) -> Result<(u64, Change), H
 impl Engine {
     /// Brings the index up to date. Reads files: the reading is done on a thread that may wait.
     async fn index(&self) -> Result<(), HistoryError> {
-        let through = self.history.index.lock().unwrap_or_else(PoisonError::into_inner).through;
-        let records = self.journal_records(through + 1).await??;
-        let history = Arc::clone(&self.history);
-        let read = move || {
-            let mut index = history.index.lock().unwrap_or_else(PoisonError::into_inner);
-            for record in records {
-                let (sequence, change) = read(record)?;
-                if sequence > index.through {
-                    index.add(sequence, change);
-                }
+        loop {
+            let (generation, through) = {
+                let index = self.history.index.lock().ignore_poison();
+                (index.generation, index.through)
+            };
+            let records = self.journal_records(through + 1).await??;
+            let history = Arc::clone(&self.history);
+            let extend = move || history.extend(generation, records);
+            if tokio::task::spawn_blocking(extend).await.map_err(|_| ChangeError::ShuttingDown)?? {
+                return Ok(());
             }
-            Ok(())
-        };
-        tokio::task::spawn_blocking(read).await.map_err(|_| ChangeError::ShuttingDown)?
+        }
     }
 
     /// The changes that led to an organization's revisions below `before` (all where there is none), newest first, at most
@@ -140,7 +164,7 @@ impl Engine {
         count_max: usize,
     ) -> Result<Vec<RevisionEntry>, HistoryError> {
         self.index().await?;
-        let index = self.history.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = self.history.index.lock().ignore_poison();
         let revisions = index.by_organization.get(id).map(Vec::as_slice).unwrap_or_default();
         let below = |entry: &&RevisionEntry| before.is_none_or(|before| entry.revision < before);
         Ok(revisions.iter().rev().filter(below).take(count_max).cloned().collect())
@@ -150,7 +174,7 @@ impl Engine {
     pub async fn revision(&self, id: &Id, revision: u64) -> Result<Option<RevisionDetail>, HistoryError> {
         self.index().await?;
         let (entry, first) = {
-            let index = self.history.index.lock().unwrap_or_else(PoisonError::into_inner);
+            let index = self.history.index.lock().ignore_poison();
             let revisions = index.by_organization.get(id).map(Vec::as_slice).unwrap_or_default();
             let Some(at) = revisions.iter().position(|entry| entry.revision == revision) else { return Ok(None) };
             let created = revisions.iter().take(at + 1).rev().find(|entry| entry.creates);

@@ -6,7 +6,7 @@
 //! session is either there when the keeper judges the shard, or the newer policy has decided it.
 //! Not here: the table (`sessions`), what is recorded (`audit`).
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::audit::{AuditLog, DiskWatch};
@@ -14,8 +14,9 @@ use super::clock::Clock;
 use super::deadlines::Deadlines;
 use super::directory::Directory;
 use super::sessions::{JudgedSession, Scope, Session, SessionTable};
-use crate::audit::record::{Content, Entry, Subject};
+use crate::audit::record::{Content, Entry, Identity, Subject};
 use crate::audit::session::Revocation;
+use crate::locks::IgnorePoison;
 use crate::policy::decision::{Decision, Reason};
 use crate::policy::name::{Id, NodePath};
 use crate::policy::snapshot::unknown_organization;
@@ -37,20 +38,20 @@ pub(super) struct KeeperInbox {
 impl KeeperInbox {
     /// The policy has changed there, and the change is published.
     pub(super) fn changed(&self, scope: Scope) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).0.push(scope);
+        self.changed.lock().ignore_poison().0.push(scope);
         self.wake.notify_one();
     }
 
     pub(super) fn stop(&self) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.changed.lock().ignore_poison().1 = true;
         self.wake.notify_one();
     }
 
     fn wait(&self, timeout: Duration) -> (Vec<Scope>, bool) {
-        let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = self.changed.lock().ignore_poison();
         let idle = |(scopes, stop): &mut (Vec<Scope>, bool)| scopes.is_empty() && !*stop;
         let waited = self.wake.wait_timeout_while(changed, timeout, idle);
-        let mut changed = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut changed = waited.ignore_poison().0;
         (std::mem::take(&mut changed.0), changed.1)
     }
 }
@@ -160,8 +161,8 @@ impl AuditLog {
         content: fn(crate::audit::session::SessionRecord) -> Content,
     ) {
         let person = match &session.subject {
-            Subject::Person(person) => Some(person.clone()),
-            Subject::Nobody | Subject::Erased => None,
+            Subject::Person(person) => Some(Identity::Person(person.clone())),
+            Subject::Nobody | Subject::Actor(_) | Subject::Erased => None,
         };
         let organization = Some(session.organization.clone());
         let entry = Entry { time, organization, content: content(session.record.clone()) };

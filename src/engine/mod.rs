@@ -4,6 +4,7 @@
 //! a change is answered when it is durable and visible.
 //! Not here: gRPC, generated types, and which adapters stand behind the ports.
 
+mod actors;
 mod advance;
 mod apply;
 pub mod audit;
@@ -41,7 +42,7 @@ mod unconfirmed;
 mod writer;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use thiserror::Error;
@@ -63,13 +64,14 @@ use lookups::Lookups;
 use session_files::Renewals;
 use sessions::{SessionOptions, SessionTable};
 
+use crate::locks::IgnorePoison;
 use crate::policy::limits::Limits;
-use crate::store::{Journal, Snapshots, StateStores};
+use crate::store::{Redaction, Snapshots, StateStores};
 
 /// Where the engine keeps things.
 pub struct Stores {
-    /// Every change of the policy: what is acknowledged is here.
-    pub journal: Box<dyn Journal>,
+    /// Every change of the policy: what is acknowledged is here. An actor can be erased from it.
+    pub journal: Box<dyn Redaction>,
     /// Shortens the replay of the journal.
     pub snapshots: Box<dyn Snapshots>,
     /// The mirror: a copy of the policy that can be made again, and the match counts of the rules.
@@ -173,7 +175,7 @@ impl Engine {
     /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is on the disk.
     pub fn close(&self) {
         self.commands.close();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock().ignore_poison());
         threads.policy.into_iter().for_each(join);
         self.keeper.stop();
         threads.keeper.into_iter().for_each(join);

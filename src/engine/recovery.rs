@@ -11,11 +11,11 @@ use super::audit::AuditOpenError;
 use super::change::Durable;
 use super::clock::Clock;
 use super::mirror::{Mirror, MirrorError};
-use crate::audit::record::{Entry, Person};
+use crate::audit::record::{Entry, Identity};
 use crate::policy::name::NameError;
 use crate::policy::state::{OutOfOrder, PolicyState};
 use crate::store::codec::{CodecError, decode_change, decode_snapshot, encode_change};
-use crate::store::{Journal, JournalError, SnapshotError, Snapshots, StateStores};
+use crate::store::{JournalError, Log, SnapshotError, Snapshots, StateStores};
 
 /// Why the service cannot start on a data directory.
 #[derive(Debug, Error)]
@@ -82,13 +82,13 @@ pub(super) struct Recovered {
     /// Bytes of the records after the snapshot.
     pub(super) bytes: usize,
     /// Changes that the audit log has no record of: a crash came between.
-    pub(super) owed: Vec<(Entry, Option<Person>)>,
+    pub(super) owed: Vec<(Entry, Option<Identity>)>,
 }
 
 /// Reads the policy from snapshot and journal. A fresh journal gets its first changes. `audited` is the last record that
 /// the audit log has a record of.
 pub(super) fn recover(
-    journal: &mut dyn Journal,
+    journal: &mut dyn Log,
     snapshots: &dyn Snapshots,
     clock: &Clock,
     audited: u64,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::audit::AuditError;
+use super::audit::{AuditError, EraseRequest};
 use super::sessions::{Renewed, Session};
 use crate::audit::filter::{RecordFilter, SessionFilter, SessionState};
 use crate::audit::record::{Record, RecordType};
@@ -189,20 +189,15 @@ impl Engine {
         })
     }
 
-    /// Erases a user in an organization, or everywhere. Answers the number of openings that went, and the sequence of the
-    /// record of it.
-    pub async fn erase_user(
-        &self,
-        organization: Option<Id>,
-        email: &str,
-        actor: &str,
-    ) -> Result<(u64, u64), AuditError> {
+    /// Erases a user. Answers the number of openings that went, and the sequence of the record of it.
+    pub async fn erase_user(&self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
+        let EraseRequest { organization, email, .. } = &request;
         for published in self.directory.organizations_after(None, usize::MAX) {
             let concerned = organization.as_ref().is_none_or(|of| published.view.organization.id == *of);
             if let Some(shadow) = published.shadow.as_ref().filter(|_| concerned) {
                 shadow.erase(email);
             }
         }
-        self.audit.erase(organization, email.to_owned(), actor.to_owned()).await
+        self.audit.erase(request).await
     }
 }

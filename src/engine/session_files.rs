@@ -6,7 +6,7 @@
 //! Not here: what replaying a record or a renewal does (`sessions`).
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -14,12 +14,13 @@ use tokio::sync::oneshot;
 use super::OpenError;
 use super::audit::{AuditError, AuditLog, SessionFiles};
 use super::sessions::{SHARDS, Session, SessionTable, ShardState};
+use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
 use crate::store::codec::audit::{
     Renewal, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
     encode_session_snapshot,
 };
-use crate::store::{Journal, JournalError, Snapshots};
+use crate::store::{JournalError, Log, Segments, Snapshots};
 
 /// Renewals that may wait for the disk.
 const RENEWALS_WAITING_MAX: usize = 1_024;
@@ -35,7 +36,7 @@ pub struct SessionStores {
     /// The active ones.
     pub snapshots: Box<dyn Snapshots>,
     /// Renewals since.
-    pub journal: Box<dyn Journal>,
+    pub journal: Box<dyn Segments>,
 }
 
 impl SessionStores {
@@ -100,7 +101,7 @@ pub(super) struct Renewals {
 
 impl Renewals {
     /// The journal with what its thread runs.
-    pub(super) fn new(journal: Box<dyn Journal>) -> (Arc<Self>, impl FnOnce() + Send) {
+    pub(super) fn new(journal: Box<dyn Segments>) -> (Arc<Self>, impl FnOnce() + Send) {
         let (sender, commands) = sync_channel(RENEWALS_WAITING_MAX);
         (Arc::new(Self { commands: Mutex::new(Some(sender)) }), move || write(journal, &commands))
     }
@@ -113,11 +114,11 @@ impl Renewals {
     }
 
     pub(super) fn close(&self) {
-        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.commands.lock().ignore_poison().take());
     }
 
     fn send(&self, command: Command) -> Result<(), AuditError> {
-        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let commands = self.commands.lock().ignore_poison();
         let sender = commands.as_ref().ok_or(AuditError::ShuttingDown)?;
         sender.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => AuditError::NotWritable("too many renewals are waiting".to_owned()),
@@ -126,7 +127,7 @@ impl Renewals {
     }
 }
 
-fn write(mut journal: Box<dyn Journal>, commands: &Receiver<Command>) {
+fn write(mut journal: Box<dyn Segments>, commands: &Receiver<Command>) {
     while let Ok(first) = commands.recv() {
         let more = std::iter::from_fn(|| commands.try_recv().ok()).take(BATCH_MAX - 1);
         let (mut records, mut replies) = (Vec::new(), Vec::new());
@@ -151,7 +152,7 @@ fn write(mut journal: Box<dyn Journal>, commands: &Receiver<Command>) {
     }
 }
 
-fn append(journal: &mut dyn Journal, records: &[Vec<u8>]) -> Result<(), AuditError> {
+fn append(journal: &mut dyn Log, records: &[Vec<u8>]) -> Result<(), AuditError> {
     let result = match journal.append(records) {
         Err(JournalError::Failed { .. }) => journal.recover().and_then(|()| journal.append(records)),
         result => result,

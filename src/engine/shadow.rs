@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::broadcast;
 
 use super::question::Question;
+use crate::locks::IgnorePoison;
 use crate::policy::address::Address;
 use crate::policy::decision::{Decision, Reason, Verdict};
 use crate::policy::members::MembersCache;
@@ -120,7 +121,7 @@ impl Shadow {
         let count = if tried.decision() == Decision::Deny { &self.denied } else { &self.permitted };
         count.fetch_add(1, Ordering::Relaxed);
         let said = |verdict: &Verdict<'_>| (verdict.reason, verdict.rule.map(|(_, rule)| rule.id.clone()));
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().ignore_poison();
         let divergence = Divergence {
             number: kept.back().map_or(1, |last| last.number + 1),
             time: now,
@@ -147,7 +148,7 @@ impl Shadow {
 
     /// The kept divergences, newest first, at most `count_max`; where `before` is given, those with lower numbers.
     pub fn divergences(&self, before: Option<u64>, count_max: usize) -> Vec<Divergence> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock().ignore_poison();
         let below = |divergence: &&Divergence| before.is_none_or(|before| divergence.number < before);
         kept.iter().rev().filter(below).take(count_max).cloned().collect()
     }
@@ -159,7 +160,7 @@ impl Shadow {
 
     /// Forgets who a user was.
     pub(super) fn erase(&self, email: &str) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().ignore_poison();
         kept.retain(|divergence| *divergence.email != *email);
     }
 }

@@ -8,12 +8,13 @@
 use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use super::actors::PolicyActors;
 use super::apply::Applier;
-use super::audit::{AuditLog, Condition, LeftAs, Opened, Sealer};
+use super::audit::{AuditLog, Condition, LeftAs, Maintenance, Opened};
 use super::background;
 use super::check::DecisionIds;
 use super::clock::Clock;
@@ -32,6 +33,7 @@ use super::unconfirmed;
 use super::writer::Writer;
 use super::{Engine, OpenError, Options, Stores};
 use crate::audit::record::{Content, Entry, GapRecord};
+use crate::locks::IgnorePoison;
 use crate::policy::cow_map::CowMap;
 use crate::policy::limits::Limits;
 use crate::policy::members::MembersCache;
@@ -42,7 +44,7 @@ use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::state::PolicyState;
 use crate::policy::time::Timestamp;
 use crate::store::codec::CounterKey;
-use crate::store::{Journal, Snapshots};
+use crate::store::{Redaction, Snapshots};
 
 impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
@@ -102,15 +104,16 @@ impl Engine {
             counters_written_millis: i64::MIN / 2,
         };
         let writer = engine.writer(journal, options.limits, state, lists, follower);
-        let sealer =
-            Sealer::new(shared, engine.clock.clone(), Box::new(engine.saver(sessions.snapshots, max_age)), erasing);
-        engine.start(task, (writer, commands), sealer, write_renewals)?;
+        let saver = Box::new(engine.saver(sessions.snapshots, max_age));
+        let actors = PolicyActors { commands: Arc::clone(&engine.commands), history: Arc::clone(&engine.history) };
+        let maintenance = Maintenance::new(shared, engine.clock.clone(), saver, Box::new(actors), erasing);
+        engine.start(task, (writer, commands), maintenance, write_renewals)?;
         Ok(engine)
     }
 
     fn writer(
         &self,
-        journal: Box<dyn Journal>,
+        journal: Box<dyn Redaction>,
         limits: Limits,
         state: PolicyState,
         lists: HashMap<Id, MembersCache>,
@@ -140,7 +143,7 @@ impl Engine {
         &self,
         follower: follower::Task,
         (writer, commands): (Writer, Receiver<Command>),
-        sealer: Sealer,
+        maintenance: Maintenance,
         write_renewals: impl FnOnce() + Send + 'static,
     ) -> Result<(), OpenError> {
         let keeper = Keeper {
@@ -151,11 +154,11 @@ impl Engine {
             clock: self.clock.clone(),
         };
         let (say_ready, ready) = sync_channel(1);
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.threads.lock().ignore_poison();
         threads.policy.push(spawn("policy-follower", move || follower.run())?);
         threads.policy.push(spawn("policy-writer", move || writer.run(&commands, &say_ready))?);
         threads.keeper = Some(spawn("session-keeper", move || keeper.run())?);
-        threads.sealer = Some(background::spawn("audit-sealer", move || sealer.run())?);
+        threads.sealer = Some(background::spawn("audit-sealer", move || maintenance.run())?);
         threads.renewals = Some(spawn("session-journal", write_renewals)?);
         if ready.recv().is_err() {
             tracing::error!("the policy writer ended before it began");

@@ -24,7 +24,9 @@ use super::sessions::SessionTable;
 use super::staged::{Staged, weight_of};
 use super::unconfirmed::undoing;
 use crate::policy::limits::Limits;
-use crate::store::{Journal, JournalError};
+use crate::policy::name::Id;
+use crate::store::codec::erase_actor;
+use crate::store::{JournalError, Redaction};
 
 /// Changes that share one sync at most.
 const BATCH_CHANGES_MAX: usize = 256;
@@ -44,7 +46,7 @@ const UNDO_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the writer thread owns.
 pub(super) struct Writer {
-    pub(super) journal: Box<dyn Journal>,
+    pub(super) journal: Box<dyn Redaction>,
     pub(super) applier: Applier,
     pub(super) limits: Limits,
     pub(super) sessions: Arc<SessionTable>,
@@ -88,11 +90,15 @@ impl Writer {
     }
 
     /// Answers what asks for no change. A request for one is handed back.
-    fn answer_or_request(&self, command: Command) -> Option<(ChangeRequest, Reply)> {
+    fn answer_or_request(&mut self, command: Command) -> Option<(ChangeRequest, Reply)> {
         match command {
             Command::Change { request, reply } => Some((*request, reply)),
             Command::Read { from, reply } => {
                 drop(reply.send(self.journal.records_from(from)));
+                None
+            }
+            Command::EraseActor { organization, name, reply } => {
+                drop(reply.send(self.erase_actor(organization.as_ref(), &name)));
                 None
             }
         }
@@ -183,6 +189,12 @@ impl Writer {
         for pending in pending {
             pending.answer(&self.applier);
         }
+    }
+
+    /// Erases an actor from the changes of an organization, or of all and the cluster.
+    fn erase_actor(&mut self, organization: Option<&Id>, name: &str) -> Result<(), JournalError> {
+        let first = self.journal.first_sequence();
+        self.journal.redact(first, &mut |_, record| erase_actor(record, organization, name)).map(drop)
     }
 
     fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, JournalError> {

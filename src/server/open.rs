@@ -20,7 +20,7 @@ use crate::store::disk::{Disk, RealDisk};
 use crate::store::journal::{FileJournal, JournalOptions, Stream};
 use crate::store::snapshots::FileSnapshots;
 use crate::store::state::{Reopened, SledState};
-use crate::store::{Journal, StateError, StateStore, StateStores};
+use crate::store::{Journal, Log, StateError, StateStore, StateStores};
 
 /// Opens the engine on the configured data directory: the service without its network edge.
 pub fn open(config: &Config) -> anyhow::Result<Engine> {

@@ -20,7 +20,7 @@ pub enum JournalError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// An earlier write failed, and [`Journal::recover`](super::Journal::recover) has not succeeded since.
+    /// An earlier write failed, and [`Log::recover`](super::Log::recover) has not succeeded since.
     #[error("the journal takes no records until it is recovered from an earlier failure: {cause}")]
     Failed {
         /// The earlier error.

@@ -1,6 +1,6 @@
 //! The ports of the store, and the files behind them. Everything here is bytes: what they mean is the codec's.
 //!
-//! **The journal is the truth.** What is acknowledged is first in the [`Journal`]. A start reads the policy from the newest
+//! **The journal is the truth.** What is acknowledged is first in the [`Log`]. A start reads the policy from the newest
 //! of the [`Snapshots`] and the journal after it. The [`StateStore`] holds a copy of the policy that is never read back as
 //! policy, and the match counts of the rules. Both can be lost at any time: the copy and the snapshots are made again
 //! from the journal, and the counts begin anew.
@@ -14,6 +14,7 @@ pub mod codec;
 pub mod directory;
 pub mod disk;
 mod error;
+pub mod folder;
 pub mod journal;
 pub mod sealed;
 pub mod snapshots;
@@ -39,25 +40,25 @@ pub type OwnedRecords = Box<dyn Iterator<Item = Result<(u64, Vec<u8>), JournalEr
 /// be called again for the same record, and then says no where nothing is left to do.
 pub type Edit<'a> = dyn FnMut(u64, &mut [u8]) -> bool + 'a;
 
-/// An append-only sequence of records: the truth.
+/// An append-only sequence of records: the truth. It is all that a log which is replicated elsewhere has to offer.
 ///
-/// Sequences are dense. A journal has one writer, which is why the methods that write take `&mut self`.
-pub trait Journal: Send {
+/// Sequences are dense. A log has one writer, which is why the methods that write take `&mut self`.
+pub trait Log: Send {
     /// Appends `records` and returns the sequence of the first of them. They are on the disk when this returns. After a
     /// crash in the middle either all of them are there or none. Without records nothing is written, and the answer is
     /// the next sequence.
     ///
     /// # Errors
     ///
-    /// [`JournalError::TooLarge`] changes nothing. After any other error the journal is *failed*: whether the records
-    /// reached the disk is unknown, and every append is refused until [`Journal::recover`] has settled that they did
-    /// not. When the process stops before that, they may be there at the next start.
+    /// [`JournalError::TooLarge`] changes nothing. After any other error the log is *failed*: whether the records reached
+    /// the disk is unknown, and every append is refused until [`Log::recover`] has settled that they did not. When the
+    /// process stops before that, they may be there at the next start.
     fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, JournalError>;
 
     /// The sequence that the next record gets.
     fn next_sequence(&self) -> u64;
 
-    /// The sequence of the oldest record kept; equal to [`Journal::next_sequence`] when there is none.
+    /// The sequence of the oldest record kept; equal to [`Log::next_sequence`] when there is none.
     fn first_sequence(&self) -> u64;
 
     /// The records from `sequence` to the end. Memory is bounded by the largest single append.
@@ -68,43 +69,52 @@ pub trait Journal: Send {
     /// damaged file, here or as the last item of the iterator.
     fn read_from(&self, sequence: u64) -> Result<Records<'_>, JournalError>;
 
-    /// The same records as [`Journal::read_from`] gives now, to read on another thread while the journal grows. Where
-    /// records are given up or overwritten meanwhile, reading may end with an error.
+    /// The same records as [`Log::read_from`] gives now, to read on another thread while the log grows. Where records are
+    /// given up or overwritten meanwhile, reading may end with an error.
     fn records_from(&self, sequence: u64) -> Result<OwnedRecords, JournalError>;
 
-    /// Gives up records before `sequence` where that frees space. Some of them may stay; none from `sequence` on goes.
-    fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError>;
+    /// Makes a failed log writable again, so that nothing of the failed append is ever read back. No effect on one that is
+    /// not failed.
+    ///
+    /// # Errors
+    ///
+    /// When the disk still refuses; the log stays failed and the call can be repeated.
+    fn recover(&mut self) -> Result<(), JournalError>;
+}
 
-    /// Ends the current segment, the piece in which [`Journal::truncate_before`] gives records up: the next record begins
+/// A log in pieces, of which the oldest can be given up.
+pub trait Segments: Log {
+    /// Ends the current segment, the piece in which [`Segments::truncate_before`] gives records up: the next record begins
     /// a new one. No effect where the current one has no records, or there is none.
     ///
     /// # Errors
     ///
-    /// As for [`Journal::append`]: the journal is failed until [`Journal::recover`]. No record is in doubt.
+    /// As for [`Log::append`]: the log is failed until [`Log::recover`]. No record is in doubt.
     fn roll(&mut self) -> Result<(), JournalError>;
 
-    /// Lets `edit` overwrite the records from `from` on, for what has to be erased although it was acknowledged, and
-    /// returns how many it changed. Sequences and lengths stay. Records that are no longer kept are passed over.
-    ///
-    /// When this returns without an error, what was overwritten is nowhere in the journal's files, nor is anything of a
-    /// failed append, and that survives a power cut. A crash in the middle leaves each record as it was or as `edit` made
-    /// it.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Failed`] where the journal is failed: recover it before. After any other error some records are
-    /// changed and others not, and which they are may still change in a power cut; appends go on, and the call is to be
-    /// repeated.
-    fn redact(&mut self, from: u64, edit: &mut Edit<'_>) -> Result<u64, JournalError>;
-
-    /// Makes a failed journal writable again, so that nothing of the failed append is ever read back. No effect on one
-    /// that is not failed.
-    ///
-    /// # Errors
-    ///
-    /// When the disk still refuses; the journal stays failed and the call can be repeated.
-    fn recover(&mut self) -> Result<(), JournalError>;
+    /// Gives up records before `sequence` where that frees space. Some of them may stay; none from `sequence` on goes.
+    fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError>;
 }
+
+/// A log whose records can be overwritten, for what has to be erased although it was acknowledged.
+pub trait Redaction: Log {
+    /// Lets `edit` overwrite the records from `from` on and returns how many it changed. Sequences and lengths stay.
+    /// Records that are no longer kept are passed over.
+    ///
+    /// When this returns without an error, what was overwritten is nowhere in the log's files, nor is anything of a failed
+    /// append, and that survives a power cut. A crash in the middle leaves each record as it was or as `edit` made it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Failed`] where the log is failed: recover it before. After any other error some records are changed
+    /// and others not, and which they are may still change in a power cut; appends go on, and the call is to be repeated.
+    fn redact(&mut self, from: u64, edit: &mut Edit<'_>) -> Result<u64, JournalError>;
+}
+
+/// What a server keeps on its own disk: a log with all that is done to one.
+pub trait Journal: Segments + Redaction {}
+
+impl<J: Segments + Redaction> Journal for J {}
 
 /// Full states written now and then, so that a start need not replay the whole journal.
 pub trait Snapshots: Send {

@@ -334,7 +334,11 @@ async fn proofs_verify_against_signed_checkpoints_before_and_after_an_erasure() 
     }
     settle(&service).await;
     let (old_note, old) = checkpoint(&service, 303).await;
-    let erase = EraseUserRequest { parent: DEFAULT.to_owned(), user_email: "user-3@example.com".to_owned() };
+    let erase = EraseUserRequest {
+        parent: DEFAULT.to_owned(),
+        user_email: "user-3@example.com".to_owned(),
+        ..Default::default()
+    };
     let erased = service.audit().erase_user(erase.clone()).await.unwrap().into_inner();
     assert_eq!(erased.opening_count, 5, "one for each address");
     let again = service.audit().erase_user(erase).await.unwrap().into_inner();

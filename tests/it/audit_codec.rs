@@ -255,7 +255,7 @@ proptest! {
 
     #[test]
     fn whatever_passes_a_filter_is_found_by_its_terms(entry in entry(), filter in filter()) {
-        let person = Person { email: "ada@example.com".into(), address: Some(Address::V4(1)) };
+        let person = Person { email: "ada@example.com".into(), address: Address::V4(1) };
         let record = Record { sequence: 1, organization_sequence: 1, subject: Subject::Person(person), entry };
         let terms = terms(&record.entry, Some(3));
         if filter.matches(&record) {

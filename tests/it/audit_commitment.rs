@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use portcullis::audit::commitment::{Commitment, CommitmentError, Opening, Salt, leaf, record_hash};
+use portcullis::audit::commitment::{Commitment, CommitmentError, Opening, Salt, leaf, record_hash, split_leaf};
 use portcullis::audit::merkle::leaf_hash;
 use portcullis::policy::address::Address;
 use proptest::prelude::*;
@@ -71,6 +71,14 @@ fn a_leaf_is_the_body_with_its_commitments_in_the_last_field() {
     assert_eq!(leaf(BODY, &[alice]), [BODY, b"\xFA\x7F\x20", &[0xA1; 32]].concat());
     assert_eq!(leaf(BODY, &[alice, zoe]), [BODY, b"\xFA\x7F\x40", &[0xA1; 32], &[0xB2; 32]].concat());
     assert_eq!(leaf(BODY, &[alice; 4]), [BODY, b"\xFA\x7F\x80\x01", &[0xA1; 128]].concat());
+    for commitments in [&[][..], &[alice], &[alice, zoe], &[alice; 4]] {
+        assert_eq!(split_leaf(&leaf(BODY, commitments)), Some((BODY, commitments.to_vec())));
+    }
+    for no_leaf in
+        [BODY.to_vec(), Vec::new(), leaf(BODY, &[alice])[1..].to_vec(), [leaf(BODY, &[]), vec![8, 1]].concat()]
+    {
+        assert_eq!(split_leaf(&no_leaf), None, "{no_leaf:?}");
+    }
 }
 
 /// Computed with Python's `hashlib` from the layout that the module documents.

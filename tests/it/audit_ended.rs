@@ -11,10 +11,8 @@ use portcullis::engine::Engine;
 use portcullis::engine::audit::AuditError;
 use portcullis::policy::name::Id;
 use portcullis::policy::rule::ConnectionType;
-use portcullis::store::disk::RealDisk;
-use portcullis::store::sealed;
 
-use crate::audit_engine::{DEFAULT, another_unit, check, key, open, signed, small_units};
+use crate::audit_engine::{DEFAULT, another_unit, check, key, open, sealed_files, signed, small_units};
 
 const NEVER: SessionId = SessionId { boot: 1, number: 1 };
 
@@ -42,7 +40,7 @@ async fn an_ended_session_is_looked_for_in_no_unit_behind_its_own() {
     // Opened anew, so that no file is open yet; then all but the newest unit cannot be read.
     let engine = open(directory.path(), key(1), small_units());
     let audit = directory.path().join("audit");
-    let units = sealed::list(&RealDisk, &audit).unwrap();
+    let units = sealed_files(&audit).list().unwrap();
     assert!(units.len() >= 3, "{units:?}");
     for first in &units[..units.len() - 1] {
         std::fs::write(audit.join(format!("{first:020}.seg")), b"").unwrap();

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use portcullis::audit::checkpoint::Checkpoint;
 use portcullis::audit::merkle::TreeHead;
 use portcullis::audit::note::SignerKey;
-use portcullis::engine::audit::{AuditOptions, AuditStores, Durability};
+use portcullis::audit::record::Actor;
+use portcullis::engine::audit::{AuditOptions, AuditStores, Durability, EraseRequest};
 use portcullis::engine::change::{ChangeRequest, ChangeTarget, Changed};
 use portcullis::engine::clock::Clock;
 use portcullis::engine::question::{Answer, CheckError, Question};
@@ -18,8 +19,9 @@ use portcullis::policy::name::{Id, NodePath};
 use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::store::disk::{Disk, RealDisk};
+use portcullis::store::folder::Folder;
 use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
-use portcullis::store::sealed;
+use portcullis::store::sealed::SealedFiles;
 use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
 use portcullis::store::{Journal, JournalError, StateError, StateStore, StateStores};
@@ -116,6 +118,17 @@ pub(crate) async fn change(engine: &Engine, mutation: Mutation) -> Changed {
     engine.change(request).await.unwrap()
 }
 
+/// An erasure of a user everywhere.
+pub(crate) fn erasure(email: &str, asked_by: &str) -> EraseRequest {
+    let asked_by = Actor { name: asked_by.into() };
+    EraseRequest { organization: None, email: email.to_owned(), including_actor: false, asked_by }
+}
+
+/// The sealed units in a directory.
+pub(crate) fn sealed_files(directory: &Path) -> SealedFiles {
+    SealedFiles::new(Folder::new(Arc::new(RealDisk), directory))
+}
+
 /// Waits until everything that was queued is durable.
 pub(crate) async fn settle(engine: &Engine) -> u64 {
     // Two moments without news: nothing is under way.
@@ -132,9 +145,9 @@ pub(crate) async fn settle(engine: &Engine) -> u64 {
 /// How long a checkpoint may take.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// How many sealed units a data directory has. (`sealed::list` would remove what a running engine is writing.)
+/// How many sealed units a data directory has.
 pub(crate) fn sealed_units(data_dir: &Path) -> usize {
-    sealed::list_whole(&RealDisk, &data_dir.join("audit")).unwrap().len()
+    sealed_files(&data_dir.join("audit")).list().unwrap().len()
 }
 
 /// Records 600 previews, and as many more as it takes until another unit is sealed: the sealer ends one of 256 records or

@@ -6,8 +6,8 @@ use std::fmt;
 
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use portcullis::audit::merkle::{
-    Hash, NoLeaves, ProofError, TILE_LEAVES, TileLeaves, Tree, TreeError, TreeHead, VerifyError, empty_root, leaf_hash,
-    verify_consistency, verify_inclusion,
+    Hash, MerkleTree, NoLeaves, ProofError, TILE_LEAVES, TileLeaves, TreeError, TreeHead, VerifyError, empty_root,
+    leaf_hash, verify_consistency, verify_inclusion,
 };
 use proptest::prelude::*;
 use sha2::Sha256;
@@ -30,7 +30,7 @@ fn hashes(hexes: &[&str]) -> Vec<Hash> {
 struct Log {
     records: Vec<Vec<u8>>,
     leaves: Vec<Hash>,
-    tree: Tree,
+    tree: MerkleTree,
     tiles_pruned: u64,
     /// Tiles that were read since it was last emptied.
     read: RefCell<Vec<u64>>,
@@ -39,7 +39,7 @@ struct Log {
 impl Log {
     fn of(records: Vec<Vec<u8>>) -> Self {
         let leaves: Vec<Hash> = records.iter().map(|record| leaf_hash(&[record])).collect();
-        let mut tree = Tree::new();
+        let mut tree = MerkleTree::new();
         for &leaf in &leaves {
             tree.append(leaf);
         }
@@ -143,9 +143,9 @@ const PUBLISHED_ROOTS: [&str; 8] = [
 #[test]
 fn roots_are_those_published_for_rfc_6962() {
     let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-    assert_eq!(Tree::new().head(), TreeHead { size: 0, root: hash(empty) });
+    assert_eq!(MerkleTree::new().head(), TreeHead { size: 0, root: hash(empty) });
     let log = published_log();
-    let mut tree = Tree::new();
+    let mut tree = MerkleTree::new();
     for (leaf, published) in log.leaves.iter().zip(PUBLISHED_ROOTS) {
         tree.append(*leaf);
         assert_eq!(tree.root().to_string(), published);
@@ -347,7 +347,7 @@ fn roots_and_proofs_agree_with_ct_merkle_around_two_segment_files() {
 #[test]
 fn a_copy_of_a_tree_stays_what_it_was_while_the_tree_grows() {
     let root = |number: u64| leaf_hash(&[&number.to_le_bytes()]);
-    let tree_of = |tiles: u64| Tree::from_tile_roots((0..tiles).map(root), Vec::new()).unwrap();
+    let tree_of = |tiles: u64| MerkleTree::from_tile_roots((0..tiles).map(root), Vec::new()).unwrap();
     // Around every number of tiles at which a level of the tree begins another piece of memory.
     for tiles in [1, 255, 256, 511, 512] {
         let mut tree = tree_of(tiles);
@@ -380,11 +380,11 @@ proptest! {
     #[test]
     fn a_tree_goes_on_where_it_was_stored(size in 0_usize..1_500, more in 0_usize..600) {
         let log = Log::of_size(size + more);
-        let mut before = Tree::new();
+        let mut before = MerkleTree::new();
         let filled: Vec<Hash> = log.leaves[..size].iter().filter_map(|&leaf| before.append(leaf)).collect();
         let roots: Vec<_> = (0..).map_while(|tile| before.tile_root(tile)).collect();
         prop_assert_eq!(&filled, &roots);
-        let mut tree = Tree::from_tile_roots(filled, before.partial_leaves().to_vec()).unwrap();
+        let mut tree = MerkleTree::from_tile_roots(filled, before.partial_leaves().to_vec()).unwrap();
         prop_assert_eq!(&tree, &before);
         for &leaf in &log.leaves[size..] {
             tree.append(leaf);
@@ -583,7 +583,7 @@ fn sizes_and_indexes_beyond_the_log_are_refused() {
     assert_eq!(log.tree.inclusion_proof(0, 0, &log), Err(ProofError::IndexBeyondTree { index: 0, size: 0 }));
     let swapped = ProofError::SizesSwapped { first: 30, second: 20 };
     assert_eq!(log.tree.consistency_proof(30, 20, &log), Err(swapped));
-    assert_eq!(Tree::from_tile_roots([], vec![empty_root(); 256]), Err(TreeError::PartialTooLong(256)));
+    assert_eq!(MerkleTree::from_tile_roots([], vec![empty_root(); 256]), Err(TreeError::PartialTooLong(256)));
 }
 
 #[test]

@@ -12,14 +12,16 @@ use portcullis::engine::audit::Verification;
 use portcullis::policy::address::Address;
 use portcullis::policy::rule::{Action, ConnectionType};
 use portcullis::server::verify_audit;
-use portcullis::store::Journal;
+use portcullis::store::Log;
 use portcullis::store::codec::audit::peek;
 use portcullis::store::disk::RealDisk;
 use portcullis::store::journal::{FileJournal, JournalOptions};
-use portcullis::store::sealed::{self, IndexSet, Openings, SealedUnit, StoredOpening, TileSummary, Unit};
+use portcullis::store::sealed::{IndexSet, StoredOpening, TileSummary, Unit};
 
 use crate::audit_api::files_with;
-use crate::audit_engine::{DEFAULT, add_rule, check, key, open, sealed_units, settle, signed, small_units};
+use crate::audit_engine::{
+    DEFAULT, add_rule, check, erasure, key, open, sealed_files, sealed_units, settle, signed, small_units,
+};
 use crate::campaign::rounds;
 
 /// A log with several sealed units and a tail, ended in the regular way.
@@ -79,8 +81,8 @@ fn files(data_dir: &Path, suffix: &str) -> Vec<PathBuf> {
 /// Writes a unit again as an attacker would who knows everything but the key: checksums, index and roots fit.
 fn forge(data_dir: &Path, first: u64, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
     let audit = data_dir.join("audit");
-    let unit = SealedUnit::open(&RealDisk, &audit, first).unwrap();
-    let openings = Openings::open(&RealDisk, &audit, first).unwrap();
+    let unit = sealed_files(&audit).open(first).unwrap();
+    let openings = sealed_files(&audit).openings(first).unwrap();
     let openings: Vec<StoredOpening> =
         (0..u32::try_from(openings.len()).unwrap()).map(|slot| openings.get(slot).unwrap().unwrap()).collect();
     let mut bodies: Vec<Vec<u8>> = Vec::new();
@@ -128,7 +130,7 @@ fn forge(data_dir: &Path, first: u64, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
         openings: &openings,
         attachment: &attachment,
     };
-    sealed::write_unit(&RealDisk, &audit, &forged).unwrap();
+    sealed_files(&audit).write(&forged).unwrap();
 }
 
 /// The faults of a copy of a log that was tampered with.
@@ -150,7 +152,7 @@ async fn whatever_is_changed_removed_moved_cut_or_made_up_is_found_at_its_sequen
     let honest = verify(&original, None);
     assert_eq!(honest.faults, []);
     assert_eq!(honest.signed_size, honest.tree_size, "the end is signed at a regular stop");
-    let units = sealed::list(&RealDisk, &original.join("audit")).unwrap();
+    let units = sealed_files(&original.join("audit")).list().unwrap();
     assert!(units.len() >= 2 && files(&original, ".wal").len() == 1, "{units:?}");
     let (first, second) = (units[0], units[1]);
 
@@ -178,7 +180,7 @@ async fn whatever_is_changed_removed_moved_cut_or_made_up_is_found_at_its_sequen
 
     // A whole unit is gone.
     let missing = faults(&original, |data_dir| {
-        sealed::remove_unit(&RealDisk, &data_dir.join("audit"), second).unwrap();
+        sealed_files(&data_dir.join("audit")).remove(second).unwrap();
     });
     assert_eq!(missing[0].0, second, "{missing:?}");
 
@@ -214,21 +216,21 @@ async fn whatever_is_changed_removed_moved_cut_or_made_up_is_found_at_its_sequen
     // The openings of a user are removed, and no record says so.
     let taken = faults(&original, |data_dir| {
         let audit = data_dir.join("audit");
-        let openings = Openings::open(&RealDisk, &audit, first).unwrap();
+        let openings = sealed_files(&audit).openings(first).unwrap();
         let slot = openings.slots_of_email(None, "user-5@example.com").unwrap()[0];
         let StoredOpening::Present { salt, email, address, .. } = openings.get(slot).unwrap().unwrap() else {
             panic!()
         };
         let address = Address::V4(u32::from_be_bytes(address.as_slice().try_into().unwrap()));
         let commitment = Opening::new(Salt::new(salt), email, Some(address)).unwrap().commitment();
-        Openings::erase(&RealDisk, &audit, first, &[(slot, *commitment.as_bytes())]).unwrap();
+        sealed_files(&audit).erase_openings(first, &[(slot, *commitment.as_bytes())]).unwrap();
     });
     assert!(taken[0].1.contains("no record says it was erased"), "{taken:?}");
 
     // The index hides a record.
     let hidden = faults(&original, |data_dir| {
         let audit = data_dir.join("audit");
-        let unit = SealedUnit::open(&RealDisk, &audit, first).unwrap();
+        let unit = sealed_files(&audit).open(first).unwrap();
         let (term, _) = unit.terms_with_prefix(b"r").unwrap().remove(0);
         drop(unit);
         hide(data_dir, first, &term);
@@ -258,8 +260,8 @@ fn last_note(data_dir: &Path) -> String {
 /// Takes a record out of the postings of a term.
 fn hide(data_dir: &Path, first: u64, hidden: &[u8]) {
     let audit = data_dir.join("audit");
-    let unit = SealedUnit::open(&RealDisk, &audit, first).unwrap();
-    let openings = Openings::open(&RealDisk, &audit, first).unwrap();
+    let unit = sealed_files(&audit).open(first).unwrap();
+    let openings = sealed_files(&audit).openings(first).unwrap();
     let openings: Vec<StoredOpening> =
         (0..u32::try_from(openings.len()).unwrap()).map(|slot| openings.get(slot).unwrap().unwrap()).collect();
     let tiles: Vec<_> = (0..unit.tile_summaries().len()).map(|number| unit.tile(number).unwrap()).collect();
@@ -283,7 +285,7 @@ fn hide(data_dir: &Path, first: u64, hidden: &[u8]) {
         openings: &openings,
         attachment: &unit.attachment().unwrap(),
     };
-    sealed::write_unit(&RealDisk, &audit, &forged).unwrap();
+    sealed_files(&audit).write(&forged).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -331,7 +333,7 @@ async fn an_erased_user_is_nowhere_and_the_log_still_verifies() {
     // In the tail as well, and with an active session.
     check(&engine, "user-5@example.com", "198.0.113.77", ConnectionType::Shell, DEFAULT).await.unwrap();
     settle(&engine).await;
-    let (count, _) = engine.erase_user(None, "user-5@example.com", "an administrator").await.unwrap();
+    let (count, _) = engine.erase_user(erasure("user-5@example.com", "an administrator")).await.unwrap();
     assert!(count >= 3, "sealed units, tail and session: {count}");
     engine.close();
     assert_nowhere(&data_dir, "user-5@example.com");
@@ -344,12 +346,12 @@ async fn an_erased_user_is_nowhere_and_the_log_still_verifies() {
 }
 
 /// That an email is in no file, compressed or not.
-fn assert_nowhere(data_dir: &Path, email: &str) {
+pub(crate) fn assert_nowhere(data_dir: &Path, email: &str) {
     assert_eq!(files_with(data_dir, email.as_bytes()), Vec::<String>::new());
     let audit = data_dir.join("audit");
     let mut others = 0;
-    for first in sealed::list(&RealDisk, &audit).unwrap() {
-        let openings = Openings::open(&RealDisk, &audit, first).unwrap();
+    for first in sealed_files(&audit).list().unwrap() {
+        let openings = sealed_files(&audit).openings(first).unwrap();
         for slot in 0..u32::try_from(openings.len()).unwrap() {
             if let StoredOpening::Present { email: kept, .. } = openings.get(slot).unwrap().unwrap() {
                 assert_ne!(kept, email);

@@ -282,7 +282,11 @@ async fn a_stream_says_why_it_ends_and_what_cannot_be_followed_is_refused() {
     assert_error(service.audit().watch_events(beyond).await.map(drop), Code::OutOfRange, "POSITION_NOT_REACHED");
     let unknown = WatchEventsRequest { parent: "organizations/nobody".to_owned(), ..from_the_first() };
     assert_error(service.audit().watch_events(unknown).await.map(drop), Code::NotFound, "NOT_FOUND");
-    let erase = EraseUserRequest { parent: "organizations/nobody".to_owned(), user_email: "x".to_owned() };
+    let erase = EraseUserRequest {
+        parent: "organizations/nobody".to_owned(),
+        user_email: "x".to_owned(),
+        ..Default::default()
+    };
     assert_error(service.audit().erase_user(erase).await, Code::NotFound, "NOT_FOUND");
     let mut events = service.audit().watch_events(from_the_first()).await.unwrap().into_inner();
     let first = events.message().await.unwrap().unwrap();

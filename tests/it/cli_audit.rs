@@ -93,6 +93,13 @@ async fn an_administrator_sees_lists_exports_and_ends() {
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
     let erased = json(&run(&server, &["audit", "erase-user", "ada@example.com", "--yes"]).await);
     assert!(erased.to_string().contains("openingCount"), "{erased}");
+    let revisions = text(&run(&server, &["revisions", "list", "--output", "table"]).await);
+    assert!(revisions.contains("127.0.0.1"), "{revisions}");
+    let erase = ["audit", "erase-user", "127.0.0.1", "--including-actor", "--yes"];
+    let erased = run(&server, &erase).await;
+    assert!(erased.status.success(), "{}", text(&erased));
+    let revisions = text(&run(&server, &["revisions", "list", "--output", "table"]).await);
+    assert!(!revisions.contains("127.0.0.1"), "{revisions}");
     service.stop().await;
 }
 

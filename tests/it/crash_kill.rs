@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portcullis::policy::state::PolicyState;
-use portcullis::store::Journal;
+use portcullis::store::Log;
 use portcullis::store::codec::decode_change;
 use portcullis::store::disk::RealDisk;
 use portcullis::store::journal::{FileJournal, JournalOptions};

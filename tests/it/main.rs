@@ -7,6 +7,8 @@
     reason = "a test that meets the unexpected must fail, and helpers are outside of #[test] functions"
 )]
 
+/// Erasing who changed the policy, or leaving them.
+mod audit_actor;
 /// The audit log and the sessions through the API.
 mod audit_api;
 /// Checkpoints and signed notes: published ones, forged ones, arbitrary bytes.

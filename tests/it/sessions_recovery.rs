@@ -103,7 +103,7 @@ fn admit(
     let ended = |session: &Session| log.borrow_mut().push_session(now, session, Content::SessionEnded);
     table.admit(&key, ended, |admission| {
         let admitted = admission.allow(now, Some(id("yes")), 7, lease).ok()?;
-        let subject = Subject::Person(Person { email: Arc::clone(&email), address: Some(key.address) });
+        let subject = Subject::Person(Person { email: Arc::clone(&email), address: key.address });
         log.borrow_mut().push(now, &organization, &subject, decision(&key, &admitted, lease));
         Some(admitted)
     })

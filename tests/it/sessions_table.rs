@@ -162,7 +162,7 @@ impl Model {
 
     /// The session that a preview folds into, counted.
     fn fold(&mut self, key: &AdmissionKey<'_>, now: Timestamp) -> (Vec<Session>, Option<SessionId>) {
-        let person = Subject::Person(Person { email: key.email.into(), address: Some(key.address) });
+        let person = Subject::Person(Person { email: key.email.into(), address: key.address });
         let organization = key.organization.clone();
         let endpoint: Arc<str> = key.endpoint.into();
         let folds = move |session: &Session| {
@@ -191,8 +191,8 @@ impl Model {
             };
             // As the judge below: a session of nobody known is cut.
             let is_denied = match &session.subject {
-                Subject::Person(person) => person.address == Some(address),
-                Subject::Nobody | Subject::Erased => true,
+                Subject::Person(person) => person.address == address,
+                Subject::Nobody | Subject::Actor(_) | Subject::Erased => true,
             };
             if is_in_scope && is_denied && session.record.revocation.is_none() {
                 session.record.revocation = Some(revocation(now));

@@ -131,7 +131,8 @@ async fn a_candidate_survives_a_restart_and_forgets_erased_users() {
     check(&service, "ann@example.com", "10.0.0.1").await;
     check(&service, "bob@example.com", "10.0.0.2").await;
     assert_eq!(divergences(&service, 100).await.len(), 2);
-    let request = EraseUserRequest { parent: DEFAULT.to_owned(), user_email: "ann@example.com".to_owned() };
+    let request =
+        EraseUserRequest { parent: DEFAULT.to_owned(), user_email: "ann@example.com".to_owned(), ..Default::default() };
     service.audit().erase_user(request).await.unwrap();
     let left = divergences(&service, 100).await;
     assert_eq!(left.iter().map(|of| of.user_email.as_str()).collect::<Vec<_>>(), ["bob@example.com"]);

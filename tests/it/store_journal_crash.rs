@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use portcullis::store::journal::{FileJournal, JournalOptions};
-use portcullis::store::{Journal, JournalError};
+use portcullis::store::{JournalError, Log, Redaction, Segments};
 use proptest::prelude::*;
 
 use crate::campaign::rounds;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use portcullis::store::disk::RealDisk;
 use portcullis::store::journal::{FileJournal, JournalOptions, JournalReader, Stream};
-use portcullis::store::{Journal, JournalError};
+use portcullis::store::{JournalError, Log, Redaction, Segments};
 use tempfile::TempDir;
 
 use crate::store_journal::{crc32c, open, read_all, records};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use portcullis::store::disk::{Disk, DiskFile, RealDisk};
 use portcullis::store::journal::{JournalOptions, JournalReader, Stream};
-use portcullis::store::{Journal, JournalError};
+use portcullis::store::{JournalError, Log, Segments};
 use tempfile::TempDir;
 
 use crate::store_journal::{open, read_all, small_segments};

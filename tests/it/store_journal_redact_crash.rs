@@ -4,8 +4,8 @@
 //! What must hold, with room for frames to come and without: a redaction leaves each record as it was or as it was made;
 //! one that is done leaves nothing of what it overwrote in any file.
 
-use portcullis::store::Journal;
 use portcullis::store::journal::{FileJournal, JournalOptions};
+use portcullis::store::{Log, Segments};
 
 use crate::store_disk::{Fault, Survival};
 use crate::store_journal_crash::{Setup, Told, check_reopened, kept, open, setup};

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portcullis::audit::filter::RecordFilter;
-use portcullis::audit::record::{Content, RecordType, Subject};
+use portcullis::audit::record::{Actor, Content, RecordType, Subject};
 use portcullis::policy::rule::{Action, ConnectionType};
 use portcullis::server::verify_audit;
 
-use crate::audit_engine::{DEFAULT, add_rule, check, key, open, settle, small_units};
+use crate::audit_engine::{DEFAULT, add_rule, check, erasure, key, open, settle, small_units};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/audit-v1")
@@ -54,10 +54,12 @@ async fn the_log_and_the_sessions_of_version_1_read_as_what_was_written() {
     let Content::Decision(newest) = &decisions[0].entry.content else { panic!() };
     assert_eq!((newest.connection_type, &*newest.endpoint), (ConnectionType::Shell, DEFAULT));
     let Subject::Person(person) = &decisions[0].subject else { panic!() };
-    assert_eq!((&*person.email, person.address), ("kept@example.com", "2001:db8::7".parse().ok()));
+    assert_eq!((&*person.email, person.address), ("kept@example.com", "2001:db8::7".parse().unwrap()));
     for (record_type, count) in [(RecordType::SessionRevoked, 1), (RecordType::Erased, 1), (RecordType::Gap, 0)] {
         assert_eq!(of_type(record_type).len(), count, "{record_type:?}");
     }
+    let who = of_type(RecordType::Erased)[0].subject.clone();
+    assert_eq!(who, Subject::Actor(Actor { name: "somebody".into() }), "an opening without an address is an actor's");
     let filter = RecordFilter { email: Some("user-3@example.com".to_owned()), ..RecordFilter::default() };
     assert_eq!(log.count(&filter).unwrap(), 90);
     assert_eq!(engine.sessions().len(), 12, "ten previews, one of nobody, and two shells, one of them revoked");
@@ -84,7 +86,7 @@ async fn write_the_golden_audit_log() {
     add_rule(&engine, "bad", Action::Deny, "203.0.113.0/24").await;
     check(&engine, "revoked@example.com", "203.0.113.1", ConnectionType::Shell, DEFAULT).await.unwrap();
     settle(&engine).await;
-    engine.erase_user(None, "user-5@example.com", "somebody").await.unwrap();
+    engine.erase_user(erasure("user-5@example.com", "somebody")).await.unwrap();
     check(&engine, "kept@example.com", "2001:db8::7", ConnectionType::Shell, DEFAULT).await.unwrap();
     settle(&engine).await;
     tokio::time::sleep(Duration::from_millis(1_200)).await;

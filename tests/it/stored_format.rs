@@ -20,7 +20,7 @@ use portcullis::store::codec::{decode_change, decode_snapshot, encode_change, en
 use portcullis::store::disk::RealDisk;
 use portcullis::store::journal::{FileJournal, JournalOptions};
 use portcullis::store::snapshots::FileSnapshots;
-use portcullis::store::{Journal, Snapshots};
+use portcullis::store::{Log, Snapshots};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)

@@ -1,14 +1,17 @@
 //! Commitments: how personal data is in the log without being in it, and what a record's leaf is.
 //!
-//! An email (or another name of a person) and an address are *committed to* by
+//! A user is an email and an address; an actor, who made a change, is a name and no address. Both are *committed to* by
 //!
 //! ```text
 //! C = SHA-256( salt     16 random bytes
-//!            ‖ length   of the email in bytes, 32 bits, most significant byte first; 0 where there is none
-//!            ‖ email    UTF-8, as it was given
-//!            ‖ family   one byte: 0 no address, 4 IPv4, 6 IPv6
+//!            ‖ length   of the email or name in bytes, 32 bits, most significant byte first; 0 where there is none
+//!            ‖ email    or name, UTF-8, as it was given
+//!            ‖ family   one byte: 0 an actor, 4 a user from an IPv4 address, 6 from an IPv6 address
 //!            ‖ octets   none, 4 or 16, in network order; an IPv4-mapped address is its IPv4 address )
 //! ```
+//!
+//! So the commitment binds the kind as well: the opening of an actor cannot be passed off as that of a user, and erasing a
+//! user can leave what they did as an administrator.
 //!
 //! The record's stored body has no personal data. Its leaf is the body with all of its commitments in one last field,
 //! number 2047, of type `bytes`:
@@ -31,6 +34,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::merkle::{Hash, leaf_hash};
+use super::record::{Actor, Identity, Person};
 use portcullis_policy::address::Address;
 
 /// The number of the field that ends every leaf: the largest whose tag takes two bytes.
@@ -55,6 +59,7 @@ pub struct Commitment([u8; Commitment::BYTES]);
 pub struct Opening {
     salt: Salt,
     email: String,
+    /// None of an actor.
     address: Option<Address>,
 }
 
@@ -111,7 +116,7 @@ impl Commitment {
 }
 
 impl Opening {
-    /// The opening for a person; an empty email means that none was given.
+    /// The opening of a user with an address, or of an actor, who has none. An empty email means that none was given.
     pub fn new(salt: Salt, email: impl Into<String>, address: Option<Address>) -> Result<Self, CommitmentError> {
         let email = email.into();
         match u32::try_from(email.len()) {
@@ -125,14 +130,23 @@ impl Opening {
         self.salt
     }
 
-    /// Email of the user, or the name of who acted; empty where none was given.
+    /// Email of the user, or name of the actor; empty where none was given.
     pub fn email(&self) -> &str {
         &self.email
     }
 
-    /// Where they came from.
+    /// Where the user came from; none of an actor.
     pub fn address(&self) -> Option<Address> {
         self.address
+    }
+
+    /// Whom it is about.
+    pub fn identity(&self) -> Identity {
+        let name = self.email.as_str().into();
+        match self.address {
+            Some(address) => Identity::Person(Person { email: name, address }),
+            None => Identity::Actor(Actor { name }),
+        }
     }
 
     /// What stands in the record for it.
@@ -181,6 +195,31 @@ pub fn leaf(body: &[u8], commitments: &[Commitment]) -> Vec<u8> {
     [body, &field].concat()
 }
 
+/// What a leaf is made of: the record's body, and its commitments in the order of the record. None where the bytes are no
+/// leaf.
+pub fn split_leaf(leaf: &[u8]) -> Option<(&[u8], Vec<Commitment>)> {
+    let mut rest = leaf;
+    loop {
+        let body = leaf.get(..leaf.len() - rest.len())?;
+        let key = take_varint(&mut rest)?;
+        // The wire types of protocol buffers: varint, 8 bytes, counted bytes, 4 bytes.
+        let length = match key & 7 {
+            0 => take_varint(&mut rest).map(|_| 0)?,
+            1 => 8,
+            2 => take_varint(&mut rest)?,
+            5 => 4,
+            _ => return None,
+        };
+        let (content, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        rest = after;
+        if key == u64::from(COMMITMENTS_FIELD) << 3 | 2 {
+            let (commitments, odd) = content.as_chunks::<{ Commitment::BYTES }>();
+            let is_last = odd.is_empty() && rest.is_empty();
+            return is_last.then(|| (body, commitments.iter().copied().map(Commitment::new).collect()));
+        }
+    }
+}
+
 /// The leaf's hash, which the tree takes.
 pub fn record_hash(body: &[u8], commitments: &[Commitment]) -> Hash {
     match commitments {
@@ -188,6 +227,20 @@ pub fn record_hash(body: &[u8], commitments: &[Commitment]) -> Hash {
         [commitment] => leaf_hash(&[body, &COMMITMENTS_TAG, &[COMMITMENT_BYTES], commitment.as_bytes()]),
         commitments => leaf_hash(&[body, &commitments_field(commitments)]),
     }
+}
+
+/// Takes a varint off the front.
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7F) << shift;
+        if *first < 0x80 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// The last field of a leaf: tag, length, commitments.

@@ -24,7 +24,7 @@ pub struct RecordFilter {
     pub connection_type: Option<ConnectionType>,
     /// Only checks so decided.
     pub decision: Option<Decision>,
-    /// Only about this user.
+    /// Only about this user, or what they did as an actor.
     pub email: Option<String>,
     /// Only about users from this range.
     pub range: Option<Range>,
@@ -117,9 +117,13 @@ fn of_person(subject: &Subject, email: Option<&str>, range: Option<Range>) -> bo
     if email.is_none() && range.is_none() {
         return true;
     }
-    let Subject::Person(person) = subject else { return false };
-    email.is_none_or(|email| *person.email == *email)
-        && range.is_none_or(|range| person.address.is_some_and(|address| range.contains(address)))
+    let (name, address) = match subject {
+        Subject::Person(person) => (&person.email, Some(person.address)),
+        Subject::Actor(actor) => (&actor.name, None),
+        Subject::Nobody | Subject::Erased => return false,
+    };
+    email.is_none_or(|email| **name == *email)
+        && range.is_none_or(|range| address.is_some_and(|address| range.contains(address)))
 }
 
 fn connection_type_of(content: &Content) -> Option<ConnectionType> {

@@ -1,7 +1,7 @@
 //! What a record of the audit log says (design.md §2.8, §3.5).
 //!
-//! Invariant: a record says everything but two things: whom it is about, which lies apart so that it can be erased, and
-//! its place in the log, which the log assigns.
+//! Invariant: a record says everything but two things: whom it names, which lies apart so that it can be erased, and its
+//! place in the log, which the log assigns.
 //! Not here: its bytes (`store::codec`), its hash (`commitment`), who writes it (`engine::audit`).
 
 use std::fmt;
@@ -26,7 +26,7 @@ pub struct Record {
     pub sequence: u64,
     /// Its place among the records of its organization, from 1 on and without gaps; 0 where it belongs to none.
     pub organization_sequence: u64,
-    /// Whom it is about.
+    /// Whom it names.
     pub subject: Subject,
     /// What happened.
     pub entry: Entry,
@@ -43,24 +43,43 @@ pub struct Entry {
     pub content: Content,
 }
 
-/// Whom a record is about.
+/// Whom a record names.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Subject {
     /// Nobody.
     Nobody,
-    /// This person.
+    /// The user that it is about.
     Person(Person),
+    /// Who did what it says.
+    Actor(Actor),
     /// Somebody whose data was erased.
     Erased,
 }
 
-/// Personal data.
+/// A user who wanted to connect.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Person {
-    /// The email, or who acted; empty where none was given.
+    /// The email; empty where none was given.
     pub email: Arc<str>,
     /// Where they came from.
-    pub address: Option<Address>,
+    pub address: Address,
+}
+
+/// Who made a change or asked for an erasure: a name as authenticated, or the address that the call came from. Erasing a
+/// user leaves their name as an actor, unless that is asked for too (design.md §2.8).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Actor {
+    /// The name.
+    pub name: Arc<str>,
+}
+
+/// Whom an opening is about.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// A user.
+    Person(Person),
+    /// Who acted.
+    Actor(Actor),
 }
 
 /// What a record holds.
@@ -72,13 +91,13 @@ pub enum Content {
     SessionEnded(SessionRecord),
     /// A session was revoked. Its subject is the user.
     SessionRevoked(SessionRecord),
-    /// The policy was changed. Its subject is who did it.
+    /// The policy was changed. Its subject is the actor.
     PolicyChanged(PolicyChangeRecord),
     /// Decisions are missing.
     Gap(GapRecord),
     /// Records were removed.
     Pruned(PrunedRecord),
-    /// Personal data was erased. Its subject is who asked for it.
+    /// Personal data was erased. Its subject is the actor; nobody where actors erased themselves.
     Erased(ErasedRecord),
 }
 
@@ -265,6 +284,33 @@ pub struct ErasedUnit {
     pub slots: Vec<u32>,
 }
 
+impl Identity {
+    /// The email of a user, or the name of who acted.
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Person(Person { email, address: _ }) => email,
+            Self::Actor(Actor { name }) => name,
+        }
+    }
+
+    /// Where a user came from; none of who acted.
+    pub fn address(&self) -> Option<Address> {
+        match self {
+            Self::Person(Person { email: _, address }) => Some(*address),
+            Self::Actor(_) => None,
+        }
+    }
+}
+
+impl From<Identity> for Subject {
+    fn from(identity: Identity) -> Self {
+        match identity {
+            Identity::Person(person) => Self::Person(person),
+            Identity::Actor(actor) => Self::Actor(actor),
+        }
+    }
+}
+
 impl Content {
     /// What kind it is.
     pub fn record_type(&self) -> RecordType {
@@ -293,11 +339,28 @@ impl fmt::Debug for Person {
     }
 }
 
+impl fmt::Debug for Actor {
+    /// Without the name, which must not get into logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Actor")
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Person(_) => "Person",
+            Self::Actor(_) => "Actor",
+        })
+    }
+}
+
 impl fmt::Debug for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nobody => "Nobody",
             Self::Person(_) => "Person",
+            Self::Actor(_) => "Actor",
             Self::Erased => "Erased",
         })
     }

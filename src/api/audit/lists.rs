@@ -15,9 +15,9 @@ use super::super::{Api, status, to_i64};
 use super::filters::{self, Common, Parent};
 use super::record_bytes;
 use crate::audit::filter::RecordFilter;
-use crate::audit::record::{Record, RecordType};
+use crate::audit::record::{Actor, Record, RecordType};
 use crate::audit::session::SessionId;
-use crate::engine::audit::RecordPage;
+use crate::engine::audit::{EraseRequest, RecordPage};
 use crate::engine::session_calls::{OverviewFigures, SessionCursor, SessionPage};
 use crate::policy::decision::Decision;
 use crate::proto::v1;
@@ -165,7 +165,7 @@ impl Api {
         caller: Caller,
         request: v1::EraseUserRequest,
     ) -> Result<Response<v1::EraseUserResponse>, Status> {
-        let v1::EraseUserRequest { parent, user_email } = request;
+        let v1::EraseUserRequest { parent, user_email, including_actor } = request;
         let mut faults = Faults::default();
         let parent = filters::parent(&mut faults, &parent);
         if user_email.is_empty() {
@@ -174,8 +174,9 @@ impl Api {
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
         let organization = parent.organization().cloned();
-        let erased = self.engine()?.erase_user(organization, &user_email, &caller.actor()).await;
-        let (count, sequence) = erased.map_err(status::audit)?;
+        let asked_by = Actor { name: caller.actor() };
+        let request = EraseRequest { organization, email: user_email, including_actor, asked_by };
+        let (count, sequence) = self.engine()?.erase_user(request).await.map_err(status::audit)?;
         Ok(Response::new(v1::EraseUserResponse { opening_count: to_i64(count), sequence: to_i64(sequence) }))
     }
 }

@@ -43,7 +43,7 @@ pub(in crate::api) fn to_record(record: &Record) -> v1::AuditRecord {
             root_hash: pruned.root.as_bytes().to_vec(),
         }),
         Content::Erased(erased) => {
-            ContentMessage::Erased(v1::Erasure { actor: email(subject), opening_count: to_i64(erased.opening_count) })
+            ContentMessage::Erased(v1::Erasure { actor: actor(subject), opening_count: to_i64(erased.opening_count) })
         }
     };
     v1::AuditRecord {
@@ -100,7 +100,7 @@ fn rule_name(organization: Option<&Id>, rule: Option<&Id>) -> String {
 fn person(subject: &Subject) -> Option<&Person> {
     match subject {
         Subject::Person(person) => Some(person),
-        Subject::Nobody | Subject::Erased => None,
+        Subject::Nobody | Subject::Actor(_) | Subject::Erased => None,
     }
 }
 
@@ -108,8 +108,15 @@ fn email(subject: &Subject) -> String {
     person(subject).map(|person| person.email.to_string()).unwrap_or_default()
 }
 
+fn actor(subject: &Subject) -> String {
+    match subject {
+        Subject::Actor(actor) => actor.name.to_string(),
+        Subject::Nobody | Subject::Person(_) | Subject::Erased => String::new(),
+    }
+}
+
 fn ip(subject: &Subject) -> String {
-    person(subject).and_then(|person| person.address).map(|address| address.to_string()).unwrap_or_default()
+    person(subject).map(|person| person.address.to_string()).unwrap_or_default()
 }
 
 /// The name of a level of an endpoint's name.
@@ -197,7 +204,7 @@ fn to_policy_change(change: &PolicyChangeRecord, organization: Option<&Id>, subj
     let PolicyChangeRecord { policy_sequence: _, revision, comment, changes, confirm_until, overridden_tests } = change;
     let test = |id: &Id| Name::policy_test(organization.map_or("", Id::as_str), id).to_string();
     v1::PolicyChange {
-        actor: email(subject),
+        actor: actor(subject),
         revision: to_i64(*revision),
         comment: comment.to_string(),
         changes: object_changes(changes, organization, *revision),

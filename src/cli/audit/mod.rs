@@ -52,7 +52,8 @@ struct ListArgs {
 }
 
 const ERASED: &str = "The records and all proofs stay valid: only the openings of their commitments are removed. \
-                      The erasure is itself recorded, without the email.";
+                      The erasure is itself recorded, without the email. What the user changed as an administrator \
+                      keeps their name, unless you say `--including-actor`.";
 
 #[derive(Args, Debug)]
 #[command(after_help = ERASED)]
@@ -65,6 +66,9 @@ struct EraseUserArgs {
     parent: Option<String>,
     #[command(flatten)]
     organization: OrganizationArgs,
+    /// Also remove the name from what they changed as an administrator, in the policy's history too
+    #[arg(long)]
+    including_actor: bool,
     /// Confirm that this cannot be undone
     #[arg(long)]
     yes: bool,
@@ -110,14 +114,16 @@ async fn checkpoint(context: &mut Context<'_>) -> anyhow::Result<Exit> {
 }
 
 async fn erase_user(args: EraseUserArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let parent = args.parent.map_or_else(|| args.organization.name(), |given| args.organization.node(&given));
+    let given = args.parent.as_deref();
+    let parent = given.map_or_else(|| args.organization.name(), |given| args.organization.node(given));
     if !args.yes {
         let (email, parent) = (table::clean(&args.user_email), table::clean(&parent));
         let message =
             format!("erasing `{email}` from the records of `{parent}` cannot be undone: confirm it with `--yes`");
         return Err(UsageError(message).into());
     }
-    let request = v1::EraseUserRequest { parent, user_email: args.user_email };
+    let EraseUserArgs { user_email, including_actor, .. } = args;
+    let request = v1::EraseUserRequest { parent, user_email, including_actor };
     let erased = answer(context.client.audit().erase_user(request).await)?;
     context.show(&erased, |erased| {
         table::record([

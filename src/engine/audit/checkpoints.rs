@@ -3,24 +3,24 @@
 //!
 //! Invariant: a checkpoint covers durable records only, and none is smaller than one before it but for those of the ends
 //! of units.
-//! Not here: when one is made (`sealer`); whether they fit the log (`recovery`, `verify`).
+//! Not here: when one is made (`maintenance`, `sealer`); whether they fit the log (`recovery`, `verify`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
 
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::merkle::TreeHead;
 use crate::audit::note::{SignerKey, VerifierKey};
-use crate::store::disk::{Disk, DiskFile, read_whole, write_whole};
+use crate::store::disk::DiskFile;
+use crate::store::folder::Folder;
 
 /// The name of the file.
-pub(super) const CHECKPOINTS: &str = "checkpoints";
+const CHECKPOINTS: &str = "checkpoints";
 
 /// Checkpoints that are kept whatever their size: those of an hour.
 const RECENT_MAX: usize = 3_600;
 
-/// Where the file is written anew, without what need not be kept.
+/// A file of this size is written anew, without what need not be kept.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// What begins a signature's line.
@@ -28,7 +28,7 @@ const SIGNATURE: &str = "\u{2014} ";
 
 /// See the module.
 pub(super) struct Checkpoints {
-    path: PathBuf,
+    folder: Folder,
     key: SignerKey,
     /// The file being appended to and its length; none where it has to be written anew.
     file: Option<(Box<dyn DiskFile>, u64)>,
@@ -40,18 +40,12 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     /// Takes over what is in the file. `is_end` tells the sizes at which units end.
-    pub(super) fn open(
-        disk: &dyn Disk,
-        directory: &Path,
-        key: SignerKey,
-        is_end: impl Fn(u64) -> bool,
-    ) -> io::Result<Self> {
-        let path = directory.join(CHECKPOINTS);
+    pub(super) fn open(folder: Folder, key: SignerKey, is_end: impl Fn(u64) -> bool) -> io::Result<Self> {
         let known = [key.verifier().clone()];
         let origin = key.verifier().name().to_owned();
         let (mut recent, mut ends, mut newest) = (VecDeque::new(), BTreeMap::new(), None);
-        for note in read_notes(disk, &path)? {
-            // Of another key, or cut off: no use here, and the verifier has its own look.
+        for note in read_notes(&folder)? {
+            // Signed by another key, or cut off: not usable here. Verifying reads the file itself and reports it.
             let Ok(checkpoint) = Checkpoint::open(note.as_bytes(), &known, &origin) else { continue };
             let head = checkpoint.head();
             if is_end(head.size) {
@@ -64,7 +58,7 @@ impl Checkpoints {
         }
         let surplus = recent.len().saturating_sub(RECENT_MAX);
         recent.drain(..surplus);
-        Ok(Self { path, key, file: None, recent, ends, newest })
+        Ok(Self { folder, key, file: None, recent, ends, newest })
     }
 
     /// The newest checkpoint with its note.
@@ -72,12 +66,20 @@ impl Checkpoints {
         self.newest.as_ref()
     }
 
+    /// Tells the log stream of the newest: that is kept elsewhere, so what was logged cannot be cut off any more.
+    pub(super) fn log_newest(&self) {
+        if let Some((head, note)) = &self.newest {
+            let signature = note.lines().last().unwrap_or_default();
+            tracing::info!(size = head.size, root = %head.root, signature, "audit checkpoint");
+        }
+    }
+
     pub(super) fn verifier(&self) -> &VerifierKey {
         self.key.verifier()
     }
 
     /// Signs a head and keeps it. It counts although writing it may fail: the next one writes both.
-    pub(super) fn add(&mut self, disk: &dyn Disk, head: TreeHead, is_end: bool) -> io::Result<()> {
+    pub(super) fn add(&mut self, head: TreeHead, is_end: bool) -> io::Result<()> {
         let note = Checkpoint::new(self.key.verifier().name(), head)
             .map_err(io::Error::other)?
             .sign(&self.key)
@@ -93,10 +95,10 @@ impl Checkpoints {
                 self.recent.pop_front();
             }
         }
-        self.write(disk, &note)
+        self.write(&note)
     }
 
-    fn write(&mut self, disk: &dyn Disk, note: &str) -> io::Result<()> {
+    fn write(&mut self, note: &str) -> io::Result<()> {
         if let Some((file, length)) = self.file.take_if(|(_, length)| *length < FILE_BYTES_MAX) {
             let bytes = format!("\n{note}");
             file.write_at(bytes.as_bytes(), length)?;
@@ -108,19 +110,16 @@ impl Checkpoints {
         notes.extend(self.recent.iter().map(String::as_str));
         let text = notes.join("\n");
         self.file = None;
-        self.file = Some((write_whole(disk, &self.path, text.as_bytes())?, text.len() as u64));
+        self.file = Some((self.folder.write(CHECKPOINTS, text.as_bytes())?, text.len() as u64));
         Ok(())
     }
 }
 
 /// The notes in a file, in its order, whoever signed them; none where there is no file. What is cut off at the end is left
 /// out.
-pub(super) fn read_notes(disk: &dyn Disk, path: &Path) -> io::Result<Vec<String>> {
-    let text = match read_whole(disk, path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+pub(super) fn read_notes(folder: &Folder) -> io::Result<Vec<String>> {
+    let Some(bytes) = folder.read(CHECKPOINTS)? else { return Ok(Vec::new()) };
+    let text = String::from_utf8_lossy(&bytes);
     let (mut notes, mut note, mut signed) = (Vec::new(), String::new(), false);
     for line in text.split_inclusive('\n') {
         let is_signature = line.starts_with(SIGNATURE) && line.ends_with('\n');

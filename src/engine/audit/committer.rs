@@ -1,20 +1,21 @@
-//! Bringing frames of records to the disk, and what is on it into sight.
+//! The committer writes frames of records to the journal and then makes them visible to readers.
 //!
 //! Invariant: what is visible is durable. A frame that could not be written is written again, under the same sequences,
 //! once the journal is recovered.
-//! Not here: what a record's bytes are (`placer`), when it works (`writer`).
+//! Not here: what a record's bytes are (`encoder`), when it works (`writer`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::placer::{Frame, Placed};
-use super::queue::EraseCommand;
+use super::encoder::{EncodedRecord, Frame};
+use super::error::AuditError;
+use super::orders::{EraseOrder, EraseRequest, RecordedErasure};
+use super::replay::redact_journal;
+use super::shared::Shared;
 use super::tail::{TailRecord, TailUnit};
-use super::{AuditError, Shared};
-use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit, Person};
+use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit};
 use crate::engine::clock::Clock;
-use crate::policy::name::Id;
 use crate::store::codec::audit::{Secret, TailOpening};
 use crate::store::{Journal, JournalError};
 
@@ -24,7 +25,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Openings that one record of an erasure lists, so that it stays below 32 KiB.
 const ERASED_SLOTS_MAX: usize = 4_000;
 
-/// What writes.
+/// See the module.
 pub(super) struct Committer {
     journal: Box<dyn Journal>,
     shared: Arc<Shared>,
@@ -39,18 +40,7 @@ pub(super) struct PendingErasure {
     sequence: u64,
     count: u64,
     tail: Vec<ErasedUnit>,
-    reply: tokio::sync::oneshot::Sender<Result<Erasure, AuditError>>,
-}
-
-/// An erasure whose record is durable.
-#[derive(Debug)]
-pub(super) struct Erasure {
-    /// The sequence of its last record.
-    pub(super) sequence: u64,
-    /// How many openings it erases.
-    pub(super) count: u64,
-    /// Those of them that are in the tail.
-    pub(super) tail: Vec<ErasedUnit>,
+    reply: tokio::sync::oneshot::Sender<Result<RecordedErasure, AuditError>>,
 }
 
 impl Committer {
@@ -58,7 +48,7 @@ impl Committer {
         Self { journal, shared, clock, erasures: Vec::new(), sealed: 0 }
     }
 
-    /// Writes a frame and makes its records visible; false where that was given up because the service ends.
+    /// Writes a frame and makes its records visible. False if it gave up because the service ends.
     pub(super) fn commit(&mut self, frame: &mut Frame) -> bool {
         if !self.append(frame) {
             return false;
@@ -70,7 +60,7 @@ impl Committer {
         true
     }
 
-    /// Appends until it has succeeded; false where the service ends before.
+    /// Appends a frame, and tries again until that succeeds. False if the service ends before.
     fn append(&mut self, frame: &Frame) -> bool {
         let mut failed = false;
         loop {
@@ -123,7 +113,7 @@ impl Committer {
             let mut tree = self.shared.tree();
             unit.change(|content| {
                 for (record, bytes) in frame.records.drain(..).zip(&frame.bytes) {
-                    let Placed { entry, body, leaf, slot, opening, organization_sequence } = record;
+                    let EncodedRecord { entry, body, leaf, slot, opening, organization_sequence } = record;
                     let root = tree.append(leaf).map(Into::into);
                     let body = bytes.get(body).unwrap_or_default();
                     content.push(&TailRecord { body, entry: &entry, slot, organization_sequence, root });
@@ -137,11 +127,11 @@ impl Committer {
         }
         self.shared.queue.written(count);
         let last = frame.first_sequence + count as u64 - 1;
-        // What is in sight first: who is answered may look at once.
+        // Visible before waiters are woken: a caller that gets its answer may read at once.
         self.shared.newest.send_replace(last);
         self.shared.waiting.publish(last);
         if frame.ends_unit {
-            self.shared.wake_sealer();
+            self.shared.inbox.wake();
         }
         self.answer_erasures(last);
     }
@@ -152,7 +142,8 @@ impl Committer {
         self.truncate();
     }
 
-    /// Gives up what is sealed. The journal keeps its last segment, so this is tried again with each that begins.
+    /// Truncates the journal before the first record that is not sealed. The journal keeps its last segment, so this is
+    /// repeated whenever a segment begins.
     fn truncate(&mut self) {
         if let Err(error) = self.journal.truncate_before(self.sealed) {
             tracing::warn!(%error, "sealed records stay in the journal of the audit log for now");
@@ -160,32 +151,35 @@ impl Committer {
     }
 
     /// Puts an erasure on the record.
-    pub(super) fn erase(&mut self, command: EraseCommand) {
-        let EraseCommand { organization, email, actor, sealed, reply } = command;
-        let tail = self.openings_of(organization.as_ref(), &email);
+    pub(super) fn erase(&mut self, order: EraseOrder) {
+        let EraseOrder { request, sealed, reply } = order;
+        let tail = self.openings_of(&request);
         let (mut count, mut sequence) = (0, 0);
-        let actor = Person { email: actor.into(), address: None };
+        let asked_by = request.recorded_actor();
         for units in in_pieces(sealed.iter().chain(&tail)) {
             count += units.iter().map(|unit| unit.slots.len() as u64).sum::<u64>();
             let content = Content::Erased(ErasedRecord { opening_count: count, units });
-            let entry = Entry { time: self.clock.now(), organization: organization.clone(), content };
-            sequence = self.shared.queue.push(entry, Some(actor.clone()), true);
+            let entry = Entry { time: self.clock.now(), organization: request.organization.clone(), content };
+            sequence = self.shared.queue.push(entry, asked_by.clone(), true);
         }
         self.erasures.push(PendingErasure { sequence, count, tail, reply });
     }
 
-    /// Where a user's openings are in the tail.
-    fn openings_of(&self, organization: Option<&Id>, email: &str) -> Vec<ErasedUnit> {
-        let is_his = |opening: &TailOpening| {
-            opening.secret.as_ref().is_some_and(|Secret { scope: of, opening }| {
-                opening.email() == email && organization.is_none_or(|organization| organization.as_str() == of)
+    /// Where the openings to erase are in the tail.
+    fn openings_of(&self, request: &EraseRequest) -> Vec<ErasedUnit> {
+        let is_concerned = |opening: &TailOpening| {
+            opening.secret.as_ref().is_some_and(|Secret { scope, opening }| {
+                request.concerns(scope, opening.email(), opening.address().is_none())
             })
         };
         let mut found = Vec::new();
         for unit in self.shared.tail.units() {
             let content = unit.read();
-            let slots: Vec<u32> =
-                (0..).zip(&content.openings).filter(|(_, opening)| is_his(opening)).map(|(slot, _)| slot).collect();
+            let slots: Vec<u32> = (0..)
+                .zip(&content.openings)
+                .filter(|(_, opening)| is_concerned(opening))
+                .map(|(slot, _)| slot)
+                .collect();
             if !slots.is_empty() {
                 found.push(ErasedUnit { first_sequence: unit.first_sequence, slots });
             }
@@ -196,7 +190,7 @@ impl Committer {
     fn answer_erasures(&mut self, durable: u64) {
         for erasure in self.erasures.extract_if(.., |erasure| erasure.sequence <= durable) {
             let PendingErasure { sequence, count, tail, reply } = erasure;
-            drop(reply.send(Ok(Erasure { sequence, count, tail })));
+            drop(reply.send(Ok(RecordedErasure { sequence, count, tail })));
         }
     }
 
@@ -204,12 +198,12 @@ impl Committer {
     pub(super) fn redact(&mut self, units: &[ErasedUnit]) -> Result<(), JournalError> {
         let tail = self.shared.tail.units();
         let Some(oldest) = tail.first() else {
-            // Everything is sealed, and the journal keeps only what it still has to tell: the next sequence.
+            // Everything is sealed: the journal has to keep only the next sequence.
             self.journal.roll()?;
             return self.journal.truncate_before(self.journal.next_sequence());
         };
         self.journal.truncate_before(oldest.first_sequence)?;
-        super::recovery::redact_journal(&mut *self.journal, oldest.first_sequence, units)?;
+        redact_journal(&mut *self.journal, oldest.first_sequence, units)?;
         for ErasedUnit { first_sequence, slots } in units {
             if let Some(unit) = tail.iter().find(|unit| unit.first_sequence == *first_sequence) {
                 unit.change(|content| {
@@ -225,7 +219,7 @@ impl Committer {
     }
 }
 
-/// The units in pieces that each fit one record; one empty piece where there is nothing.
+/// Splits the units so that each part fits one record. Without units there is one empty part.
 fn in_pieces<'a>(units: impl Iterator<Item = &'a ErasedUnit>) -> Vec<Vec<ErasedUnit>> {
     let (mut pieces, mut piece, mut slots) = (Vec::new(), Vec::new(), 0);
     for unit in units {

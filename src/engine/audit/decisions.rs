@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
-use super::reader::{Search, UnitView};
-use super::units::unreadable;
-use super::{AuditError, AuditLog, Shared};
+use super::error::AuditError;
+use super::log::AuditLog;
+use super::openings;
+use super::shared::Shared;
+use super::view::{Search, UnitView};
 use crate::audit::filter::RecordFilter;
 use crate::audit::merkle::TILE_LEAVES;
 use crate::audit::record::Content;
@@ -28,7 +30,7 @@ pub(in crate::engine) struct Decided<'a> {
 
 impl AuditLog {
     /// Tells the decisions that a filter's organization, types and times select and that are about one of the addresses,
-    /// newest unit first. Ends after `time_max`, and says whether that was not needed.
+    /// newest unit first. Ends after `time_max`; true if it went through all.
     pub(in crate::engine) fn for_each_decision(
         &self,
         filter: &RecordFilter,
@@ -48,14 +50,14 @@ impl AuditLog {
             }
             let slots = (0..).zip(&openings).filter(|(_, opening)| opening.is_some());
             let query = TermQuery::AnyOf(slots.map(|(slot, _)| slot_term(slot)).collect());
-            // Where all are asked for, asking for each would only cost time.
+            // If every opening is concerned, the index has nothing to narrow down.
             let all = openings.iter().all(Option::is_some);
             let queries = if all { &[][..] } else { std::slice::from_ref(&query) };
             let Some(found) = shared.candidates(&view, filter, queries, Search::Exact)? else { continue };
             let places: Vec<u32> = found.iter().map(u32::from).collect();
             for of_tile in places.chunk_by(|one, other| tile_of(*one) == tile_of(*other)) {
                 let read = shared.for_each_body(&view, of_tile, &mut |body| {
-                    let entry = decode_entry(body).map_err(|error| AuditError::NotReadable(error.to_string()))?;
+                    let entry = decode_entry(body).map_err(AuditError::not_readable)?;
                     let opening = entry.slot.and_then(|slot| openings.get(slot as usize)).and_then(Option::as_ref);
                     let (Some((email, address)), Content::Decision(decision)) = (opening, &entry.entry.content) else {
                         return Ok(());
@@ -98,16 +100,16 @@ impl Shared {
                 Ok(unit.read().openings.iter().map(|opening| of_secret(opening.secret.as_ref())).collect())
             }
             UnitView::Sealed(info) => {
-                let Some(openings) =
+                let Some(stored) =
                     self.unless_removed(info.first_sequence, self.units.openings(info.first_sequence).map(Some))?
                 else {
                     return Ok(Vec::new());
                 };
-                let count = u32::try_from(openings.len()).unwrap_or(u32::MAX);
+                let count = u32::try_from(stored.len()).unwrap_or(u32::MAX);
                 (0..count)
                     .map(|slot| {
-                        let stored = openings.get(slot).map_err(|error| unreadable(&error))?;
-                        let opening = stored.map(super::recovery::to_tail_opening);
+                        let opening = stored.get(slot).map_err(AuditError::not_readable)?;
+                        let opening = opening.map(openings::to_tail);
                         Ok(opening.and_then(|opening| of_secret(opening.secret.as_ref())))
                     })
                     .collect()
@@ -130,7 +132,7 @@ impl Shared {
             UnitView::Sealed(info) => {
                 let unit = self.units.open(info.first_sequence)?;
                 let Some(number) = places.first().map(|place| tile_of(*place)) else { return Ok(()) };
-                let tile = unit.tile(number).map_err(|error| unreadable(&error))?;
+                let tile = unit.tile(number).map_err(AuditError::not_readable)?;
                 let bodies = places.iter().filter_map(|place| tile.body(*place as usize % TILE_LEAVES));
                 bodies.into_iter().try_for_each(tell)
             }

@@ -4,9 +4,10 @@
 //! Not here: reading and decoding (`reader`).
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::audit::record::Record;
+use crate::locks::IgnorePoison;
 
 /// Tiles whose decoded records are kept for those who follow the log.
 const DECODED_MAX: usize = 32;
@@ -22,7 +23,7 @@ pub(super) struct DecodedTiles {
 
 impl DecodedTiles {
     pub(super) fn get(&self, tile: u64) -> DecodedTile {
-        let mut tiles = self.tiles.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tiles = self.tiles.lock().ignore_poison();
         if let Some((_, decoded)) = tiles.iter().find(|(number, _)| *number == tile) {
             return Arc::clone(decoded);
         }
@@ -36,6 +37,6 @@ impl DecodedTiles {
 
     /// Forgets everything, because personal data was erased.
     pub(super) fn clear(&self) {
-        self.tiles.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.tiles.lock().ignore_poison().clear();
     }
 }

@@ -3,8 +3,9 @@
 //! Invariant: a session is found ended once its end is durable.
 //! Not here: active sessions (`engine::sessions`).
 
-use super::reader::Search;
-use super::{AuditError, AuditLog};
+use super::error::AuditError;
+use super::log::AuditLog;
+use super::view::Search;
 use crate::audit::filter::{RecordFilter, SessionFilter};
 use crate::audit::record::{Content, Record, RecordType};
 use crate::audit::session::SessionId;

@@ -6,12 +6,13 @@
 //! Not here: what committing is (`committer`).
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use super::committer::Committer;
-use super::placer::Frame;
+use super::encoder::Frame;
 use crate::engine::background::spawn;
+use crate::locks::IgnorePoison;
 
 /// Frames that wait for the one that is being written.
 const WAITING_MAX: usize = 2;
@@ -19,7 +20,7 @@ const WAITING_MAX: usize = 2;
 /// See the module.
 pub(super) struct Pipeline {
     committer: Arc<Mutex<Committer>>,
-    /// None once it was given up; then nothing is committed any more.
+    /// None once writing was given up: nothing is committed any more.
     thread: Option<CommitThread>,
     /// Frames with the thread, in whatever state.
     under_way: usize,
@@ -40,12 +41,12 @@ impl Pipeline {
     pub(super) fn start(committer: Committer) -> std::io::Result<Self> {
         let committer = Arc::new(Mutex::new(committer));
         let (frames, waiting) = sync_channel::<Frame>(WAITING_MAX);
-        // Never full: as many are under way at most.
+        // Never full: no more frames than this are under way.
         let (done, written) = sync_channel(WAITING_MAX + 2);
         let shared = Arc::clone(&committer);
         let work = move || {
             for mut frame in waiting {
-                // Ends both channels where it is given up, which whoever brings frames sees.
+                // Returning drops both channels, which tells the writer that this thread gave up.
                 if !lock(&shared).commit(&mut frame) || done.send(frame).is_err() {
                     return;
                 }
@@ -55,7 +56,7 @@ impl Pipeline {
         Ok(Self { committer, thread: Some(CommitThread { frames, written, handle }), under_way: 0 })
     }
 
-    /// Commits a frame, or has it committed: at once where it is the last for now and nothing is before it.
+    /// Commits a frame on this thread if it is the last for now and none is under way; else hands it to the other thread.
     pub(super) fn commit(
         &mut self,
         mut frame: Frame,
@@ -87,7 +88,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Ends the thread, once it has done what it has. Nothing can be committed afterwards.
+    /// Ends the thread after the frames that it has. Nothing can be committed afterwards.
     pub(super) fn end(&mut self) {
         if let Some(CommitThread { frames, written, handle }) = self.thread.take() {
             drop(frames);
@@ -105,5 +106,5 @@ impl Pipeline {
 }
 
 fn lock(committer: &Mutex<Committer>) -> MutexGuard<'_, Committer> {
-    committer.lock().unwrap_or_else(PoisonError::into_inner)
+    committer.lock().ignore_poison()
 }

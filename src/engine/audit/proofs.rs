@@ -3,8 +3,10 @@
 //! Invariant: a proof is for a size that a signed checkpoint covers.
 //! Not here: the arithmetic (`audit::merkle`).
 
-use super::reader::UnitView;
-use super::{AuditError, AuditLog, Shared};
+use super::error::AuditError;
+use super::log::AuditLog;
+use super::shared::Shared;
+use super::view::UnitView;
 use crate::audit::commitment::{Opening, leaf, record_hash};
 use crate::audit::merkle::{Hash, ProofError, TILE_LEAVES, TileLeaves};
 use crate::store::codec::audit::{Secret, peek};
@@ -50,7 +52,7 @@ impl Shared {
     /// A record's bytes, its commitment, and what opens it.
     pub(super) fn with_opening(&self, view: &UnitView, sequence: u64) -> Result<Option<WithOpening>, AuditError> {
         let Some(body) = self.body(view, sequence)? else { return Ok(None) };
-        let slot = peek(&body).map_err(|error| AuditError::NotReadable(error.to_string()))?.slot;
+        let slot = peek(&body).map_err(AuditError::not_readable)?.slot;
         let opening = match slot {
             None => None,
             Some(slot) => self.opening(view, slot)?,
@@ -65,7 +67,7 @@ impl AuditLog {
     pub fn checkpoint(&self) -> Result<String, AuditError> {
         let checkpoints = self.shared.checkpoints();
         let newest = checkpoints.newest().map(|(_, note)| note.clone());
-        newest.ok_or_else(|| AuditError::NotReadable("nothing is signed yet: try again in a second".to_owned()))
+        newest.ok_or_else(|| AuditError::not_readable("nothing is signed yet: try again in a second"))
     }
 
     fn checkpoint_size(&self) -> u64 {
@@ -126,6 +128,6 @@ fn proof_error(error: ProofError<AuditError>) -> AuditError {
     match error {
         ProofError::Source { source, .. } => source,
         ProofError::Pruned { last_sequence, .. } => AuditError::Removed { first: last_sequence + 1 },
-        other => AuditError::NotReadable(other.to_string()),
+        other => AuditError::not_readable(other),
     }
 }

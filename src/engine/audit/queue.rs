@@ -1,4 +1,4 @@
-//! The queue before the audit writer: where a record gets its place in the log.
+//! The queue before the audit writer: where a record gets its sequence.
 //!
 //! Invariant: sequences are dense and given in the order of pushes; what is pushed is never dropped. Whoever pushes under
 //! a lock of its own (a shard of the session table) makes the order of the log the order of its state; the queue's lock
@@ -6,56 +6,30 @@
 //! Not here: writing (`writer`), and what becomes of a Check while nothing can be recorded (`engine::check`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
-use super::AuditError;
-use super::committer::Erasure;
-use crate::audit::record::{Entry, ErasedUnit, GapRecord, Person};
-use crate::policy::name::Id;
+use super::error::AuditError;
+use super::orders::Order;
+use crate::audit::record::{Entry, GapRecord, Identity};
+use crate::locks::IgnorePoison;
 use crate::policy::time::Timestamp;
-use crate::store::JournalError;
 
 /// A record on its way.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(super) entry: Entry,
-    pub(super) person: Option<Person>,
-}
-
-/// What the writer is asked to do between two batches.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Puts an erasure on the record.
-    Erase(EraseCommand),
-    /// Ends the unit that is being written at the next tile.
-    EndUnit,
-    /// Gives up the records before this one, which are sealed.
-    Truncate(u64),
-    /// Takes openings that are on record as erased out of the journal.
-    Redact { units: Vec<ErasedUnit>, reply: oneshot::Sender<Result<(), JournalError>> },
-}
-
-/// See [`Command::Erase`].
-#[derive(Debug)]
-pub(super) struct EraseCommand {
-    /// Where to erase; none: everywhere.
-    pub(super) organization: Option<Id>,
-    pub(super) email: String,
-    pub(super) actor: String,
-    /// What goes from sealed units, as the record lists it.
-    pub(super) sealed: Vec<ErasedUnit>,
-    /// Answered when the record is durable.
-    pub(super) reply: oneshot::Sender<Result<Erasure, AuditError>>,
+    /// Whom it names.
+    pub(super) identity: Option<Identity>,
 }
 
 /// Work that the writer takes at once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) records: Vec<Queued>,
-    pub(super) commands: Vec<Command>,
+    pub(super) orders: Vec<Order>,
     /// No more will come.
     pub(super) closed: bool,
 }
@@ -68,12 +42,12 @@ struct Inner {
     records: Vec<Queued>,
     /// Room for the next records.
     spare: Vec<Queued>,
-    commands: Vec<Command>,
+    orders: Vec<Order>,
     /// The sequence that the next record gets.
     next_sequence: u64,
     /// Somebody waits for one of the records to be durable.
     urgent: bool,
-    /// The writer has had nothing to do for a while, and is to be woken.
+    /// The writer sleeps without a timeout and has to be woken.
     idle: bool,
     /// Decisions that were made and not recorded.
     gap: Option<GapRecord>,
@@ -87,7 +61,7 @@ pub struct AuditQueue {
     work: Condvar,
     /// Wakes those who wait for room.
     room: Notify,
-    /// Records that wait at most, but for those that must be taken.
+    /// How many records may wait; those that cannot be refused come on top.
     records_max: usize,
     /// Records in the queue and with the writer, which are not durable yet.
     waiting: AtomicU64,
@@ -95,7 +69,7 @@ pub struct AuditQueue {
     failed: AtomicBool,
     /// A write takes longer than it may.
     stuck: AtomicBool,
-    /// No more will come. Changed under the lock, so that the writer, which looks under it, waits for nothing.
+    /// No more records will come. Set under the lock, so that the writer does not miss it before it waits.
     closed: AtomicBool,
 }
 
@@ -104,7 +78,7 @@ impl AuditQueue {
         let inner = Inner {
             records: Vec::new(),
             spare: Vec::new(),
-            commands: Vec::new(),
+            orders: Vec::new(),
             next_sequence,
             urgent: false,
             idle: false,
@@ -123,21 +97,21 @@ impl AuditQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().ignore_poison()
     }
 
     /// Takes a record, and returns its sequence. `urgent`: somebody waits until it is durable.
     ///
-    /// It never refuses: whoever can be refused asks [`AuditQueue::check_writable`] or [`AuditQueue::room`] before.
-    pub fn push(&self, entry: Entry, person: Option<Person>, urgent: bool) -> u64 {
+    /// It never refuses. A caller that may be refused asks [`AuditQueue::check_writable`] or [`AuditQueue::room`] before.
+    pub fn push(&self, entry: Entry, identity: Option<Identity>, urgent: bool) -> u64 {
         let mut inner = self.lock();
         let sequence = inner.next_sequence;
         inner.next_sequence += 1;
-        // Once: it need not be woken again before it has slept again.
+        // Only once for each time that the writer sleeps.
         let wake = std::mem::take(&mut inner.idle) || (urgent && !inner.urgent);
-        inner.records.push(Queued { entry, person });
+        inner.records.push(Queued { entry, identity });
         inner.urgent |= urgent;
-        // Before the writer can have it, or the count would fall below zero for a moment.
+        // Counted before the lock is released, or the writer might subtract first.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         drop(inner);
         if wake {
@@ -146,8 +120,9 @@ impl AuditQueue {
         sequence
     }
 
-    pub(super) fn command(&self, command: Command) {
-        self.lock().commands.push(command);
+    /// Has the writer carry out an order between two batches of records.
+    pub(super) fn order(&self, order: Order) {
+        self.lock().orders.push(order);
         self.work.notify_one();
     }
 
@@ -180,16 +155,16 @@ impl AuditQueue {
         };
         match tokio::time::timeout(deadline, waiting).await {
             Ok(result) => result,
-            Err(_) => Err(AuditError::NotWritable("records come faster than the disk takes them".to_owned())),
+            Err(_) => Err(AuditError::not_writable("records come faster than the disk takes them")),
         }
     }
 
     pub(crate) fn check_writable(&self) -> Result<(), AuditError> {
         if self.stuck.load(Ordering::Acquire) {
-            return Err(AuditError::NotWritable("the disk does not answer".to_owned()));
+            return Err(AuditError::not_writable("the disk does not answer"));
         }
         if self.failed.load(Ordering::Acquire) {
-            return Err(AuditError::NotWritable("the last write failed".to_owned()));
+            return Err(AuditError::not_writable("the last write failed"));
         }
         if self.is_closed() {
             return Err(AuditError::ShuttingDown);
@@ -223,22 +198,21 @@ impl AuditQueue {
         self.room.notify_waiters();
     }
 
-    /// Waits for work. Records for which nobody waits are left to gather for `gather`, counted from the call: while there
-    /// is always something to write, nobody who pushes has to wake the writer.
+    /// Waits for work (group commit). Records for which nobody waits gather for `gather`, counted from the call, so that a
+    /// busy writer need not be woken by those who push.
     pub(super) fn take(&self, gather: Duration, batch_max: usize) -> Batch {
         let may_gather = |inner: &mut Inner| {
-            !inner.urgent && !self.is_closed() && inner.commands.is_empty() && inner.records.len() < batch_max
+            !inner.urgent && !self.is_closed() && inner.orders.is_empty() && inner.records.len() < batch_max
         };
-        let has_nothing =
-            |inner: &mut Inner| inner.records.is_empty() && inner.commands.is_empty() && !self.is_closed();
+        let has_nothing = |inner: &mut Inner| inner.records.is_empty() && inner.orders.is_empty() && !self.is_closed();
         let gathered = |inner| {
             let waited = self.work.wait_timeout_while(inner, gather, may_gather);
-            waited.unwrap_or_else(PoisonError::into_inner).0
+            waited.ignore_poison().0
         };
         let mut inner = gathered(self.lock());
         if has_nothing(&mut inner) {
             inner.idle = true;
-            inner = self.work.wait_while(inner, has_nothing).unwrap_or_else(PoisonError::into_inner);
+            inner = self.work.wait_while(inner, has_nothing).ignore_poison();
             inner.idle = false;
             inner = gathered(inner);
         }
@@ -246,7 +220,7 @@ impl AuditQueue {
         let spare = std::mem::take(&mut inner.spare);
         Batch {
             records: std::mem::replace(&mut inner.records, spare),
-            commands: std::mem::take(&mut inner.commands),
+            orders: std::mem::take(&mut inner.orders),
             closed: self.is_closed(),
         }
     }

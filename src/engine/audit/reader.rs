@@ -1,43 +1,21 @@
 //! Reading the log: forward from a place, and backward through what a filter lets through.
 //!
-//! Invariant: tail and sealed units are read as one log, each durable record in exactly one place. A page is bounded in
-//! records and in work; it may be short and not the last.
-//! Not here: what a filter means (`audit::filter`), watchers (`api`).
+//! Invariant: a page is bounded in records and in work; it may be short and not the last.
+//! Not here: how records are looked up (`view`), watchers (`api`).
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::tail::TailUnit;
-use super::units::{UnitInfo, unreadable};
-use super::{AuditError, AuditLog, Shared};
-use crate::audit::commitment::Commitment;
+use super::error::AuditError;
+use super::log::AuditLog;
+use super::view::Search;
 use crate::audit::filter::RecordFilter;
 use crate::audit::merkle::TILE_LEAVES;
-use crate::audit::record::{Person, Record, Subject};
-use crate::audit::terms::{TermQuery, slot_term};
-use crate::policy::address::{Address, Range};
-use crate::policy::name::Id;
-use crate::policy::time::Timestamp;
-use crate::store::codec::audit::{Secret, StoredEntry, TailOpening, decode_entry};
-use crate::store::sealed::{IndexSet, SealedUnit};
+use crate::audit::record::Record;
+use crate::locks::IgnorePoison;
 
 /// How long a page may take to find. Then it ends, however short it is.
 const SEARCH_MAX: Duration = Duration::from_millis(100);
-
-/// So few candidates are judged one by one rather than narrowed down by terms that many records have.
-const FEW: usize = 64;
-
-/// What an index is asked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Search {
-    /// Records that may pass; each is judged afterwards.
-    Candidates,
-    /// Just those that have all terms.
-    Exact,
-}
-
-/// The subtree of a term begins behind it with this.
-const SUBTREE: u8 = b'/';
 
 /// A page of records, newest first.
 #[derive(Clone, Debug)]
@@ -46,258 +24,6 @@ pub struct RecordPage {
     pub records: Vec<Record>,
     /// Where the next page goes on: below this sequence. None where there is nothing more.
     pub next_before: Option<u64>,
-}
-
-/// A unit in either form.
-#[derive(Clone)]
-pub(super) enum UnitView {
-    Tail(Arc<TailUnit>),
-    Sealed(UnitInfo),
-}
-
-impl UnitView {
-    pub(super) fn first_sequence(&self) -> u64 {
-        match self {
-            Self::Tail(unit) => unit.first_sequence,
-            Self::Sealed(info) => info.first_sequence,
-        }
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        match self {
-            Self::Tail(unit) => unit.len() as u64,
-            Self::Sealed(info) => info.count,
-        }
-    }
-
-    /// The earliest and the latest time of its records, in microseconds; none where it has none.
-    fn times(&self) -> Option<(i64, i64)> {
-        match self {
-            Self::Sealed(info) => Some((info.min_time, info.max_time)),
-            Self::Tail(unit) => {
-                let content = unit.read();
-                let earliest = content.tiles.iter().map(|tile| tile.min_time).min();
-                let latest = content.tiles.iter().map(|tile| tile.max_time).max();
-                earliest.zip(latest)
-            }
-        }
-    }
-}
-
-impl Shared {
-    /// All units, oldest first.
-    pub(super) fn views(&self) -> Vec<UnitView> {
-        // The tail first: a unit that is sealed in between is then seen twice, never missed.
-        let tail = self.tail.units();
-        let tail_first = tail.first().map_or(u64::MAX, |unit| unit.first_sequence);
-        let sealed = self.units.list().into_iter().filter(|unit| unit.first_sequence < tail_first);
-        sealed.map(UnitView::Sealed).chain(tail.into_iter().map(UnitView::Tail)).collect()
-    }
-
-    fn view_of(&self, sequence: u64) -> Option<UnitView> {
-        let holds = |unit: &&Arc<TailUnit>| unit.first_sequence <= sequence;
-        match self.tail.units().iter().rev().find(holds) {
-            Some(unit) => Some(UnitView::Tail(Arc::clone(unit))),
-            None => self.units.find(sequence).map(UnitView::Sealed),
-        }
-    }
-
-    pub(super) fn first_sequence(&self) -> u64 {
-        // The tail first, as in `views`.
-        let tail = self.tail.oldest().map(|unit| unit.first_sequence);
-        let sealed = self.units.first().map(|unit| unit.first_sequence);
-        sealed.or(tail).unwrap_or(self.newest() + 1)
-    }
-
-    /// Whether an error is that of records whose files were removed while they were read.
-    fn was_removed(&self, sequence: u64, error: &AuditError) -> bool {
-        matches!(error, AuditError::NotReadable(_)) && sequence < self.first_sequence()
-    }
-
-    pub(super) fn unless_removed<T>(
-        &self,
-        sequence: u64,
-        found: Result<Option<T>, AuditError>,
-    ) -> Result<Option<T>, AuditError> {
-        found.or_else(|error| if self.was_removed(sequence, &error) { Ok(None) } else { Err(error) })
-    }
-
-    /// A record's bytes with whom it is about. None where it is not there.
-    pub(super) fn body(&self, view: &UnitView, sequence: u64) -> Result<Option<Arc<[u8]>>, AuditError> {
-        let Some(index) = sequence.checked_sub(view.first_sequence()).and_then(|index| usize::try_from(index).ok())
-        else {
-            return Ok(None);
-        };
-        match view {
-            UnitView::Tail(unit) => Ok(unit.read().body(index).map(Into::into)),
-            UnitView::Sealed(info) => {
-                let unit = self.units.open(info.first_sequence)?;
-                let tile = unit.tile(index / TILE_LEAVES).map_err(|error| unreadable(&error))?;
-                Ok(tile.body(index % TILE_LEAVES).map(Into::into))
-            }
-        }
-    }
-
-    /// The opening that a record's slot refers to.
-    pub(super) fn opening(&self, view: &UnitView, slot: u32) -> Result<Option<TailOpening>, AuditError> {
-        match view {
-            UnitView::Tail(unit) => Ok(unit.read().openings.get(slot as usize).cloned()),
-            UnitView::Sealed(info) => {
-                let openings = self.units.openings(info.first_sequence)?;
-                let stored = openings.get(slot).map_err(|error| unreadable(&error))?;
-                Ok(stored.map(super::recovery::to_tail_opening))
-            }
-        }
-    }
-
-    pub(super) fn decode(&self, view: &UnitView, body: &[u8]) -> Result<Record, AuditError> {
-        let decoded = decode_entry(body).map_err(|error| AuditError::NotReadable(error.to_string()))?;
-        let StoredEntry { sequence, organization_sequence, slot, entry } = decoded;
-        let subject = match slot {
-            None => Subject::Nobody,
-            Some(slot) => match self.opening(view, slot)?.and_then(|opening| opening.secret) {
-                Some(Secret { opening, .. }) => {
-                    Subject::Person(Person { email: opening.email().into(), address: opening.address() })
-                }
-                None => Subject::Erased,
-            },
-        };
-        Ok(Record { sequence, organization_sequence, subject, entry })
-    }
-
-    /// A record. None where it is not there, or no longer.
-    pub(super) fn record(&self, view: &UnitView, sequence: u64) -> Result<Option<Record>, AuditError> {
-        let body = self.body(view, sequence);
-        self.unless_removed(sequence, body.and_then(|body| body.map(|body| self.decode(view, &body)).transpose()))
-    }
-
-    /// The records that may pass a filter and have the terms of `more`, by their indexes; none where that is certain to be
-    /// nothing, or the unit is no more.
-    pub(super) fn candidates(
-        &self,
-        view: &UnitView,
-        filter: &RecordFilter,
-        more: &[TermQuery],
-        search: Search,
-    ) -> Result<Option<IndexSet>, AuditError> {
-        self.unless_removed(view.first_sequence(), self.find_candidates(view, filter, more, search))
-    }
-
-    fn find_candidates(
-        &self,
-        view: &UnitView,
-        filter: &RecordFilter,
-        more: &[TermQuery],
-        search: Search,
-    ) -> Result<Option<IndexSet>, AuditError> {
-        let count = usize::try_from(view.count()).unwrap_or(usize::MAX);
-        if !overlaps(view.times(), filter) {
-            return Ok(None);
-        }
-        let mut found = IndexSet::full(count);
-        let mut queries = more.to_vec();
-        if let Some(slots) = self.slots(view, filter)? {
-            queries.push(TermQuery::AnyOf(slots.into_iter().map(slot_term).collect()));
-        }
-        queries.extend(filter.term_queries());
-        for query in &queries {
-            if search == Search::Candidates && found.count() <= FEW {
-                break;
-            }
-            let mut set = IndexSet::default();
-            self.add(view, query, &mut set)?;
-            found.intersect_with(&set);
-            if found.count() == 0 {
-                return Ok(None);
-            }
-        }
-        Ok(Some(found))
-    }
-
-    /// The openings that a filter asks for; none where it does not.
-    fn slots(&self, view: &UnitView, filter: &RecordFilter) -> Result<Option<Vec<u32>>, AuditError> {
-        let scope = filter.organization.as_ref().map(Id::as_str);
-        if filter.email.is_none() && filter.range.is_none() {
-            return Ok(None);
-        }
-        match view {
-            UnitView::Tail(unit) => {
-                let content = unit.read();
-                let passes = |opening: &TailOpening| {
-                    opening.secret.as_ref().is_some_and(|Secret { scope: of, opening }| {
-                        scope.is_none_or(|scope| scope == of)
-                            && filter.email.as_deref().is_none_or(|email| email == opening.email())
-                            && filter.range.is_none_or(|range| contains(range, opening.address()))
-                    })
-                };
-                let slots = (0..).zip(&content.openings).filter(|(_, opening)| passes(opening));
-                Ok(Some(slots.map(|(slot, _)| slot).collect()))
-            }
-            UnitView::Sealed(info) => {
-                let openings = self.units.openings(info.first_sequence)?;
-                let by_email = filter.email.as_deref().map(|email| openings.slots_of_email(scope, email)).transpose();
-                let mut slots = by_email.map_err(|error| unreadable(&error))?;
-                if let Some(range) = filter.range {
-                    let in_range = openings.slots_in_range(scope, &range_bounds(range));
-                    let in_range = in_range.map_err(|error| unreadable(&error))?;
-                    slots = Some(match slots {
-                        None => in_range,
-                        Some(slots) => slots.into_iter().filter(|slot| in_range.contains(slot)).collect(),
-                    });
-                }
-                Ok(slots)
-            }
-        }
-    }
-
-    fn add(&self, view: &UnitView, query: &TermQuery, set: &mut IndexSet) -> Result<(), AuditError> {
-        match view {
-            UnitView::Tail(unit) => {
-                let content = unit.read();
-                match query {
-                    TermQuery::Exact(term) => content.index.add_to(set, term),
-                    TermQuery::AnyOf(terms) => terms.iter().for_each(|term| content.index.add_to(set, term)),
-                    TermQuery::Subtree(term) => {
-                        let below = |rest: &[u8]| rest.first().is_none_or(|first| *first == SUBTREE);
-                        content.index.add_with_prefix_to(set, term, below);
-                    }
-                }
-                Ok(())
-            }
-            UnitView::Sealed(info) => {
-                let unit = self.units.open(info.first_sequence)?;
-                add_sealed(&unit, query, set).map_err(|error| unreadable(&error))
-            }
-        }
-    }
-}
-
-fn add_sealed(
-    unit: &SealedUnit,
-    query: &TermQuery,
-    set: &mut IndexSet,
-) -> Result<(), crate::store::sealed::SealedError> {
-    match query {
-        TermQuery::Exact(term) => unit.postings(term, set).map(drop),
-        TermQuery::AnyOf(terms) => terms.iter().try_for_each(|term| unit.postings(term, set).map(drop)),
-        TermQuery::Subtree(term) => {
-            unit.postings(term, set)?;
-            let mut below = term.clone();
-            below.push(SUBTREE);
-            unit.postings_with_prefix(&below, set).map(drop)
-        }
-    }
-}
-
-fn contains(range: Range, address: Option<Address>) -> bool {
-    address.is_some_and(|address| range.contains(address))
-}
-
-/// Whether times of records in microseconds can pass a filter.
-fn overlaps(times: Option<(i64, i64)>, filter: &RecordFilter) -> bool {
-    let Some((earliest, latest)) = times else { return false };
-    filter.start_time.is_none_or(|start| latest >= start.micros())
-        && filter.end_time.is_none_or(|end| Timestamp::from_micros(earliest) < end)
 }
 
 impl AuditLog {
@@ -395,29 +121,12 @@ impl AuditLog {
         let tile_first = tile * TILE_LEAVES as u64 + 1;
         let tile_end = (tile_first + TILE_LEAVES as u64).min(newest + 1);
         let decoded = shared.decoded.get(tile);
-        let mut records = decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = decoded.lock().ignore_poison();
         for sequence in tile_first + records.len() as u64..tile_end {
             let Some(body) = shared.body(&view, sequence)? else { break };
             records.push(Arc::new(shared.decode(&view, &body)?));
         }
         let skipped = usize::try_from(from - tile_first).unwrap_or(usize::MAX);
         Ok(records.iter().skip(skipped).take(count_max).cloned().collect())
-    }
-}
-
-/// The first and the last address of a range, by family, in network order.
-fn range_bounds(range: Range) -> Vec<(Vec<u8>, Vec<u8>)> {
-    match range {
-        Range::Any => vec![(vec![0; 4], vec![0xFF; 4]), (vec![0; 16], vec![0xFF; 16])],
-        Range::V4(block) => vec![(block.first().to_be_bytes().to_vec(), block.last().to_be_bytes().to_vec())],
-        Range::V6(block) => vec![(block.first().to_be_bytes().to_vec(), block.last().to_be_bytes().to_vec())],
-    }
-}
-
-/// An opening's commitment, computed from the opening where there is one, and whether it was erased.
-pub(super) fn opening_commitment(opening: &TailOpening) -> (Commitment, bool) {
-    match &opening.secret {
-        Some(Secret { opening, .. }) => (opening.commitment(), false),
-        None => (opening.commitment, true),
     }
 }

@@ -1,13 +1,12 @@
-//! The mark that the log is in use: where it is found at a start, the one before did not end as it should.
+//! The mark that the log is in use. A start that finds it knows that the service before it did not end in order.
 //!
 //! Invariant: it is on the disk before anything is recorded, and goes when everything that was queued is on the disk.
 //! Not here: what is done about an unclean stop (`engine::recovery`).
 
 use std::io;
-use std::path::Path;
 
-use super::{AuditOptions, Durability};
-use crate::store::disk::{Disk, read_whole, write_whole};
+use super::options::{AuditOptions, Durability};
+use crate::store::folder::Folder;
 
 /// The file's name.
 const RUNNING: &str = "running";
@@ -28,25 +27,20 @@ pub enum LeftAs {
 }
 
 /// Marks the log as in use; tells how it was left.
-pub(super) fn begin(disk: &dyn Disk, directory: &Path, options: &AuditOptions) -> io::Result<LeftAs> {
-    let path = directory.join(RUNNING);
-    let left = match read_whole(disk, &path) {
-        Ok(bytes) if bytes == SYNC => LeftAs::Unclean,
-        Ok(_) => LeftAs::UncleanAsync,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => LeftAs::Clean,
-        Err(error) => return Err(error),
+pub(super) fn begin(folder: &Folder, options: &AuditOptions) -> io::Result<LeftAs> {
+    let left = match folder.read(RUNNING)? {
+        Some(bytes) if bytes == SYNC => LeftAs::Unclean,
+        Some(_) => LeftAs::UncleanAsync,
+        None => LeftAs::Clean,
     };
     let all_sync = options.shell == Durability::Sync && options.preview == Durability::Sync;
-    // What was left once in such a way stays so until it is on the record.
+    // Missing decisions stay noted until a record says so.
     let text = if all_sync && left != LeftAs::UncleanAsync { SYNC } else { ASYNC };
-    write_whole(disk, &path, text)?;
+    folder.write(RUNNING, text)?;
     Ok(left)
 }
 
 /// The log was ended in order.
-pub(super) fn end(disk: &dyn Disk, directory: &Path) -> io::Result<()> {
-    match disk.remove(&directory.join(RUNNING)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => disk.sync_directory(directory),
-    }
+pub(super) fn end(folder: &Folder) -> io::Result<()> {
+    folder.remove(RUNNING)
 }

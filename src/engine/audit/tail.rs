@@ -5,14 +5,15 @@
 //! Not here: sealed units (`units`), the journal's bytes (`writer`).
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use foldhash::fast::RandomState;
 
 use super::tail_index::TailIndex;
 use crate::audit::merkle::TILE_LEAVES;
-use crate::audit::record::{Content, Entry, Person};
+use crate::audit::record::{Content, Entry, Identity};
 use crate::audit::terms::for_each_term;
+use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
 use crate::store::codec::audit::{TailOpening, UnitSummary};
 use crate::store::sealed::TileSummary;
@@ -24,7 +25,7 @@ pub(super) struct TailRecord<'a> {
     pub(super) entry: &'a Entry,
     pub(super) slot: Option<u32>,
     pub(super) organization_sequence: u64,
-    /// Of the tile that is full with it.
+    /// The root of the tile, if this record is its last.
     pub(super) root: Option<[u8; 32]>,
 }
 
@@ -36,7 +37,7 @@ struct TileBodies {
 }
 
 /// Where the openings of a unit get their numbers.
-pub(super) type SlotKey = (Option<Id>, Person);
+pub(super) type SlotKey = (Option<Id>, Identity);
 
 /// A unit that is being written, or waits to be sealed.
 #[derive(Debug)]
@@ -51,10 +52,10 @@ pub(super) struct UnitContent {
     len: usize,
     bodies: Vec<TileBodies>,
     pub(super) openings: Vec<TailOpening>,
-    /// Of full tiles the root, else zeros.
+    /// A tile that is not full has zeros for a root.
     pub(super) tiles: Vec<TileSummary>,
     pub(super) index: TailIndex,
-    /// Room to make terms in.
+    /// A buffer for terms.
     term: Vec<u8>,
     organizations: HashMap<Id, u64, RandomState>,
     pub(super) policy_sequence: u64,
@@ -68,11 +69,11 @@ impl TailUnit {
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, UnitContent> {
-        self.content.read().unwrap_or_else(PoisonError::into_inner)
+        self.content.read().ignore_poison()
     }
 
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut UnitContent) -> T) -> T {
-        change(&mut self.content.write().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.content.write().ignore_poison())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -161,24 +162,24 @@ impl Tail {
 
     /// All units, oldest first.
     pub(super) fn units(&self) -> Vec<Arc<TailUnit>> {
-        self.units.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.units.read().ignore_poison().iter().cloned().collect()
     }
 
     pub(super) fn last(&self) -> Option<Arc<TailUnit>> {
-        self.units.read().unwrap_or_else(PoisonError::into_inner).back().cloned()
+        self.units.read().ignore_poison().back().cloned()
     }
 
     pub(super) fn oldest(&self) -> Option<Arc<TailUnit>> {
-        self.units.read().unwrap_or_else(PoisonError::into_inner).front().cloned()
+        self.units.read().ignore_poison().front().cloned()
     }
 
     pub(super) fn push(&self, unit: Arc<TailUnit>) {
-        self.units.write().unwrap_or_else(PoisonError::into_inner).push_back(unit);
+        self.units.write().ignore_poison().push_back(unit);
     }
 
     /// Gives up a unit that is sealed.
     pub(super) fn remove(&self, first_sequence: u64) {
-        let mut units = self.units.write().unwrap_or_else(PoisonError::into_inner);
+        let mut units = self.units.write().ignore_poison();
         units.retain(|unit| unit.first_sequence != first_sequence);
     }
 }

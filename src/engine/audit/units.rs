@@ -2,15 +2,15 @@
 //!
 //! Invariant: units are dense: each begins where the one before ends. A unit that a reader holds stays readable though it
 //! is removed meanwhile.
-//! Not here: what is in their files (`store::sealed`), and when units are sealed or removed (`sealer`).
+//! Not here: what is in their files (`store::sealed`), and when units are sealed or removed (`sealer`, `pruner`).
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
-use super::AuditError;
-use crate::store::disk::Disk;
-use crate::store::sealed::{Openings, SealedError, SealedUnit};
+use super::error::AuditError;
+use crate::locks::IgnorePoison;
+use crate::store::sealed::{Openings, SealedError, SealedFiles, SealedUnit};
 
 /// Units whose files are kept open at most.
 const OPEN_MAX: usize = 512;
@@ -51,8 +51,7 @@ impl UnitInfo {
 
 /// The sealed units, oldest first.
 pub(super) struct Units {
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) directory: PathBuf,
+    pub(super) files: SealedFiles,
     list: RwLock<Vec<UnitInfo>>,
     open: Mutex<Cache<SealedUnit>>,
     openings: Mutex<Cache<Openings>>,
@@ -79,43 +78,38 @@ impl<T> Cache<T> {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().ignore_poison()
 }
 
 impl Units {
-    pub(super) fn new(disk: Arc<dyn Disk>, directory: PathBuf, list: Vec<UnitInfo>) -> Self {
+    pub(super) fn new(files: SealedFiles, list: Vec<UnitInfo>) -> Self {
         Self {
-            disk,
-            directory,
+            files,
             list: RwLock::new(list),
             open: Mutex::new(Cache { entries: HashMap::new(), max: OPEN_MAX }),
             openings: Mutex::new(Cache { entries: HashMap::new(), max: OPENINGS_MAX }),
         }
     }
 
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// All units, oldest first.
     pub(super) fn list(&self) -> Vec<UnitInfo> {
-        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.list.read().ignore_poison().clone()
     }
 
     /// The unit that holds a record.
     pub(super) fn find(&self, sequence: u64) -> Option<UnitInfo> {
-        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let list = self.list.read().ignore_poison();
         let after = list.partition_point(|unit| unit.first_sequence <= sequence);
         let unit = list.get(after.checked_sub(1)?)?;
         (sequence < unit.next_sequence()).then_some(*unit)
     }
 
     pub(super) fn first(&self) -> Option<UnitInfo> {
-        self.list.read().unwrap_or_else(PoisonError::into_inner).first().copied()
+        self.list.read().ignore_poison().first().copied()
     }
 
     fn push(&self, unit: UnitInfo) {
-        self.list.write().unwrap_or_else(PoisonError::into_inner).push(unit);
+        self.list.write().ignore_poison().push(unit);
     }
 
     /// Takes over a unit that was just sealed and opened.
@@ -126,7 +120,7 @@ impl Units {
 
     /// Forgets the units before a record.
     pub(super) fn forget_before(&self, sequence: u64) {
-        self.list.write().unwrap_or_else(PoisonError::into_inner).retain(|unit| unit.first_sequence >= sequence);
+        self.list.write().ignore_poison().retain(|unit| unit.first_sequence >= sequence);
         locked(&self.open).entries.retain(|first, _| *first >= sequence);
         locked(&self.openings).entries.retain(|first, _| *first >= sequence);
     }
@@ -138,24 +132,24 @@ impl Units {
 
     /// Notes a unit's size anew.
     pub(super) fn set_bytes(&self, first_sequence: u64, bytes: u64) {
-        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.list.write().ignore_poison();
         if let Some(unit) = list.iter_mut().find(|unit| unit.first_sequence == first_sequence) {
             unit.bytes = bytes;
         }
     }
 
     pub(super) fn open(&self, first_sequence: u64) -> Result<Arc<SealedUnit>, AuditError> {
-        let open = || SealedUnit::open(&*self.disk, &self.directory, first_sequence);
-        locked(&self.open).get_or(first_sequence, open).map_err(|error| unreadable(&error))
+        let open = || self.files.open(first_sequence);
+        locked(&self.open).get_or(first_sequence, open).map_err(AuditError::not_readable)
     }
 
     pub(super) fn openings(&self, first_sequence: u64) -> Result<Arc<Openings>, AuditError> {
-        let open = || Openings::open(&*self.disk, &self.directory, first_sequence);
-        locked(&self.openings).get_or(first_sequence, open).map_err(|error| unreadable(&error))
+        let open = || self.files.openings(first_sequence);
+        locked(&self.openings).get_or(first_sequence, open).map_err(AuditError::not_readable)
     }
 }
 
-/// What readers are told of a damaged or unreadable file.
-pub(super) fn unreadable(error: &SealedError) -> AuditError {
-    AuditError::NotReadable(error.to_string())
+/// A duration as times of records have it.
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 2)
 }

@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+
+use crate::locks::IgnorePoison;
 
 /// Groups; more threads than that share them. The last one is for futures that wait apart.
 const GROUPS: usize = 16;
@@ -77,7 +79,7 @@ impl Waiting {
 
     #[expect(clippy::indexing_slicing, reason = "no number of a group is greater than `APART`, the last")]
     fn group(&self, at: usize) -> MutexGuard<'_, Group> {
-        self.groups[at.min(APART)].lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups[at.min(APART)].lock().ignore_poison()
     }
 
     fn has(&self, sequence: u64) -> bool {

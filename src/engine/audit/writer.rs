@@ -1,21 +1,22 @@
 //! The audit writer: one thread that takes records from the queue and brings them to the disk.
 //!
-//! take what waits → places, openings, bytes, leaf hashes → one write and one sync → visible.
+//! take what waits → sequences, openings, bytes, leaf hashes → one write and one sync → visible.
 //!
 //! Invariant: records become durable in the order of their sequences. What concerns the records before it is done when
 //! they are durable.
-//! Not here: making frames (`placer`), writing them (`pipeline`, `committer`), sealing and everything else that takes long
-//! (`sealer`).
+//! Not here: making frames (`encoder`), writing them (`pipeline`, `committer`), sealing and everything else that takes long
+//! (`maintenance`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Shared;
+use super::encoder::{Encoder, FRAME_RECORDS_MAX};
+use super::orders::{EraseOrder, Order};
 use super::pipeline::{GivenUp, Pipeline};
-use super::placer::{FRAME_RECORDS_MAX, Placer};
-use super::queue::{Batch, Command, EraseCommand, Queued};
+use super::queue::{Batch, Queued};
+use super::shared::Shared;
 use super::tail::SlotKey;
-use crate::audit::record::{Content, Entry};
+use crate::audit::record::{Content, Entry, Identity};
 use crate::engine::clock::Clock;
 use crate::policy::name::Id;
 
@@ -23,7 +24,7 @@ use crate::policy::name::Id;
 pub(super) struct AuditWriter {
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
-    pub(super) placer: Placer,
+    pub(super) encoder: Encoder,
     pub(super) pipeline: Pipeline,
 }
 
@@ -32,9 +33,9 @@ impl AuditWriter {
     pub(super) fn run(mut self) {
         let gather = self.shared.options.async_interval;
         loop {
-            let Batch { mut records, commands, closed } = self.shared.queue.take(gather, FRAME_RECORDS_MAX);
+            let Batch { mut records, orders, closed } = self.shared.queue.take(gather, FRAME_RECORDS_MAX);
             let count = records.len();
-            if self.write_all(&mut records).and_then(|()| self.execute_all(commands)).is_err() {
+            if self.write_all(&mut records).and_then(|()| self.execute_all(orders)).is_err() {
                 tracing::error!("the audit log cannot be written: records that wait for it are lost");
                 return;
             }
@@ -53,37 +54,37 @@ impl AuditWriter {
     }
 
     fn write_all(&mut self, records: &mut Vec<Queued>) -> Result<(), GivenUp> {
-        let Self { placer, pipeline, .. } = self;
+        let Self { encoder, pipeline, .. } = self;
         let mut records = records.drain(..);
-        while let Some(frame) = placer.frame(&mut records) {
-            pipeline.commit(frame, records.as_slice().is_empty(), |written| placer.take_back(written))?;
+        while let Some(frame) = encoder.frame(&mut records) {
+            pipeline.commit(frame, records.as_slice().is_empty(), |written| encoder.take_back(written))?;
         }
         Ok(())
     }
 
-    fn execute_all(&mut self, commands: Vec<Command>) -> Result<(), GivenUp> {
-        if !commands.is_empty() {
+    fn execute_all(&mut self, orders: Vec<Order>) -> Result<(), GivenUp> {
+        if !orders.is_empty() {
             self.pipeline.settle()?;
         }
-        for command in commands {
-            match command {
-                Command::EndUnit => self.placer.end_unit(),
-                Command::Truncate(sequence) => self.pipeline.committer().truncate_before(sequence),
-                Command::Erase(command) => self.erase(command),
-                Command::Redact { units, reply } => drop(reply.send(self.pipeline.committer().redact(&units))),
+        for order in orders {
+            match order {
+                Order::EndUnit => self.encoder.end_unit(),
+                Order::Truncate(sequence) => self.pipeline.committer().truncate_before(sequence),
+                Order::Erase(order) => self.erase(order),
+                Order::Redact { units, reply } => drop(reply.send(self.pipeline.committer().redact(&units))),
             }
         }
         Ok(())
     }
 
     /// Puts an erasure on the record. The openings that it erases get no more records from now on.
-    fn erase(&mut self, command: EraseCommand) {
-        let scope = command.organization.as_ref().map(Id::as_str);
-        let concerns = |(organization, person): &SlotKey| {
-            *person.email == *command.email && (scope.is_none() || organization.as_ref().map(Id::as_str) == scope)
-        };
-        self.placer.forget(concerns);
-        self.pipeline.committer().erase(command);
+    fn erase(&mut self, order: EraseOrder) {
+        let request = &order.request;
+        self.encoder.forget(|(organization, identity): &SlotKey| {
+            let scope = organization.as_ref().map_or("", Id::as_str);
+            request.concerns(scope, identity.name(), matches!(identity, Identity::Actor(_)))
+        });
+        self.pipeline.committer().erase(order);
     }
 }
 
@@ -93,6 +94,6 @@ impl Drop for AuditWriter {
         self.shared.set_failed(true);
         self.pipeline.end();
         self.shared.written.store(true, Ordering::Release);
-        self.shared.wake_sealer();
+        self.shared.inbox.wake();
     }
 }

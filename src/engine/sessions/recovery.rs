@@ -123,7 +123,7 @@ impl SessionTable {
     fn fold_of(&self, session: &Session) -> Option<u64> {
         let Session { organization, subject, record } = session;
         let is_open = record.connection_type == ConnectionType::Preview && record.revocation.is_none();
-        let (Subject::Person(Person { email, address: Some(address) }), true) = (subject, is_open) else { return None };
+        let (Subject::Person(Person { email, address }), true) = (subject, is_open) else { return None };
         Some(self.hash(organization, email, *address, &record.endpoint))
     }
 }

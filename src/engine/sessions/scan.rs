@@ -47,8 +47,8 @@ impl Ord for Listed {
 
 fn judged(session: &Session) -> JudgedSession<'_> {
     let address = match &session.subject {
-        Subject::Person(person) => person.address,
-        Subject::Nobody | Subject::Erased => None,
+        Subject::Person(person) => Some(person.address),
+        Subject::Nobody | Subject::Actor(_) | Subject::Erased => None,
     };
     JudgedSession {
         organization: &session.organization,

@@ -141,7 +141,7 @@ impl Shard {
         let slot = self.folds.get(&hash).copied()?;
         let session = &self.slab.at(slot)?.session;
         let is_user = matches!(&session.subject, Subject::Person(Person { email, address })
-            if **email == *key.email && *address == Some(key.address));
+            if **email == *key.email && *address == key.address);
         let is_key = is_user && session.organization == *key.organization && *session.record.endpoint == *key.endpoint;
         is_key.then_some(slot)
     }

@@ -5,7 +5,7 @@
 
 use std::hash::Hasher;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::index::Counts;
@@ -14,6 +14,7 @@ use super::shard::{Shard, Totals};
 use super::{AdmissionKey, Admitted, Renewed, SHARDS, SHARDS_IN_ID, Session, SessionOptions, TooManySessions};
 use crate::audit::record::{Person, Subject};
 use crate::audit::session::{EndReason, SessionEnd, SessionId, SessionRecord};
+use crate::locks::IgnorePoison;
 use crate::policy::address::Address;
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
@@ -55,7 +56,7 @@ impl SessionTable {
     pub(super) fn lock(&self, number: u64) -> MutexGuard<'_, Shard> {
         let shard = &self.shards[usize::try_from(number % SHARDS_IN_ID).unwrap_or(0)];
         // One in which a closure panicked is sound.
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        shard.lock().ignore_poison()
     }
 
     /// Locks the shards one after the other.
@@ -290,7 +291,7 @@ impl Admission<'_> {
             revocation: None,
             end: None,
         };
-        let subject = Subject::Person(Person { email: Arc::clone(&email), address: Some(key.address) });
+        let subject = Subject::Person(Person { email: Arc::clone(&email), address: key.address });
         let session = Session { organization: key.organization.clone(), subject, record };
         shard.insert(session, is_preview.then_some(hash));
         Ok(Admitted { session: id, opened: true, email, endpoint })

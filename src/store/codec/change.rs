@@ -1,19 +1,26 @@
 //! The stored form of a change: one record of the policy journal.
 //!
-//! Invariant: decoding what was encoded gives an equal change.
+//! An erased actor is as many zero bytes as the name had, so that the record keeps its length.
+//!
+//! Invariant: decoding what was encoded gives an equal change; an erased actor is none.
 //! Not here: the journal's own framing (`store::journal`).
 
 use prost::Message;
 
-use super::CodecError;
+use super::error::CodecError;
+use super::field;
 use super::object::{
     from_named_node, from_node, from_ranges, from_rule, from_test, from_time, id, node_key, required, to_named_node,
     to_node, to_ranges, to_rule, to_test, to_time,
 };
 use crate::policy::change::{Change, Delta, Effect, GroupContent};
+use crate::policy::name::Id;
 use crate::proto::storage as stored;
 use crate::proto::storage::delta::Delta as StoredDelta;
 use crate::proto::storage::policy_change::Effect as StoredEffect;
+
+/// The field of the actor in `PolicyChange`.
+const ACTOR_FIELD: u32 = 2;
 
 /// The bytes of a change.
 pub fn encode_change(change: &Change) -> Vec<u8> {
@@ -68,12 +75,34 @@ pub fn decode_change(bytes: &[u8]) -> Result<Change, CodecError> {
     };
     Ok(Change {
         time: from_time(time)?,
-        actor: actor.into(),
+        actor: from_actor(&actor).into(),
         comment: comment.into(),
         confirm_until: confirm_until.map(|time| from_time(Some(time))).transpose()?,
         overridden_tests: overridden_tests.iter().map(|test| id(test)).collect::<Result<_, _>>()?,
         effect,
     })
+}
+
+/// Overwrites the actor of a change in place, where it is `actor` and the change is of that organization (none: of any, or
+/// the cluster). Whether anything was changed.
+pub fn erase_actor(bytes: &mut [u8], organization: Option<&Id>, actor: &str) -> bool {
+    let is_wanted = |found: &mut [u8]| !actor.is_empty() && *found == *actor.as_bytes();
+    if !field::find_mut(bytes, ACTOR_FIELD).is_some_and(is_wanted) {
+        return false;
+    }
+    if organization.is_some() {
+        let Ok(change) = decode_change(bytes) else { return false };
+        if change.effect.organization() != organization {
+            return false;
+        }
+    }
+    let found = field::find_mut(bytes, ACTOR_FIELD);
+    found.map(|found| found.fill(0)).is_some()
+}
+
+/// The actor as it is stored: none where it is erased.
+fn from_actor(stored: &str) -> &str {
+    if stored.bytes().all(|byte| byte == 0) { "" } else { stored }
 }
 
 /// The index of a rule is bounded by the limit on rules, far below 2³².

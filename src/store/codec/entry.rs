@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::CodecError;
 use super::builder::StateBuilder;
+use super::error::CodecError;
 use super::object::{to_named_node, to_node, to_ranges, to_rule, to_test, to_time};
 use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::group::Group;

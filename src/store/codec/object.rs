@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{CodecError, Decoded};
+use super::error::{CodecError, Decoded};
 use crate::policy::address::{Address, Block, Range};
 use crate::policy::decision::Decision;
 use crate::policy::gates::Gates;

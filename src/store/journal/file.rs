@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::disk::{self, Disk, DiskFile};
-use super::super::{Edit, Journal, JournalError, OwnedRecords, Records};
+use super::super::{Edit, JournalError, Log, OwnedRecords, Records, Redaction, Segments};
 use super::frame::{self, FRAME_HEADER_BYTES, Salt};
 use super::open::{self, JournalOptions, JournalReader};
 use super::read::Segment;
-use super::redact::Redaction;
+use super::redact::Replacement;
 use super::scan::{self, io_error};
 use super::segment::{self, Previous, SEGMENT_HEADER_BYTES, SegmentHeader};
 
@@ -205,7 +205,7 @@ impl FileJournal {
     }
 }
 
-impl Journal for FileJournal {
+impl Log for FileJournal {
     fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, JournalError> {
         self.refuse_while_failed()?;
         let (_, payload_bytes) = frame::measure(records)?;
@@ -239,6 +239,27 @@ impl Journal for FileJournal {
         self.reader.records_from(sequence)
     }
 
+    fn recover(&mut self) -> Result<(), JournalError> {
+        if self.failure.is_none() {
+            return Ok(());
+        }
+        self.begin_segment()?;
+        self.failure = None;
+        let sequence = self.reader.next_sequence;
+        tracing::info!(sequence, "the journal is recovered");
+        Ok(())
+    }
+}
+
+impl Segments for FileJournal {
+    fn roll(&mut self) -> Result<(), JournalError> {
+        self.refuse_while_failed()?;
+        if self.reader.segments.last().is_none_or(|last| last.first_sequence == last.next_sequence) {
+            return Ok(());
+        }
+        self.begin_segment().inspect_err(|error| self.fail(error))
+    }
+
     fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError> {
         // The last segment stays, whatever it holds: it tells the next sequence.
         let segments = &mut self.reader.segments;
@@ -250,15 +271,9 @@ impl Journal for FileJournal {
         }
         self.remove_obsolete()
     }
+}
 
-    fn roll(&mut self) -> Result<(), JournalError> {
-        self.refuse_while_failed()?;
-        if self.reader.segments.last().is_none_or(|last| last.first_sequence == last.next_sequence) {
-            return Ok(());
-        }
-        self.begin_segment().inspect_err(|error| self.fail(error))
-    }
-
+impl Redaction for FileJournal {
     fn redact(&mut self, from: u64, edit: &mut Edit<'_>) -> Result<u64, JournalError> {
         self.refuse_while_failed()?;
         self.drop_leftovers()?;
@@ -267,28 +282,17 @@ impl Journal for FileJournal {
         let mut index = 0;
         while let Some(segment) = self.reader.segments.get(index).cloned() {
             index += 1;
-            if let Some(redaction) = Redaction::begin(&*disk, segment, from, edit)? {
+            if let Some(replacement) = Replacement::begin(&*disk, segment, from, edit)? {
                 if index == self.reader.segments.len() {
                     // Where this fails the journal is as after a start: the next append begins a segment.
                     self.begin_segment()?;
                 }
-                changed += redaction.finish(&*disk, edit)?;
+                changed += replacement.finish(&*disk, edit)?;
             }
         }
         // Even without a change: an earlier attempt may have made all of them and failed here.
         self.sync_directory()?;
         Ok(changed)
-    }
-
-    fn recover(&mut self) -> Result<(), JournalError> {
-        if self.failure.is_none() {
-            return Ok(());
-        }
-        self.begin_segment()?;
-        self.failure = None;
-        let sequence = self.reader.next_sequence;
-        tracing::info!(sequence, "the journal is recovered");
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::{Edit, Journal, JournalError, OwnedRecords, Records};
+use super::super::{Edit, JournalError, Log, OwnedRecords, Records, Redaction, Segments};
 use super::frame;
 
 /// A journal that is gone with the process.
@@ -29,7 +29,7 @@ impl Default for MemoryJournal {
     }
 }
 
-impl Journal for MemoryJournal {
+impl Log for MemoryJournal {
     fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, JournalError> {
         frame::measure(records)?;
         let first = self.next_sequence();
@@ -64,17 +64,25 @@ impl Journal for MemoryJournal {
         Ok(Box::new(records.into_iter()))
     }
 
+    fn recover(&mut self) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+impl Segments for MemoryJournal {
+    fn roll(&mut self) -> Result<(), JournalError> {
+        Ok(())
+    }
+
     fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError> {
         while self.first_sequence < sequence && self.records.pop_front().is_some() {
             self.first_sequence += 1;
         }
         Ok(())
     }
+}
 
-    fn roll(&mut self) -> Result<(), JournalError> {
-        Ok(())
-    }
-
+impl Redaction for MemoryJournal {
     fn redact(&mut self, from: u64, edit: &mut Edit<'_>) -> Result<u64, JournalError> {
         let numbered = (self.first_sequence..).zip(&mut self.records);
         let changed = numbered.filter(|(sequence, _)| *sequence >= from).filter_map(|(sequence, record)| {
@@ -82,9 +90,5 @@ impl Journal for MemoryJournal {
             changed.then_some(())
         });
         Ok(changed.count() as u64)
-    }
-
-    fn recover(&mut self) -> Result<(), JournalError> {
-        Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! The adapters of the [`Journal`](super::Journal) port: segment files, and memory for tests.
+//! The adapters of the ports [`Log`](super::Log), [`Segments`](super::Segments) and [`Redaction`](super::Redaction):
+//! segment files, and memory for tests.
 //!
 //! `frame` and `segment` are the format, `scan` tells what a crash left from what was damaged, `read` and `open` are
 //! the journal that is only read, `file` the one that is written, `redact` replaces a segment in which something is

@@ -26,13 +26,13 @@ use super::scan::{self, Extent, io_error};
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A segment that has to be replaced.
-pub(super) struct Redaction {
+pub(super) struct Replacement {
     pass: Pass,
     /// The first frame that is another now; none where only bytes behind the last frame are to go.
     first: Option<Edited>,
 }
 
-impl Redaction {
+impl Replacement {
     /// Lets `edit` have the records of `segment` from `from` on, up to the first frame that it changes. None where
     /// there is nothing to replace.
     pub(super) fn begin(

@@ -24,8 +24,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::disk::{Disk, DiskFile, read_exact_at};
-use super::SealedError;
 use super::bytes::take;
+use super::error::SealedError;
 
 pub(super) const HEADER_BYTES: usize = 64;
 

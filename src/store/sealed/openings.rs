@@ -15,15 +15,15 @@
 //! Not here: what is erased and on which record; commitments are the caller's.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
-use super::super::disk::{Disk, write_whole};
+use super::super::disk::Disk;
 use super::bytes::{put_counted, put_packed, take, take_bytes, take_counted, unpack};
-use super::file::{CHECKSUM_BYTES, HEADER_BYTES, Header, OWN_BYTES, Part, Seed, UnitFile, io_error};
-use super::{SealedError, openings_path};
+use super::error::SealedError;
+use super::file::{CHECKSUM_BYTES, HEADER_BYTES, Header, OWN_BYTES, Part, Seed, UnitFile};
 use crate::locks::IgnorePoison;
 
 const OPENINGS_MAGIC: [u8; 8] = *b"PCAUDPI\xa7";
@@ -31,7 +31,7 @@ const END_MAGIC: [u8; 4] = *b"PCPE";
 const FOOTER_BYTES: usize = 16;
 const KEY_BYTES: usize = 16;
 const SALT_BYTES: usize = 16;
-const COMMITMENT_BYTES: usize = 32;
+pub(super) const COMMITMENT_BYTES: usize = 32;
 const BLOCK_SLOTS: usize = 256;
 const COMPRESSION_LEVEL: i32 = 6;
 
@@ -42,9 +42,9 @@ pub enum StoredOpening {
     Present {
         /// What hides it.
         salt: [u8; SALT_BYTES],
-        /// The email, or who acted.
+        /// The email of a user, or the name of an actor.
         email: String,
-        /// The address in 0, 4 or 16 bytes.
+        /// The user's address in 4 or 16 bytes; empty for an actor.
         address: Vec<u8>,
         /// The organization's id; empty where it belongs to none.
         scope: String,
@@ -89,8 +89,8 @@ pub struct Openings {
 
 impl Openings {
     /// Opens the openings of the unit that begins with `first_sequence`.
-    pub fn open(disk: &dyn Disk, directory: &Path, first_sequence: u64) -> Result<Self, SealedError> {
-        let file = UnitFile::open(disk, openings_path(directory, first_sequence), first_sequence)?;
+    pub(super) fn open(disk: &dyn Disk, path: PathBuf, first_sequence: u64) -> Result<Self, SealedError> {
+        let file = UnitFile::open(disk, path, first_sequence)?;
         let (Header { count, own, .. }, seed) = file.read_header(OPENINGS_MAGIC)?;
         let damaged = || file.damaged(file.bytes, "its end does not match");
         let footer_offset = file.bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(damaged)?;
@@ -192,25 +192,13 @@ impl Openings {
         Err(self.file.damaged(self.email_index.0, "the index of its emails does not fit them"))
     }
 
-    /// Rewrites the file without the openings of some slots, each with the commitment that is left of it. Durable when this
-    /// returns; a crash in between leaves the old file.
-    pub fn erase(
-        disk: &dyn Disk,
-        directory: &Path,
-        first_sequence: u64,
-        erased: &[(u32, [u8; COMMITMENT_BYTES])],
-    ) -> Result<(), SealedError> {
-        let old = Self::open(disk, directory, first_sequence)?;
-        let mut openings = Vec::with_capacity(old.count);
-        for number in 0..old.blocks.len() {
-            openings.extend(old.read_block(number)?);
+    /// All of them, by slot.
+    pub(super) fn read_all(&self) -> Result<Vec<StoredOpening>, SealedError> {
+        let mut openings = Vec::with_capacity(self.count);
+        for number in 0..self.blocks.len() {
+            openings.extend(self.read_block(number)?);
         }
-        for (slot, commitment) in erased {
-            if let Some(opening) = openings.get_mut(*slot as usize) {
-                *opening = StoredOpening::Erased { commitment: *commitment };
-            }
-        }
-        write_openings(disk, directory, first_sequence, &openings)
+        Ok(openings)
     }
 
     fn emails(&self) -> Result<Arc<EmailIndex>, SealedError> {
@@ -249,19 +237,8 @@ impl Openings {
     }
 }
 
-/// Writes the openings of a unit.
-pub(super) fn write_openings(
-    disk: &dyn Disk,
-    directory: &Path,
-    first_sequence: u64,
-    openings: &[StoredOpening],
-) -> Result<(), SealedError> {
-    let path = openings_path(directory, first_sequence);
-    let bytes = encode(first_sequence, openings).map_err(|error| io_error("compress", &path, error))?;
-    write_whole(disk, &path, &bytes).map(drop).map_err(|error| io_error("write", &path, error))
-}
-
-fn encode(first_sequence: u64, openings: &[StoredOpening]) -> std::io::Result<Vec<u8>> {
+/// The bytes of the file of a unit's openings.
+pub(super) fn encode_openings(first_sequence: u64, openings: &[StoredOpening]) -> std::io::Result<Vec<u8>> {
     let mut key = [0; KEY_BYTES];
     getrandom::fill(&mut key).map_err(std::io::Error::other)?;
     let mut own = [0; OWN_BYTES];

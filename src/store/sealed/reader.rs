@@ -8,16 +8,17 @@
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::super::disk::Disk;
 use super::bytes::{decompress, take, take_counted, unpack};
 use super::dictionary::{NoPage, PagePlace, PageReader, Postings, TermEntry, add_inline, decode_page_index, page_of};
+use super::error::SealedError;
 use super::file::{CHECKSUM_BYTES, HEADER_BYTES, Header, Part, Seed, UnitFile};
 use super::index_set::IndexSet;
-use super::segment::{END_MAGIC, FOOTER_BYTES, SEGMENT_MAGIC, TILE_ENTRY_BYTES, TileSummary};
-use super::{SealedError, TILE_RECORDS, postings, segment_path};
+use super::postings;
+use super::segment::{END_MAGIC, FOOTER_BYTES, SEGMENT_MAGIC, TILE_ENTRY_BYTES, TILE_RECORDS, TileSummary};
 use crate::locks::IgnorePoison;
 
 /// A sealed unit, open for reading.
@@ -75,8 +76,8 @@ impl Tile {
 
 impl SealedUnit {
     /// Opens the unit that begins with `first_sequence`.
-    pub fn open(disk: &dyn Disk, directory: &Path, first_sequence: u64) -> Result<Self, SealedError> {
-        let file = UnitFile::open(disk, segment_path(directory, first_sequence), first_sequence)?;
+    pub(super) fn open(disk: &dyn Disk, path: PathBuf, first_sequence: u64) -> Result<Self, SealedError> {
+        let file = UnitFile::open(disk, path, first_sequence)?;
         let (Header { count, .. }, seed) = file.read_header(SEGMENT_MAGIC)?;
         let damaged = || file.damaged(file.bytes, "its end does not match");
         let footer_offset = file.bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(damaged)?;

@@ -1,4 +1,4 @@
-//! Writing a unit.
+//! The file of a unit, without its openings.
 //!
 //! ```text
 //! header         64   magic "PCAUDSG" 0xA7; count is that of the records (see `file`)
@@ -13,20 +13,20 @@
 //!                     crc32c (4), magic at the end (4) "PCSE"
 //! ```
 //!
-//! Invariant: the openings are on the disk before the unit has its name.
-//! Not here: reading (`reader`).
+//! Invariant: what is in the file does not change.
+//! Not here: reading (`reader`), and where the file is (`files`).
 
-use std::path::Path;
-
-use super::super::disk::{Disk, write_whole};
 use super::bytes::{put_counted, put_packed};
-use super::file::{Header, OWN_BYTES, Part, io_error};
-use super::openings::{StoredOpening, write_openings};
-use super::{SealedError, TILE_RECORDS, dictionary, segment_path};
+use super::dictionary;
+use super::file::{Header, OWN_BYTES, Part};
+use super::openings::StoredOpening;
 
 pub(super) const SEGMENT_MAGIC: [u8; 8] = *b"PCAUDSG\xa7";
 pub(super) const END_MAGIC: [u8; 4] = *b"PCSE";
 pub(super) const FOOTER_BYTES: usize = 44;
+
+/// Records of a tile.
+pub(super) const TILE_RECORDS: usize = 256;
 
 /// The bytes of a tile in the table.
 pub(super) const TILE_ENTRY_BYTES: usize = 56;
@@ -62,15 +62,8 @@ pub struct Unit<'a> {
     pub attachment: &'a [u8],
 }
 
-/// Writes a unit: it is on the disk under its name when this returns. One that is there is replaced.
-pub fn write_unit(disk: &dyn Disk, directory: &Path, unit: &Unit<'_>) -> Result<(), SealedError> {
-    let path = segment_path(directory, unit.first_sequence);
-    let bytes = encode(unit).map_err(|error| io_error("compress", &path, error))?;
-    write_openings(disk, directory, unit.first_sequence, unit.openings)?;
-    write_whole(disk, &path, &bytes).map(drop).map_err(|error| io_error("write", &path, error))
-}
-
-fn encode(unit: &Unit<'_>) -> std::io::Result<Vec<u8>> {
+/// The bytes of a unit's file.
+pub(super) fn encode(unit: &Unit<'_>) -> std::io::Result<Vec<u8>> {
     let Unit { first_sequence, bodies, tiles, postings, openings: _, attachment } = unit;
     let count = u32::try_from(bodies.len()).unwrap_or(u32::MAX);
     let header = Header { magic: SEGMENT_MAGIC, count, first_sequence: *first_sequence, own: [0; OWN_BYTES] };

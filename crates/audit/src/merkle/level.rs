@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::Hash;
+use super::hash::Hash;
 
 /// Nodes in a piece.
 const PIECE: usize = 256;

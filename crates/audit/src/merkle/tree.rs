@@ -14,15 +14,15 @@ use std::error::Error as StdError;
 
 use thiserror::Error;
 
+use super::hash::{Hash, TILE_LEAVES, TreeHead, empty_root, node_hash, root_of};
 use super::level::Level;
-use super::{Hash, TILE_LEAVES, TreeHead, empty_root, node_hash, root_of};
 
 /// Leaves of a full tile, as a tree size.
 const TILE: u64 = TILE_LEAVES as u64;
 
 /// An RFC 6962 tree that grows by leaf hashes. Copies are cheap: they share what does not change any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tree {
+pub struct MerkleTree {
     /// Level *n*: the roots of all full subtrees of 256 · 2ⁿ leaves, from the left.
     levels: Vec<Level>,
     /// Leaf hashes behind the last full tile: fewer than [`TILE_LEAVES`].
@@ -120,7 +120,7 @@ impl TileLeaves for NoLeaves {
     }
 }
 
-impl Tree {
+impl MerkleTree {
     /// A tree without leaves.
     pub fn new() -> Self {
         Self::default()
@@ -299,13 +299,13 @@ impl Tree {
 
 /// The tree while it makes one proof, with the tiles that were read for it: two at most.
 struct Reader<'a, S> {
-    tree: &'a Tree,
+    tree: &'a MerkleTree,
     source: &'a S,
     tiles: BTreeMap<u64, Vec<Hash>>,
 }
 
 impl<'a, S: TileLeaves> Reader<'a, S> {
-    fn new(tree: &'a Tree, source: &'a S) -> Self {
+    fn new(tree: &'a MerkleTree, source: &'a S) -> Self {
         Self { tree, source, tiles: BTreeMap::new() }
     }
 
@@ -342,7 +342,7 @@ impl<'a, S: TileLeaves> Reader<'a, S> {
 }
 
 /// The leaf hashes of a full tile, found to be those that its root was made of.
-fn read_tile<S: TileLeaves>(tree: &Tree, source: &S, tile: u64) -> Result<Vec<Hash>, ProofError<S::Error>> {
+fn read_tile<S: TileLeaves>(tree: &MerkleTree, source: &S, tile: u64) -> Result<Vec<Hash>, ProofError<S::Error>> {
     let (first_sequence, last_sequence) = sequences(tile);
     let leaves = source
         .leaves(tile)

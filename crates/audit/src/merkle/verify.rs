@@ -1,11 +1,11 @@
 //! Verification of proofs, step by step as RFC 9162 words it.
 //!
-//! Invariant: knows nothing of [`super::Tree`]: what proves and what verifies share only the hash functions.
+//! Invariant: knows nothing of [`super::MerkleTree`]: what proves and what verifies share only the hash functions.
 //! Not here: signatures over roots (`note`).
 
 use thiserror::Error;
 
-use super::{Hash, TreeHead, empty_root, node_hash};
+use super::hash::{Hash, TreeHead, empty_root, node_hash};
 
 /// Why a proof does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

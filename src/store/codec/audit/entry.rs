@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use prost::Message;
 
-use super::super::object::{id, required};
-use super::super::{CodecError, Decoded};
+use super::super::error::{CodecError, Decoded};
+use super::super::field;
+use super::super::object::required;
+use super::parts::{from_connection_type, from_level, from_reason, optional_id};
 use super::{policy_change, session, wire};
 use crate::audit::commitment::COMMITMENTS_FIELD;
 use crate::audit::merkle::Hash;
@@ -16,11 +18,9 @@ use crate::audit::record::{
     Content, DecisionId, DecisionRecord, Entry, ErasedRecord, ErasedUnit, GapRecord, PrunedRecord, RecordType,
 };
 use crate::audit::session::SessionId;
-use crate::policy::decision::{Level, Reason};
 use crate::policy::name::Id;
-use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
-use crate::proto::same_variants;
+
 use crate::proto::storage as stored;
 use stored::audit_entry::Content as StoredContent;
 
@@ -123,7 +123,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<StoredEntry, CodecError> {
 /// Reads a record's place and kind only.
 pub fn peek(bytes: &[u8]) -> Result<Peek, CodecError> {
     let mut found = Peek { sequence: 0, slot: None, record_type: None };
-    for_each_field(bytes, |number, value| match (number, value) {
+    field::for_each(bytes, |number, value| match (number, value) {
         (1, Some(value)) => found.sequence = value,
         (3, Some(value)) => found.slot = u32::try_from(value).ok().and_then(|person| person.checked_sub(1)),
         (6, None) => found.record_type = Some(RecordType::Decision),
@@ -141,23 +141,8 @@ pub fn peek(bytes: &[u8]) -> Result<Peek, CodecError> {
 /// A leaf ends with a field that no record has, or it would not be certain what is record and what is commitment.
 fn check_fields(bytes: &[u8]) -> Decoded<()> {
     let mut reserved = false;
-    for_each_field(bytes, |number, _| reserved |= number == COMMITMENTS_FIELD)?;
+    field::for_each(bytes, |number, _| reserved |= number == COMMITMENTS_FIELD)?;
     if reserved { Err(CodecError::Invalid("field 2047")) } else { Ok(()) }
-}
-
-/// Passes over the fields of a message: their numbers, and the values of varints.
-fn for_each_field(mut bytes: &[u8], mut found: impl FnMut(u32, Option<u64>)) -> Decoded<()> {
-    use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-    while !bytes.is_empty() {
-        let (number, wire_type) = decode_key(&mut bytes)?;
-        if wire_type == WireType::Varint {
-            found(number, Some(decode_varint(&mut bytes)?));
-        } else {
-            skip_field(wire_type, number, &mut bytes, DecodeContext::default())?;
-            found(number, None);
-        }
-    }
-    Ok(())
 }
 
 fn from_decision(decision: stored::AuditDecision) -> Decoded<DecisionRecord> {
@@ -207,19 +192,3 @@ fn from_erased(stored::AuditErased { opening_count, units }: stored::AuditErased
     let unit = |stored::AuditErasedUnit { first_sequence, slots }| ErasedUnit { first_sequence, slots };
     ErasedRecord { opening_count, units: units.into_iter().map(unit).collect() }
 }
-
-pub(super) fn optional_id(text: &str) -> Decoded<Option<Id>> {
-    if text.is_empty() { Ok(None) } else { id(text).map(Some) }
-}
-
-same_variants!(
-    pub(super) to_reason, from_reason: Reason => stored::AuditReason {
-        AllowRule DefaultAllow UnknownEndpoint OutsideCluster DenyRule OutsideOrganization OutsideEndpoint
-    }
-);
-same_variants!(
-    pub(super) to_level, from_level: Level => stored::AuditLevel { Cluster Organization Project Workspace Endpoint }
-);
-same_variants!(
-    pub(super) to_connection_type, from_connection_type: ConnectionType => stored::AuditConnectionType { Shell Preview }
-);

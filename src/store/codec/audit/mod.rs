@@ -4,6 +4,8 @@
 //! Not here: the files (`store::sealed`, the journal), the hashes (`audit`).
 
 mod entry;
+mod erasing;
+mod parts;
 mod policy_change;
 mod session;
 mod tail;
@@ -11,6 +13,7 @@ mod unit;
 mod wire;
 
 pub use entry::{Peek, StoredEntry, append_entry, decode_entry, encode_entry, peek};
+pub use erasing::{ActorErasure, decode_actor_erasure, encode_actor_erasure};
 pub use session::{
     Renewal, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
     encode_session_snapshot,

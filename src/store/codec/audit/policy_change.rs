@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
+use super::super::error::{CodecError, Decoded};
 use super::super::object::{
     from_named_node, from_node, from_ranges, from_rule, from_test, from_time, id, required, to_named_node, to_node,
     to_ranges, to_rule, to_test, to_time,
 };
-use super::super::{CodecError, Decoded};
 use crate::audit::record::{DigestRecord, GroupRecord, Object, ObjectChange, PolicyChangeRecord};
 use crate::policy::ranges::RangeList;
 use crate::proto::storage as stored;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::super::error::{CodecError, Decoded};
 use super::super::object::{address_bytes, address_from, id, required};
-use super::super::{CodecError, Decoded};
-use super::entry::{
+use super::parts::{
     from_connection_type, from_level, from_reason, optional_id, to_connection_type, to_level, to_reason,
 };
 use crate::audit::record::{Person, Subject};
@@ -58,12 +58,12 @@ pub fn encode_session_snapshot(shards: &[ShardSessions]) -> Vec<u8> {
     let session = |StoredSession { organization: _, subject, record }: &StoredSession| {
         let person = match subject {
             Subject::Person(person) => Some(person),
-            Subject::Nobody | Subject::Erased => None,
+            Subject::Nobody | Subject::Actor(_) | Subject::Erased => None,
         };
         stored::StoredSession {
             session: Some(to_session(record)),
             user_email: person.map(|person| person.email.to_string()).unwrap_or_default(),
-            address: person.map(|person| address_bytes(person.address)).unwrap_or_default(),
+            address: person.map(|person| address_bytes(Some(person.address))).unwrap_or_default(),
             erased: matches!(subject, Subject::Erased),
         }
     };
@@ -93,7 +93,8 @@ fn from_stored_session(session: stored::StoredSession) -> Decoded<StoredSession>
     let subject = if erased {
         Subject::Erased
     } else {
-        Subject::Person(Person { email: user_email.into(), address: address_from(&address)? })
+        let address = required(address_from(&address)?, "address")?;
+        Subject::Person(Person { email: user_email.into(), address })
     };
     Ok(StoredSession { organization, subject, record })
 }

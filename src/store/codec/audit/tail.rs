@@ -6,10 +6,10 @@
 use std::ops::Range;
 
 use prost::Message;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
+use super::super::error::{CodecError, Decoded};
+use super::super::field;
 use super::super::object::{address_bytes, address_from};
-use super::super::{CodecError, Decoded};
 use super::wire;
 use crate::audit::commitment::{Commitment, Opening, Salt};
 use crate::proto::storage as stored;
@@ -79,27 +79,11 @@ pub fn decode_tail(bytes: &[u8]) -> Result<TailRecord, CodecError> {
 
 /// Zeroes the opening in the bytes of a record, in place. Whether anything was changed.
 pub fn erase_tail_opening(bytes: &mut [u8]) -> bool {
-    let Some((start, length)) = find(bytes, OPENING_FIELD) else { return false };
-    let Some(opening) = bytes.get_mut(start..start + length) else { return false };
-    let Some((start, length)) = find(opening, SECRET_FIELD) else { return false };
-    let Some(secret) = opening.get_mut(start..start + length) else { return false };
+    let opening = field::find_mut(bytes, OPENING_FIELD);
+    let Some(secret) = opening.and_then(|opening| field::find_mut(opening, SECRET_FIELD)) else { return false };
     let changed = secret.iter().any(|byte| *byte != 0);
     secret.fill(0);
     changed
-}
-
-/// Where the content of a field is, by its start and length.
-fn find(bytes: &[u8], wanted: u32) -> Option<(usize, usize)> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (number, wire_type) = decode_key(&mut rest).ok()?;
-        if number == wanted && wire_type == WireType::LengthDelimited {
-            let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
-            return (length <= rest.len()).then_some((bytes.len() - rest.len(), length));
-        }
-        skip_field(wire_type, number, &mut rest, DecodeContext::default()).ok()?;
-    }
-    None
 }
 
 fn encode_secret(Secret { scope, opening }: &Secret) -> Vec<u8> {

@@ -5,8 +5,8 @@
 
 use prost::Message;
 
+use super::super::error::{CodecError, Decoded};
 use super::super::object::id;
-use super::super::{CodecError, Decoded};
 use crate::policy::name::Id;
 use crate::proto::storage as stored;
 

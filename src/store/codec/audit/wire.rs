@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::entry::{to_connection_type, to_level, to_reason};
+use super::parts::{to_connection_type, to_level, to_reason};
 use crate::audit::record::{DecisionId, DecisionRecord};
 use crate::policy::name::Id;
 

@@ -1,27 +1,19 @@
-//! Verifying the log: every record against its place, its unit, the tree and the signed checkpoints.
+//! A walk over the whole log, and what it has found.
 //!
-//! It trusts the verifier key and whatever older checkpoint it is given, and nothing else: not an index, not a checksum,
-//! not a stored root. A changed, removed, reordered or cut off record is a fault that names a sequence.
-//!
-//! Invariant: it reads, and changes nothing. Without a fault every record up to the newest checkpoint is what was signed.
-//! Not here: the arithmetic of the tree (`audit::merkle`) and opening files (`server`).
+//! Invariant: each signed root is compared with the tree of just the records that it covers. Behind a fault that breaks
+//! the tree nothing is compared with it any more.
+//! Not here: the records of a unit (`unit`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::Arc;
 
-use super::checkpoints::{CHECKPOINTS, read_notes};
-use super::pruning::{read_base, read_removed_roots};
-use super::tail::TailUnit;
-use super::verify_unit::{Records, UnitCheck};
-use super::{AuditError, AuditLog};
+use super::super::checkpoints::read_notes;
+use super::super::error::AuditError;
+use super::super::removed::{read_base, read_removed_roots};
 use crate::audit::checkpoint::Checkpoint;
-use crate::audit::merkle::{Hash, NoLeaves, Tree, TreeHead};
+use crate::audit::merkle::{Hash, MerkleTree, NoLeaves, TreeHead};
 use crate::audit::note::VerifierKey;
-use crate::store::JournalError;
 use crate::store::codec::audit::Base;
-use crate::store::disk::Disk;
-use crate::store::sealed;
+use crate::store::folder::Folder;
 
 /// Faults that are named at most.
 const FAULTS_MAX: usize = 100;
@@ -39,27 +31,12 @@ pub struct Verification {
     pub faults: Vec<(u64, String)>,
 }
 
-/// Reads the records of the journal from a sequence on, up to the first fault.
-pub type ReadTail<'a> = Box<dyn FnOnce(u64) -> Vec<Result<(u64, Vec<u8>), JournalError>> + 'a>;
-
-/// The files of a log that nobody writes to.
-pub struct LogFiles<'a> {
-    /// How they are read.
-    pub disk: Arc<dyn Disk>,
-    /// Where they are.
-    pub directory: PathBuf,
-    /// What its checkpoints must be signed with.
-    pub verifier: VerifierKey,
-    /// The journal.
-    pub tail: ReadTail<'a>,
-}
-
 /// Told how many records are read, and of how many; an answer of false stops the verification.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
 
 /// A verification under way.
 pub(super) struct Walk<'a> {
-    pub(super) tree: Tree,
+    pub(super) tree: MerkleTree,
     /// The sequence that comes next.
     pub(super) expected: u64,
     /// Last sequences of the organizations.
@@ -77,68 +54,31 @@ pub(super) struct Walk<'a> {
     signed: BTreeMap<u64, Hash>,
     /// The newest checkpoint that fits.
     signed_size: u64,
-    total: u64,
+    pub(super) total: u64,
     progress: Progress<'a>,
-    stopped: bool,
-}
-
-/// Verifies the files of a log. `note` is an older checkpoint that was kept elsewhere.
-pub fn verify_files(
-    files: LogFiles<'_>,
-    note: Option<&str>,
-    progress: Progress<'_>,
-) -> Result<Verification, AuditError> {
-    let LogFiles { disk, directory, verifier, tail } = files;
-    let firsts = sealed::list_whole(&*disk, &directory).map_err(|error| super::units::unreadable(&error))?;
-    let mut walk = Walk::begin(&*disk, &directory, &verifier, note, progress)?;
-    walk.total = firsts.last().map_or(0, |first| first + super::placer::UNIT_RECORDS_MAX as u64);
-    walk.sealed(&disk, &directory, &firsts);
-    let tail = walk.read_tail(tail);
-    walk.tail(&tail);
-    walk.finish(&*disk, &directory)
-}
-
-impl AuditLog {
-    /// Verifies the log while it is in use: what is sealed from its files, the tail as it is in memory. `note` is an older
-    /// checkpoint that was kept elsewhere. Reads everything: not for a thread that must not wait.
-    pub fn verify(&self, note: Option<&str>, progress: Progress<'_>) -> Result<Verification, AuditError> {
-        let shared = &self.shared;
-        let units = &shared.units;
-        let mut walk = Walk::begin(&*units.disk, units.directory(), &self.verifier, note, progress)?;
-        let (firsts, tail) = {
-            // Sealing and removing wait while both are looked up.
-            let _layout = shared.layout();
-            let firsts: Vec<u64> = units.list().iter().map(|unit| unit.first_sequence).collect();
-            (firsts, shared.tail.units())
-        };
-        walk.total = shared.newest();
-        walk.sealed(&units.disk, units.directory(), &firsts);
-        walk.tail(&tail);
-        walk.finish(&*units.disk, units.directory())
-    }
+    pub(super) stopped: bool,
 }
 
 impl<'a> Walk<'a> {
-    fn begin(
-        disk: &dyn Disk,
-        directory: &std::path::Path,
+    pub(super) fn begin(
+        folder: &Folder,
         verifier: &VerifierKey,
         note: Option<&str>,
         progress: Progress<'a>,
     ) -> Result<Self, AuditError> {
         let mut faults = Vec::new();
-        let base = read_base(disk, directory).unwrap_or_else(|error| {
+        let base = read_base(folder).unwrap_or_else(|error| {
             faults.push((1, error.to_string()));
             None
         });
         let Base { to_sequence, summary } = base.unwrap_or_default();
-        let roots = read_removed_roots(disk, directory, to_sequence).unwrap_or_else(|error| {
+        let roots = read_removed_roots(folder, to_sequence).unwrap_or_else(|error| {
             faults.push((1, error.to_string()));
             Vec::new()
         });
         let broken = !faults.is_empty();
         let mut walk = Self {
-            tree: Tree::from_tile_roots(roots, Vec::new()).unwrap_or_default(),
+            tree: MerkleTree::from_tile_roots(roots, Vec::new()).unwrap_or_default(),
             expected: to_sequence + 1,
             organizations: summary.organizations.into_iter().map(|(id, count)| (id.to_string(), count)).collect(),
             named: BTreeSet::new(),
@@ -152,7 +92,7 @@ impl<'a> Walk<'a> {
             progress,
             stopped: false,
         };
-        walk.read_checkpoints(disk, directory, verifier)?;
+        walk.read_checkpoints(folder, verifier)?;
         if let Some(note) = note {
             let checkpoint = Checkpoint::open(note.as_bytes(), std::slice::from_ref(verifier), verifier.name());
             let head =
@@ -163,14 +103,8 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    fn read_checkpoints(
-        &mut self,
-        disk: &dyn Disk,
-        directory: &std::path::Path,
-        verifier: &VerifierKey,
-    ) -> Result<(), AuditError> {
-        let notes = read_notes(disk, &directory.join(CHECKPOINTS));
-        for note in notes.map_err(|error| AuditError::NotReadable(error.to_string()))? {
+    fn read_checkpoints(&mut self, folder: &Folder, verifier: &VerifierKey) -> Result<(), AuditError> {
+        for note in read_notes(folder).map_err(AuditError::not_readable)? {
             match Checkpoint::open(note.as_bytes(), std::slice::from_ref(verifier), verifier.name()) {
                 Ok(checkpoint) => self.expect_root(checkpoint.head()),
                 Err(error) => {
@@ -243,22 +177,7 @@ impl<'a> Walk<'a> {
         !self.stopped
     }
 
-    fn sealed(&mut self, disk: &Arc<dyn Disk>, directory: &std::path::Path, firsts: &[u64]) {
-        // What was removed may still be there where a crash came in between.
-        let removed = self.expected;
-        for first in firsts.iter().copied().filter(|first| *first >= removed) {
-            if self.stopped {
-                return;
-            }
-            self.begin_unit(first);
-            match Records::open(&**disk, directory, first) {
-                Ok(records) => UnitCheck::new(self, first, records).run(),
-                Err((sequence, message)) => self.break_at(sequence, message),
-            }
-        }
-    }
-
-    fn begin_unit(&mut self, first: u64) {
+    pub(super) fn begin_unit(&mut self, first: u64) {
         if first != self.expected {
             let (from, to) = (self.expected, first.saturating_sub(1));
             self.break_at(from, format!("records {from} to {to} are missing"));
@@ -266,26 +185,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn read_tail(&mut self, tail: ReadTail<'_>) -> Vec<Arc<TailUnit>> {
-        let (units, fault) = super::recovery::read_tail(tail(self.expected));
-        if let Some((sequence, message)) = fault {
-            self.fault(sequence, message);
-        }
-        units.into_iter().map(Arc::new).collect()
-    }
-
-    fn tail(&mut self, units: &[Arc<TailUnit>]) {
-        for unit in units {
-            if self.stopped {
-                return;
-            }
-            self.begin_unit(unit.first_sequence);
-            let content = unit.read();
-            UnitCheck::new(self, unit.first_sequence, Records::Tail(&content)).run();
-        }
-    }
-
-    fn finish(mut self, disk: &dyn Disk, directory: &std::path::Path) -> Result<Verification, AuditError> {
+    pub(super) fn finish(mut self, folder: &Folder) -> Result<Verification, AuditError> {
         if self.stopped {
             return Err(AuditError::ShuttingDown);
         }
@@ -306,7 +206,7 @@ impl<'a> Walk<'a> {
                 format!("the personal data of record {sequence} is missing, and no record says it was erased");
             self.fault(sequence, message);
         }
-        let base = read_base(disk, directory).ok().flatten().map_or(0, |base| base.to_sequence);
+        let base = read_base(folder).ok().flatten().map_or(0, |base| base.to_sequence);
         if base > 0 && !self.removals.iter().any(|(to, _)| *to == base) {
             self.fault(1, format!("records 1 to {base} are missing, and no record says they were removed"));
         }

@@ -2,22 +2,20 @@
 //!
 //! Invariant: every record has its sequence and its organization's, its personal data opens its commitment or is gone as
 //! recorded, and the index finds it under just its own terms.
-//! Not here: what holds over units (`verify`).
+//! Not here: what holds over units (`walk`).
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use super::reader::opening_commitment;
-use super::tail::UnitContent;
-use super::verify::Walk;
+use super::super::openings;
+use super::super::tail::UnitContent;
+use super::walk::Walk;
 use crate::audit::commitment::{Commitment, record_hash};
 use crate::audit::merkle::{Hash, TILE_LEAVES};
 use crate::audit::record::{Content, Entry};
 use crate::audit::terms::for_each_term;
 use crate::store::codec::audit::{StoredEntry, decode_entry};
-use crate::store::disk::Disk;
-use crate::store::sealed::{IndexSet, Openings, SealedError, SealedUnit, Tile};
+use crate::store::sealed::{IndexSet, Openings, SealedError, SealedFiles, SealedUnit, Tile};
 
 /// A fault: the first sequence concerned, and what it is.
 type Fault = (u64, String);
@@ -39,10 +37,10 @@ pub(super) struct UnitCheck<'a, 'b, 'c> {
 }
 
 impl Records<'_> {
-    pub(super) fn open(disk: &dyn Disk, directory: &Path, first: u64) -> Result<Self, Fault> {
+    pub(super) fn open(files: &SealedFiles, first: u64) -> Result<Self, Fault> {
         let fault = |error: SealedError| (error.sequence().unwrap_or(first), error.to_string());
-        let unit = SealedUnit::open(disk, directory, first).map_err(fault)?;
-        let openings = Openings::open(disk, directory, first).map_err(fault);
+        let unit = files.open(first).map_err(fault)?;
+        let openings = files.openings(first).map_err(fault);
         Ok(Self::Sealed { unit: Box::new(unit), openings })
     }
 
@@ -165,12 +163,12 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
         let (commitment, erased) = match &self.records {
             Records::Tail(content) => {
                 let opening = content.openings.get(slot as usize).ok_or_else(missing)?;
-                opening_commitment(opening)
+                openings::commitment(opening)
             }
             Records::Sealed { openings: Err((_, message)), .. } => return Err(message.clone()),
-            Records::Sealed { openings: Ok(openings), .. } => {
-                let stored = openings.get(slot).map_err(|error| error.to_string())?.ok_or_else(missing)?;
-                opening_commitment(&super::recovery::to_tail_opening(stored))
+            Records::Sealed { openings: Ok(file), .. } => {
+                let stored = file.get(slot).map_err(|error| error.to_string())?.ok_or_else(missing)?;
+                openings::commitment(&openings::to_tail(stored))
             }
         };
         if erased {

@@ -1,6 +1,6 @@
-//! Giving records their places and bytes.
+//! Giving records their sequences, bytes and leaf hashes.
 //!
-//! Invariant: a place is given once, in the order of the queue. A frame holds records of one unit only.
+//! Invariant: a sequence is given once, in the order of the queue. A frame holds records of one unit only.
 //! Not here: the disk (`committer`).
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use super::queue::Queued;
 use super::tail::SlotKey;
 use crate::audit::commitment::{Commitment, Opening, Salt, record_hash};
 use crate::audit::merkle::{Hash, TILE_LEAVES};
-use crate::audit::record::{Entry, Person};
+use crate::audit::record::{Entry, Identity};
 use crate::policy::name::Id;
 use crate::store::codec::audit::{Secret, TailOpening, append_entry, make_tail};
 
@@ -26,26 +26,26 @@ pub(super) const FRAME_RECORDS_MAX: usize = 8_192;
 /// Bytes of records that are written in one piece.
 const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Bytes of a record whose room is kept for another.
+/// Buffers with at most this capacity are reused for other records.
 const SPARE_BYTES_MAX: usize = 1024;
 
 /// How long it waits for random numbers.
 const RANDOM_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// What gives records their places.
-pub(super) struct Placer {
+/// See the module.
+pub(super) struct Encoder {
     /// The sequence of the next record.
     pub(super) sequence: u64,
     /// How many records each organization has.
     pub(super) organizations: HashMap<Id, u64, RandomState>,
     pub(super) unit: OpenUnit,
     salts: Salts,
-    /// Room that earlier frames had: of their records, and of themselves.
+    /// Buffers of earlier frames, to be reused: those of records, and the frames.
     spare_bytes: Vec<Vec<u8>>,
     spare: Vec<Frame>,
 }
 
-/// The unit that is being written, as far as its records have places.
+/// The unit that is being written, as far as its records are encoded.
 #[derive(Default)]
 pub(super) struct OpenUnit {
     pub(super) len: usize,
@@ -62,15 +62,15 @@ pub(super) struct Frame {
     pub(super) first_sequence: u64,
     /// As the journal holds them.
     pub(super) bytes: Vec<Vec<u8>>,
-    pub(super) records: Vec<Placed>,
+    pub(super) records: Vec<EncodedRecord>,
     /// A unit begins with the first of them.
     pub(super) begins_unit: bool,
     /// Their unit ends with the last of them.
     pub(super) ends_unit: bool,
 }
 
-/// A record that has its place.
-pub(super) struct Placed {
+/// A record that has its sequence and bytes.
+pub(super) struct EncodedRecord {
     pub(super) entry: Entry,
     /// Where its own bytes are in those of the journal.
     pub(super) body: Range<usize>,
@@ -86,7 +86,7 @@ pub(super) struct Salts {
     drawn: Vec<[u8; Salt::BYTES]>,
 }
 
-impl Placer {
+impl Encoder {
     pub(super) fn new(sequence: u64, organizations: HashMap<Id, u64, RandomState>, unit: OpenUnit) -> Self {
         Self { sequence, organizations, unit, salts: Salts::default(), spare_bytes: Vec::new(), spare: Vec::new() }
     }
@@ -106,7 +106,7 @@ impl Placer {
             let begins_unit = self.unit.len == 0;
             let mut buffer = self.spare_bytes.pop().unwrap_or_default();
             buffer.clear();
-            frame.records.push(self.place(queued, &mut buffer, begins_unit));
+            frame.records.push(self.encode(queued, &mut buffer, begins_unit));
             bytes += buffer.len();
             frame.bytes.push(buffer);
         }
@@ -135,7 +135,7 @@ impl Placer {
         }
     }
 
-    /// Makes nobody's next record refer to an opening that `concerns` holds for.
+    /// Forgets the openings that `concerns` selects: later records of the same identities get new ones.
     pub(super) fn forget(&mut self, concerns: impl Fn(&SlotKey) -> bool) {
         self.unit.slots.retain(|key, _| !concerns(key));
     }
@@ -146,8 +146,8 @@ impl Placer {
         if self.unit.end_requested { room.min(TILE_LEAVES - self.unit.len % TILE_LEAVES) } else { room }
     }
 
-    /// Gives a record its place, and `bytes` what the journal holds of it.
-    fn place(&mut self, Queued { entry, person }: Queued, bytes: &mut Vec<u8>, begins_unit: bool) -> Placed {
+    /// Gives a record its sequence, and `bytes` what the journal holds of it.
+    fn encode(&mut self, Queued { entry, identity }: Queued, bytes: &mut Vec<u8>, begins_unit: bool) -> EncodedRecord {
         let organization_sequence = entry.organization.as_ref().map_or(0, |organization| {
             if let Some(count) = self.organizations.get_mut(organization) {
                 *count += 1;
@@ -157,25 +157,28 @@ impl Placer {
                 1
             }
         });
-        let (slot, opening) = person.map_or((None, None), |person| self.slot(entry.organization.as_ref(), person));
+        let (slot, opening) =
+            identity.map_or((None, None), |identity| self.slot(entry.organization.as_ref(), identity));
         append_entry(bytes, self.sequence, organization_sequence, slot, &entry);
         let commitment = slot.and_then(|slot| self.unit.commitments.get(slot as usize));
         let leaf = record_hash(bytes, commitment.map(std::slice::from_ref).unwrap_or_default());
         let body = make_tail(bytes, opening.as_ref(), begins_unit);
         self.sequence += 1;
         self.unit.len += 1;
-        Placed { entry, body, leaf, slot, opening, organization_sequence }
+        EncodedRecord { entry, body, leaf, slot, opening, organization_sequence }
     }
 
-    /// The slot of a person in this unit, and the opening where it is new.
-    fn slot(&mut self, organization: Option<&Id>, person: Person) -> (Option<u32>, Option<TailOpening>) {
-        let key = (organization.cloned(), person);
+    /// The slot of an identity in this unit, and the opening where it is new.
+    fn slot(&mut self, organization: Option<&Id>, identity: Identity) -> (Option<u32>, Option<TailOpening>) {
+        let key = (organization.cloned(), identity);
         if let Some(slot) = self.unit.slots.get(&key) {
             return (Some(*slot), None);
         }
-        let (_, Person { email, address }) = &key;
+        let (_, identity) = &key;
         // Emails are limited to a few hundred characters.
-        let Ok(opening) = Opening::new(self.salts.next(), &**email, *address) else { return (None, None) };
+        let Ok(opening) = Opening::new(self.salts.next(), &**identity.name(), identity.address()) else {
+            return (None, None);
+        };
         let commitment = opening.commitment();
         let slot = u32::try_from(self.unit.commitments.len()).unwrap_or(u32::MAX);
         self.unit.commitments.push(commitment);
@@ -190,7 +193,7 @@ impl Salts {
         const DRAWN: usize = 256;
         if self.drawn.is_empty() {
             self.drawn.resize(DRAWN, [0; Salt::BYTES]);
-            // Without random numbers nothing can be hidden; the process could not even have begun.
+            // A salt must be random. The operating system has given random numbers since the start, so this will pass.
             while let Err(error) = getrandom::fill(self.drawn.as_flattened_mut()) {
                 tracing::error!(%error, "no random numbers for the audit log");
                 std::thread::sleep(RANDOM_INTERVAL);

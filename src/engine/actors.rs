@@ -1,0 +1,35 @@
+//! Erasing an actor from the policy journal, for the audit log's erasures (design.md §2.8).
+//!
+//! Invariant: when it is done, neither the journal's files nor the index of revisions hold the name as an actor.
+//! Not here: the audit log's own records, and finishing after a crash (`audit::eraser`).
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::audit::{ActorFiles, AuditError};
+use super::change::ChangeError;
+use super::commands::{Command, Commands};
+use super::history::History;
+use crate::policy::name::Id;
+
+/// See the module.
+pub(super) struct PolicyActors {
+    pub(super) commands: Arc<Commands>,
+    pub(super) history: Arc<History>,
+}
+
+impl ActorFiles for PolicyActors {
+    fn erase(&mut self, organization: Option<&Id>, name: &str) -> Result<(), AuditError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::EraseActor { organization: organization.cloned(), name: name.to_owned(), reply };
+        self.commands.send(command).map_err(|error| match error {
+            ChangeError::ShuttingDown => AuditError::ShuttingDown,
+            other => AuditError::NotWritable(other.to_string()),
+        })?;
+        let erased = answer.blocking_recv().map_err(|_| AuditError::ShuttingDown)?;
+        erased.map_err(|error| AuditError::NotWritable(error.to_string()))?;
+        self.history.forget();
+        Ok(())
+    }
+}

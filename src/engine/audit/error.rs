@@ -1,0 +1,59 @@
+//! Why the audit log does not answer.
+//!
+//! Invariant: a message tells what to do, and holds no personal data.
+//! Not here: why the log cannot be opened (`recovery`), and which status a caller gets (`api`).
+
+use std::fmt::Display;
+
+use thiserror::Error;
+
+/// Why the log does not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AuditError {
+    /// Nothing can be recorded now.
+    #[error("the audit log cannot be written now: {0}; try again")]
+    NotWritable(String),
+    /// A file cannot be read, or is damaged.
+    #[error("the audit log cannot be read: {0}")]
+    NotReadable(String),
+    /// The records were removed.
+    #[error("records before sequence {first} have been removed: begin at {first} or later")]
+    Removed {
+        /// The oldest record kept.
+        first: u64,
+    },
+    /// A place where no record is yet.
+    #[error("sequence {wanted} is beyond the newest record, {newest}: begin there")]
+    NotReached {
+        /// The place asked for.
+        wanted: u64,
+        /// The newest record.
+        newest: u64,
+    },
+    /// A field of the question is wrong.
+    #[error("`{field}` {description}")]
+    Invalid {
+        /// Its name in the request.
+        field: &'static str,
+        /// What is wrong with it.
+        description: String,
+    },
+    /// Too many read it already.
+    #[error("too many ended sessions are being looked for in the audit log: try again in a moment")]
+    Busy,
+    /// The service is ending.
+    #[error("the service is shutting down: try again on another or later")]
+    ShuttingDown,
+}
+
+impl AuditError {
+    /// A write that failed for this reason.
+    pub(super) fn not_writable(reason: impl Display) -> Self {
+        Self::NotWritable(reason.to_string())
+    }
+
+    /// A read that failed for this reason.
+    pub(super) fn not_readable(reason: impl Display) -> Self {
+        Self::NotReadable(reason.to_string())
+    }
+}

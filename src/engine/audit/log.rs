@@ -1,0 +1,169 @@
+//! The audit log as the engine has it: its life, its newest record, and waiting until a record is durable.
+//!
+//! Invariant: a record that is told of as durable is on the disk and is seen by every reader.
+//! Not here: how it is opened (`recovery`), read (`reader`, `ended`, `decisions`), proven (`proofs`) and verified (`verify`).
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::error::AuditError;
+use super::inbox::EraseTask;
+use super::newest::Newest;
+use super::options::AuditOptions;
+use super::orders::EraseRequest;
+use super::queue::AuditQueue;
+use super::running;
+use super::shared::Shared;
+use super::units::UnitInfo;
+use crate::audit::note::VerifierKey;
+use crate::locks::IgnorePoison;
+use crate::policy::time::Timestamp;
+
+/// The audit log.
+pub struct AuditLog {
+    pub(super) shared: Arc<Shared>,
+    pub(super) verifier: VerifierKey,
+    pub(super) writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl AuditLog {
+    /// The queue that takes records. A record is durable once [`AuditLog::newest`] has reached its sequence.
+    pub fn queue(&self) -> &AuditQueue {
+        &self.shared.queue
+    }
+
+    /// How it is kept.
+    pub fn options(&self) -> &AuditOptions {
+        &self.shared.options
+    }
+
+    /// The key that verifies the checkpoints.
+    pub fn verifier(&self) -> &VerifierKey {
+        &self.verifier
+    }
+
+    /// The sequence of the newest durable record.
+    pub fn newest_sequence(&self) -> u64 {
+        self.shared.newest()
+    }
+
+    /// Follows the sequence of the newest durable record.
+    pub fn newest(&self) -> Newest {
+        Newest::new(self.shared.newest.subscribe())
+    }
+
+    /// The oldest record kept; the next one where there is none.
+    pub fn first_sequence(&self) -> u64 {
+        self.shared.first_sequence()
+    }
+
+    /// Waits until a record is durable, at most until the configured deadline. The future must be polled whenever it is
+    /// woken, because it wakes others on its thread.
+    pub(crate) async fn durable(&self, sequence: u64) -> Result<(), AuditError> {
+        let waiting = self.shared.waiting.durable(sequence);
+        tokio::time::timeout(self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())
+    }
+
+    /// As [`AuditLog::durable`], until `limit` at most. None where that comes first.
+    pub(crate) async fn durable_until(&self, sequence: u64, limit: Instant) -> Option<Result<(), AuditError>> {
+        let deadline = Instant::now() + self.shared.options.deadline;
+        match tokio::time::timeout_at(deadline.min(limit), self.shared.waiting.durable(sequence)).await {
+            Ok(()) => Some(Ok(())),
+            Err(_) if limit < deadline => None,
+            Err(_) => Some(Err(not_in_time())),
+        }
+    }
+
+    /// As [`AuditLog::durable`], for a future that might not be polled when it is woken. The deadline counts from `begun`.
+    pub(crate) async fn durable_apart(&self, sequence: u64, begun: Instant) -> Result<(), AuditError> {
+        let waiting = self.shared.waiting.durable_apart(sequence);
+        tokio::time::timeout_at(begun + self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())
+    }
+
+    /// Blocks the thread until a record is durable.
+    pub(crate) fn wait_durable(&self, sequence: u64, timeout: Duration) -> Result<(), AuditError> {
+        self.shared.wait_durable(sequence, Some(timeout))
+    }
+
+    /// Marks the queue as stuck while one write takes longer than the deadline. Call it every [`DiskWatch::INTERVAL`].
+    pub(crate) fn watch_disk(&self, watch: &mut DiskWatch) {
+        let commits = self.shared.commits.load(Ordering::Acquire);
+        if commits != watch.commits || commits.is_multiple_of(2) {
+            *watch = DiskWatch { commits, since: Instant::now() };
+        }
+        let stuck = watch.since.elapsed() >= self.shared.options.deadline;
+        if self.shared.queue.set_stuck(stuck) {
+            if stuck {
+                tracing::error!(
+                    "the disk takes no records of the audit log: connections are not let through until it does"
+                );
+            } else {
+                tracing::info!("the disk takes records of the audit log again");
+            }
+        }
+        // Even without a change: two threads that report at the same time may have done so in the wrong order.
+        self.shared.condition.set_audit(self.shared.queue.is_writable());
+    }
+
+    /// The oldest record whose time may be `time` or later.
+    pub(crate) fn first_since(&self, time: Timestamp) -> u64 {
+        let units = self.shared.units.list();
+        let old = units.iter().take_while(|unit| unit.max_time < time.micros()).last();
+        old.map_or(self.first_sequence(), UnitInfo::next_sequence)
+    }
+
+    /// Erases a user. Answers how many openings went and the sequence of the record.
+    pub(crate) async fn erase(&self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.queue.check_writable()?;
+        self.shared.inbox.send(EraseTask { request, reply });
+        answer.await.unwrap_or(Err(AuditError::ShuttingDown))
+    }
+
+    /// Removes the mark of use, if everything that was queued is on the disk.
+    pub(crate) fn end(&self) {
+        if self.shared.newest() < self.shared.queue.last_sequence() {
+            return;
+        }
+        if let Err(error) = running::end(&self.shared.folder) {
+            tracing::warn!(%error, "the next start will take this end for a crash");
+        }
+    }
+
+    /// Writes what is queued and ends the writer. Nothing can be recorded afterwards.
+    pub(crate) fn close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        self.shared.queue.close();
+        let writer = self.writer.lock().ignore_poison().take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!("the audit writer ended by a panic");
+        }
+    }
+}
+
+/// Since when a write is under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DiskWatch {
+    commits: u64,
+    since: Instant,
+}
+
+impl DiskWatch {
+    /// How often to look.
+    pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new() -> Self {
+        Self { commits: 0, since: Instant::now() }
+    }
+}
+
+fn not_in_time() -> AuditError {
+    AuditError::not_writable("the disk did not take the record in time")
+}

@@ -1,0 +1,128 @@
+//! The maintenance thread: what is done to the log beside writing it, one after the other.
+//!
+//! The `eraser`, the `sealer` and the `pruner` each own what they need; this owns the order in which they work, the
+//! checkpoints' rhythm and the sessions' files.
+//!
+//! Invariant: whatever is done to files leaves the old or the new state whole at every moment, and is taken up again after
+//! a crash. Nothing that is done here delays a record.
+//! Not here: the steps of erasing, sealing and removing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::eraser::{Eraser, Erasing};
+use super::error::AuditError;
+use super::inbox::EraseTask;
+use super::ports::{ActorFiles, SessionFiles};
+use super::pruner::Pruner;
+use super::sealer::Sealer;
+use super::shared::Shared;
+use crate::engine::clock::Clock;
+
+/// How often it looks by itself.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How often a checkpoint is signed while there is news.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the active sessions are saved.
+const SESSIONS_INTERVAL: Duration = Duration::from_mins(1);
+
+/// How often it looks for what is too old.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long it rests after something failed.
+const REST: Duration = Duration::from_secs(1);
+
+/// What the thread owns.
+pub(crate) struct Maintenance {
+    shared: Arc<Shared>,
+    sessions: Box<dyn SessionFiles>,
+    eraser: Eraser,
+    sealer: Sealer,
+    pruner: Pruner,
+}
+
+/// When something is due again.
+struct Timer {
+    interval: Duration,
+    since: Instant,
+}
+
+impl Timer {
+    fn new(interval: Duration) -> Self {
+        Self { interval, since: Instant::now() }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let due = self.since.elapsed() >= self.interval;
+        if due {
+            self.since = Instant::now();
+        }
+        due
+    }
+}
+
+impl Maintenance {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        clock: Clock,
+        sessions: Box<dyn SessionFiles>,
+        actors: Box<dyn ActorFiles>,
+        erasing: Erasing,
+    ) -> Self {
+        let eraser = Eraser::new(Arc::clone(&shared), actors, erasing);
+        let sealer = Sealer::new(Arc::clone(&shared), clock.clone());
+        let pruner = Pruner::new(Arc::clone(&shared), clock, sessions.max_age());
+        Self { shared, sessions, eraser, sealer, pruner }
+    }
+
+    /// Works until the log has ended, then signs what it came to.
+    pub(crate) fn run(mut self) {
+        let mut checkpoint = Timer::new(CHECKPOINT_INTERVAL);
+        let mut sessions = Timer::new(SESSIONS_INTERVAL);
+        let mut retention = Timer::new(RETENTION_INTERVAL);
+        let mut rest: Option<Timer> = None;
+        loop {
+            // Read first: what was written before the end is then seen below.
+            let ended = self.shared.is_written();
+            for EraseTask { request, reply } in self.shared.inbox.wait(TICK) {
+                drop(reply.send(self.eraser.erase(request, &mut *self.sessions)));
+            }
+            if checkpoint.is_due() || ended {
+                self.shared.sign();
+            }
+            let resting = rest.as_mut().is_some_and(|rest| !rest.is_due());
+            if !resting {
+                rest = self.erase_and_seal().err().map(|error| {
+                    tracing::warn!(%error, "sealing the audit log failed and is tried again");
+                    Timer::new(REST)
+                });
+                if retention.is_due() && rest.is_none() {
+                    self.pruner.prune_if_due();
+                }
+                if sessions.is_due() {
+                    self.save_sessions();
+                }
+            }
+            if ended {
+                self.save_sessions();
+                return;
+            }
+        }
+    }
+
+    /// First what a failed attempt has left to erase, or it would be sealed.
+    fn erase_and_seal(&mut self) -> Result<(), AuditError> {
+        self.eraser.resume(&mut *self.sessions)?;
+        self.sealer.seal_ended()
+    }
+
+    fn save_sessions(&mut self) {
+        if let Err(error) = self.sessions.save() {
+            tracing::warn!(%error, "the active sessions are not saved; a start would take longer");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Why the audit log cannot be opened.
+//!
+//! Invariant: a message tells what is wrong with which part of the log, and what to do.
+//! Not here: errors of a log that is open (`error`).
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::store::JournalError;
+use crate::store::codec::CodecError;
+use crate::store::sealed::SealedError;
+
+/// Why the log cannot be opened.
+#[derive(Debug, Error)]
+pub enum AuditOpenError {
+    /// The journal cannot be read.
+    #[error("the audit log: {0}")]
+    Journal(#[from] JournalError),
+    /// A sealed unit cannot be read.
+    #[error("the audit log: {0}")]
+    Sealed(#[from] SealedError),
+    /// A file beside the log cannot be read or written.
+    #[error("cannot {action} of the audit log: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A record is whole, but no record.
+    #[error("record {sequence} of the audit log: {source}; use the version that wrote it, or restore a backup")]
+    Record {
+        /// Its sequence.
+        sequence: u64,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+    /// Records are missing between what is sealed and what is in the journal.
+    #[error("records {expected} to {} of the audit log are missing: restore its files from a backup", found.saturating_sub(1))]
+    Missing {
+        /// The first that is missing.
+        expected: u64,
+        /// The first that is there again.
+        found: u64,
+    },
+    /// The log ends before what was signed.
+    #[error(
+        "the audit log ends at record {records}, but the newest checkpoint covers {signed}: somebody cut it off, or the \
+         disk lost what it had confirmed; restore the files in `audit`, or move `audit/checkpoints` elsewhere to go on \
+         without the missing records"
+    )]
+    CutOff {
+        /// What there is.
+        records: u64,
+        /// What was signed.
+        signed: u64,
+    },
+    /// The log is not what was signed.
+    #[error(
+        "the audit log is not what its newest checkpoint, of {size} records, says: run `portcullis audit verify \
+         --data-dir`, and restore the files in `audit`"
+    )]
+    Changed {
+        /// The size that was signed.
+        size: u64,
+    },
+    /// The operating system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}

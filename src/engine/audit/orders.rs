@@ -1,0 +1,82 @@
+//! What the audit writer and the maintenance thread are asked to do, and what they answer.
+//!
+//! Invariant: an order is carried out when the records that were queued before it are durable.
+//! Not here: who carries them out (`writer`, `maintenance`).
+
+use std::fmt;
+
+use tokio::sync::oneshot;
+
+use super::error::AuditError;
+use crate::audit::record::{Actor, ErasedUnit, Identity};
+use crate::policy::name::Id;
+use crate::store::JournalError;
+
+/// What the writer is asked to do between two batches of records.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Puts an erasure on the record.
+    Erase(EraseOrder),
+    /// Ends the unit that is being written at the next tile.
+    EndUnit,
+    /// Gives up the records before this one, which are sealed.
+    Truncate(u64),
+    /// Takes openings that are on record as erased out of the journal and of memory.
+    Redact { units: Vec<ErasedUnit>, reply: oneshot::Sender<Result<(), JournalError>> },
+}
+
+/// See [`Order::Erase`].
+#[derive(Debug)]
+pub(super) struct EraseOrder {
+    pub(super) request: EraseRequest,
+    /// What goes from sealed units, as the record lists it.
+    pub(super) sealed: Vec<ErasedUnit>,
+    /// Answered when the record is durable.
+    pub(super) reply: oneshot::Sender<Result<RecordedErasure, AuditError>>,
+}
+
+/// An erasure whose record is durable.
+#[derive(Debug)]
+pub(super) struct RecordedErasure {
+    /// The sequence of its last record.
+    pub(super) sequence: u64,
+    /// How many openings it erases.
+    pub(super) count: u64,
+    /// Those of them that are in the tail.
+    pub(super) tail: Vec<ErasedUnit>,
+}
+
+/// Whom to erase.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EraseRequest {
+    /// Where; none: everywhere.
+    pub organization: Option<Id>,
+    /// The user's email, as it was recorded.
+    pub email: String,
+    /// Whether the name also goes from what they did as an actor, in the policy journal too.
+    pub including_actor: bool,
+    /// Who asks for it.
+    pub asked_by: Actor,
+}
+
+impl EraseRequest {
+    /// Whether an opening is to be erased: its organization's id (empty: of none), its name, and whether it is an actor's.
+    pub(super) fn concerns(&self, scope: &str, name: &str, is_actor: bool) -> bool {
+        name == self.email
+            && (self.including_actor || !is_actor)
+            && self.organization.as_ref().is_none_or(|organization| organization.as_str() == scope)
+    }
+
+    /// Whom the record of the erasure names; nobody where actors erase themselves.
+    pub(super) fn recorded_actor(&self) -> Option<Identity> {
+        let erases_itself = self.including_actor && *self.asked_by.name == *self.email;
+        (!erases_itself).then(|| Identity::Actor(self.asked_by.clone()))
+    }
+}
+
+impl fmt::Debug for EraseRequest {
+    /// Without personal data, which must not get into logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EraseRequest")
+    }
+}

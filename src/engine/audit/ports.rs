@@ -1,0 +1,27 @@
+//! What the maintenance of the log asks of the rest of the engine.
+//!
+//! Invariant: what these calls report as done is durable.
+//! Not here: when they are made (`maintenance`, `eraser`).
+
+use std::time::Duration;
+
+use super::error::AuditError;
+use crate::policy::name::Id;
+
+/// What the log asks of the sessions.
+pub(crate) trait SessionFiles: Send {
+    /// Saves the active sessions. A session of an erased user is saved without the user.
+    fn save(&mut self) -> Result<(), AuditError>;
+
+    /// Forgets a user, in memory.
+    fn erase(&mut self, organization: Option<&Id>, email: &str);
+
+    /// The longest time that a session is open.
+    fn max_age(&self) -> Duration;
+}
+
+/// What the log asks of the policy.
+pub(crate) trait ActorFiles: Send {
+    /// Erases an actor from what was changed in an organization, or everywhere. Durable when this returns.
+    fn erase(&mut self, organization: Option<&Id>, name: &str) -> Result<(), AuditError>;
+}

@@ -1,0 +1,82 @@
+//! The pruner: removes the oldest units, as retention demands.
+//!
+//! On the record first: a PRUNED record with the root over what goes, durable and signed; then what later proofs need of
+//! it (tile roots, counts) in files of its own; then the units' files.
+//!
+//! Invariant: nothing goes that is not on the record, nothing younger than the longest session, and every proof among
+//! what is kept stays possible.
+//! Not here: when to look (`maintenance`), what is kept of removed units (`removed`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::AuditError;
+use super::removed::write_removed;
+use super::shared::Shared;
+use super::units::{UnitInfo, micros};
+use crate::audit::record::{Content, Entry, PrunedRecord};
+use crate::engine::clock::Clock;
+
+/// See the module.
+pub(super) struct Pruner {
+    shared: Arc<Shared>,
+    clock: Clock,
+    /// The longest time that a session is open.
+    session_age_max: Duration,
+}
+
+impl Pruner {
+    pub(super) fn new(shared: Arc<Shared>, clock: Clock, session_age_max: Duration) -> Self {
+        Self { shared, clock, session_age_max }
+    }
+
+    /// Removes what retention no longer wants.
+    pub(super) fn prune_if_due(&self) {
+        let due = self.due();
+        let Some(last) = due.last() else { return };
+        let to_sequence = last.next_sequence() - 1;
+        if let Err(error) = self.prune(to_sequence) {
+            tracing::warn!(%error, to_sequence, "old records are not removed and stay for now");
+        }
+    }
+
+    /// The units that are to go, oldest first.
+    fn due(&self) -> Vec<UnitInfo> {
+        let options = &self.shared.options;
+        let now = self.clock.now().micros();
+        let units = self.shared.units.list();
+        let mut bytes: u64 = units.iter().map(|unit| unit.bytes).sum();
+        // A session that is active may have been opened that long ago.
+        let needed = now - micros(self.session_age_max);
+        let mut due = Vec::new();
+        for unit in units {
+            let too_old = options.retention_age.is_some_and(|age| unit.max_time < now - micros(age));
+            let too_much = options.retention_bytes.is_some_and(|bytes_max| bytes > bytes_max);
+            if !(too_old || too_much) || unit.max_time >= needed {
+                break;
+            }
+            bytes -= unit.bytes;
+            due.push(unit);
+        }
+        due
+    }
+
+    fn prune(&self, to_sequence: u64) -> Result<(), AuditError> {
+        let shared = &self.shared;
+        let tree = shared.tree().clone();
+        let root = tree.root_at(to_sequence, &**shared).map_err(AuditError::not_readable)?;
+        let content = Content::Pruned(PrunedRecord { to_sequence, root });
+        let entry = Entry { time: self.clock.now(), organization: None, content };
+        shared.wait_durable(shared.queue.push(entry, None, true), None)?;
+        shared.sign();
+        let _layout = shared.layout();
+        write_removed(&shared.folder, &shared.units, &tree, to_sequence).map_err(AuditError::not_writable)?;
+        tracing::info!(to_sequence, "old records of the audit log are removed");
+        let mut gone = shared.units.list();
+        gone.retain(|unit| unit.next_sequence() <= to_sequence + 1);
+        shared.units.forget_before(to_sequence + 1);
+        gone.iter()
+            .try_for_each(|unit| shared.units.files.remove(unit.first_sequence))
+            .map_err(AuditError::not_writable)
+    }
+}

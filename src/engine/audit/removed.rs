@@ -1,0 +1,88 @@
+//! What is kept of units that are removed: the file `base`, which says up to where and how many records each organization
+//! had, and files `tree-…` with the roots of their tiles. Each ends with its CRC-32C.
+//!
+//! Invariant: with these files every proof among the records that are kept stays possible.
+//! Not here: which units go, and when (`pruner`).
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::units::Units;
+use crate::audit::merkle::{Hash, MerkleTree, TILE_LEAVES};
+use crate::store::codec::audit::{Base, UnitSummary, decode_base, decode_unit_summary, encode_base};
+use crate::store::folder::Folder;
+
+/// The file that says what is removed.
+const BASE: &str = "base";
+
+/// What the files with the tile roots of removed units begin with; the number of their first tile follows.
+const TREE_PREFIX: &str = "tree-";
+
+const CRC_BYTES: usize = 4;
+
+/// Writes down what is needed of the units up to a record once they are gone.
+pub(super) fn write_removed(folder: &Folder, units: &Units, tree: &MerkleTree, to_sequence: u64) -> io::Result<()> {
+    let before = read_base(folder)?.unwrap_or_default();
+    let first_tile = usize::try_from(before.to_sequence).unwrap_or(usize::MAX) / TILE_LEAVES;
+    let end_tile = usize::try_from(to_sequence).unwrap_or(usize::MAX) / TILE_LEAVES;
+    let mut roots = Vec::new();
+    for root in (first_tile..end_tile).filter_map(|tile| tree.tile_root(tile)) {
+        roots.extend_from_slice(root.as_bytes());
+    }
+    write_checked(folder, &format!("{TREE_PREFIX}{first_tile:020}"), roots)?;
+    let mut organizations: BTreeMap<_, _> = before.summary.organizations.into_iter().collect();
+    let mut policy_sequence = before.summary.policy_sequence;
+    for unit in units.list().iter().filter(|unit| unit.next_sequence() <= to_sequence + 1) {
+        let sealed = units.open(unit.first_sequence).map_err(io::Error::other)?;
+        let attachment = sealed.attachment().map_err(io::Error::other)?;
+        let summary = decode_unit_summary(&attachment).map_err(io::Error::other)?;
+        organizations.extend(summary.organizations);
+        policy_sequence = policy_sequence.max(summary.policy_sequence);
+    }
+    let summary = UnitSummary { organizations: organizations.into_iter().collect(), policy_sequence };
+    write_checked(folder, BASE, encode_base(&Base { to_sequence, summary }))
+}
+
+/// What the file says of removed units; none where nothing was ever removed.
+pub(super) fn read_base(folder: &Folder) -> io::Result<Option<Base>> {
+    read_checked(folder, BASE)?.map(|bytes| decode_base(&bytes).map_err(io::Error::other)).transpose()
+}
+
+/// The tile roots of the removed units up to a record.
+pub(super) fn read_removed_roots(folder: &Folder, to_sequence: u64) -> io::Result<Vec<Hash>> {
+    let mut names: Vec<String> =
+        folder.list()?.into_iter().filter(|name| name.starts_with(TREE_PREFIX) && !name.contains('.')).collect();
+    names.sort_unstable();
+    let tiles = usize::try_from(to_sequence).unwrap_or(usize::MAX) / TILE_LEAVES;
+    let mut roots = Vec::new();
+    for name in names {
+        let first = name.strip_prefix(TREE_PREFIX).and_then(|digits| digits.parse::<usize>().ok());
+        // One that goes further was written before the base, which then was not: it is written again.
+        if first != Some(roots.len()) || roots.len() >= tiles {
+            continue;
+        }
+        let bytes = read_checked(folder, &name)?.unwrap_or_default();
+        roots.extend(bytes.as_chunks::<{ Hash::BYTES }>().0.iter().map(|bytes| Hash::new(*bytes)));
+    }
+    if roots.len() < tiles {
+        return Err(io::Error::other(format!("the roots of tiles {} to {tiles} are missing", roots.len())));
+    }
+    roots.truncate(tiles);
+    Ok(roots)
+}
+
+fn write_checked(folder: &Folder, name: &str, mut bytes: Vec<u8>) -> io::Result<()> {
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    folder.write(name, &bytes).map(drop)
+}
+
+/// A file without the checksum at its end, which has to match; none where there is no such file.
+fn read_checked(folder: &Folder, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let Some(mut bytes) = folder.read(name)? else { return Ok(None) };
+    let damaged =
+        || io::Error::other(format!("`{}` is damaged: restore it from a backup", folder.file(name).display()));
+    let length = bytes.len().checked_sub(CRC_BYTES).ok_or_else(damaged)?;
+    let crc = bytes.split_off(length);
+    if crc == crc32c::crc32c(&bytes).to_le_bytes() { Ok(Some(bytes)) } else { Err(damaged()) }
+}

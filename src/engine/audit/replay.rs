@@ -1,0 +1,127 @@
+//! The journal of the log, read back into units of the tail, and openings erased in it.
+//!
+//! Invariant: what is read back is what was written: every record under its sequence, in its unit.
+//! Not here: what is sealed, and whether the whole is what was signed (`recovery`, `verify`).
+
+use std::collections::{HashMap, HashSet};
+
+use super::encoder::UNIT_RECORDS_MAX;
+use super::open_error::AuditOpenError;
+use super::tail::{TailRecord, TailUnit};
+use crate::audit::commitment::record_hash;
+use crate::audit::merkle::MerkleTree;
+use crate::audit::record::ErasedUnit;
+use crate::engine::clock::Clock;
+use crate::policy::name::Id;
+use crate::policy::time::Timestamp;
+use crate::store::codec::CodecError;
+use crate::store::codec::audit::{StoredEntry, decode_entry, decode_tail, erase_tail_opening};
+use crate::store::{Journal, JournalError, Log};
+
+/// The units of the journal, while they are read.
+#[derive(Default)]
+pub(super) struct Replay {
+    pub(super) tree: MerkleTree,
+    pub(super) units: Vec<TailUnit>,
+    pub(super) organizations: HashMap<Id, u64>,
+    pub(super) policy_sequence: u64,
+}
+
+/// The units that records of a journal make, and the first fault among them: its sequence and what it is.
+pub(super) fn read_tail(records: Vec<Result<(u64, Vec<u8>), JournalError>>) -> (Vec<TailUnit>, Option<(u64, String)>) {
+    let mut replay = Replay::default();
+    let (mut fault, mut next) = (None, 0);
+    for record in records {
+        let result = record.map_err(AuditOpenError::from).and_then(|(sequence, bytes)| {
+            next = sequence + 1;
+            replay.take(sequence, &bytes).map(drop)
+        });
+        if let Err(error) = result {
+            let sequence = match &error {
+                AuditOpenError::Record { sequence, .. }
+                | AuditOpenError::Journal(JournalError::Damaged { sequence, .. }) => *sequence,
+                AuditOpenError::Journal(JournalError::Missing { expected, .. }) => *expected,
+                _ => next.max(1),
+            };
+            fault = Some((sequence, error.to_string()));
+            break;
+        }
+    }
+    (replay.units, fault)
+}
+
+impl Replay {
+    /// Reads the records of the journal that are not sealed.
+    pub(super) fn read(&mut self, journal: &dyn Log, from: u64, clock: &Clock) -> Result<(), AuditOpenError> {
+        for record in journal.read_from(from)? {
+            let (sequence, bytes) = record?;
+            clock.advance_to(self.take(sequence, &bytes)?);
+        }
+        Ok(())
+    }
+
+    /// Takes the next record; returns its time.
+    fn take(&mut self, sequence: u64, bytes: &[u8]) -> Result<Timestamp, AuditOpenError> {
+        let damaged = |source| AuditOpenError::Record { sequence, source };
+        let tail = decode_tail(bytes).map_err(damaged)?;
+        let StoredEntry { sequence: written, organization_sequence, slot, entry } =
+            decode_entry(&tail.body).map_err(damaged)?;
+        if written != sequence || (self.begins_unit() && !tail.begins_unit) {
+            return Err(damaged(CodecError::Invalid("sequence")));
+        }
+        if tail.begins_unit {
+            self.end_unit();
+            self.units.push(TailUnit::new(sequence));
+        }
+        let Some(unit) = self.units.last() else { return Err(damaged(CodecError::Invalid("unit"))) };
+        let tree = &mut self.tree;
+        let policy_sequence = unit.change(|content| {
+            content.openings.extend(tail.opening);
+            let opening = slot.and_then(|slot| content.openings.get(slot as usize));
+            let commitment = opening.map(|opening| opening.commitment);
+            let leaf = record_hash(&tail.body, commitment.as_slice());
+            let root = tree.append(leaf).map(Into::into);
+            content.push(&TailRecord { body: &tail.body, entry: &entry, slot, organization_sequence, root });
+            content.ended = content.len() == UNIT_RECORDS_MAX;
+            content.policy_sequence
+        });
+        self.policy_sequence = self.policy_sequence.max(policy_sequence);
+        if let Some(organization) = entry.organization {
+            self.organizations.insert(organization, organization_sequence);
+        }
+        Ok(entry.time)
+    }
+
+    /// Whether the next record has to begin a unit.
+    fn begins_unit(&self) -> bool {
+        self.units.last().is_none_or(|unit| unit.read().ended)
+    }
+
+    fn end_unit(&self) {
+        if let Some(unit) = self.units.last() {
+            unit.change(|content| content.ended = true);
+        }
+    }
+}
+
+/// Zeroes openings in the journal, from the first record of a unit on.
+pub(super) fn redact_journal(journal: &mut dyn Journal, from: u64, units: &[ErasedUnit]) -> Result<(), JournalError> {
+    let (mut unit, mut slot) = (from, 0_u32);
+    // First where they are: an edit may be asked for more than once for the same record.
+    let mut holders = HashSet::new();
+    for record in journal.read_from(from)? {
+        let (sequence, bytes) = record?;
+        let Ok(tail) = decode_tail(&bytes) else { continue };
+        if tail.begins_unit {
+            (unit, slot) = (sequence, 0);
+        }
+        if tail.opening.is_some() {
+            let named = |erased: &ErasedUnit| erased.first_sequence == unit && erased.slots.contains(&slot);
+            if units.iter().any(named) {
+                holders.insert(sequence);
+            }
+            slot += 1;
+        }
+    }
+    journal.redact(from, &mut |sequence, bytes| holders.contains(&sequence) && erase_tail_opening(bytes)).map(drop)
+}

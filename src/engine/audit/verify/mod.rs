@@ -1,0 +1,110 @@
+//! Verifying the log: every record against its place, its unit, the tree and the signed checkpoints.
+//!
+//! It trusts the verifier key and whatever older checkpoint it is given, and nothing else: not an index, not a checksum,
+//! not a stored root. A changed, removed, reordered or cut off record is a fault that names a sequence.
+//!
+//! Invariant: it reads, and changes nothing. Without a fault every record up to the newest checkpoint is what was signed.
+//! Not here: the arithmetic of the tree (`audit::merkle`) and opening the journal (`server`).
+
+mod unit;
+mod walk;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::encoder::UNIT_RECORDS_MAX;
+use super::error::AuditError;
+use super::log::AuditLog;
+use super::replay;
+use super::tail::TailUnit;
+use crate::audit::note::VerifierKey;
+use crate::store::JournalError;
+use crate::store::disk::Disk;
+use crate::store::folder::Folder;
+use crate::store::sealed::SealedFiles;
+use unit::{Records, UnitCheck};
+use walk::Walk;
+
+pub use walk::{Progress, Verification};
+
+/// Reads the records of the journal from a sequence on, up to the first fault.
+pub type ReadTail<'a> = Box<dyn FnOnce(u64) -> Vec<Result<(u64, Vec<u8>), JournalError>> + 'a>;
+
+/// The files of a log that nobody writes to.
+pub struct LogFiles<'a> {
+    /// How they are read.
+    pub disk: Arc<dyn Disk>,
+    /// Where they are.
+    pub directory: PathBuf,
+    /// What its checkpoints must be signed with.
+    pub verifier: VerifierKey,
+    /// The journal.
+    pub tail: ReadTail<'a>,
+}
+
+/// Verifies the files of a log. `note` is an older checkpoint that was kept elsewhere.
+pub fn verify_files(
+    files: LogFiles<'_>,
+    note: Option<&str>,
+    progress: Progress<'_>,
+) -> Result<Verification, AuditError> {
+    let LogFiles { disk, directory, verifier, tail } = files;
+    let folder = Folder::new(disk, directory);
+    let sealed = SealedFiles::new(folder.clone());
+    let firsts = sealed.list().map_err(AuditError::not_readable)?;
+    let mut walk = Walk::begin(&folder, &verifier, note, progress)?;
+    walk.total = firsts.last().map_or(0, |first| first + UNIT_RECORDS_MAX as u64);
+    walk_sealed(&mut walk, &sealed, &firsts);
+    let (units, fault) = replay::read_tail(tail(walk.expected));
+    if let Some((sequence, message)) = fault {
+        walk.fault(sequence, message);
+    }
+    walk_tail(&mut walk, units.iter());
+    walk.finish(&folder)
+}
+
+impl AuditLog {
+    /// Verifies the log while it is in use: what is sealed from its files, the tail as it is in memory. `note` is an older
+    /// checkpoint that was kept elsewhere. Reads everything: not for a thread that must not wait.
+    pub fn verify(&self, note: Option<&str>, progress: Progress<'_>) -> Result<Verification, AuditError> {
+        let shared = &self.shared;
+        let units = &shared.units;
+        let mut walk = Walk::begin(&shared.folder, &self.verifier, note, progress)?;
+        let (firsts, tail) = {
+            // Sealing and removing wait while both are looked up.
+            let _layout = shared.layout();
+            let firsts: Vec<u64> = units.list().iter().map(|unit| unit.first_sequence).collect();
+            (firsts, shared.tail.units())
+        };
+        walk.total = shared.newest();
+        walk_sealed(&mut walk, &units.files, &firsts);
+        walk_tail(&mut walk, tail.iter().map(|unit| &**unit));
+        walk.finish(&shared.folder)
+    }
+}
+
+fn walk_sealed(walk: &mut Walk<'_>, files: &SealedFiles, firsts: &[u64]) {
+    // What was removed may still be there where a crash came in between.
+    let removed = walk.expected;
+    for first in firsts.iter().copied().filter(|first| *first >= removed) {
+        if walk.stopped {
+            return;
+        }
+        walk.begin_unit(first);
+        match Records::open(files, first) {
+            Ok(records) => UnitCheck::new(walk, first, records).run(),
+            Err((sequence, message)) => walk.break_at(sequence, message),
+        }
+    }
+}
+
+fn walk_tail<'a>(walk: &mut Walk<'_>, units: impl Iterator<Item = &'a TailUnit>) {
+    for unit in units {
+        if walk.stopped {
+            return;
+        }
+        walk.begin_unit(unit.first_sequence);
+        let content = unit.read();
+        UnitCheck::new(walk, unit.first_sequence, Records::Tail(&content)).run();
+    }
+}
