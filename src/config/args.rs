@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
-use super::setting::Setting;
+use super::table::Setting;
 use super::{Given, settings};
 
 /// What follows `portcullis serve`, or stands in the environment.

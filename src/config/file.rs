@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::setting::{Setting, flat};
+use super::setting::flat;
+use super::table::Setting;
 use super::{Fault, Given, settings};
 
 /// How alike a name must be to be what was meant, from 0 to 1.

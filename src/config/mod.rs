@@ -19,8 +19,8 @@ use std::path::PathBuf;
 
 pub use args::{ServeArgs, SettingArgs};
 pub use reference::reference;
-pub use setting::{LogFilter, Setting, parse_duration};
-pub use table::{Config, Durability, LogConfig, LogFormat, OnAuditFailure, RecordConfig, settings};
+pub use setting::{LogFilter, parse_duration};
+pub use table::{Config, Durability, LogConfig, LogFormat, OnAuditFailure, RecordConfig, Setting, settings};
 
 /// Everything that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Invariant: everything that it says of a single setting comes from the table.
 //! Not here: writing the file; a test compares it.
 
-use super::setting::Setting;
+use super::table::Setting;
 use super::{Config, settings};
 
 const HEAD: &str = "\

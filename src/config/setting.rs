@@ -11,11 +11,9 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::Config;
-
-/// One row of the table of settings.
+/// One row of a table of settings, which together make a configuration `C`.
 #[derive(Debug)]
-pub struct Setting {
+pub struct Setting<C> {
     /// The table of the configuration file that it belongs to; empty for the top level.
     pub table: &'static str,
     /// Its name in that table.
@@ -31,11 +29,11 @@ pub struct Setting {
     /// The largest value: a count, milliseconds of a duration or bytes of a path; `u64::MAX` where there is no bound.
     pub max: u64,
     pub(super) about: fn(u64) -> String,
-    pub(super) set: fn(&mut Config, &OsStr) -> Result<(), String>,
-    pub(super) show: fn(&Config) -> Option<toml::Value>,
+    pub(super) set: fn(&mut C, &OsStr) -> Result<(), String>,
+    pub(super) show: fn(&C) -> Option<toml::Value>,
 }
 
-impl Setting {
+impl<C: Default> Setting<C> {
     /// The key in the configuration file: `name`, or `table.name`.
     pub fn key(&self) -> String {
         if self.table.is_empty() { self.name.to_owned() } else { format!("{}.{}", self.table, self.name) }
@@ -63,7 +61,7 @@ impl Setting {
 
     /// The default as it is written, where there is one.
     pub fn default_value(&self) -> Option<String> {
-        (self.show)(&Config::default()).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        (self.show)(&C::default()).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     }
 
     pub(super) fn is_switch(&self) -> bool {

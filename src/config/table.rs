@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::macros::{choices, given_or, limit, row, settings, without_max};
-use super::setting::{LogFilter, Setting, Value, text};
+use super::setting::{self, LogFilter, Value, text};
 use crate::policy::limits::Limits;
 
 /// A longer timeout is surely a mistake. This one is far from overflowing a clock. In milliseconds.
@@ -38,6 +38,9 @@ const INTEGER: u64 = i64::MAX as u64;
 
 /// Linux permits so many bytes in the path of a Unix socket (`sun_path`).
 const SOCKET_PATH: u64 = 107;
+
+/// A row of the table.
+pub type Setting = setting::Setting<Config>;
 
 /// All settings, in the order of the help and of the reference.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {

@@ -7,7 +7,7 @@
 //!   what a file names of a `mod.rs` around it is left out; a circle between two children is not.
 //! * What only tests name is left out: a file and its test may know each other.
 //!
-//! Invariant: the list of known circles only shrinks.
+//! Invariant: there is none.
 //! Not here: which part may name which (`rules`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,49 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::references::How;
 use crate::resolve::Target;
 use crate::sources::{Crate, crate_folders, read_crate, repository};
-
-/// Circles that are still there. What is left of one may be smaller than listed.
-const KNOWN: &[&[&str]] = &[
-    &["src/api/convert/audit.rs", "src/api/convert/policy_test.rs", "src/api/decision.rs", "src/api/sessions.rs"],
-    &["src/api/permitted.rs", "src/api/problems.rs"],
-    &["src/cli/json/analysis.rs", "src/cli/json/audit.rs"],
-    &[
-        "src/engine/audit/committer.rs",
-        "src/engine/audit/erasing.rs",
-        "src/engine/audit/pipeline.rs",
-        "src/engine/audit/placer.rs",
-        "src/engine/audit/pruning.rs",
-        "src/engine/audit/queue.rs",
-        "src/engine/audit/recovery.rs",
-        "src/engine/audit/sealer.rs",
-        "src/engine/audit/writer.rs",
-    ],
-    &["src/engine/audit/verify.rs", "src/engine/audit/verify_unit.rs"],
-    &[
-        "src/engine/batch.rs",
-        "src/engine/begun.rs",
-        "src/engine/check.rs",
-        "src/engine/directory.rs",
-        "src/engine/shadow.rs",
-    ],
-    &["src/engine/change.rs", "src/engine/unconfirmed.rs", "src/engine/writer.rs"],
-    &["src/engine/follower.rs", "src/engine/recovery.rs"],
-    &["src/server/connections.rs", "src/server/cores.rs", "src/server/http2.rs"],
-    &["src/store/codec/audit/entry.rs", "src/store/codec/audit/session.rs", "src/store/codec/audit/wire.rs"],
-    &[
-        "crates/policy/src/change.rs",
-        "crates/policy/src/firewall.rs",
-        "crates/policy/src/gates.rs",
-        "crates/policy/src/impact.rs",
-        "crates/policy/src/members.rs",
-        "crates/policy/src/node.rs",
-        "crates/policy/src/node_index.rs",
-        "crates/policy/src/organization.rs",
-        "crates/policy/src/policy_test.rs",
-        "crates/policy/src/snapshot.rs",
-        "crates/policy/src/version.rs",
-    ],
-];
 
 /// For each file the files that it imports, and one path by which it does.
 pub(crate) type Imports = BTreeMap<String, BTreeMap<String, String>>;
@@ -116,17 +73,11 @@ fn reached<'a>(imports: &'a Imports, from: &String) -> BTreeSet<&'a String> {
 #[expect(clippy::print_stdout, reason = "what is still to be cut is to be seen")]
 fn no_files_import_each_other_in_a_circle() {
     let mut faults = Vec::new();
-    let mut gone: BTreeSet<&[&str]> = KNOWN.iter().copied().collect();
     for folder in crate_folders() {
         let imports = imports(&read_crate(&folder));
         let within = folder.strip_prefix(repository()).unwrap().join("src");
         for circle in circles(&imports) {
             let named: Vec<_> = circle.iter().map(|file| within.join(file).to_string_lossy().into_owned()).collect();
-            if let Some(known) = KNOWN.iter().find(|known| named.iter().all(|file| known.contains(&file.as_str()))) {
-                println!("known: {} files import each other in a circle: {named:?}", named.len());
-                gone.remove(known);
-                continue;
-            }
             faults.push(format!("{} files import each other in a circle: {named:?}", named.len()));
             for file in &circle {
                 for (other, path) in imports[file].iter().filter(|(other, _)| circle.contains(other)) {
@@ -135,6 +86,5 @@ fn no_files_import_each_other_in_a_circle() {
             }
         }
     }
-    faults.extend(gone.iter().map(|circle| format!("no circle any more, take it off the list: {circle:?}")));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

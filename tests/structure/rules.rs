@@ -27,12 +27,12 @@ const PARTS: &[Part] = &[
     },
     Part {
         name: "store",
-        parts: &[],
+        parts: &["locks"],
         crates: &["crc32c", "getrandom", "rustix", "sha2", "sled", "thiserror", "tracing", "zstd"],
     },
     Part {
         name: "engine",
-        parts: &["store", "store/codec"],
+        parts: &["locks", "store", "store/codec"],
         crates: &[
             "arc_swap",
             "crc32c",
@@ -48,7 +48,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         name: "api",
-        parts: &["engine"],
+        parts: &["engine", "locks"],
         crates: &[
             "crc32c",
             "getrandom",
@@ -68,11 +68,11 @@ const PARTS: &[Part] = &[
             "tracing",
         ],
     },
-    Part { name: "config", parts: &[], crates: &["clap", "portcullis_policy", "toml", "tracing_subscriber"] },
+    Part { name: "config", parts: &[], crates: &["clap", "portcullis_policy", "strsim", "toml", "tracing_subscriber"] },
     Part { name: "telemetry", parts: &["config"], crates: &["tracing", "tracing_subscriber"] },
     Part {
         name: "server",
-        parts: &["api", "config", "engine", "store"],
+        parts: &["api", "config", "engine", "locks", "store"],
         crates: &[
             "anyhow",
             "getrandom",
@@ -98,15 +98,15 @@ const PARTS: &[Part] = &[
         parts: &["config", "server", "telemetry"],
         crates: &[
             "anyhow",
-            "base64",
             "clap",
             "clap_complete",
             "comfy_table",
-            "http",
             "indicatif",
             "jiff",
+            "portcullis_client",
             "portcullis_policy",
             "portcullis_proto",
+            "prost",
             "prost_types",
             "serde",
             "serde_json",
@@ -116,10 +116,10 @@ const PARTS: &[Part] = &[
             "tokio_stream",
             "tonic",
             "tonic_health",
-            "tonic_types",
             "tracing",
         ],
     },
+    Part { name: "locks", parts: &[], crates: &[] },
     Part { name: "lib", parts: &[], crates: &["portcullis_audit", "portcullis_policy", "portcullis_proto"] },
     Part { name: "main", parts: &[], crates: &["mimalloc", "portcullis"] },
 ];
