@@ -20,6 +20,10 @@ bench name *arguments:
 counts *arguments:
     python3 .ci/counts "$@"
 
+# docs/cli.md and docs/configuration.md, as the program describes itself
+docs:
+    PORTCULLIS_WRITE_DOCS=1 cargo test --locked --test docs
+
 # The sessions that README.md and docs/tour.md show; wants grpcurl on the path
 tour:
     cargo build --locked
