@@ -1,10 +1,10 @@
 //! Futures that wait until a record is durable.
 //!
-//! To wake a task of another thread costs a system call. So the futures that began to wait on one thread form a group: the
-//! writer wakes the first of each group, and that one wakes the others of its thread, which costs next to nothing. A future
-//! that might not be polled when it is woken, such as an answer whose client does not read, waits apart from the groups.
+//! Waking a task of another thread costs a system call. So the futures that wait on one thread form a group. The writer
+//! wakes the first of each group, which wakes the others of its thread at almost no cost. A future that may not be polled
+//! when it is woken, such as an answer whose client does not read, waits apart from the groups.
 //!
-//! Invariant: no future whose record is durable stays asleep. One that leaves its group, be it because it is dropped, wakes
+//! Invariant: no future whose record is durable stays asleep. A future that leaves its group, also by being dropped, wakes
 //! all others of the group whose records are durable.
 //! Not here: deadlines (`AuditLog::durable`).
 
@@ -29,7 +29,7 @@ pub(super) struct Waiting {
     groups: [Mutex<Group>; GROUPS + 1],
 }
 
-/// Wakers by the record that is waited for and a number of their own.
+/// Wakers, by the record they wait for and a unique number.
 #[derive(Debug, Default)]
 struct Group {
     wakers: BTreeMap<(u64, u64), Waker>,
@@ -52,12 +52,12 @@ impl Waiting {
         Self { durable: AtomicU64::new(durable), groups: Default::default() }
     }
 
-    /// Waits for a record. To be polled soon after it was woken, or dropped: that wakes the others of its group.
+    /// Waits for a record. Poll it soon after it was woken, or drop it: either wakes the others of its group.
     pub(super) fn durable(&self, sequence: u64) -> Durable<'_> {
         Durable { waiting: self, sequence, apart: false, entry: None }
     }
 
-    /// Waits for a record apart: no other future is woken by this one.
+    /// Waits for a record apart from the groups: no other future depends on this one.
     pub(super) fn durable_apart(&self, sequence: u64) -> Durable<'_> {
         Durable { apart: true, ..self.durable(sequence) }
     }
@@ -110,7 +110,7 @@ impl Durable<'_> {
             None => own_group(),
         };
         let mut group = self.waiting.group(at);
-        // Looked at with the lock: `publish` stores first and locks then, so it finds whatever was registered before.
+        // Checked under the lock: `publish` stores first and locks then, so it finds every waker registered before.
         if self.waiting.has(self.sequence) {
             return true;
         }
