@@ -112,8 +112,8 @@ impl Writer {
         }
     }
 
-    /// Plans requests, each on top of those before it, until there are no more or the batch is full. All answers wait for
-    /// the batch, so that no caller sees a state that a crash could undo.
+    /// Plans requests, each on top of those before it, until there are no more or the batch is full. Once the batch has
+    /// a change, later answers wait for it, so that no caller sees a state that a crash could undo.
     fn plan_batch(&self, requests: &mut impl Iterator<Item = (ChangeRequest, Reply)>) -> Vec<Pending> {
         let Applier { state, directory, clock, .. } = &self.applier;
         let (limits, sessions) = (&self.limits, &self.sessions);
