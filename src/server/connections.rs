@@ -1,4 +1,4 @@
-//! Accepting connections: a bounded number of them, with `TCP_NODELAY`, also after the process was out of file descriptors.
+//! Accepting connections: a bounded number of them, with `TCP_NODELAY`, even after the process ran out of file descriptors.
 //!
 //! Invariant: a failing accept never ends the service and never spins. Each connection goes to the core that has the
 //! fewest.
@@ -18,8 +18,8 @@ use super::cores::Cores;
 use super::http2::Protocol;
 use crate::api::caller::Connection;
 
-/// Pause after an accept has failed, such as without a file descriptor left.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// The pause after a failed accept, such as without a free file descriptor.
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where connections come from.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Small answers leave at once.
+                // Small answers are sent without delay.
                 stream.set_nodelay(true)?;
                 Ok((Socket::Tcp(stream.into_std()?), Connection::Tcp(peer)))
             }
@@ -82,7 +82,7 @@ impl Acceptor {
         Ok(Self { accepting, cores, permits, permits_max })
     }
 
-    /// Accepts no more. What it returns waits until every connection has ended, and ends them where it is dropped.
+    /// Accepts no more. The future waits until every connection has ended; dropping it ends them.
     pub(super) fn stop(mut self) -> impl Future<Output = ()> {
         self.accepting.abort_all();
         async move {
@@ -101,8 +101,8 @@ async fn accept_from(listener: Listener, permits: Arc<Semaphore>, cores: Arc<Cor
         match listener.accept().await {
             Ok((socket, connection)) => cores.give(Accepted { socket, connection, permit }),
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_REST).await;
+                tracing::warn!(%error, "cannot accept a connection: it is tried again");
+                tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
             }
         }
     }

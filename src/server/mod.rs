@@ -1,7 +1,7 @@
 //! The composition root: which adapters stand behind which ports, and how the service starts, serves and ends.
 //!
-//! Invariant: it says it is serving only while it decides from the recovered policy and can make changes durable; when it
-//! ends, everything acknowledged is on the disk.
+//! Invariant: it says it is serving only while it decides by the recovered policy and can make changes durable. When it
+//! ends, everything acknowledged is durable.
 //! Not here: what it serves (`api`), and how a process is told to end (`cli::serve`).
 
 mod accepted;
@@ -54,7 +54,7 @@ pub async fn run(
     let (health, health_service) = Health::new().await;
     let mut listeners = vec![Listener::Tcp(listener)];
     let unix = config.listen_unix.as_deref().map(unix::bind).transpose()?;
-    // Kept until the end: then its file goes.
+    // Kept until the end, when its file is removed.
     let _socket_file = unix.map(|(listener, file)| {
         listeners.push(Listener::Unix(listener));
         file
@@ -110,11 +110,11 @@ async fn end_connections(
     }
     // Dropping it ends the threads that answer Checks: nothing may be decided while the engine closes.
     if let Err(error) = tokio::task::spawn_blocking(move || drop(ended)).await {
-        tracing::error!(%error, "the threads that answer checks did not end");
+        tracing::error!(%error, "the threads that answer checks did not end cleanly");
     }
 }
 
-/// Waits until everything acknowledged is on the disk.
+/// Waits until everything acknowledged is durable.
 async fn close(engine: Arc<Engine>) {
     if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
         tracing::error!(%error, "the engine did not close");

@@ -36,7 +36,7 @@ impl Folder {
         }
     }
 
-    /// Writes a file, in place of one that is there, and returns it to go on writing to. Durable when this returns.
+    /// Writes a file, replacing one of that name, and returns it for further writes. Durable when this returns.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
         write_whole(&*self.disk, &self.path.join(name), bytes)
     }

@@ -149,8 +149,8 @@ fn deleted(before: &Organization, items: &mut Items) {
     for (key, node) in before.nodes.iter() {
         node_item(key, Some(node), None, items);
     }
-    for (place, rule) in before.rules.iter().enumerate() {
-        rule_item(Some((place, rule)), None, items);
+    for (index, rule) in before.rules.iter().enumerate() {
+        rule_item(Some((index, rule)), None, items);
     }
     for (_, group) in before.groups.iter() {
         items.add(&format!("addressGroups/{}", group.id), Some(group_object(group, group.ranges())), None);
@@ -209,15 +209,15 @@ fn node_item(key: &NodeKey, before: Option<&Arc<Node>>, after: Option<&Arc<Node>
 
 fn rule_items(ids: &BTreeSet<Id>, before: &Organization, after: &Organization, items: &mut Items) {
     // Looked up once for all: a replacement of all rules must not cost the square of their number.
-    let places = |organization: &Organization| -> std::collections::HashMap<Id, usize> {
-        let places = organization.rules.iter().enumerate();
-        places.filter(|(_, rule)| ids.contains(&rule.id)).map(|(place, rule)| (rule.id.clone(), place)).collect()
+    let indexes = |organization: &Organization| -> std::collections::HashMap<Id, usize> {
+        let indexes = organization.rules.iter().enumerate();
+        indexes.filter(|(_, rule)| ids.contains(&rule.id)).map(|(index, rule)| (rule.id.clone(), index)).collect()
     };
-    let (old, new) = (places(before), places(after));
+    let (old, new) = (indexes(before), indexes(after));
     for id in ids {
-        let at = |places: &std::collections::HashMap<Id, usize>, organization: &Organization| {
-            let place = *places.get(id)?;
-            organization.rules.get(place).map(|rule| (place, Arc::clone(rule)))
+        let at = |indexes: &std::collections::HashMap<Id, usize>, organization: &Organization| {
+            let index = *indexes.get(id)?;
+            organization.rules.get(index).map(|rule| (index, Arc::clone(rule)))
         };
         let (old, new) = (at(&old, before), at(&new, after));
         if old.as_ref().map(|(_, rule)| rule) != new.as_ref().map(|(_, rule)| rule) {
@@ -232,9 +232,9 @@ fn rule_item(before: Option<(usize, &Arc<Rule>)>, after: Option<(usize, &Arc<Rul
     if items.is_full() {
         return items.leave_out(&key);
     }
-    let object = |(place, rule): (usize, &Arc<Rule>)| Object::Rule {
+    let object = |(index, rule): (usize, &Arc<Rule>)| Object::Rule {
         rule: Arc::clone(rule),
-        position: u32::try_from(place + 1).unwrap_or(u32::MAX),
+        position: u32::try_from(index + 1).unwrap_or(u32::MAX),
     };
     items.add(&key, before.map(object), after.map(object));
 }

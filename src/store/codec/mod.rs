@@ -1,10 +1,10 @@
-//! What policy objects look like when they are stored, in both directions.
+//! The stored form of policy objects, in both directions.
 //!
-//! An object is converted in one place (`object`). Around it each keeps a message of its own: the journal what a change
-//! does, the audit log what was there before and after, an entry of a state what there is.
+//! `object` converts each object once. The journal, the audit log and the state wrap it in messages of their own: what a
+//! change does; an object before and after a change; an object as it is.
 //!
-//! Invariant: what was ever written decodes for ever to the same object; golden files in `tests/golden` hold it.
-//! Decoding checks everything: bytes that no version of this program wrote are an error, never a guess.
+//! Invariant: bytes of every earlier version decode to the same object; golden files in `tests/golden` hold this. Bytes
+//! that no version of this program wrote are an error, never a guess.
 //! Not here: where the bytes are kept, and their checksums.
 
 pub mod audit;
