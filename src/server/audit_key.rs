@@ -35,7 +35,7 @@ pub(super) fn load(data_dir: &Path, file: Option<&Path>) -> anyhow::Result<Signe
     if path.starts_with(data_dir) {
         tracing::warn!(
             path = %path.display(),
-            "the key of the audit log lies beside the log, so anybody who can change the log can sign it: choose another path \
+            "the key of the audit log is beside the log, so anybody who can change the log can sign it: move the key \
              with `--audit-key-file`"
         );
     }

@@ -109,7 +109,7 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
         };
         let StoredEntry { sequence: written, organization_sequence, slot, entry } = decoded;
         if written != sequence {
-            let message = format!("in the place of record {sequence} is record {written}");
+            let message = format!("record {written} stands where record {sequence} should be");
             return self.walk.break_at(sequence, message);
         }
         self.check_organization(sequence, organization_sequence, &entry);
