@@ -1,7 +1,7 @@
 //! Applying a durable change: updates the state, records it, publishes the new version, and tells keeper and follower.
 //!
 //! Every change goes this way: a caller's, the undoing of an unconfirmed one, and a record that a start reads back. A
-//! start only updates the state change by change ([`Durable::put_into`]) and compiles once, at the end.
+//! start only updates the state change by change ([`DurableChange::put_into`]) and compiles once, at the end.
 //!
 //! Invariant: only what is durable is applied, once, in the order of the journal. A change is in the audit log's queue
 //! before a Check can be decided by it, and published before the keeper of the sessions hears of it.
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::advance::{next_version, scopes};
 use super::audit::AuditLog;
-use super::change::Durable;
+use super::change::DurableChange;
 use super::clock::Clock;
 use super::deadlines::Deadlines;
 use super::directory::{Directory, PublishedCluster};
@@ -49,7 +49,7 @@ pub(super) struct Replaced {
     cluster: Arc<Cluster>,
 }
 
-impl Durable<'_> {
+impl DurableChange<'_> {
     /// Puts it into the state. The clock never shows an earlier time from then on.
     pub(super) fn put_into(self, state: &mut PolicyState, clock: &Clock) -> Replaced {
         let organization = self.change.effect.organization().and_then(|id| state.organizations.get(id)).cloned();
@@ -69,7 +69,7 @@ impl Durable<'_> {
 
 impl Applier {
     /// Applies changes, in the order of the journal. An organization is compiled once for all its changes.
-    pub(super) fn apply(&mut self, changes: &[Durable<'_>]) {
+    pub(super) fn apply(&mut self, changes: &[DurableChange<'_>]) {
         let mut touched: BTreeMap<Option<&Id>, Vec<&Change>> = BTreeMap::new();
         for durable in changes {
             let replaced = durable.put_into(&mut self.state, &self.clock);

@@ -76,7 +76,7 @@ pub enum ChangeTarget {
 
 /// A durable change and its outcome.
 #[derive(Clone, Copy)]
-pub(super) struct Durable<'a> {
+pub(super) struct DurableChange<'a> {
     /// The sequence of its record in the policy journal.
     pub(super) sequence: u64,
     /// The length of that record.

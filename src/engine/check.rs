@@ -1,7 +1,7 @@
 //! A Check: from a parsed question to the recorded outcome.
 //!
 //! Take room for the record → decide → if allowed: lock the session's shard, decide again, open the session → queue the
-//! record → the outcome: an answer that may be sent now, or one that waits for the sync of its record.
+//! record. The outcome is an answer that may be sent now, or one that waits for the sync of its record.
 //!
 //! Invariant: one version of the organization and one of the cluster decide the whole answer. Deciding takes no lock and
 //! waits for nothing. No answer is sent before its record is queued, or counted as missing where that is configured. No

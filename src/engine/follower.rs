@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use super::change::Durable;
+use super::change::DurableChange;
 use super::clock::Clock;
 use super::directory::Directory;
 use super::mirror::Mirror;
@@ -51,8 +51,8 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Notes a change; `before` is the organization as it was.
-    pub(super) fn note(&self, durable: Durable<'_>, before: Option<&Organization>) {
-        let Durable { sequence, bytes, change, outcome } = durable;
+    pub(super) fn note(&self, durable: DurableChange<'_>, before: Option<&Organization>) {
+        let DurableChange { sequence, bytes, change, outcome } = durable;
         let mut inbox = self.inbox.lock().ignore_poison();
         inbox.touched.extend(touched_keys(change, before));
         inbox.outcomes.insert(change.effect.organization().cloned(), outcome.clone());
@@ -176,7 +176,7 @@ impl Task {
         match self.snapshots.write(self.sequence, &encode_snapshot(&self.state)) {
             Ok(()) => tracing::info!(sequence = self.sequence, "policy snapshot written"),
             Err(error) => {
-                tracing::warn!(%error, "cannot write a policy snapshot: the next start replays more of the journal")
+                tracing::warn!(%error, "cannot write a policy snapshot: the next start replays more of the journal");
             }
         }
     }

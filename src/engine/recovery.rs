@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::apply::change_entry;
 use super::audit::AuditOpenError;
-use super::change::Durable;
+use super::change::DurableChange;
 use super::clock::Clock;
 use super::mirror::{Mirror, MirrorError};
 use crate::audit::record::{Entry, Identity};
@@ -118,7 +118,7 @@ pub(super) fn recover(
         if sequence > snapshot_sequence {
             bytes_since += bytes.len();
             let outcome = state.next(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
-            let durable = Durable { sequence, bytes: bytes.len(), change: &change, outcome: &outcome };
+            let durable = DurableChange { sequence, bytes: bytes.len(), change: &change, outcome: &outcome };
             let replaced = durable.put_into(&mut state, clock);
             if sequence > audited {
                 owed.push(durable.entry(&replaced));

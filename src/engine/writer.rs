@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::apply::Applier;
 use super::audit::Condition;
-use super::change::{ChangeError, ChangeRequest, Changed, Durable};
+use super::change::{ChangeError, ChangeRequest, Changed, DurableChange};
 use super::commands::{Command, Reply};
 use super::planning::{Planned, Planning, changed};
 use super::sessions::SessionTable;
@@ -180,10 +180,9 @@ impl Writer {
             Ok(Planned::Change { change, outcome, .. }) => Some((&**change, outcome)),
             Ok(Planned::Nothing(_)) | Err(_) => None,
         });
-        let durable = (first_sequence..)
-            .zip(records)
-            .zip(changes)
-            .map(|((sequence, record), (change, outcome))| Durable { sequence, bytes: record.len(), change, outcome });
+        let durable = (first_sequence..).zip(records).zip(changes).map(|((sequence, record), (change, outcome))| {
+            DurableChange { sequence, bytes: record.len(), change, outcome }
+        });
         self.applier.apply(&durable.collect::<Vec<_>>());
         for pending in pending {
             pending.answer(&self.applier);

@@ -46,8 +46,8 @@ impl Listener {
 /// File descriptors that connections leave to the journal, the database and the listener.
 const DESCRIPTORS_RESERVED: u64 = 256;
 
-/// Raises the limit on open files as far as the system allows, and returns the connections that it leaves room for: clients
-/// must never take the descriptors that the journal needs.
+/// Raises the limit on open files as far as the system allows, and returns the connections that it leaves room for. So
+/// clients never take the descriptors that the journal needs.
 pub(super) fn permitted(connections_max: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -39,7 +39,7 @@ use health::Health;
 use http2::{Phase, Protocol};
 use services::Services;
 
-/// How long connections that are cut off may take to end.
+/// How long connections that are closed early may take to end.
 const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown`, then drains and returns. Returns early only where the service cannot start.
@@ -95,7 +95,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Returns when every connection has ended. Calls that take longer than `timeout` are cut off.
+/// Returns when every connection has ended. Calls that take longer than `timeout` are aborted.
 async fn end_connections(
     ended: impl Future<Output = ()> + Send + 'static,
     phase: &watch::Sender<Phase>,
@@ -104,7 +104,7 @@ async fn end_connections(
     phase.send_replace(Phase::Draining);
     let mut ended = Box::pin(ended);
     if tokio::time::timeout(timeout, ended.as_mut()).await.is_err() {
-        tracing::warn!(?timeout, "some calls did not end in time and are cut off");
+        tracing::warn!(?timeout, "some calls did not end in time and are aborted");
         phase.send_replace(Phase::CutOff);
         drop(tokio::time::timeout(CUT_OFF_TIMEOUT, ended.as_mut()).await);
     }

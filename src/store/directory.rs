@@ -146,7 +146,7 @@ impl DataDirectory {
         }
         if self.free_bytes()? < FREE_BYTES_MIN + BALLAST_BYTES as u64 {
             tracing::warn!(
-                "less than 3 MiB are free on the disk, so no room is set aside for when it is full: free some and start \
+                "less than 3 MiB are free on the disk, so no ballast is kept for a full disk: free some and start \
                  again"
             );
             return Ok(());

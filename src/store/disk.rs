@@ -138,8 +138,8 @@ pub fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     if read_exact_at(&*file, &mut bytes, 0)? { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Writes `bytes` to a new file that takes the name `path` only once it is whole and on the disk, and returns the file
-/// to go on writing to. The name is on the disk as well when this returns.
+/// Writes `bytes` to a new file, which gets the name `path` once it is whole and durable, and returns it for further
+/// writes. The name is durable as well when this returns.
 pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
     let unfinished = unfinished(path);
     let result = write_and_name(disk, &unfinished, path, bytes);

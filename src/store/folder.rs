@@ -1,6 +1,6 @@
 //! A directory of a disk, and small files in it that are read and written whole.
 //!
-//! Invariant: what is written has its name only once it is whole and on the disk; what is removed stays removed.
+//! Invariant: a file gets its name only once it is whole and durable; a removed file stays removed.
 //! Not here: what the files hold.
 
 use std::io;

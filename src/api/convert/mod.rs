@@ -1,7 +1,7 @@
 //! Between the API's messages and the policy's types.
 //!
-//! Invariant: parsing goes on after the first fault and notes every one with its field's path; messages are
-//! destructured whole, so that a new field breaks the build until somebody decides about it.
+//! Invariant: parsing goes on after the first fault and notes every one with its field's path. Messages are destructured
+//! whole, so that a new field breaks the build until somebody decides about it.
 //! Not here: what depends on the policy's state, such as whether a group exists (`policy::plan`).
 
 pub(super) mod audit;

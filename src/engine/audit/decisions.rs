@@ -21,7 +21,7 @@ use crate::policy::rule::ConnectionType;
 use crate::store::codec::audit::{Secret, decode_entry};
 
 /// A recorded decision: the fields that are needed to decide it again.
-pub(in crate::engine) struct Decided<'a> {
+pub(in crate::engine) struct RecordedDecision<'a> {
     pub(in crate::engine) email: &'a str,
     pub(in crate::engine) address: Address,
     pub(in crate::engine) connection_type: ConnectionType,
@@ -36,7 +36,7 @@ impl AuditLog {
         filter: &RecordFilter,
         addresses: &RangeSet,
         time_max: Duration,
-        tell: &mut dyn FnMut(&Decided<'_>),
+        tell: &mut dyn FnMut(&RecordedDecision<'_>),
     ) -> Result<bool, AuditError> {
         let shared = &self.shared;
         let started = tokio::time::Instant::now();
@@ -65,7 +65,7 @@ impl AuditLog {
                     if filter.start_time.is_none_or(|start| entry.entry.time >= start) {
                         let connection_type = decision.connection_type;
                         let endpoint = &decision.endpoint;
-                        tell(&Decided { email, address: *address, connection_type, endpoint });
+                        tell(&RecordedDecision { email, address: *address, connection_type, endpoint });
                     }
                     Ok(())
                 });

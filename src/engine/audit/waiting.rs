@@ -39,7 +39,7 @@ struct Group {
 
 /// Ends when a record is durable.
 #[derive(Debug)]
-pub(super) struct Durable<'a> {
+pub(super) struct DurableWait<'a> {
     waiting: &'a Waiting,
     sequence: u64,
     apart: bool,
@@ -53,13 +53,13 @@ impl Waiting {
     }
 
     /// Waits for a record. Poll it soon after it was woken, or drop it: either wakes the others of its group.
-    pub(super) fn durable(&self, sequence: u64) -> Durable<'_> {
-        Durable { waiting: self, sequence, apart: false, entry: None }
+    pub(super) fn durable(&self, sequence: u64) -> DurableWait<'_> {
+        DurableWait { waiting: self, sequence, apart: false, entry: None }
     }
 
     /// Waits for a record apart from the groups: no other future depends on this one.
-    pub(super) fn durable_apart(&self, sequence: u64) -> Durable<'_> {
-        Durable { apart: true, ..self.durable(sequence) }
+    pub(super) fn durable_apart(&self, sequence: u64) -> DurableWait<'_> {
+        DurableWait { apart: true, ..self.durable(sequence) }
     }
 
     /// The records up to this one have become durable.
@@ -101,7 +101,7 @@ impl Group {
     }
 }
 
-impl Durable<'_> {
+impl DurableWait<'_> {
     /// Registers the waker. True where the record has become durable meanwhile: then there is nothing to wait for.
     fn enter(&mut self, context: &Context<'_>) -> bool {
         let at = match self.entry {
@@ -145,7 +145,7 @@ impl Durable<'_> {
     }
 }
 
-impl Future for Durable<'_> {
+impl Future for DurableWait<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -157,7 +157,7 @@ impl Future for Durable<'_> {
     }
 }
 
-impl Drop for Durable<'_> {
+impl Drop for DurableWait<'_> {
     fn drop(&mut self) {
         self.leave();
     }
@@ -176,7 +176,7 @@ fn own_group() -> usize {
 mod tests {
     use super::*;
 
-    fn poll(durable: &mut Durable<'_>, waker: &Waker) -> bool {
+    fn poll(durable: &mut DurableWait<'_>, waker: &Waker) -> bool {
         Pin::new(durable).poll(&mut Context::from_waker(waker)).is_ready()
     }
 
@@ -201,7 +201,7 @@ mod tests {
         let waiting = Waiting::new(0);
         let counts: Vec<std::sync::Arc<Count>> = (0..3).map(|_| std::sync::Arc::default()).collect();
         let wakers: Vec<Waker> = counts.iter().map(|count| Waker::from(std::sync::Arc::clone(count))).collect();
-        let mut waiters: Vec<Durable<'_>> = (1..=3).map(|sequence| waiting.durable(sequence)).collect();
+        let mut waiters: Vec<DurableWait<'_>> = (1..=3).map(|sequence| waiting.durable(sequence)).collect();
         assert!(waiters.iter_mut().zip(&wakers).all(|(waiter, waker)| !poll(waiter, waker)));
 
         waiting.publish(2);

@@ -1,8 +1,8 @@
 //! Scans of many sessions: judging them after a change of policy, and listing them.
 //!
 //! Invariant: a session is judged by a policy that was loaded after its shard was locked, and a Check loads the policy
-//! under the same lock. So a change that is published before `revoke` is called misses no session: one that was
-//! registered before the lock is judged, and a later one was decided by the new policy.
+//! under the same lock. So a change that is published before `revoke` is called misses no session. One that was
+//! registered before the lock is judged; a later one was decided by the new policy.
 //! Not here: what denies a session, and which sessions a change may affect (`keeper`, `advance`).
 
 use std::cmp::Reverse;

@@ -1,7 +1,7 @@
 //! The stored form of policy objects, in both directions.
 //!
-//! `object` converts each object once. The journal, the audit log and the state wrap it in messages of their own: what a
-//! change does; an object before and after a change; an object as it is.
+//! `object` converts rules, nodes and the like for all of them. The journal wraps them in what a change does, the audit
+//! log in pairs of before and after, and snapshots in entries.
 //!
 //! Invariant: bytes of every earlier version decode to the same object; golden files in `tests/golden` hold this. Bytes
 //! that no version of this program wrote are an error, never a guess.

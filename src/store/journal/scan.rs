@@ -2,13 +2,13 @@
 //!
 //! Every frame is durable before the next is begun. So a crash leaves at most one unfinished frame, at the end of the last
 //! segment, followed only by zeros: the room for later frames. The missing parts of an unfinished write are beyond the
-//! end of the file or read as zeros, in whole sectors: only zeros are ever overwritten, and file systems never show what
-//! a block held before. So an end is *torn* only if something is visibly missing. Otherwise somebody changed acknowledged
-//! records, and dropping them silently could drop a rule that denies.
+//! end of the file or read as zeros, in whole sectors. For only zeros are ever overwritten, and file systems never show
+//! what a block held before. So an end is *torn* only if something is visibly missing. Otherwise somebody changed
+//! acknowledged records, and dropping them silently could drop a rule that denies.
 //!
-//! Invariant: every acknowledged record is found, or its loss is an error, except for damage that looks like a crash: a
-//! whole sector of the last frame is zero, or the file ends inside that frame; with room, everything from some offset on
-//! is zero. For audit records the signed checkpoints show even that, except in the last second.
+//! Invariant: every acknowledged record is found, or its loss is an error. The exception is damage that looks like a
+//! crash: a whole sector of the last frame is zero, or the file ends inside that frame. In a journal with room, zeros
+//! from some offset on look so, too. Signed checkpoints show even that for audit records, except in the last second.
 //!
 //! Not here: cutting a torn end off. It stays; the header of the next segment says that it is not valid.
 

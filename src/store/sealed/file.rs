@@ -1,5 +1,5 @@
-//! What the two files of a unit have in common: the header, checksums that are bound to the file and the part, and reads
-//! whose errors tell what is wrong and where.
+//! What the two files of a unit share: the header, checksums that are bound to the file and the part, and reads whose
+//! errors tell what is wrong and where.
 //!
 //! ```text
 //!  0  magic            8

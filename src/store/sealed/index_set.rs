@@ -63,24 +63,10 @@ impl IndexSet {
         self.words.get(usize::from(index) / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    /// Adds all records of `other`.
-    pub fn union_with(&mut self, other: &Self) {
-        for (word, other) in self.words.iter_mut().zip(other.words.iter()) {
-            *word |= other;
-        }
-    }
-
     /// Leaves only the records that are in `other` as well.
     pub fn intersect_with(&mut self, other: &Self) {
         for (word, other) in self.words.iter_mut().zip(other.words.iter()) {
             *word &= other;
-        }
-    }
-
-    /// Leaves only the records that are not in `other`.
-    pub fn subtract(&mut self, other: &Self) {
-        for (word, other) in self.words.iter_mut().zip(other.words.iter()) {
-            *word &= !other;
         }
     }
 

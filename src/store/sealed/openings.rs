@@ -155,8 +155,8 @@ impl Openings {
         Ok(slots)
     }
 
-    /// The slots in a scope, or in all, whose address lies between the first and the last of one of the ranges: octets in
-    /// network order, as many as the family has.
+    /// The slots in a scope, or in all, whose address is in one of the ranges. A range is its first and last address:
+    /// octets in network order, as many as the family has.
     pub fn slots_in_range(&self, scope: Option<&str>, ranges: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u32>, SealedError> {
         let mut slots = Vec::new();
         for number in 0..self.blocks.len() {

@@ -190,16 +190,6 @@ impl SealedUnit {
         Ok(terms)
     }
 
-    /// How many records have a term.
-    pub fn term_count(&self, term: &[u8]) -> Result<usize, SealedError> {
-        let mut count = 0;
-        self.find(term, &mut |entry| {
-            count = entry.count;
-            Ok(())
-        })?;
-        Ok(count)
-    }
-
     /// Reads the whole file. The error tells what is damaged.
     pub fn verify_bytes(&self) -> Result<(), SealedError> {
         for number in 0..self.frames.len() {
