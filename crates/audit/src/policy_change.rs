@@ -22,12 +22,12 @@ use portcullis_policy::ranges::RangeList;
 use portcullis_policy::rule::{Rule, Source};
 use portcullis_policy::state::Outcome;
 
-/// How much may be written down, in bytes as estimated.
+/// The most bytes, as estimated, that may be recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     /// Of all objects together.
     objects: usize,
-    /// Of one object that is written down whole.
+    /// Of one object that is recorded whole.
     object: usize,
 }
 
@@ -57,7 +57,7 @@ pub fn changes(
     changes_within(Room::RECORD, change, before, cluster_before, outcome)
 }
 
-/// The same within other bounds.
+/// As [`changes`], within other bounds.
 pub fn changes_within(
     room: Room,
     change: &Change,
@@ -208,7 +208,7 @@ fn node_item(key: &NodeKey, before: Option<&Arc<Node>>, after: Option<&Arc<Node>
 }
 
 fn rule_items(ids: &BTreeSet<Id>, before: &Organization, after: &Organization, items: &mut Items) {
-    // Looked up once for all: a replacement of all rules must not cost the square of their number.
+    // Indexed once: a replacement of all rules must not take quadratic time.
     let indexes = |organization: &Organization| -> std::collections::HashMap<Id, usize> {
         let indexes = organization.rules.iter().enumerate();
         indexes.filter(|(_, rule)| ids.contains(&rule.id)).map(|(index, rule)| (rule.id.clone(), index)).collect()
@@ -239,7 +239,7 @@ fn rule_item(before: Option<(usize, &Arc<Rule>)>, after: Option<(usize, &Arc<Rul
     items.add(&key, before.map(object), after.map(object));
 }
 
-/// The order of the rules, where it is another one among those that are in both.
+/// The order of the rules, if those that are in both versions are ordered differently.
 fn order_item(before: &Organization, after: &Organization, items: &mut Items) {
     let ids =
         |organization: &Organization| -> Vec<Id> { organization.rules.iter().map(|rule| rule.id.clone()).collect() };
@@ -278,13 +278,13 @@ fn test_items(before: &Organization, after: &Organization, items: &mut Items) {
     }
 }
 
-/// The ranges that went from a group, and those that came.
+/// The ranges that were removed from a group, and those that were added.
 fn ranges_between(id: &Id, deltas: &[Delta], old: &Group, new: &Group) -> (RangeList, RangeList) {
     let mut patches = deltas.iter().filter_map(|delta| match delta {
         Delta::SetGroupContent { id: of, content } if of == id => Some(content),
         _ => None,
     });
-    // A single patch says it without looking through all.
+    // A single patch names them, without comparing all ranges.
     if let (Some(GroupContent::Patch { added, removed }), None) = (patches.next(), patches.next()) {
         return (removed.clone(), added.clone());
     }
@@ -307,7 +307,7 @@ fn group_object(group: &Group, ranges: &RangeList) -> Object {
     })
 }
 
-/// What is left of an object.
+/// The digest of an object that is too large to be recorded.
 fn digest(key: &str, object: &Object, ranges_max: usize) -> Object {
     let mut hash = Sha256::new();
     let mut first_ranges = Vec::new();

@@ -143,7 +143,7 @@ impl JournalReader {
         self.records_from(sequence).map(|records| records as Records<'_>)
     }
 
-    /// The same, to read on another thread.
+    /// As [`JournalReader::read_from`], to read on another thread.
     pub(super) fn records_from(&self, sequence: u64) -> Result<OwnedRecords, JournalError> {
         let (first, next) = (self.first_sequence(), self.next_sequence);
         if sequence < first || sequence > next {

@@ -192,7 +192,7 @@ impl Openings {
         Err(self.file.damaged(self.email_index.0, "the index of its emails does not fit them"))
     }
 
-    /// All of them, by slot.
+    /// All openings, by slot.
     pub(super) fn read_all(&self) -> Result<Vec<StoredOpening>, SealedError> {
         let mut openings = Vec::with_capacity(self.count);
         for number in 0..self.blocks.len() {
