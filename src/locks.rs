@@ -1,8 +1,8 @@
 //! Locks after a panic.
 //!
-//! The standard library poisons a lock when a thread panics while it holds it, and leaves it to the next user to decide
-//! whether the data can be trusted. Here it can. Code that holds a lock changes the data in steps that each leave it
-//! consistent, and runs a caller's closure only between two such steps. So one failed call does not fail all later ones.
+//! The standard library poisons a lock when a thread panics while it holds it. Here the data can still be trusted: code
+//! that holds a lock changes the data in steps that each leave it consistent, and runs a caller's closure only between
+//! two such steps. So one failed call does not fail all later ones.
 //! A thread whose panic leaves work undone, such as a writer, refuses further work when it is dropped.
 //!
 //! Invariant: data behind a lock is consistent wherever the code that holds the lock can panic.

@@ -1,7 +1,7 @@
-//! Which calls are let in, and for how long: a limit on calls under way and a deadline for each.
+//! Admission of calls: a limit on calls under way and a deadline for each.
 //!
-//! Invariant: a call that is not let in, or is not done in time, ends in an error, which clients take for a denial.
-//! Calls beyond the limit are refused at once rather than kept waiting.
+//! Invariant: a call that is refused, or is not done in time, ends with an error, which clients treat as a denial. Calls
+//! beyond the limit are refused, never queued.
 //! Not here: limits on connections and streams (`server`).
 
 use std::future::Future;
@@ -21,7 +21,7 @@ use crate::proto::v1::ErrorReason;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Who is let in, and for how long.
+/// See the module.
 #[derive(Clone, Debug)]
 pub struct Admission {
     under_way: Arc<AtomicUsize>,
@@ -40,24 +40,24 @@ impl Drop for Permit {
 }
 
 impl Admission {
-    /// At most `calls_max` at a time, each for at most `timeout`, or for less if the client says so.
+    /// Admits at most `calls_max` calls at a time, each for at most `timeout`, or less if the client says so.
     pub fn new(calls_max: usize, timeout: Duration) -> Self {
         Self { under_way: Arc::default(), calls_max, timeout }
     }
 
     /// Counts a call as under way, unless there are too many.
     pub(super) fn enter(&self) -> Result<Permit, Status> {
-        // Dropped, and so counted off again, if it is one too many.
+        // Dropping the permit uncounts a call that is one too many.
         let permit = Permit(Arc::clone(&self.under_way));
         if self.under_way.fetch_add(1, Ordering::Relaxed) < self.calls_max { Ok(permit) } else { Err(overloaded()) }
     }
 
-    /// Lets a call in without counting it. For a call that never waits: no other can begin on its thread meanwhile.
+    /// Admits a call without counting it. For a call that never waits: no other can begin on its thread meanwhile.
     pub(super) fn pass(&self) -> Result<(), Status> {
         if self.under_way.load(Ordering::Relaxed) < self.calls_max { Ok(()) } else { Err(overloaded()) }
     }
 
-    /// How long a call may take from now on. A call that the direct way handed on has the `Instant` of its start in its
+    /// How long a call may take from now on. A call that `direct` handed on has the `Instant` of its start in its
     /// extensions.
     pub(super) fn timeout<B>(&self, request: &Request<B>) -> Duration {
         let timeout = client_timeout(request.headers()).map_or(self.timeout, |wanted| wanted.min(self.timeout));
@@ -71,7 +71,7 @@ fn overloaded() -> Status {
     status::error(Code::Unavailable, ErrorReason::Overloaded, message)
 }
 
-/// The end of a call that took longer.
+/// The error of a call that took too long.
 pub(super) fn too_late() -> Status {
     let message = "the call was not done in time: a change may still be carried out, so read before repeating it";
     status::error(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message)
@@ -85,7 +85,7 @@ impl<S> Layer<S> for Admission {
     }
 }
 
-/// A service that lets in what [`Admission`] does.
+/// A service behind an [`Admission`].
 #[derive(Clone, Debug)]
 pub struct Admitting<S> {
     inner: S,

@@ -49,7 +49,7 @@ serve!(AnalysisService, type WatchDivergencesStream = super::shadow::Divergences
     changes delete_policy_test(v1::DeletePolicyTestRequest) -> ();
 });
 
-/// What is to be explained, on its way to a thread that may take long.
+/// What is to be explained, for the pool for heavy work.
 struct Explained {
     published: Option<Arc<Published>>,
     cluster: Arc<PublishedCluster>,
@@ -75,7 +75,7 @@ impl Api {
         let (published, cluster) = (engine.directory().organization(&organization), engine.directory().cluster());
         let revision = published.as_ref().map_or(0, |published| published.view.organization.revision);
         let explained = Explained { published, cluster, address, connection_type, endpoint, at };
-        // Finding the narrowest range goes through whole groups.
+        // Finding the narrowest range scans whole groups.
         let answer = self.shared.heavy.run(move || explained.explain()).await?;
         Ok(at_revision(answer, revision))
     }
@@ -193,12 +193,12 @@ fn firewall_step(target: &NodePath<'_>, trace: Option<&FirewallTrace<'_>>) -> Tr
         return skipped(TraceStage::Firewall, "there is nothing to judge");
     };
     let message = match (verdict.rule, tried) {
-        (Some((place, rule)), _) => {
+        (Some((index, rule)), _) => {
             let action = match rule.action {
                 Action::Allow => "allows",
                 Action::Deny => "denies",
             };
-            format!("rule {} of the list, `{}`, is the first that matches, and {action}", place + 1, rule.id)
+            format!("rule {} of the list, `{}`, is the first that matches, and {action}", index + 1, rule.id)
         }
         (None, 0) => "there is no rule: the firewall lets it through".to_owned(),
         (None, tried) => format!("none of the {tried} rules matches: the firewall lets it through"),

@@ -1,7 +1,7 @@
 //! `BatchCheck`: many Checks in one call (design.md §3.2).
 //!
-//! Invariant: answers have the order of the requests. In a batch with a malformed request, none is decided. What is not
-//! answered keeps no session open.
+//! Invariant: answers have the order of the requests. In a batch with a malformed request, none is decided. A Check that
+//! is not answered leaves no session open.
 //! Not here: single Checks (`decision`), streams of them (`streams`), deciding (`engine::check`).
 
 use tonic::{Response, Status};
@@ -19,7 +19,7 @@ const BATCH_MAX: usize = 10_000;
 /// Violations after which a batch is not read further.
 const VIOLATIONS_MAX: usize = 1_000;
 
-/// Bytes of an answer besides the names that the request tells.
+/// Bytes of an answer besides the names from the request.
 const ANSWER_BYTES: usize = 300;
 
 impl Api {
@@ -33,7 +33,7 @@ impl Api {
             return Err(status::plan(PlanError::LimitReached { what, max, would_be }));
         }
         let questions = read_batch(requests)?;
-        // Before anything is decided: a decision cannot be taken back because the answer does not fit.
+        // Checked before anything is decided, because a decision cannot be undone.
         let bytes: usize = questions.iter().map(answer_bytes).sum();
         if bytes > ANSWER_BYTES_MAX {
             return Err(status::answer_too_large("send fewer requests in one batch"));

@@ -1,4 +1,4 @@
-//! Who acts: passed as a value to whatever acts for somebody.
+//! The caller of a request, passed as a value to everything that acts on the caller's behalf.
 //!
 //! Invariant: the server puts one into every request before a service sees it; a request without one is refused.
 //! Not here: what a caller may do.
@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 
 use super::status;
 
-/// Who acts, and by which connection. There is no authentication: a caller is known by where the connection comes from.
+/// Who calls, and by which connection. There is no authentication: a caller is known by the address of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     connection: Connection,
@@ -27,7 +27,7 @@ pub enum Connection {
 }
 
 impl Caller {
-    /// Who calls by a connection.
+    /// The caller of a connection.
     pub fn connected(connection: Connection) -> Self {
         Self { connection }
     }

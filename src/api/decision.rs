@@ -1,7 +1,7 @@
 //! DecisionService (design.md §3.2): which call goes where, and single Checks.
 //!
 //! Invariant: an error is the absence of a decision; nothing malformed is answered by a decision.
-//! Not here: deciding (`engine::check`), many at once (`batch`, `streams`), the calls about sessions (`sessions`).
+//! Not here: deciding (`engine::check`), many Checks (`batch`, `streams`), the calls about sessions (`sessions`).
 
 use tonic::{Request, Response, Status, Streaming};
 
@@ -36,7 +36,7 @@ impl DecisionService for Api {
 
     type StreamCheckStream = tokio_stream::Pending<Result<CheckResponse, Status>>;
 
-    /// Never called: `streams` takes these calls before.
+    /// Never called: `streams` answers these calls before they come here.
     async fn stream_check(
         &self,
         _: Request<Streaming<CheckRequest>>,
@@ -56,7 +56,7 @@ impl DecisionService for Api {
     }
 }
 
-/// A request as it was sent, wherever its text lies.
+/// The fields of a request, borrowed from its message or its bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked<'a> {
     pub(super) ip: &'a str,
@@ -99,7 +99,7 @@ pub(super) fn question(asked: Asked<'_>) -> Result<Question<'_>, Status> {
     read_question(asked).map_err(status::invalid)
 }
 
-/// Parses a Check; what is wrong with it otherwise.
+/// Parses a Check, or returns its faults.
 pub(super) fn read_question(asked: Asked<'_>) -> Result<Question<'_>, Vec<Violation>> {
     let Asked {
         ip,

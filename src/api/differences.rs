@@ -1,6 +1,6 @@
-//! What a change permits and denies differently, in messages, as far as an answer holds it.
+//! The differences that a change makes to decisions, in messages, as many as fit an answer.
 //!
-//! Invariant: what is left out is said to be.
+//! Invariant: an answer says whether something is left out.
 //! Not here: finding differences (`policy::impact`).
 
 use prost::Message;

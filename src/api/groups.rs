@@ -231,7 +231,7 @@ impl Api {
         let mutation = id.map(|id| Mutation::ReplaceRanges { id, etag: given(etag), ranges });
         let changed = self.make(caller, read.change_inside(organization, mutation)).await;
         match (changed.and_then(|changed| group_answer(&changed)), reason) {
-            // It exists and the etag is current: what is left are the faults of the stream.
+            // The group exists and the etag is current, so the refusal is about the stream.
             (Err(refusal), Some(reason)) if refusal.code() == Code::InvalidArgument => {
                 Err(status::invalid_because(reason, violations))
             }
@@ -240,7 +240,7 @@ impl Api {
     }
 }
 
-/// What the first message says is not said again.
+/// Fields of the first message must not come again.
 fn check_later_message(faults: &mut Faults, message: &v1::ReplaceRangesRequest) {
     let v1::ReplaceRangesRequest { name, etag, expected_count, allow_empty, ranges: _, options } = message;
     let given = [
@@ -255,7 +255,7 @@ fn check_later_message(faults: &mut Faults, message: &v1::ReplaceRangesRequest) 
     }
 }
 
-/// Notes what came incomplete, or came empty without saying so. The reason is that of a stream without other faults.
+/// Notes ranges that are incomplete, or empty without `allow_empty`. The reason is that of a stream without other faults.
 fn check_count(faults: &mut Faults, count: usize, expected: i64, allow_empty: bool) -> Option<ErrorReason> {
     let sound = faults.violations().is_empty();
     let expected = faults.unsigned("expected_count", expected);

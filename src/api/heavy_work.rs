@@ -13,7 +13,7 @@ use super::status;
 use crate::locks::IgnorePoison;
 
 /// Pieces of work that run at the same time.
-const AT_A_TIME: usize = 2;
+const RUNNING_MAX: usize = 2;
 
 /// Results that are kept of each kind.
 const KEPT_MAX: usize = 4;
@@ -30,7 +30,7 @@ pub(super) struct Recent<T> {
 
 impl Default for HeavyWork {
     fn default() -> Self {
-        Self { permits: Semaphore::new(AT_A_TIME) }
+        Self { permits: Semaphore::new(RUNNING_MAX) }
     }
 }
 
@@ -41,7 +41,7 @@ impl<T> Default for Recent<T> {
 }
 
 impl HeavyWork {
-    /// Runs work once there is room for it.
+    /// Runs work once the pool has room.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
         let _permit = self.permits.acquire().await.map_err(|error| status::internal(&error))?;
         tokio::task::spawn_blocking(work).await.map_err(|error| status::internal(&error))
@@ -58,7 +58,7 @@ impl HeavyWork {
             return Ok(result);
         }
         let _permit = self.permits.acquire().await.map_err(|error| status::internal(&error))?;
-        // Calls that waited for the same work do it once.
+        // A call that waited meanwhile may have computed the same result.
         if let Some(result) = recent.get(&key) {
             return Ok(result);
         }

@@ -1,11 +1,11 @@
 //! The methods that are served: one row for each RPC of `portcullis.v1`.
 //!
-//! Routing, admission, health and reflection read this table, so that a new method is decided about in one place.
+//! Routing, admission, health and reflection read this table, so that a new method takes one row.
 //!
 //! Invariant: every RPC of the descriptors has exactly one row, and every row is an RPC.
 //! Not here: what a method does (a file for each service).
 
-/// What is known of a method before it is called.
+/// A method's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Method {
     /// The path of its requests.
@@ -14,7 +14,7 @@ pub struct Method {
     pub service: Service,
     /// Where it runs.
     pub lane: Lane,
-    /// What it does to what is stored.
+    /// Whether it changes stored data.
     pub effect: Effect,
     /// What its caller must be allowed.
     pub needs: Needs,
@@ -29,7 +29,7 @@ pub enum Lane {
     Administration,
 }
 
-/// What a method does to what is stored.
+/// Whether a method changes stored data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing.
@@ -41,7 +41,7 @@ pub enum Effect {
 /// What the caller of a method must be allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Nothing: whoever can connect may call it.
+    /// Nothing: everybody who can connect may call it.
     Nothing,
 }
 
@@ -50,7 +50,7 @@ pub enum Needs {
 pub enum Limit {
     /// That of Checks.
     Checks,
-    /// That of administration, which never keeps a Check out.
+    /// That of administration, which never takes room from Checks.
     Administration,
 }
 
@@ -174,7 +174,7 @@ pub const CHECK: &str = METHODS[0].path;
 pub const STREAM_CHECK: &str = METHODS[1].path;
 
 impl Lane {
-    /// Where a call runs. Health, reflection and what does not exist run where they delay no Check.
+    /// Where a call runs. Health, reflection and unknown methods run where they delay no Check.
     pub fn of(path: &str) -> Self {
         METHODS.iter().find(|method| method.path == path).map_or(Self::Administration, |method| method.lane)
     }

@@ -1,9 +1,9 @@
-//! The gRPC edge: generated types come in and go out here and nowhere else.
+//! The gRPC edge: the only code that receives and returns generated types.
 //!
-//! Every service parses a request into policy terms, noting all that is wrong with it, lets the engine do it, and words
-//! the answer. Conversions are in `convert`, errors in `status`.
+//! Every service parses a request into policy terms, noting all faults, calls the engine, and converts the answer.
+//! Conversions are in `convert`, errors in `status`.
 //!
-//! Invariant: no error leaves without a code, a `google.rpc.ErrorInfo` and, where fields are at fault, their paths
+//! Invariant: every error has a code, a `google.rpc.ErrorInfo` and, where fields are at fault, their paths
 //! (design.md §3.7). No answer exceeds [`ANSWER_BYTES_MAX`].
 //! Not here: what a decision is (`policy`) and who listens where (`server`).
 
@@ -56,13 +56,13 @@ use subscribers::Subscribers;
 /// The most bytes of an answer.
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes of an answer that pages leave for what is not an item.
+/// Bytes of an answer that pages leave for fields other than the items.
 const ANSWER_BYTES_RESERVED: usize = 64 * 1024;
 
 /// The header that names the organization's revision an answer was given at.
 pub const REVISION_HEADER: &str = "portcullis-revision";
 
-/// What the services share. Until the policy is recovered there is no engine, and calls are told that the service starts.
+/// What the services share. Until the policy is recovered there is no engine, and calls fail with `STARTING`.
 #[derive(Clone)]
 pub struct Api {
     engine: Arc<OnceLock<Arc<Engine>>>,
@@ -99,7 +99,7 @@ impl Api {
     /// The services' engine: from now on they serve.
     pub fn start(&self, engine: Arc<Engine>) {
         if self.engine.set(engine).is_err() {
-            tracing::error!("the services were started twice; the first engine stays");
+            tracing::error!("the services were started twice: the first engine stays");
         }
     }
 

@@ -1,7 +1,7 @@
-//! What all mutations share on their way from request to engine.
+//! What all mutations share between request and engine.
 //!
-//! Invariant: faults of a request reach the engine with the change, so that it judges in one order: does the object
-//! exist, is the etag current, are the fields valid.
+//! Invariant: faults of a request reach the engine with the change, which judges in one order: does the object exist, is
+//! the etag current, are the fields valid.
 //! Not here: the parsing of particular requests (`rules`, `groups`, `hierarchy`).
 
 use tonic::{Code, Status};
@@ -17,9 +17,9 @@ use crate::proto::v1::{self, ErrorReason};
 
 /// An organization after a change.
 pub(super) struct ChangedOrganization {
-    /// What it looks like, or would.
+    /// The organization as the change leaves it, or would leave it.
     pub(super) view: OrganizationView,
-    /// The revision that holds.
+    /// Its revision.
     pub(super) revision: u64,
     /// Whether the change was only judged.
     pub(super) validate_only: bool,

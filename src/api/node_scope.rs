@@ -1,4 +1,4 @@
-//! A node of an organization that a call asks about, with the policy that answers it.
+//! A node that a call asks about, with the policy that answers the call.
 //!
 //! Invariant: organization and cluster are each of one version for the whole answer.
 //! Not here: what is asked about it (`permitted`, `problems`).

@@ -1,9 +1,9 @@
 //! Pages of lists (AIP-158).
 //!
-//! A token names its list, where the next page begins, and the state of a list that is ordered or mutable. It is no secret
-//! and grants nothing. Its checksum keeps a token of one list from being used for another.
+//! A token holds where the next page begins and, for a list that can change, its state. It is no secret and grants
+//! nothing. Its checksum binds it to its list.
 //!
-//! Invariant: paging through a list that does not change gives every item once, whatever the sizes of the pages.
+//! Invariant: paging through an unchanged list gives every item once, for any sizes of pages.
 //! Not here: what is listed.
 
 use prost::Message;

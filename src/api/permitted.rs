@@ -1,7 +1,7 @@
-//! Who is permitted: effective access, and the fewest ranges that it comes to (design.md §3.4).
+//! Who is permitted: effective access, and the fewest ranges that it covers (design.md §3.4).
 //!
-//! Invariant: a range that is listed is let through by cluster, firewall, organization and effective access alike, at
-//! the revisions and the moment that the answer was made for; all pages of a list are of one moment.
+//! Invariant: cluster, firewall, organization and effective access all permit a listed range, at the answer's revisions
+//! and moment. All pages of a list are of one moment.
 //! Not here: decisions (`engine::check`).
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::proto::v1;
 const RANGES_SHOWN_MAX: usize = 10_000;
 
 impl NodeScope {
-    /// The own access that applies, and the name of the node whose it is.
+    /// The access that applies, and the name of the node that sets it.
     fn effective(&self) -> (String, &Access) {
         let organization = &self.published.view.organization;
         let name = Name::organization(&organization.id).to_string();
@@ -41,10 +41,10 @@ impl NodeScope {
         }
     }
 
-    /// The addresses that every level lets through.
+    /// The addresses that every level permits.
     fn permitted(&self, connection_type: ConnectionType, now: Timestamp) -> RangeSet {
-        let place = self.key.clone().map_or(TargetClass::Organization, TargetClass::Node);
-        impact::permitted(self.version(), &place, connection_type, now)
+        let class = self.key.clone().map_or(TargetClass::Organization, TargetClass::Node);
+        impact::permitted(self.version(), &class, connection_type, now)
     }
 }
 

@@ -116,7 +116,7 @@ fn read_nodes(read: &mut Reader, id: Option<&Id>, nodes: Vec<v1::Node>) -> (Node
         let patch = node_patch(read, &field, id.map(Id::as_str), node, &Mask::Populated);
         match key {
             Some(Some(key)) => specs.push(NodeSpec { index, key, patch }),
-            // What a document leaves out is as in a new organization.
+            // A field that a document leaves out has the value of a new organization.
             Some(None) => {
                 own = NodePatch {
                     display_name: Some(patch.display_name.unwrap_or_default()),
@@ -247,7 +247,7 @@ pub(super) fn to_policy(view: &OrganizationView, omit_ranges: bool) -> v1::Polic
         revision: to_i64(organization.revision),
         nodes: std::iter::once(to_own_node(organization)).chain(below).collect(),
         address_groups: organization.groups.values().map(group).collect(),
-        rules: organization.rules.iter().enumerate().map(|(place, rule)| to_rule(view, place, rule)).collect(),
+        rules: organization.rules.iter().enumerate().map(|(index, rule)| to_rule(view, index, rule)).collect(),
         ranges_omitted: omit_ranges,
         policy_tests: organization.tests.iter().map(|test| to_test(id, test, None)).collect(),
     }

@@ -1,6 +1,6 @@
 //! Policy tests: from requests to mutations and back.
 //!
-//! Invariant: what a test shows as decided is what a Check would be told, at the version that is shown.
+//! Invariant: the decision that a test shows is the answer to a Check at the version that is shown.
 //! Not here: refusing changes that break tests (`policy::gates`).
 
 use tonic::{Response, Status};

@@ -1,7 +1,7 @@
-//! Previews: what mutations would do, made one after the other as one change.
+//! Previews: what mutations would do if they were made in order, as one change.
 //!
-//! Invariant: the mutations are read by the same code as the calls that would make them.
-//! Not here: planning (`engine::preview`), the past (`engine::replay`).
+//! Invariant: the code that reads a call also reads the mutation of a preview.
+//! Not here: planning (`engine::preview`), replaying past connections (`engine::replay`).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ const NAMED_MAX: usize = 1_000;
 /// Problems that a preview shows of each kind.
 const PROBLEMS_BYTES_MAX: usize = 256 * 1024;
 
-/// How far back a replay goes by itself, and at most.
+/// How far back a replay goes by default, and at most.
 const REPLAY_DEFAULT: Duration = Duration::from_hours(24);
 const REPLAY_MAX: Duration = Duration::from_hours(366 * 24);
 
@@ -77,7 +77,7 @@ impl Api {
         let (plan, options) = to_plan(owner, reads, &paths)?;
         let (engine, limits) = (Arc::clone(self.engine()?), self.limits);
         let previewed = self.shared.heavy.run(move || previewed(&engine, plan, options, within, &limits)).await?;
-        let answer = previewed.map_err(|(place, error)| refused(paths.get(place), error))??;
+        let answer = previewed.map_err(|(index, error)| refused(paths.get(index), error))??;
         let revision = u64::try_from(answer.revision).unwrap_or_default();
         Ok(at_revision(answer, revision))
     }
@@ -151,7 +151,7 @@ fn to_plan(owner: Option<Id>, reads: Vec<ReadChange>, paths: &[String]) -> Resul
                 deletion = Some((id, etag, force));
             }
             (ChangeTarget::CreateOrganization { .. }, _) => {
-                let description = "creates an organization, which alters nothing that is: use `validate_only`";
+                let description = "creates an organization, which alters nothing that exists: use `validate_only`";
                 return Err(status::invalid_field(path, description));
             }
             (_, Some(owner)) => return foreign(&Name::organization(owner).to_string()),
@@ -196,7 +196,7 @@ fn answer(
     let refusals = refusals
         .iter()
         .map(|refusal| v1::Refusal { reason: status::refusal_reason(refusal).into(), message: refusal.to_string() });
-    // The two that take longest, side by side.
+    // The two slowest parts run in parallel.
     let (problems, replay) = std::thread::scope(|scope| {
         let replayed = (!within.is_zero() && preview.of_cluster().is_none()).then(|| {
             scope.spawn(|| {
@@ -259,7 +259,7 @@ fn problems_of(engine: &Engine, prospect: &Prospect) -> (Vec<v1::Problem>, Vec<v
     (added, resolved, cut || cut_too)
 }
 
-/// What tells one problem from another.
+/// What distinguishes one problem from another.
 type Key<'a> = (Code, &'a Resource, &'a [Range]);
 type Keys<'a> = HashSet<Key<'a>>;
 

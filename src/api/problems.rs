@@ -103,7 +103,7 @@ impl Api {
     }
 }
 
-/// What is known of how often rules matched, by rule.
+/// The known match counts, by rule.
 #[derive(Default)]
 pub(super) struct Known {
     matches: HashMap<(Id, Timestamp), RuleMatches>,
@@ -113,8 +113,8 @@ impl Known {
     /// Of the rules of an organization.
     pub(super) fn of(view: &OrganizationView) -> Self {
         let rules = view.organization.rules.iter().enumerate();
-        let known = rules.filter_map(|(place, rule)| {
-            view.matches(place).map(|matches| ((rule.id.clone(), rule.create_time), matches))
+        let known = rules.filter_map(|(index, rule)| {
+            view.matches(index).map(|matches| ((rule.id.clone(), rule.create_time), matches))
         });
         Self { matches: known.collect() }
     }
@@ -123,8 +123,8 @@ impl Known {
 /// The problems of a version that is not published.
 pub(super) fn of_version(version: &Version<'_>, known: &Known, now: Timestamp) -> Vec<Problem> {
     let organization = version.organization;
-    let matches = |place: usize| {
-        let rule = organization.rules.get(place)?;
+    let matches = |index: usize| {
+        let rule = organization.rules.get(index)?;
         known.matches.get(&(rule.id.clone(), rule.create_time)).copied()
     };
     problems::of_organization(&problems::Examined {
@@ -170,7 +170,7 @@ fn examine<T>(scope: &NodeScope, now: Timestamp, examine: impl FnOnce(&problems:
         snapshot: &published.snapshot,
         cluster: &cluster.cluster,
         now,
-        matches: &|place| published.view.matches(place),
+        matches: &|index| published.view.matches(index),
         unused_since: now.before(UNUSED_AFTER),
     })
 }
@@ -220,7 +220,7 @@ fn code_and_severity(code: Code) -> (v1::ProblemCode, v1::Severity) {
     }
 }
 
-/// A sentence that says what is wrong and, behind a colon, what to do. It names what it is about, but for the resource.
+/// A sentence that says what is wrong and, after a colon, what to do. The problem itself names the resource.
 fn message(organization: Option<&Id>, problem: &Problem) -> String {
     let types = match problem.connection_types.as_slice() {
         [one] => format!(" for {}", to_connection_type(*one).as_str_name()),

@@ -1,6 +1,6 @@
-//! Revisions: what was before, who changed it, and going back to it.
+//! Revisions: the policy's history, who made each change, and going back to a revision.
 //!
-//! Invariant: a revision is read from the policy journal, so it is what decided then.
+//! Invariant: a revision is read from the policy journal, so it is the policy that decided then.
 //! Not here: reading the journal (`engine::history`).
 
 use std::sync::Arc;

@@ -55,8 +55,8 @@ impl Api {
             names::rule(&name).map_err(|error| status::invalid_field("name", error.to_string()))?;
         let published = self.published(&organization)?;
         let view = &published.view;
-        let (place, rule) = view.organization.rule(id.as_str()).ok_or_else(|| status::not_found(&name))?;
-        Ok(at_revision(to_rule(view, place, rule), view.organization.revision))
+        let (index, rule) = view.organization.rule(id.as_str()).ok_or_else(|| status::not_found(&name))?;
+        Ok(at_revision(to_rule(view, index, rule), view.organization.revision))
     }
 
     pub(super) async fn list_rules(
@@ -70,14 +70,14 @@ impl Api {
         let etag = etag_of_rules(view.organization.rules_changed_at);
         let page = page.of_state(etag.clone())?;
         let rules = view.organization.rules.iter().enumerate().skip(page.offset());
-        let (rules, next_page_token) = page.page_by_offset(rules.map(|(place, rule)| to_rule(view, place, rule)));
+        let (rules, next_page_token) = page.page_by_offset(rules.map(|(index, rule)| to_rule(view, index, rule)));
         let (first, count, revision) = (page.offset(), rules.len(), view.organization.revision);
         let (revision_shown, problems) = (to_i64(revision), Vec::new());
         let mut answer = v1::ListRulesResponse { rules, next_page_token, etag, revision: revision_shown, problems };
         let organization = Arc::clone(&view.organization);
         let is_listed = |resource: &Resource| match resource {
             Resource::Rule(id) => {
-                organization.rule(id.as_str()).is_some_and(|(place, _)| place.wrapping_sub(first) < count)
+                organization.rule(id.as_str()).is_some_and(|(index, _)| index.wrapping_sub(first) < count)
             }
             _ => false,
         };
@@ -161,7 +161,7 @@ impl Api {
         let mut order = Vec::with_capacity(rules.len());
         for (index, name) in rules.iter().enumerate() {
             let id = rule_of(&mut read, &format!("rules[{index}]"), parent.as_ref(), name);
-            // A name that could not be read keeps its place, so that later ones are judged under their own index.
+            // An unreadable name still takes an index, so that faults of later names have the right one.
             order.extend(id.or_else(|| new_id("rule")));
         }
         let mutation = Mutation::ReorderRules { order, etag: given(etag) };
@@ -196,7 +196,7 @@ impl Api {
                 rule_of(&mut read, &name_field, parent.as_ref(), &rule.name)
             };
             let patch = new_rule(&mut read, &field, parent.as_ref(), rule);
-            // A rule whose name could not be read keeps its place, so that later ones are judged under their own index.
+            // A rule with an unreadable name still takes an index, so that faults of later rules have the right one.
             patches.extend(id.or_else(|| new_id("rule")).map(|id| (id, patch)));
         }
         let mutation = Mutation::ReplaceRules { rules: patches, etag: given(etag) };
@@ -211,13 +211,13 @@ fn new_rule(read: &mut Reader, field: &str, organization: Option<&Id>, rule: v1:
 
 fn rule_answer(changed: &ChangedOrganization) -> Result<Response<v1::Rule>, Status> {
     let found = changed.object.as_ref().and_then(|id| changed.view.organization.rule(id.as_str()));
-    let (place, rule) = found.ok_or_else(|| status::not_found("the rule"))?;
-    Ok(at_revision(changed_rule(changed, place, rule), changed.revision))
+    let (index, rule) = found.ok_or_else(|| status::not_found("the rule"))?;
+    Ok(at_revision(changed_rule(changed, index, rule), changed.revision))
 }
 
 /// A rule after a change, or as it would be.
-fn changed_rule(changed: &ChangedOrganization, place: usize, rule: &Rule) -> v1::Rule {
-    let mut shown = to_rule(&changed.view, place, rule);
+fn changed_rule(changed: &ChangedOrganization, index: usize, rule: &Rule) -> v1::Rule {
+    let mut shown = to_rule(&changed.view, index, rule);
     shown.etag = changed.etag(shown.etag);
     shown.revision = to_i64(changed.revision);
     shown
@@ -231,7 +231,7 @@ fn list_etag(changed: &ChangedOrganization) -> String {
 fn shown_rules(changed: &ChangedOrganization) -> Vec<v1::Rule> {
     let mut room = ANSWER_BYTES_MAX - ANSWER_BYTES_RESERVED;
     let rules = changed.view.organization.rules.iter().enumerate().take(RULES_SHOWN_MAX);
-    let rules = rules.map(|(place, rule)| changed_rule(changed, place, rule));
+    let rules = rules.map(|(index, rule)| changed_rule(changed, index, rule));
     let fits = |rule: &v1::Rule| {
         let left = room.checked_sub(rule.encoded_len() + 6);
         room = left.unwrap_or(0);

@@ -1,6 +1,6 @@
 //! How a service is served: each call goes to the method of the same name that `Api` has.
 //!
-//! Invariant: what changes something is handed its caller.
+//! Invariant: a method that changes something gets its caller.
 //! Not here: what the methods do (a file for each kind of resource).
 
 /// Implements a service. A method `changes` something for its caller, `waits` for what it answers, or answers `at_once`.

@@ -1,6 +1,6 @@
 //! The calls about sessions (design.md §3.2): end and renew.
 //!
-//! Invariant: a name that could never be a session's is a fault; one that could, and is not, is unknown.
+//! Invariant: a malformed name is a fault; a well-formed name of no session is unknown.
 //! Not here: lists of sessions (`audit`).
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! Shadow policies: from requests to changes, and what a candidate decided otherwise.
+//! Shadow policies: from requests to changes, and the Checks that they decided otherwise.
 //!
-//! Invariant: a stream of divergences never ends as if it were complete.
-//! Not here: trying a candidate (`engine::shadow`).
+//! Invariant: a stream of divergences always ends with an error, because it is never complete.
+//! Not here: deciding by a shadow policy (`engine::shadow`).
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::policy::name::{Id, Name};
 use crate::policy::plan::{Mutation, PlanError, ShadowStep};
 use crate::proto::v1::{self, ErrorReason};
 
-/// Divergences on their way to a subscriber.
+/// The most divergences buffered for a subscriber.
 const SENT_AHEAD_MAX: usize = 64;
 
 pub(super) type Divergences = ReceiverStream<Result<v1::Divergence, Status>>;
@@ -61,7 +61,7 @@ impl Api {
         let changed = self.make(caller, read.change_inside(Some(id), Some(mutation))).await?;
         let organization = &changed.view.organization;
         let shadow = self.shadow(&organization.id);
-        // What was only judged is not at work.
+        // A change that was only judged set no shadow policy.
         let answer = match shadow.ok().filter(|_| !changed.validate_only) {
             Some(shadow) => to_shadow(&organization.id, &shadow),
             None => v1::ShadowPolicy { organization: parent, ..v1::ShadowPolicy::default() },
@@ -69,7 +69,7 @@ impl Api {
         Ok(at_revision(answer, changed.revision))
     }
 
-    /// The candidate of an organization, at work.
+    /// The shadow policy of an organization, with its counts.
     fn shadow(&self, id: &Id) -> Result<Arc<Shadow>, Status> {
         let shadow = self.published(id)?.shadow.clone();
         shadow.ok_or_else(|| status::not_found(&format!("the shadow policy of organizations/{id}")))

@@ -20,7 +20,7 @@ pub(super) const DOMAIN: &str = "portcullis";
 /// Details travel in a header, whose size clients limit. Violations that do not fit are counted instead.
 const DETAILS_BYTES_MAX: usize = 4 * 1024;
 
-/// Bytes of a message at most.
+/// The most bytes of a message.
 const MESSAGE_BYTES_MAX: usize = 1_024;
 
 /// A status with its reason.
@@ -47,7 +47,7 @@ fn details_with<const N: usize>(reason: ErrorReason, metadata: [(&str, String); 
     ErrorDetails::with_error_info(name, DOMAIN, metadata.map(|(key, value)| (key.to_owned(), value)))
 }
 
-/// Malformed fields, all at once.
+/// All malformed fields.
 pub(super) fn invalid(violations: Vec<Violation>) -> Status {
     invalid_because(ErrorReason::InvalidField, violations)
 }
@@ -83,7 +83,7 @@ pub(super) fn starting() -> Status {
     error(Code::Unavailable, ErrorReason::Starting, "the service is starting: try again in a moment")
 }
 
-/// There is no place for another call of this kind.
+/// Too many calls of this kind are under way.
 pub(super) fn overloaded(what: &str) -> Status {
     error(Code::Unavailable, ErrorReason::Overloaded, format!("{what}: try again in a moment"))
 }
@@ -100,7 +100,7 @@ pub(super) fn internal(fault: &dyn std::error::Error) -> Status {
     error(Code::Internal, ErrorReason::Internal, "internal fault: see the log of the service")
 }
 
-/// An answer that cannot be made shorter.
+/// An answer that would be too large.
 pub(super) fn answer_too_large(advice: &str) -> Status {
     let message = format!("the answer would exceed {} bytes: {advice}", super::ANSWER_BYTES_MAX);
     error(Code::ResourceExhausted, ErrorReason::AnswerTooLarge, message)
@@ -170,9 +170,9 @@ pub(super) fn check(refusal: CheckError) -> Status {
 }
 
 /// The error of one Check as the error of its batch: the message begins with its index.
-pub(super) fn check_of_batch(place: usize, refusal: CheckError) -> Status {
+pub(super) fn check_of_batch(index: usize, refusal: CheckError) -> Status {
     let status = check(refusal);
-    let message = shortened(format!("requests[{place}]: {}", status.message()));
+    let message = shortened(format!("requests[{index}]: {}", status.message()));
     Status::with_error_details(status.code(), message, status.get_error_details())
 }
 
@@ -192,7 +192,7 @@ pub(super) fn audit(refusal: AuditError) -> Status {
     }
 }
 
-/// A place in the log that is not there, with one that is.
+/// A sequence that the log does not have; the details name the nearest that it has.
 fn out_of_range(reason: ErrorReason, message: String, sequence: u64) -> Status {
     let key = if reason == ErrorReason::PositionRemoved { "first_sequence" } else { "newest_sequence" };
     Status::with_error_details(Code::OutOfRange, message, details_with(reason, [(key, sequence.to_string())]))

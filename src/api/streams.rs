@@ -3,9 +3,8 @@
 //! tonic serves the stream. Its messages are read and written in place as those of single Checks are (`direct::wire`); only
 //! an unusual request is decoded into the generated message.
 //!
-//! Invariant: answers have the order of the requests, and so have their records. A malformed request is answered with an
-//! error, and the stream goes on; bytes that are no message end it. What was not answered when it ends keeps no session
-//! open.
+//! Invariant: answers and their records have the order of the requests. A malformed request is answered with an error, and
+//! the stream goes on; bytes that do not decode end it. A Check that was not answered leaves no session open.
 //! Not here: batches (`batch`), deciding (`engine::check`).
 
 use std::collections::VecDeque;
@@ -39,7 +38,7 @@ use crate::engine::outcome::{Outcome, Unsent, Waiting};
 use crate::engine::question::{CheckError, Question};
 use crate::proto::v1::{CheckRequest, CheckResponse};
 
-/// Checks that are decided and not answered yet: as many as may share one write of the disk.
+/// Checks that may be decided and not answered yet. They can share one sync.
 const AHEAD_MAX: usize = 256;
 
 /// A future of the stream's own.
@@ -143,7 +142,7 @@ impl StreamingService<Bytes> for Opening {
         std::future::ready(api.engine().map(|engine| {
             let draining = api.shared.subscribers.draining();
             let mut watched = draining.clone();
-            // Polled also where other tasks get their turn.
+            // Unconstrained: it must be polled even when the task has used up its budget.
             let ended = unconstrained(async move { drop(watched.wait_for(|draining| *draining).await) });
             tonic::Response::new(Answers {
                 engine: Arc::clone(engine),
@@ -171,13 +170,13 @@ struct Answers {
     draining: watch::Receiver<bool>,
 }
 
-/// An answer that has not left.
+/// An answer that was not sent yet.
 enum Pending {
-    /// An answer that opened no session, or leaves before anything else is done.
+    /// An answer that opened no session, or that is sent next.
     Ready(Bytes),
     /// An answer that waits only for those before it.
     Unsent(Unsent<Arc<Engine>>, Bytes),
-    /// An answer that waits for the disk.
+    /// An answer that waits for the sync of its record.
     Waiting(Held<Bytes>),
 }
 
@@ -185,11 +184,11 @@ impl Stream for Answers {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // At each answer: a stream that always has requests never pauses.
+        // Checked at each answer, because a stream with enough requests never pauses.
         if self.draining.has_changed().unwrap_or(true) {
             return self.poll_ended(context);
         }
-        // Other tasks of the thread get their turn: without this a stream that always has requests would keep the thread.
+        // Cooperative yielding: without this a stream with enough requests would keep the thread from other tasks.
         let Poll::Ready(turn) = poll_proceed(context) else { return self.poll_ended(context) };
         let answer = match self.poll_answer(context) {
             Poll::Ready(answer) => answer,
@@ -204,21 +203,21 @@ impl Stream for Answers {
 }
 
 impl Answers {
-    /// Called wherever no answer is ready, so that draining ends the stream whatever it waits for.
+    /// Called wherever no answer is ready, so that draining ends every kind of wait.
     fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         let Some(ended) = &mut self.ended else { return Poll::Ready(None) };
         ready!(ended.as_mut().poll(context));
         Poll::Ready(Some(Err(self.end(status::audit(AuditError::ShuttingDown)))))
     }
 
-    /// Drops what was not answered at once: the client may take its time to read the status.
+    /// Drops the open answers now: the client may take its time to read the status.
     fn end(&mut self, status: Status) -> Status {
         (self.requests, self.delayed, self.ended) = (None, None, None);
         self.pending.clear();
         status
     }
 
-    /// The next answer. While the first one waits for the disk, further Checks are decided.
+    /// The next answer. While the first one waits for its sync, further Checks are decided.
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         loop {
             if let Some(first) = self.pending.front_mut() {
@@ -272,7 +271,7 @@ impl Pending {
         }
     }
 
-    /// Decides; `behind` says that other answers leave before this one.
+    /// Decides; `behind` says that other answers are sent before this one.
     fn of(room: Result<Room, CheckError>, question: &Question<'_>, engine: &Arc<Engine>, behind: bool) -> Self {
         let written = |answer| wire::written(0, answer, &question.target).freeze();
         match room.and_then(|room| engine.admit(room, question)) {
@@ -293,8 +292,8 @@ impl Pending {
     }
 }
 
-/// Decides what a message asks, if the queue has room for the record; none where it is full. An error where the message
-/// is no request.
+/// Decides the request in a message, if the queue has room for the record; none where it is full. An error where the
+/// message does not decode.
 fn decide(engine: &Arc<Engine>, message: &[u8], behind: bool) -> Result<Option<Pending>, Status> {
     let mut decoded = CheckRequest::default();
     Ok(match question(read(message, &mut decoded)?) {
@@ -303,7 +302,7 @@ fn decide(engine: &Arc<Engine>, message: &[u8], behind: bool) -> Result<Option<P
     })
 }
 
-/// Waits for room for the record, then decides what a message asks.
+/// Waits for room for the record, then decides the request in a message.
 async fn decide_later(engine: Arc<Engine>, message: Bytes) -> Pending {
     let mut decoded = CheckRequest::default();
     match read(&message, &mut decoded).and_then(question) {
@@ -312,7 +311,7 @@ async fn decide_later(engine: Arc<Engine>, message: Bytes) -> Pending {
     }
 }
 
-/// A stream whose client does not read is not polled when it is woken, so it waits apart.
+/// A stream whose client does not read is not polled when woken, so it waits apart from the groups.
 async fn wait(waiting: Waiting<Arc<Engine>>, answer: Bytes, since: Instant) -> Bytes {
     match waiting.durable_apart(since).await {
         Ok(unsent) => {

@@ -1,4 +1,4 @@
-//! Streams that last until their client goes away: how many there may be, and that they end with the service.
+//! Subscribers, whose streams last until the client goes away: their number, and their end when the service drains.
 //!
 //! Invariant: no more streams than configured; each is told when the service drains.
 //! Not here: what is streamed (`audit::watch`, `shadow`).
@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use super::status;
 use crate::proto::v1::ErrorReason;
 
-/// All who follow something.
+/// The limit on subscribers.
 #[derive(Debug)]
 pub(super) struct Subscribers {
     permits: Arc<Semaphore>,
@@ -25,7 +25,7 @@ impl Subscribers {
         Self { permits: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))), max, draining }
     }
 
-    /// Lets one more in, for as long as the permit is held.
+    /// Admits one more, for as long as the permit is held.
     pub(super) fn subscribe(&self) -> Result<OwnedSemaphorePermit, Status> {
         Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
             let message = format!("there are {} subscribers already: try again later", self.max);
@@ -33,7 +33,7 @@ impl Subscribers {
         })
     }
 
-    /// Says when the service is to end.
+    /// Becomes true when the service drains.
     pub(super) fn draining(&self) -> watch::Receiver<bool> {
         self.draining.clone()
     }

@@ -1,9 +1,9 @@
 //! Errors of the transport in the form of all others (design.md §3.7).
 //!
-//! tonic answers by itself what never reaches a service: unknown methods, messages too large or undecodable, unknown
-//! compression. Such a status has no details; this layer gives it the code and the `ErrorInfo` that the contract wants.
+//! tonic itself refuses calls that never reach a service: unknown methods, messages too large or undecodable, unknown
+//! compression. Such a status has no details; this layer gives it the code and the `ErrorInfo` of the contract.
 //!
-//! Invariant: an error that leaves has an `ErrorInfo`; one that a service made passes unchanged.
+//! Invariant: every error has an `ErrorInfo`; an error of a service passes unchanged.
 //! Not here: overload and deadlines (`admission`).
 
 use std::future::Future;
@@ -57,12 +57,12 @@ pub(super) fn explained(bare: Status) -> Status {
         code => (code, ErrorReason::Internal, message.to_owned()),
     };
     let mut explained = status::error(code, reason, message);
-    // What the transport says besides, such as the encodings that it reads.
+    // The transport's other metadata, such as the encodings that it reads.
     *explained.metadata_mut() = bare.metadata().clone();
     explained
 }
 
-/// The end of a call that broke down before it had an answer.
+/// The error of a call that failed before it had an answer.
 pub fn no_answer() -> Status {
     let message = "the call ended without an answer: read what has become of it before you repeat it";
     status::error(Code::Internal, ErrorReason::Internal, message)
@@ -105,10 +105,10 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            // Only an answer that is nothing but an error has its status among the headers.
+            // Only an answer that consists of an error has its status in the headers.
             let status = Status::from_header_map(answer.headers());
             let Some(status) = status.filter(|status| status.code() != Code::Ok) else { return Ok(answer) };
-            // Never the message: it repeats what the caller sent, addresses among it.
+            // Never log the message: it repeats what the caller sent, addresses included.
             if !status.details().is_empty() {
                 tracing::debug!(method, code = ?status.code(), "call refused");
                 return Ok(answer);
@@ -120,8 +120,8 @@ where
     }
 }
 
-/// Tells a stream of requests that was broken off from one that came to its end: tonic ends a stream that the client
-/// cancels, or whose deadline passes there, as if all of it had come.
+/// Distinguishes a stream of requests that was broken off from a complete one. tonic ends a stream that the client
+/// cancels, or whose deadline passes at the client, as if it were complete.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnbrokenLayer;
 

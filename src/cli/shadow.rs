@@ -92,7 +92,7 @@ pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::
 
 async fn set(names: &OrganizationArgs, args: &SetArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = names.name();
-    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, names)?;
+    let read::Read { policy, locations } = read::policy(&args.file, &read_text(&args.file)?, names)?;
     let apply = v1::ApplyPolicyRequest { parent: parent.clone(), policy: Some(policy), ..Default::default() };
     let request = v1::SetShadowPolicyRequest {
         parent,
@@ -100,7 +100,7 @@ async fn set(names: &OrganizationArgs, args: &SetArgs, context: &mut Context<'_>
         options: args.change.options(),
     };
     let shadow = answer(context.client.analysis().set_shadow_policy(request).await)
-        .map_err(|error| places.locate(error, &args.file, "mutations[0].apply_policy.policy."))?;
+        .map_err(|error| locations.locate(error, &args.file, "mutations[0].apply_policy.policy."))?;
     context.changed(&args.change, &shadow, record)
 }
 

@@ -99,7 +99,7 @@ impl Config {
     }
 }
 
-const REACHABLE: &str = "is reachable from other machines, and without TLS and authentication whoever reaches it can \
+const REACHABLE: &str = "is reachable from other machines, and without TLS and authentication everybody who reaches it can \
                          read and change every policy: listen on a loopback address such as `127.0.0.1:7070`, or give \
                          `--insecure` if everybody who reaches it may";
 

@@ -17,7 +17,7 @@ use crate::policy::organization::Organization;
 use crate::policy::snapshot::Snapshot;
 use crate::policy::time::Timestamp;
 
-/// Where sessions may be concerned by changes of an organization, or of the cluster.
+/// Which sessions changes of an organization, or of the cluster, may affect.
 pub(super) fn scopes(id: Option<&Id>, changes: &[&Change]) -> Vec<Scope> {
     let Some(id) = id else { return vec![Scope::All] };
     let mut scopes = Vec::new();
@@ -62,7 +62,7 @@ pub(super) fn next_version(
     now: Timestamp,
 ) -> Published {
     let inside = |change: &&Change| matches!(change.effect, Effect::Organization { .. });
-    // One that was deleted and made again begins anew.
+    // An organization that was deleted and created again is compiled from scratch.
     let same = current.filter(|_| changes.iter().all(inside));
     let counters = counters_after(same.map(|same| &same.view), &organization, now);
     let snapshot = match same {

@@ -1,8 +1,7 @@
-//! Applying a durable change: into the state, on the record, to those who decide and to those who follow.
+//! Applying a durable change: updates the state, records it, publishes the new version, and tells keeper and follower.
 //!
-//! Every change goes this way, whoever made it: a caller, the undoing of a change that was not confirmed, or a record
-//! that a start reads back. At a start only the first part is done change by change ([`Durable::put_into`]); what
-//! decides is compiled once, from the state that they lead to.
+//! Every change goes this way: a caller's, the undoing of an unconfirmed one, and a record that a start reads back. A
+//! start only updates the state change by change ([`DurableChange::put_into`]) and compiles once, at the end.
 //!
 //! Invariant: only what is durable is applied, once, in the order of the journal. A change is in the audit log's queue
 //! before a Check can be decided by it, and published before the keeper of the sessions hears of it.
@@ -13,7 +12,7 @@ use std::sync::Arc;
 
 use super::advance::{next_version, scopes};
 use super::audit::AuditLog;
-use super::change::Durable;
+use super::change::DurableChange;
 use super::clock::Clock;
 use super::deadlines::Deadlines;
 use super::directory::{Directory, PublishedCluster};
@@ -29,7 +28,7 @@ use crate::policy::organization::{Cluster, Organization};
 use crate::policy::snapshot::ClusterSnapshot;
 use crate::policy::state::PolicyState;
 
-/// The policy in force, and all who are told when it changes. Owned by the one thread that applies changes.
+/// The policy in force, and everything that is told when it changes. Owned by the one thread that applies changes.
 pub(super) struct Applier {
     pub(super) state: PolicyState,
     /// When the changes that wait for their confirmation are to be undone.
@@ -45,13 +44,13 @@ pub(super) struct Applier {
 
 /// What a change replaced in the state.
 pub(super) struct Replaced {
-    /// The organization that it is about; none where there was none.
+    /// The organization that it is about, as it was; none for a new one.
     organization: Option<Arc<Organization>>,
     cluster: Arc<Cluster>,
 }
 
-impl Durable<'_> {
-    /// Puts it into the state. From then on no time is before its time.
+impl DurableChange<'_> {
+    /// Puts it into the state. The clock never shows an earlier time from then on.
     pub(super) fn put_into(self, state: &mut PolicyState, clock: &Clock) -> Replaced {
         let organization = self.change.effect.organization().and_then(|id| state.organizations.get(id)).cloned();
         let replaced = Replaced { organization, cluster: Arc::clone(&state.cluster) };
@@ -69,12 +68,12 @@ impl Durable<'_> {
 }
 
 impl Applier {
-    /// Applies changes, in the order of the journal. What decides is compiled once for all changes of an organization.
-    pub(super) fn apply(&mut self, changes: &[Durable<'_>]) {
+    /// Applies changes, in the order of the journal. An organization is compiled once for all its changes.
+    pub(super) fn apply(&mut self, changes: &[DurableChange<'_>]) {
         let mut touched: BTreeMap<Option<&Id>, Vec<&Change>> = BTreeMap::new();
         for durable in changes {
             let replaced = durable.put_into(&mut self.state, &self.clock);
-            // Before it is visible: the log tells of the change before it tells what was decided by it.
+            // Before it is visible: the log has the change before any decision that it led to.
             let (entry, actor) = durable.entry(&replaced);
             self.audit.queue().push(entry, actor, true);
             let before = replaced.organization.as_deref();

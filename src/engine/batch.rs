@@ -1,6 +1,6 @@
-//! Many Checks at once: decided by one version of each policy.
+//! A batch of Checks: all decided by one version of each policy.
 //!
-//! Invariant: no session is opened by a policy that was replaced before, though the rest of the batch is decided by it.
+//! Invariant: no replaced policy opens a session, even where it decides the rest of the batch.
 //! Not here: deciding and recording one (`check`).
 
 use std::collections::HashMap;
@@ -15,11 +15,11 @@ use super::question::{Answer, CheckError, Question};
 const BATCH_STRIDE: usize = 256;
 
 impl Engine {
-    /// Decides and records many, all of one organization by one version of its policy. Where a policy changes meanwhile,
-    /// whatever would open a session is decided by the new version.
+    /// Decides and records many questions, those about one organization by one version of its policy. Where the policy
+    /// changes meanwhile, the new version decides every question that would open a session.
     ///
     /// # Errors
-    /// The error of one question, with its index. No answer leaves then: sessions that were opened are abandoned.
+    /// The error of one question, with its index. Then no answer is sent, and sessions that were opened are abandoned.
     pub async fn check_batch(&self, questions: &[Question<'_>]) -> Result<Vec<Answer>, (usize, CheckError)> {
         let cluster = self.directory.cluster();
         let mut pins: HashMap<&str, Pinned> = HashMap::new();
@@ -40,7 +40,7 @@ impl Engine {
             let room = self.room().await.map_err(|error| (index, error))?;
             outcomes.push(self.admit_by(room, question, pinned).map_err(|error| (index, error))?);
         }
-        // The last one first: once its record is on the disk, so are all before it.
+        // The last one first: once its record is durable, so are all before it.
         let mut unsent = Vec::with_capacity(outcomes.len());
         while let Some(outcome) = outcomes.pop() {
             unsent.push(outcome.settled().await.map_err(|error| (outcomes.len(), error))?);

@@ -23,7 +23,7 @@ use thiserror::Error;
 pub struct ChangeRequest {
     /// What is to change.
     pub target: ChangeTarget,
-    /// What parsing the request found wrong; refused with everything else that is wrong with it.
+    /// What parsing the request found wrong; reported together with the violations that planning finds.
     pub violations: Vec<Violation>,
     /// Who asks.
     pub actor: Arc<str>,
@@ -33,7 +33,7 @@ pub struct ChangeRequest {
     pub validate_only: bool,
     /// Conditions on what it may do, besides those that the organization has.
     pub gates: GateOptions,
-    /// Whether gates and limits apply. They do to everything but going back to what was agreed on before.
+    /// Whether gates and limits apply. Only going back to an earlier policy is exempt.
     pub is_gated: bool,
     /// Undo it unless it is confirmed within this time; inside an organization only.
     pub confirm_within: Option<Duration>,
@@ -56,7 +56,7 @@ pub enum ChangeTarget {
         /// Its fields.
         patch: NodePatch,
     },
-    /// An organization less.
+    /// Deletes an organization.
     DeleteOrganization {
         /// Its id.
         id: Id,
@@ -74,9 +74,9 @@ pub enum ChangeTarget {
     },
 }
 
-/// A change that is durable, and what it makes of what it is about.
+/// A durable change and its outcome.
 #[derive(Clone, Copy)]
-pub(super) struct Durable<'a> {
+pub(super) struct DurableChange<'a> {
     /// The sequence of its record in the policy journal.
     pub(super) sequence: u64,
     /// The length of that record.
@@ -85,10 +85,10 @@ pub(super) struct Durable<'a> {
     pub(super) outcome: &'a Outcome,
 }
 
-/// A change that was carried out, or was found acceptable where only that was asked.
+/// A change that was carried out or, with `validate_only`, found acceptable.
 #[derive(Clone, Debug)]
 pub struct Changed {
-    /// What it made of what it is about, or would.
+    /// The organization or cluster as the change leaves it, or would leave it.
     pub outcome: Outcome,
     /// The revision that now holds. A change without effect, and one that was only judged, leave it as it was.
     pub revision: u64,
@@ -105,11 +105,11 @@ pub enum ChangeError {
     /// Gates refuse it.
     #[error("{}", refusals(.0))]
     Gated(Vec<Refusal>),
-    /// It cannot be made durable now and is not in force. A later start finds it only where the process ends before the
+    /// It cannot be made durable now and is not in force. A later start finds it only if the process ends before the
     /// journal is writable again.
     #[error("the policy journal cannot be written now, so the change is not in force: {0}; try again")]
     NotWritable(String),
-    /// It cannot be put on the record now.
+    /// The audit log cannot record it now.
     #[error(transparent)]
     NotRecordable(#[from] AuditError),
     /// It is larger than the journal takes in one piece.
@@ -123,7 +123,7 @@ pub enum ChangeError {
     ShuttingDown,
 }
 
-/// All that is refused, in one line.
+/// All refusals, in one line.
 fn refusals(refusals: &[Refusal]) -> String {
     refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -1,12 +1,12 @@
-//! A Check: from a parsed question to the outcome, on the record.
+//! A Check: from a parsed question to the recorded outcome.
 //!
-//! Take room for the record → decide → where it is allowed, lock the session's shard, decide again and open the session →
-//! queue the record → the outcome: an answer that may leave now, or one that waits for the disk.
+//! Take room for the record → decide → if allowed: lock the session's shard, decide again, open the session → queue the
+//! record. The outcome is an answer that may be sent now, or one that waits for the sync of its record.
 //!
-//! Invariant: one version of the organization and one of the cluster decide the whole answer; deciding takes no lock and
-//! waits for nothing. No answer leaves without its record being queued, or counted as missing where that is configured;
-//! no session is opened by a policy that was replaced before.
-//! Not here: parsing and wording (`api::decision`), waiting for the disk (`outcome`).
+//! Invariant: one version of the organization and one of the cluster decide the whole answer. Deciding takes no lock and
+//! waits for nothing. No answer is sent before its record is queued, or counted as missing where that is configured. No
+//! replaced policy opens a session.
+//! Not here: parsing and wording (`api::decision`), waiting for the sync (`outcome`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,7 +53,7 @@ struct Decided {
     cluster_revision: u64,
 }
 
-/// Which decisions count for the rule that matched, and for the shadow policy.
+/// Which decisions the counters of the rule and the shadow policy take in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Counting {
     Always,
@@ -73,7 +73,7 @@ enum Recording {
 }
 
 impl Engine {
-    /// Decides, records, waits for the disk where that has to be, and answers.
+    /// Decides, records, waits for the sync where the connection type asks for it, and answers.
     pub async fn check(&self, question: &Question<'_>) -> Result<Answer, CheckError> {
         let room = self.room().await?;
         Ok(self.admit(room, question)?.settled().await?.leave())
@@ -108,7 +108,7 @@ impl Engine {
         }
     }
 
-    /// Whether answers to such Checks wait until their records are on the disk.
+    /// Whether answers to such Checks wait until their records are durable.
     pub fn is_sync(&self, connection_type: ConnectionType) -> bool {
         self.audit.options().durability(connection_type) == Durability::Sync
     }
@@ -118,7 +118,7 @@ impl Engine {
         self.admit_by(room, question, None)
     }
 
-    /// As [`Engine::admit`]; where versions are given, these decide. A session is opened only by the current ones.
+    /// As [`Engine::admit`], by the pinned versions where there are any. Only the current versions open a session.
     pub(super) fn admit_by(
         &self,
         room: Room,
@@ -146,7 +146,7 @@ impl Engine {
         };
         let ended = |session: &Session| self.record_end(session);
         self.sessions.admit(&key, ended, |admission| {
-            // With the shard locked: a change that is published after this finds the session when it judges them.
+            // The shard is locked, so the keeper finds this session when it judges a change published after this.
             let now = self.clock.now();
             let current = pinned.filter(|pinned| self.directory.is_current(pinned, question.target.organization));
             let decided = self.decide(question, now, Counting::Always, current)?;
@@ -171,7 +171,7 @@ impl Engine {
     ) -> Outcome<&Engine> {
         let answer = self.answer(&decided, admitted.as_ref().map(|admitted| admitted.session));
         let session_opened = admitted.as_ref().is_some_and(|admitted| admitted.opened);
-        // The session holds both texts: they are shared, not copied.
+        // The session holds both texts: share them instead of copying.
         let (email, endpoint) = match admitted {
             Some(Admitted { email, endpoint, .. }) => (email, endpoint),
             None => (question.user_email.into(), question.target.text.into()),
@@ -211,7 +211,7 @@ impl Engine {
         }
     }
 
-    /// What the policy says: the current version, unless another is given.
+    /// What the policy says, in its current version unless another is pinned.
     fn decide(
         &self,
         question: &Question<'_>,
@@ -242,7 +242,7 @@ impl Engine {
         let revision = published.map_or(0, |published| published.snapshot.revision());
         let known = match published {
             Some(_) => revision,
-            // A deleted organization had its last revision: the server is not behind.
+            // The server knows a deleted organization up to its last revision, so it is not behind.
             None => self.directory.last_revision_of_deleted(question.target.organization),
         };
         if known < question.min_revision {

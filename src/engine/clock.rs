@@ -1,7 +1,7 @@
 //! The time of decisions and changes.
 //!
 //! Invariant: `now` is never before the time of the newest durable record, so a system clock that is set back revives
-//! no expired rule (design.md §2.2). This is the only place that reads the system clock for policy.
+//! no expired rule (design.md §2.2). Policy reads the system clock nowhere else.
 //! Not here: timeouts and intervals, which are the runtime's.
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What callers ask of the thread that owns the policy journal: to change the policy, and to read the journal.
 //!
-//! Invariant: at most [`COMMANDS_WAITING_MAX`] commands wait; more are refused at once.
+//! Invariant: at most [`COMMANDS_WAITING_MAX`] commands wait; more are refused.
 //! Not here: carrying them out (`writer`).
 
 use std::sync::Mutex;
@@ -24,20 +24,20 @@ pub(super) type Reply = oneshot::Sender<Result<Changed, ChangeError>>;
 pub(super) enum Command {
     /// Changes the policy.
     Change { request: Box<ChangeRequest>, reply: Reply },
-    /// Gives the journal from a record on, to read.
+    /// Returns the journal's records from one on.
     Read { from: u64, reply: oneshot::Sender<Result<OwnedRecords, JournalError>> },
     /// Erases an actor from the changes of an organization, or of all and the cluster.
     EraseActor { organization: Option<Id>, name: String, reply: oneshot::Sender<Result<(), JournalError>> },
 }
 
-/// The way to the writer.
+/// The queue of commands to the writer.
 pub(super) struct Commands {
     /// None once it is closed.
     sender: Mutex<Option<SyncSender<Command>>>,
 }
 
 impl Commands {
-    /// The way, and where the writer takes commands from.
+    /// The sending half, and the receiver that the writer takes commands from.
     pub(super) fn new() -> (Self, Receiver<Command>) {
         let (sender, commands) = sync_channel(COMMANDS_WAITING_MAX);
         (Self { sender: Mutex::new(Some(sender)) }, commands)

@@ -1,4 +1,4 @@
-//! How often each rule decided, and when last.
+//! Match counters: how often each rule decided, and when last.
 //!
 //! Invariant: counting is one atomic addition and never waits; a counter belongs to one creation of a rule, so a rule
 //! that is deleted and made again starts from zero.
@@ -30,7 +30,7 @@ pub struct RuleCounter {
 }
 
 impl RuleCounter {
-    /// A counter that goes on from what was kept.
+    /// A counter that goes on from a stored count.
     pub fn new(matches: RuleMatches) -> Self {
         Self {
             count: AtomicU64::new(matches.count),
@@ -51,13 +51,13 @@ impl RuleCounter {
         self.last_match_millis.fetch_max(now.millis(), Ordering::Relaxed);
     }
 
-    /// What it says now, unless that was taken before. For the one thread that saves counters.
+    /// The count now; none if it has not changed since it was last taken. For the one thread that saves counters.
     pub fn take_unsaved(&self) -> Option<RuleMatches> {
         let matches = self.matches();
         (self.saved.swap(matches.count, Ordering::Relaxed) != matches.count).then_some(matches)
     }
 
-    /// What it says now.
+    /// The count now.
     pub fn matches(&self) -> RuleMatches {
         let last = self.last_match_millis.load(Ordering::Relaxed);
         RuleMatches {
@@ -78,11 +78,11 @@ pub struct RuleCounters {
 }
 
 impl RuleCounters {
-    /// The counters for the organization's rules: those there are for rules that stay, new ones for new rules.
+    /// The counters for the organization's rules: rules that stay keep theirs, new rules get new ones.
     pub fn following(organization: &Organization, old: &HashMap<RuleKey, Arc<RuleCounter>>, now: Timestamp) -> Self {
         let counter = |rule: &Arc<Rule>| {
             let key = (rule.id.clone(), rule.create_time);
-            // Counters are kept to the millisecond: so is this, or the start would move with the next restart.
+            // Counters are stored to the millisecond. A finer start would move with the next restart.
             let start = Timestamp::from_millis(now.millis()).max(rule.create_time);
             old.get(&key).map_or_else(|| Arc::new(RuleCounter::starting(start)), Arc::clone)
         };

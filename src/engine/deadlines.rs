@@ -28,14 +28,14 @@ impl Deadlines {
         }
     }
 
-    /// How long until the next deadline; zero where it is over.
+    /// How long until the next deadline; zero where it has passed.
     pub(super) fn next_in(&self, now: Timestamp) -> Option<Duration> {
         let (deadline, _) = self.by_time.first()?;
         let micros = deadline.micros().saturating_sub(now.micros()).max(0);
         Some(Duration::from_micros(micros.unsigned_abs()))
     }
 
-    /// The organizations whose deadline is over.
+    /// The organizations whose deadline has passed.
     pub(super) fn due(&self, now: Timestamp) -> Vec<Id> {
         self.by_time.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| id.clone()).collect()
     }

@@ -1,8 +1,8 @@
 //! Which policy is current: the published version of the cluster and of every organization.
 //!
-//! Invariant: a reader takes no lock and sees one version of an organization, whole. Publishing one organization
-//! touches nothing of another.
-//! Not here: who may publish (`writer` alone) and what is decided (`check`).
+//! Invariant: a reader takes no lock and sees one whole version of an organization. Publishing one organization touches
+//! nothing of another.
+//! Not here: publishing (`apply` alone) and what is decided (`check`).
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -22,7 +22,7 @@ pub(super) struct Slot {
     pub(super) published: ArcSwap<Published>,
 }
 
-/// A fast hash that is not keyed is enough: only administrators make ids, and they gain nothing by collisions.
+/// A fast hash without a key is enough: only administrators choose ids, and they gain nothing by collisions.
 type Shard = HashMap<Id, Arc<Slot>, RandomState>;
 
 /// With so many shards, creating one of 100,000 organizations copies some hundreds of entries.
@@ -40,7 +40,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// A directory of these organizations. Built at once: publishing each would copy a shard each time.
+    /// A directory of these organizations. Built in one step: publishing each would copy a shard every time.
     pub(super) fn new(
         cluster: PublishedCluster,
         deleted: CowMap<Id, u64>,
@@ -113,7 +113,7 @@ impl Directory {
         self.len() == 0
     }
 
-    /// Whether versions are still those that are published.
+    /// Whether the pinned versions are still the published ones.
     pub(super) fn is_current(&self, pinned: &Pinned, id: &str) -> bool {
         let same = |published: Option<&Published>| match (published, &pinned.organization) {
             (Some(published), Some(pinned)) => std::ptr::eq(published, &raw const **pinned),
@@ -156,7 +156,7 @@ impl Directory {
         self.last_revision_of_deleted(id) > 0
     }
 
-    /// Removes an organization, whose last revision this is.
+    /// Removes an organization; `revision` was its last.
     pub(super) fn withdraw(&self, id: &Id, revision: u64) {
         let mut deleted = (*self.deleted.load_full()).clone();
         deleted.insert(id.clone(), Arc::new(revision));

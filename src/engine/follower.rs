@@ -1,17 +1,17 @@
 //! The follower: one thread that brings the mirror and the snapshots up to what the journal has.
 //!
-//! Changes that come while it writes are noted as a set of objects. It writes these together next, as they then are.
-//! It may lag, but its backlog is never larger than the policy itself.
+//! While it writes, the objects that changes touch are collected in a set; it writes their newest state next. So its
+//! backlog is never larger than the policy itself.
 //!
-//! Invariant: it never holds up a change or a Check, and nothing that is acknowledged depends on it. What it writes can
-//! be lost, and is made again at the next start.
+//! Invariant: it never delays a change or a Check, and nothing that is acknowledged depends on it. The next start
+//! rebuilds what it lost.
 //! Not here: what the mirror holds, and how it is compared with the policy (`mirror`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use super::change::Durable;
+use super::change::DurableChange;
 use super::clock::Clock;
 use super::directory::Directory;
 use super::mirror::Mirror;
@@ -22,11 +22,11 @@ use crate::policy::state::{Outcome, PolicyState};
 use crate::store::codec::{EntryKey, encode_snapshot, touched_keys};
 use crate::store::{Snapshots, StateError, StateStores};
 
-/// Changes, and bytes of changes, between two snapshots: what a start has to replay at most, about.
+/// Changes, and bytes of changes, between two snapshots. They bound roughly what a start has to replay.
 const SNAPSHOT_CHANGES: u64 = 10_000;
 const SNAPSHOT_BYTES: usize = 256 * 1024 * 1024;
 
-/// How often match counts are written, and how long the state store rests after a failure.
+/// How often match counts are written, and the pause before a failed state store is opened again.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(COUNTERS_INTERVAL_MILLIS.unsigned_abs());
 const COUNTERS_INTERVAL_MILLIS: i64 = 10_000;
 
@@ -51,8 +51,8 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Notes a change; `before` is the organization as it was.
-    pub(super) fn note(&self, durable: Durable<'_>, before: Option<&Organization>) {
-        let Durable { sequence, bytes, change, outcome } = durable;
+    pub(super) fn note(&self, durable: DurableChange<'_>, before: Option<&Organization>) {
+        let DurableChange { sequence, bytes, change, outcome } = durable;
         let mut inbox = self.inbox.lock().ignore_poison();
         inbox.touched.extend(touched_keys(change, before));
         inbox.outcomes.insert(change.effect.organization().cloned(), outcome.clone());
@@ -62,7 +62,7 @@ impl Follower {
         self.news.notify_one();
     }
 
-    /// Has the thread write what is left and end.
+    /// Tells the thread to write what is left and to end.
     pub(super) fn stop(&self) {
         self.inbox.lock().ignore_poison().stop = true;
         self.news.notify_one();
@@ -74,7 +74,7 @@ impl Follower {
         drop(self.news.wait_timeout_while(inbox, COUNTERS_INTERVAL, |inbox| !inbox.stop));
     }
 
-    /// Takes what came; waits for it up to the interval.
+    /// Takes what has come; waits up to the interval where nothing has.
     fn take(&self) -> Inbox {
         let inbox = self.inbox.lock().ignore_poison();
         let idle = |inbox: &mut Inbox| inbox.changes == 0 && !inbox.stop;
@@ -124,10 +124,10 @@ impl Task {
         }
     }
 
-    /// Brings the mirror up to date. One that fails is closed, and opened and compared anew after a rest.
+    /// Brings the mirror up to date. One that fails is closed; after a pause it is opened and compared again.
     fn follow(&mut self, touched: &BTreeSet<EntryKey>, last: bool) {
         let now_millis = self.clock.now().millis();
-        // That goes through all rules, which would be too much after every change.
+        // Writing match counts walks all rules: too much after every change.
         let counters_due = last || self.counters_written_millis + COUNTERS_INTERVAL_MILLIS <= now_millis;
         let result = match &self.mirror {
             Some(mirror) => self.write(mirror, touched, counters_due),
@@ -137,7 +137,7 @@ impl Task {
             self.counters_written_millis = now_millis;
         }
         if let Err(error) = result {
-            tracing::error!(%error, "the state store failed and is opened again; policy and decisions are not affected");
+            tracing::error!(%error, "the state store failed and will be opened again: policy and decisions are not affected");
             self.mirror = None;
         }
     }
@@ -171,11 +171,13 @@ impl Task {
         if self.sequence < self.snapshot_sequence + SNAPSHOT_CHANGES && self.bytes < SNAPSHOT_BYTES {
             return;
         }
-        // Also after a failure the next attempt comes only when as many changes have come again.
+        // After a failure, too, the next attempt waits for that many changes.
         (self.snapshot_sequence, self.bytes) = (self.sequence, 0);
         match self.snapshots.write(self.sequence, &encode_snapshot(&self.state)) {
             Ok(()) => tracing::info!(sequence = self.sequence, "policy snapshot written"),
-            Err(error) => tracing::warn!(%error, "no policy snapshot: the next start replays more of the journal"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot write a policy snapshot: the next start replays more of the journal");
+            }
         }
     }
 }

@@ -1,11 +1,10 @@
-//! The past of the policy: every revision, read back from the policy journal.
+//! The history of the policy: every revision, read back from the policy journal.
 //!
-//! The journal holds each change, so a revision is what the changes up to it make. An index in memory tells where the
-//! changes of an organization are. The first call makes it by reading the whole journal; later calls read only what has
-//! come since. It is not kept in the state store, because it holds who made a change, and that must stay erasable.
+//! The journal holds each change, so a revision is rebuilt from the changes up to it. An index in memory tells which
+//! records change which organization. The first call builds it from the whole journal; later calls read only new
+//! records. It is not kept in the state store, because it names actors, who must stay erasable.
 //!
-//! Invariant: what is acknowledged when a call begins is in its answer. The journal is read without holding up the
-//! writer.
+//! Invariant: what is acknowledged when a call begins is in its answer. Reading the journal does not delay the writer.
 //! Not here: going back to a revision, which is a change like any other (`planning`).
 
 use std::collections::HashMap;
@@ -56,16 +55,16 @@ pub struct RevisionDetail {
     pub organization: Option<Arc<Organization>>,
 }
 
-/// Why the past cannot be told.
+/// Why the history cannot be read.
 #[derive(Debug, Error)]
 pub enum HistoryError {
-    /// The writer does not answer.
+    /// The writer did not answer.
     #[error(transparent)]
     Change(#[from] ChangeError),
     /// The journal cannot be read.
     #[error("the policy journal cannot be read: {0}")]
     Journal(#[from] JournalError),
-    /// A record is none.
+    /// A record does not decode.
     #[error("record {0} of the policy journal: {1}")]
     Record(u64, CodecError),
 }
@@ -91,7 +90,7 @@ impl Index {
         let Change { time, actor, comment, confirm_until, overridden_tests, effect } = change;
         let Some(id) = effect.organization() else { return };
         let revisions = self.by_organization.entry(id.clone()).or_default();
-        // Most changes of an organization are made by the same few.
+        // A few actors make most changes of an organization: share their names.
         let actor = match revisions.last() {
             Some(last) if last.actor == actor => Arc::clone(&last.actor),
             _ => actor,
@@ -110,7 +109,7 @@ impl Index {
 }
 
 impl History {
-    /// Empties the index, because records of the journal are other ones now.
+    /// Empties the index, because records of the journal were rewritten.
     pub(super) fn forget(&self) {
         let mut index = self.index.lock().ignore_poison();
         *index = Index { generation: index.generation + 1, ..Index::default() };
@@ -139,7 +138,7 @@ fn read(record: Result<(u64, Vec<u8>), JournalError>) -> Result<(u64, Change), H
 }
 
 impl Engine {
-    /// Brings the index up to date. Reads files: the reading is done on a thread that may wait.
+    /// Brings the index up to date. Files are read on a thread that may block.
     async fn index(&self) -> Result<(), HistoryError> {
         loop {
             let (generation, through) = {
@@ -188,7 +187,7 @@ impl Engine {
     }
 }
 
-/// Makes the organization anew, change by change, up to an entry.
+/// Rebuilds the organization, change by change, up to an entry.
 fn replay(id: &Id, entry: RevisionEntry, records: OwnedRecords) -> Result<Option<RevisionDetail>, HistoryError> {
     let mut organization: Option<Arc<Organization>> = None;
     for record in records {

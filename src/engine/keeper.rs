@@ -1,5 +1,5 @@
-//! The keeper of the sessions: one thread that revokes those which the policy would now deny, and ends those whose time
-//! has come.
+//! The keeper of the sessions: one thread that revokes sessions which the policy would now deny, and ends those that are
+//! due.
 //!
 //! Invariant: every session that an older policy opened is judged by the newer one (design.md §2.7). A change is
 //! published before the keeper hears of it, and a Check that opens a session decides under the lock of its shard. So the
@@ -22,10 +22,10 @@ use crate::policy::name::{Id, NodePath};
 use crate::policy::snapshot::unknown_organization;
 use crate::policy::time::Timestamp;
 
-/// How often sessions are ended whose time has come, and the disk is looked at.
+/// How often sessions that are due are ended, and the free space of the disk is checked.
 const TICK: Duration = DiskWatch::INTERVAL;
 
-/// Added to the wait for an expiry, so that it is over by then and waiting never becomes spinning.
+/// Added to the wait for an expiry, so that it has passed when the thread wakes: no spinning.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// How the keeper is told of changes.
@@ -36,7 +36,7 @@ pub(super) struct KeeperInbox {
 }
 
 impl KeeperInbox {
-    /// The policy has changed there, and the change is published.
+    /// A change of this scope is published.
     pub(super) fn changed(&self, scope: Scope) {
         self.changed.lock().ignore_poison().0.push(scope);
         self.wake.notify_one();
@@ -83,7 +83,7 @@ impl Keeper {
             }
             let now = self.clock.now();
             for id in expiries.due(now) {
-                // No Check may be decided at an earlier time from now on.
+                // From now on no Check is decided at an earlier time.
                 self.clock.advance_to(now);
                 expiries.set(&id, self.next_expiry(&id, now));
                 pending.push(Scope::Organization(id));

@@ -1,10 +1,10 @@
-//! Limits on looking for ended sessions in the log.
+//! Limits on searches of the log for ended sessions.
 //!
-//! A portal that was away closes many sessions that have ended meanwhile. A search for one that is nowhere reads every
-//! unit; a few hundred at a time would take all cores from the Checks.
+//! A PEP that was away closes many sessions that have ended meanwhile. A search for an unknown session reads every unit;
+//! a few hundred such searches together would take all cores from the Checks.
 //!
 //! Invariant: one search runs at a time, and at most [`WAITING_MAX`] wait or run. A permit is held until the search has
-//! ended, also where its caller is gone.
+//! ended, even when its caller has cancelled.
 //! Not here: the search (`audit`).
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::audit::AuditError;
 
-/// Searches that wait or run: few beside the calls that may be under way, for each of them is one.
+/// Searches that wait or run. Each is a call under way, so this stays well below the limit on calls.
 pub(super) const WAITING_MAX: usize = 256;
 
 /// The limits.

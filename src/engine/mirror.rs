@@ -1,15 +1,15 @@
 //! The mirror: a copy of the policy in the state store, one entry for each object, and the match counts of the rules.
 //!
 //! The service never reads policy from it: a start reads the snapshots and the journal, and calls read what is published
-//! in memory. The copy is for who looks into the store from outside. It also bears witness: a mark of the last record it
-//! has taken in shows a start that the journal has lost records. Match counts are kept nowhere else; nothing is decided
-//! by them, and they begin anew where the store is lost.
+//! in memory. The copy is for programs that query the store from outside. Its high-water mark also shows a start that
+//! the journal has lost records. Match counts are kept nowhere else; no decision depends on them, and they start from
+//! zero where the store is lost.
 //!
-//! It holds no data about persons. What is deleted in sled may still be in its files. So what may have to be erased, such
-//! as who made a change or whose a session is, must not be put here.
+//! It holds no data about persons, because sled's files may keep what was deleted. Anything that may have to be erased,
+//! such as who made a change or whose a session is, must not be put here.
 //!
 //! Invariant: nothing that was acknowledged depends on it. When it is opened, every entry is compared with the policy
-//! and put right; a store that is lost or damaged is written anew.
+//! and corrected; a store that is lost or damaged is rebuilt.
 //! Not here: when it is written (`follower`), and what the policy is (`recovery`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,19 +25,19 @@ use crate::store::codec::{
 };
 use crate::store::{Batch, Keyspace, StateError, StateStore, StateStores, split};
 
-/// The key of the high-water mark: the last record of the journal that the mirror has taken in.
+/// The key of the high-water mark: the last record of the journal that the mirror includes.
 const MARK_KEY: &[u8] = b"policy-sequence";
 
 /// Objects written in one batch: batches hold sled's lock while they are applied.
 const BATCH_OBJECTS_MAX: usize = 256;
 
-/// Counters read at once.
+/// Counters in one read.
 const COUNTERS_PAGE: usize = 1_000;
 
 /// Why there is no mirror.
 #[derive(Debug, Error)]
 pub(super) enum MirrorError {
-    /// It has taken in a record that the journal does not have.
+    /// It includes a record that the journal does not have.
     #[error("the state store has seen record {seen} of the policy journal, which is not there any more")]
     Ahead {
         /// That record.
@@ -53,17 +53,17 @@ pub(super) struct Mirror {
     store: Box<dyn StateStore>,
 }
 
-/// What comparing a store with the policy came to.
+/// The result of comparing a store with the policy.
 struct Compared {
-    /// The last record that it had taken in; none where it did not say.
+    /// The high-water mark; none where there was none.
     mark: Option<u64>,
-    /// Entries that were put right.
+    /// Entries that were corrected.
     written: usize,
 }
 
 impl Mirror {
-    /// Opens the store and puts it right. Damage may show only when entries are read: then the store is opened once
-    /// more, which begins with an empty one.
+    /// Opens the store and corrects it. Where reading entries shows damage, the store is opened once more, which starts
+    /// with an empty one.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Mirror {
         };
         match attempt() {
             Err(MirrorError::Store(error)) => {
-                tracing::warn!(%error, "the state store cannot be used as it is: opening it anew");
+                tracing::warn!(%error, "the state store is damaged: opening it again");
                 attempt()
             }
             result => result,
@@ -88,7 +88,7 @@ impl Mirror {
         match self.compare(state, sequence)? {
             Compared { mark: Some(seen), .. } if seen > sequence => Err(MirrorError::Ahead { seen }),
             Compared { written: 0, .. } => Ok(()),
-            // What a fresh data directory begins with.
+            // A fresh data directory.
             Compared { mark: None, .. } if sequence == PolicyState::FIRST_CHANGES => Ok(()),
             Compared { mark, written } => {
                 let was = mark
@@ -99,8 +99,7 @@ impl Mirror {
         }
     }
 
-    /// Compares every entry with the policy and writes those that differ. A store that is ahead of the journal is left
-    /// as it is.
+    /// Compares every entry with the policy and writes those that differ. A store ahead of the journal is not changed.
     fn compare(&self, state: &PolicyState, sequence: u64) -> Result<Compared, StateError> {
         let store = &*self.store;
         let mark = store.get(Keyspace::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes));
@@ -129,7 +128,7 @@ impl Mirror {
         Ok(Compared { mark, written })
     }
 
-    /// Takes in the changes up to a record, which touched these objects.
+    /// Writes the objects that changes up to this record touched, and moves the mark.
     pub(super) fn write(
         &self,
         state: &PolicyState,
@@ -177,7 +176,7 @@ impl Mirror {
         }
     }
 
-    /// The match counts that were kept; those of rules that are gone are removed.
+    /// The stored match counts. Those of removed rules are deleted.
     pub(super) fn read_counters(&self, state: &PolicyState) -> HashMap<CounterKey, RuleMatches> {
         let mut counters = HashMap::new();
         let organizations = state.organizations.values();
@@ -207,7 +206,7 @@ impl Mirror {
         counters
     }
 
-    /// Returns when everything written is on the disk.
+    /// Returns when everything written is durable.
     pub(super) fn flush(&self) -> Result<(), StateError> {
         self.store.flush()
     }

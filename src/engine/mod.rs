@@ -68,19 +68,19 @@ use crate::locks::IgnorePoison;
 use crate::policy::limits::Limits;
 use crate::store::{Redaction, Snapshots, StateStores};
 
-/// Where the engine keeps things.
+/// The stores that the engine keeps its data in.
 pub struct Stores {
-    /// Every change of the policy: what is acknowledged is here. An actor can be erased from it.
+    /// Every acknowledged change of the policy. An actor can be erased from it.
     pub journal: Box<dyn Redaction>,
     /// Shortens the replay of the journal.
     pub snapshots: Box<dyn Snapshots>,
-    /// The mirror: a copy of the policy that can be made again, and the match counts of the rules.
+    /// The mirror: a copy of the policy that can be rebuilt, and the match counts of the rules.
     pub state: Box<dyn StateStores>,
     /// The audit log.
     pub audit: AuditStores,
-    /// What survives of the sessions.
+    /// The active sessions and their renewals.
     pub sessions: SessionStores,
-    /// Whatever must live as long as the stores are used, such as the lock on their directory.
+    /// Kept until the stores are closed, such as the lock on their directory.
     pub keep: Box<dyn Send + Sync>,
 }
 
@@ -132,11 +132,11 @@ pub struct Engine {
     history: Arc<History>,
     commands: Arc<Commands>,
     threads: Mutex<Threads>,
-    /// See [`Stores::keep`]; given up last of all.
+    /// See [`Stores::keep`]; dropped last.
     _keep: Box<dyn Send + Sync>,
 }
 
-/// The engine's threads, by when they end.
+/// The engine's threads, in the order in which they end.
 #[derive(Default)]
 struct Threads {
     /// Those of the policy.
@@ -172,14 +172,14 @@ impl Engine {
         self.condition.writable()
     }
 
-    /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is on the disk.
+    /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is durable.
     pub fn close(&self) {
         self.commands.close();
         let threads = std::mem::take(&mut *self.threads.lock().ignore_poison());
         threads.policy.into_iter().for_each(join);
         self.keeper.stop();
         threads.keeper.into_iter().for_each(join);
-        // Then nothing is recorded any more.
+        // After the keeper nothing is recorded any more.
         self.audit.close();
         threads.sealer.into_iter().for_each(join);
         self.renewals.close();

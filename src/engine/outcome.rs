@@ -1,8 +1,8 @@
-//! The outcome of a Check, from its decision until its answer leaves.
+//! The outcome of a Check, from its decision until its answer is sent.
 //!
-//! Invariant: no answer leaves before its record is on the disk where the connection type asks for `sync`. A session whose
-//! answer never leaves is ended as abandoned.
-//! Not here: deciding and recording (`check`), how the disk is waited for (`audit`).
+//! Invariant: where the connection type asks for `sync`, no answer is sent before its record is durable. A session whose
+//! answer is never sent is ended as abandoned.
+//! Not here: deciding and recording (`check`), waiting for a sync (`audit::waiting`).
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::policy::name::Id;
 
 /// A Check that is decided and whose record is queued.
 pub enum Outcome<E: Deref<Target = Engine>> {
-    /// The answer may leave now.
+    /// The answer may be sent now.
     Ready(Unsent<E>),
-    /// The answer may leave once its record is on the disk.
+    /// The answer may be sent once its record is durable.
     Waiting(Waiting<E>),
 }
 
-/// An answer that has not left. Dropped before it does, the session that it opened is ended as abandoned: nobody knows it.
+/// An answer that was not sent yet. Where it is dropped instead, the session that it opened is ended as abandoned.
 pub struct Unsent<E: Deref<Target = Engine>> {
     answer: Answer,
     opened: Opened<E>,
@@ -36,7 +36,7 @@ pub struct Waiting<E: Deref<Target = Engine>> {
     sequence: u64,
 }
 
-/// The session that an answer opened, until the answer leaves.
+/// The session that an answer opened, until the answer is sent.
 struct Opened<E: Deref<Target = Engine>> {
     engine: E,
     session: Option<(Id, SessionId)>,
@@ -51,7 +51,7 @@ impl<E: Deref<Target = Engine>> Drop for Opened<E> {
 }
 
 impl<'a> Outcome<&'a Engine> {
-    /// `awaited` is the record that must be on the disk first, `session` the one that was opened.
+    /// `awaited` is the record that must be durable first, `session` the one that was opened.
     pub(super) fn new(
         engine: &'a Engine,
         answer: Answer,
@@ -67,7 +67,7 @@ impl<'a> Outcome<&'a Engine> {
 }
 
 impl<E: Deref<Target = Engine>> Outcome<E> {
-    /// Waits for the disk where that has to be.
+    /// Waits for the sync where there is one to wait for.
     pub async fn settled(self) -> Result<Unsent<E>, CheckError> {
         match self {
             Self::Ready(unsent) => Ok(unsent),
@@ -77,7 +77,7 @@ impl<E: Deref<Target = Engine>> Outcome<E> {
 }
 
 impl Unsent<&Engine> {
-    /// The same, with an engine of its own.
+    /// The same answer, which holds a reference to the engine of its own.
     pub fn holding(mut self, engine: Arc<Engine>) -> Unsent<Arc<Engine>> {
         Unsent { answer: self.answer, opened: Opened { engine, session: self.opened.session.take() } }
     }
@@ -89,7 +89,7 @@ impl<E: Deref<Target = Engine>> Unsent<E> {
         &self.answer
     }
 
-    /// The answer leaves now.
+    /// The answer, to be sent now.
     pub fn leave(self) -> Answer {
         let Self { answer, mut opened } = self;
         opened.session = None;
@@ -98,7 +98,7 @@ impl<E: Deref<Target = Engine>> Unsent<E> {
 }
 
 impl Waiting<&Engine> {
-    /// The same, with an engine of its own.
+    /// The same wait, which holds a reference to the engine of its own.
     pub fn holding(self, engine: Arc<Engine>) -> Waiting<Arc<Engine>> {
         Waiting { unsent: self.unsent.holding(engine), sequence: self.sequence }
     }
@@ -110,23 +110,23 @@ impl<E: Deref<Target = Engine>> Waiting<E> {
         &self.unsent.answer
     }
 
-    /// Waits for the sync of the record, no longer than the audit deadline. Whoever waits must be polled when woken, for
-    /// others on its thread are woken by it (`audit::waiting`).
+    /// Waits for the sync of the record, no longer than the audit deadline. The task must poll this when woken, because
+    /// it then wakes the other waiters of its thread (`audit::waiting`).
     pub async fn durable(self) -> Result<Unsent<E>, CheckError> {
         let Self { unsent, sequence } = self;
         let waited = unsent.opened.engine.audit.durable(sequence).await;
         unsent.after(waited)
     }
 
-    /// As [`Waiting::durable`], until `limit` at most; none where that comes first.
+    /// As [`Waiting::durable`], but no longer than until `limit`; none where that comes first.
     pub async fn durable_until(self, limit: Instant) -> Option<Result<Unsent<E>, CheckError>> {
         let Self { unsent, sequence } = self;
         let waited = unsent.opened.engine.audit.durable_until(sequence, limit).await?;
         Some(unsent.after(waited))
     }
 
-    /// As [`Waiting::durable`], for whoever might not be polled when woken: nobody else is woken by it. The audit deadline
-    /// counts from `since`.
+    /// As [`Waiting::durable`], for tasks that may not poll it when woken: no other waiter depends on it. The audit
+    /// deadline counts from `since`.
     pub async fn durable_apart(self, since: Instant) -> Result<Unsent<E>, CheckError> {
         let Self { unsent, sequence } = self;
         let waited = unsent.opened.engine.audit.durable_apart(sequence, since).await;
@@ -139,7 +139,7 @@ impl<E: Deref<Target = Engine>> Unsent<E> {
     fn after(self, waited: Result<(), AuditError>) -> Result<Self, CheckError> {
         match waited {
             Err(error) if self.opened.engine.audit.options().on_failure == OnAuditFailure::Deny => Err(error.into()),
-            // The record stays queued, and is written once the disk takes it.
+            // The record stays queued, and is written once the disk accepts writes again.
             _ => Ok(self),
         }
     }

@@ -1,7 +1,7 @@
-//! One function over many items, on all cores: what a start does for every organization.
+//! A parallel map over many items, which a start uses for all organizations.
 //!
-//! Invariant: results are in the order of the items, whatever the number of threads; a panic in one thread is a panic of
-//! the caller.
+//! Invariant: results are in the order of the items for any number of threads; a panic in one thread is a panic of the
+//! caller.
 //! Not here: what the work is (`start`).
 
 use std::num::NonZero;
@@ -9,17 +9,17 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, available_parallelism, scope};
 
-/// Items that a thread takes at once: few, so that all threads end at about the same time, but enough that taking them
-/// costs next to nothing.
+/// Items that a thread takes together: few, so that all threads end at about the same time; enough that taking them
+/// costs almost nothing.
 const TAKEN: usize = 16;
 
-/// How many threads can run at once.
+/// How many threads can run in parallel.
 pub fn threads() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
-/// What `run` makes of each item. Runs on `threads` threads, the caller's among them, or on fewer where the operating
-/// system does not start as many.
+/// Calls `run` for each item and returns the results. Runs on `threads` threads, the caller's among them, or on fewer
+/// where the operating system does not start as many.
 pub fn map<T: Sync, R: Send>(items: &[T], threads: usize, run: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if threads <= 1 || items.len() <= TAKEN {
         return items.iter().map(run).collect();

@@ -1,4 +1,4 @@
-//! Planning a request: the change that it comes to, on top of the changes of its batch, or why it is refused.
+//! Planning a request: the change that it means on top of the changes of its batch, or why it is refused.
 //!
 //! Invariant: a request is planned on the state that holds once all changes before it are durable, so that its revision
 //! follows theirs. Nothing is written or published here.
@@ -19,9 +19,9 @@ use crate::policy::plan::{PlanError, Planner, Violation};
 use crate::policy::state::{Outcome, PolicyState};
 use crate::store::codec::encode_change;
 
-/// What a request comes to.
+/// The result of planning a request.
 pub(super) enum Planned {
-    /// This change is to be written as this record, and makes this.
+    /// The change, the record to write for it, and what it leads to.
     Change { change: Box<Change>, record: Vec<u8>, outcome: Outcome },
     /// Nothing is to be written: the change has no effect, or was only to be judged.
     Nothing(Changed),
@@ -37,12 +37,12 @@ pub(super) struct Planning<'a> {
 }
 
 impl Planning<'_> {
-    /// Plans a request and judges it. What is to be written is part of the state for the next.
+    /// Plans a request and judges it. The next request is planned on top of it.
     pub(super) fn plan(&mut self, request: ChangeRequest) -> Result<Planned, ChangeError> {
         let ChangeRequest { target, violations, actor, comment, validate_only, gates, is_gated, confirm_within } =
             request;
         let now = self.clock.now();
-        // What was a policy before may be one again, also where limits were lowered since.
+        // Going back to an earlier policy is allowed even where limits were lowered since.
         let unlimited = Limits::none();
         let limits = if is_gated { self.limits } else { &unlimited };
         let planner = Planner { now, limits, cluster: self.staged.cluster() };
@@ -68,7 +68,7 @@ impl Planning<'_> {
         Ok(Planned::Change { record: encode_change(&change), change: Box::new(change), outcome })
     }
 
-    /// What a target does; none where it does nothing.
+    /// The effect of a change; none where it changes nothing.
     fn effect(
         &self,
         planner: &Planner<'_>,
@@ -103,7 +103,7 @@ impl Planning<'_> {
     }
 }
 
-/// The answer to a request that led to this, where this revision holds.
+/// The answer to a request with this outcome, at this revision.
 pub(super) fn changed(outcome: Outcome, revision: u64, directory: &Directory, clock: &Clock) -> Changed {
     let counters = outcome.organization().map(|organization| {
         let current = directory.organization(organization.id.as_str());

@@ -1,6 +1,6 @@
-//! Previews: a change is planned on what is published, and shown, and not made.
+//! Previews: a change is planned on the published policy and shown, but not made.
 //!
-//! Invariant: what is previewed is planned and judged by the same code as what is made; the writer never hears of it.
+//! Invariant: the code that plans and judges changes also plans and judges previews; no preview reaches the writer.
 //! Not here: what differs (`policy::impact`), the past (`replay`), words for people (`api`).
 
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl Engine {
         Ok(Preview { prospect, changes })
     }
 
-    /// What is altered from one version of an organization to another.
+    /// The objects that differ between two versions of an organization.
     pub fn alterations(before: &Organization, after: &Arc<Organization>) -> Vec<ObjectChange> {
         let now = after.node.update_time;
         let planner = Planner { now, limits: &Limits::none(), cluster: &Cluster::new(now) };
@@ -113,7 +113,7 @@ impl Engine {
         altered(before, after, Effect::Organization { id: after.id.clone(), revision: after.revision, deltas })
     }
 
-    /// What differs between two versions of an organization, decided now.
+    /// Two versions of an organization, compiled to compare how they decide now.
     pub fn compare(&self, id: &Id, base: &Arc<Organization>, other: &Arc<Organization>) -> Prospect {
         let compiled = |organization: &Arc<Organization>| Some(Compiled::of(Arc::clone(organization), None));
         let (now, cluster) = (self.clock.now(), self.directory.cluster());

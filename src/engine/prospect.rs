@@ -1,6 +1,6 @@
-//! The policy with and without a change that is not made: what gates judge and previews show.
+//! The policy with and without a change that is not made (yet): what gates judge and previews show.
 //!
-//! Invariant: nothing of it is published, and nothing that is compiled for it is kept.
+//! Invariant: nothing here is published, and nothing compiled for it is kept.
 //! Not here: how a change is planned (`policy::plan`), what differs (`policy::impact`).
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::time::Timestamp;
 use crate::policy::version::Version;
 
-/// An organization, and what decides for it.
+/// An organization and its compiled snapshot.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// What it is.
@@ -38,7 +38,7 @@ pub struct Prospected {
     pub after: Option<Compiled>,
 }
 
-/// The policy with and without a change, as far as the change concerns it.
+/// The policy with and without a change, as far as the change affects it.
 #[derive(Debug)]
 pub struct Prospect {
     /// The moment that it is judged for.
@@ -47,13 +47,13 @@ pub struct Prospect {
     pub cluster_before: Arc<PublishedCluster>,
     /// The cluster as it would be.
     pub cluster_after: Arc<PublishedCluster>,
-    /// The organizations that are concerned.
+    /// The organizations that are affected.
     pub organizations: Vec<Prospected>,
-    /// Where sessions may be concerned.
+    /// Which sessions may be affected.
     pub scope: Scope,
 }
 
-/// What the gates of a change are.
+/// The gates of a change.
 #[derive(Clone, Debug, Default)]
 pub struct GateOptions {
     /// The conditions.
@@ -74,7 +74,7 @@ impl Compiled {
 
     /// The version after deltas.
     pub(super) fn after(&self, organization: Arc<Organization>, deltas: &[Delta]) -> Self {
-        // Not with the shared cache: of many changes that are judged, only one is made.
+        // Not with the shared cache, because most judged changes are never made.
         let snapshot = self.snapshot.advance(&organization, deltas, &mut MembersCache::default());
         Self { organization, snapshot }
     }
@@ -119,7 +119,7 @@ impl Prospect {
         }
     }
 
-    /// A change of the cluster, which concerns every organization.
+    /// A change of the cluster, which affects every organization.
     pub(super) fn of_cluster(
         now: Timestamp,
         before: Arc<PublishedCluster>,
@@ -156,7 +156,7 @@ impl Prospect {
         sessions.find(&self.scope, |session| self.denies(session), listed_max)
     }
 
-    /// What the gates refuse, and the policy tests that break, where they may.
+    /// What the gates refuse; and the policy tests that break, where the caller overrides them.
     pub fn refusals(&self, options: &GateOptions, sessions: &SessionTable) -> (Vec<Refusal>, Vec<Id>) {
         let (mut refusals, mut overridden) = (Vec::new(), Vec::new());
         for prospected in &self.organizations {

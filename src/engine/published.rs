@@ -1,6 +1,6 @@
-//! Published versions of policies: what is read, and what decides.
+//! Published versions of policies: the editable form and the compiled snapshot.
 //!
-//! Invariant: a version never changes; only its counters and what its shadow policy has counted do.
+//! Invariant: a version never changes, except for its counters and those of its shadow policy.
 //! Not here: which version is current (`directory`).
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub struct OrganizationView {
     pub(super) counters: Arc<RuleCounters>,
 }
 
-/// One version of an organization: what is read, and what decides.
+/// One version of an organization.
 #[derive(Debug)]
 pub struct Published {
     /// What is read.

@@ -1,4 +1,4 @@
-//! What a Check asks, and what it is answered.
+//! The question of a Check and its answer.
 //!
 //! Invariant: every field of a question is parsed; nothing malformed becomes one.
 //! Not here: parsing and wording (`api::decision`), deciding (`check`).
@@ -16,7 +16,7 @@ use crate::policy::decision::{Level, Reason};
 use crate::policy::name::{Id, NodePath};
 use crate::policy::rule::ConnectionType;
 
-/// What is asked.
+/// The question of a Check.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// Where the connection comes from.
@@ -37,7 +37,7 @@ pub struct Question<'a> {
     pub min_cluster_revision: u64,
 }
 
-/// What is answered.
+/// The answer to a Check.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// At which step the decision fell, and how.

@@ -1,14 +1,14 @@
 //! Recovery: from the snapshots and the journal on the disk to the policy.
 //!
-//! Invariant: the policy comes from the journal and a snapshot of it alone. The mirror is never asked what the policy is,
-//! only whether it has seen more of the journal than there is.
+//! Invariant: the policy comes from the journal and a snapshot of it alone. The mirror only tells whether the journal
+//! has lost records.
 //! Not here: opening files (`server`, which picks the adapters); the mirror's content (`mirror`).
 
 use thiserror::Error;
 
 use super::apply::change_entry;
 use super::audit::AuditOpenError;
-use super::change::Durable;
+use super::change::DurableChange;
 use super::clock::Clock;
 use super::mirror::{Mirror, MirrorError};
 use crate::audit::record::{Entry, Identity};
@@ -26,7 +26,7 @@ pub enum RecoveryError {
     /// The snapshots cannot be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// A record of the journal is whole, but no change of policy.
+    /// A record of the journal is intact, but does not decode as a change of policy.
     #[error("record {sequence} of the policy journal: {source}; use the version that wrote it, or restore a backup")]
     Record {
         /// Its sequence.
@@ -42,7 +42,7 @@ pub enum RecoveryError {
         /// What does not follow.
         source: OutOfOrder,
     },
-    /// The journal ends before something that was made from it.
+    /// The journal ends before a record that a snapshot or the mirror includes.
     #[error(
         "the policy journal ends at record {journal}, but {witness} has seen record {seen}: acknowledged changes are \
          missing; restore the newest journal files, or remove {witness} to accept the loss"
@@ -50,9 +50,9 @@ pub enum RecoveryError {
     JournalCutOff {
         /// The last record there is.
         journal: u64,
-        /// What has seen more.
+        /// What includes later records.
         witness: &'static str,
-        /// What it has seen.
+        /// The last record that it includes.
         seen: u64,
     },
     /// The records between the newest usable snapshot and the journal's first are gone.
@@ -73,7 +73,7 @@ pub enum RecoveryError {
     FirstChanges(#[from] NameError),
 }
 
-/// What the journal says.
+/// The recovered policy.
 pub(super) struct Recovered {
     pub(super) state: PolicyState,
     /// The last record; 0 where there is none.
@@ -108,7 +108,7 @@ pub(super) fn recover(
     if journal.first_sequence() > needed {
         return Err(RecoveryError::JournalBegins { first: journal.first_sequence(), needed });
     }
-    // The last record of the snapshot is read too, where it is still there, for its time.
+    // The snapshot's last record is read too, if it still exists, for its time.
     let from = if snapshot_sequence < journal.first_sequence() { needed } else { snapshot_sequence };
     let from = from.min(audited + 1).max(journal.first_sequence());
     let (mut bytes_since, mut owed) = (0, Vec::new());
@@ -118,7 +118,7 @@ pub(super) fn recover(
         if sequence > snapshot_sequence {
             bytes_since += bytes.len();
             let outcome = state.next(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
-            let durable = Durable { sequence, bytes: bytes.len(), change: &change, outcome: &outcome };
+            let durable = DurableChange { sequence, bytes: bytes.len(), change: &change, outcome: &outcome };
             let replaced = durable.put_into(&mut state, clock);
             if sequence > audited {
                 owed.push(durable.entry(&replaced));
@@ -126,7 +126,7 @@ pub(super) fn recover(
         } else {
             clock.advance_to(change.time);
             if sequence > audited {
-                // The snapshot holds what it led to, and nothing holds what it altered.
+                // The snapshot holds the outcome of this change, but not what it altered.
                 owed.push(change_entry(sequence, &change, Vec::new()));
             }
         }
@@ -146,7 +146,7 @@ fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), Recove
     Ok((PolicyState::empty(), 0))
 }
 
-/// Opens the mirror. A store that cannot be opened is no reason not to serve: the follower tries again.
+/// Opens the mirror. A store that cannot be opened does not stop the service: the follower tries again.
 pub(super) fn open_mirror(
     stores: &dyn StateStores,
     state: &PolicyState,
@@ -159,7 +159,7 @@ pub(super) fn open_mirror(
             Err(RecoveryError::JournalCutOff { journal: sequence, witness, seen })
         }
         Err(MirrorError::Store(error)) => {
-            tracing::error!(%error, "the state store cannot be used yet; policy and decisions are not affected");
+            tracing::error!(%error, "the state store cannot be used yet: policy and decisions are not affected");
             Ok(None)
         }
     }

@@ -1,7 +1,7 @@
-//! The audit log decided again: what a change would have meant for the connections of the past.
+//! Replay of the audit log: what a change would have meant for past connections.
 //!
-//! Invariant: every recorded decision of the organization from a moment on is counted; one that is about an address for
-//! which nothing can differ is not read.
+//! Invariant: every recorded decision of the organization from a moment on is counted. Records of addresses for which
+//! the change makes no difference are not read.
 //! Not here: finding and reading records (`audit`).
 
 use std::collections::HashMap;
@@ -29,22 +29,22 @@ pub struct Flipped {
     pub permitted: u64,
 }
 
-/// What a replay comes to.
+/// The result of a replay.
 #[derive(Clone, Debug, Default)]
 pub struct Replay {
-    /// How many decisions there are.
+    /// How many decisions were counted.
     pub decisions: u64,
-    /// How many would be others.
+    /// How many would differ.
     pub flipped: Flipped,
-    /// The same by user; without email those of whom none is known.
+    /// Those that would differ by user; under the empty email those without a known user.
     pub users: HashMap<Arc<str>, Flipped>,
-    /// Whether it ended before it was through.
+    /// Whether it ended before it had read all records.
     pub truncated: bool,
 }
 
 impl Engine {
     /// Decides again what was decided since a moment, by the policy with and without a change of one organization. Reads
-    /// files: not for a thread that must not wait.
+    /// files: call it on a thread that may block.
     pub fn replay(&self, prospect: &Prospect, since: Timestamp) -> Result<Replay, AuditError> {
         let mut replay = Replay::default();
         let [prospected] = prospect.organizations.as_slice() else { return Ok(replay) };

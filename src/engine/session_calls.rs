@@ -1,6 +1,6 @@
 //! Calls about sessions: end, renew and list them, count them for an overview, erase a user.
 //!
-//! Invariant: what is answered as done is on the record, or on the disk where it is a renewal.
+//! Invariant: what is answered as done is recorded durably: in the audit log, or in the journal of renewals.
 //! Not here: opening sessions (`check`), revoking them (`keeper`), the table of active ones (`sessions`).
 
 use std::time::Duration;
@@ -31,8 +31,8 @@ pub struct SessionPage {
     pub next: Option<SessionCursor>,
 }
 
-/// Where a list of sessions goes on. `as_of` is the newest record when the first page was made: sessions that ended later
-/// are still listed as ended only behind it.
+/// Where a list of sessions goes on. `as_of` is the newest record when the first page was made. Sessions whose end was
+/// recorded later are not listed as ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionCursor {
     /// Active sessions that started before this, or then with a smaller id.
@@ -75,7 +75,7 @@ impl Engine {
             self.audit.durable(sequence).await?;
             return Ok(Some(session));
         }
-        // It may have ended a moment ago: its record is on its way to the disk.
+        // It may have ended a moment ago, with its record still in the queue.
         self.audit.durable(self.audit.queue().last_sequence()).await?;
         let permit = self.lookups.acquire().await?;
         let (audit, organization) = (self.audit(), organization.clone());
@@ -126,8 +126,8 @@ impl Engine {
         Ok(sessions.iter().map(|(_, id)| id).map(of).collect())
     }
 
-    /// Sessions: the active ones first, newest start first; then the ended ones, newest end first. Reads files: not for a
-    /// thread that must not wait.
+    /// Sessions: the active ones first, newest start first; then the ended ones, newest end first. Reads files: call it
+    /// on a thread that may block.
     pub fn list_sessions(
         &self,
         filter: &SessionFilter,
@@ -169,7 +169,7 @@ impl Engine {
         Ok(SessionPage { sessions, next: next.map(|before| SessionCursor::Ended { as_of, before }) })
     }
 
-    /// The figures of an organization, or of all. Reads files: not for a thread that must not wait.
+    /// The figures of an organization, or of all. Reads files: call it on a thread that may block.
     pub fn overview(&self, organization: Option<&Id>) -> Result<OverviewFigures, AuditError> {
         let (shell, preview) = self.sessions.counts(organization);
         let now = self.clock.now().micros();
@@ -189,7 +189,7 @@ impl Engine {
         })
     }
 
-    /// Erases a user. Answers the number of openings that went, and the sequence of the record of it.
+    /// Erases a user. Answers the number of openings that were erased, and the sequence of the record of the erasure.
     pub async fn erase_user(&self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
         let EraseRequest { organization, email, .. } = &request;
         for published in self.directory.organizations_after(None, usize::MAX) {

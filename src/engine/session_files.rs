@@ -1,8 +1,8 @@
-//! What survives of the sessions: snapshots of the active ones, and a journal of renewals, which are no records of the
-//! audit log.
+//! The sessions on the disk: snapshots of the active ones, and a journal of renewals, which the audit log does not
+//! record.
 //!
-//! Invariant: a snapshot takes account of durable records only, so no record that a crash took away is missed in it; a
-//! renewal that was answered is on the disk.
+//! Invariant: a snapshot reflects durable records only, so a crash cannot lose a record that it already includes. A
+//! renewal that was answered is durable.
 //! Not here: what replaying a record or a renewal does (`sessions`).
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -22,13 +22,13 @@ use crate::store::codec::audit::{
 };
 use crate::store::{JournalError, Log, Segments, Snapshots};
 
-/// Renewals that may wait for the disk.
+/// Renewals that may wait to be written.
 const RENEWALS_WAITING_MAX: usize = 1_024;
 
 /// Renewals that share one sync at most.
 const BATCH_MAX: usize = 256;
 
-/// How long a snapshot waits for the records that it takes account of.
+/// How long a snapshot waits until the records that it reflects are durable.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where the sessions are kept.
@@ -40,8 +40,8 @@ pub struct SessionStores {
 }
 
 impl SessionStores {
-    /// Restores the sessions that were active: those of the newest snapshot, and what the log says since. Without a
-    /// snapshot, what the log says from `oldest` on, the first record that a session which is still open can be from.
+    /// Restores the sessions that were active: those of the newest snapshot, brought up to date by the log. Without a
+    /// snapshot the log is read from `oldest` on, the first record that an open session can have.
     pub(super) fn restore(&self, table: &SessionTable, log: &AuditLog, oldest: u64) -> Result<(), OpenError> {
         let newest = log.newest_sequence();
         let shards = self.snapshots.newest_valid()?.and_then(|(_, bytes)| match decode_session_snapshot(&bytes) {
@@ -78,7 +78,7 @@ impl SessionStores {
             match decode_renewal(&bytes) {
                 Ok(renewal) => table.replay_renewal(&renewal.sessions, renewal.time, renewal.lease_expire_time),
                 Err(error) => {
-                    tracing::error!(%error, sequence, "a renewal of sessions cannot be read and is passed over");
+                    tracing::error!(%error, sequence, "a renewal of sessions cannot be read and is skipped");
                 }
             }
         }
@@ -106,7 +106,7 @@ impl Renewals {
         (Arc::new(Self { commands: Mutex::new(Some(sender)) }), move || write(journal, &commands))
     }
 
-    /// Returns when a renewal is on the disk.
+    /// Returns when a renewal is durable.
     pub(super) async fn write(&self, renewal: Renewal) -> Result<(), AuditError> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Renew(renewal, reply))?;
@@ -140,7 +140,7 @@ fn write(mut journal: Box<dyn Segments>, commands: &Receiver<Command>) {
                 Command::Mark(reply) => drop(reply.send(journal.next_sequence() + records.len() as u64)),
                 Command::Truncate(sequence) => {
                     if let Err(error) = journal.roll().and_then(|()| journal.truncate_before(sequence)) {
-                        tracing::warn!(%error, "the journal of the sessions is not shortened");
+                        tracing::warn!(%error, "cannot shorten the journal of the sessions: it is tried again later");
                     }
                 }
             }
@@ -174,7 +174,7 @@ pub(super) struct SessionSaver {
 
 impl SessionFiles for SessionSaver {
     fn save(&mut self) -> Result<(), AuditError> {
-        // The end of the journal first: what is renewed from here on stays in it.
+        // Note the end of the journal first: later renewals stay in it.
         let (reply, answer) = oneshot::channel();
         let marked = self.renewals.send(Command::Mark(reply)).is_ok();
         let mark = if marked { answer.blocking_recv().ok() } else { None };

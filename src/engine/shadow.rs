@@ -82,7 +82,7 @@ impl std::fmt::Debug for Divergence {
 }
 
 impl Shadow {
-    /// The shadow policy of a version. It goes on counting where it is the one of the version before.
+    /// The shadow policy of a version. It keeps its counts if the version before had the same one.
     pub(super) fn following(
         policy: Option<&Arc<ShadowPolicy>>,
         current: Option<&Arc<Self>>,
@@ -104,7 +104,7 @@ impl Shadow {
         }))
     }
 
-    /// Decides a Check by the shadow policy, and keeps the divergence where its decision is another.
+    /// Decides a Check by the shadow policy, and keeps the divergence where the decision differs.
     pub(super) fn evaluate(
         &self,
         cluster: &ClusterSnapshot,
@@ -136,7 +136,7 @@ impl Shadow {
             kept.pop_front();
         }
         kept.push_back(divergence.clone());
-        // Under the lock, so that subscribers get them in order. Without subscribers it is dropped.
+        // Sent under the lock, so that subscribers get divergences in order. Without subscribers it is dropped.
         drop(self.subscribers.send(divergence));
     }
 
@@ -158,7 +158,7 @@ impl Shadow {
         self.subscribers.subscribe()
     }
 
-    /// Forgets who a user was.
+    /// Erases a user from the kept divergences.
     pub(super) fn erase(&self, email: &str) {
         let mut kept = self.kept.lock().ignore_poison();
         kept.retain(|divergence| *divergence.email != *email);

@@ -1,6 +1,6 @@
 //! The state that the next change is planned on: the one in force, with the changes of the batch on top.
 //!
-//! Invariant: nothing of it is published, and it is dropped once its batch is planned.
+//! Invariant: it is never published, and dropped once its batch is planned.
 //! Not here: planning (`planning`) and writing (`writer`).
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use crate::policy::name::Id;
 use crate::policy::organization::{Cluster, Organization};
 use crate::policy::state::{Outcome, PolicyState};
 
-/// The state as it will be once the planned changes are durable; holds only what differs from the state.
+/// The state as it will be once the planned changes are durable; holds only what differs from the one in force.
 pub(super) struct Staged<'a> {
     state: &'a PolicyState,
     cluster: Option<Arc<Cluster>>,
@@ -25,7 +25,7 @@ impl<'a> Staged<'a> {
         Self { state, cluster: None, organizations: BTreeMap::new() }
     }
 
-    /// Notes what a change makes.
+    /// Adds the outcome of a planned change.
     pub(super) fn set(&mut self, outcome: Outcome) {
         let revision = outcome.revision();
         match outcome {
@@ -73,7 +73,7 @@ impl<'a> Staged<'a> {
         untouched + self.organizations.values().filter(|(staged, _)| staged.is_some()).count()
     }
 
-    /// Whether any organization has policy tests. Those that are planned only now do not count.
+    /// Whether any organization has policy tests. Tests that this batch adds do not count.
     pub(super) fn has_tests(&self) -> bool {
         self.state.organizations.values().any(|organization| !organization.tests.is_empty())
     }

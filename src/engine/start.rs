@@ -1,7 +1,7 @@
 //! Starting the engine: recover, publish, start the threads.
 //!
-//! Invariant: nothing is answered before everything that was acknowledged is back: policy, audit log and sessions. Changes
-//! that a crash kept out of the audit log are in it by then. Nothing of this runs again later.
+//! Invariant: nothing is answered before everything acknowledged is restored: policy, audit log and sessions. By then the
+//! audit log has the changes that a crash kept out of it. Nothing of this runs again later.
 //! Not here: reading each of them back (`recovery`, `session_files`, `audit::recovery`), and which adapters there are
 //! (`server`).
 
@@ -138,7 +138,7 @@ impl Engine {
         SessionSaver { table, audit, snapshots, renewals: Arc::clone(&self.renewals), max_age }
     }
 
-    /// Starts the threads. Returns once a change whose time to be confirmed is over is undone.
+    /// Starts the threads. Returns once overdue unconfirmed changes are undone.
     fn start(
         &self,
         follower: follower::Task,
@@ -161,13 +161,13 @@ impl Engine {
         threads.sealer = Some(background::spawn("audit-sealer", move || maintenance.run())?);
         threads.renewals = Some(spawn("session-journal", write_renewals)?);
         if ready.recv().is_err() {
-            tracing::error!("the policy writer ended before it began");
+            tracing::error!("the policy writer ended before it was ready");
         }
         Ok(())
     }
 }
 
-/// A moment so much earlier.
+/// The moment `age` before `now`.
 fn before(now: Timestamp, age: Duration) -> Timestamp {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX / 2);
     Timestamp::from_micros(now.micros().saturating_sub(age))
@@ -181,7 +181,7 @@ fn recovery_error(error: super::audit::AuditOpenError) -> OpenError {
     OpenError::Recovery(error.into())
 }
 
-/// Puts on the record that answered decisions may be missing.
+/// Records that answered decisions may be missing.
 fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
     let newest = log.newest_sequence();
     if left != LeftAs::UncleanAsync || newest == 0 {
@@ -191,11 +191,13 @@ fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
     let last = log.read(newest, 1).ok().and_then(|records| records.first().map(|record| record.entry.time));
     let count = log.options().queue_records_max as u64;
     let gap = GapRecord { from_time: last.unwrap_or(now), to_time: now, count };
-    tracing::warn!("the service did not end in order: decisions of its last moments may be missing from the audit log");
+    tracing::warn!(
+        "the service was not shut down cleanly: decisions of its last moments may be missing from the audit log"
+    );
     log.queue().push(Entry { time: now, organization: None, content: Content::Gap(gap) }, None, true);
 }
 
-/// What is compiled of an organization.
+/// The compiled parts of an organization.
 struct Compiled {
     snapshot: Snapshot,
     shadow: Option<Arc<Shadow>>,
@@ -213,7 +215,7 @@ fn compile_all(state: &PolicyState, clock: &Clock) -> Vec<Compiled> {
     })
 }
 
-/// Compiles all organizations, and does something else meanwhile.
+/// Compiles all organizations while `other` runs.
 fn while_compiling<T>(state: &PolicyState, clock: &Clock, other: impl FnOnce() -> T) -> (Vec<Compiled>, T) {
     std::thread::scope(|scope| {
         let compiling = Builder::new().spawn_scoped(scope, || compile_all(state, clock));
@@ -249,8 +251,7 @@ fn publish_all(
     (Arc::new(directory), lists)
 }
 
-/// The counters of an organization's rules as they were kept. A rule without one counts from now on, unless it was just
-/// made.
+/// The stored counters of an organization's rules. A rule without one counts from now on.
 fn restored_counters(
     organization: &Organization,
     kept: &HashMap<CounterKey, RuleMatches>,
@@ -258,7 +259,7 @@ fn restored_counters(
 ) -> RuleCounters {
     let restored = organization.rules.iter().filter_map(|rule| {
         let matches = *kept.get(&CounterKey::new(&organization.id, rule))?;
-        // What was kept is rounded down, perhaps to before the rule was made.
+        // The stored time is rounded down, perhaps to before the rule was created.
         let matches = RuleMatches { start: matches.start.max(rule.create_time), ..matches };
         Some(((rule.id.clone(), rule.create_time), Arc::new(RuleCounter::new(matches))))
     });

@@ -32,7 +32,7 @@ pub(super) fn undoing(organization: &Organization) -> Option<(ChangeRequest, u64
     let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: true };
     let target = ChangeTarget::Organization { id: organization.id.clone(), mutation };
     let comment = format!("revision {} was not confirmed in time", pending.revision).into();
-    // Going back was agreed on when the change was made, so no gate is asked.
+    // The caller agreed to this when making the change, so no gate applies.
     let request = ChangeRequest { comment, is_gated: false, ..ChangeRequest::new(target) };
     Some((request, pending.revision))
 }

@@ -4,9 +4,8 @@
 //! next batch, so that many small changes share one sync of the disk (group commit).
 //!
 //! Invariant: what is published is durable; what is answered as done is published. Revisions are dense: a batch that
-//! could not be written leaves no trace in the state. A change that was not confirmed in time is undone before anything
-//! else is changed, and before the first answer after a start. Where the disk refuses, the undoing is repeated until it
-//! succeeds.
+//! could not be written leaves no trace in the state. A change that was not confirmed in time is undone before the next
+//! change, and before the first answer after a start. If the write fails, the undoing is tried again until it succeeds.
 //! Not here: planning (`planning`), applying (`apply`), and the mirror (`follower`), which may lag behind.
 
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::apply::Applier;
 use super::audit::Condition;
-use super::change::{ChangeError, ChangeRequest, Changed, Durable};
+use super::change::{ChangeError, ChangeRequest, Changed, DurableChange};
 use super::commands::{Command, Reply};
 use super::planning::{Planned, Planning, changed};
 use super::sessions::SessionTable;
@@ -28,17 +27,17 @@ use crate::policy::name::Id;
 use crate::store::codec::erase_actor;
 use crate::store::{JournalError, Redaction};
 
-/// Changes that share one sync at most.
+/// The most changes that share one sync.
 const BATCH_CHANGES_MAX: usize = 256;
 
 /// Ranges and rules that the changes of a batch may copy into new versions. It bounds the memory of a batch, and how long
 /// the next request waits for it.
 const BATCH_WEIGHT_MAX: usize = 1_000_000;
 
-/// Bytes of changes that are written in one piece, unless a single change has more.
+/// Bytes of changes in one write, unless a single change has more.
 const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How often a failed journal is tried again at least; it is also tried before every batch.
+/// The longest time between two attempts at a failed journal. It is also tried before every batch.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The shortest wait before an unconfirmed change is undone. It need be no more precise.
@@ -61,7 +60,7 @@ struct Pending {
 }
 
 impl Writer {
-    /// Serves commands until the senders are gone. Says when it is ready, which is when nothing is overdue.
+    /// Serves commands until the senders are gone. Signals `ready` once overdue changes are undone.
     pub(super) fn run(mut self, commands: &Receiver<Command>, ready: &SyncSender<()>) {
         self.undo_unconfirmed();
         if ready.send(()).is_err() {
@@ -69,7 +68,7 @@ impl Writer {
         }
         loop {
             let next = self.applier.unconfirmed.next_in(self.applier.clock.now());
-            // What is overdue could not be undone just now: it is tried again after a pause.
+            // An overdue change could not be undone just now: try again after a pause.
             let next = next.filter(|next| !next.is_zero());
             let wait = next.map_or(PROBE_INTERVAL, |next| next.clamp(UNDO_PAUSE, PROBE_INTERVAL));
             let first = match commands.recv_timeout(wait) {
@@ -77,7 +76,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // Also while changes keep coming, for each of them is refused until the journal is writable.
+            // Even while changes keep coming: each is refused until the journal is writable.
             if !self.writable {
                 self.probe();
             }
@@ -89,7 +88,7 @@ impl Writer {
         }
     }
 
-    /// Answers what asks for no change. A request for one is handed back.
+    /// Answers commands that change no policy. A request for a change is handed back.
     fn answer_or_request(&mut self, command: Command) -> Option<(ChangeRequest, Reply)> {
         match command {
             Command::Change { request, reply } => Some((*request, reply)),
@@ -113,8 +112,8 @@ impl Writer {
         }
     }
 
-    /// Plans requests, each on top of those before it, until there are no more or the batch has grown heavy. An answer
-    /// that depends on a change of the batch waits with it: nobody is told what a crash could undo.
+    /// Plans requests, each on top of those before it, until there are no more or the batch is full. Once the batch has
+    /// a change, later answers wait for it, so that no caller sees a state that a crash could undo.
     fn plan_batch(&self, requests: &mut impl Iterator<Item = (ChangeRequest, Reply)>) -> Vec<Pending> {
         let Applier { state, directory, clock, .. } = &self.applier;
         let (limits, sessions) = (&self.limits, &self.sessions);
@@ -140,7 +139,7 @@ impl Writer {
         pending
     }
 
-    /// Refuses what would have to be written while nothing can be.
+    /// Refuses a change while the journal or the audit log cannot be written.
     fn check_writable(&self, request: &ChangeRequest) -> Result<(), ChangeError> {
         if request.validate_only {
             return Ok(());
@@ -165,7 +164,7 @@ impl Writer {
             }
             match self.append(&records) {
                 Ok(first_sequence) => self.commit(first_sequence, &records, piece),
-                // What comes after was planned on top of what failed.
+                // Later requests were planned on top of the failed ones.
                 Err(error) => {
                     for Pending { reply, .. } in piece.into_iter().chain(pending.by_ref()) {
                         drop(reply.send(Err(refusal(&error))));
@@ -175,16 +174,15 @@ impl Writer {
         }
     }
 
-    /// The changes are durable: makes them visible, then answers.
+    /// Applies the durable changes, then answers.
     fn commit(&mut self, first_sequence: u64, records: &[Vec<u8>], pending: Vec<Pending>) {
         let changes = pending.iter().filter_map(|pending| match &pending.planned {
             Ok(Planned::Change { change, outcome, .. }) => Some((&**change, outcome)),
             Ok(Planned::Nothing(_)) | Err(_) => None,
         });
-        let durable = (first_sequence..)
-            .zip(records)
-            .zip(changes)
-            .map(|((sequence, record), (change, outcome))| Durable { sequence, bytes: record.len(), change, outcome });
+        let durable = (first_sequence..).zip(records).zip(changes).map(|((sequence, record), (change, outcome))| {
+            DurableChange { sequence, bytes: record.len(), change, outcome }
+        });
         self.applier.apply(&durable.collect::<Vec<_>>());
         for pending in pending {
             pending.answer(&self.applier);

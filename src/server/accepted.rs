@@ -1,4 +1,4 @@
-//! A connection on its way from the listener that accepted it to the core that serves it.
+//! An accepted connection, which goes from its listener to the core that serves it.
 //!
 //! Invariant: a connection holds its permit until it ends, so that there are never more than are permitted.
 //! Not here: accepting (`connections`), what is spoken on it (`http2`).
@@ -32,7 +32,7 @@ pub(super) enum Socket {
 }
 
 impl Accepted {
-    /// Who calls by it.
+    /// The caller of the connection.
     pub(super) fn caller(&self) -> Caller {
         Caller::connected(self.connection)
     }

@@ -1,7 +1,7 @@
 //! Calls answered within one poll of their connection.
 //!
-//! A connection gathers calls while it reads. When there is nothing more to read, each call is polled once, and all answers
-//! leave in one write. Only a call that has to wait becomes a task of its own.
+//! A connection gathers calls while it reads. When there is nothing more to read, each call is polled once, and one write
+//! sends all answers. Only a call that has to wait becomes a task of its own.
 //!
 //! Invariant: a call that panics ends alone; its connection goes on.
 //! Not here: what the calls are (`http2`).
@@ -37,7 +37,7 @@ impl Gathered {
     fn poll_all(&self) {
         let mut calls = std::mem::take(&mut *self.lock());
         for mut call in calls.drain(..) {
-            // The waker is not needed: a call that becomes a task is polled again at once, with the waker of the task.
+            // No waker is needed: a call that becomes a task is polled again there, with the waker of the task.
             let mut context = Context::from_waker(Waker::noop());
             match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut context))) {
                 Ok(Poll::Ready(())) => {}
@@ -47,13 +47,13 @@ impl Gathered {
         }
         let mut now = self.lock();
         if now.is_empty() {
-            // Its memory is used again.
+            // Its memory is reused.
             *now = calls;
         }
     }
 }
 
-/// A connection that polls its calls when it has read all there is.
+/// A connection that polls its calls once it has read all available bytes.
 pub(super) struct AnsweredAtOnce<C> {
     connection: Pin<Box<C>>,
     calls: Gathered,
@@ -70,7 +70,7 @@ impl<C> AnsweredAtOnce<C> {
 }
 
 impl<C> Drop for AnsweredAtOnce<C> {
-    /// Each call holds the list that it is in: without this they would keep one another alive.
+    /// Each call holds the list that it is in. Without this they would keep each other alive.
     fn drop(&mut self) {
         let calls = std::mem::take(&mut *self.calls.lock());
         drop(calls);

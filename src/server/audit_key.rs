@@ -16,10 +16,10 @@ use crate::store::disk::{RealDisk, write_whole};
 /// The key's file in the data directory, where no other is named.
 const KEY_FILE: &str = "audit.key";
 
-/// The file in the data directory that holds the key which verifies, for those who get a copy of the log.
+/// The public key's file in the data directory, for people who get a copy of the log.
 pub(super) const PUBLIC_KEY_FILE: &str = "audit.pub";
 
-/// Loads the key, or makes one, and writes down beside the log what verifies it.
+/// Loads the key, or makes one, and writes the public key beside the log.
 pub(super) fn load(data_dir: &Path, file: Option<&Path>) -> anyhow::Result<SignerKey> {
     let inside = data_dir.join(KEY_FILE);
     let path = file.unwrap_or(&inside);
@@ -35,7 +35,7 @@ pub(super) fn load(data_dir: &Path, file: Option<&Path>) -> anyhow::Result<Signe
     if path.starts_with(data_dir) {
         tracing::warn!(
             path = %path.display(),
-            "the key of the audit log lies beside the log: whoever can change the log can sign it; name another place \
+            "the key of the audit log is beside the log, so anybody who can change the log can sign it: move the key \
              with `--audit-key-file`"
         );
     }
@@ -48,14 +48,14 @@ pub(super) fn load(data_dir: &Path, file: Option<&Path>) -> anyhow::Result<Signe
     Ok(key)
 }
 
-/// The key that verifies, as it lies beside a log.
+/// The public key beside a log.
 pub(super) fn read_public(data_dir: &Path) -> anyhow::Result<VerifierKey> {
     let path = data_dir.join(PUBLIC_KEY_FILE);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     text.trim_end().parse().with_context(|| format!("`{}` holds no public key", path.display()))
 }
 
-/// Secret numbers that are derived from the key: the same at every start. The key does not follow from them.
+/// Secret numbers derived from the key: the same at every start. They do not reveal the key.
 pub(super) fn derived(key: &SignerKey) -> [u64; 2] {
     let hash: [u8; 32] =
         Sha256::new_with_prefix("sessions by user").chain_update(key.to_secret_text()).finalize().into();

@@ -1,4 +1,4 @@
-//! Accepting connections: a bounded number of them, with `TCP_NODELAY`, also after the process was out of file descriptors.
+//! Accepting connections: a bounded number of them, with `TCP_NODELAY`, even after the process ran out of file descriptors.
 //!
 //! Invariant: a failing accept never ends the service and never spins. Each connection goes to the core that has the
 //! fewest.
@@ -18,8 +18,8 @@ use super::cores::Cores;
 use super::http2::Protocol;
 use crate::api::caller::Connection;
 
-/// Pause after an accept has failed, such as without a file descriptor left.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// The pause after a failed accept, such as without a free file descriptor.
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where connections come from.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Small answers leave at once.
+                // Small answers are sent without delay.
                 stream.set_nodelay(true)?;
                 Ok((Socket::Tcp(stream.into_std()?), Connection::Tcp(peer)))
             }
@@ -46,8 +46,8 @@ impl Listener {
 /// File descriptors that connections leave to the journal, the database and the listener.
 const DESCRIPTORS_RESERVED: u64 = 256;
 
-/// Raises the limit on open files as far as the system allows, and returns the connections that it leaves room for: clients
-/// must never take the descriptors that the journal needs.
+/// Raises the limit on open files as far as the system allows, and returns the connections that it leaves room for. So
+/// clients never take the descriptors that the journal needs.
 pub(super) fn permitted(connections_max: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -82,7 +82,7 @@ impl Acceptor {
         Ok(Self { accepting, cores, permits, permits_max })
     }
 
-    /// Accepts no more. What it returns waits until every connection has ended, and ends them where it is dropped.
+    /// Accepts no more. The future waits until every connection has ended; dropping it ends them.
     pub(super) fn stop(mut self) -> impl Future<Output = ()> {
         self.accepting.abort_all();
         async move {
@@ -101,8 +101,8 @@ async fn accept_from(listener: Listener, permits: Arc<Semaphore>, cores: Arc<Cor
         match listener.accept().await {
             Ok((socket, connection)) => cores.give(Accepted { socket, connection, permit }),
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_REST).await;
+                tracing::warn!(%error, "cannot accept a connection: it is tried again");
+                tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The threads that Checks are answered on: one for each core, with a runtime of its own.
 //!
-//! A connection stays on its thread, so that nothing passes from core to core between a Check's first byte and its answer.
+//! A connection stays on its thread, so that a Check never moves between cores.
 //! Long calls run elsewhere (`forward`).
 //!
 //! Invariant: when this is dropped, every connection ends.

@@ -1,4 +1,4 @@
-//! Calls that run elsewhere than on their connection's thread.
+//! Forwarding calls to another thread than their connection's.
 //!
 //! Invariant: a call whose client has gone ends; one that panics is answered by an error.
 //! Not here: which calls these are (`api::methods`).
@@ -40,7 +40,7 @@ pub(super) struct ForwardedBody {
     _call: Call,
 }
 
-/// Ends a call that nobody waits for.
+/// Aborts a call whose client has gone.
 #[derive(Debug)]
 struct Call(AbortHandle);
 
@@ -106,7 +106,7 @@ impl http_body::Body for ForwardedBody {
         if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
             self.frames = None;
         }
-        // An answer ends with trailers, or it was broken off.
+        // Without trailers the answer was broken off.
         Poll::Ready(Some(frame.unwrap_or_else(|| Err(no_answer()))))
     }
 

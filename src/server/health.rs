@@ -46,13 +46,13 @@ impl Health {
             while writable.changed().await.is_ok() {
                 report(&reporter, status_of(&mut writable)).await;
             }
-            // The writer is gone: nothing can be changed any more.
+            // The writer has ended, so nothing can be changed any more.
             report(&reporter, ServingStatus::NotServing).await;
         });
         *self.following.lock().ignore_poison() = Some(task);
     }
 
-    /// Not serving any more. Those who watch are told, and their streams end, so that they do not hold up the drain.
+    /// Not serving any more. Watchers are told, and their streams end, so that they do not delay the drain.
     pub(super) async fn stop(&self) {
         if let Some(task) = self.following.lock().ignore_poison().take() {
             task.abort();
@@ -62,7 +62,7 @@ impl Health {
         for name in names() {
             reporter.clear_service_status(name).await;
         }
-        // For those who ask once more on a connection that is still draining.
+        // For clients that ask again on a connection that is still draining.
         report(&self.reporter, ServingStatus::NotServing).await;
     }
 }

@@ -1,6 +1,6 @@
 //! One connection: HTTP/2, and which requests on it go where.
 //!
-//! Invariant: a call runs in the lane that the table of methods names, so that none of administration delays a Check.
+//! Invariant: a call runs in the lane that the table of methods names, so that administration never delays a Check.
 //! Not here: what a call means (`api`), which lane a method has (`api::methods`).
 
 use std::convert::Infallible;
@@ -34,17 +34,17 @@ const LOCAL_RESETS_MAX: usize = 1_024;
 /// Reset streams that may wait to be noticed.
 const PENDING_RESETS_MAX: usize = 20;
 
-/// How often an idle connection is asked whether it still lives, and how long it has to answer.
+/// HTTP/2 keep-alive: the interval of pings on an idle connection, and the time to answer one.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How far the service is on its way to its end.
+/// The phases of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     Serving,
-    /// What is under way is finished.
+    /// Calls under way are finished.
     Draining,
-    /// Connections end at once.
+    /// Connections are closed.
     CutOff,
 }
 
@@ -53,7 +53,7 @@ pub(super) enum Phase {
 pub(super) struct Protocol {
     pub(super) direct: DirectCheck,
     pub(super) forward: Forward,
-    /// Where the sender is gone, so is the service.
+    /// A dropped sender means that the service has ended.
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -72,7 +72,7 @@ impl Protocol {
             Err(error) => return tracing::debug!(%error, "a connection was gone before it was served"),
         };
         let Self { direct, forward, mut phase } = self;
-        // One count for each connection: clones of what all share would be fought over by the cores.
+        // One `Arc` for each connection: cores would contend for the count of a shared one.
         let calls = Arc::new(Calls { direct, forward, caller });
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             Answering::Asked(Some((Arc::clone(&calls), request)))
@@ -92,7 +92,7 @@ impl Protocol {
         let mut awaited = Phase::Draining;
         loop {
             tokio::select! {
-                // First: a connection that never rests is to end too.
+                // Polled first, so that a connection that is always busy ends, too.
                 biased;
                 reached = reached(&mut phase, awaited) => match reached {
                     Phase::Draining => {
@@ -121,11 +121,11 @@ async fn reached(phase: &mut watch::Receiver<Phase>, awaited: Phase) -> Phase {
 struct Calls {
     direct: DirectCheck,
     forward: Forward,
-    /// Who makes them. A request gets a copy only when it leaves the direct way, for a copy costs three allocations.
+    /// Their caller. A request gets a copy only when it leaves the direct way, because a copy costs three allocations.
     caller: Caller,
 }
 
-/// An answer on its way.
+/// A call until it is answered.
 #[expect(clippy::large_enum_variant, reason = "a box would cost each Check an allocation")]
 enum Answering {
     /// Nothing has been done yet.
@@ -169,11 +169,11 @@ impl Future for Answering {
                 Progress::Answered(response) => return Poll::Ready(Ok(response.map(ServedBody::Direct))),
                 Progress::Waiting(check) => {
                     *self = Self::Waiting(Box::pin(async { check.answer().await.map(ServedBody::Direct) }));
-                    // It becomes a task (`at_once`), which polls it at once: timer and waker are registered there only.
+                    // It becomes a task (`at_once`), which polls it first: timer and waker are registered only there.
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                // Apart, so that a Check does not carry the room for what it seldom becomes.
+                // Boxed, so that a Check does not carry the space of this rare state.
                 Progress::Unread(request) => *self = Self::Waiting(Box::pin(calls.answer_later(request))),
             }
         }

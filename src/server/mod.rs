@@ -1,7 +1,7 @@
 //! The composition root: which adapters stand behind which ports, and how the service starts, serves and ends.
 //!
-//! Invariant: it says it is serving only while it decides from the recovered policy and can make changes durable; when it
-//! ends, everything acknowledged is on the disk.
+//! Invariant: it says it is serving only while it decides by the recovered policy and can make changes durable. When it
+//! ends, everything acknowledged is durable.
 //! Not here: what it serves (`api`), and how a process is told to end (`cli::serve`).
 
 mod accepted;
@@ -39,7 +39,7 @@ use health::Health;
 use http2::{Phase, Protocol};
 use services::Services;
 
-/// How long connections that are cut off may take to end.
+/// How long connections that are closed early may take to end.
 const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown`, then drains and returns. Returns early only where the service cannot start.
@@ -54,7 +54,7 @@ pub async fn run(
     let (health, health_service) = Health::new().await;
     let mut listeners = vec![Listener::Tcp(listener)];
     let unix = config.listen_unix.as_deref().map(unix::bind).transpose()?;
-    // Kept until the end: then its file goes.
+    // Kept until the end, when its file is removed.
     let _socket_file = unix.map(|(listener, file)| {
         listeners.push(Listener::Unix(listener));
         file
@@ -95,7 +95,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Returns when every connection has ended. Calls that take longer than `timeout` are cut off.
+/// Returns when every connection has ended. Calls that take longer than `timeout` are aborted.
 async fn end_connections(
     ended: impl Future<Output = ()> + Send + 'static,
     phase: &watch::Sender<Phase>,
@@ -104,17 +104,17 @@ async fn end_connections(
     phase.send_replace(Phase::Draining);
     let mut ended = Box::pin(ended);
     if tokio::time::timeout(timeout, ended.as_mut()).await.is_err() {
-        tracing::warn!(?timeout, "some calls did not end in time and are cut off");
+        tracing::warn!(?timeout, "some calls did not end in time and are aborted");
         phase.send_replace(Phase::CutOff);
         drop(tokio::time::timeout(CUT_OFF_TIMEOUT, ended.as_mut()).await);
     }
     // Dropping it ends the threads that answer Checks: nothing may be decided while the engine closes.
     if let Err(error) = tokio::task::spawn_blocking(move || drop(ended)).await {
-        tracing::error!(%error, "the threads that answer checks did not end");
+        tracing::error!(%error, "the threads that answer checks did not end cleanly");
     }
 }
 
-/// Waits until everything acknowledged is on the disk.
+/// Waits until everything acknowledged is durable.
 async fn close(engine: Arc<Engine>) {
     if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
         tracing::error!(%error, "the engine did not close");

@@ -27,7 +27,7 @@ pub fn open(config: &Config) -> anyhow::Result<Engine> {
     open_on(config, &(Arc::new(RealDisk) as Arc<dyn Disk>))
 }
 
-/// Opens the engine with the files of the data directory on a disk of the caller's.
+/// Opens the engine with the files of the data directory on the given disk.
 pub fn open_on(config: &Config, disk: &Arc<dyn Disk>) -> anyhow::Result<Engine> {
     let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
     let snapshots = FileSnapshots::new(Arc::clone(disk), directory.policy());
@@ -56,7 +56,7 @@ pub fn open_on(config: &Config, disk: &Arc<dyn Disk>) -> anyhow::Result<Engine> 
     begun.mark()?;
     // Last: on a full disk, opening needs the room that the ballast gave up.
     if let Err(error) = directory.restore_ballast() {
-        tracing::warn!(%error, "no room is set aside for a full disk");
+        tracing::warn!(%error, "cannot write the ballast: a later start on a full disk may fail");
     }
     Ok(engine)
 }

@@ -1,6 +1,6 @@
 //! The connection preface: HTTP/2 begins with 24 bytes that are always the same (RFC 9113 §3.4).
 //!
-//! It is waited for with a deadline; afterwards HTTP/2's pings tell whether the client is there.
+//! A deadline bounds the wait for it; afterwards HTTP/2's keep-alive finds clients that have gone.
 //!
 //! Invariant: the reader gets every byte from the first on.
 //! Not here: how long to wait (`accepted`), where connections come from (`connections`).
@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What bytes go over.
+/// The transport of a connection.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
@@ -47,7 +47,7 @@ impl Prefaced {
         Ok(prefaced)
     }
 
-    /// What has come and was not read.
+    /// The bytes that have come and were not read.
     fn rest(&self) -> &[u8] {
         self.first.get(self.given..self.come).unwrap_or_default()
     }

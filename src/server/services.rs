@@ -1,6 +1,6 @@
-//! What is served: all services behind their layers, and Checks on their direct way.
+//! All services behind their layers, and the direct way of Checks.
 //!
-//! Invariant: Checks and administration have limits of their own, so that administration never keeps a Check out.
+//! Invariant: Checks and administration have separate limits, so that administration never takes room from Checks.
 //! Not here: connections (`http2`), what the services do (`api`).
 
 use anyhow::Context;
@@ -41,7 +41,7 @@ impl Services {
             .with_service_name(tonic_reflection::pb::v1alpha::server_reflection_server::SERVICE_NAME)
             .build_v1alpha()
             .context("the descriptors for reflection")?;
-        // Health and reflection are not limited: a busy service is still a living one.
+        // Health and reflection are not limited: a busy service is still healthy.
         let checks = Admission::new(config.requests_in_flight_max, config.request_timeout);
         let calls_max = config.requests_in_flight_max.min(ADMINISTRATION_CALLS_MAX);
         let administration = Admission::new(calls_max, config.request_timeout);

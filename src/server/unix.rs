@@ -1,7 +1,7 @@
 //! The Unix socket for sidecars.
 //!
-//! Invariant: a socket that somebody listens at is never taken away from them; one that a killed process left behind is no
-//! obstacle. What is at the path and no socket stays there.
+//! Invariant: a socket with a listener is never removed; one that a killed process left behind is replaced. Any other file
+//! at the path stays.
 //! Not here: connections (`connections`).
 
 use std::io;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use tokio::net::UnixListener;
 
-/// A socket's file, which goes when the service does.
+/// A socket's file, removed when the service ends.
 pub(super) struct SocketFile {
     path: PathBuf,
 }

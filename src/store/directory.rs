@@ -1,10 +1,10 @@
-//! The data directory: whose it is, which format it has, and room kept for bad times.
+//! The data directory: its lock, its format version, and the ballast kept for a full disk.
 //!
 //! ```text
 //! LOCK      locked for as long as a process uses the directory; holds that process's id
 //! FORMAT    the version of the layout, in decimal, and a line feed
 //! ballast   1 MiB of noise, given up when the disk is full, so that the stores can still be opened
-//! BEGUN     empty; there once the journal holds something, so that a lost journal is not taken for a new one
+//! BEGUN     empty; exists once the journal holds something, so that a lost journal is not taken for a new one
 //! policy/   journal and snapshots      sled/   the embedded database
 //! audit/    the audit log              sessions/   journal and snapshots
 //! ```
@@ -27,10 +27,10 @@ const FORMAT_VERSION: u32 = 1;
 /// Twice what sled needs to open.
 const BALLAST_BYTES: usize = 1024 * 1024;
 
-/// Where less is free at the start, the ballast goes before anything is opened.
+/// If less is free at the start, the ballast is released before anything is opened.
 const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024;
 
-/// A data directory that is ours for as long as this value lives.
+/// A data directory, locked for as long as this value lives.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
@@ -45,12 +45,12 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Whether it is there.
+    /// Whether the mark exists.
     pub fn is_marked(&self) -> Result<bool, DirectoryError> {
         self.path.try_exists().map_err(|error| io_error("look for", &self.path, error))
     }
 
-    /// Puts it there, durably. No effect where it is.
+    /// Writes the mark, durably, unless it exists.
     pub fn mark(&self) -> Result<(), DirectoryError> {
         if self.is_marked()? {
             return Ok(());
@@ -66,7 +66,7 @@ impl DataDirectory {
     ///
     /// # Errors
     ///
-    /// Where another process uses it, where it holds something else, and where a newer version wrote it.
+    /// If another process uses it, it holds something else, or a newer version wrote it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DirectoryError> {
         let path = path.into();
         create(&path)?;
@@ -119,14 +119,13 @@ impl DataDirectory {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Gives the ballast's room back to the file system, because something has to be written and nothing else is left.
-    /// No effect where there is none.
+    /// Removes the ballast, to make room for a write on a full disk. No effect if there is none.
     pub fn release_ballast(&self) -> Result<(), DirectoryError> {
         let ballast = self.ballast();
         match fs::remove_file(&ballast) {
             Ok(()) => {
                 let path = ballast.display();
-                tracing::warn!(%path, "the disk is full: the ballast is given up");
+                tracing::warn!(%path, "the disk is full: the ballast is removed to make room");
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -134,8 +133,8 @@ impl DataDirectory {
         }
     }
 
-    /// Sets the ballast aside (again), once the stores are open. No effect where it is there, and where so little is free
-    /// that the next start would have to give it up.
+    /// Writes the ballast (again), once the stores are open. No effect if it exists, or if so little is free that the next
+    /// start would have to remove it.
     pub fn restore_ballast(&self) -> Result<(), DirectoryError> {
         let ballast = self.ballast();
         match ballast.metadata() {
@@ -147,12 +146,12 @@ impl DataDirectory {
         }
         if self.free_bytes()? < FREE_BYTES_MIN + BALLAST_BYTES as u64 {
             tracing::warn!(
-                "less than 3 MiB are free on the disk, so no room is set aside for when it is full: free some and start \
+                "less than 3 MiB are free on the disk, so no ballast is kept for a full disk: free some and start \
                  again"
             );
             return Ok(());
         }
-        // Noise, because file systems that compress give zeros no room.
+        // Random bytes, because file systems that compress would store zeros in no space.
         let mut bytes = vec![0; BALLAST_BYTES];
         getrandom::fill(&mut bytes).map_err(|error| io_error("find noise for", &ballast, io::Error::other(error)))?;
         disk::write_whole(&RealDisk, &ballast, &bytes).map_err(|error| io_error("write", &ballast, error))?;
@@ -164,7 +163,7 @@ impl DataDirectory {
     }
 }
 
-/// Creates a directory, and those above it, and brings their names to the disk.
+/// Creates a directory, and those above it, and syncs their names.
 fn create(path: &Path) -> Result<(), DirectoryError> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {
@@ -220,7 +219,7 @@ fn lock(directory: &Path) -> Result<File, DirectoryError> {
         }
         Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
     }
-    // The id only helps people; a full disk is no reason not to start.
+    // The id only helps people, so a full disk does not stop the start here.
     if let Err(error) = write_holder(&mut file) {
         tracing::warn!(%error, path = %path.display(), "cannot write the process id to the lock file");
     }

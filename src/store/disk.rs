@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// What is appended to a file's name while it is not whole.
+/// The suffix of a file's name until the file is whole.
 pub const UNFINISHED_SUFFIX: &str = ".new";
 
 /// The operations on names.
@@ -32,7 +32,7 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Returns when the names in `directory` are on the disk.
+    /// Returns when the names in `directory` are durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
 }
 
@@ -47,12 +47,12 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Writes all of `bytes` at byte `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Returns when everything written is on the disk (fdatasync). After an error nobody knows what is, and calling it
-    /// again does not tell: the kernel may forget what it could not write.
+    /// Returns when everything written is durable (fdatasync). After an error it is unknown what is, and another call does
+    /// not tell: the kernel may drop what it could not write.
     fn sync(&self) -> io::Result<()>;
 
-    /// Makes sure that reads return what is on the disk: syncs what is still in memory, then drops the page cache. For
-    /// files that another process wrote, whose last sync may have failed.
+    /// Syncs what is still in memory, then drops the page cache, so that reads return what is on the disk. For files that
+    /// another process wrote, whose last sync may have failed.
     fn settle(&self) -> io::Result<()>;
 }
 
@@ -123,7 +123,7 @@ impl DiskFile for RealFile {
 
     fn settle(&self) -> io::Result<()> {
         self.0.sync_all()?;
-        // Advice only: file systems without a page cache refuse it, and have nothing to forget.
+        // Only advice: file systems without a page cache refuse it, and need not follow it.
         if let Err(error) = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed) {
             tracing::debug!(%error, "the page cache was not dropped");
         }
@@ -138,13 +138,13 @@ pub fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     if read_exact_at(&*file, &mut bytes, 0)? { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Writes `bytes` to a new file that takes the name `path` only once it is whole and on the disk, and returns the file
-/// to go on writing to. The name is on the disk as well when this returns.
+/// Writes `bytes` to a new file, which gets the name `path` once it is whole and durable, and returns it for further
+/// writes. The name is durable as well when this returns.
 pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
     let unfinished = unfinished(path);
     let result = write_and_name(disk, &unfinished, path, bytes);
     if result.is_err() {
-        // It would only take room, which may be just what was missing. Not there is as good as gone.
+        // Frees its space, the lack of which may be what failed. A file that does not exist is no error here.
         drop(disk.remove(&unfinished));
     }
     result
@@ -159,7 +159,7 @@ fn write_and_name(disk: &dyn Disk, unfinished: &Path, path: &Path, bytes: &[u8])
     Ok(file)
 }
 
-/// Reads exactly the bytes of `buffer`, or says `false` where the file ends before.
+/// Fills `buffer`, or returns `false` where the file ends before.
 pub(super) fn read_exact_at(file: &dyn DiskFile, mut buffer: &mut [u8], mut offset: u64) -> io::Result<bool> {
     while !buffer.is_empty() {
         let count = file.read_at(buffer, offset)?;

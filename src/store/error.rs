@@ -1,6 +1,6 @@
-//! What can go wrong with what is kept, said so that an operator knows which file it is and what to do.
+//! Errors of the store. Each tells an operator which file it is about and what to do.
 //!
-//! Invariant: an error is *transient* exactly where the same call may succeed later without anybody changing the files.
+//! Invariant: an error is *transient* exactly if the same call may succeed later without a change of the files.
 //!
 //! Not here: gRPC codes; the edge picks them by [`JournalError::is_transient`] and its like.
 
@@ -77,7 +77,7 @@ pub enum JournalError {
         detail: &'static str,
     },
     /// Too much for one append. Nothing was written.
-    #[error("cannot write {bytes} bytes at once, the most is {bytes_max}: make the change smaller")]
+    #[error("cannot append {bytes} bytes in one piece, the most is {bytes_max}: make the change smaller")]
     TooLarge {
         /// The bytes asked for.
         bytes: u64,
@@ -151,8 +151,7 @@ pub enum StateError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The store's files make no sense, or the embedded database panicked. Nothing more is read from it or written to
-    /// it.
+    /// The store's files cannot be interpreted, or the embedded database panicked. It is not used any more.
     #[error(
         "the state store in `{}` is damaged: {detail}; it is moved aside and made again from the journal at the next start",
         path.display()
@@ -222,7 +221,7 @@ pub enum DirectoryError {
         /// The directory.
         path: PathBuf,
     },
-    /// The FORMAT file makes no sense.
+    /// The FORMAT file holds no version.
     #[error(
         "`{}` does not hold a format version: restore it from a backup of the data directory",
         path.display()

@@ -1,6 +1,6 @@
 //! A directory of a disk, and small files in it that are read and written whole.
 //!
-//! Invariant: what is written has its name only once it is whole and on the disk; what is removed stays removed.
+//! Invariant: a file gets its name only once it is whole and durable; a removed file stays removed.
 //! Not here: what the files hold.
 
 use std::io;
@@ -36,7 +36,7 @@ impl Folder {
         }
     }
 
-    /// Writes a file, in place of one that is there, and returns it to go on writing to. Durable when this returns.
+    /// Writes a file, replacing one of that name, and returns it for further writes. Durable when this returns.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
         write_whole(&*self.disk, &self.path.join(name), bytes)
     }

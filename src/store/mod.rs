@@ -1,9 +1,9 @@
-//! The ports of the store, and the files behind them. Everything here is bytes: what they mean is the codec's.
+//! The ports of the store, and the files behind them. The store handles bytes; the codec gives them meaning.
 //!
-//! **The journal is the truth.** What is acknowledged is first in the [`Log`]. A start reads the policy from the newest
+//! **The journal is the truth.** Everything acknowledged is first in the [`Log`]. A start reads the policy from the newest
 //! of the [`Snapshots`] and the journal after it. The [`StateStore`] holds a copy of the policy that is never read back as
-//! policy, and the match counts of the rules. Both can be lost at any time: the copy and the snapshots are made again
-//! from the journal, and the counts begin anew.
+//! policy, and the match counts of the rules. Snapshots and state store can be lost at any time: snapshots and copy are
+//! rebuilt from the journal, and the counts start from zero.
 //!
 //! Invariant: nothing here reports a write as done before it would survive a power cut, except [`StateStore::apply`],
 //! which promises that only together with [`StateStore::flush`].
@@ -33,20 +33,20 @@ pub const STATE_KEY_BYTES_MAX: usize = 1024;
 /// The records of a journal, oldest first, each with its sequence.
 pub type Records<'a> = Box<dyn Iterator<Item = Result<(u64, Vec<u8>), JournalError>> + 'a>;
 
-/// The same, to read without holding up the journal's writer.
+/// As [`Records`], to read without delaying the journal's writer.
 pub type OwnedRecords = Box<dyn Iterator<Item = Result<(u64, Vec<u8>), JournalError>> + Send>;
 
-/// What erases in place: gets a record's sequence and its bytes, which it may overwrite, and says whether it did. It may
-/// be called again for the same record, and then says no where nothing is left to do.
+/// Edits a record: gets its sequence and its bytes, which it may overwrite, and returns whether it did. It may be called
+/// again for the same record, and then returns false if nothing is left to overwrite.
 pub type Edit<'a> = dyn FnMut(u64, &mut [u8]) -> bool + 'a;
 
-/// An append-only sequence of records: the truth. It is all that a log which is replicated elsewhere has to offer.
+/// An append-only sequence of records: the truth. A replicated log needs to implement only this.
 ///
 /// Sequences are dense. A log has one writer, which is why the methods that write take `&mut self`.
 pub trait Log: Send {
-    /// Appends `records` and returns the sequence of the first of them. They are on the disk when this returns. After a
-    /// crash in the middle either all of them are there or none. Without records nothing is written, and the answer is
-    /// the next sequence.
+    /// Appends `records` and returns the sequence of the first of them. They are durable when this returns. After a crash
+    /// in the middle the log has all of them or none. Without records nothing is written, and the next sequence is
+    /// returned.
     ///
     /// # Errors
     ///
@@ -69,8 +69,8 @@ pub trait Log: Send {
     /// damaged file, here or as the last item of the iterator.
     fn read_from(&self, sequence: u64) -> Result<Records<'_>, JournalError>;
 
-    /// The same records as [`Log::read_from`] gives now, to read on another thread while the log grows. Where records are
-    /// given up or overwritten meanwhile, reading may end with an error.
+    /// The same records as [`Log::read_from`] gives now, to read on another thread while the log grows. If records are
+    /// truncated or overwritten meanwhile, reading may end with an error.
     fn records_from(&self, sequence: u64) -> Result<OwnedRecords, JournalError>;
 
     /// Makes a failed log writable again, so that nothing of the failed append is ever read back. No effect on one that is
@@ -82,36 +82,37 @@ pub trait Log: Send {
     fn recover(&mut self) -> Result<(), JournalError>;
 }
 
-/// A log in pieces, of which the oldest can be given up.
+/// A log in segments, of which the oldest can be truncated.
 pub trait Segments: Log {
-    /// Ends the current segment, the piece in which [`Segments::truncate_before`] gives records up: the next record begins
-    /// a new one. No effect where the current one has no records, or there is none.
+    /// Ends the current segment: the next record begins a new one. [`Segments::truncate_before`] removes whole segments.
+    /// No effect if the current one has no records, or there is none.
     ///
     /// # Errors
     ///
     /// As for [`Log::append`]: the log is failed until [`Log::recover`]. No record is in doubt.
     fn roll(&mut self) -> Result<(), JournalError>;
 
-    /// Gives up records before `sequence` where that frees space. Some of them may stay; none from `sequence` on goes.
+    /// Removes segments whose records are all before `sequence`. Some records before it may stay; none from `sequence` on
+    /// is removed.
     fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError>;
 }
 
-/// A log whose records can be overwritten, for what has to be erased although it was acknowledged.
+/// A log whose acknowledged records can be overwritten, to erase personal data.
 pub trait Redaction: Log {
     /// Lets `edit` overwrite the records from `from` on and returns how many it changed. Sequences and lengths stay.
-    /// Records that are no longer kept are passed over.
+    /// Records that are no longer kept are skipped.
     ///
-    /// When this returns without an error, what was overwritten is nowhere in the log's files, nor is anything of a failed
-    /// append, and that survives a power cut. A crash in the middle leaves each record as it was or as `edit` made it.
+    /// When this returns without an error, the log's files durably hold nothing of the old bytes, nor of a failed append.
+    /// A crash in the middle leaves each record as it was or as `edit` made it.
     ///
     /// # Errors
     ///
-    /// [`JournalError::Failed`] where the log is failed: recover it before. After any other error some records are changed
-    /// and others not, and which they are may still change in a power cut; appends go on, and the call is to be repeated.
+    /// [`JournalError::Failed`] where the log is failed: recover it before. After any other error any of the records may
+    /// be changed, and a power cut may still undo that. Appends go on, and the call must be repeated.
     fn redact(&mut self, from: u64, edit: &mut Edit<'_>) -> Result<u64, JournalError>;
 }
 
-/// What a server keeps on its own disk: a log with all that is done to one.
+/// The log that a server keeps on its own disk, with all operations.
 pub trait Journal: Segments + Redaction {}
 
 impl<J: Segments + Redaction> Journal for J {}
@@ -119,11 +120,11 @@ impl<J: Segments + Redaction> Journal for J {}
 /// Full states written now and then, so that a start need not replay the whole journal.
 pub trait Snapshots: Send {
     /// Writes the state as of `sequence` (that record and all before it are in it) and drops all but the newest two.
-    /// The snapshot is on the disk when this returns.
+    /// The snapshot is durable when this returns.
     fn write(&self, sequence: u64, bytes: &[u8]) -> Result<(), SnapshotError>;
 
-    /// The newest snapshot that is whole, with its sequence. Damaged ones are passed over with a warning, so the caller
-    /// has to see whether the journal still reaches back far enough for the one it gets, or for none.
+    /// The newest intact snapshot, with its sequence. Damaged ones are skipped with a warning, so the caller must check
+    /// that the journal reaches back to the one it gets, or to the beginning if it gets none.
     fn newest_valid(&self) -> Result<Option<(u64, Vec<u8>)>, SnapshotError>;
 }
 
@@ -137,14 +138,14 @@ pub trait StateStore: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`StateError::TooLarge`] changes nothing. After another error the store may hold a part of the batch and refuse
-    /// further calls until it is opened again; which of the two, only opening it tells.
+    /// [`StateError::TooLarge`] changes nothing. After another error the store may hold a part of the batch, and may refuse
+    /// further calls until it is opened again.
     fn apply(&self, batch: &Batch) -> Result<(), StateError>;
 
     /// At most `entries_max` entries (one at least) of `keyspace` in order of their keys, from `from` on, `from` included.
     fn scan(&self, keyspace: Keyspace, from: &[u8], entries_max: usize) -> Result<Page, StateError>;
 
-    /// Returns when everything applied before is on the disk.
+    /// Returns when everything applied before is durable.
     fn flush(&self) -> Result<(), StateError>;
 }
 
@@ -154,7 +155,7 @@ pub trait StateStores: Send {
     ///
     /// # Errors
     ///
-    /// When there is no store to be had now; the call can be repeated.
+    /// When no store can be opened now; the call can be repeated.
     fn open(&self) -> Result<Box<dyn StateStore>, StateError>;
 }
 
@@ -165,7 +166,7 @@ pub enum Keyspace {
     Policy,
     /// Match counts of rules.
     Counters,
-    /// What the store knows of itself: up to which record it has applied the journal.
+    /// The high-water mark: the last record of the journal that the store includes.
     Meta,
 }
 
@@ -245,7 +246,7 @@ pub struct Page {
     pub next: Option<Vec<u8>>,
 }
 
-/// Where a page of [`StateStore::scan`] ends whatever the number of its entries, so that one never holds much memory.
+/// The size at which a page of [`StateStore::scan`] ends, so that it never takes much memory.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl Page {

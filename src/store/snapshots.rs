@@ -14,7 +14,7 @@
 //! 44  zstd frame, with its own checksum
 //! ```
 //!
-//! Invariant: a file under its name is whole; one that is not as it was written is never handed out.
+//! Invariant: a file under its final name is whole; a damaged one is never returned.
 //!
 //! Not here: what the content means; whether the journal goes on from it.
 
@@ -53,7 +53,7 @@ struct Name {
     crc: u32,
 }
 
-/// Why a snapshot is not handed out.
+/// Why a snapshot is not used.
 enum Fault {
     Unreadable(io::Error),
     Damaged(&'static str),
@@ -66,7 +66,7 @@ impl FileSnapshots {
         Self { disk, directory: directory.into(), kept: 2 }
     }
 
-    /// Keeps the newest one only: what an older one held is gone once the newer one is written.
+    /// Keeps the newest one only, so that data erased since the older ones is gone.
     #[must_use]
     pub fn newest_only(self) -> Self {
         Self { kept: 1, ..self }
@@ -76,7 +76,7 @@ impl FileSnapshots {
         self.disk.list(&self.directory).map_err(|source| io_error("list", &self.directory, source))
     }
 
-    /// Removes what a write never finished, and all that is not kept beside the one just written.
+    /// Removes unfinished files, and all snapshots but those that are kept beside the one just written.
     fn prune(&self, written: &Name) -> Result<(), SnapshotError> {
         let names = self.list()?;
         let mut older: Vec<Name> = names
@@ -139,10 +139,10 @@ impl Snapshots for FileSnapshots {
                     return Err(SnapshotError::NewerFormat { path, version, supported });
                 }
                 Err(Fault::Unreadable(error)) => {
-                    tracing::warn!(path = %path_text, %error, "a snapshot cannot be read and is passed over");
+                    tracing::warn!(path = %path_text, %error, "a snapshot cannot be read and is skipped");
                 }
                 Err(Fault::Damaged(detail)) => {
-                    tracing::warn!(path = %path_text, detail, "a snapshot is damaged and is passed over");
+                    tracing::warn!(path = %path_text, detail, "a snapshot is damaged and is skipped");
                 }
             }
         }

@@ -52,7 +52,7 @@ pub fn put(
     Ok(())
 }
 
-/// All parts of a key, also some behind a gap that damage has left.
+/// All parts of a key, including those after a gap that damage has left.
 fn parts_of(store: &dyn StateStore, keyspace: Keyspace, key: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StateError> {
     let mut parts = BTreeMap::new();
     let mut from = part_key(key, 0);
@@ -71,7 +71,7 @@ fn parts_of(store: &dyn StateStore, keyspace: Keyspace, key: &[u8]) -> Result<BT
     }
 }
 
-/// Calls `visit` with every key and value of a keyspace, in order of keys. Keys that are of no part are handed out whole,
+/// Calls `visit` with every key and value of a keyspace, in order of keys. Keys that are of no part are passed whole,
 /// so that the caller can find and remove what does not belong.
 pub fn read_all(
     store: &dyn StateStore,

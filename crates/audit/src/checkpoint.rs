@@ -29,10 +29,10 @@ pub struct Checkpoint {
     extensions: Vec<String>,
 }
 
-/// Why a text is no checkpoint.
+/// Why a text is not a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CheckpointError {
-    /// The text is cut off, or has empty lines.
+    /// The text is truncated, or has empty lines.
     #[error("a checkpoint is at least three lines, none of them empty and each ended by a newline: copy it whole")]
     Lines,
     /// The origin would not be one line of a note.
@@ -49,7 +49,7 @@ pub enum CheckpointError {
     EmptyRoot(Hash),
 }
 
-/// Why a note is no checkpoint of a log.
+/// Why a note is not a checkpoint of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
     /// Not a note.
@@ -58,7 +58,7 @@ pub enum OpenError {
     /// Nobody to be trusted signed it.
     #[error(transparent)]
     Verify(#[from] NoteVerifyError),
-    /// A trusted note that is no checkpoint.
+    /// A trusted note that is not a checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The checkpoint of another log.

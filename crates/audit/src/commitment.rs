@@ -50,7 +50,7 @@ const COMMITMENT_BYTES: u8 = 32;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Salt([u8; Salt::BYTES]);
 
-/// What a record holds in place of personal data.
+/// What a record holds instead of personal data.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Commitment([u8; Commitment::BYTES]);
 

@@ -22,12 +22,12 @@ use portcullis_policy::ranges::RangeList;
 use portcullis_policy::rule::{Rule, Source};
 use portcullis_policy::state::Outcome;
 
-/// How much may be written down, in bytes as estimated.
+/// The most bytes, as estimated, that may be recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     /// Of all objects together.
     objects: usize,
-    /// Of one object that is written down whole.
+    /// Of one object that is recorded whole.
     object: usize,
 }
 
@@ -57,7 +57,7 @@ pub fn changes(
     changes_within(Room::RECORD, change, before, cluster_before, outcome)
 }
 
-/// The same within other bounds.
+/// As [`changes`], within other bounds.
 pub fn changes_within(
     room: Room,
     change: &Change,
@@ -149,8 +149,8 @@ fn deleted(before: &Organization, items: &mut Items) {
     for (key, node) in before.nodes.iter() {
         node_item(key, Some(node), None, items);
     }
-    for (place, rule) in before.rules.iter().enumerate() {
-        rule_item(Some((place, rule)), None, items);
+    for (index, rule) in before.rules.iter().enumerate() {
+        rule_item(Some((index, rule)), None, items);
     }
     for (_, group) in before.groups.iter() {
         items.add(&format!("addressGroups/{}", group.id), Some(group_object(group, group.ranges())), None);
@@ -208,16 +208,16 @@ fn node_item(key: &NodeKey, before: Option<&Arc<Node>>, after: Option<&Arc<Node>
 }
 
 fn rule_items(ids: &BTreeSet<Id>, before: &Organization, after: &Organization, items: &mut Items) {
-    // Looked up once for all: a replacement of all rules must not cost the square of their number.
-    let places = |organization: &Organization| -> std::collections::HashMap<Id, usize> {
-        let places = organization.rules.iter().enumerate();
-        places.filter(|(_, rule)| ids.contains(&rule.id)).map(|(place, rule)| (rule.id.clone(), place)).collect()
+    // Indexed once: a replacement of all rules must not take quadratic time.
+    let indexes = |organization: &Organization| -> std::collections::HashMap<Id, usize> {
+        let indexes = organization.rules.iter().enumerate();
+        indexes.filter(|(_, rule)| ids.contains(&rule.id)).map(|(index, rule)| (rule.id.clone(), index)).collect()
     };
-    let (old, new) = (places(before), places(after));
+    let (old, new) = (indexes(before), indexes(after));
     for id in ids {
-        let at = |places: &std::collections::HashMap<Id, usize>, organization: &Organization| {
-            let place = *places.get(id)?;
-            organization.rules.get(place).map(|rule| (place, Arc::clone(rule)))
+        let at = |indexes: &std::collections::HashMap<Id, usize>, organization: &Organization| {
+            let index = *indexes.get(id)?;
+            organization.rules.get(index).map(|rule| (index, Arc::clone(rule)))
         };
         let (old, new) = (at(&old, before), at(&new, after));
         if old.as_ref().map(|(_, rule)| rule) != new.as_ref().map(|(_, rule)| rule) {
@@ -232,14 +232,14 @@ fn rule_item(before: Option<(usize, &Arc<Rule>)>, after: Option<(usize, &Arc<Rul
     if items.is_full() {
         return items.leave_out(&key);
     }
-    let object = |(place, rule): (usize, &Arc<Rule>)| Object::Rule {
+    let object = |(index, rule): (usize, &Arc<Rule>)| Object::Rule {
         rule: Arc::clone(rule),
-        position: u32::try_from(place + 1).unwrap_or(u32::MAX),
+        position: u32::try_from(index + 1).unwrap_or(u32::MAX),
     };
     items.add(&key, before.map(object), after.map(object));
 }
 
-/// The order of the rules, where it is another one among those that are in both.
+/// The order of the rules, if those that are in both versions are ordered differently.
 fn order_item(before: &Organization, after: &Organization, items: &mut Items) {
     let ids =
         |organization: &Organization| -> Vec<Id> { organization.rules.iter().map(|rule| rule.id.clone()).collect() };
@@ -278,13 +278,13 @@ fn test_items(before: &Organization, after: &Organization, items: &mut Items) {
     }
 }
 
-/// The ranges that went from a group, and those that came.
+/// The ranges that were removed from a group, and those that were added.
 fn ranges_between(id: &Id, deltas: &[Delta], old: &Group, new: &Group) -> (RangeList, RangeList) {
     let mut patches = deltas.iter().filter_map(|delta| match delta {
         Delta::SetGroupContent { id: of, content } if of == id => Some(content),
         _ => None,
     });
-    // A single patch says it without looking through all.
+    // A single patch names them, without comparing all ranges.
     if let (Some(GroupContent::Patch { added, removed }), None) = (patches.next(), patches.next()) {
         return (removed.clone(), added.clone());
     }
@@ -307,7 +307,7 @@ fn group_object(group: &Group, ranges: &RangeList) -> Object {
     })
 }
 
-/// What is left of an object.
+/// The digest of an object that is too large to be recorded.
 fn digest(key: &str, object: &Object, ranges_max: usize) -> Object {
     let mut hash = Sha256::new();
     let mut first_ranges = Vec::new();

@@ -1,7 +1,7 @@
 //! What a record of the audit log says (design.md §2.8, §3.5).
 //!
-//! Invariant: a record says everything but two things: whom it names, which lies apart so that it can be erased, and its
-//! place in the log, which the log assigns.
+//! Invariant: a record's content leaves out two things: whom it names, which is stored apart so that it can be erased, and
+//! its sequence, which the log assigns.
 //! Not here: its bytes (`store::codec`), its hash (`commitment`), who writes it (`engine::audit`).
 
 use std::fmt;
@@ -22,9 +22,9 @@ use portcullis_policy::time::Timestamp;
 /// A record that is in the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Its place in the log, from 1 on and without gaps.
+    /// Its sequence in the log, from 1 on and without gaps.
     pub sequence: u64,
-    /// Its place among the records of its organization, from 1 on and without gaps; 0 where it belongs to none.
+    /// Its sequence among the records of its organization, from 1 on and without gaps; 0 where it belongs to none.
     pub organization_sequence: u64,
     /// Whom it names.
     pub subject: Subject,
@@ -32,7 +32,7 @@ pub struct Record {
     pub entry: Entry,
 }
 
-/// What happened, before the log has given it a place.
+/// What happened, before the log has given it a sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// When, to the microsecond.
@@ -209,7 +209,7 @@ pub enum Object {
     RuleOrder(Vec<Id>),
     /// A policy test.
     Test(Arc<PolicyTest>),
-    /// What is left of an object that is too large to be written down.
+    /// What is left of an object that is too large to be recorded.
     Digest(DigestRecord),
 }
 
@@ -232,7 +232,7 @@ pub struct GroupRecord {
     pub range_count: u64,
 }
 
-/// What is left of an object that is too large to be written down.
+/// What is left of an object that is too large to be recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DigestRecord {
     /// Its name below the organization, such as `rules/office` or `projects/web`; empty for the organization itself, and

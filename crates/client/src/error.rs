@@ -12,7 +12,7 @@ use thiserror::Error;
 use tonic::{Code, ConnectError, Status};
 use tonic_types::StatusExt;
 
-/// A call without the answer that was asked for. For whoever waits for a decision, each of these is a denial.
+/// A call without the answer that was asked for. A caller that waits for a decision treats each of these as a denial.
 #[derive(Clone, Debug, Error)]
 pub enum CallError {
     /// There is no connection to the server. Nothing was done; trying again may help.

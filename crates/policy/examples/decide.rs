@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let limits = Limits::default();
     let planner = Planner { now, limits: &limits, cluster: &cluster };
     let mutations = mutations.map(|mutation| (mutation, Vec::new())).to_vec();
-    let (_, policy) = planner.plan_all(&empty, mutations).map_err(|(place, error)| format!("{place}: {error}"))?;
+    let (_, policy) = planner.plan_all(&empty, mutations).map_err(|(index, error)| format!("{index}: {error}"))?;
 
     // A snapshot is the compiled form. It can be shared between threads, and deciding takes no lock.
     let (snapshot, cluster) =

@@ -1,6 +1,6 @@
 //! Filters in requests.
 //!
-//! Invariant: all faults of a filter are told at once. No page token holds, or is made of, personal data without a key.
+//! Invariant: all faults of a filter are reported together. Page tokens are bound to personal data only by a keyed hash.
 //! Not here: what passes a filter (`audit::filter`).
 
 use std::hash::BuildHasher;
@@ -165,7 +165,7 @@ pub(super) fn read_types(faults: &mut Faults, types: &[i32]) -> Vec<RecordType> 
 }
 
 impl Api {
-    /// That the organization exists, or once did: what it did stays readable.
+    /// Checks that the organization exists, or once did: its records stay readable.
     pub(super) fn check_parent(&self, parent: &Parent) -> Result<(), Status> {
         let Parent::Organization(id) = parent else { return Ok(()) };
         let directory = self.engine()?.directory();

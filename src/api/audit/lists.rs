@@ -1,6 +1,6 @@
 //! Lists of records, denials and sessions, the overview, and erasing a user.
 //!
-//! Invariant: newest first; a token goes on behind the last item shown, whatever arrived meanwhile.
+//! Invariant: newest first; a token continues after the last item shown, no matter what was recorded meanwhile.
 //! Not here: reading the filters (`filters`).
 
 use prost::Message;
@@ -118,7 +118,7 @@ impl Api {
         let messages = records.iter().map(|record| (record.sequence, message(record)));
         let (shown, dropped) = page.take_until(messages, |(_, message)| bytes(message));
         let next = match dropped {
-            // It did not fit: the next page begins with it.
+            // This record did not fit: the next page begins with it.
             Some((sequence, _)) => Some(sequence + 1),
             None => next_before,
         };

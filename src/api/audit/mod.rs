@@ -1,6 +1,6 @@
 //! `AuditService` (design.md §3.5): the log, the sessions and the figures over them.
 //!
-//! Invariant: only what is durable is shown. Reading never keeps a Check waiting: files are read on threads for that.
+//! Invariant: only durable records are shown. Reading never delays a Check: files are read on threads that may block.
 //! Not here: what the log holds and how it is searched (`engine::audit`).
 
 mod filters;
@@ -23,7 +23,7 @@ use crate::engine::audit::AuditError;
 use crate::proto::v1::audit_service_server::AuditService;
 use crate::proto::v1::{self, AuditRecord};
 
-/// Searches and the like at a time: each takes a thread that may wait for the disk.
+/// The most searches and verifications under way: each takes a thread that may block.
 const READS_MAX: usize = 64;
 
 /// What the reading calls of this service share.
@@ -41,7 +41,7 @@ impl Default for AuditReads {
 }
 
 impl Api {
-    /// Reads on a thread that may wait.
+    /// Reads on a thread that may block.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Engine) -> Result<T, AuditError> + Send + 'static,
@@ -77,7 +77,7 @@ serve!(AuditService, type WatchEventsStream = watch::Events, type VerifyAuditStr
     changes erase_user(v1::EraseUserRequest) -> v1::EraseUserResponse;
 });
 
-/// Room that a record takes in an answer.
+/// The bytes that a record takes in an answer.
 fn record_bytes(record: &AuditRecord) -> usize {
     prost::Message::encoded_len(record)
 }

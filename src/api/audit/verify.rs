@@ -1,6 +1,6 @@
 //! Verifying the log over the API: progress, then the result.
 //!
-//! Invariant: a client that goes away stops the verification; one that reads slowly does not hold it up.
+//! Invariant: a client that goes away stops the verification; one that reads slowly does not delay it.
 //! Not here: what is verified (`engine::audit`).
 
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::engine::audit::Verification;
 use crate::proto::v1;
 use v1::verify_audit_response::Step;
 
-/// Steps on their way to the client.
+/// The most steps buffered for the client.
 const STEPS_MAX: usize = 4;
 
-/// How often progress is told at most.
+/// The shortest time between two reports of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(super) type Steps = ReceiverStream<Result<v1::VerifyAuditResponse, Status>>;
@@ -37,7 +37,7 @@ impl Api {
                     told = tokio::time::Instant::now();
                     let progress =
                         v1::VerifyAuditProgress { verified_count: to_i64(verified), total_count: to_i64(total) };
-                    // Where there is no room, the client is behind: it gets the next one.
+                    // Without room the client is behind: it gets the next report.
                     drop(sender.try_send(Ok(response(Step::Progress(progress)))));
                 }
                 !sender.is_closed()

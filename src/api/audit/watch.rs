@@ -1,9 +1,9 @@
-//! Following the log: every record once, in order, from any place on.
+//! Following the log: every record once, in order, from any sequence on.
 //!
-//! A subscriber reads the log for itself and is only woken by it, so a slow one is fed from the disk and costs no memory.
+//! The log only wakes subscribers; each reads the log for itself. So a slow one is fed from the disk and costs no memory.
 //!
-//! Invariant: `through_sequence` never falls, and everything up to it that passes the filters has been sent. The stream
-//! never ends as if it were complete.
+//! Invariant: `through_sequence` never falls, and every record up to it that passes the filters has been sent. The stream
+//! always ends with an error, because it is never complete.
 //! Not here: reading the log (`engine::audit`).
 
 use std::sync::Arc;
@@ -23,19 +23,19 @@ use crate::engine::audit::{AuditError, AuditLog, Newest};
 use crate::policy::rule::ConnectionType;
 use crate::proto::v1::{self, WatchEventsResponse};
 
-/// Events on their way to the subscriber.
+/// The most events buffered for the subscriber.
 const EVENTS_MAX: usize = 64;
 
 /// Records that are read at a time.
 const RECORDS_MAX: usize = 256;
 
-/// How often a subscriber hears something at least.
+/// The longest time without a message to a subscriber.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Records that pass no filter and are told as one checkpoint.
+/// Filtered-out records after which a checkpoint is sent.
 const SKIPPED_MAX: u64 = 10_000;
 
-/// How long records gather once there are some, so that a hundred subscribers are not woken for each.
+/// How long new records gather, so that a hundred subscribers are not woken for each.
 const GATHER: Duration = Duration::from_millis(2);
 
 pub(super) type Events = ReceiverStream<Result<WatchEventsResponse, Status>>;
@@ -46,12 +46,12 @@ struct Subscription {
     connection_types: Vec<ConnectionType>,
 }
 
-/// Where a subscriber is.
+/// The state of a subscriber.
 struct Feed {
     audit: Arc<AuditLog>,
     subscription: Subscription,
     sender: mpsc::Sender<Result<WatchEventsResponse, Status>>,
-    /// Everything up to it is sent, or passed no filter.
+    /// Every record up to it was sent or filtered out.
     through: u64,
     /// The last sequence that the subscriber was told.
     told: u64,
@@ -77,11 +77,11 @@ impl Api {
         let newest = audit.newest();
         let durable = audit.newest_sequence();
         let through = after.unwrap_or(durable);
-        check_place(&audit, through, durable)?;
+        check_start(&audit, through, durable)?;
         let filter = RecordFilter { organization: organization_of(parent), types, ..RecordFilter::default() };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let subscription = Subscription { filter, connection_types };
-        // `u64::MAX` stands for nothing: an idle stream says at once where it begins.
+        // `u64::MAX` stands for none, so that even an idle stream first says where it begins.
         let feed = Feed { audit, subscription, sender, through, told: u64::MAX, _permit: permit };
         tokio::spawn(feed.run(newest, self.shared.subscribers.draining()));
         Ok(Response::new(ReceiverStream::new(events)))
@@ -95,8 +95,8 @@ fn organization_of(parent: Parent) -> Option<crate::policy::name::Id> {
     }
 }
 
-/// That what comes after a place is kept.
-fn check_place(audit: &AuditLog, through: u64, newest: u64) -> Result<(), Status> {
+/// Checks that the records after a sequence are kept.
+fn check_start(audit: &AuditLog, through: u64, newest: u64) -> Result<(), Status> {
     let first = audit.first_sequence();
     if through > newest {
         return Err(status::audit(AuditError::NotReached { wanted: through, newest }));
@@ -129,16 +129,15 @@ impl Feed {
             () = sender.closed() => None,
         };
         if let Some(status) = end {
-            // Also when the subscriber reads slowly: it must not take the end for a pause. It is not waited for longer
-            // than the service drains.
+            // Waits for a slow subscriber, too, which must not take the end for a pause. Draining bounds the wait.
             drop(sender.send(Err(status)).await);
         }
     }
 
-    /// Sends the records there are, then those that come. Returns why it cannot go on.
+    /// Sends the records there are, then new ones. Returns why it cannot go on.
     async fn feed(&mut self, newest: &mut Newest) -> Option<Status> {
         loop {
-            // Marks it as seen before it is read: what comes in between wakes again.
+            // Marked as seen before reading, so that records that come in between wake it again.
             let durable = newest.look();
             while self.through < durable {
                 if let Err(end) = self.send_some().await {

@@ -1,4 +1,4 @@
-//! Decisions, their reasons and what they concern, in messages.
+//! Decisions, reasons and connection types in messages.
 //!
 //! Invariant: a connection type, an action or a decision that is unspecified or unknown is a fault where one must be given.
 //! Not here: whole answers (`api::decision`) and records (`audit`).

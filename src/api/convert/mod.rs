@@ -1,7 +1,7 @@
 //! Between the API's messages and the policy's types.
 //!
-//! Invariant: parsing goes on after the first fault and notes every one with its field's path; messages are
-//! destructured whole, so that a new field breaks the build until somebody decides about it.
+//! Invariant: parsing goes on after the first fault and notes every one with its field's path. Messages are destructured
+//! whole, so that a new field breaks the build until somebody decides about it.
 //! Not here: what depends on the policy's state, such as whether a group exists (`policy::plan`).
 
 pub(super) mod audit;
@@ -32,7 +32,7 @@ pub(super) struct Faults {
     violations: Vec<Violation>,
 }
 
-/// Faults that are noted at most: nobody reads ten thousand, and a request of 16 MiB can have more.
+/// The most faults that are noted: a request of 16 MiB can have far more than anybody reads.
 const FAULTS_MAX: usize = 1_000;
 
 impl Faults {
@@ -48,12 +48,12 @@ impl Faults {
         self.violations.len() >= FAULTS_MAX
     }
 
-    /// Those so far.
+    /// The faults so far.
     pub(super) fn violations(&self) -> &[Violation] {
         &self.violations
     }
 
-    /// All of them.
+    /// All faults.
     pub(super) fn into_violations(self) -> Vec<Violation> {
         self.violations
     }
@@ -106,7 +106,7 @@ impl Faults {
         text.into()
     }
 
-    /// A choice that must be made. `what` is what an unknown value is not, `advice` what to use.
+    /// A required value of an enum. `what` is the kind of value that a message names, `advice` what to use.
     pub(super) fn choice<T, M: TryFrom<i32>>(
         &mut self,
         field: &str,

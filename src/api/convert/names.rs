@@ -1,6 +1,6 @@
 //! Resource names in requests.
 //!
-//! Invariant: a name of another organization than the one that is changed is a fault, never silently taken.
+//! Invariant: a name of another organization than the one that is changed is a fault.
 //! Not here: whether what is named exists.
 
 use tonic::Status;
@@ -114,15 +114,15 @@ pub(in crate::api) fn node(text: &str) -> Result<NodeName, NameError> {
     })
 }
 
-/// An id that the caller chose, or one made up. An id with a fault is replaced by one that is made up, so that the rest
-/// of the change is judged with it.
+/// The id that the caller chose, or a random one. An id with a fault is replaced by a random one, so that the rest of the
+/// change can be judged.
 pub(in crate::api) fn chosen_or_new_id(faults: &mut Faults, field: &str, text: &str, prefix: &str) -> Option<Id> {
     if !text.is_empty() {
         return chosen_id(faults, field, text);
     }
     let id = new_id(prefix);
     if id.is_none() {
-        faults.add(field, "cannot be made up now: choose an id");
+        faults.add(field, "cannot be generated now: choose an id");
     }
     id
 }

@@ -1,6 +1,6 @@
 //! What every mutation can ask for besides its change (design.md §3, `ChangeOptions`).
 //!
-//! Invariant: an option that is given is judged or refused; it is never passed over in silence.
+//! Invariant: an option that is given is applied or refused, never ignored.
 //! Not here: the gates themselves (`policy::gates`).
 
 use std::ops::RangeInclusive;
@@ -18,11 +18,11 @@ const CONFIRM_WITHIN: RangeInclusive<Duration> = Duration::from_secs(1)..=Durati
 /// The options of a change.
 #[derive(Clone, Debug, Default)]
 pub(in crate::api) struct Options {
-    /// Judge the change and leave it at that.
+    /// Judge the change without making it.
     pub(in crate::api) validate_only: bool,
-    /// Goes on the record.
+    /// Recorded with the change.
     pub(in crate::api) comment: Arc<str>,
-    /// What may refuse it.
+    /// The gates that may refuse it.
     pub(in crate::api) gates: GateOptions,
     /// Undo it unless it is confirmed within this time.
     pub(in crate::api) confirm_within: Option<Duration>,

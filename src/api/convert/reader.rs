@@ -1,7 +1,7 @@
-//! Reading a request: what is wrong with it, the limits on its texts, and the options of a change.
+//! Reading a request: its faults, the limits on its texts, and the options of a change.
 //!
-//! Invariant: reading goes on after a fault; a request for a change carries its faults, so that it is judged in one order:
-//! does the object exist, is the etag current, are the fields valid.
+//! Invariant: reading goes on after a fault. A request for a change carries its faults to the engine, which judges in one
+//! order: does the object exist, is the etag current, are the fields valid.
 //! Not here: the fields of particular messages.
 
 use std::ops::{Deref, DerefMut};
@@ -60,7 +60,7 @@ impl Reader {
         Mask::read(&mut self.faults, mask, settable)
     }
 
-    /// A change that takes effect at once leaves nothing to confirm.
+    /// For changes that cannot wait for a confirmation.
     pub(in crate::api) fn refuse_confirm_within(&mut self) {
         if self.options.confirm_within.is_some() {
             self.add("options.confirm_within", "makes no sense here: leave it unset");

@@ -1,6 +1,6 @@
 //! Rules and address groups in messages.
 //!
-//! Invariant: an unspecified or unknown action or connection type is a fault; nothing unset means allow.
+//! Invariant: an unspecified or unknown action or connection type is a fault; an unset field never means allow.
 //! Not here: positions and order (`policy::plan`).
 
 use super::decision::{to_action, to_connection_type};
@@ -57,7 +57,7 @@ pub(in crate::api) fn patch(
     };
     let (range_named, group_named) = (mask.names("range", range), mask.names("address_group", group));
     if range_named || group_named {
-        // Of the two forms only one that is named counts.
+        // Only a form that the mask names counts.
         let source = source.filter(|_| (range && range_named) || (group && group_named));
         let missing = if range_named { "range" } else { "address_group" };
         patch.source = read_source(read, field, organization, source.as_ref(), missing);
@@ -100,11 +100,11 @@ fn read_connection_types(faults: &mut Faults, field: &str, values: &[i32]) -> Co
     values.iter().enumerate().filter_map(read).collect()
 }
 
-/// A rule as the API shows it. `place` is its place in the order, 0 being the first.
-pub(in crate::api) fn to_rule(view: &OrganizationView, place: usize, rule: &Rule) -> v1::Rule {
-    let position = i32::try_from(place + 1).unwrap_or(i32::MAX);
+/// A rule as the API shows it. `index` is its index in the list, 0 being the first.
+pub(in crate::api) fn to_rule(view: &OrganizationView, index: usize, rule: &Rule) -> v1::Rule {
+    let position = i32::try_from(index + 1).unwrap_or(i32::MAX);
     let organization = &view.organization;
-    rule_message(organization.id.as_str(), position, view.matches(place), organization.revision, rule)
+    rule_message(organization.id.as_str(), position, view.matches(index), organization.revision, rule)
 }
 
 /// A rule at a position, with its match count if that is known.

@@ -1,12 +1,12 @@
 //! `Check` straight over HTTP/2, without the layers that other calls pass.
 //!
-//! It takes what every client sends: one whole message that is not compressed. Whatever is unusual is handed on unread to
-//! the service behind (`decision`), where tonic implements gRPC in full.
+//! It takes what every client sends: one whole, uncompressed message. Anything unusual is handed on unread to the service
+//! behind (`decision`), where tonic implements gRPC in full.
 //!
-//! A Check is read once: [`DirectCheck::begin`] decides it, and either it is answered then or a [`WaitingCheck`] holds its
-//! encoded answer until the record is on the disk.
+//! A Check is read once: [`DirectCheck::begin`] decides it. Then it is answered, or a [`WaitingCheck`] holds its encoded
+//! answer until the record is durable.
 //!
-//! Invariant: an answer is, to the last header, byte and trailer, the one that the service behind would give.
+//! Invariant: headers, bytes and trailers of an answer are exactly those that the service behind would send.
 //! Not here: deciding (`engine::check`), connections (`server`).
 
 mod unread;
@@ -64,25 +64,25 @@ pub struct DirectCheck {
 pub enum Progress<B: Body> {
     /// It is answered.
     Answered(Response<AnswerBody>),
-    /// It is decided, and its record is not on the disk yet.
+    /// It is decided, and its record is not durable yet.
     Waiting(WaitingCheck),
-    /// Nothing has been done: the request, as if unread.
+    /// It is not decided: the request, as if unread.
     Unread(Request<Unread<B>>),
 }
 
-/// A Check whose answer leaves once its record is on the disk. Where this is dropped before, its session is abandoned.
+/// A Check whose answer is sent once its record is durable. If this is dropped before, its session is abandoned.
 pub struct WaitingCheck {
     waiting: Waiting<Arc<Engine>>,
     /// The answer's message.
     message: Bytes,
     /// The end of the call's time.
     limit: Instant,
-    /// Among the calls under way.
+    /// Counts the call as under way.
     permit: Option<Permit>,
 }
 
 impl WaitingCheck {
-    /// Waits for the disk, and answers. To be polled when woken (`audit::waiting`).
+    /// Waits for the sync of the record, and answers. Must be polled when woken (`engine::audit`).
     pub async fn answer(self) -> Response<AnswerBody> {
         let Self { waiting, message, limit, permit: _permit } = self;
         match waiting.durable_until(limit).await {
@@ -94,12 +94,12 @@ impl WaitingCheck {
 }
 
 impl DirectCheck {
-    /// Lets in what `admission` does, which it shares with the service behind.
+    /// Shares `admission` with the service behind.
     pub fn new(api: Api, admission: Admission, request_bytes_max: usize) -> Self {
         Self { api, admission, request_bytes_max }
     }
 
-    /// Whether a request is a Check that looks like all others.
+    /// Whether the headers are those of a usual Check.
     pub fn takes<B>(request: &Request<B>) -> bool {
         let headers = request.headers();
         request.method() == Method::POST
@@ -110,7 +110,7 @@ impl DirectCheck {
             && headers.get(GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
     }
 
-    /// Decides a Check, if its message has come and the queue has room for its record. Nothing is waited for.
+    /// Decides a Check if its message has come and the queue has room for its record. Never waits.
     pub fn begin<B>(&self, request: Request<B>) -> Progress<B>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -136,7 +136,7 @@ impl DirectCheck {
         let question = question(asked)?;
         let engine = self.api.engine()?;
         let Some(room) = engine.room_now() else { return Ok(None) };
-        // Before the decision, which cannot be taken back: a call that waits is under way meanwhile.
+        // Taken before the decision, which cannot be undone. A call that waits for its sync counts as under way.
         let permit = if engine.is_sync(question.connection_type) { Some(self.admission.enter()?) } else { None };
         let outcome = room.and_then(|room| engine.admit(room, &question)).map_err(status::check)?;
         Ok(Some(match outcome {
@@ -154,8 +154,8 @@ impl DirectCheck {
         }))
     }
 
-    /// Answers a Check whose message has not come yet, or for whose record there was no room. The request, as if unread,
-    /// where it has to be handed on.
+    /// Answers a Check whose message had not come yet, or for whose record there was no room. Returns the request, as if
+    /// unread, where it must be handed on.
     pub async fn answer<B>(&self, mut request: Request<Unread<B>>) -> Result<Response<AnswerBody>, Request<Unread<B>>>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -216,7 +216,7 @@ fn response(message: Bytes, revision: u64) -> Response<AnswerBody> {
     response
 }
 
-/// The header's value. The last one on this thread is used again where it is the same.
+/// The header's value. Each thread reuses its last one while the revision stays the same.
 fn revision_value(revision: u64) -> HeaderValue {
     LAST_REVISION.with_borrow_mut(|(last, value)| {
         if *last != revision {

@@ -27,8 +27,8 @@ impl<B: Body<Data = Bytes> + Unpin> Unread<B> {
         Self { bytes: Bytes::new(), next: None, body }
     }
 
-    /// Reads ahead: to the end, or until the body is certainly not one message of at most `message_bytes_max` for which
-    /// `reads` holds.
+    /// Reads ahead, to the end or until the body cannot be a single message that is at most `message_bytes_max` long and
+    /// that `reads` accepts.
     pub(super) fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
@@ -37,7 +37,7 @@ impl<B: Body<Data = Bytes> + Unpin> Unread<B> {
     ) -> Poll<()> {
         while self.next.is_none() && !self.body.is_end_stream() && self.may_become_one(message_bytes_max) {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                // The service behind answers such an error before the body's end.
+                // The service behind refuses such a message before the body's end, so do not wait for the end.
                 let is_certain = self.framed().is_some_and(|message| !reads(message));
                 return if is_certain { Poll::Ready(()) } else { Poll::Pending };
             };
@@ -52,7 +52,7 @@ impl<B: Body<Data = Bytes> + Unpin> Unread<B> {
         Poll::Ready(())
     }
 
-    /// The message, where the body is exactly one that is not compressed and not longer than `message_bytes_max`.
+    /// The message, if the body is exactly one uncompressed message of at most `message_bytes_max`.
     pub(super) fn message(&self, message_bytes_max: usize) -> Option<&[u8]> {
         self.framed().filter(|message| self.next.is_none() && message.len() <= message_bytes_max)
     }

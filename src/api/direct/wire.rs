@@ -1,8 +1,7 @@
 //! The two messages of a Check, read and written without copies.
 //!
-//! Invariant: what is read is what the generated message would hold. A message with unknown fields, fields of another type
-//! or text that is not UTF-8 is not read. What is written is the generated message's encoding: fields ascending, defaults
-//! left out.
+//! Invariant: reading and writing agree with the generated messages. Messages with unknown fields, fields of another type
+//! or text that is not UTF-8 are not read. Fields are written in ascending order, without defaults.
 //! Not here: what the fields mean (`decision`).
 
 use std::cell::RefCell;
@@ -29,7 +28,7 @@ pub(in crate::api) fn read(mut bytes: &[u8]) -> Option<Asked<'_>> {
             (4, WireType::LengthDelimited) => asked.user_email = text(&mut bytes)?,
             (5, WireType::Varint) => asked.min_revision = decode_varint(&mut bytes).ok()?.cast_signed(),
             (6, WireType::Varint) => asked.min_cluster_revision = decode_varint(&mut bytes).ok()?.cast_signed(),
-            // Of two, the second would be merged into the first.
+            // Only one: a second would have to be merged into the first.
             (7, WireType::LengthDelimited) if asked.session_lease.is_none() => {
                 asked.session_lease = Some(prost_types::Duration::decode(counted(&mut bytes)?).ok()?);
             }

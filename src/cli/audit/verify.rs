@@ -65,7 +65,7 @@ pub(super) fn offline(args: &VerifyArgs, data_dir: &Path, output: &mut Output) -
     let verified = verify_audit(data_dir, args.public_key.as_deref(), note.as_deref(), &mut told)?;
     progress.finish();
     if args.public_key.is_none() {
-        output.note("note: the key comes from the same directory as the log, whoever changed one could change both: give a trusted key with `--public-key`");
+        output.note("note: the key comes from the same directory as the log, and anybody who changed one could change both: give a trusted key with `--public-key`");
     }
     let fault = |(sequence, message): (u64, String)| v1::AuditFault {
         sequence: i64::try_from(sequence).unwrap_or(i64::MAX),

@@ -113,7 +113,7 @@ async fn export(names: &OrganizationArgs, args: &ExportArgs, context: &mut Conte
 
 async fn plan(names: &OrganizationArgs, args: &PlanArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = names.name();
-    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, names)?;
+    let read::Read { policy, locations } = read::policy(&args.file, &read_text(&args.file)?, names)?;
     let options = args.gates.given().then(|| args.gates.options());
     let request =
         v1::ApplyPolicyRequest { parent: parent.clone(), policy: Some(policy), options, ..Default::default() };
@@ -123,13 +123,13 @@ async fn plan(names: &OrganizationArgs, args: &PlanArgs, context: &mut Context<'
         replay_within: Some(args.replay.try_into()?),
     };
     let preview = answer(context.client.analysis().preview_change(request).await)
-        .map_err(|error| places.locate(error, &args.file, "mutations[0].apply_policy.policy."))?;
+        .map_err(|error| locations.locate(error, &args.file, "mutations[0].apply_policy.policy."))?;
     context.previewed(&preview, args.color.color)
 }
 
 async fn apply(names: &OrganizationArgs, args: &ApplyArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = names.name();
-    let read::Read { policy, places } = read::policy(&args.file, &read_text(&args.file)?, names)?;
+    let read::Read { policy, locations } = read::policy(&args.file, &read_text(&args.file)?, names)?;
     let request = v1::ApplyPolicyRequest {
         parent,
         policy: Some(policy),
@@ -138,7 +138,7 @@ async fn apply(names: &OrganizationArgs, args: &ApplyArgs, context: &mut Context
         options: args.change.options(),
     };
     let applied = answer(context.client.analysis().apply_policy(request).await)
-        .map_err(|error| places.locate(error, &args.file, "policy."))?;
+        .map_err(|error| locations.locate(error, &args.file, "policy."))?;
     context.changed(&args.change, &applied, applied_text)
 }
 

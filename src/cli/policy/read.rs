@@ -1,6 +1,6 @@
 //! Reads a policy file, and remembers the line and column of each value.
 //!
-//! Invariant: a place is kept under the path that the value has in the request.
+//! Invariant: a location is kept under the path that the value has in the request.
 //! Not here: the schema (`document`).
 
 use std::collections::HashMap;
@@ -22,25 +22,25 @@ const EVENTS_MAX: usize = 20_000_000;
 /// A policy, and where its parts stand in the file.
 pub(in crate::cli) struct Read {
     pub(in crate::cli) policy: v1::Policy,
-    pub(in crate::cli) places: Places,
+    pub(in crate::cli) locations: Locations,
 }
 
 /// The rules of a policy, and where they stand in the file.
 #[derive(Default)]
 pub(in crate::cli) struct ReadRules {
     pub(in crate::cli) rules: Vec<v1::Rule>,
-    pub(in crate::cli) places: Places,
+    pub(in crate::cli) locations: Locations,
     /// Whether the file has more than rules.
     pub(in crate::cli) has_others: bool,
 }
 
 /// Line and column of the parts of a policy, by their paths in it.
 #[derive(Default)]
-pub(in crate::cli) struct Places {
+pub(in crate::cli) struct Locations {
     by_path: HashMap<String, (u64, u64)>,
 }
 
-impl Places {
+impl Locations {
     fn note(&mut self, path: impl Into<String>, location: Location) {
         self.by_path.insert(path.into(), (location.line(), location.column()));
     }
@@ -54,12 +54,12 @@ impl Places {
         })
     }
 
-    /// The place of a path, or of the nearest part that it is in.
+    /// The location of a path, or of the nearest part that it is in.
     fn find(&self, path: &str) -> Option<(u64, u64)> {
         let mut path = path;
         loop {
-            if let Some(place) = self.by_path.get(path) {
-                return Some(*place);
+            if let Some(location) = self.by_path.get(path) {
+                return Some(*location);
             }
             path = path.get(..path.rfind(['.', '['])?)?;
         }
@@ -81,8 +81,8 @@ pub(in crate::cli) fn rules(file: &str, text: &str, names: &OrganizationArgs) ->
         return Err(UsageError(format!("{file}: there are no `rules` in it: write `rules: []` to delete all rules")));
     }
     let has_others = !(document.groups.is_empty() && document.nodes.is_empty() && document.tests.is_empty());
-    let Read { policy, places } = Reader::new(file, names).read(document)?;
-    Ok(ReadRules { rules: policy.rules, places, has_others })
+    let Read { policy, locations } = Reader::new(file, names).read(document)?;
+    Ok(ReadRules { rules: policy.rules, locations, has_others })
 }
 
 fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, UsageError> {
@@ -93,9 +93,9 @@ fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, UsageError> {
         budget.max_total_scalar_bytes = usize::MAX;
     }
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let place = error.location().filter(|location| location.line() > 0);
-        let place = place.map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
-        UsageError(format!("{file}{place}: {}", error.without_snippet()))
+        let location = error.location().filter(|location| location.line() > 0);
+        let location = location.map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
+        UsageError(format!("{file}{location}: {}", error.without_snippet()))
     })
 }
 
@@ -103,12 +103,12 @@ struct Reader<'a> {
     file: &'a str,
     names: &'a OrganizationArgs,
     parent: String,
-    places: Places,
+    locations: Locations,
 }
 
 impl<'a> Reader<'a> {
     fn new(file: &'a str, names: &'a OrganizationArgs) -> Self {
-        Self { file, names, parent: names.name(), places: Places::default() }
+        Self { file, names, parent: names.name(), locations: Locations::default() }
     }
 
     fn read(mut self, document: Document) -> Result<Read, UsageError> {
@@ -137,16 +137,16 @@ impl<'a> Reader<'a> {
             policy_tests,
             ..v1::Policy::default()
         };
-        Ok(Read { policy, places: self.places })
+        Ok(Read { policy, locations: self.locations })
     }
 
     fn fault(&self, at: &Location, message: &str) -> UsageError {
         UsageError(format!("{}:{}:{}: {message}", self.file, at.line(), at.column()))
     }
 
-    /// Takes the value out, and notes its place.
+    /// Takes the value out, and notes its location.
     fn taken<T>(&mut self, path: String, value: Spanned<T>) -> T {
-        self.places.note(path, value.referenced);
+        self.locations.note(path, value.referenced);
         value.value
     }
 

@@ -184,7 +184,7 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
         return context.preview(&parent, Asked::ReplaceRules(request)).await;
     }
     let replaced = answer(context.client.firewall().replace_rules(request).await)
-        .map_err(|error| read.places.locate(error, &args.file, ""))?;
+        .map_err(|error| read.locations.locate(error, &args.file, ""))?;
     context.note_if_validated(&args.change);
     let v1::ReplaceRulesResponse { rules, etag, revision } = replaced;
     context.list(&v1::ListRulesResponse { rules, etag, revision, ..Default::default() }, view::rules)

@@ -1,8 +1,7 @@
-//! The signed checkpoints that are kept with the log, in the file `checkpoints`: signed notes with an empty line between
-//! two of them.
+//! The signed checkpoints that are kept with the log: the file `checkpoints` holds signed notes, separated by empty
+//! lines.
 //!
-//! Invariant: a checkpoint covers durable records only, and none is smaller than one before it but for those of the ends
-//! of units.
+//! Invariant: a checkpoint covers durable records only. Sizes never fall, except for checkpoints of the ends of units.
 //! Not here: when one is made (`maintenance`, `sealer`); whether they fit the log (`recovery`, `verify`).
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,10 +16,10 @@ use crate::store::folder::Folder;
 /// The name of the file.
 const CHECKPOINTS: &str = "checkpoints";
 
-/// Checkpoints that are kept whatever their size: those of an hour.
+/// The newest checkpoints, all of which are kept: those of an hour.
 const RECENT_MAX: usize = 3_600;
 
-/// A file of this size is written anew, without what need not be kept.
+/// A file of this size is rewritten with only the checkpoints that must be kept.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// What begins a signature's line.
@@ -30,7 +29,7 @@ const SIGNATURE: &str = "\u{2014} ";
 pub(super) struct Checkpoints {
     folder: Folder,
     key: SignerKey,
-    /// The file being appended to and its length; none where it has to be written anew.
+    /// The file being appended to and its length; none where it has to be rewritten.
     file: Option<(Box<dyn DiskFile>, u64)>,
     recent: VecDeque<String>,
     /// Those of the ends of units.
@@ -39,13 +38,13 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Takes over what is in the file. `is_end` tells the sizes at which units end.
+    /// Reads the file. `is_end` tells the sizes at which units end.
     pub(super) fn open(folder: Folder, key: SignerKey, is_end: impl Fn(u64) -> bool) -> io::Result<Self> {
         let known = [key.verifier().clone()];
         let origin = key.verifier().name().to_owned();
         let (mut recent, mut ends, mut newest) = (VecDeque::new(), BTreeMap::new(), None);
         for note in read_notes(&folder)? {
-            // Signed by another key, or cut off: not usable here. Verifying reads the file itself and reports it.
+            // Signed by another key, or truncated: not usable here. Verifying reads the file itself and reports it.
             let Ok(checkpoint) = Checkpoint::open(note.as_bytes(), &known, &origin) else { continue };
             let head = checkpoint.head();
             if is_end(head.size) {
@@ -66,7 +65,7 @@ impl Checkpoints {
         self.newest.as_ref()
     }
 
-    /// Tells the log stream of the newest: that is kept elsewhere, so what was logged cannot be cut off any more.
+    /// Logs the newest checkpoint. Logs are kept elsewhere, so truncating the audit log before it can be detected.
     pub(super) fn log_newest(&self) {
         if let Some((head, note)) = &self.newest {
             let signature = note.lines().last().unwrap_or_default();
@@ -78,7 +77,7 @@ impl Checkpoints {
         self.key.verifier()
     }
 
-    /// Signs a head and keeps it. It counts although writing it may fail: the next one writes both.
+    /// Signs a head and keeps it, even where writing it fails: the next call writes both.
     pub(super) fn add(&mut self, head: TreeHead, is_end: bool) -> io::Result<()> {
         let note = Checkpoint::new(self.key.verifier().name(), head)
             .map_err(io::Error::other)?
@@ -115,8 +114,7 @@ impl Checkpoints {
     }
 }
 
-/// The notes in a file, in its order, whoever signed them; none where there is no file. What is cut off at the end is left
-/// out.
+/// The notes in a file, in its order, signed by any key; none where there is no file. A truncated last note is left out.
 pub(super) fn read_notes(folder: &Folder) -> io::Result<Vec<String>> {
     let Some(bytes) = folder.read(CHECKPOINTS)? else { return Ok(Vec::new()) };
     let text = String::from_utf8_lossy(&bytes);

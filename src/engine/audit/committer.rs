@@ -22,7 +22,7 @@ use crate::store::{Journal, JournalError};
 /// How often a failed journal is tried again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Openings that one record of an erasure lists, so that it stays below 32 KiB.
+/// The most openings that one record of an erasure lists, so that it stays below 32 KiB.
 const ERASED_SLOTS_MAX: usize = 4_000;
 
 /// See the module.
@@ -48,7 +48,7 @@ impl Committer {
         Self { journal, shared, clock, erasures: Vec::new(), sealed: 0 }
     }
 
-    /// Writes a frame and makes its records visible. False if it gave up because the service ends.
+    /// Writes a frame and makes its records visible. False if it gave up because the service is shutting down.
     pub(super) fn commit(&mut self, frame: &mut Frame) -> bool {
         if !self.append(frame) {
             return false;
@@ -60,7 +60,7 @@ impl Committer {
         true
     }
 
-    /// Appends a frame, and tries again until that succeeds. False if the service ends before.
+    /// Appends a frame, and tries again until that succeeds. False if the service shuts down before.
     fn append(&mut self, frame: &Frame) -> bool {
         let mut failed = false;
         loop {
@@ -81,7 +81,7 @@ impl Committer {
             }
             std::thread::sleep(PROBE_INTERVAL);
             if let Err(error) = self.journal.recover() {
-                tracing::debug!(%error, "the journal of the audit log is not recovered");
+                tracing::debug!(%error, "the journal of the audit log cannot be recovered yet");
             }
         }
         if failed {
@@ -98,7 +98,7 @@ impl Committer {
         self.journal.append(&frame.bytes).map(drop)
     }
 
-    /// The records are durable: makes them visible.
+    /// Makes durable records visible.
     fn publish(&mut self, frame: &mut Frame) {
         let count = frame.records.len();
         let unit = if let Some(unit) = self.shared.tail.last().filter(|_| !frame.begins_unit) {
@@ -127,7 +127,7 @@ impl Committer {
         }
         self.shared.queue.written(count);
         let last = frame.first_sequence + count as u64 - 1;
-        // Visible before waiters are woken: a caller that gets its answer may read at once.
+        // Visible before waiters are woken: a caller may read its record as soon as it has its answer.
         self.shared.newest.send_replace(last);
         self.shared.waiting.publish(last);
         if frame.ends_unit {
@@ -136,21 +136,21 @@ impl Committer {
         self.answer_erasures(last);
     }
 
-    /// Gives up the records before `sequence`, which are sealed.
+    /// Truncates the journal before `sequence`: the records before it are sealed.
     pub(super) fn truncate_before(&mut self, sequence: u64) {
         self.sealed = sequence;
         self.truncate();
     }
 
-    /// Truncates the journal before the first record that is not sealed. The journal keeps its last segment, so this is
-    /// repeated whenever a segment begins.
+    /// Truncates the journal before the first unsealed record. The journal keeps its last segment, so this is repeated
+    /// whenever a segment begins.
     fn truncate(&mut self) {
         if let Err(error) = self.journal.truncate_before(self.sealed) {
-            tracing::warn!(%error, "sealed records stay in the journal of the audit log for now");
+            tracing::warn!(%error, "cannot remove sealed records from the journal of the audit log: it is tried again later");
         }
     }
 
-    /// Puts an erasure on the record.
+    /// Records an erasure.
     pub(super) fn erase(&mut self, order: EraseOrder) {
         let EraseOrder { request, sealed, reply } = order;
         let tail = self.openings_of(&request);
@@ -165,7 +165,7 @@ impl Committer {
         self.erasures.push(PendingErasure { sequence, count, tail, reply });
     }
 
-    /// Where the openings to erase are in the tail.
+    /// The openings in the tail that are to be erased.
     fn openings_of(&self, request: &EraseRequest) -> Vec<ErasedUnit> {
         let is_concerned = |opening: &TailOpening| {
             opening.secret.as_ref().is_some_and(|Secret { scope, opening }| {
@@ -194,7 +194,7 @@ impl Committer {
         }
     }
 
-    /// Takes openings out of the journal and of memory.
+    /// Removes openings from the journal and from memory.
     pub(super) fn redact(&mut self, units: &[ErasedUnit]) -> Result<(), JournalError> {
         let tail = self.shared.tail.units();
         let Some(oldest) = tail.first() else {

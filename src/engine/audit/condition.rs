@@ -1,7 +1,7 @@
-//! Whether the service can do what it is for: make changes durable and put decisions on the record.
+//! Whether the service can make changes durable and record decisions.
 //!
-//! Invariant: writable only where both journals are.
-//! Not here: what health says of it (`server`).
+//! Invariant: writable only while both journals are.
+//! Not here: what the health service reports (`server::health`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,7 +20,7 @@ impl Condition {
         Self { policy: AtomicBool::new(true), audit: AtomicBool::new(true), writable: watch::Sender::new(true) }
     }
 
-    /// Follows both.
+    /// Follows whether both are writable.
     pub(crate) fn writable(&self) -> watch::Receiver<bool> {
         self.writable.subscribe()
     }
@@ -36,7 +36,7 @@ impl Condition {
     }
 
     fn tell(&self) {
-        // Read while the channel is locked, so that of two who tell the last one tells what holds.
+        // Read while the channel is locked, so that the last of two concurrent updates has the current values.
         self.writable.send_if_modified(|before| {
             let now = self.policy.load(Ordering::Acquire) && self.audit.load(Ordering::Acquire);
             std::mem::replace(before, now) != now

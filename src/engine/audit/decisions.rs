@@ -1,7 +1,7 @@
-//! Going through the decisions of the log that are about certain addresses, as fast as they can be read.
+//! A fast scan of the decisions in the log that are about certain addresses.
 //!
-//! Invariant: each durable decision that passes the filter and is about one of the addresses is told once. Erased ones
-//! are about no address.
+//! Invariant: each durable decision that passes the filter and is about one of the addresses is reported once. Erased
+//! ones are about no address.
 //! Not here: what is done with them (`engine::replay`).
 
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::policy::ranges::RangeSet;
 use crate::policy::rule::ConnectionType;
 use crate::store::codec::audit::{Secret, decode_entry};
 
-/// A decision of the log, as far as it can be made again.
-pub(in crate::engine) struct Decided<'a> {
+/// A recorded decision: the fields that are needed to decide it again.
+pub(in crate::engine) struct RecordedDecision<'a> {
     pub(in crate::engine) email: &'a str,
     pub(in crate::engine) address: Address,
     pub(in crate::engine) connection_type: ConnectionType,
@@ -29,14 +29,14 @@ pub(in crate::engine) struct Decided<'a> {
 }
 
 impl AuditLog {
-    /// Tells the decisions that a filter's organization, types and times select and that are about one of the addresses,
-    /// newest unit first. Ends after `time_max`; true if it went through all.
+    /// Reports the decisions that a filter's organization, types and times select and that are about one of the addresses,
+    /// newest unit first. Ends after `time_max`; true if it read all.
     pub(in crate::engine) fn for_each_decision(
         &self,
         filter: &RecordFilter,
         addresses: &RangeSet,
         time_max: Duration,
-        tell: &mut dyn FnMut(&Decided<'_>),
+        tell: &mut dyn FnMut(&RecordedDecision<'_>),
     ) -> Result<bool, AuditError> {
         let shared = &self.shared;
         let started = tokio::time::Instant::now();
@@ -50,12 +50,12 @@ impl AuditLog {
             }
             let slots = (0..).zip(&openings).filter(|(_, opening)| opening.is_some());
             let query = TermQuery::AnyOf(slots.map(|(slot, _)| slot_term(slot)).collect());
-            // If every opening is concerned, the index has nothing to narrow down.
+            // If all openings match, the index cannot narrow the search.
             let all = openings.iter().all(Option::is_some);
             let queries = if all { &[][..] } else { std::slice::from_ref(&query) };
             let Some(found) = shared.candidates(&view, filter, queries, Search::Exact)? else { continue };
-            let places: Vec<u32> = found.iter().map(u32::from).collect();
-            for of_tile in places.chunk_by(|one, other| tile_of(*one) == tile_of(*other)) {
+            let indexes: Vec<u32> = found.iter().map(u32::from).collect();
+            for of_tile in indexes.chunk_by(|one, other| tile_of(*one) == tile_of(*other)) {
                 let read = shared.for_each_body(&view, of_tile, &mut |body| {
                     let entry = decode_entry(body).map_err(AuditError::not_readable)?;
                     let opening = entry.slot.and_then(|slot| openings.get(slot as usize)).and_then(Option::as_ref);
@@ -65,7 +65,7 @@ impl AuditLog {
                     if filter.start_time.is_none_or(|start| entry.entry.time >= start) {
                         let connection_type = decision.connection_type;
                         let endpoint = &decision.endpoint;
-                        tell(&Decided { email, address: *address, connection_type, endpoint });
+                        tell(&RecordedDecision { email, address: *address, connection_type, endpoint });
                     }
                     Ok(())
                 });
@@ -83,7 +83,7 @@ fn tile_of(index: u32) -> usize {
 }
 
 impl Shared {
-    /// Of each opening of a unit, who and where from, if that is one of the addresses.
+    /// For each opening of a unit the email and the address, if that is one of the addresses.
     fn openings_among(
         &self,
         view: &UnitView,
@@ -121,19 +121,19 @@ impl Shared {
     fn for_each_body(
         &self,
         view: &UnitView,
-        places: &[u32],
+        indexes: &[u32],
         tell: &mut dyn FnMut(&[u8]) -> Result<(), AuditError>,
     ) -> Result<(), AuditError> {
         match view {
             UnitView::Tail(unit) => {
                 let content = unit.read();
-                places.iter().filter_map(|place| content.body(*place as usize)).try_for_each(tell)
+                indexes.iter().filter_map(|index| content.body(*index as usize)).try_for_each(tell)
             }
             UnitView::Sealed(info) => {
                 let unit = self.units.open(info.first_sequence)?;
-                let Some(number) = places.first().map(|place| tile_of(*place)) else { return Ok(()) };
+                let Some(number) = indexes.first().map(|index| tile_of(*index)) else { return Ok(()) };
                 let tile = unit.tile(number).map_err(AuditError::not_readable)?;
-                let bodies = places.iter().filter_map(|place| tile.body(*place as usize % TILE_LEAVES));
+                let bodies = indexes.iter().filter_map(|index| tile.body(*index as usize % TILE_LEAVES));
                 bodies.into_iter().try_for_each(tell)
             }
         }

@@ -1,4 +1,4 @@
-//! The decoded records of the tiles that were read last. Many follow the log at the same place.
+//! A cache of decoded records: the tiles that were read last. Most subscribers read the same, newest tiles.
 //!
 //! Invariant: never more than [`DECODED_MAX`] tiles, and nothing of a person who was erased.
 //! Not here: reading and decoding (`reader`).
@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex};
 use crate::audit::record::Record;
 use crate::locks::IgnorePoison;
 
-/// Tiles whose decoded records are kept for those who follow the log.
+/// Tiles whose decoded records are kept.
 const DECODED_MAX: usize = 32;
 
 /// The decoded records of a tile, from its first on.
 pub(super) type DecodedTile = Arc<Mutex<Vec<Arc<Record>>>>;
 
-/// The records of the tiles that were read last. Many follow the log at the same place.
+/// See the module.
 #[derive(Default)]
 pub(super) struct DecodedTiles {
     tiles: Mutex<VecDeque<(u64, DecodedTile)>>,
@@ -35,7 +35,7 @@ impl DecodedTiles {
         decoded
     }
 
-    /// Forgets everything, because personal data was erased.
+    /// Empties the cache, because personal data was erased.
     pub(super) fn clear(&self) {
         self.tiles.lock().ignore_poison().clear();
     }

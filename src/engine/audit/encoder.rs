@@ -1,4 +1,4 @@
-//! Giving records their sequences, bytes and leaf hashes.
+//! The encoder gives records their sequences, bytes and leaf hashes.
 //!
 //! Invariant: a sequence is given once, in the order of the queue. A frame holds records of one unit only.
 //! Not here: the disk (`committer`).
@@ -17,19 +17,19 @@ use crate::audit::record::{Entry, Identity};
 use crate::policy::name::Id;
 use crate::store::codec::audit::{Secret, TailOpening, append_entry, make_tail};
 
-/// Records of a unit at most; they are counted with 16 bits.
+/// The most records of a unit; their indexes have 16 bits.
 pub(super) const UNIT_RECORDS_MAX: usize = 65_536;
 
-/// Records that are written in one piece. While one frame is on its way to the disk the next is made.
+/// The most records of a frame. While one frame is written the next is encoded.
 pub(super) const FRAME_RECORDS_MAX: usize = 8_192;
 
-/// Bytes of records that are written in one piece.
+/// Bytes of records after which a frame is full.
 const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Buffers with at most this capacity are reused for other records.
 const SPARE_BYTES_MAX: usize = 1024;
 
-/// How long it waits for random numbers.
+/// The pause before it asks for random numbers again.
 const RANDOM_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// See the module.
@@ -40,7 +40,7 @@ pub(super) struct Encoder {
     pub(super) organizations: HashMap<Id, u64, RandomState>,
     pub(super) unit: OpenUnit,
     salts: Salts,
-    /// Buffers of earlier frames, to be reused: those of records, and the frames.
+    /// Buffers of earlier frames, to be reused: those of records, and whole frames.
     spare_bytes: Vec<Vec<u8>>,
     spare: Vec<Frame>,
 }
@@ -56,7 +56,7 @@ pub(super) struct OpenUnit {
     pub(super) end_requested: bool,
 }
 
-/// Records that are written in one piece.
+/// Records that are written together.
 #[derive(Default)]
 pub(super) struct Frame {
     pub(super) first_sequence: u64,
@@ -118,7 +118,7 @@ impl Encoder {
         Some(frame)
     }
 
-    /// Takes back the room of a frame that is written.
+    /// Takes back the buffers of a frame that was written.
     pub(super) fn take_back(&mut self, mut frame: Frame) {
         frame.records.clear();
         if self.spare_bytes.len() < FRAME_RECORDS_MAX {
@@ -140,7 +140,7 @@ impl Encoder {
         self.unit.slots.retain(|key, _| !concerns(key));
     }
 
-    /// How many records the unit still takes.
+    /// How many more records fit into the unit.
     fn room_of_unit(&self) -> usize {
         let room = UNIT_RECORDS_MAX - self.unit.len;
         if self.unit.end_requested { room.min(TILE_LEAVES - self.unit.len % TILE_LEAVES) } else { room }
@@ -193,9 +193,9 @@ impl Salts {
         const DRAWN: usize = 256;
         if self.drawn.is_empty() {
             self.drawn.resize(DRAWN, [0; Salt::BYTES]);
-            // A salt must be random. The operating system has given random numbers since the start, so this will pass.
+            // A salt must be random. The operating system gave random numbers at the start, so it will do so again.
             while let Err(error) = getrandom::fill(self.drawn.as_flattened_mut()) {
-                tracing::error!(%error, "no random numbers for the audit log");
+                tracing::error!(%error, "the operating system gives no random numbers: the audit log waits for them");
                 std::thread::sleep(RANDOM_INTERVAL);
             }
         }

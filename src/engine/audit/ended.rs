@@ -1,6 +1,6 @@
-//! Ended sessions, which are found in the log: the record of a session's end holds all of it.
+//! Ended sessions, looked up in the log: the record of a session's end holds the whole session.
 //!
-//! Invariant: a session is found ended once its end is durable.
+//! Invariant: a session is found here once the record of its end is durable.
 //! Not here: active sessions (`engine::sessions`).
 
 use super::error::AuditError;
@@ -15,8 +15,8 @@ use crate::policy::name::Id;
 use crate::store::sealed::IndexSet;
 
 impl AuditLog {
-    /// An ended session by its id. One that is asked for has mostly ended a moment ago, so the newest units are looked
-    /// into first, and none behind the one that has it. Where none has it all of them are read: not for many at a time.
+    /// An ended session by its id. Most callers ask for one that has just ended, so the newest units are searched first.
+    /// An unknown id makes it read all units, so callers limit how many searches run.
     pub(in crate::engine) fn ended_session(
         &self,
         organization: &Id,
@@ -48,7 +48,7 @@ impl AuditLog {
         before: u64,
         count_max: usize,
     ) -> Result<(Vec<Session>, Option<u64>), AuditError> {
-        // What the two kinds of filters have in common; the rest is judged record by record.
+        // The conditions that an index can answer; the others are checked record by record.
         let records = RecordFilter {
             organization: filter.organization.clone(),
             types: vec![RecordType::SessionEnded],
@@ -68,7 +68,7 @@ impl AuditLog {
     }
 }
 
-/// The session that a record of its end holds.
+/// The session in a record of its end.
 fn ended_session(record: Record) -> Option<Session> {
     match record.entry.content {
         Content::SessionEnded(session) => {

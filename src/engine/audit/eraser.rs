@@ -1,11 +1,13 @@
-//! The eraser: takes a user's personal data away (design.md §2.8).
+//! The eraser removes a user's personal data (design.md §2.8), in these steps:
 //!
-//! A mark that an erasure is under way; the ERASED record, which lists every opening, durable; then the openings
-//! themselves: in the journal, in the sealed units, in the saved sessions; where it is asked for, the actor in the policy
-//! journal; then the mark goes. The mark of an actor's erasure says whom, for the record does not.
+//! 1. Write the mark that an erasure is under way. For an actor it holds the name, because the record does not.
+//! 2. Make the ERASED record durable. It lists every opening.
+//! 3. Erase the openings in the journal, the sealed units and the saved sessions; on request, the actor in the policy
+//!    journal.
+//! 4. Remove the mark.
 //!
-//! Invariant: an opening is gone only where an ERASED record names it, and once it is named it goes, over any number of
-//! crashes and failing disks.
+//! Invariant: only openings that a durable ERASED record names are erased, and all of them are, over any number of
+//! crashes and failed writes.
 //! Not here: what a record commits to (`audit::commitment`).
 
 use std::collections::BTreeMap;
@@ -32,17 +34,17 @@ use crate::store::sealed::StoredOpening;
 /// The mark that an erasure is under way.
 const ERASING: &str = "erasing";
 
-/// Records that are read at a time when unfinished erasures are looked for.
+/// Records in one read when unfinished erasures are looked for.
 const PAGE: usize = 100;
 
-/// What is on record as erased and perhaps still there.
+/// Recorded erasures that may be unfinished.
 #[derive(Default)]
 pub(crate) struct Erasing {
     pub(super) unfinished: Vec<ErasedUnit>,
     sessions_unsaved: bool,
-    /// An actor who is on record as erased and may still be in the policy journal.
+    /// An actor whose erasure is recorded and who may still be in the policy journal.
     actor: Option<ActorErasure>,
-    /// An actor whose erasure was under way when the service ended: how far it came is unknown, so it is done again.
+    /// An actor whose erasure was under way when the service ended. Its progress is unknown, so it is repeated.
     interrupted: Option<ActorErasure>,
 }
 
@@ -54,7 +56,7 @@ pub(super) struct Eraser {
 }
 
 impl AuditLog {
-    /// What is on record as erased. Looked for only where an erasure was under way when the service ended.
+    /// The openings that records name as erased. Read only if an erasure was under way when the service ended.
     pub(super) fn erased_units(&self) -> Result<Vec<ErasedUnit>, AuditError> {
         let filter = RecordFilter { types: vec![RecordType::Erased], ..RecordFilter::default() };
         let (mut units, mut before) = (Vec::new(), None);
@@ -88,7 +90,7 @@ impl Eraser {
         self.erase_now(request, sessions)
     }
 
-    /// Finishes what an earlier attempt, or the service before this start, has left. No effect where nothing is.
+    /// Finishes erasures that an earlier attempt, or an earlier run of the service, left unfinished.
     pub(super) fn resume(&mut self, sessions: &mut dyn SessionFiles) -> Result<(), AuditError> {
         match self.erasing.interrupted.clone() {
             Some(ActorErasure { organization, name, asked_by }) => {
@@ -116,7 +118,7 @@ impl Eraser {
             answer.blocking_recv().unwrap_or(Err(AuditError::ShuttingDown))?;
         self.erasing.unfinished.extend(sealed.into_iter().chain(tail));
         self.erasing.actor = actor;
-        // It is on the record now: what is left to do is known.
+        // It is recorded now, so the remaining steps are known.
         self.erasing.interrupted = None;
         self.finish(sessions)?;
         Ok((count, sequence))
@@ -144,7 +146,7 @@ impl Eraser {
         Ok(found)
     }
 
-    /// Takes away what is on record as erased. No effect where nothing is left to do.
+    /// Carries out the recorded erasures that are unfinished.
     fn finish(&mut self, sessions: &mut dyn SessionFiles) -> Result<(), AuditError> {
         let Erasing { unfinished, sessions_unsaved, actor, interrupted: _ } = &self.erasing;
         if unfinished.is_empty() && !sessions_unsaved && actor.is_none() {
@@ -197,7 +199,7 @@ impl Eraser {
     }
 }
 
-/// What was left of an erasure that was under way; none where none was.
+/// The mark of an erasure that was under way; none where there is no mark.
 pub(super) fn read_mark(folder: &Folder) -> io::Result<Option<Erasing>> {
     let Some(mark) = folder.read(ERASING)? else { return Ok(None) };
     let interrupted = decode_actor_erasure(&mark).map_err(io::Error::other)?;

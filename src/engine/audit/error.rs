@@ -1,7 +1,7 @@
 //! Why the audit log does not answer.
 //!
 //! Invariant: a message tells what to do, and holds no personal data.
-//! Not here: why the log cannot be opened (`recovery`), and which status a caller gets (`api`).
+//! Not here: why the log cannot be opened (`open_error`), and which status a caller gets (`api::status`).
 
 use std::fmt::Display;
 
@@ -22,15 +22,15 @@ pub enum AuditError {
         /// The oldest record kept.
         first: u64,
     },
-    /// A place where no record is yet.
+    /// A sequence that no record has yet.
     #[error("sequence {wanted} is beyond the newest record, {newest}: begin there")]
     NotReached {
-        /// The place asked for.
+        /// The sequence asked for.
         wanted: u64,
         /// The newest record.
         newest: u64,
     },
-    /// A field of the question is wrong.
+    /// A field of the request is wrong.
     #[error("`{field}` {description}")]
     Invalid {
         /// Its name in the request.
@@ -38,7 +38,7 @@ pub enum AuditError {
         /// What is wrong with it.
         description: String,
     },
-    /// Too many read it already.
+    /// Too many searches wait already.
     #[error("too many ended sessions are being looked for in the audit log: try again in a moment")]
     Busy,
     /// The service is ending.

@@ -1,6 +1,6 @@
-//! How the maintenance thread is reached.
+//! The inbox of the maintenance thread.
 //!
-//! Invariant: a task that was sent, and a wake-up, are seen at the next look.
+//! Invariant: no task and no wake-up is lost: the thread's next wait returns because of it.
 //! Not here: what is done about them (`maintenance`).
 
 use std::sync::{Condvar, Mutex};
@@ -33,7 +33,7 @@ struct Pending {
 }
 
 impl MaintenanceInbox {
-    /// Has the thread look at once.
+    /// Wakes the thread.
     pub(super) fn wake(&self) {
         self.waiting.lock().ignore_poison().woken = true;
         self.wake.notify_one();
@@ -44,7 +44,7 @@ impl MaintenanceInbox {
         self.wake.notify_one();
     }
 
-    /// The tasks, once there are some, the thread is woken, or `timeout` is over.
+    /// Waits for tasks, a wake-up or the timeout. Returns the tasks.
     pub(super) fn wait(&self, timeout: Duration) -> Vec<EraseTask> {
         let waiting = self.waiting.lock().ignore_poison();
         let idle = |waiting: &mut Pending| waiting.tasks.is_empty() && !waiting.woken;

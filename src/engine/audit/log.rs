@@ -1,6 +1,6 @@
-//! The audit log as the engine has it: its life, its newest record, and waiting until a record is durable.
+//! The handle of the audit log: its newest record, waiting until a record is durable, erasing and closing.
 //!
-//! Invariant: a record that is told of as durable is on the disk and is seen by every reader.
+//! Invariant: a record that is reported as durable is synced and visible to every reader.
 //! Not here: how it is opened (`recovery`), read (`reader`, `ended`, `decisions`), proven (`proofs`) and verified (`verify`).
 
 use std::sync::atomic::Ordering;
@@ -63,13 +63,13 @@ impl AuditLog {
     }
 
     /// Waits until a record is durable, at most until the configured deadline. The future must be polled whenever it is
-    /// woken, because it wakes others on its thread.
+    /// woken, because it then wakes the other waiters of its thread.
     pub(crate) async fn durable(&self, sequence: u64) -> Result<(), AuditError> {
         let waiting = self.shared.waiting.durable(sequence);
         tokio::time::timeout(self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())
     }
 
-    /// As [`AuditLog::durable`], until `limit` at most. None where that comes first.
+    /// As [`AuditLog::durable`], but no longer than until `limit`; none where that comes first.
     pub(crate) async fn durable_until(&self, sequence: u64, limit: Instant) -> Option<Result<(), AuditError>> {
         let deadline = Instant::now() + self.shared.options.deadline;
         match tokio::time::timeout_at(deadline.min(limit), self.shared.waiting.durable(sequence)).await {
@@ -79,7 +79,7 @@ impl AuditLog {
         }
     }
 
-    /// As [`AuditLog::durable`], for a future that might not be polled when it is woken. The deadline counts from `begun`.
+    /// As [`AuditLog::durable`], for a future that may not be polled when it is woken. The deadline counts from `begun`.
     pub(crate) async fn durable_apart(&self, sequence: u64, begun: Instant) -> Result<(), AuditError> {
         let waiting = self.shared.waiting.durable_apart(sequence);
         tokio::time::timeout_at(begun + self.shared.options.deadline, waiting).await.map_err(|_| not_in_time())
@@ -100,13 +100,13 @@ impl AuditLog {
         if self.shared.queue.set_stuck(stuck) {
             if stuck {
                 tracing::error!(
-                    "the disk takes no records of the audit log: connections are not let through until it does"
+                    "a write of the audit log takes too long: connections are not let through until it ends"
                 );
             } else {
-                tracing::info!("the disk takes records of the audit log again");
+                tracing::info!("writes of the audit log are fast enough again");
             }
         }
-        // Even without a change: two threads that report at the same time may have done so in the wrong order.
+        // Even without a change: two threads that reported concurrently may have done so in the wrong order.
         self.shared.condition.set_audit(self.shared.queue.is_writable());
     }
 
@@ -117,7 +117,7 @@ impl AuditLog {
         old.map_or(self.first_sequence(), UnitInfo::next_sequence)
     }
 
-    /// Erases a user. Answers how many openings went and the sequence of the record.
+    /// Erases a user. Answers how many openings were erased, and the sequence of the record.
     pub(crate) async fn erase(&self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
         let (reply, answer) = oneshot::channel();
         self.shared.queue.check_writable()?;
@@ -125,17 +125,17 @@ impl AuditLog {
         answer.await.unwrap_or(Err(AuditError::ShuttingDown))
     }
 
-    /// Removes the mark of use, if everything that was queued is on the disk.
+    /// Removes the mark of use, if everything that was queued is durable.
     pub(crate) fn end(&self) {
         if self.shared.newest() < self.shared.queue.last_sequence() {
             return;
         }
         if let Err(error) = running::end(&self.shared.folder) {
-            tracing::warn!(%error, "the next start will take this end for a crash");
+            tracing::warn!(%error, "cannot remove the mark of use: the next start will take this shutdown for a crash");
         }
     }
 
-    /// Writes what is queued and ends the writer. Nothing can be recorded afterwards.
+    /// Writes the queued records and ends the writer. Nothing can be recorded afterwards.
     pub(crate) fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
         self.shared.queue.close();

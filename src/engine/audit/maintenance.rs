@@ -1,10 +1,10 @@
-//! The maintenance thread: what is done to the log beside writing it, one after the other.
+//! The maintenance thread: erases, seals, prunes and signs, one task after the other.
 //!
-//! The `eraser`, the `sealer` and the `pruner` each own what they need; this owns the order in which they work, the
-//! checkpoints' rhythm and the sessions' files.
+//! The `eraser`, the `sealer` and the `pruner` each own what they need. This file owns their order and their intervals,
+//! the interval of checkpoints, and saving the sessions.
 //!
-//! Invariant: whatever is done to files leaves the old or the new state whole at every moment, and is taken up again after
-//! a crash. Nothing that is done here delays a record.
+//! Invariant: at every moment the files hold the old or the new state, and work that a crash interrupted is resumed.
+//! Nothing here delays a record.
 //! Not here: the steps of erasing, sealing and removing.
 
 use std::sync::Arc;
@@ -21,20 +21,20 @@ use super::sealer::Sealer;
 use super::shared::Shared;
 use crate::engine::clock::Clock;
 
-/// How often it looks by itself.
+/// How often it looks for work without being woken.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How often a checkpoint is signed while there is news.
+/// How often a checkpoint is signed while records come.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the active sessions are saved.
 const SESSIONS_INTERVAL: Duration = Duration::from_mins(1);
 
-/// How often it looks for what is too old.
+/// How often it looks for units that retention removes.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long it rests after something failed.
-const REST: Duration = Duration::from_secs(1);
+/// The pause after a failure.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the thread owns.
 pub(crate) struct Maintenance {
@@ -79,14 +79,14 @@ impl Maintenance {
         Self { shared, sessions, eraser, sealer, pruner }
     }
 
-    /// Works until the log has ended, then signs what it came to.
+    /// Works until the log has ended, then signs its last checkpoint.
     pub(crate) fn run(mut self) {
         let mut checkpoint = Timer::new(CHECKPOINT_INTERVAL);
         let mut sessions = Timer::new(SESSIONS_INTERVAL);
         let mut retention = Timer::new(RETENTION_INTERVAL);
         let mut rest: Option<Timer> = None;
         loop {
-            // Read first: what was written before the end is then seen below.
+            // Read this first, so that the round below sees everything that was written before the end.
             let ended = self.shared.is_written();
             for EraseTask { request, reply } in self.shared.inbox.wait(TICK) {
                 drop(reply.send(self.eraser.erase(request, &mut *self.sessions)));
@@ -98,7 +98,7 @@ impl Maintenance {
             if !resting {
                 rest = self.erase_and_seal().err().map(|error| {
                     tracing::warn!(%error, "sealing the audit log failed and is tried again");
-                    Timer::new(REST)
+                    Timer::new(RETRY_PAUSE)
                 });
                 if retention.is_due() && rest.is_none() {
                     self.pruner.prune_if_due();
@@ -114,7 +114,7 @@ impl Maintenance {
         }
     }
 
-    /// First what a failed attempt has left to erase, or it would be sealed.
+    /// Finishes failed erasures first, so that nothing to be erased is sealed.
     fn erase_and_seal(&mut self) -> Result<(), AuditError> {
         self.eraser.resume(&mut *self.sessions)?;
         self.sealer.seal_ended()
@@ -122,7 +122,7 @@ impl Maintenance {
 
     fn save_sessions(&mut self) {
         if let Err(error) = self.sessions.save() {
-            tracing::warn!(%error, "the active sessions are not saved; a start would take longer");
+            tracing::warn!(%error, "cannot save the active sessions: the next start takes longer");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The audit log as the engine has it: what is recorded, what is read, what is proven (design.md §2.8).
+//! The engine's audit log: recording, reading and proving (design.md §2.8).
 //!
-//! Three threads work on it. *Writing*: a record gets its sequence in the `queue`, its bytes from the `encoder`, and comes to
-//! the disk by the `writer`, helped by the `committer`'s thread (`pipeline`); then it is in the `tail` in memory.
-//! *Maintenance*: the `sealer` makes files of full units of the tail, the `pruner` removes the oldest, the `eraser` takes
-//! personal data away. *Reading*: `reader`, `ended`, `decisions`, `proofs` and `verify` see tail and files as one log, each
-//! on its caller's thread.
+//! * *Writing*: a record gets its sequence in the `queue` and its bytes from the `encoder`. The `writer` and, through the
+//!   `pipeline`, the `committer` write it to the journal; then it is in the `tail` in memory.
+//! * *Maintenance*, on a thread of its own: the `sealer` makes files of full units of the tail, the `pruner` removes the
+//!   oldest, the `eraser` removes personal data.
+//! * *Reading*: `reader`, `ended`, `decisions`, `proofs` and `verify` see tail and files as one log, each on its caller's
+//!   thread.
 //!
-//! Invariant: only what is durable is read, proven or signed. Nothing that is recorded is lost or changed without being
-//! found out.
+//! Invariant: only durable records are read, proven or signed. A lost or changed record is detected.
 //! Not here: what a record says and how it is hashed (`audit`), what is in the files (`store`).
 
 mod checkpoints;

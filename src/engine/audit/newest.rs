@@ -1,14 +1,13 @@
-//! The newest durable record, for those who wait for more.
+//! The sequence of the newest durable record, for subscribers that wait for more.
 //!
-//! Invariant: nobody outside holds the channel's lock: they get the number. The audit log's writer takes that lock to
-//! announce records, so a subscriber that held one look while it took another would wait behind the writer, and the writer
-//! for the first look to end.
+//! Invariant: callers get a number, never a guard of the channel's lock. The audit writer takes that lock to announce
+//! records. A subscriber that held one guard and asked for a second would deadlock with the writer.
 //! Not here: what is written (`writer`).
 
 use tokio::sync::watch;
 use tokio::sync::watch::error::RecvError;
 
-/// Follows the sequence of the newest durable record. It gives numbers:
+/// Follows the sequence of the newest durable record. It returns numbers:
 ///
 /// ```
 /// # fn f(audit: &portcullis::engine::audit::AuditLog) {
@@ -17,7 +16,7 @@ use tokio::sync::watch::error::RecvError;
 /// # }
 /// ```
 ///
-/// and no look that stays open, during which a second one could wait for ever:
+/// and no guards, of which a second one could deadlock:
 ///
 /// ```compile_fail
 /// # fn f(audit: &portcullis::engine::audit::AuditLog) {
@@ -38,7 +37,7 @@ impl Newest {
         *self.0.borrow_and_update()
     }
 
-    /// Waits until there is a newer one than was looked at.
+    /// Waits until there is a newer one than [`Newest::look`] returned last.
     ///
     /// # Errors
     ///

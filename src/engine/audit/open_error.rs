@@ -28,7 +28,7 @@ pub enum AuditOpenError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// A record is whole, but no record.
+    /// A record is intact, but does not decode.
     #[error("record {sequence} of the audit log: {source}; use the version that wrote it, or restore a backup")]
     Record {
         /// Its sequence.
@@ -41,22 +41,22 @@ pub enum AuditOpenError {
     Missing {
         /// The first that is missing.
         expected: u64,
-        /// The first that is there again.
+        /// The first that exists after them.
         found: u64,
     },
-    /// The log ends before what was signed.
+    /// The log has fewer records than were signed.
     #[error(
         "the audit log ends at record {records}, but the newest checkpoint covers {signed}: somebody cut it off, or the \
          disk lost what it had confirmed; restore the files in `audit`, or move `audit/checkpoints` elsewhere to go on \
          without the missing records"
     )]
     CutOff {
-        /// What there is.
+        /// How many records there are.
         records: u64,
-        /// What was signed.
+        /// How many were signed.
         signed: u64,
     },
-    /// The log is not what was signed.
+    /// The log differs from what was signed.
     #[error(
         "the audit log is not what its newest checkpoint, of {size} records, says: run `portcullis audit verify \
          --data-dir`, and restore the files in `audit`"

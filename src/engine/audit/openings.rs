@@ -1,5 +1,5 @@
-//! Openings in their two stored forms: of the tail, with the commitment, and of a sealed unit, which has it only of those
-//! that are erased.
+//! Openings in their two stored forms. The tail stores the commitment with each; a sealed unit stores it only for erased
+//! ones.
 //!
 //! Invariant: an opening has the same commitment in both.
 //! Not here: what an opening opens (`audit::commitment`).
@@ -40,7 +40,7 @@ pub(super) fn to_tail(stored: StoredOpening) -> TailOpening {
                 Ok(opening) => {
                     TailOpening { commitment: opening.commitment(), secret: Some(Secret { scope, opening }) }
                 }
-                // Longer than anything that is recorded.
+                // Longer than anything that can be recorded.
                 Err(_) => TailOpening { commitment: Commitment::new([0; Commitment::BYTES]), secret: None },
             }
         }

@@ -1,18 +1,19 @@
 //! How the audit log is kept.
 //!
-//! Invariant: the default loses no answered Check of a shell, lets nothing through unrecorded and removes nothing.
+//! Invariant: by default no record of an answered shell Check is lost, no connection is allowed without a record, and
+//! nothing is removed.
 //! Not here: how the settings are spelled (`config`).
 
 use std::time::Duration;
 
 use crate::policy::rule::ConnectionType;
 
-/// When the answer to a Check may leave.
+/// When the answer to a Check may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// When its record is on the disk.
+    /// When its record is durable.
     Sync,
-    /// When its record is queued. A crash may take the records of the last few milliseconds: those of
+    /// When its record is queued. A crash may lose the records of the last few milliseconds: those of
     /// [`AuditOptions::async_interval`] and of one write.
     Async,
 }
@@ -22,7 +23,7 @@ pub enum Durability {
 pub enum OnAuditFailure {
     /// It is refused: no record, no decision.
     Deny,
-    /// It is decided, without a session; how many there were comes on the record as a gap.
+    /// It is decided, without a session. How many there were is recorded later, as a gap.
     Allow,
 }
 
@@ -35,23 +36,23 @@ pub struct AuditOptions {
     pub preview: Durability,
     /// While nothing can be recorded.
     pub on_failure: OnAuditFailure,
-    /// How long a Check waits for the disk, and how long a write may take.
+    /// How long a Check waits for the sync of its record, and how long a write may take.
     pub deadline: Duration,
-    /// How long records for which nobody waits are gathered before they are written. By default their flush is begun
-    /// within the 10 ms of design.md §3.5.
+    /// How long `async` records are gathered before they are written. By default their flush begins within the 10 ms of
+    /// design.md §3.5.
     pub async_interval: Duration,
-    /// Records that wait for the disk at most.
+    /// The most records that may be queued.
     pub queue_records_max: usize,
-    /// Records older than this are removed, by whole units; none: kept for ever.
+    /// Records older than this are removed, by whole units; none: never.
     pub retention_age: Option<Duration>,
     /// The oldest units are removed while all of them together are larger than this, in bytes; none: no limit.
     pub retention_bytes: Option<u64>,
-    /// A unit that began longer ago is sealed even where it is not full.
+    /// A unit that began longer ago than this is sealed even if it is not full.
     pub unit_age_max: Duration,
 }
 
 impl AuditOptions {
-    /// When the answer to a Check of this type may leave.
+    /// When the answer to a Check of this type may be sent.
     pub fn durability(&self, connection_type: ConnectionType) -> Durability {
         match connection_type {
             ConnectionType::Shell => self.shell,

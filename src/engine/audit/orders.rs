@@ -1,6 +1,6 @@
 //! What the audit writer and the maintenance thread are asked to do, and what they answer.
 //!
-//! Invariant: an order is carried out when the records that were queued before it are durable.
+//! Invariant: an order is carried out once the records that were queued before it are durable.
 //! Not here: who carries them out (`writer`, `maintenance`).
 
 use std::fmt;
@@ -15,13 +15,13 @@ use crate::store::JournalError;
 /// What the writer is asked to do between two batches of records.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// Puts an erasure on the record.
+    /// Records an erasure.
     Erase(EraseOrder),
     /// Ends the unit that is being written at the next tile.
     EndUnit,
-    /// Gives up the records before this one, which are sealed.
+    /// Truncates the journal before this record: those before it are sealed.
     Truncate(u64),
-    /// Takes openings that are on record as erased out of the journal and of memory.
+    /// Removes openings, whose erasure is recorded, from the journal and from memory.
     Redact { units: Vec<ErasedUnit>, reply: oneshot::Sender<Result<(), JournalError>> },
 }
 
@@ -29,7 +29,7 @@ pub(super) enum Order {
 #[derive(Debug)]
 pub(super) struct EraseOrder {
     pub(super) request: EraseRequest,
-    /// What goes from sealed units, as the record lists it.
+    /// The openings to erase in sealed units, as the record lists them.
     pub(super) sealed: Vec<ErasedUnit>,
     /// Answered when the record is durable.
     pub(super) reply: oneshot::Sender<Result<RecordedErasure, AuditError>>,
@@ -49,11 +49,11 @@ pub(super) struct RecordedErasure {
 /// Whom to erase.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EraseRequest {
-    /// Where; none: everywhere.
+    /// In which organization; none: in all.
     pub organization: Option<Id>,
     /// The user's email, as it was recorded.
     pub email: String,
-    /// Whether the name also goes from what they did as an actor, in the policy journal too.
+    /// Whether the name is also erased where it is an actor's, in the policy journal too.
     pub including_actor: bool,
     /// Who asks for it.
     pub asked_by: Actor,

@@ -1,8 +1,7 @@
-//! Frames on their way to the disk: a thread writes them while the next are made.
+//! The pipeline: one thread writes frames while the writer encodes the next.
 //!
-//! Invariant: frames are committed in the order in which they were given, one at a time, and none after one that was given
-//! up. A frame that has nothing before it is committed by whoever brings it, so that a lone record waits for no other
-//! thread.
+//! Invariant: frames are committed in order, one at a time, and none after one that was given up. If no frame is under
+//! way, the calling thread commits the frame itself: a lone record then waits for no other thread.
 //! Not here: what committing is (`committer`).
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,15 +13,15 @@ use super::encoder::Frame;
 use crate::engine::background::spawn;
 use crate::locks::IgnorePoison;
 
-/// Frames that wait for the one that is being written.
+/// Frames that may wait behind the one that is being written.
 const WAITING_MAX: usize = 2;
 
 /// See the module.
 pub(super) struct Pipeline {
     committer: Arc<Mutex<Committer>>,
-    /// None once writing was given up: nothing is committed any more.
+    /// None once writing was given up: then nothing more is committed.
     thread: Option<CommitThread>,
-    /// Frames with the thread, in whatever state.
+    /// Frames that the thread has not returned yet.
     under_way: usize,
 }
 
@@ -32,7 +31,7 @@ struct CommitThread {
     handle: JoinHandle<()>,
 }
 
-/// The service ends, and what was to be written is not.
+/// The service is shutting down, and records could not be written.
 #[derive(Debug)]
 pub(super) struct GivenUp;
 
@@ -88,7 +87,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Ends the thread after the frames that it has. Nothing can be committed afterwards.
+    /// Ends the thread once it has committed its frames. Nothing can be committed afterwards.
     pub(super) fn end(&mut self) {
         if let Some(CommitThread { frames, written, handle }) = self.thread.take() {
             drop(frames);
@@ -99,7 +98,7 @@ impl Pipeline {
         }
     }
 
-    /// What commits, for what is to be done between frames.
+    /// The committer, for work between frames.
     pub(super) fn committer(&self) -> MutexGuard<'_, Committer> {
         lock(&self.committer)
     }

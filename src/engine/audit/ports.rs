@@ -13,7 +13,7 @@ pub(crate) trait SessionFiles: Send {
     /// Saves the active sessions. A session of an erased user is saved without the user.
     fn save(&mut self) -> Result<(), AuditError>;
 
-    /// Forgets a user, in memory.
+    /// Erases a user from the sessions in memory.
     fn erase(&mut self, organization: Option<&Id>, email: &str);
 
     /// The longest time that a session is open.
@@ -22,6 +22,6 @@ pub(crate) trait SessionFiles: Send {
 
 /// What the log asks of the policy.
 pub(crate) trait ActorFiles: Send {
-    /// Erases an actor from what was changed in an organization, or everywhere. Durable when this returns.
+    /// Erases an actor from the changes of an organization, or from all. Durable when this returns.
     fn erase(&mut self, organization: Option<&Id>, name: &str) -> Result<(), AuditError>;
 }

@@ -22,7 +22,7 @@ pub struct InclusionProof {
     pub tree_size: u64,
     /// From the leaf to the root.
     pub hashes: Vec<Hash>,
-    /// What opens the leaf's commitment, where it has one and it was not erased.
+    /// The opening of the leaf's commitment; none where it has no commitment or was erased.
     pub opening: Option<Opening>,
 }
 
@@ -49,7 +49,7 @@ impl TileLeaves for Shared {
 type WithOpening = (std::sync::Arc<[u8]>, Option<(crate::audit::commitment::Commitment, Option<Opening>)>);
 
 impl Shared {
-    /// A record's bytes, its commitment, and what opens it.
+    /// A record's bytes, its commitment and its opening.
     pub(super) fn with_opening(&self, view: &UnitView, sequence: u64) -> Result<Option<WithOpening>, AuditError> {
         let Some(body) = self.body(view, sequence)? else { return Ok(None) };
         let slot = peek(&body).map_err(AuditError::not_readable)?.slot;

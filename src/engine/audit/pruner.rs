@@ -1,10 +1,11 @@
-//! The pruner: removes the oldest units, as retention demands.
+//! The pruner removes the oldest units, as retention demands, in these steps:
 //!
-//! On the record first: a PRUNED record with the root over what goes, durable and signed; then what later proofs need of
-//! it (tile roots, counts) in files of its own; then the units' files.
+//! 1. Make a PRUNED record durable and sign it. It holds the root over the removed records.
+//! 2. Write files with what later proofs need of the units: tile roots and counts.
+//! 3. Remove the units' files.
 //!
-//! Invariant: nothing goes that is not on the record, nothing younger than the longest session, and every proof among
-//! what is kept stays possible.
+//! Invariant: every removal is recorded, nothing younger than the longest session is removed, and every kept record can
+//! still be proven.
 //! Not here: when to look (`maintenance`), what is kept of removed units (`removed`).
 
 use std::sync::Arc;
@@ -30,13 +31,13 @@ impl Pruner {
         Self { shared, clock, session_age_max }
     }
 
-    /// Removes what retention no longer wants.
+    /// Removes the units that retention no longer keeps.
     pub(super) fn prune_if_due(&self) {
         let due = self.due();
         let Some(last) = due.last() else { return };
         let to_sequence = last.next_sequence() - 1;
         if let Err(error) = self.prune(to_sequence) {
-            tracing::warn!(%error, to_sequence, "old records are not removed and stay for now");
+            tracing::warn!(%error, to_sequence, "cannot remove old records of the audit log: it is tried again later");
         }
     }
 
@@ -46,7 +47,7 @@ impl Pruner {
         let now = self.clock.now().micros();
         let units = self.shared.units.list();
         let mut bytes: u64 = units.iter().map(|unit| unit.bytes).sum();
-        // A session that is active may have been opened that long ago.
+        // An active session may have been opened that long ago.
         let needed = now - micros(self.session_age_max);
         let mut due = Vec::new();
         for unit in units {

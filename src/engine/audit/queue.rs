@@ -1,8 +1,8 @@
 //! The queue before the audit writer: where a record gets its sequence.
 //!
-//! Invariant: sequences are dense and given in the order of pushes; what is pushed is never dropped. Whoever pushes under
-//! a lock of its own (a shard of the session table) makes the order of the log the order of its state; the queue's lock
-//! is always the inner one.
+//! Invariant: sequences are dense and follow the order of pushes; a pushed record is never dropped. A caller that pushes
+//! under its own lock (a shard of the session table) gets the order of its state into the log. The queue's lock is
+//! always the inner one.
 //! Not here: writing (`writer`), and what becomes of a Check while nothing can be recorded (`engine::check`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::audit::record::{Entry, GapRecord, Identity};
 use crate::locks::IgnorePoison;
 use crate::policy::time::Timestamp;
 
-/// A record on its way.
+/// A queued record.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(super) entry: Entry,
@@ -25,7 +25,7 @@ pub(crate) struct Queued {
     pub(super) identity: Option<Identity>,
 }
 
-/// Work that the writer takes at once.
+/// The work that the writer takes in one step.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) records: Vec<Queued>,
@@ -34,19 +34,19 @@ pub(super) struct Batch {
     pub(super) closed: bool,
 }
 
-/// Records whose room is kept for others.
+/// The capacity, in records, that is kept for reuse.
 const SPARE_MAX: usize = 65_536;
 
 #[derive(Debug)]
 struct Inner {
     records: Vec<Queued>,
-    /// Room for the next records.
+    /// An empty buffer for the next records.
     spare: Vec<Queued>,
     orders: Vec<Order>,
     /// The sequence that the next record gets.
     next_sequence: u64,
-    /// Somebody waits for one of the records to be durable.
-    urgent: bool,
+    /// A caller waits for the sync of one of the records.
+    sync: bool,
     /// The writer sleeps without a timeout and has to be woken.
     idle: bool,
     /// Decisions that were made and not recorded.
@@ -61,13 +61,13 @@ pub struct AuditQueue {
     work: Condvar,
     /// Wakes those who wait for room.
     room: Notify,
-    /// How many records may wait; those that cannot be refused come on top.
+    /// The most records that may wait, not counting those that cannot be refused.
     records_max: usize,
     /// Records in the queue and with the writer, which are not durable yet.
     waiting: AtomicU64,
     /// The last write failed, and none has succeeded since.
     failed: AtomicBool,
-    /// A write takes longer than it may.
+    /// A write takes longer than the deadline.
     stuck: AtomicBool,
     /// No more records will come. Set under the lock, so that the writer does not miss it before it waits.
     closed: AtomicBool,
@@ -80,7 +80,7 @@ impl AuditQueue {
             spare: Vec::new(),
             orders: Vec::new(),
             next_sequence,
-            urgent: false,
+            sync: false,
             idle: false,
             gap: None,
         };
@@ -100,17 +100,17 @@ impl AuditQueue {
         self.inner.lock().ignore_poison()
     }
 
-    /// Takes a record, and returns its sequence. `urgent`: somebody waits until it is durable.
+    /// Takes a record, and returns its sequence. `sync`: a caller waits until it is durable.
     ///
     /// It never refuses. A caller that may be refused asks [`AuditQueue::check_writable`] or [`AuditQueue::room`] before.
-    pub fn push(&self, entry: Entry, identity: Option<Identity>, urgent: bool) -> u64 {
+    pub fn push(&self, entry: Entry, identity: Option<Identity>, sync: bool) -> u64 {
         let mut inner = self.lock();
         let sequence = inner.next_sequence;
         inner.next_sequence += 1;
-        // Only once for each time that the writer sleeps.
-        let wake = std::mem::take(&mut inner.idle) || (urgent && !inner.urgent);
+        // Wake only once for each time that the writer sleeps.
+        let wake = std::mem::take(&mut inner.idle) || (sync && !inner.sync);
         inner.records.push(Queued { entry, identity });
-        inner.urgent |= urgent;
+        inner.sync |= sync;
         // Counted before the lock is released, or the writer might subtract first.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         drop(inner);
@@ -131,7 +131,7 @@ impl AuditQueue {
         self.lock().next_sequence - 1
     }
 
-    /// Whether a record pushed now would be written soon: nothing has failed, nothing is stuck, nothing has ended.
+    /// Whether a record pushed now would be written soon: the queue is not failed, stuck or closed.
     pub(crate) fn is_writable(&self) -> bool {
         !self.failed.load(Ordering::Acquire) && !self.stuck.load(Ordering::Acquire)
     }
@@ -141,7 +141,7 @@ impl AuditQueue {
         self.waiting.load(Ordering::Relaxed) < self.records_max as u64
     }
 
-    /// Returns when there is room, or an error when there is none in time or nothing can be written.
+    /// Waits for room. An error where there is none in time, or nothing can be written.
     pub(crate) async fn room(&self, deadline: Duration) -> Result<(), AuditError> {
         let waiting = async {
             loop {
@@ -198,11 +198,11 @@ impl AuditQueue {
         self.room.notify_waiters();
     }
 
-    /// Waits for work (group commit). Records for which nobody waits gather for `gather`, counted from the call, so that a
-    /// busy writer need not be woken by those who push.
+    /// Waits for work (group commit). `async` records gather for `gather`, counted from the call, so that callers need not
+    /// wake a busy writer.
     pub(super) fn take(&self, gather: Duration, batch_max: usize) -> Batch {
         let may_gather = |inner: &mut Inner| {
-            !inner.urgent && !self.is_closed() && inner.orders.is_empty() && inner.records.len() < batch_max
+            !inner.sync && !self.is_closed() && inner.orders.is_empty() && inner.records.len() < batch_max
         };
         let has_nothing = |inner: &mut Inner| inner.records.is_empty() && inner.orders.is_empty() && !self.is_closed();
         let gathered = |inner| {
@@ -216,7 +216,7 @@ impl AuditQueue {
             inner.idle = false;
             inner = gathered(inner);
         }
-        inner.urgent = false;
+        inner.sync = false;
         let spare = std::mem::take(&mut inner.spare);
         Batch {
             records: std::mem::replace(&mut inner.records, spare),
@@ -225,7 +225,7 @@ impl AuditQueue {
         }
     }
 
-    /// Takes back the room of a batch that was written.
+    /// Takes back the buffer of a batch that was written.
     pub(super) fn take_back(&self, records: Vec<Queued>) {
         if records.is_empty() && records.capacity() <= SPARE_MAX {
             self.lock().spare = records;
@@ -243,7 +243,7 @@ impl AuditQueue {
         self.room.notify_waiters();
     }
 
-    /// Notes whether a write takes longer than it may; says whether that is new.
+    /// Notes whether a write takes longer than the deadline. True if that is new.
     pub(super) fn set_stuck(&self, stuck: bool) -> bool {
         let before = self.stuck.swap(stuck, Ordering::AcqRel);
         if before != stuck {

@@ -1,7 +1,7 @@
-//! Reading the log: forward from a place, and backward through what a filter lets through.
+//! Reading the log: forward from a sequence, and backward through the records that pass a filter.
 //!
 //! Invariant: a page is bounded in records and in work; it may be short and not the last.
-//! Not here: how records are looked up (`view`), watchers (`api`).
+//! Not here: how records are looked up (`view`), subscribers (`api::audit::watch`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::audit::merkle::TILE_LEAVES;
 use crate::audit::record::Record;
 use crate::locks::IgnorePoison;
 
-/// How long a page may take to find. Then it ends, however short it is.
+/// The time after which the search for a page ends, even if the page is short.
 const SEARCH_MAX: Duration = Duration::from_millis(100);
 
 /// A page of records, newest first.
@@ -27,14 +27,14 @@ pub struct RecordPage {
 }
 
 impl AuditLog {
-    /// The records below `before` (all where there is none) that the filter lets through, newest first, at most
-    /// `count_max`. Reads files: not for a thread that must not wait.
+    /// The records below `before` (all where there is none) that pass the filter, newest first, at most `count_max`.
+    /// Reads files: call it on a thread that may block.
     pub fn list(&self, filter: &RecordFilter, before: Option<u64>, count_max: usize) -> Result<RecordPage, AuditError> {
         self.search(filter, &|record| filter.matches(record), before, count_max)
     }
 
-    /// The records that a filter's terms, times and openings select and that `passes` lets through. Ends after
-    /// [`SEARCH_MAX`] with what was found until then.
+    /// The records that a filter's terms, times and openings select and that `passes` accepts. Ends after [`SEARCH_MAX`]
+    /// with what was found by then.
     pub(super) fn search(
         &self,
         filter: &RecordFilter,
@@ -70,7 +70,7 @@ impl AuditLog {
         Ok(RecordPage { records, next_before: None })
     }
 
-    /// How many records a filter lets through. A unit wholly within the filter's times is counted by its index alone.
+    /// How many records pass a filter. A unit wholly within the filter's times is counted by its index alone.
     pub fn count(&self, filter: &RecordFilter) -> Result<u64, AuditError> {
         let shared = &self.shared;
         let newest = shared.newest();
@@ -95,7 +95,7 @@ impl AuditLog {
     }
 
     /// The records from `from` on, oldest first, at most `count_max` and those of one tile; empty at the end. Reads
-    /// files: not for a thread that must not wait.
+    /// files: call it on a thread that may block.
     pub fn read(&self, from: u64, count_max: usize) -> Result<Vec<Arc<Record>>, AuditError> {
         self.read_tile(from, count_max).map_err(|error| {
             let removed = self.shared.was_removed(from, &error);

@@ -1,6 +1,6 @@
-//! The start of the log: from what is on the disk to the tail, the tree and the counts (storage.md, "Starting").
+//! The start of the log: from the files to the tail, the tree and the counts.
 //!
-//! Invariant: what the newest checkpoint covers is there and is what was signed, or the start is refused.
+//! Invariant: every record that the newest checkpoint covers exists and is what was signed, or the start is refused.
 //! Not here: reading the journal back (`replay`), the sessions, and records that are owed (`engine::recovery`).
 
 use std::collections::HashMap;
@@ -47,9 +47,9 @@ use crate::store::{Journal, JournalError};
 /// Opens a journal whose first sequence is known only once other files are read.
 pub type OpenJournal = Box<dyn FnOnce(u64) -> Result<Box<dyn Journal>, JournalError> + Send>;
 
-/// Where the log is kept.
+/// The stores that the log is kept in.
 pub struct AuditStores {
-    /// Opens what is recorded first, the stream of the audit log; without any files it begins with the sequence given.
+    /// Opens the journal of the audit log; without any files it begins with the sequence given.
     pub journal: OpenJournal,
     /// The files beside it.
     pub disk: Arc<dyn Disk>,
@@ -59,7 +59,7 @@ pub struct AuditStores {
     pub key: SignerKey,
 }
 
-/// The log, running, and what the engine has to know of it.
+/// The running log, and what the engine has to know about it.
 pub struct Opened {
     /// The log.
     pub log: AuditLog,
@@ -92,7 +92,7 @@ impl AuditLog {
         files.clean()?;
         for first_sequence in files.list()? {
             if first_sequence <= base.to_sequence {
-                // Its removal was under way.
+                // A crash interrupted its removal.
                 files.remove(first_sequence)?;
                 continue;
             }

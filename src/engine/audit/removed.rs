@@ -1,7 +1,7 @@
-//! What is kept of units that are removed: the file `base`, which says up to where and how many records each organization
-//! had, and files `tree-…` with the roots of their tiles. Each ends with its CRC-32C.
+//! What is kept of removed units. The file `base` says up to which record they went, and how many records each
+//! organization had. Files `tree-…` hold the roots of their tiles. Each file ends with its CRC-32C.
 //!
-//! Invariant: with these files every proof among the records that are kept stays possible.
+//! Invariant: with these files every kept record can still be proven.
 //! Not here: which units go, and when (`pruner`).
 
 use std::collections::BTreeMap;
@@ -15,12 +15,12 @@ use crate::store::folder::Folder;
 /// The file that says what is removed.
 const BASE: &str = "base";
 
-/// What the files with the tile roots of removed units begin with; the number of their first tile follows.
+/// The prefix of the files with the tile roots of removed units; the number of their first tile follows.
 const TREE_PREFIX: &str = "tree-";
 
 const CRC_BYTES: usize = 4;
 
-/// Writes down what is needed of the units up to a record once they are gone.
+/// Writes what must be kept of the units up to a record, before they are removed.
 pub(super) fn write_removed(folder: &Folder, units: &Units, tree: &MerkleTree, to_sequence: u64) -> io::Result<()> {
     let before = read_base(folder)?.unwrap_or_default();
     let first_tile = usize::try_from(before.to_sequence).unwrap_or(usize::MAX) / TILE_LEAVES;
@@ -43,7 +43,7 @@ pub(super) fn write_removed(folder: &Folder, units: &Units, tree: &MerkleTree, t
     write_checked(folder, BASE, encode_base(&Base { to_sequence, summary }))
 }
 
-/// What the file says of removed units; none where nothing was ever removed.
+/// The content of the file `base`; none where nothing was ever removed.
 pub(super) fn read_base(folder: &Folder) -> io::Result<Option<Base>> {
     read_checked(folder, BASE)?.map(|bytes| decode_base(&bytes).map_err(io::Error::other)).transpose()
 }
@@ -57,7 +57,7 @@ pub(super) fn read_removed_roots(folder: &Folder, to_sequence: u64) -> io::Resul
     let mut roots = Vec::new();
     for name in names {
         let first = name.strip_prefix(TREE_PREFIX).and_then(|digits| digits.parse::<usize>().ok());
-        // One that goes further was written before the base, which then was not: it is written again.
+        // A file that goes further was written before a crash kept `base` from being written. It is written again.
         if first != Some(roots.len()) || roots.len() >= tiles {
             continue;
         }

@@ -1,7 +1,7 @@
-//! The journal of the log, read back into units of the tail, and openings erased in it.
+//! Reading the journal of the log back into units of the tail, and erasing openings in it.
 //!
-//! Invariant: what is read back is what was written: every record under its sequence, in its unit.
-//! Not here: what is sealed, and whether the whole is what was signed (`recovery`, `verify`).
+//! Invariant: every record comes back under its sequence, in its unit.
+//! Not here: sealed units, and comparing with what was signed (`recovery`, `verify`).
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,7 +27,7 @@ pub(super) struct Replay {
     pub(super) policy_sequence: u64,
 }
 
-/// The units that records of a journal make, and the first fault among them: its sequence and what it is.
+/// The units of a journal's records, and the first fault among them: its sequence and its description.
 pub(super) fn read_tail(records: Vec<Result<(u64, Vec<u8>), JournalError>>) -> (Vec<TailUnit>, Option<(u64, String)>) {
     let mut replay = Replay::default();
     let (mut fault, mut next) = (None, 0);
@@ -51,7 +51,7 @@ pub(super) fn read_tail(records: Vec<Result<(u64, Vec<u8>), JournalError>>) -> (
 }
 
 impl Replay {
-    /// Reads the records of the journal that are not sealed.
+    /// Reads the journal's unsealed records.
     pub(super) fn read(&mut self, journal: &dyn Log, from: u64, clock: &Clock) -> Result<(), AuditOpenError> {
         for record in journal.read_from(from)? {
             let (sequence, bytes) = record?;
@@ -107,7 +107,7 @@ impl Replay {
 /// Zeroes openings in the journal, from the first record of a unit on.
 pub(super) fn redact_journal(journal: &mut dyn Journal, from: u64, units: &[ErasedUnit]) -> Result<(), JournalError> {
     let (mut unit, mut slot) = (from, 0_u32);
-    // First where they are: an edit may be asked for more than once for the same record.
+    // Find the holders first: the editor may be called more than once for the same record.
     let mut holders = HashSet::new();
     for record in journal.read_from(from)? {
         let (sequence, bytes) = record?;

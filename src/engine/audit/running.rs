@@ -1,6 +1,6 @@
-//! The mark that the log is in use. A start that finds it knows that the service before it did not end in order.
+//! The mark that the log is in use. A start that finds it knows that the last shutdown was not clean.
 //!
-//! Invariant: it is on the disk before anything is recorded, and goes when everything that was queued is on the disk.
+//! Invariant: it is durable before anything is recorded, and removed once everything that was queued is durable.
 //! Not here: what is done about an unclean stop (`engine::recovery`).
 
 use std::io;
@@ -11,18 +11,18 @@ use crate::store::folder::Folder;
 /// The file's name.
 const RUNNING: &str = "running";
 
-/// What it holds where some records need not be on the disk when they are answered.
+/// Its content where some Checks may be answered before their records are durable.
 const ASYNC: &[u8] = b"async\n";
 const SYNC: &[u8] = b"sync\n";
 
 /// How the log was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftAs {
-    /// In order, or never used.
+    /// Shut down cleanly, or never used.
     Clean,
-    /// In the middle; every answered decision is there.
+    /// Not shut down cleanly; every answered decision is recorded.
     Unclean,
-    /// In the middle; decisions that were answered may be missing.
+    /// Not shut down cleanly; records of answered decisions may be missing.
     UncleanAsync,
 }
 
@@ -34,13 +34,13 @@ pub(super) fn begin(folder: &Folder, options: &AuditOptions) -> io::Result<LeftA
         None => LeftAs::Clean,
     };
     let all_sync = options.shell == Durability::Sync && options.preview == Durability::Sync;
-    // Missing decisions stay noted until a record says so.
+    // Keep the note of missing decisions until a record says so.
     let text = if all_sync && left != LeftAs::UncleanAsync { SYNC } else { ASYNC };
     folder.write(RUNNING, text)?;
     Ok(left)
 }
 
-/// The log was ended in order.
+/// Notes a clean shutdown.
 pub(super) fn end(folder: &Folder) -> io::Result<()> {
     folder.remove(RUNNING)
 }

@@ -1,6 +1,6 @@
-//! The sealer: makes files of the units of the tail that have ended.
+//! The sealer writes ended units of the tail to sealed files.
 //!
-//! Invariant: a unit leaves the tail, and the journal, only once its files are on the disk and were opened again.
+//! Invariant: a unit leaves the tail and the journal only once its files are durable and were opened again.
 //! Not here: what is in the files (`store::sealed`), and when it works (`maintenance`).
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What the threads of the audit log share.
 //!
-//! Invariant: a lock that is held while another is taken is the outer one in this order: `layout`, the tail, `tree`,
-//! `checkpoints`; nobody waits for the disk under `tree`.
+//! Invariant: locks are taken in this order: `layout`, the tail, `tree`, `checkpoints`. No thread does I/O while it holds
+//! `tree`.
 //! Not here: what is done with it (`committer`, `sealer`, `eraser`, `pruner`, `reader`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +25,7 @@ use crate::audit::merkle::{MerkleTree, TreeHead};
 use crate::locks::IgnorePoison;
 use crate::store::folder::Folder;
 
-/// How often a thread that waits for the disk looks.
+/// How often a thread that waits for a sync looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// See the module.
@@ -44,12 +44,12 @@ pub(crate) struct Shared {
     /// Odd while a write is under way.
     pub(super) commits: AtomicU64,
     pub(super) closing: AtomicBool,
-    /// The writer has ended: what is durable now is all there will be.
+    /// The writer has ended: no more records become durable.
     pub(super) written: AtomicBool,
     pub(super) condition: Arc<Condition>,
     pub(super) checkpoints: Mutex<Checkpoints>,
     pub(super) inbox: MaintenanceInbox,
-    /// Held by whoever needs the files to stay as they are.
+    /// Held by a thread while the set of files must not change.
     pub(super) layout: Mutex<()>,
 }
 
@@ -83,7 +83,7 @@ impl Shared {
         self.written.load(Ordering::Acquire)
     }
 
-    /// Blocks the thread until a record is durable, or until nothing can be written, or until `timeout` is over.
+    /// Blocks the thread until a record is durable, nothing can be written, or `timeout` is over.
     pub(super) fn wait_durable(&self, sequence: u64, timeout: Option<Duration>) -> Result<(), AuditError> {
         let started = Instant::now();
         while self.newest() < sequence {
@@ -96,7 +96,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Signs the log as it is now, where there are new records.
+    /// Signs a checkpoint of the log as it is now, if there are new records.
     pub(super) fn sign(&self) {
         let head = self.tree().head();
         let mut checkpoints = self.checkpoints();
@@ -106,17 +106,17 @@ impl Shared {
         let result = checkpoints.add(head, false);
         checkpoints.log_newest();
         if let Err(error) = result {
-            tracing::warn!(%error, "the checkpoint is not written beside the log");
+            tracing::warn!(%error, "cannot write a checkpoint of the audit log: the next one writes both");
         }
     }
 
-    /// Signs the size at which a unit ends, so that this much can be proven even when what follows is removed.
+    /// Signs a checkpoint at the end of a unit, so that the records up to there can be proven after they are removed.
     pub(super) fn sign_end(&self, size: u64) {
         let tree = self.tree().clone();
         let root = tree.root_at(size, self).map_err(|error| std::io::Error::other(error.to_string()));
         let written = root.and_then(|root| self.checkpoints().add(TreeHead { size, root }, true));
         if let Err(error) = written {
-            tracing::warn!(%error, "the checkpoint of a sealed unit is not written");
+            tracing::warn!(%error, "cannot write the checkpoint of a sealed unit: the next one writes both");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The tail of the log: the units that are not sealed yet, in memory as they are in the journal.
 //!
-//! Invariant: only what is durable is in it. Records of a unit are appended by the audit writer alone; a unit leaves when
-//! its sealed file has been taken over, so that at no moment a record is in neither.
+//! Invariant: it holds durable records only, which the committer alone appends. A unit leaves once readers can see its
+//! sealed file, so that every record is always in one of the two.
 //! Not here: sealed units (`units`), the journal's bytes (`writer`).
 
 use std::collections::{HashMap, VecDeque};
@@ -36,7 +36,7 @@ struct TileBodies {
     ends: Vec<usize>,
 }
 
-/// Where the openings of a unit get their numbers.
+/// The key by which a unit numbers its openings (slots).
 pub(super) type SlotKey = (Option<Id>, Identity);
 
 /// A unit that is being written, or waits to be sealed.
@@ -177,7 +177,7 @@ impl Tail {
         self.units.write().ignore_poison().push_back(unit);
     }
 
-    /// Gives up a unit that is sealed.
+    /// Removes a unit that is sealed.
     pub(super) fn remove(&self, first_sequence: u64) {
         let mut units = self.units.write().ignore_poison();
         units.retain(|unit| unit.first_sequence != first_sequence);

@@ -30,7 +30,7 @@ impl TailIndex {
             }
         } else if let Some(slot) = slot_of_term(term).map(|slot| slot as usize).filter(|slot| *slot <= self.slots.len())
         {
-            // Slots are given in order: one that is not known is the next.
+            // Slots are numbered in order, so an unknown one is the next.
             match self.slots.get_mut(slot) {
                 Some(list) => add(list, index),
                 None => self.slots.push(vec![index]),
@@ -51,8 +51,8 @@ impl TailIndex {
         }
     }
 
-    /// Adds the records that have a term which begins so and for whose rest `accept` holds. Not for terms of openings,
-    /// which nobody looks for by their beginning.
+    /// Adds the records with a term that has this prefix and whose rest `accept` accepts. Terms of openings are left out:
+    /// nobody searches them by prefix.
     pub(super) fn add_with_prefix_to(&self, set: &mut IndexSet, prefix: &[u8], accept: impl Fn(&[u8]) -> bool) {
         let short = self.short.iter().map(|(term, list)| (&term[..], list));
         for (term, list) in short.chain(self.other.iter().map(|(term, list)| (&term[..], list))) {
@@ -64,7 +64,7 @@ impl TailIndex {
         }
     }
 
-    /// All terms in order, each with its records, as they are sealed.
+    /// All terms in order, each with its records, for sealing.
     pub(super) fn sorted(&self) -> Vec<(Vec<u8>, &[u16])> {
         let short = self.short.iter().map(|(term, list)| (term.to_vec(), &list[..]));
         let slots = (0..).zip(&self.slots).map(|(slot, list)| (slot_term(slot), &list[..]));

@@ -1,7 +1,7 @@
 //! The sealed units of the log.
 //!
-//! Invariant: units are dense: each begins where the one before ends. A unit that a reader holds stays readable though it
-//! is removed meanwhile.
+//! Invariant: units are dense: each begins where the one before ends. A unit that a reader holds stays readable while it
+//! is removed.
 //! Not here: what is in their files (`store::sealed`), and when units are sealed or removed (`sealer`, `pruner`).
 
 use std::collections::HashMap;
@@ -12,10 +12,10 @@ use super::error::AuditError;
 use crate::locks::IgnorePoison;
 use crate::store::sealed::{Openings, SealedError, SealedFiles, SealedUnit};
 
-/// Units whose files are kept open at most.
+/// The most units whose files are kept open.
 const OPEN_MAX: usize = 512;
 
-/// Units whose openings are kept at hand at most.
+/// The most units whose openings are cached.
 const OPENINGS_MAX: usize = 32;
 
 /// What is known of a unit without opening it.
@@ -36,7 +36,7 @@ impl UnitInfo {
         self.first_sequence + self.count
     }
 
-    /// What is known of a unit whose files have so many bytes together.
+    /// The info of a unit; `bytes` is the size of its files together.
     pub(super) fn of(unit: &SealedUnit, bytes: u64) -> Self {
         let tiles = unit.tile_summaries();
         Self {
@@ -57,7 +57,7 @@ pub(super) struct Units {
     openings: Mutex<Cache<Openings>>,
 }
 
-/// A few opened files.
+/// A cache of open files.
 struct Cache<T> {
     entries: HashMap<u64, Arc<T>>,
     max: usize,
@@ -112,7 +112,7 @@ impl Units {
         self.list.write().ignore_poison().push(unit);
     }
 
-    /// Takes over a unit that was just sealed and opened.
+    /// Adds a unit that was just sealed and opened.
     pub(super) fn push_open(&self, unit: SealedUnit, info: UnitInfo) {
         self.push(info);
         drop(locked(&self.open).get_or(info.first_sequence, || Ok::<_, SealedError>(unit)));
@@ -125,12 +125,12 @@ impl Units {
         locked(&self.openings).entries.retain(|first, _| *first >= sequence);
     }
 
-    /// Notes that a unit's openings are other ones now.
+    /// Drops the cached openings of a unit, which have changed.
     pub(super) fn forget_openings(&self, first_sequence: u64) {
         locked(&self.openings).entries.remove(&first_sequence);
     }
 
-    /// Notes a unit's size anew.
+    /// Sets a unit's size.
     pub(super) fn set_bytes(&self, first_sequence: u64, bytes: u64) {
         let mut list = self.list.write().ignore_poison();
         if let Some(unit) = list.iter_mut().find(|unit| unit.first_sequence == first_sequence) {
@@ -149,7 +149,7 @@ impl Units {
     }
 }
 
-/// A duration as times of records have it.
+/// A duration in microseconds, the unit of record times.
 pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 2)
 }

@@ -1,7 +1,7 @@
 //! A unit of the log as readers see it, whether it is in the tail or sealed.
 //!
-//! Invariant: tail and sealed units are seen as one log, each durable record in exactly one place.
-//! Not here: what a filter means (`audit::filter`), and pages of what it lets through (`reader`).
+//! Invariant: readers see tail and sealed units as one log, with each durable record exactly once.
+//! Not here: what a filter means (`audit::filter`), and pages of filtered records (`reader`).
 
 use std::sync::Arc;
 
@@ -20,19 +20,19 @@ use crate::policy::time::Timestamp;
 use crate::store::codec::audit::{Secret, StoredEntry, TailOpening, decode_entry};
 use crate::store::sealed::{IndexSet, SealedError, SealedUnit};
 
-/// So few candidates are judged one by one rather than narrowed down by terms that many records have.
+/// So few candidates are judged one by one. Narrowing them down by common terms would cost more.
 const FEW: usize = 64;
 
-/// What an index is asked for.
+/// What a search of an index returns.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Search {
     /// Records that may pass; each is judged afterwards.
     Candidates,
-    /// Just those that have all terms.
+    /// Exactly those that have all terms.
     Exact,
 }
 
-/// The subtree of a term begins behind it with this.
+/// Follows a name in the terms of its subtree.
 const SUBTREE: u8 = b'/';
 
 /// A unit in either form.
@@ -74,7 +74,7 @@ impl UnitView {
 impl Shared {
     /// All units, oldest first.
     pub(super) fn views(&self) -> Vec<UnitView> {
-        // The tail first: a unit that is sealed in between is then seen twice, never missed.
+        // Read the tail first: a unit that is sealed meanwhile is then seen twice, never missed.
         let tail = self.tail.units();
         let tail_first = tail.first().map_or(u64::MAX, |unit| unit.first_sequence);
         let sealed = self.units.list().into_iter().filter(|unit| unit.first_sequence < tail_first);
@@ -109,7 +109,7 @@ impl Shared {
         found.or_else(|error| if self.was_removed(sequence, &error) { Ok(None) } else { Err(error) })
     }
 
-    /// A record's bytes with whom it is about. None where it is not there.
+    /// A record's stored bytes; none where there is no such record.
     pub(super) fn body(&self, view: &UnitView, sequence: u64) -> Result<Option<Arc<[u8]>>, AuditError> {
         let Some(index) = sequence.checked_sub(view.first_sequence()).and_then(|index| usize::try_from(index).ok())
         else {
@@ -150,14 +150,14 @@ impl Shared {
         Ok(Record { sequence, organization_sequence, subject, entry })
     }
 
-    /// A record. None where it is not there, or no longer.
+    /// A record; none where there is no such record, or it was removed.
     pub(super) fn record(&self, view: &UnitView, sequence: u64) -> Result<Option<Record>, AuditError> {
         let body = self.body(view, sequence);
         self.unless_removed(sequence, body.and_then(|body| body.map(|body| self.decode(view, &body)).transpose()))
     }
 
-    /// The records that may pass a filter and have the terms of `more`, by their indexes; none where that is certain to be
-    /// nothing, or the unit is no more.
+    /// The indexes of the records that may pass a filter and have the terms of `more`; none where no record can, or the
+    /// unit was removed.
     pub(super) fn candidates(
         &self,
         view: &UnitView,
@@ -199,7 +199,7 @@ impl Shared {
         Ok(Some(found))
     }
 
-    /// The openings that a filter asks for; none where it does not.
+    /// The slots of the openings that a filter asks for; none where it asks for none.
     fn slots(&self, view: &UnitView, filter: &RecordFilter) -> Result<Option<Vec<u32>>, AuditError> {
         let scope = filter.organization.as_ref().map(Id::as_str);
         if filter.email.is_none() && filter.range.is_none() {

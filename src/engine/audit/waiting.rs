@@ -1,10 +1,10 @@
 //! Futures that wait until a record is durable.
 //!
-//! To wake a task of another thread costs a system call. So the futures that began to wait on one thread form a group: the
-//! writer wakes the first of each group, and that one wakes the others of its thread, which costs next to nothing. A future
-//! that might not be polled when it is woken, such as an answer whose client does not read, waits apart from the groups.
+//! Waking a task of another thread costs a system call. So the futures that wait on one thread form a group. The writer
+//! wakes the first of each group, which wakes the others of its thread at almost no cost. A future that may not be polled
+//! when it is woken, such as an answer whose client does not read, waits apart from the groups.
 //!
-//! Invariant: no future whose record is durable stays asleep. One that leaves its group, be it because it is dropped, wakes
+//! Invariant: no future whose record is durable stays asleep. A future that leaves its group, also by being dropped, wakes
 //! all others of the group whose records are durable.
 //! Not here: deadlines (`AuditLog::durable`).
 
@@ -29,7 +29,7 @@ pub(super) struct Waiting {
     groups: [Mutex<Group>; GROUPS + 1],
 }
 
-/// Wakers by the record that is waited for and a number of their own.
+/// Wakers, by the record they wait for and a unique number.
 #[derive(Debug, Default)]
 struct Group {
     wakers: BTreeMap<(u64, u64), Waker>,
@@ -39,7 +39,7 @@ struct Group {
 
 /// Ends when a record is durable.
 #[derive(Debug)]
-pub(super) struct Durable<'a> {
+pub(super) struct DurableWait<'a> {
     waiting: &'a Waiting,
     sequence: u64,
     apart: bool,
@@ -52,14 +52,14 @@ impl Waiting {
         Self { durable: AtomicU64::new(durable), groups: Default::default() }
     }
 
-    /// Waits for a record. To be polled soon after it was woken, or dropped: that wakes the others of its group.
-    pub(super) fn durable(&self, sequence: u64) -> Durable<'_> {
-        Durable { waiting: self, sequence, apart: false, entry: None }
+    /// Waits for a record. Poll it soon after it was woken, or drop it: either wakes the others of its group.
+    pub(super) fn durable(&self, sequence: u64) -> DurableWait<'_> {
+        DurableWait { waiting: self, sequence, apart: false, entry: None }
     }
 
-    /// Waits for a record apart: no other future is woken by this one.
-    pub(super) fn durable_apart(&self, sequence: u64) -> Durable<'_> {
-        Durable { apart: true, ..self.durable(sequence) }
+    /// Waits for a record apart from the groups: no other future depends on this one.
+    pub(super) fn durable_apart(&self, sequence: u64) -> DurableWait<'_> {
+        DurableWait { apart: true, ..self.durable(sequence) }
     }
 
     /// The records up to this one have become durable.
@@ -101,7 +101,7 @@ impl Group {
     }
 }
 
-impl Durable<'_> {
+impl DurableWait<'_> {
     /// Registers the waker. True where the record has become durable meanwhile: then there is nothing to wait for.
     fn enter(&mut self, context: &Context<'_>) -> bool {
         let at = match self.entry {
@@ -110,7 +110,7 @@ impl Durable<'_> {
             None => own_group(),
         };
         let mut group = self.waiting.group(at);
-        // Looked at with the lock: `publish` stores first and locks then, so it finds whatever was registered before.
+        // Checked under the lock: `publish` stores first and locks then, so it finds every waker registered before.
         if self.waiting.has(self.sequence) {
             return true;
         }
@@ -145,7 +145,7 @@ impl Durable<'_> {
     }
 }
 
-impl Future for Durable<'_> {
+impl Future for DurableWait<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -157,7 +157,7 @@ impl Future for Durable<'_> {
     }
 }
 
-impl Drop for Durable<'_> {
+impl Drop for DurableWait<'_> {
     fn drop(&mut self) {
         self.leave();
     }
@@ -176,7 +176,7 @@ fn own_group() -> usize {
 mod tests {
     use super::*;
 
-    fn poll(durable: &mut Durable<'_>, waker: &Waker) -> bool {
+    fn poll(durable: &mut DurableWait<'_>, waker: &Waker) -> bool {
         Pin::new(durable).poll(&mut Context::from_waker(waker)).is_ready()
     }
 
@@ -201,7 +201,7 @@ mod tests {
         let waiting = Waiting::new(0);
         let counts: Vec<std::sync::Arc<Count>> = (0..3).map(|_| std::sync::Arc::default()).collect();
         let wakers: Vec<Waker> = counts.iter().map(|count| Waker::from(std::sync::Arc::clone(count))).collect();
-        let mut waiters: Vec<Durable<'_>> = (1..=3).map(|sequence| waiting.durable(sequence)).collect();
+        let mut waiters: Vec<DurableWait<'_>> = (1..=3).map(|sequence| waiting.durable(sequence)).collect();
         assert!(waiters.iter_mut().zip(&wakers).all(|(waiter, waker)| !poll(waiter, waker)));
 
         waiting.publish(2);

@@ -1,10 +1,10 @@
-//! The audit writer: one thread that takes records from the queue and brings them to the disk.
+//! The audit writer: one thread that takes records from the queue and has them written.
 //!
 //! take what waits → sequences, openings, bytes, leaf hashes → one write and one sync → visible.
 //!
-//! Invariant: records become durable in the order of their sequences. What concerns the records before it is done when
-//! they are durable.
-//! Not here: making frames (`encoder`), writing them (`pipeline`, `committer`), sealing and everything else that takes long
+//! Invariant: records become durable in the order of their sequences. An order is carried out once the records before it
+//! are durable.
+//! Not here: making frames (`encoder`), writing them (`pipeline`, `committer`), sealing and other slow work
 //! (`maintenance`).
 
 use std::sync::Arc;
@@ -36,13 +36,13 @@ impl AuditWriter {
             let Batch { mut records, orders, closed } = self.shared.queue.take(gather, FRAME_RECORDS_MAX);
             let count = records.len();
             if self.write_all(&mut records).and_then(|()| self.execute_all(orders)).is_err() {
-                tracing::error!("the audit log cannot be written: records that wait for it are lost");
+                tracing::error!("the audit log cannot be written: the queued records are lost");
                 return;
             }
             self.shared.queue.take_back(records);
             if let Some(gap) = self.shared.queue.take_gap() {
                 let time = self.clock.now();
-                tracing::warn!(count = gap.count, "decisions were made that could not be recorded");
+                tracing::warn!(count = gap.count, "decisions were made without a record");
                 self.shared.queue.push(Entry { time, organization: None, content: Content::Gap(gap) }, None, false);
             } else if closed && count == 0 {
                 if self.pipeline.settle().is_err() {
@@ -77,7 +77,7 @@ impl AuditWriter {
         Ok(())
     }
 
-    /// Puts an erasure on the record. The openings that it erases get no more records from now on.
+    /// Records an erasure. Later records no longer refer to the erased openings.
     fn erase(&mut self, order: EraseOrder) {
         let request = &order.request;
         self.encoder.forget(|(organization, identity): &SlotKey| {
@@ -89,7 +89,7 @@ impl AuditWriter {
 }
 
 impl Drop for AuditWriter {
-    /// Also when it ends by a panic: without a writer nothing can be recorded.
+    /// Also after a panic: without a writer nothing can be recorded.
     fn drop(&mut self) {
         self.shared.set_failed(true);
         self.pipeline.end();

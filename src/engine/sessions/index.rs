@@ -1,7 +1,7 @@
-//! Sessions by organization and endpoint: what a change of policy concerns is found without looking at the rest.
+//! Sessions by organization and endpoint, so that a change of policy looks only at sessions that it may affect.
 //!
-//! Invariant: lists every active session of its shard once, at the position that the session remembers; keeps no
-//! organization or endpoint without one.
+//! Invariant: lists every active session of its shard once, at the position that the session stores. No organization or
+//! endpoint is listed without a session.
 //! Not here: the sessions themselves (`slab`).
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,7 +13,7 @@ use super::Scope;
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
 
-/// Room for endpoints that is kept for each that has sessions.
+/// The capacity that is kept for each endpoint with sessions.
 const ROOM_KEPT: usize = 8;
 
 /// The sessions of one organization.
@@ -49,7 +49,7 @@ impl Counts {
 }
 
 impl Index {
-    /// The name as it is kept already, so that the sessions of an endpoint share it.
+    /// The name as an earlier session of the endpoint holds it, to be shared.
     pub(super) fn shared_name(&self, organization: &Id, endpoint: &str) -> Option<Arc<str>> {
         let (name, _) = self.organizations.get(organization)?.by_name.get_key_value(endpoint)?;
         Some(Arc::clone(name))
@@ -79,7 +79,7 @@ impl Index {
         u32::try_from(slots.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// Removes the session at a position; returns the slot of the one that is there now.
+    /// Removes the session at a position; returns the slot of the session that moved there.
     pub(super) fn remove(
         &mut self,
         organization: &Id,
@@ -134,7 +134,7 @@ impl Endpoints {
         self.by_name.get(name).into_iter().flatten().copied()
     }
 
-    /// The node's own and those below it. They are not contiguous: `web-2` lies between `web` and `web/…`.
+    /// The slots of a node and of all below it. Their names are not contiguous: `web-2` lies between `web` and `web/…`.
     fn slots_below(&self, node: &str) -> impl Iterator<Item = u32> {
         let prefix: Arc<str> = format!("{node}/").into();
         let below = self.names.range(Arc::clone(&prefix)..).take_while(move |name| name.starts_with(&*prefix));

@@ -1,8 +1,8 @@
-//! When a session ends of itself.
+//! When a session ends by itself.
 //!
-//! Invariant: a function of the session's record and the options alone, so that a session ends at the same moment
-//! whenever anybody looks.
-//! Not here: who looks (`timers`, and whatever touches a session).
+//! Invariant: this depends on the session's record and the options alone. A session's end does not depend on when it is
+//! noticed.
+//! Not here: when sessions are looked at (`timers`, `shard`).
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ impl Lifetimes {
         Self { idle: options.idle, max_age: options.max_age }
     }
 
-    /// How the session ends unless something happens before: by the earliest of its deadlines, and of two that are
-    /// equal not by its age.
+    /// How the session ends unless something happens before: by the earliest of its deadlines. Of equal deadlines the
+    /// age is the last to count.
     pub(super) fn end_of(self, record: &SessionRecord) -> SessionEnd {
         let aged = SessionEnd { time: after(record.start_time, self.max_age), reason: EndReason::MaxAge };
         let unheard = match record.connection_type {
@@ -44,7 +44,7 @@ impl Lifetimes {
     }
 }
 
-/// The moment so much later; stays within the years that a timestamp has.
+/// The moment that much later, limited to the years of a timestamp.
 pub(super) fn after(time: Timestamp, duration: Duration) -> Timestamp {
     let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     Timestamp::from_micros(time.micros().saturating_add(micros))

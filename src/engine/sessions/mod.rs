@@ -1,12 +1,12 @@
 //! The active sessions: which connections are open, in memory (design.md §2.7).
 //!
-//! * `table`: opening, ending, renewing, erasing, looking up. `scan`: what goes over many sessions: revoking, listing.
-//! * `recovery`: what survives a restart of the service.
-//! * `shard`: one of the parts under a lock of its own; `slab`, `index` and `timers` are what it consists of.
+//! * `table`: opening, ending, renewing, erasing, looking up. `scan`: revoking and listing.
+//! * `recovery`: restoring the sessions after a restart.
+//! * `shard`: one part of the table with its own lock. It consists of `slab`, `index` and `timers`.
 //!
-//! The table calls a closure for what happens to a session, while its shard is locked. A log that is written from there
-//! has the order of the state: no session ends before it was opened, and a change misses none that it would revoke.
-//! The closures must be quick and must not call the table.
+//! The table calls a closure for each event of a session, while its shard is locked. A log that the closure writes has
+//! the order of the state: no session ends before it was opened, and a change misses none that it would revoke. The
+//! closures must be quick and must not call the table.
 //!
 //! Invariant: an active session is in the table exactly once, in the shard that its id names. Closures are called in the
 //! order in which things happened to it. Times are whole microseconds, as the log keeps them.
@@ -40,17 +40,17 @@ use crate::policy::rule::ConnectionType;
 /// each other. A session's id names its part, so this number must never change.
 pub const SHARDS: usize = 64;
 
-/// The same as a part of ids.
+/// The number of shards as ids use it.
 const SHARDS_IN_ID: u64 = SHARDS as u64;
 
-/// What holds for all sessions.
+/// The options of all sessions.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// A preview ends when no check came for this long.
     pub idle: Duration,
     /// A session ends when it is this old.
     pub max_age: Duration,
-    /// Sessions that may be active at once.
+    /// The most sessions that may be active.
     pub active_max: usize,
     /// A secret of the installation, the same at every start. It spreads users over shards: ids outlast an erasure and
     /// tell the shard, which must not tell anything about the user.
@@ -70,7 +70,7 @@ pub struct Session {
     pub organization: Id,
     /// Who has it.
     pub subject: Subject,
-    /// All else.
+    /// Everything else.
     pub record: SessionRecord,
 }
 
@@ -121,7 +121,7 @@ pub struct TooManySessions {
 /// What became of a session that was to be renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewed {
-    /// It goes on.
+    /// It continues.
     Renewed,
     /// It was revoked before: the connection is to be cut.
     Revoked,
@@ -129,7 +129,7 @@ pub enum Renewed {
     Lost,
 }
 
-/// Which sessions a change may concern.
+/// Which sessions a change may affect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// All.
@@ -149,7 +149,6 @@ pub struct JudgedSession<'a> {
     pub endpoint: &'a str,
     /// What was opened.
     pub connection_type: ConnectionType,
-    /// Where the user came from; none after an erasure, which leaves nothing to judge by: whoever judges says whether
-    /// such a session goes on.
+    /// Where the user came from; none after an erasure. The judge says whether such a session continues.
     pub address: Option<Address>,
 }

@@ -1,7 +1,7 @@
-//! What survives a restart of the service: snapshots of the shards, and the log since.
+//! Restoring the sessions after a restart: from snapshots of the shards, and the log since.
 //!
-//! Invariant: a snapshot and the records and renewals after it make exactly the sessions that were active. Records that
-//! a snapshot holds already, and renewals in their order, may be replayed again.
+//! Invariant: a snapshot, with the records and renewals after it, gives exactly the sessions that were active. Replaying
+//! records that a snapshot includes already, or renewals in their order, changes nothing.
 //! Not here: where snapshots and the log are kept; erasures, which the caller repeats ([`SessionTable::erase`]).
 
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use crate::policy::time::Timestamp;
 pub struct ShardState {
     /// Which shard.
     pub shard: usize,
-    /// The last record of the log that may be about these sessions and is in them.
+    /// The last record of the log that these sessions include.
     pub sequence: u64,
     /// Its sessions, in no order.
     pub sessions: Vec<Session>,
 }
 
 impl SessionTable {
-    /// The sessions of a shard below [`SHARDS`]. `sequence` is called while it is locked, and returns the last
-    /// sequence of the log that was given out. The snapshot holds nothing of later records.
+    /// The sessions of a shard, which is a number below [`SHARDS`]. `sequence` is called while it is locked, and returns
+    /// the last sequence of the log. The snapshot includes no later record.
     pub fn snapshot_shard(&self, shard: usize, sequence: impl FnOnce() -> u64) -> ShardState {
         let locked = self.lock(shard as u64);
         let sessions = locked.slab.iter().map(|active| active.session.clone()).collect();
         ShardState { shard: shard % SHARDS, sequence: sequence(), sessions }
     }
 
-    /// Takes over what was snapshotted. For a table that was just made.
+    /// Takes in the sessions of snapshots. For a new table.
     pub fn restore(&self, shards: Vec<ShardState>) {
         for state in shards {
             let sequence = state.sequence;
@@ -48,7 +48,7 @@ impl SessionTable {
         }
     }
 
-    /// Does to the sessions what the log says, unless the snapshot holds it already. Records must come in their order.
+    /// Applies a record of the log, unless the snapshot includes it already. Records must come in their order.
     pub fn replay(&self, record: &Record) {
         let Record { sequence, subject, entry, .. } = record;
         let Entry { time, organization: Some(organization), content } = entry else { return };
@@ -83,8 +83,8 @@ impl SessionTable {
                 shard.unfold(slot);
                 shard.replace(slot, session);
             }
-            // Its opening is missing, perhaps in a gap: this record says all of it too, and its PEP may be about to
-            // end it.
+            // The record of its opening is missing, perhaps in a gap. This record holds the whole session too, and its
+            // PEP may be about to end it.
             (Content::SessionRevoked(record), None) => {
                 let (subject, record) = (subject.clone(), record.clone());
                 self.open(&mut shard, Session { organization: organization.clone(), subject, record });
@@ -93,8 +93,8 @@ impl SessionTable {
         }
     }
 
-    /// Does again what [`Self::renew`] did at `time` to sessions that it renewed. Renewals must come in their order;
-    /// where one stands among the records does not matter as long as the session is open there.
+    /// Repeats what [`Self::renew`] did at `time` to the sessions that it renewed. Renewals must come in their order. Among
+    /// the records each may come at any point where the session is open.
     pub fn replay_renewal(&self, ids: &[SessionId], time: Timestamp, lease_expire: Timestamp) {
         for id in ids {
             let mut shard = self.lock(id.number);
@@ -104,7 +104,7 @@ impl SessionTable {
         }
     }
 
-    /// Adds a session under the id that it has, unless it is there or has ended.
+    /// Adds a session under its id, unless it is known or has ended.
     fn open(&self, shard: &mut Shard, session: Session) {
         let record = &session.record;
         if record.end.is_some() || shard.slot(record.id).is_some() {
@@ -113,13 +113,13 @@ impl SessionTable {
         if record.id.boot == self.boot {
             shard.opened = shard.opened.max(record.id.number / SHARDS_IN_ID);
         }
-        // More than may be are kept: they were let through once.
+        // The limit does not apply: these connections were allowed before.
         self.totals.reserve(usize::MAX);
         let fold = self.fold_of(&session);
         shard.insert(session, fold);
     }
 
-    /// Under what further checks find the session; none where they must not.
+    /// The hash under which further checks find the session; none where they must not.
     fn fold_of(&self, session: &Session) -> Option<u64> {
         let Session { organization, subject, record } = session;
         let is_open = record.connection_type == ConnectionType::Preview && record.revocation.is_none();

@@ -1,9 +1,9 @@
-//! What goes over many sessions: judging them after a change of policy, and listing them.
+//! Scans of many sessions: judging them after a change of policy, and listing them.
 //!
 //! Invariant: a session is judged by a policy that was loaded after its shard was locked, and a Check loads the policy
 //! under the same lock. So a change that is published before `revoke` is called misses no session. One that was
-//! registered before the lock is judged; one that comes later was decided by the new policy.
-//! Not here: what denies a session, and which sessions a change may concern.
+//! registered before the lock is judged; a later one was decided by the new policy.
+//! Not here: what denies a session, and which sessions a change may affect (`keeper`, `advance`).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,7 +19,7 @@ use crate::policy::time::Timestamp;
 /// Newest first: the later start, then the larger id.
 type Rank = (Timestamp, SessionId);
 
-/// A session that is listed unless newer ones crowd it out.
+/// A session in the list, until newer ones displace it.
 struct Listed {
     rank: Rank,
     session: Session,
@@ -59,14 +59,13 @@ fn judged(session: &Session) -> JudgedSession<'_> {
 }
 
 impl SessionTable {
-    /// Judges every active session in the scope that is not revoked yet, shard after shard, and marks those that the
-    /// judge names a revocation for. For each shard, `before_shard` is called without a lock, so that the caller can
-    /// wait until there is room for what it writes. Then the shard is locked, and `judge` makes a judge, who must load
-    /// the policy only then. `revoked` is called for each session that was marked.
+    /// Judges every active session in the scope that is not revoked yet, shard after shard, and marks those for which the
+    /// judge returns a revocation. For each shard, `before_shard` is called without a lock, so that the caller can wait
+    /// for room in its queue. Then the shard is locked, and `judge` makes a judge, which must load the policy only then.
+    /// `revoked` is called for each session that was marked.
     ///
-    /// The sessions of an organization are judged one after the other, and among them those of an endpoint, so that a
-    /// judge can keep what it looked up. A session that has ended of itself is judged too until `expire` finds it: call
-    /// that before.
+    /// Sessions of an organization come together, and in it those of an endpoint, so that a judge can reuse what it looked
+    /// up. A session that has ended by itself is judged too until `expire` finds it: call that before.
     pub fn revoke<J>(
         &self,
         scope: &Scope,
@@ -98,7 +97,7 @@ impl SessionTable {
         }
     }
 
-    /// How many active sessions in the scope, and not revoked yet, the judge finds, and the first of them, at most
+    /// How many active sessions in the scope, not revoked yet, the judge accepts; and the first of them, at most
     /// `listed_max`. The judge is called while a shard is locked.
     pub fn find(
         &self,

@@ -1,8 +1,7 @@
 //! One part of the table, under a lock of its own: sessions, and all ways to find them.
 //!
-//! Invariant: `slab`, `ids`, `index` and `timers` hold the same sessions; `folds` holds those of them that a further
-//! check may belong to. All of it is consistent whenever a closure of the caller runs, so that one which panics leaves
-//! a sound table behind.
+//! Invariant: `slab`, `ids`, `index` and `timers` hold the same sessions; `folds` holds those that a further check may
+//! belong to. All are consistent whenever a closure of the caller runs, so a closure may panic.
 //! Not here: the lock, and which shard a session belongs to (`table`).
 
 use std::collections::HashMap;
@@ -52,9 +51,9 @@ impl Totals {
 
 /// One part of the table.
 pub(super) struct Shard {
-    /// Sessions that it has numbered.
+    /// How many sessions it has numbered.
     pub(super) opened: u64,
-    /// Records of the log up to this sequence are in it already; for the start only.
+    /// The last record of the log that it includes; for the start only.
     pub(super) sequence: u64,
     pub(super) slab: Slab,
     pub(super) index: Index,
@@ -82,18 +81,18 @@ impl Shard {
         }
     }
 
-    /// Where the session with this id is.
+    /// The slot of the session with this id.
     pub(super) fn slot(&self, id: SessionId) -> Option<u32> {
         self.ids.get(&id).copied()
     }
 
-    /// Where the organization's session with this id is.
+    /// The slot of the organization's session with this id.
     pub(super) fn slot_in(&self, organization: &Id, id: SessionId) -> Option<u32> {
         let slot = self.slot(id)?;
         self.slab.at(slot).filter(|active| active.session.organization == *organization).map(|_| slot)
     }
 
-    /// Adds a session for which `Totals::reserve` has made room. Not one that is there.
+    /// Adds a new session, for which `Totals::reserve` has made room.
     pub(super) fn insert(&mut self, session: Session, fold: Option<u64>) {
         let Session { organization, record, .. } = &session;
         let (organization, endpoint) = (organization.clone(), Arc::clone(&record.endpoint));
@@ -168,7 +167,7 @@ impl Shard {
         Some(session)
     }
 
-    /// Notes that a session is one that would now be denied.
+    /// Marks a session as revoked.
     pub(super) fn revoke(&mut self, slot: u32, revocation: Revocation) -> Option<&Session> {
         self.unfold(slot);
         let active = self.slab.at_mut(slot)?;
@@ -176,8 +175,8 @@ impl Shard {
         Some(&active.session)
     }
 
-    /// Extends the lease of a session. A renewal that a later one has overtaken changes nothing, so that renewals may
-    /// be replayed more than once.
+    /// Extends the lease of a session. A renewal older than the last one changes nothing, so that renewals may be replayed
+    /// more than once.
     pub(super) fn renew(&mut self, slot: u32, time: Timestamp, lease_expire: Timestamp) -> Renewed {
         let Some(active) = self.slab.at_mut(slot) else { return Renewed::Lost };
         let record = &mut active.session.record;
@@ -202,7 +201,7 @@ impl Shard {
         Some(Admitted { session: record.id, opened: false, email, endpoint })
     }
 
-    /// Replaces what is known of a session; its end is not.
+    /// Replaces the record of a session, except for its end.
     pub(super) fn replace(&mut self, slot: u32, record: &SessionRecord) {
         if let Some(active) = self.slab.at_mut(slot) {
             let endpoint = Arc::clone(&active.session.record.endpoint);
@@ -211,7 +210,7 @@ impl Shard {
         }
     }
 
-    /// Queues the session anew if its deadline came nearer.
+    /// Queues the session again if its deadline is earlier now.
     fn requeue(&mut self, slot: u32) {
         let Some(active) = self.slab.at(slot) else { return };
         let deadline = self.lifetimes.end_of(&active.session.record).time.micros();
@@ -234,7 +233,7 @@ impl Shard {
         true
     }
 
-    /// Ends a session if it has ended of itself by `now`; tells whether it has.
+    /// Ends a session if it was due by `now`; tells whether it was.
     pub(super) fn end_if_due(&mut self, slot: u32, now: Timestamp, ended: &mut dyn FnMut(&Session)) -> bool {
         let Some(end) = self.ended_by(slot, now) else { return false };
         if let Some(session) = self.end(slot, end) {

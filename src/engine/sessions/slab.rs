@@ -1,18 +1,18 @@
 //! The memory of a shard's sessions: numbered slots that are used again.
 //!
-//! Invariant: a slot and its generation name one session for ever; every slot without a session is in the free list.
+//! Invariant: a slot with its generation never names a second session; every slot without a session is in the free list.
 //! Not here: what a session is.
 
 use super::Session;
 
-/// A session with what the shard must know to find it again everywhere.
+/// A session, and where the shard's other structures hold it.
 pub(super) struct Active {
     pub(super) session: Session,
     /// The deadline of its one live entry among the timers, in microseconds.
     pub(super) queued: i64,
     /// Its position in the index's list of its endpoint.
     pub(super) position: u32,
-    /// Under what further checks find it; none where they must not.
+    /// The hash under which further checks find it; none where they must not.
     pub(super) fold: Option<u64>,
 }
 

@@ -1,7 +1,7 @@
-//! The table: what is done to one session, or to those that are named or due.
+//! The table: operations on one session, or on those that are named or due.
 //!
-//! Invariant: no method holds two locks, and none calls a closure without saying whether a lock is held.
-//! Not here: what concerns many sessions (`scan`), the start (`recovery`).
+//! Invariant: no method holds two locks, and each says whether it calls closures under a lock.
+//! Not here: scans of many sessions (`scan`), the start (`recovery`).
 
 use std::hash::Hasher;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ const EXPIRE_BATCH: usize = 256;
 
 /// All active sessions.
 pub struct SessionTable {
-    /// The start that its ids bear.
+    /// The number of this start, which its ids contain.
     pub(super) boot: u64,
     key: [u64; 2],
     active_max: usize,
@@ -43,7 +43,7 @@ pub struct Admission<'a> {
 }
 
 impl SessionTable {
-    /// A table without sessions. Its ids bear `boot`, which must never have been used before.
+    /// A table without sessions. Its ids contain `boot`, which must never have been used before.
     pub fn new(boot: u64, options: &SessionOptions) -> Self {
         let totals = Arc::new(Totals::default());
         let lifetimes = Lifetimes::new(options);
@@ -52,10 +52,10 @@ impl SessionTable {
     }
 
     /// Locks the shard that a session's number or a key's hash names.
-    #[expect(clippy::indexing_slicing, reason = "a rest of a division by `SHARDS`, and so many there are")]
+    #[expect(clippy::indexing_slicing, reason = "a remainder of a division by the number of shards")]
     pub(super) fn lock(&self, number: u64) -> MutexGuard<'_, Shard> {
         let shard = &self.shards[usize::try_from(number % SHARDS_IN_ID).unwrap_or(0)];
-        // One in which a closure panicked is sound.
+        // A shard in which a closure panicked is consistent.
         shard.lock().ignore_poison()
     }
 
@@ -64,7 +64,7 @@ impl SessionTable {
         (0..SHARDS_IN_ID).map(|number| self.lock(number))
     }
 
-    /// What spreads connections over shards and finds the preview that a check belongs to.
+    /// The hash that spreads connections over shards, and by which a check finds its preview.
     pub(super) fn hash(&self, organization: &Id, email: &str, address: Address, endpoint: &str) -> u64 {
         #[expect(deprecated, reason = "nothing else in the standard library is a keyed hash that stays what it is")]
         let mut hasher = std::hash::SipHasher::new_with_keys(self.key[0], self.key[1]);
@@ -83,8 +83,8 @@ impl SessionTable {
     }
 
     /// Calls `register` while the shard of the connection is locked: it decides, calls [`Admission::allow`] if the
-    /// connection is let through, and writes its record. `ended` is called in the same way, and before, for a session
-    /// that the new one supersedes.
+    /// connection is allowed, and writes its record. Before that, under the same lock, `ended` is called for a session
+    /// that has ended and that the new one replaces.
     pub fn admit<T>(
         &self,
         key: &AdmissionKey<'_>,
@@ -96,9 +96,9 @@ impl SessionTable {
         register(Admission { table: self, shard: &mut shard, hash, key, ended: &mut ended })
     }
 
-    /// Ends a session because the PEP closed the connection, or because its answer never left: as `Revoked` if it was
-    /// revoked, else as `reason`. One that had ended of itself by `now` ended then and so. None where the organization
-    /// has no such active session. `ended` is called while the shard is locked.
+    /// Ends a session because the PEP closed the connection, or because its answer was never sent: as `Revoked` if it was
+    /// revoked, else as `reason`. A session that was due by `now` ends at its deadline, for that reason. None where the
+    /// organization has no such active session. `ended` is called while the shard is locked.
     pub fn end(
         &self,
         id: SessionId,
@@ -120,8 +120,8 @@ impl SessionTable {
         Some(session)
     }
 
-    /// Gives sessions a lease from `now` on; says what became of each, in their order. Previews have no lease and go
-    /// on as they are. What had ended of itself by `now` is lost, and `ended` is called for it while its shard is
+    /// Renews the leases of sessions from `now` on; tells what became of each, in their order. Previews have no lease and
+    /// are left as they are. A session that was due by `now` is lost, and `ended` is called for it while its shard is
     /// locked.
     pub fn renew(
         &self,
@@ -152,16 +152,17 @@ impl SessionTable {
         renewed
     }
 
-    /// Ends every session whose lease has run out by `now`, that is idle or too old: dated by the earliest of these.
-    /// `ended` is called while the session's shard is locked; the lock is given up every few hundred sessions.
+    /// Ends every session that is due by `now`: its lease has run out, or it is idle or too old. Its end has the time of
+    /// the earliest of these. `ended` is called while the session's shard is locked; the lock is released every few
+    /// hundred sessions.
     pub fn expire(&self, now: Timestamp, mut ended: impl FnMut(&Session)) {
         for number in 0..SHARDS_IN_ID {
             while self.lock(number).expire(now, EXPIRE_BATCH, &mut ended) {}
         }
     }
 
-    /// Forgets who has the user's sessions, in one organization or all; says of how many. They stay active, and no
-    /// further check belongs to them.
+    /// Erases a user from their sessions, in one organization or all; returns how many. They stay active, and no further
+    /// check belongs to them.
     pub fn erase(&self, organization: Option<&Id>, email: &str) -> usize {
         let mut count = 0;
         for mut shard in self.shards() {
@@ -249,11 +250,11 @@ impl Default for HashBuffer {
 }
 
 impl Admission<'_> {
-    /// Registers the connection as allowed: it opens a session or, as a preview, belongs to one that goes on. Such a
-    /// session keeps the rule and the revision that opened it. `lease` is for shells: previews have none.
+    /// Registers the connection as allowed: it opens a session or, as a preview, joins an active one. Such a session keeps
+    /// the rule and the revision that opened it. `lease` is for shells: previews have none.
     ///
     /// # Errors
-    /// [`TooManySessions`] where a session would have to be opened and there are as many as may be.
+    /// [`TooManySessions`] where a session would have to be opened and the limit is reached.
     pub fn allow(
         self,
         now: Timestamp,

@@ -1,7 +1,7 @@
-//! When to look at which session again, so that sessions which are not due cost nothing.
+//! Timers: when to look at which session again, so that sessions which are not due cost nothing.
 //!
-//! An entry is not moved when its session's deadline moves away, which every renewal and every further check does: it
-//! comes up at the old deadline and is queued again. Only a deadline that comes nearer needs a new entry.
+//! Every renewal and every further check delays a deadline, but does not move the entry: the entry comes up at the old
+//! deadline and is queued again. Only an earlier deadline needs a new entry.
 //!
 //! Invariant: every active session has one live entry, due no later than the session's deadline. Dead entries are at
 //! most as many as the live ones and `DEAD_ENTRIES_MIN`.
@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 
 use super::slab::{Active, Handle, Slab};
 
-/// Dead entries for which sweeping is not worth it.
+/// So few dead entries are not worth sweeping.
 pub(super) const DEAD_ENTRIES_MIN: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,7 @@ impl Entry {
 }
 
 impl Timers {
-    /// Queues a session that has no live entry, or one that is due too late.
+    /// Queues a session that has no live entry, or whose entry is due too late.
     pub(super) fn queue(&mut self, slab: &mut Slab, slot: u32, deadline: i64) {
         let Some(handle) = slab.handle(slot) else { return };
         if let Some(active) = slab.at_mut(slot) {

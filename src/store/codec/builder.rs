@@ -35,7 +35,7 @@ struct OrganizationParts {
     nodes: Vec<(NodeKey, crate::policy::node::Node)>,
     tests: Vec<stored::PolicyTest>,
     pending: Option<Pending>,
-    candidate: Option<ShadowPolicy>,
+    shadow: Option<ShadowPolicy>,
 }
 
 impl StateBuilder {
@@ -77,9 +77,9 @@ impl StateBuilder {
                 let organization = pending.organization.clone();
                 self.parts(&organization)?.pending = Some(from_pending(pending)?);
             }
-            Entry::Candidate(candidate) => {
-                let organization = candidate.organization.clone();
-                self.parts(&organization)?.candidate = Some(from_candidate(candidate)?);
+            Entry::Candidate(shadow) => {
+                let organization = shadow.organization.clone();
+                self.parts(&organization)?.shadow = Some(from_shadow(shadow)?);
             }
         }
         Ok(())
@@ -108,7 +108,7 @@ impl OrganizationParts {
         organization.rules = Arc::new(rules);
         organization.tests = Arc::new(self.tests.into_iter().map(from_test).collect::<Result<_, _>>()?);
         organization.pending = self.pending.map(Arc::new);
-        organization.shadow = self.candidate.map(Arc::new);
+        organization.shadow = self.shadow.map(Arc::new);
         for stored in self.groups {
             let stored::GroupEntry {
                 organization: _,
@@ -137,8 +137,8 @@ fn from_pending(pending: stored::PendingEntry) -> Result<Pending, CodecError> {
     Ok(Pending { revision, until: from_time(until)?, base: from_entries(&organization, base)? })
 }
 
-fn from_candidate(candidate: stored::CandidateEntry) -> Result<ShadowPolicy, CodecError> {
-    let stored::CandidateEntry { organization, revision, time, entries } = candidate;
+fn from_shadow(shadow: stored::CandidateEntry) -> Result<ShadowPolicy, CodecError> {
+    let stored::CandidateEntry { organization, revision, time, entries } = shadow;
     Ok(ShadowPolicy { revision, time: from_time(time)?, organization: from_entries(&organization, entries)? })
 }
 

@@ -83,8 +83,8 @@ pub fn decode_change(bytes: &[u8]) -> Result<Change, CodecError> {
     })
 }
 
-/// Overwrites the actor of a change in place, where it is `actor` and the change is of that organization (none: of any, or
-/// the cluster). Whether anything was changed.
+/// Overwrites the actor of a change where it is `actor` and the change is of that organization (none: of any, or the
+/// cluster). True if anything was changed.
 pub fn erase_actor(bytes: &mut [u8], organization: Option<&Id>, actor: &str) -> bool {
     let is_wanted = |found: &mut [u8]| !actor.is_empty() && *found == *actor.as_bytes();
     if !field::find_mut(bytes, ACTOR_FIELD).is_some_and(is_wanted) {

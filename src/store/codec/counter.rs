@@ -1,6 +1,6 @@
 //! The stored form of match counts and of the state store's high-water mark.
 //!
-//! Invariant: a mark that was damaged does not decode, so a wrong one is never taken for a right one.
+//! Invariant: a damaged mark does not decode.
 //! Not here: when they are written (`engine::mirror`).
 
 use crate::policy::name::Id;

@@ -1,5 +1,5 @@
-//! The policy state as entries: one for each object, in snapshots one after the other, in the state store each under
-//! its key.
+//! The policy state as entries, one for each object. A snapshot holds them one after the other, the state store each
+//! under its key.
 //!
 //! Invariant: the entries of a state, in any order, build an equal state again.
 //! Not here: building a state from them (`builder`), and when they are written (`engine::follower`).
@@ -44,12 +44,12 @@ pub enum EntryKey {
     Tests(Id),
     /// A change that waits for its confirmation.
     Pending(Id),
-    /// A candidate for a policy.
-    Candidate(Id),
+    /// A shadow policy.
+    ShadowPolicy(Id),
 }
 
 impl EntryKey {
-    /// The key as it is stored. Kinds of one organization stand beside each other.
+    /// The key as it is stored. All keys of one kind and organization are adjacent.
     pub fn to_bytes(&self) -> Vec<u8> {
         let text = match self {
             Self::Cluster => "cluster".to_owned(),
@@ -62,7 +62,7 @@ impl EntryKey {
             Self::Node(organization, key) => format!("node/{organization}/{key}"),
             Self::Tests(organization) => format!("tests/{organization}"),
             Self::Pending(organization) => format!("pending/{organization}"),
-            Self::Candidate(organization) => format!("candidate/{organization}"),
+            Self::ShadowPolicy(organization) => format!("candidate/{organization}"),
         };
         text.into_bytes()
     }
@@ -85,8 +85,8 @@ fn keys_in(organization: &Organization) -> impl Iterator<Item = EntryKey> + '_ {
     let nodes = organization.nodes.iter().map(|(key, _)| EntryKey::Node(of.clone(), key.clone()));
     let tests = (!organization.tests.is_empty()).then(|| EntryKey::Tests(of.clone()));
     let pending = organization.pending.as_ref().map(|_| EntryKey::Pending(of.clone()));
-    let candidate = organization.shadow.as_ref().map(|_| EntryKey::Candidate(of.clone()));
-    own.into_iter().chain(rules).chain(groups).chain(nodes).chain(tests).chain(pending).chain(candidate)
+    let shadow = organization.shadow.as_ref().map(|_| EntryKey::ShadowPolicy(of.clone()));
+    own.into_iter().chain(rules).chain(groups).chain(nodes).chain(tests).chain(pending).chain(shadow)
 }
 
 /// The keys of the objects that a change makes, alters or removes. `before` is the organization as it was.
@@ -119,7 +119,7 @@ fn touched_by(of: &Id, delta: &Delta, before: Option<&Organization>, keys: &mut 
     match delta {
         Delta::SetOrganization { .. } | Delta::Confirm { .. } => {}
         Delta::SetTests { .. } => keys.push(EntryKey::Tests(of.clone())),
-        Delta::SetShadowPolicy { .. } | Delta::RemoveShadowPolicy => keys.push(EntryKey::Candidate(of.clone())),
+        Delta::SetShadowPolicy { .. } | Delta::RemoveShadowPolicy => keys.push(EntryKey::ShadowPolicy(of.clone())),
         Delta::SetNode { key, .. } => keys.push(EntryKey::Node(of.clone(), key.clone())),
         Delta::RemoveNode { key } => {
             let nodes = before.into_iter().flat_map(|before| before.nodes.iter());
@@ -145,7 +145,7 @@ fn touched_by(of: &Id, delta: &Delta, before: Option<&Organization>, keys: &mut 
 /// Encodes the objects of one state.
 pub struct EntryEncoder<'a> {
     state: &'a PolicyState,
-    /// The rules of the organization asked for last, by id: looking each of 100,000 up in the list takes for ever.
+    /// The rules of the last organization, by id: finding each of 100,000 in the list would take quadratic time.
     rules: Option<(&'a Id, HashMap<&'a str, &'a Arc<Rule>>)>,
 }
 
@@ -219,7 +219,7 @@ fn to_entry(state: &PolicyState, key: &EntryKey) -> Option<Entry> {
             Entry::Tests(stored::TestsEntry { organization: of.to_string(), tests })
         }
         EntryKey::Pending(of) => Entry::Pending(to_pending(of, organization(of)?.pending.as_deref()?)),
-        EntryKey::Candidate(of) => Entry::Candidate(to_candidate(of, organization(of)?.shadow.as_deref()?)),
+        EntryKey::ShadowPolicy(of) => Entry::Candidate(to_shadow(of, organization(of)?.shadow.as_deref()?)),
     })
 }
 
@@ -233,8 +233,8 @@ fn to_pending(of: &Id, pending: &Pending) -> stored::PendingEntry {
     stored::PendingEntry { organization: of.to_string(), revision: *revision, until, base }
 }
 
-fn to_candidate(of: &Id, candidate: &ShadowPolicy) -> stored::CandidateEntry {
-    let ShadowPolicy { revision, time, organization } = candidate;
+fn to_shadow(of: &Id, shadow: &ShadowPolicy) -> stored::CandidateEntry {
+    let ShadowPolicy { revision, time, organization } = shadow;
     let (time, entries) = (Some(to_time(*time)), entries_of(organization));
     stored::CandidateEntry { organization: of.to_string(), revision: *revision, time, entries }
 }

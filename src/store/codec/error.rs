@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-/// Bytes that are not what they should be.
+/// Bytes that do not decode.
 #[derive(Debug, Error)]
 pub enum CodecError {
     /// They are not a message of the storage package at all.
@@ -16,5 +16,5 @@ pub enum CodecError {
     Invalid(&'static str),
 }
 
-/// What decoding comes to.
+/// The result of decoding.
 pub(super) type Decoded<T> = Result<T, CodecError>;

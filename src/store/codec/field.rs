@@ -1,4 +1,4 @@
-//! Looking into the bytes of a message without decoding it.
+//! Finding fields in the bytes of a message without decoding it.
 //!
 //! Invariant: bytes that are no message are an error or hold nothing, never a panic.
 //! Not here: what the fields mean.
@@ -7,7 +7,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use super::error::Decoded;
 
-/// Passes over the fields of a message: their numbers, and the values of varints.
+/// Visits the fields of a message: their numbers, and the values of varints.
 pub(super) fn for_each(mut bytes: &[u8], mut found: impl FnMut(u32, Option<u64>)) -> Decoded<()> {
     while !bytes.is_empty() {
         let (number, wire_type) = decode_key(&mut bytes)?;

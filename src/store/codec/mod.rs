@@ -1,10 +1,10 @@
-//! What policy objects look like when they are stored, in both directions.
+//! The stored form of policy objects, in both directions.
 //!
-//! An object is converted in one place (`object`). Around it each keeps a message of its own: the journal what a change
-//! does, the audit log what was there before and after, an entry of a state what there is.
+//! `object` converts rules, nodes and the like for all of them. The journal wraps them in what a change does, the audit
+//! log in pairs of before and after, and snapshots in entries.
 //!
-//! Invariant: what was ever written decodes for ever to the same object; golden files in `tests/golden` hold it.
-//! Decoding checks everything: bytes that no version of this program wrote are an error, never a guess.
+//! Invariant: bytes of every earlier version decode to the same object; golden files in `tests/golden` hold this. Bytes
+//! that no version of this program wrote are an error, never a guess.
 //! Not here: where the bytes are kept, and their checksums.
 
 pub mod audit;

@@ -1,15 +1,15 @@
 //! The journal in segment files.
 //!
-//! A process writes only to segments that it began itself, each from front to back, over nothing but zeros; so a file
-//! whose write or sync failed, here or in a process before this one, is never touched again. The next segment's header
-//! says how far it counts, and that one sentence serves for a rollover, for a torn end and for a failed write alike.
+//! A process writes only to segments that it began itself, from front to back, over nothing but zeros. So a file whose
+//! write or sync failed, in this process or an earlier one, is never written again. The next segment's header says how
+//! many of its bytes are valid. That covers a rollover, a torn end and a failed write alike.
 //!
-//! Where something is to be erased, a segment that is not being written is replaced by a copy in which everything has
-//! its place (`redact`), so that sentence stays true of it.
+//! To erase something, a segment that is not being written is replaced by a copy in which every byte keeps its offset
+//! (`redact`). So the next header is true of the copy, too.
 //!
-//! Invariant: a segment that has its name has a whole header, and the one before it ends where that header says.
+//! Invariant: a segment under its final name has a whole header, and the one before it ends where that header says.
 //!
-//! Not here: threads. The caller appends from one of its own and waits for the disk there.
+//! Not here: threads. The caller appends on a thread that may block.
 
 use std::collections::VecDeque;
 use std::io;
@@ -42,9 +42,9 @@ pub struct FileJournal {
     /// The segments, and how to read them.
     reader: JournalReader,
     options: JournalOptions,
-    /// [`JournalOptions::room_bytes`], or 0 once something went wrong: a disk that is full has none to spare.
+    /// [`JournalOptions::room_bytes`], or 0 once a write failed: a full disk has no room to spare.
     room_bytes: u64,
-    /// Segments that no longer count and are still to be removed, oldest first.
+    /// Truncated segments whose files are still to be removed, oldest first.
     obsolete: VecDeque<PathBuf>,
     /// The last segment, where this process began it and nothing has gone wrong with it.
     writer: Option<Writing>,
@@ -100,8 +100,8 @@ impl FileJournal {
         frame::encode(&mut self.buffer, segment.salt, reader.next_sequence, records)?;
         let end = segment.valid_bytes + frame_bytes;
         if end > *size {
-            // None for the first frame: a start on a full disk needs no more than its records take. None for one that
-            // would fill it: the next makes the file larger anyway.
+            // No room after the first frame, so that a start on a full disk needs only the bytes of its records. None
+            // after a frame as large as the room: the next frame makes the file larger anyway.
             let is_wanted = segment.first_sequence < segment.next_sequence && frame_bytes < self.room_bytes;
             let most = self.options.segment_bytes_max.saturating_sub(end);
             let room = if is_wanted { self.room_bytes.min(most) } else { 0 };
@@ -125,12 +125,12 @@ impl FileJournal {
             || segment.valid_bytes + frame_bytes <= self.options.segment_bytes_max
     }
 
-    /// Begins a new last segment; when this returns, whatever the one before holds behind its last acknowledged frame
-    /// no longer counts.
+    /// Begins a new last segment. When this returns, bytes of the one before after its last acknowledged frame are
+    /// invalid.
     fn begin_segment(&mut self) -> Result<(), JournalError> {
         self.writer = None;
-        // A last segment without records would have the new one's name. It is replaced, under that name, in one step;
-        // what is in it was never acknowledged.
+        // A last segment without records has the same name as the new one, which replaces it in one step. Nothing in it
+        // was acknowledged.
         let reader = &mut self.reader;
         reader.segments.pop_if(|last| last.first_sequence == last.next_sequence);
         let first_sequence = reader.next_sequence;
@@ -169,7 +169,7 @@ impl FileJournal {
         tracing::error!(%error, "the journal failed and takes no records until it is recovered");
     }
 
-    /// Removes the segments that no longer count.
+    /// Removes the files of truncated segments.
     fn remove_obsolete(&mut self) -> Result<(), JournalError> {
         while let Some(path) = self.obsolete.front() {
             match self.reader.disk.remove(path) {
@@ -178,7 +178,7 @@ impl FileJournal {
                 }
                 _ => {}
             }
-            // After each, because the disk may do several in another order, and a crash would then leave a hole.
+            // Sync after each: the disk may reorder several removals, and a crash would then leave a gap.
             self.sync_directory()?;
             self.obsolete.pop_front();
         }
@@ -190,13 +190,13 @@ impl FileJournal {
         disk.sync_directory(directory).map_err(|source| io_error("sync the directory of", directory, source))
     }
 
-    /// Sees to it that whatever a record may have left outside of the segments in use is gone: segments given up,
-    /// copies never finished, the end of an append that failed or was cut off.
+    /// Removes copies of records outside of the segments in use: truncated segments, unfinished copies, the end of an
+    /// append that failed or was interrupted.
     fn drop_leftovers(&mut self) -> Result<(), JournalError> {
         self.remove_obsolete()?;
         remove_unfinished(&*self.reader.disk, &self.reader.directory)?;
-        // Only a segment that is not being written has anything but zeros behind its last frame. One without records is
-        // replaced by this, the others are by the caller.
+        // Only a segment that is not being written has bytes other than zeros after its last frame. One without records
+        // is replaced here, the others by the caller.
         let names = open::names(&*self.reader.disk, &self.reader.directory)?;
         if self.writer.is_none() && names.iter().any(|name| segment::first_sequence(name).is_some()) {
             self.begin_segment()?;
@@ -261,7 +261,7 @@ impl Segments for FileJournal {
     }
 
     fn truncate_before(&mut self, sequence: u64) -> Result<(), JournalError> {
-        // The last segment stays, whatever it holds: it tells the next sequence.
+        // The last segment stays even if it is empty: it holds the next sequence.
         let segments = &mut self.reader.segments;
         while let [first, _, ..] = segments.as_slice()
             && first.next_sequence <= sequence
@@ -284,13 +284,13 @@ impl Redaction for FileJournal {
             index += 1;
             if let Some(replacement) = Replacement::begin(&*disk, segment, from, edit)? {
                 if index == self.reader.segments.len() {
-                    // Where this fails the journal is as after a start: the next append begins a segment.
+                    // If this fails, the next append begins a segment, as after a start.
                     self.begin_segment()?;
                 }
                 changed += replacement.finish(&*disk, edit)?;
             }
         }
-        // Even without a change: an earlier attempt may have made all of them and failed here.
+        // Even without a change: an earlier attempt may have changed all records and failed here.
         self.sync_directory()?;
         Ok(changed)
     }

@@ -12,10 +12,10 @@
 //! 32  payload              per record: its bytes' count (4), its bytes
 //! ```
 //!
-//! Both checksums begin with the salt of the segment, so that no bytes but those written to this very file make a
-//! frame: not a copy of another segment, not a frame spelled out in somebody's description of a rule.
+//! Both checksums begin with the salt of the segment. So only bytes that were written to this file form a frame: no copy
+//! of another segment, and no frame that somebody writes into the description of a rule.
 //!
-//! Invariant: the header has its own checksum, so a length is never believed before it is known to be what was written.
+//! Invariant: the header has its own checksum, so a length is used only after it was verified.
 //!
 //! Not here: files.
 
@@ -99,7 +99,7 @@ impl FrameHeader {
     }
 }
 
-/// The number of records and of payload bytes that `records` make in one frame, or that they are too much for one.
+/// The number of records and of payload bytes of a frame of `records`; an error if they are too large for one.
 pub(super) fn measure(records: &[Vec<u8>]) -> Result<(u32, u32), JournalError> {
     let bytes = records.iter().map(|record| LENGTH_BYTES + record.len() as u64).sum::<u64>();
     let too_large = JournalError::TooLarge { bytes, bytes_max: u64::from(FRAME_BYTES_MAX) };

@@ -1,6 +1,6 @@
 //! A journal in memory, for tests and for comparison.
 //!
-//! Invariant: answers as the one in files does, but that nothing survives it.
+//! Invariant: it behaves like the journal in files, except that nothing survives the process.
 //!
 //! Not here: failures; a test that wants them puts a failing disk under the journal in files.
 

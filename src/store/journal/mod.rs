@@ -1,9 +1,8 @@
 //! The adapters of the ports [`Log`](super::Log), [`Segments`](super::Segments) and [`Redaction`](super::Redaction):
 //! segment files, and memory for tests.
 //!
-//! `frame` and `segment` are the format, `scan` tells what a crash left from what was damaged, `read` and `open` are
-//! the journal that is only read, `file` the one that is written, `redact` replaces a segment in which something is
-//! erased.
+//! `frame` and `segment` are the format. `scan` distinguishes the trace of a crash from damage. `read` and `open` read a
+//! journal, `file` writes one, and `redact` replaces a segment in which something is erased.
 //!
 //! Invariant: what one append wrote is one frame, read back whole or not at all.
 //!

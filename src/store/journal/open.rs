@@ -1,8 +1,8 @@
-//! A journal's files as they are found in a directory: which there are, and how far each counts.
+//! Opening the files of a journal: which there are, and how many bytes of each are valid.
 //!
-//! Invariant: nothing here changes a file, creates or removes one, or asks for more than to read them.
+//! Invariant: nothing here changes, creates or removes a file.
 //!
-//! Not here: writing, which is the business of `file`, and of one process.
+//! Not here: writing (`file`).
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use super::read::{RecordReader, Segment};
 use super::scan::{self, Extent, io_error};
 use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader, Stream};
 
-/// Enough for a hundred thousand changes of a rule; so little that what is given up goes in useful pieces.
+/// Enough for a hundred thousand changes of a rule; small enough to truncate in useful pieces.
 const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Room for some thousand small frames; so little that writing it takes no longer than a slow sync.
+/// Room for some thousand small frames; writing it takes no longer than a slow sync.
 const ROOM_BYTES: u64 = 256 * 1024;
 
 /// How a journal is kept.
@@ -27,16 +27,16 @@ pub struct JournalOptions {
     pub stream: Stream,
     /// Where a segment ends, in bytes; one that has a single larger append in it is larger.
     pub segment_bytes_max: u64,
-    /// How many zeros are written behind a frame that makes the file larger, for frames to come. Those change neither
-    /// the file's size nor where it lies, so that a sync of them is one write and not also one of the file system's own
-    /// journal. 0 where appends are too few to be worth the room.
+    /// How many zeros are written after a frame that makes the file larger, as room for later frames. These then change
+    /// neither the file's size nor its blocks, so that a sync does not also write the file system's journal. 0 where
+    /// appends are too rare to be worth the room.
     pub room_bytes: u64,
-    /// The sequence that a journal without any files begins with. Above 1 where a snapshot holds what came before.
+    /// The first sequence of a journal without any files. Above 1 where a snapshot includes the records before.
     pub first_sequence: u64,
 }
 
 impl JournalOptions {
-    /// For audit records, which are appended all the time: with room for frames to come.
+    /// For audit records, which are appended all the time: with room for later frames.
     pub fn audit(first_sequence: u64) -> Self {
         Self { stream: Stream::Audit, room_bytes: ROOM_BYTES, first_sequence, ..Self::default() }
     }
@@ -51,8 +51,8 @@ impl Default for JournalOptions {
 
 /// A journal that is only read, for instance a copy of one that is to be verified.
 ///
-/// No process may write to the files meanwhile: what it adds is perhaps not seen, and what it is just adding may look
-/// torn or damaged.
+/// No process may write to the files meanwhile: new records may be missed, and an unfinished append may look torn or
+/// damaged.
 #[derive(Debug)]
 pub struct JournalReader {
     pub(super) disk: Arc<dyn Disk>,
@@ -80,11 +80,11 @@ impl JournalReader {
     }
 
     /// Opens what can be read of a journal that may be damaged: the records before the first fault, and that fault.
-    /// Whatever [`JournalReader::open`] would refuse is a fault: damage, a missing, foreign or unreadable file.
+    /// A fault is what [`JournalReader::open`] would refuse: damage, a missing, foreign or unreadable file.
     ///
-    /// The head of a file tells where the one before ends. So where the fault is there, the last records may be of an
-    /// append that was never acknowledged, or some may be missing before it: [`JournalReader::next_sequence`] tells up
-    /// to where there are any.
+    /// The header of a file tells where the one before ends. So if the fault is in a header, the last records may be of an
+    /// append that was never acknowledged, or some may be missing before the fault. [`JournalReader::next_sequence`] tells
+    /// how far the records go.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl JournalReader {
         Self::load(disk, directory.into(), options, |_| Ok(()))
     }
 
-    /// Opens what can be read, after `before_scan` has done what it has to with the last segment.
+    /// Opens what can be read. `before_scan` is called for the last segment first.
     pub(super) fn load(
         disk: Arc<dyn Disk>,
         directory: PathBuf,
@@ -127,8 +127,8 @@ impl JournalReader {
         self.segments.first().map_or(self.next_sequence, |first| first.first_sequence)
     }
 
-    /// The bytes of a torn end, where there may be room, up to the last that is not zero; it was never acknowledged and
-    /// does not count. 0 where there is none.
+    /// The bytes of a torn end, up to the last one that is not zero in a journal with room; 0 where there is none. They
+    /// were never acknowledged and are not valid.
     pub fn torn_bytes(&self) -> u64 {
         self.torn_bytes
     }
@@ -143,7 +143,7 @@ impl JournalReader {
         self.records_from(sequence).map(|records| records as Records<'_>)
     }
 
-    /// The same, to read on another thread.
+    /// As [`JournalReader::read_from`], to read on another thread.
     pub(super) fn records_from(&self, sequence: u64) -> Result<OwnedRecords, JournalError> {
         let (first, next) = (self.first_sequence(), self.next_sequence);
         if sequence < first || sequence > next {
@@ -169,8 +169,8 @@ pub(super) fn names(disk: &dyn Disk, directory: &Path) -> Result<Vec<String>, Jo
     disk.list(directory).map_err(|source| io_error("list the directory of", directory, source))
 }
 
-/// Reads the headers of the segments, those before the first error even where there is one. A last segment that does
-/// not even have one is left out: its creation was cut off, and the next segment will take its name.
+/// Reads the headers of the segments, up to the first error. A last segment without a whole header is left out: its
+/// creation was interrupted, and the next segment will take its name.
 fn read_headers(
     disk: &dyn Disk,
     directory: &Path,
@@ -188,7 +188,7 @@ fn read_headers(
             !whole || bytes.iter().all(|byte| *byte == 0) && scan::size(&*file, &path)? == SEGMENT_HEADER_BYTES as u64;
         if left_out && is_last {
             let path = path.display();
-            tracing::info!(%path, "a journal file whose creation was cut off is left out");
+            tracing::info!(%path, "a journal file whose creation was interrupted is left out");
             break;
         }
         let header =
@@ -202,7 +202,7 @@ fn read_headers(
     Ok(())
 }
 
-/// What a look through all segments found.
+/// The result of scanning all segments.
 struct Scanned {
     /// Up to and with the one that the fault is in, which counts up to there.
     segments: Vec<Segment>,
@@ -210,8 +210,8 @@ struct Scanned {
     fault: Option<JournalError>,
 }
 
-/// Verifies the segments with these headers, and that each goes on where the one before ends. Behind them is perhaps a
-/// file whose header cannot be used, with the first sequence that its name tells. Stops at the first fault.
+/// Verifies the segments with these headers, and that each begins where the one before ends. A file with an unusable
+/// header may follow, given by the first sequence in its name. Stops at the first fault.
 fn scan_all(
     disk: &dyn Disk,
     directory: &Path,
@@ -244,8 +244,8 @@ fn scan_all(
         && let Some((fault, first_sequence)) = unusable
     {
         let reached = scanned.segments.last().map_or(first_sequence, |last| last.next_sequence);
-        // How far the last segment counts stands in the header that cannot be used. Where it has all its records,
-        // whatever is wrong behind them is of a failed append.
+        // The unusable header would tell where the last segment ends. If that segment has all its records, a fault after
+        // them is of a failed append.
         if reached >= first_sequence || scanned.fault.is_none() {
             scanned.fault = Some(fault);
         }
@@ -265,8 +265,8 @@ fn scan_before(
     keeps_room: bool,
     extent: &mut Extent,
 ) -> Result<(), JournalError> {
-    // Where the header of the next is of another row of files, how far this one counts is not known; what is missing
-    // begins behind its last frame at the latest.
+    // If the next header does not follow this segment, it does not tell where this one ends. Records are missing after
+    // its last frame, or earlier.
     match next.previous {
         Some(previous) if previous.first_sequence == header.first_sequence => {
             scan::scan_followed(disk, path, header.salt, previous.valid_bytes, extent)?;

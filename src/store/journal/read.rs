@@ -1,6 +1,6 @@
 //! Reading frames and records of segment files, front to back.
 //!
-//! Invariant: no record is handed out before the checksum of its whole frame has been seen to be right.
+//! Invariant: no record is returned before the checksum of its whole frame was verified.
 //!
 //! Not here: judging what a bad frame means (`scan`).
 
@@ -13,7 +13,7 @@ use super::super::disk::{Disk, DiskFile};
 use super::frame::{self, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, KIND_RECORDS, Salt};
 use super::segment::SEGMENT_HEADER_BYTES;
 
-/// Enough to make system calls cheap, little enough to have one for every reader.
+/// Large enough to make system calls cheap, small enough for every reader to have one.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What is known of one segment file.
@@ -57,7 +57,7 @@ pub(super) struct FrameReader {
     end: u64,
 }
 
-/// What stands at the place of a frame.
+/// What is found where a frame should begin.
 #[derive(Debug)]
 pub(super) enum Found {
     /// A header; the payload comes next.
@@ -76,8 +76,7 @@ impl FrameReader {
         Self { path: path.to_owned(), salt, input: BufReader::with_capacity(BUFFER_BYTES, tail), offset, end }
     }
 
-    /// The header at the current offset. Neither it nor the payload is passed yet as far as [`FrameReader::offset`] is
-    /// concerned.
+    /// The header at the current offset. [`FrameReader::offset`] does not move.
     pub(super) fn header(&mut self) -> Result<Found, JournalError> {
         let left = self.end.saturating_sub(self.offset);
         if left == 0 {

@@ -1,4 +1,4 @@
-//! Erasing in place: a segment is replaced by a copy in which some records' bytes are others.
+//! Erasing: a segment is replaced by a copy in which some records' bytes are overwritten.
 //!
 //! ```text
 //! segment   | header | frame | frame | frame |  end of a failed append
@@ -6,10 +6,10 @@
 //! copy      | header | frame | frame'| frame |
 //! ```
 //!
-//! Everything keeps its offset and its length; of an edited frame only the records' bytes and the checksums change. So
-//! what the next segment's header says of this one is true of both, and whichever has the name after a crash will do.
+//! Everything keeps its offset and its length; in an edited frame only the records' bytes and the checksums change. So
+//! the next segment's header is true of the original and the copy, and a crash may leave either.
 //!
-//! Invariant: the copy takes the name only when it is on the disk, and was read back whole.
+//! Invariant: the copy takes the name only once it is durable and was read back whole.
 //!
 //! Not here: which segments may be replaced, and syncing the directory (`file`).
 
@@ -28,13 +28,13 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// A segment that has to be replaced.
 pub(super) struct Replacement {
     pass: Pass,
-    /// The first frame that is another now; none where only bytes behind the last frame are to go.
+    /// The first edited frame; none where only bytes after the last frame are to be removed.
     first: Option<Edited>,
 }
 
 impl Replacement {
-    /// Lets `edit` have the records of `segment` from `from` on, up to the first frame that it changes. None where
-    /// there is nothing to replace.
+    /// Calls `edit` for the records of `segment` from `from` on, up to the first frame that it changes. None where there
+    /// is nothing to replace.
     pub(super) fn begin(
         disk: &dyn Disk,
         segment: Segment,
@@ -42,7 +42,7 @@ impl Replacement {
         edit: &mut Edit<'_>,
     ) -> Result<Option<Self>, JournalError> {
         if segment.first_sequence == segment.next_sequence {
-            // It may be the one being written. What one of before has behind its header goes with its name.
+            // A segment without frames may be the one being written. An earlier one is replaced with its name.
             return Ok(None);
         }
         let file = scan::open(disk, &segment.path)?;
@@ -63,7 +63,7 @@ impl Replacement {
         let unfinished = disk::unfinished(&path);
         let result = self.write_and_name(disk, &unfinished, edit);
         if result.is_err() {
-            // It would only take room. Where this fails, too, it goes at the next attempt or start.
+            // Frees its space. If this fails, too, the next attempt or start removes it.
             drop(disk.remove(&unfinished));
         }
         result
@@ -101,7 +101,7 @@ struct Pass {
     sequence: u64,
 }
 
-/// A frame that takes the place of one of the same size.
+/// A frame that replaces one of the same size.
 struct Edited {
     offset: u64,
     header: Vec<u8>,
@@ -136,7 +136,7 @@ impl Pass {
         }
     }
 
-    /// Lets `edit` have the records of one frame and returns how many it changed.
+    /// Calls `edit` for the records of one frame and returns how many it changed.
     fn edit_records(
         &mut self,
         header: &FrameHeader,
@@ -213,7 +213,7 @@ impl Copy<'_> {
     }
 }
 
-/// Sees that the copy holds what `segment` does: the original is given up for it.
+/// Verifies that the copy holds what `segment` does, before it replaces the original.
 fn read_back(disk: &dyn Disk, copy: &Path, segment: &Segment) -> Result<(), JournalError> {
     let mut extent = Extent::of_empty(segment.first_sequence);
     let result = scan::scan_followed(disk, copy, segment.salt, segment.valid_bytes, &mut extent);

@@ -1,19 +1,16 @@
-//! Looking through a segment at the start: how far it counts, and whether what follows is the trace of a crash or
-//! damage.
+//! Scanning a segment at the start: where its valid bytes end, and whether a crash or damage explains what follows.
 //!
-//! Every frame is on the disk before the next is begun, so a crash leaves at most one unfinished frame, at the very end
-//! of the last segment, and nothing but zeros after it, the room for frames to come. What an unfinished write left out
-//! is either beyond the end of the file or reads as zeros, in whole sectors: only zeros are ever written over, and file
-//! systems never show what a block held before. So a bad end is called *torn* only where something is visibly left out;
-//! otherwise somebody changed what was acknowledged, and dropping that silently could drop a rule that denies.
+//! Every frame is durable before the next is begun. So a crash leaves at most one unfinished frame, at the end of the last
+//! segment, followed only by zeros: the room for later frames. The missing parts of an unfinished write are beyond the
+//! end of the file or read as zeros, in whole sectors. For only zeros are ever overwritten, and file systems never show
+//! what a block held before. So an end is *torn* only if something is visibly missing. Otherwise somebody changed
+//! acknowledged records, and dropping them silently could drop a rule that denies.
 //!
-//! Invariant: whatever was acknowledged is either found or an error, never passed over, but for what cannot be told
-//! from a crash: a whole sector of the last frame turned into zeros, or the file cut inside it; and where there is
-//! room, zeros in place of everything from some place on. Of audit records the signed checkpoints show that, but for
-//! the last second's.
+//! Invariant: every acknowledged record is found, or its loss is an error. The exception is damage that looks like a
+//! crash: a whole sector of the last frame is zero, or the file ends inside that frame. In a journal with room, zeros
+//! from some offset on look so, too. Signed checkpoints show even that for audit records, except in the last second.
 //!
-//! Not here: cutting the torn end off. It is left where it is; the header of the next segment says that it does not
-//! count.
+//! Not here: cutting a torn end off. It stays; the header of the next segment says that it is not valid.
 
 use std::path::Path;
 
@@ -23,12 +20,12 @@ use super::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, KIND_RECORDS, S
 use super::read::{Found, FrameReader};
 use super::segment::{SEGMENT_HEADER_BYTES, SEGMENT_VERSION};
 
-/// What a disk writes whole or not at all. Disks with larger sectors write several of these at once.
+/// What a disk writes whole or not at all. Disks with larger sectors write several of these together.
 const SECTOR_BYTES: usize = 512;
 
 const WINDOW_BYTES: usize = 64 * 1024;
 
-/// How far a segment counts.
+/// The valid part of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     /// The sequence after its last record.
@@ -40,14 +37,14 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    /// That of a segment without frames, with which looking through it begins.
+    /// The extent of a segment without frames, where a scan begins.
     pub(super) fn of_empty(first_sequence: u64) -> Self {
         Self { next_sequence: first_sequence, valid_bytes: SEGMENT_HEADER_BYTES as u64, torn_bytes: 0 }
     }
 }
 
-/// Looks through a segment that another one follows, whose header says how far this one counts. After an error `extent`
-/// tells what is good before it.
+/// Scans a segment that another one follows, whose header says where this one ends. After an error `extent` tells what is
+/// good before it.
 pub(super) fn scan_followed(
     disk: &dyn Disk,
     path: &Path,
@@ -70,8 +67,8 @@ pub(super) fn scan_followed(
     }
 }
 
-/// Looks through the last segment, which may have a torn end. After an error `extent` tells what is good before it.
-/// `keeps_room`: behind the last frame there may be zeros for frames to come.
+/// Scans the last segment, which may have a torn end. After an error `extent` tells what is good before it. `keeps_room`:
+/// zeros may follow the last frame, as room for later ones.
 pub(super) fn scan_last(
     disk: &dyn Disk,
     path: &Path,
@@ -99,15 +96,15 @@ pub(super) fn scan_last(
     Ok(())
 }
 
-/// A place where a good frame should begin and does not.
+/// A bad frame.
 #[derive(Debug)]
 struct Bad {
     offset: u64,
-    /// Set where at least the header is good.
+    /// Its header, if that is good.
     header: Option<FrameHeader>,
 }
 
-/// Passes good frames up to `end`, or to the first bad one, and counts `extent` along.
+/// Reads good frames up to `end`, or to the first bad one, and extends `extent` by each.
 fn scan_frames(frames: &mut FrameReader, extent: &mut Extent, end: u64) -> Result<Option<Bad>, JournalError> {
     loop {
         let offset = frames.offset();
@@ -141,12 +138,12 @@ struct End<'a> {
     file: Box<dyn DiskFile>,
     salt: Salt,
     size: u64,
-    /// What is behind this is room.
+    /// Only room follows from here on.
     written: u64,
 }
 
 impl End<'_> {
-    /// What shows that the end is not the trace of a crash; none where it is one.
+    /// What shows that the end is damaged; none where it is the trace of a crash.
     fn damage(&self, bad: &Bad, expected: u64) -> Result<Option<&'static str>, JournalError> {
         let Some(header) = &bad.header else {
             let header_end = bad.offset + FRAME_HEADER_BYTES as u64;
@@ -217,7 +214,7 @@ impl End<'_> {
     }
 }
 
-/// Where what is written behind `start` ends: there are only zeros from there to the end of the file.
+/// Where the written bytes after `start` end: only zeros follow, up to the end of the file.
 pub(super) fn written_end(file: &dyn DiskFile, path: &Path, start: u64, size: u64) -> Result<u64, JournalError> {
     let (mut written, mut offset) = (start, start);
     let mut window = vec![0; WINDOW_BYTES];

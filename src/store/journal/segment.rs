@@ -10,7 +10,7 @@
 //! 16  salt                      8   random; begins every checksum of a frame
 //! 24  first sequence            8   of the first record that is or will be in it
 //! 32  previous first sequence   8   0 = there was no segment before
-//! 40  previous valid bytes      8   the segment before counts up to there and no further
+//! 40  previous valid bytes      8   the segment before is valid up to there and no further
 //! 48  reserved                 12   0
 //! 60  crc32c                    4   of bytes 0..60
 //! 64  frames
@@ -23,14 +23,14 @@
 
 use super::frame::{Salt, take};
 
-/// What a journal holds; kept in its files, so that those of one are never taken for those of another.
+/// What a journal holds. Its files store this, so that they are never taken for those of another journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Changes of policy.
     Policy,
     /// Audit records.
     Audit,
-    /// Sessions: who is signed in.
+    /// Renewals of sessions.
     Sessions,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct SegmentHeader {
     pub(super) previous: Option<Previous>,
 }
 
-/// How far the segment before counts. What lies behind is of an append that was never acknowledged.
+/// The valid part of the segment before. Bytes after it are of an append that was never acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Previous {
     pub(super) first_sequence: u64,

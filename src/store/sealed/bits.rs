@@ -1,6 +1,5 @@
 //! Bits, the lowest of a byte first, and numbers in Rice's code: `value >> low_bits` zeros, a one, and the low bits of
-//! the value themselves. For gaps between things that are spread at random it comes within a few hundredths of a bit
-//! of the least possible.
+//! the value. For random gaps its length is within a few hundredths of a bit of the optimum.
 //!
 //! Invariant: reading never goes beyond the bytes; where they end early the answer is none.
 //!

@@ -6,7 +6,7 @@
 //! Invariant: taking from bytes never panics and never allocates more than [`CONTENT_BYTES_MAX`]; what does not fit is
 //! answered with none.
 //!
-//! Not here: checksums, which are seen to before anything is taken apart.
+//! Not here: checksums, which are verified before anything is parsed (`file`).
 
 use std::io;
 

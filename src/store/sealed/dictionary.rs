@@ -1,9 +1,9 @@
 //! The dictionary of a unit: its terms in order, each with how many records have it and which.
 //!
-//! The terms lie in *pages* of about 4 KiB that are read and checked as a whole. Of each page the *page index*, which is
-//! kept in memory, has the shortest text that separates its first term from the last of the page before: so a term is
-//! found with one read. Lists of more than [`INLINE_BYTES_MAX`] lie in an area of their own, in the order of their
-//! terms and without anything between them.
+//! The terms are in *pages* of about 4 KiB that are read and checked as a whole. The *page index*, which is kept in
+//! memory, has for each page the shortest text that separates its first term from the last term of the page before. So
+//! one read finds a term. Lists of more than [`INLINE_BYTES_MAX`] are in an area of their own, contiguous and in the
+//! order of their terms.
 //!
 //! ```text
 //! page        entries, crc32c (4)
@@ -20,7 +20,7 @@
 //!             varint of the bytes that its lists have in the area
 //! ```
 //!
-//! Invariant: terms are strictly ascending over all pages, so each is in one place only.
+//! Invariant: terms are strictly ascending over all pages, so each occurs once.
 //!
 //! Not here: how lists are coded (`postings`); reading files.
 
@@ -32,13 +32,13 @@ use super::postings;
 /// A list of more bytes than this lies outside of the pages, so that many terms fit a page.
 const INLINE_BYTES_MAX: usize = 64;
 
-/// As many indexes are stored as they are: no coding is smaller.
+/// So few indexes are stored uncoded: no coding is smaller.
 const PLAIN_RECORDS_MAX: usize = 4;
 
 /// A page that has as many bytes takes no more terms.
 const PAGE_BYTES: usize = 4096;
 
-/// What stands for more in a half of a token.
+/// The value of a half of a token that says that more follows.
 const HALF_MAX: usize = 15;
 
 /// The dictionary of a unit as bytes.
@@ -140,9 +140,9 @@ fn shared(one: &[u8], other: &[u8]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
 
-/// Where a page is.
+/// An entry of the page index: where a page is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PagePlace {
+pub(super) struct PageEntry {
     /// No term of the page is less, and every term of the page before is.
     separator: Vec<u8>,
     pub(super) offset: usize,
@@ -171,13 +171,13 @@ pub(super) struct TermEntry<'a> {
     pub(super) postings: Postings<'a>,
 }
 
-/// The places of all pages; none where the bytes are no page index.
-pub(super) fn decode_page_index(mut bytes: &[u8]) -> Option<Vec<PagePlace>> {
+/// The entries of a page index; none where the bytes are none.
+pub(super) fn decode_page_index(mut bytes: &[u8]) -> Option<Vec<PageEntry>> {
     let (mut pages, mut offset, mut lists_offset) = (Vec::new(), 0, 0);
     while !bytes.is_empty() {
         let separator = take_counted(&mut bytes)?.to_vec();
         let (page_bytes, lists_bytes) = (take_varint(&mut bytes)?, take_varint(&mut bytes)?);
-        pages.push(PagePlace { separator, offset, bytes: page_bytes, lists_offset });
+        pages.push(PageEntry { separator, offset, bytes: page_bytes, lists_offset });
         offset += page_bytes;
         lists_offset += lists_bytes;
     }
@@ -185,7 +185,7 @@ pub(super) fn decode_page_index(mut bytes: &[u8]) -> Option<Vec<PagePlace>> {
 }
 
 /// The number of the page that a term would be in; none where there are no pages.
-pub(super) fn page_of(pages: &[PagePlace], term: &[u8]) -> Option<usize> {
+pub(super) fn page_of(pages: &[PageEntry], term: &[u8]) -> Option<usize> {
     pages.partition_point(|page| page.separator.as_slice() <= term).checked_sub(1)
 }
 
@@ -203,8 +203,8 @@ pub(super) struct NoPage;
 
 impl<'a> PageReader<'a> {
     /// Begins with a page, without its checksum.
-    pub(super) fn new(place: &PagePlace, page: &'a [u8]) -> Self {
-        Self { rest: page, term: Vec::new(), lists_offset: place.lists_offset }
+    pub(super) fn new(entry: &PageEntry, page: &'a [u8]) -> Self {
+        Self { rest: page, term: Vec::new(), lists_offset: entry.lists_offset }
     }
 
     /// The next term; none at the end.

@@ -1,8 +1,8 @@
-//! What can go wrong with the files of sealed units, said so that an operator knows which file it is and what to do.
+//! Errors of the files of sealed units. Each tells an operator which file it is about and what to do.
 //!
-//! Invariant: an error is *transient* exactly where the same call may succeed later without anybody changing the files.
+//! Invariant: an error is *transient* exactly if the same call may succeed later without a change of the files.
 //!
-//! Not here: gRPC codes; what the records of a damaged place mean.
+//! Not here: gRPC codes (`api::status`).
 
 use std::io;
 use std::path::PathBuf;

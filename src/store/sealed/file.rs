@@ -1,5 +1,5 @@
-//! What the two files of a unit have in common: the header, checksums bound to file and place, and reads that say what
-//! is wrong and where.
+//! What the two files of a unit share: the header, checksums that are bound to the file and the part, and reads whose
+//! errors tell what is wrong and where.
 //!
 //! ```text
 //!  0  magic            8
@@ -13,10 +13,10 @@
 //! ```
 //!
 //! Every other checksum is a crc32c of the header's checksum (4 bytes), the kind of the part (1), its number within its
-//! kind (4) and its bytes: so nothing of another file, and nothing of another place in this one, passes for the part.
+//! kind (4) and its bytes. So no part of another file, and no other part of this file, passes for it.
 //!
 //! Invariant: magic, version and checksum stay where they are in every later version, so that any version can tell a
-//! newer file from a damaged one; no byte is handed out before its checksum is seen to match.
+//! newer file from a damaged one. No byte is returned before its checksum was verified.
 //!
 //! Not here: the parts of the files.
 
@@ -69,11 +69,11 @@ pub(super) struct Seed(u32);
 impl Seed {
     /// The checksum of a part.
     pub(super) fn checksum(self, part: Part, number: usize, bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
-        let mut place = [0; 9];
+        let mut prefix = [0; 9];
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         let bound = [&self.0.to_le_bytes()[..], &[part as u8], &number.to_le_bytes()].concat();
-        place.copy_from_slice(&bound);
-        crc32c::crc32c_append(crc32c::crc32c(&place), bytes).to_le_bytes()
+        prefix.copy_from_slice(&bound);
+        crc32c::crc32c_append(crc32c::crc32c(&prefix), bytes).to_le_bytes()
     }
 
     /// Appends the checksum of the bytes of `file` from `start` on.
@@ -124,14 +124,14 @@ impl UnitFile {
         Ok(Self { path, first_sequence, bytes, file })
     }
 
-    /// That the part at `offset` is not as it was written; the unit's first sequence stands for all of its records.
+    /// The error that the part at `offset` is damaged. The unit's first sequence stands for all its records.
     pub(super) fn damaged(&self, offset: u64, detail: &'static str) -> SealedError {
         SealedError::Damaged { path: self.path.clone(), offset, sequence: self.first_sequence, detail }
     }
 
     /// Reads `count` bytes from `offset` on.
     pub(super) fn read(&self, offset: u64, count: usize) -> Result<Vec<u8>, SealedError> {
-        // Before memory is taken for what cannot be there.
+        // Checked before memory is allocated for bytes that the file does not have.
         if offset.saturating_add(count as u64) > self.bytes {
             return Err(self.damaged(offset, "the file ends before"));
         }
@@ -147,11 +147,11 @@ impl UnitFile {
     pub(super) fn read_part(
         &self,
         seed: Seed,
-        place: (u64, usize),
+        extent: (u64, usize),
         part: (Part, usize),
         detail: &'static str,
     ) -> Result<Vec<u8>, SealedError> {
-        let (offset, count) = place;
+        let (offset, count) = extent;
         let mut sealed = self.read(offset, count)?;
         let bytes = seed.open(&sealed, part.0, part.1).map(<[u8]>::len);
         sealed.truncate(bytes.ok_or_else(|| self.damaged(offset, detail))?);

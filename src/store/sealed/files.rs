@@ -1,7 +1,7 @@
-//! The files of the sealed units of one log: the only way to them.
+//! Access to the files of the sealed units of one log.
 //!
-//! Invariant: a `.seg` that has its name is whole and has its `.pii`; whatever a crash leaves is that, or is removed by
-//! [`SealedFiles::clean`].
+//! Invariant: a `.seg` under its final name is whole and has its `.pii`. After a crash, [`SealedFiles::clean`] removes all
+//! other files.
 //! Not here: what is in the files (`segment`, `openings`, `reader`).
 
 use std::io;
@@ -39,7 +39,7 @@ impl SealedFiles {
         Ok(units)
     }
 
-    /// Removes what was never finished, and openings whose unit is not there: it was being written or removed.
+    /// Removes unfinished files, and openings without their unit, which was being written or removed.
     pub fn clean(&self) -> Result<(), SealedError> {
         let units = self.list()?;
         for name in self.names()? {
@@ -54,7 +54,7 @@ impl SealedFiles {
         Ok(())
     }
 
-    /// Writes a unit: it is on the disk under its name when this returns. One that is there is replaced.
+    /// Writes a unit, replacing one of the same name. Durable when this returns.
     pub fn write(&self, unit: &Unit<'_>) -> Result<(), SealedError> {
         let path = self.segment(unit.first_sequence);
         let bytes = encode(unit).map_err(|error| io_error("compress", &path, error))?;
@@ -72,8 +72,8 @@ impl SealedFiles {
         Openings::open(self.folder.disk(), self.openings_path(first_sequence), first_sequence)
     }
 
-    /// Rewrites the openings of a unit without those of some slots, each with the commitment that is left of it. Durable
-    /// when this returns; a crash in between leaves the old file.
+    /// Rewrites the openings of a unit without those of some slots, of which only the commitments are kept. Durable when
+    /// this returns; a crash in between leaves the old file.
     pub fn erase_openings(
         &self,
         first_sequence: u64,
@@ -97,8 +97,8 @@ impl SealedFiles {
         Ok(size(self.segment(first_sequence))? + size(self.openings_path(first_sequence))?)
     }
 
-    /// Removes a unit. Durable when this returns; after a crash in between it is there whole, or
-    /// [`SealedFiles::clean`] finishes it.
+    /// Removes a unit. Durable when this returns. A crash in between leaves it whole, or [`SealedFiles::clean`] finishes
+    /// the removal.
     pub fn remove(&self, first_sequence: u64) -> Result<(), SealedError> {
         self.remove_file(&self.segment(first_sequence))?;
         self.sync()?;

@@ -40,8 +40,8 @@ impl IndexSet {
     /// Adds the records from `start` up to but without `end`. What is beyond a unit is left out.
     pub fn insert_range(&mut self, start: usize, end: usize) {
         let end = end.min(UNIT_RECORDS_MAX);
-        for (place, word) in self.words.iter_mut().enumerate().take(end.div_ceil(64)).skip(start / 64) {
-            let (low, high) = (start.saturating_sub(place * 64), (end - place * 64).min(64));
+        for (number, word) in self.words.iter_mut().enumerate().take(end.div_ceil(64)).skip(start / 64) {
+            let (low, high) = (start.saturating_sub(number * 64), (end - number * 64).min(64));
             let below = |bits: usize| if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
             *word |= below(high) & !below(low);
         }
@@ -63,24 +63,10 @@ impl IndexSet {
         self.words.get(usize::from(index) / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    /// Adds all records of `other`.
-    pub fn union_with(&mut self, other: &Self) {
-        for (word, other) in self.words.iter_mut().zip(other.words.iter()) {
-            *word |= other;
-        }
-    }
-
     /// Leaves only the records that are in `other` as well.
     pub fn intersect_with(&mut self, other: &Self) {
         for (word, other) in self.words.iter_mut().zip(other.words.iter()) {
             *word &= other;
-        }
-    }
-
-    /// Leaves only the records that are not in `other`.
-    pub fn subtract(&mut self, other: &Self) {
-        for (word, other) in self.words.iter_mut().zip(other.words.iter()) {
-            *word &= !other;
         }
     }
 
@@ -140,18 +126,18 @@ impl FromIterator<u16> for IndexSet {
 /// The indexes of an [`IndexSet`].
 #[derive(Debug, Clone)]
 pub struct Iter<'a> {
-    /// The words of which no end has reached the last bit.
+    /// The words that have bits left.
     words: &'a [u64],
-    /// The place of the first of them.
+    /// The number of the first of them in the set.
     front: usize,
-    /// What of the first word the front has given.
+    /// The bits of the first word that the front has returned.
     front_bits: u64,
-    /// What of the last word the back has given.
+    /// The bits of the last word that the back has returned.
     back_bits: u64,
 }
 
 impl Iter<'_> {
-    /// What of a word at one end is still to be given. Where one word is left, both ends take from it.
+    /// The bits of a word at one end that are left. Both ends share the last word.
     fn left(&self, word: u64, given: u64) -> u64 {
         match self.words {
             [_] => word & !self.front_bits & !self.back_bits,
@@ -159,8 +145,8 @@ impl Iter<'_> {
         }
     }
 
-    fn index(place: usize, bit: u32) -> Option<u16> {
-        u16::try_from(place * 64 + bit as usize).ok()
+    fn index(number: usize, bit: u32) -> Option<u16> {
+        u16::try_from(number * 64 + bit as usize).ok()
     }
 }
 

@@ -5,9 +5,10 @@
 //! <first sequence, 20 digits>.pii   openings of personal data; the only file that is ever rewritten
 //! ```
 //!
-//! Everything is bytes here: what a record, a term or an opening means is the caller's.
+//! Records, terms and openings are bytes here; the caller gives them meaning.
 //!
-//! Invariant: a `.seg` that has its name is whole and has its `.pii`. Nothing is handed out whose checksum does not match.
+//! Invariant: a `.seg` under its final name is whole and has its `.pii`. Nothing is returned before its checksum was
+//! verified.
 //! Not here: when units are sealed and removed; hashes and commitments.
 
 mod bits;

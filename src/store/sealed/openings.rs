@@ -155,18 +155,18 @@ impl Openings {
         Ok(slots)
     }
 
-    /// The slots in a scope, or in all, whose address lies between the first and the last of one of the ranges: octets in
-    /// network order, as many as the family has.
+    /// The slots in a scope, or in all, whose address is in one of the ranges. A range is its first and last address:
+    /// octets in network order, as many as the family has.
     pub fn slots_in_range(&self, scope: Option<&str>, ranges: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u32>, SealedError> {
         let mut slots = Vec::new();
         for number in 0..self.blocks.len() {
-            for (place, opening) in self.block(number)?.iter().enumerate() {
+            for (index, opening) in self.block(number)?.iter().enumerate() {
                 let StoredOpening::Present { address, scope: of, .. } = opening else { continue };
                 let inside = |(first, last): &(Vec<u8>, Vec<u8>)| {
                     address.len() == first.len() && first <= address && address <= last
                 };
                 if scope.is_none_or(|scope| scope == of) && ranges.iter().any(inside) {
-                    slots.push(u32::try_from(number * BLOCK_SLOTS + place).unwrap_or(u32::MAX));
+                    slots.push(u32::try_from(number * BLOCK_SLOTS + index).unwrap_or(u32::MAX));
                 }
             }
         }
@@ -177,22 +177,22 @@ impl Openings {
     pub fn verify_bytes(&self) -> Result<(), SealedError> {
         let mut expected = EmailIndex::new();
         for number in 0..self.blocks.len() {
-            for (place, opening) in self.read_block(number)?.iter().enumerate() {
+            for (index, opening) in self.read_block(number)?.iter().enumerate() {
                 if let StoredOpening::Present { email, .. } = opening {
-                    let slot = u32::try_from(number * BLOCK_SLOTS + place).unwrap_or(u32::MAX);
+                    let slot = u32::try_from(number * BLOCK_SLOTS + index).unwrap_or(u32::MAX);
                     expected.push((email_hash(&self.key, email), slot));
                 }
             }
         }
         expected.sort_unstable();
-        // One that hides somebody has a checksum that fits as well.
+        // An index that leaves somebody out can have a matching checksum, too, so compare the content.
         if self.read_emails()? == expected {
             return Ok(());
         }
         Err(self.file.damaged(self.email_index.0, "the index of its emails does not fit them"))
     }
 
-    /// All of them, by slot.
+    /// All openings, by slot.
     pub(super) fn read_all(&self) -> Result<Vec<StoredOpening>, SealedError> {
         let mut openings = Vec::with_capacity(self.count);
         for number in 0..self.blocks.len() {

@@ -37,7 +37,7 @@ pub(super) fn encode(indexes: &[u16], records: usize) -> Vec<u8> {
         }
     };
     offer(runs(indexes));
-    // Where few records are listed, what tells of all of them is never smaller.
+    // For a short list, codings that describe all records are never smaller.
     if indexes.len() > records / 16 {
         offer(others(indexes, records));
         offer(bitmap(indexes, records));
@@ -99,8 +99,8 @@ fn bitmap(indexes: &[u16], records: usize) -> Vec<u8> {
     list
 }
 
-/// Adds the `count` indexes of `list` to `set`; none where it is not a list of as many indexes below `records`.
-/// Something may have been added even so.
+/// Adds the `count` indexes of `list` to `set`; none where it is not a list of as many indexes below `records`. Then some
+/// may have been added all the same.
 pub(super) fn decode(list: &[u8], count: usize, records: usize, set: &mut IndexSet) -> Option<()> {
     let (code, coded) = list.split_first()?;
     let low_bits = u32::from(code & 0x0F);
@@ -144,7 +144,7 @@ fn decode_runs(mut coded: &[u8], count: usize, records: usize, set: &mut IndexSe
     (found == count && end <= records).then_some(())
 }
 
-/// The indexes that gaps tell; none where they end early or go beyond the largest index.
+/// The indexes that the gaps give; none where they end early or go beyond the largest index.
 struct Gaps<'a> {
     bits: BitReader<'a>,
     low_bits: u32,

@@ -1,9 +1,8 @@
 //! Reading a sealed unit.
 //!
-//! Header, footer, page index and tile table are read when it is opened; tiles, pages of terms and lists when they are
-//! asked for.
+//! Header, footer, page index and tile table are read on opening; tiles, pages of terms and lists on demand.
 //!
-//! Invariant: what is handed out is what was written, or there is an error that names the first record concerned.
+//! Invariant: reads return what was written, or an error that names the first record affected.
 //! Not here: the openings (`openings`).
 
 use std::cmp::Ordering;
@@ -13,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use super::super::disk::Disk;
 use super::bytes::{decompress, take, take_counted, unpack};
-use super::dictionary::{NoPage, PagePlace, PageReader, Postings, TermEntry, add_inline, decode_page_index, page_of};
+use super::dictionary::{NoPage, PageEntry, PageReader, Postings, TermEntry, add_inline, decode_page_index, page_of};
 use super::error::SealedError;
 use super::file::{CHECKSUM_BYTES, HEADER_BYTES, Header, Part, Seed, UnitFile};
 use super::index_set::IndexSet;
@@ -29,8 +28,8 @@ pub struct SealedUnit {
     count: usize,
     tiles: Vec<TileSummary>,
     /// Of each tile: offset, bytes with checksum, bytes of the content.
-    places: Vec<(u64, usize, usize)>,
-    pages: Vec<PagePlace>,
+    frames: Vec<(u64, usize, usize)>,
+    pages: Vec<PageEntry>,
     lists_offset: u64,
     pages_offset: u64,
     attachment: (u64, usize),
@@ -43,34 +42,34 @@ pub struct SealedUnit {
 pub struct Tile {
     content: Vec<u8>,
     /// Where each record begins and ends.
-    places: Vec<(usize, usize)>,
+    bounds: Vec<(usize, usize)>,
 }
 
 impl Tile {
     /// A record by its index in the tile.
     pub fn body(&self, index: usize) -> Option<&[u8]> {
-        let (start, end) = *self.places.get(index)?;
+        let (start, end) = *self.bounds.get(index)?;
         self.content.get(start..end)
     }
 
     /// Number of records.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.bounds.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.bounds.is_empty()
     }
 
     fn parse(content: Vec<u8>) -> Option<Self> {
-        let (mut places, mut rest) = (Vec::new(), content.as_slice());
+        let (mut bounds, mut rest) = (Vec::new(), content.as_slice());
         while !rest.is_empty() {
             let body = take_counted(&mut rest)?.len();
             let end = content.len() - rest.len();
-            places.push((end - body, end));
+            bounds.push((end - body, end));
         }
-        Some(Self { content, places })
+        Some(Self { content, bounds })
     }
 }
 
@@ -97,14 +96,14 @@ impl SealedUnit {
         let pages = decode_page_index(&index).ok_or_else(|| file.damaged(index_offset, "its index does not match"))?;
         let table =
             file.read_part(seed, (table_offset, sizes.table), (Part::TileTable, 0), "its tile table does not match")?;
-        let (tiles, places) = parse_table(&table);
+        let (tiles, frames) = parse_table(&table);
         let count = count as usize;
         if tiles.len() != count.div_ceil(TILE_RECORDS) || table.len() != tiles.len() * TILE_ENTRY_BYTES {
             return Err(file.damaged(table_offset, "its tile table does not match"));
         }
         let attachment = (attachment_offset, sizes.attachment);
         let last = Mutex::default();
-        Ok(Self { file, seed, count, tiles, places, pages, lists_offset, pages_offset, attachment, last })
+        Ok(Self { file, seed, count, tiles, frames, pages, lists_offset, pages_offset, attachment, last })
     }
 
     /// The sequence of its first record.
@@ -143,9 +142,9 @@ impl SealedUnit {
             }
             other => other,
         };
-        let place = self.places.get(number).copied();
+        let frame = self.frames.get(number).copied();
         let (offset, bytes, content_bytes) =
-            place.ok_or_else(|| of_tile(self.file.damaged(0, "it has no such tile")))?;
+            frame.ok_or_else(|| of_tile(self.file.damaged(0, "it has no such tile")))?;
         let detail = "the records of a tile do not match";
         let frame = self.file.read_part(self.seed, (offset, bytes), (Part::Tile, number), detail).map_err(of_tile)?;
         let tile = decompress(&frame, content_bytes).and_then(Tile::parse);
@@ -154,14 +153,14 @@ impl SealedUnit {
         tile.ok_or_else(|| of_tile(self.file.damaged(offset, detail)))
     }
 
-    /// What the caller has put with it.
+    /// The attachment that the caller stored with the unit.
     pub fn attachment(&self) -> Result<Vec<u8>, SealedError> {
         let detail = "its attachment does not match";
         let packed = self.file.read_part(self.seed, self.attachment, (Part::Attachment, 0), detail)?;
         unpack(&packed).ok_or_else(|| self.file.damaged(self.attachment.0, detail))
     }
 
-    /// Adds the records that have a term to `set`; whether there are any.
+    /// Adds the records that have a term to `set`; true if there are any.
     pub fn postings(&self, term: &[u8], set: &mut IndexSet) -> Result<bool, SealedError> {
         let mut found = false;
         self.find(term, &mut |entry| {
@@ -171,7 +170,7 @@ impl SealedUnit {
         Ok(found)
     }
 
-    /// Adds the records that have a term which begins so to `set`; whether there are any.
+    /// Adds the records that have a term with this prefix to `set`; true if there are any.
     pub fn postings_with_prefix(&self, prefix: &[u8], set: &mut IndexSet) -> Result<bool, SealedError> {
         let mut found = false;
         self.for_each_with_prefix(prefix, &mut |entry| {
@@ -181,7 +180,7 @@ impl SealedUnit {
         Ok(found)
     }
 
-    /// The terms that begin so, in order, and how many records have each.
+    /// The terms with this prefix, in order, and how many records have each.
     pub fn terms_with_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, usize)>, SealedError> {
         let mut terms = Vec::new();
         self.for_each_with_prefix(prefix, &mut |entry| {
@@ -191,19 +190,9 @@ impl SealedUnit {
         Ok(terms)
     }
 
-    /// How many records have a term.
-    pub fn term_count(&self, term: &[u8]) -> Result<usize, SealedError> {
-        let mut count = 0;
-        self.find(term, &mut |entry| {
-            count = entry.count;
-            Ok(())
-        })?;
-        Ok(count)
-    }
-
-    /// Reads everything, and says where something is not as it was written.
+    /// Reads the whole file. The error tells what is damaged.
     pub fn verify_bytes(&self) -> Result<(), SealedError> {
-        for number in 0..self.places.len() {
+        for number in 0..self.frames.len() {
             self.read_tile(number)?;
         }
         self.attachment()?;
@@ -251,10 +240,10 @@ impl SealedUnit {
     /// Tells `visit` the terms of a page in order, until it has enough.
     fn for_each_in_page(&self, number: usize, visit: &mut Visit<'_>) -> Result<ControlFlow<()>, SealedError> {
         let detail = "a page of its terms does not match";
-        let Some(place) = self.pages.get(number) else { return Ok(ControlFlow::Continue(())) };
-        let offset = self.pages_offset + place.offset as u64;
-        let page = self.file.read_part(self.seed, (offset, place.bytes), (Part::TermPage, number), detail)?;
-        let mut entries = PageReader::new(place, &page);
+        let Some(entry) = self.pages.get(number) else { return Ok(ControlFlow::Continue(())) };
+        let offset = self.pages_offset + entry.offset as u64;
+        let page = self.file.read_part(self.seed, (offset, entry.bytes), (Part::TermPage, number), detail)?;
+        let mut entries = PageReader::new(entry, &page);
         while let Some(entry) = entries.next().map_err(|NoPage| self.file.damaged(offset, detail))? {
             if visit(&entry)?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -305,10 +294,10 @@ impl Sizes {
     }
 }
 
-type Places = Vec<(u64, usize, usize)>;
+type Frames = Vec<(u64, usize, usize)>;
 
-fn parse_table(table: &[u8]) -> (Vec<TileSummary>, Places) {
-    let (mut tiles, mut places, mut offset) = (Vec::new(), Vec::new(), HEADER_BYTES as u64);
+fn parse_table(table: &[u8]) -> (Vec<TileSummary>, Frames) {
+    let (mut tiles, mut frames, mut offset) = (Vec::new(), Vec::new(), HEADER_BYTES as u64);
     for mut entry in table.as_chunks::<TILE_ENTRY_BYTES>().0.iter().map(<[u8; TILE_ENTRY_BYTES]>::as_slice) {
         let rest = &mut entry;
         let (Some(bytes), Some(content), Some(min), Some(max), Some(root)) =
@@ -317,9 +306,9 @@ fn parse_table(table: &[u8]) -> (Vec<TileSummary>, Places) {
             break;
         };
         let bytes = u32::from_le_bytes(bytes) as usize;
-        places.push((offset, bytes, u32::from_le_bytes(content) as usize));
+        frames.push((offset, bytes, u32::from_le_bytes(content) as usize));
         offset += bytes as u64;
         tiles.push(TileSummary { min_time: i64::from_le_bytes(min), max_time: i64::from_le_bytes(max), root });
     }
-    (tiles, places)
+    (tiles, frames)
 }

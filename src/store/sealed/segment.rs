@@ -34,7 +34,7 @@ pub(super) const TILE_ENTRY_BYTES: usize = 56;
 /// Higher levels win little on so small frames and take many times as long.
 const COMPRESSION_LEVEL: i32 = 1;
 
-/// What is known of a tile without reading it.
+/// A tile's entry in the tile table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TileSummary {
     /// The earliest time of its records, in microseconds since 1970.
@@ -58,7 +58,7 @@ pub struct Unit<'a> {
     pub postings: &'a [(Vec<u8>, &'a [u16])],
     /// The openings, by slot.
     pub openings: &'a [StoredOpening],
-    /// Whatever the caller wants to find with it.
+    /// Bytes of the caller's, stored with the unit.
     pub attachment: &'a [u8],
 }
 

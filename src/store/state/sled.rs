@@ -1,16 +1,16 @@
 //! The state store in sled 0.34, which is not trusted.
 //!
-//! What was measured of sled decides everything here. Its `flush` is no fsync, so ours adds one on a handle of our own.
-//! It may panic on files that a power cut left, so every call is inside `catch_unwind`. After a panic, or an error that
-//! speaks of damage, the store refuses all further calls. A panic can also end the process or hang it, so a marker
-//! stands beside the directory while sled opens and after any such failure. Where the next start finds the marker, it
-//! moves the directory aside unopened. All keyspaces live in one of sled's, told apart by a first byte, because only within
-//! one are batches atomic without transactions.
+//! Measurements of sled decide everything here. Its `flush` is no fsync, so ours adds one on a handle of our own. It may
+//! panic on files that a power cut left, so every call is inside `catch_unwind`. After a panic, or an error that reports
+//! damage, the store refuses all further calls. A panic can also end the process or hang it, so a marker file exists
+//! beside the directory while sled opens and after any such failure. If the next start finds the marker, it moves the
+//! directory aside unopened. All keyspaces share one of sled's and differ by a first byte, because only within one are
+//! batches atomic without transactions.
 //!
-//! Unwinding is asserted to be safe because nothing is used after it. The handle is dropped on a thread of its own, for
-//! dropping a broken one may never end, and the files are rebuilt from the journal.
+//! Unwinding is asserted to be safe because nothing is used after it. The handle is dropped on a thread of its own,
+//! because dropping a broken one may never end.
 //!
-//! Invariant: nothing is lost by losing this directory, so damage is never repaired, only moved aside.
+//! Invariant: everything but match counts can be rebuilt, so a damaged directory is moved aside, never repaired.
 //!
 //! Not here: iterators that outlive a call, transactions, flushing off the caller's thread: sled 0.34 deadlocks with
 //! them. Writes come from one thread.
@@ -39,7 +39,7 @@ const OPEN_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct SledState {
     path: PathBuf,
-    /// Gone only while dropping.
+    /// None only while dropping.
     db: Option<sled::Db>,
     /// Our own handle to sled's data file, to sync it.
     data: File,
@@ -91,12 +91,12 @@ impl SledState {
             result => return result,
         };
         let aside = move_aside(&path).map_err(|source| io_error("move aside", &path, source))?;
-        tracing::warn!(%error, aside = %aside.display(), "the state store is made again from the journal");
+        tracing::warn!(%error, aside = %aside.display(), "the state store is rebuilt from the journal");
         let (store, _) = Self::open(path)?;
         Ok((store, Reopened::MovedAside(aside)))
     }
 
-    /// Does something with sled, and trusts it no more where that panics or reports damage.
+    /// Calls sled. A panic or an error that reports damage marks the store as failed.
     fn with<T>(&self, action: &'static str, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StateError> {
         let db = match &self.db {
             Some(db) if !self.damaged.load(Ordering::Acquire) => db,
@@ -260,7 +260,7 @@ fn remove(path: &Path) -> io::Result<()> {
     if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
-/// The file that stands beside the directory while it is not to be trusted.
+/// The marker file beside the directory, which exists while sled's files are not to be trusted.
 fn marker(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-suspect");
@@ -272,7 +272,7 @@ fn is_locked(error: &io::Error) -> bool {
     error.to_string().starts_with("could not acquire lock")
 }
 
-/// What an error while opening means: damage, unless it speaks of something that a new directory would not cure.
+/// What an error while opening means: damage, unless a new directory would not help.
 fn opening_error(path: &Path, error: sled::Error) -> StateError {
     match error {
         sled::Error::Io(source) if is_surroundings(&source) => io_error("open", path, source),

@@ -155,7 +155,7 @@ impl SignerKey {
         &self.verifier
     }
 
-    /// The text form. Whoever has it can sign in this name.
+    /// The text form. Everybody who has it can sign in this name.
     pub fn to_secret_text(&self) -> String {
         let VerifierKey { name, id, public: _ } = &self.verifier;
         format!("{SIGNER_PREFIX}{name}+{id}+{}", encode(self.secret.as_bytes()))

@@ -1,9 +1,9 @@
-//! Verifying the log: every record against its place, its unit, the tree and the signed checkpoints.
+//! Verifying the log: every record against its sequence, its unit, the tree and the signed checkpoints.
 //!
-//! It trusts the verifier key and whatever older checkpoint it is given, and nothing else: not an index, not a checksum,
-//! not a stored root. A changed, removed, reordered or cut off record is a fault that names a sequence.
+//! It trusts only the verifier key and the older checkpoint that it is given: no index, no checksum, no stored root. A
+//! changed, removed, reordered or truncated record is a fault that names a sequence.
 //!
-//! Invariant: it reads, and changes nothing. Without a fault every record up to the newest checkpoint is what was signed.
+//! Invariant: it changes nothing. Without a fault every record up to the newest checkpoint is what was signed.
 //! Not here: the arithmetic of the tree (`audit::merkle`) and opening the journal (`server`).
 
 mod unit;
@@ -64,14 +64,14 @@ pub fn verify_files(
 }
 
 impl AuditLog {
-    /// Verifies the log while it is in use: what is sealed from its files, the tail as it is in memory. `note` is an older
-    /// checkpoint that was kept elsewhere. Reads everything: not for a thread that must not wait.
+    /// Verifies the log while it is in use: sealed units from their files, the tail from memory. `note` is an older
+    /// checkpoint that was kept elsewhere. Reads the whole log: call it on a thread that may block.
     pub fn verify(&self, note: Option<&str>, progress: Progress<'_>) -> Result<Verification, AuditError> {
         let shared = &self.shared;
         let units = &shared.units;
         let mut walk = Walk::begin(&shared.folder, &self.verifier, note, progress)?;
         let (firsts, tail) = {
-            // Sealing and removing wait while both are looked up.
+            // Sealing and removing wait while both are listed.
             let _layout = shared.layout();
             let firsts: Vec<u64> = units.list().iter().map(|unit| unit.first_sequence).collect();
             (firsts, shared.tail.units())
@@ -84,7 +84,7 @@ impl AuditLog {
 }
 
 fn walk_sealed(walk: &mut Walk<'_>, files: &SealedFiles, firsts: &[u64]) {
-    // What was removed may still be there where a crash came in between.
+    // A crash may have left removed units in place.
     let removed = walk.expected;
     for first in firsts.iter().copied().filter(|first| *first >= removed) {
         if walk.stopped {

@@ -1,7 +1,7 @@
 //! Verifying one unit of the log.
 //!
-//! Invariant: every record has its sequence and its organization's, its personal data opens its commitment or is gone as
-//! recorded, and the index finds it under just its own terms.
+//! Invariant: every record has its sequence and its organization's. Its personal data opens its commitment, or was erased
+//! on record. The index finds it under exactly its own terms.
 //! Not here: what holds over units (`walk`).
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::audit::terms::for_each_term;
 use crate::store::codec::audit::{StoredEntry, decode_entry};
 use crate::store::sealed::{IndexSet, Openings, SealedError, SealedFiles, SealedUnit, Tile};
 
-/// A fault: the first sequence concerned, and what it is.
+/// A fault: the first sequence affected, and a description.
 type Fault = (u64, String);
 
 /// The records of a unit, in either form.
@@ -74,7 +74,7 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
         }
     }
 
-    /// Whether what is stored can be read as it was written: a second look at what the records alone do not show.
+    /// Checks the index, which the records alone do not vouch for.
     fn check_index(&mut self) {
         let Records::Sealed { unit, openings } = &self.records else { return };
         let first = self.first;
@@ -109,7 +109,7 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
         };
         let StoredEntry { sequence: written, organization_sequence, slot, entry } = decoded;
         if written != sequence {
-            let message = format!("in the place of record {sequence} is record {written}");
+            let message = format!("record {written} stands where record {sequence} should be");
             return self.walk.break_at(sequence, message);
         }
         self.check_organization(sequence, organization_sequence, &entry);

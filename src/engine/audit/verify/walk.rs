@@ -1,7 +1,7 @@
 //! A walk over the whole log, and what it has found.
 //!
-//! Invariant: each signed root is compared with the tree of just the records that it covers. Behind a fault that breaks
-//! the tree nothing is compared with it any more.
+//! Invariant: each signed root is compared with the tree of exactly the records that it covers. After a fault that breaks
+//! the tree, no more roots are compared.
 //! Not here: the records of a unit (`unit`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,10 +15,10 @@ use crate::audit::note::VerifierKey;
 use crate::store::codec::audit::Base;
 use crate::store::folder::Folder;
 
-/// Faults that are named at most.
+/// The most faults that are listed.
 const FAULTS_MAX: usize = 100;
 
-/// What a verification came to.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
     /// How many records there are, those included that retention removed.
@@ -27,11 +27,11 @@ pub struct Verification {
     pub root: Hash,
     /// How many of them the newest good checkpoint covers.
     pub signed_size: u64,
-    /// What is wrong, by rising sequence: the first sequence concerned and what it is.
+    /// The faults, by rising sequence: the first sequence affected and a description.
     pub faults: Vec<(u64, String)>,
 }
 
-/// Told how many records are read, and of how many; an answer of false stops the verification.
+/// Called with how many records were read, and of how many. False stops the verification.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
 
 /// A verification under way.
@@ -48,7 +48,7 @@ pub(super) struct Walk<'a> {
     /// Removals on record.
     pub(super) removals: Vec<(u64, Hash)>,
     pub(super) faults: Vec<(u64, String)>,
-    /// From here on the tree is not the one that was signed, for a reason that is among the faults already.
+    /// A fault that is listed already makes the tree differ from what was signed from here on.
     pub(super) broken: bool,
     /// Roots that were signed and are still to be compared.
     signed: BTreeMap<u64, Hash>,
@@ -108,7 +108,7 @@ impl<'a> Walk<'a> {
             match Checkpoint::open(note.as_bytes(), std::slice::from_ref(verifier), verifier.name()) {
                 Ok(checkpoint) => self.expect_root(checkpoint.head()),
                 Err(error) => {
-                    // Its second line says where, whoever wrote it.
+                    // The second line of a note is its size, even if the signature is wrong.
                     let size = note.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or(1);
                     self.fault(size, format!("a checkpoint of {size} records is not this log's: {error}"));
                 }
@@ -125,7 +125,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Compares what was signed of records that are removed, as far as their tile roots tell.
+    /// Compares signed roots of removed records, as far as their tile roots allow it.
     fn compare_removed(&mut self) {
         let size = self.tree.size();
         let covered: Vec<(u64, Hash)> = self.signed.range(..=size).map(|(size, root)| (*size, *root)).collect();
@@ -145,13 +145,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A fault behind which the tree can no longer be compared.
+    /// Notes a fault after which the tree can no longer be compared.
     pub(super) fn break_at(&mut self, sequence: u64, message: String) {
         self.fault(sequence, message);
         self.broken = true;
     }
 
-    /// Takes a leaf and compares what was signed at this size.
+    /// Takes a leaf and compares the root that was signed at this size.
     pub(super) fn leaf(&mut self, leaf: Hash) -> Option<Hash> {
         let tile = self.tree.append(leaf);
         let size = self.tree.size();
@@ -168,7 +168,7 @@ impl<'a> Walk<'a> {
         tile
     }
 
-    /// Tells how far it is; false where it is to stop.
+    /// Reports progress; false if the verification is to stop.
     pub(super) fn goes_on(&mut self) -> bool {
         let done = self.expected - 1;
         if !self.stopped && !(self.progress)(done, self.total.max(done)) {

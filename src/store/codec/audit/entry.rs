@@ -27,9 +27,9 @@ use stored::audit_entry::Content as StoredContent;
 /// A record as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredEntry {
-    /// Its place in the log.
+    /// Its sequence in the log.
     pub sequence: u64,
-    /// Its place among the records of its organization; 0 where it belongs to none.
+    /// Its sequence among the records of its organization; 0 where it belongs to none.
     pub organization_sequence: u64,
     /// The opening of whom it is about, by its number in the unit.
     pub slot: Option<u32>,
@@ -37,10 +37,10 @@ pub struct StoredEntry {
     pub entry: Entry,
 }
 
-/// What is read of a record without decoding all of it.
+/// The fields of a record that are read without decoding all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peek {
-    /// Its place in the log.
+    /// Its sequence in the log.
     pub sequence: u64,
     /// The opening of whom it is about.
     pub slot: Option<u32>,
@@ -59,7 +59,7 @@ pub fn encode_entry(sequence: u64, organization_sequence: u64, slot: Option<u32>
 pub fn append_entry(out: &mut Vec<u8>, sequence: u64, organization_sequence: u64, slot: Option<u32>, entry: &Entry) {
     let Entry { time, organization, content } = entry;
     let content = match content {
-        // Nearly all records are decisions: they have a way of their own.
+        // Nearly all records are decisions, so they are encoded without the generated message.
         Content::Decision(decision) => {
             let head = wire::Head {
                 sequence,
@@ -120,7 +120,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<StoredEntry, CodecError> {
     Ok(StoredEntry { sequence, organization_sequence, slot: person.checked_sub(1), entry })
 }
 
-/// Reads a record's place and kind only.
+/// Reads only the sequence, the slot and the kind of a record.
 pub fn peek(bytes: &[u8]) -> Result<Peek, CodecError> {
     let mut found = Peek { sequence: 0, slot: None, record_type: None };
     field::for_each(bytes, |number, value| match (number, value) {
@@ -138,7 +138,7 @@ pub fn peek(bytes: &[u8]) -> Result<Peek, CodecError> {
     Ok(found)
 }
 
-/// A leaf ends with a field that no record has, or it would not be certain what is record and what is commitment.
+/// A leaf ends with a field that no record has. Otherwise a record's bytes could pass for a commitment.
 fn check_fields(bytes: &[u8]) -> Decoded<()> {
     let mut reserved = false;
     field::for_each(bytes, |number, _| reserved |= number == COMMITMENTS_FIELD)?;

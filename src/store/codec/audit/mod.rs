@@ -1,6 +1,7 @@
 //! The stored form of the audit log and of what is kept beside it.
 //!
-//! Invariant: a record is encoded once; what is decoded is never encoded again in its place, for its bytes are hashed.
+//! Invariant: a record is encoded once. Decoded records are never encoded again to replace it, because its bytes are
+//! hashed.
 //! Not here: the files (`store::sealed`, the journal), the hashes (`audit`).
 
 mod entry;

@@ -1,4 +1,4 @@
-//! A change of policy as it stands in a record: what there was before it and what there is after it.
+//! A change of policy as a record stores it: the objects before and after it.
 //!
 //! Invariant: what was encoded decodes to the same.
 //! Not here: what a change alters (`audit::policy_change`).

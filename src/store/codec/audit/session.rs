@@ -20,12 +20,12 @@ use crate::proto::same_variants;
 use crate::proto::storage as stored;
 use stored::audit_session::{self, End};
 
-/// An active session with whom it is of.
+/// An active session and its user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredSession {
     /// The organization that it belongs to: the one in its endpoint's name.
     pub organization: Id,
-    /// Whom it is of.
+    /// The user.
     pub subject: Subject,
     /// The session.
     pub record: SessionRecord,
@@ -36,7 +36,7 @@ pub struct StoredSession {
 pub struct ShardSessions {
     /// Which shard.
     pub shard: u32,
-    /// The last record that they take account of.
+    /// The last record that they include.
     pub sequence: u64,
     /// The sessions.
     pub sessions: Vec<StoredSession>,

@@ -1,4 +1,4 @@
-//! Records on their way: what the journal holds until a unit is sealed.
+//! Tail records: what the journal holds until a unit is sealed.
 //!
 //! Invariant: erasing an opening changes no length, so that the journal's frames stay where they are.
 //! Not here: the journal.
@@ -14,7 +14,7 @@ use super::wire;
 use crate::audit::commitment::{Commitment, Opening, Salt};
 use crate::proto::storage as stored;
 
-/// The fields of a tail record and of an opening that are looked for in place.
+/// The fields of a tail record and of an opening that are found without decoding.
 const OPENING_FIELD: u32 = 2;
 const SECRET_FIELD: u32 = 2;
 
@@ -29,7 +29,7 @@ pub struct TailRecord {
     pub begins_unit: bool,
 }
 
-/// An opening as long as its unit is not sealed.
+/// An opening of a unit that is not sealed yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TailOpening {
     /// What it opens.
@@ -54,7 +54,7 @@ pub fn encode_tail(body: &[u8], opening: Option<&TailOpening>, begins_unit: bool
     bytes
 }
 
-/// Makes the bytes of a record those that the journal holds of it, in place. Returns where the record's are now.
+/// Turns the bytes of a record into those of its tail record, in place. Returns where the record's bytes are now.
 pub fn make_tail(bytes: &mut Vec<u8>, opening: Option<&TailOpening>, begins_unit: bool) -> Range<usize> {
     let opening = opening.map(|TailOpening { commitment, secret }| stored::AuditOpening {
         commitment: commitment.as_bytes().to_vec(),
@@ -77,7 +77,7 @@ pub fn decode_tail(bytes: &[u8]) -> Result<TailRecord, CodecError> {
     Ok(TailRecord { body: entry, opening: opening.transpose()?, begins_unit })
 }
 
-/// Zeroes the opening in the bytes of a record, in place. Whether anything was changed.
+/// Overwrites the opening in the bytes of a record with zeros. True if anything was changed.
 pub fn erase_tail_opening(bytes: &mut [u8]) -> bool {
     let opening = field::find_mut(bytes, OPENING_FIELD);
     let Some(secret) = opening.and_then(|opening| field::find_mut(opening, SECRET_FIELD)) else { return false };

@@ -1,6 +1,6 @@
-//! What is kept with a sealed unit, and of units that were removed.
+//! The counts that are kept with a sealed unit, and those that are kept of removed units.
 //!
-//! Invariant: from these and the records of the tail, every count of the log is known.
+//! Invariant: these and the records of the tail give every count of the log.
 //! Not here: the records.
 
 use prost::Message;

@@ -1,5 +1,4 @@
-//! Decisions and tail records written field by field, without the generated messages in between: they are written for
-//! every Check.
+//! Decisions and tail records, written field by field without the generated messages, because every Check writes them.
 //!
 //! Invariant: the bytes are those that the generated messages would give: fields ascending, defaults left out.
 //! Not here: reading them back, which the generated messages do.
@@ -15,7 +14,7 @@ const VARINT: u32 = 0;
 const FIXED64: u32 = 1;
 const COUNTED: u32 = 2;
 
-/// What stands before the content of every record.
+/// The fields before the content of every record.
 pub(super) struct Head<'a> {
     pub(super) sequence: u64,
     pub(super) organization_sequence: u64,
@@ -70,8 +69,8 @@ fn decision_fields(out: &mut Vec<u8>, decision: &DecisionRecord) {
     number(out, 14, lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)));
 }
 
-/// Makes the bytes of a record those of its tail record: the entry, an encoded opening where there is one, whether a unit
-/// begins. Returns where the record's bytes are now.
+/// Turns the bytes of a record into those of its tail record: the entry, an encoded opening where there is one, whether a
+/// unit begins. Returns where the record's bytes are now.
 pub(super) fn tail_record(out: &mut Vec<u8>, opening: Option<&[u8]>, begins_unit: bool) -> Range<usize> {
     let entry_bytes = out.len();
     if entry_bytes > 0 {
@@ -82,7 +81,7 @@ pub(super) fn tail_record(out: &mut Vec<u8>, opening: Option<&[u8]>, begins_unit
     }
     let entry = out.len() - entry_bytes..out.len();
     if let Some(opening) = opening {
-        // A message that is there is written even where it is empty.
+        // A message field that is set is written even if it is empty.
         key(out, 2, COUNTED);
         varint(out, opening.len() as u64);
         out.extend_from_slice(opening);
@@ -91,13 +90,13 @@ pub(super) fn tail_record(out: &mut Vec<u8>, opening: Option<&[u8]>, begins_unit
     entry
 }
 
-/// Puts the number of the bytes from `start` on before them.
+/// Inserts the number of the bytes from `start` on before them.
 fn count_from(out: &mut Vec<u8>, start: usize) {
     let bytes = out.len() - start;
     insert_at(out, start, |head| varint(head, bytes as u64));
 }
 
-/// Puts what `write` appends at a place before the end. What is moved for that is short, and nothing is allocated.
+/// Inserts what `write` appends at an earlier offset. It is short, and nothing is allocated.
 fn insert_at(out: &mut Vec<u8>, at: usize, write: impl FnOnce(&mut Vec<u8>)) {
     let end = out.len();
     write(out);
