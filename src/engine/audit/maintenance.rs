@@ -21,17 +21,11 @@ use super::sealer::Sealer;
 use super::shared::Shared;
 use crate::engine::clock::Clock;
 
-/// How often it looks by itself.
+/// How often it looks by itself; no interval below is kept more exactly.
 const TICK: Duration = Duration::from_millis(100);
-
-/// How often a checkpoint is signed while there is news.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the active sessions are saved.
 const SESSIONS_INTERVAL: Duration = Duration::from_mins(1);
-
-/// How often it looks for what is too old.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long it rests after something failed.
 const REST: Duration = Duration::from_secs(1);
@@ -81,9 +75,9 @@ impl Maintenance {
 
     /// Works until the log has ended, then signs what it came to.
     pub(crate) fn run(mut self) {
-        let mut checkpoint = Timer::new(CHECKPOINT_INTERVAL);
+        let mut checkpoint = Timer::new(self.shared.options.checkpoint_interval);
         let mut sessions = Timer::new(SESSIONS_INTERVAL);
-        let mut retention = Timer::new(RETENTION_INTERVAL);
+        let mut retention = Timer::new(self.shared.options.retention_interval);
         let mut rest: Option<Timer> = None;
         loop {
             // Read first: what was written before the end is then seen below.
