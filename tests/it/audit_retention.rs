@@ -14,7 +14,7 @@ use portcullis::policy::rule::ConnectionType;
 use portcullis::server::verify_audit;
 
 use crate::audit_engine::{
-    DEFAULT, another_unit, check, key, open, open_by, sealed_files, settle, signed, small_units,
+    DEFAULT, another_unit, check, key, open, open_by, recorded, sealed_files, settle, signed, small_units,
 };
 use crate::clock::{Hand, until};
 
@@ -158,19 +158,14 @@ async fn one_new_rule_revokes_just_a_thousand_of_a_hundred_thousand_sessions() {
         }
     }
     assert_eq!((engine.sessions().len(), inside.len()), (100_000, 1_000));
+    let other = check(&engine, "ada@example.com", "203.0.113.1", ConnectionType::Shell, DEFAULT).await.unwrap();
     let change =
         crate::audit_engine::add_rule(&engine, "new", portcullis::policy::rule::Action::Deny, "198.51.0.0/16").await;
     let filter = RecordFilter { types: vec![RecordType::SessionRevoked], ..RecordFilter::default() };
-    let mut newest = engine.audit().newest();
-    newest.look();
-    while engine.audit().count(&filter).unwrap() < 1_000 {
-        tokio::time::timeout(Duration::from_secs(30), newest.changed())
-            .await
-            .expect("revocations are missing")
-            .unwrap();
-        newest.look();
-    }
-    settle(&engine).await;
+    recorded(&engine, RecordType::SessionRevoked, 1_000).await;
+    // The keeper comes to the next change when it has judged every session by the first: none too many is missed.
+    crate::audit_engine::add_rule(&engine, "next", portcullis::policy::rule::Action::Deny, "203.0.113.1").await;
+    recorded(&engine, RecordType::SessionRevoked, 1_001).await;
     let (mut revoked, mut before) = (Vec::new(), None);
     loop {
         // A page ends early on a busy machine.
@@ -184,12 +179,15 @@ async fn one_new_rule_revokes_just_a_thousand_of_a_hundred_thousand_sessions() {
     let mut found = std::collections::BTreeSet::new();
     for record in &revoked {
         let Content::SessionRevoked(session) = &record.entry.content else { panic!() };
+        if Some(session.id) == other.session {
+            continue;
+        }
         let revocation = session.revocation.as_ref().unwrap();
         assert_eq!((revocation.revision, revocation.rule.as_ref().unwrap().as_str()), (change.revision, "new"));
         found.insert(session.id);
     }
-    assert_eq!((revoked.len(), found), (1_000, inside), "all of them, each once, and no other");
-    assert_eq!(engine.sessions().len(), 100_000, "revoked ones stay until the PEP ends them");
+    assert_eq!((revoked.len(), found), (1_001, inside), "all of them, each once, and no other");
+    assert_eq!(engine.sessions().len(), 100_001, "revoked ones stay until the PEP ends them");
     engine.close();
 }
 
