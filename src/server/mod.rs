@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use crate::api::Api;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::engine::clock::Clock;
 
 pub use open::{open, open_on};
 pub use verify::verify_audit;
@@ -47,6 +48,16 @@ pub async fn run(
     config: Config,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    run_at(config, listener, shutdown, Clock::system()).await
+}
+
+/// The same with another clock for decisions and changes than the operating system's. Timeouts are not affected.
+pub async fn run_at(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    clock: Clock,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listener has no address")?;
     let (drain, draining) = watch::channel(false);
@@ -69,7 +80,7 @@ pub async fn run(
 
     let opened = config.clone();
     let mut shutdown = std::pin::pin!(shutdown);
-    let opening = tokio::task::spawn_blocking(move || open::open(&opened));
+    let opening = tokio::task::spawn_blocking(move || open::open_at(&opened, clock));
     let engine = tokio::select! {
         engine = opening => engine,
         // Nothing is acknowledged yet, so nothing has to be waited for.

@@ -24,11 +24,20 @@ use crate::store::{Journal, Log, StateError, StateStore, StateStores};
 
 /// Opens the engine on the configured data directory: the service without its network edge.
 pub fn open(config: &Config) -> anyhow::Result<Engine> {
-    open_on(config, &(Arc::new(RealDisk) as Arc<dyn Disk>))
+    open_at(config, Clock::system())
+}
+
+/// The same with another clock than the operating system's.
+pub(super) fn open_at(config: &Config, clock: Clock) -> anyhow::Result<Engine> {
+    open_with(config, &(Arc::new(RealDisk) as Arc<dyn Disk>), clock)
 }
 
 /// Opens the engine with the files of the data directory on the given disk.
 pub fn open_on(config: &Config, disk: &Arc<dyn Disk>) -> anyhow::Result<Engine> {
+    open_with(config, disk, Clock::system())
+}
+
+fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Result<Engine> {
     let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
     let snapshots = FileSnapshots::new(Arc::clone(disk), directory.policy());
     let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default())?;
@@ -52,7 +61,7 @@ pub fn open_on(config: &Config, disk: &Arc<dyn Disk>) -> anyhow::Result<Engine> 
         keep: Box::new(Arc::clone(&directory)),
     };
     let options = Options { limits: config.limits, audit: audit_options(&config.record), sessions: session_options };
-    let engine = Engine::open(stores, options, Clock::system()).context("recovering what is stored")?;
+    let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
     begun.mark()?;
     // Last: on a full disk, opening needs the room that the ballast gave up.
     if let Err(error) = directory.restore_ballast() {

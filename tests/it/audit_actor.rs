@@ -4,7 +4,6 @@
 //! Not here: erasing users (`audit_api`, `audit_tamper`).
 
 use std::path::Path;
-use std::time::Duration;
 
 use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::record::{Actor, RecordType, Subject};
@@ -17,15 +16,17 @@ use portcullis::policy::rule::{Action as RuleAction, ConnectionType as RuleConne
 use portcullis::policy::time::Timestamp;
 use portcullis::proto::v1::audit_record::Content;
 use portcullis::proto::v1::{
-    Action, AuditType, ConnectionType, CreateNodeRequest, EraseUserRequest, EraseUserResponse, GetCheckpointRequest,
-    ListAuditRecordsRequest, ListRevisionsRequest, VerifyAuditRequest, verify_audit_response,
+    Action, AuditType, ConnectionType, CreateNodeRequest, EraseUserRequest, EraseUserResponse, ListAuditRecordsRequest,
+    ListRevisionsRequest, VerifyAuditRequest, verify_audit_response,
 };
 use portcullis::store::codec::audit::{ActorErasure, encode_actor_erasure};
 use portcullis::store::codec::{decode_change, encode_change, erase_actor};
 
 use crate::audit_api::{check_of, files_with};
-use crate::audit_engine::{self, DEFAULT, key, open, settle, small_units};
+use crate::audit_engine::{self, DEFAULT, another_unit, key, open, settle, small_units};
 use crate::audit_tamper::assert_nowhere;
+use crate::audit_watch::signed_size;
+use crate::clock::until;
 use crate::harness::Service;
 
 /// Who a test is to the service, and the email of a user as well.
@@ -71,9 +72,7 @@ async fn erase(service: &Service, parent: &str, including_actor: bool) -> EraseU
 }
 
 async fn assert_intact(service: &Service) {
-    while service.audit().get_checkpoint(GetCheckpointRequest {}).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    signed_size(&service.channel, 1).await;
     let mut steps = service.audit().verify_audit(VerifyAuditRequest::default()).await.unwrap().into_inner();
     while let Some(step) = steps.message().await.unwrap() {
         if let Some(verify_audit_response::Step::Result(result)) = step.step {
@@ -190,13 +189,7 @@ async fn an_erasure_of_an_actor_that_a_crash_cut_off_is_finished_by_the_next_sta
     std::fs::write(&mark, encode_actor_erasure(&erasure)).unwrap();
 
     let service = Service::with_config(config(directory.path())).await;
-    for _ in 0..200 {
-        if !mark.exists() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(!mark.exists(), "the erasure is finished");
+    until("the erasure is finished", async || (!mark.exists()).then_some(())).await;
     // Its record belongs to no organization.
     assert_named_nowhere(&service, revisions, 0).await;
     service.stop().await;
@@ -220,16 +213,10 @@ async fn an_actor_is_erased_from_sealed_units_and_from_the_tail() {
         audit_engine::check(&engine, email, "192.0.2.1", RuleConnectionType::Preview, DEFAULT).await.unwrap();
         if number == 300 {
             settle(&engine).await;
-            tokio::time::sleep(Duration::from_millis(400)).await;
         }
     }
-    settle(&engine).await;
-    while std::fs::read_dir(directory.path().join("audit"))
-        .unwrap()
-        .all(|file| file.unwrap().path().extension().is_none_or(|extension| extension != "seg"))
-    {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    // The first unit ends with the tile that is begun when it is found old enough.
+    another_unit(&engine, directory.path()).await;
     add("two").await;
     settle(&engine).await;
     let actors = || {

@@ -26,6 +26,7 @@ use portcullis::proto::v1::{
 };
 use tonic::Code;
 
+use crate::clock::{Hand, until};
 use crate::harness::{Service, allow_list, assert_error};
 
 const DEFAULT: &str = "organizations/default";
@@ -235,7 +236,8 @@ async fn sessions_open_fold_renew_and_end_as_told() {
     let mut config = Config::for_data_dir(temporary.path().join("data"));
     config.record.session_idle = Duration::from_millis(400);
     config.record.audit_preview = Durability::Sync;
-    let service = Service::with_config(config).await;
+    let hand = Hand::at(Duration::from_secs(1_800_000_000));
+    let service = Service::with_clock(config, hand.clock()).await;
     let preview = check_of("ada@example.com", "192.0.2.1", ConnectionType::Preview, DEFAULT);
     let first = check(&service, preview.clone()).await.session;
     assert_eq!(check(&service, preview.clone()).await.session, first, "folds");
@@ -252,7 +254,7 @@ async fn sessions_open_fold_renew_and_end_as_told() {
 
     // Renewed over and over, one session outlives its lease; the other does not.
     for _ in 0..6 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        hand.advance(Duration::from_millis(100));
         let request = RenewSessionsRequest { names: vec![kept.clone()], session_lease: lease(300) };
         let renewed = service.decisions().renew_sessions(request).await.unwrap().into_inner();
         assert_eq!(renewed.sessions, std::slice::from_ref(&kept));
@@ -273,8 +275,14 @@ async fn sessions_open_fold_renew_and_end_as_told() {
     assert_error(service.decisions().end_session(end(&other)).await, Code::NotFound, "NOT_FOUND");
 
     let request = ListSessionsRequest { parent: DEFAULT.to_owned(), ..ListSessionsRequest::default() };
-    let listed = sessions(&service, request).await;
-    let reason = |name: &String| listed.iter().find(|session| session.name == *name).unwrap().end_reason();
+    let reason_in =
+        |listed: &[Session], name: &String| listed.iter().find(|session| session.name == *name).unwrap().end_reason();
+    let listed = until("the idle session ends", async || {
+        let listed = sessions(&service, request.clone()).await;
+        (reason_in(&listed, &first) != EndReason::Unspecified).then_some(listed)
+    })
+    .await;
+    let reason = |name: &String| reason_in(&listed, name);
     assert_eq!((reason(&kept), reason(&shells[0])), (EndReason::Unspecified, EndReason::Unspecified));
     assert_eq!((reason(&left), reason(&first)), (EndReason::LeaseExpired, EndReason::Idle));
     let idle = listed.iter().find(|session| session.name == first).unwrap();
@@ -300,17 +308,12 @@ fn key_of(service: &Service) -> VerifierKey {
 /// The newest checkpoint once it covers a size.
 async fn checkpoint(service: &Service, size: u64) -> (String, Checkpoint) {
     let key = key_of(service);
-    for _ in 0..100 {
-        if let Ok(answer) = service.audit().get_checkpoint(GetCheckpointRequest {}).await {
-            let note = answer.into_inner().note;
-            let checkpoint = Checkpoint::open(note.as_bytes(), std::slice::from_ref(&key), key.name()).unwrap();
-            if checkpoint.head().size >= size {
-                return (note, checkpoint);
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("no checkpoint of {size} records");
+    until("a checkpoint that covers the records", async || {
+        let note = service.audit().get_checkpoint(GetCheckpointRequest {}).await.ok()?.into_inner().note;
+        let checkpoint = Checkpoint::open(note.as_bytes(), std::slice::from_ref(&key), key.name()).unwrap();
+        (checkpoint.head().size >= size).then_some((note, checkpoint))
+    })
+    .await
 }
 
 async fn verify(service: &Service, note: &str) -> VerifyAuditResult {

@@ -25,7 +25,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::audit_api::check_of;
-use crate::audit_engine::{DEFAULT, check, key, open_on, settle};
+use crate::audit_engine::{DEFAULT, check, key, open_on, recorded, settle};
 use crate::audit_load::{self, Model};
 use crate::harness::assert_error;
 use crate::process::{Process, skipped};
@@ -180,7 +180,8 @@ async fn where_it_is_configured_checks_go_on_unrecorded_and_the_gap_is_on_record
     }
     switches.fails.store(false, Ordering::SeqCst);
     until_writable(&engine, true).await;
-    settle(&engine).await;
+    // The writer tells of the gap after it has said that it is writable.
+    recorded(&engine, RecordType::Gap, 1).await;
     let filter = RecordFilter { types: vec![RecordType::Gap], ..RecordFilter::default() };
     let gaps = engine.audit().list(&filter, None, 10).unwrap().records;
     let Content::Gap(gap) = &gaps[0].entry.content else { panic!() };

@@ -5,11 +5,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis::audit::checkpoint::Checkpoint;
+use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::merkle::TreeHead;
 use portcullis::audit::note::SignerKey;
-use portcullis::audit::record::Actor;
+use portcullis::audit::record::{Actor, RecordType};
 use portcullis::engine::audit::{AuditOptions, AuditStores, Durability, EraseRequest};
 use portcullis::engine::change::{ChangeRequest, ChangeTarget, Changed};
 use portcullis::engine::clock::Clock;
@@ -26,6 +28,8 @@ use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
 use portcullis::store::{Journal, JournalError, StateError, StateStore, StateStores};
 
+use crate::clock::{PATIENCE, until};
+
 pub(crate) const DEFAULT: &str = "organizations/default";
 
 struct Memory;
@@ -41,12 +45,14 @@ pub(crate) fn key(seed: u8) -> SignerKey {
     SignerKey::new("test.example/audit", &[seed; 32]).unwrap()
 }
 
-/// Everything asynchronous, and units that are sealed as soon as they have a tile.
+/// Everything asynchronous, units that are sealed as soon as they have a tile, and maintenance as often as it can.
 pub(crate) fn small_units() -> Options {
     let audit = AuditOptions {
         shell: Durability::Async,
         preview: Durability::Async,
-        unit_age_max: std::time::Duration::ZERO,
+        unit_age_max: Duration::ZERO,
+        checkpoint_interval: Duration::ZERO,
+        retention_interval: Duration::ZERO,
         ..AuditOptions::default()
     };
     Options { audit, ..Options::default() }
@@ -54,6 +60,10 @@ pub(crate) fn small_units() -> Options {
 
 /// An engine whose log and sessions are in a data directory on a disk; its policy is in memory only.
 pub(crate) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey, options: Options) -> Engine {
+    open_with(disk, data_dir, key, options, Clock::system())
+}
+
+fn open_with(disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey, options: Options, clock: Clock) -> Engine {
     let (audit, sessions) = (data_dir.join("audit"), data_dir.join("sessions"));
     let (journal_disk, journal_directory) = (Arc::clone(&disk), audit.clone());
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, JournalError> {
@@ -73,14 +83,19 @@ pub(crate) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey, opti
         },
         keep: Box::new(()),
     };
-    Engine::open(stores, options, Clock::system()).unwrap()
+    Engine::open(stores, options, clock).unwrap()
 }
 
 /// The same on real files.
 pub(crate) fn open(data_dir: &Path, key: SignerKey, options: Options) -> Engine {
+    open_by(data_dir, key, options, Clock::system())
+}
+
+/// The same with a clock of the caller's.
+pub(crate) fn open_by(data_dir: &Path, key: SignerKey, options: Options, clock: Clock) -> Engine {
     std::fs::create_dir_all(data_dir.join("audit")).unwrap();
     std::fs::create_dir_all(data_dir.join("sessions")).unwrap();
-    open_on(Arc::new(RealDisk), data_dir, key, options)
+    open_with(Arc::new(RealDisk), data_dir, key, options, clock)
 }
 
 /// Asks.
@@ -129,21 +144,24 @@ pub(crate) fn sealed_files(directory: &Path) -> SealedFiles {
     SealedFiles::new(Folder::new(Arc::new(RealDisk), directory))
 }
 
-/// Waits until everything that was queued is durable.
+/// Waits until everything that was queued is durable, and returns the sequence of the last record of it.
 pub(crate) async fn settle(engine: &Engine) -> u64 {
-    // Two moments without news: nothing is under way.
-    let mut newest = engine.audit().newest();
-    loop {
-        let seen = newest.look();
-        match tokio::time::timeout(std::time::Duration::from_millis(60), newest.changed()).await {
-            Ok(changed) => changed.unwrap(),
-            Err(_) => return seen,
+    let (last, mut newest) = (engine.audit().queue().last_sequence(), engine.audit().newest());
+    let durable = async {
+        while newest.look() < last {
+            newest.changed().await.unwrap();
         }
-    }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, durable).await;
+    assert!(in_time.is_ok(), "record {last} is not durable, but {}", newest.look());
+    last
 }
 
-/// How long a checkpoint may take.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Waits until so many records of a type are durable.
+pub(crate) async fn recorded(engine: &Engine, record_type: RecordType, count: u64) {
+    let filter = RecordFilter { types: vec![record_type], ..RecordFilter::default() };
+    until("records of a type", async || (engine.audit().count(&filter).unwrap() >= count).then_some(())).await;
+}
 
 /// How many sealed units a data directory has.
 pub(crate) fn sealed_units(data_dir: &Path) -> usize {
@@ -166,19 +184,14 @@ pub(crate) async fn another_unit(engine: &Engine, data_dir: &Path) {
     }
 }
 
-/// Waits until a checkpoint covers all that is durable, and returns its tree.
+/// Waits until a checkpoint covers all that was queued, and returns its tree.
 pub(crate) async fn signed(engine: &Engine) -> TreeHead {
     let (log, newest) = (engine.audit(), settle(engine).await);
     let key = log.verifier().clone();
-    let began = tokio::time::Instant::now();
-    loop {
-        if let Ok(note) = log.checkpoint() {
-            let head = Checkpoint::open(note.as_bytes(), std::slice::from_ref(&key), key.name()).unwrap().head();
-            if head.size >= newest {
-                return head;
-            }
-        }
-        assert!(began.elapsed() < PATIENCE, "no checkpoint covers {newest} records");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    until("a checkpoint of every record", async || {
+        let note = log.checkpoint().ok()?;
+        let head = Checkpoint::open(note.as_bytes(), std::slice::from_ref(&key), key.name()).unwrap().head();
+        (head.size >= newest).then_some(head)
+    })
+    .await
 }

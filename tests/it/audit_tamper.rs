@@ -41,6 +41,7 @@ async fn make_log(data_dir: &Path, seed: u8) {
     }
     let mut more = 0;
     while sealed_units(data_dir) < 2 {
+        assert!(more < 100_000, "no second unit is sealed");
         check(&engine, "more@example.com", "198.0.113.2", ConnectionType::Preview, DEFAULT).await.unwrap();
         more += 1;
         if more % 64 == 0 {

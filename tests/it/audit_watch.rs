@@ -17,6 +17,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::audit_api::check_of;
+use crate::clock::{Hand, PATIENCE, until};
 use crate::harness::{Service, assert_error};
 use crate::process::Process;
 
@@ -54,15 +55,12 @@ fn load(channel: &Channel, stop: &Arc<AtomicBool>, workers: usize) -> Vec<JoinHa
 /// Waits until so many records of the log are signed, and says how many are.
 pub(crate) async fn signed_size(channel: &Channel, at_least: u64) -> u64 {
     let mut audit = AuditServiceClient::new(channel.clone());
-    loop {
-        if let Ok(answer) = audit.get_checkpoint(GetCheckpointRequest {}).await {
-            let size = answer.into_inner().note.lines().nth(1).unwrap().parse().unwrap();
-            if size >= at_least {
-                return size;
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("a checkpoint that covers the records", async || {
+        let answer = audit.get_checkpoint(GetCheckpointRequest {}).await.ok()?;
+        let size = answer.into_inner().note.lines().nth(1).unwrap().parse().unwrap();
+        (size >= at_least).then_some(size)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,15 +241,11 @@ async fn a_change_revokes_just_the_sessions_that_it_denies_and_subscribers_see_i
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "a rule's expiry is a moment of the system's clock")]
 async fn a_rule_that_expires_revokes_what_it_had_allowed() {
-    let service = Service::start().await;
+    let hand = Hand::at(Duration::from_secs(1_800_000_000));
+    let service = Service::start_at(&hand).await;
     service.add_rule("closed", Action::Deny, "any").await;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap() + Duration::from_millis(700);
-    let expire_time = Some(prost_types::Timestamp {
-        seconds: now.as_secs().try_into().unwrap(),
-        nanos: now.subsec_nanos().try_into().unwrap(),
-    });
+    let expire_time = Some(prost_types::Timestamp { seconds: 1_800_000_700, nanos: 0 });
     let rule = portcullis::proto::v1::Rule { expire_time, ..crate::harness::rule(Action::Allow, "192.0.2.0/24") };
     let request = portcullis::proto::v1::CreateRuleRequest {
         parent: DEFAULT.to_owned(),
@@ -265,13 +259,18 @@ async fn a_rule_that_expires_revokes_what_it_had_allowed() {
     let mut events = service.audit().watch_events(request).await.unwrap().into_inner();
     let session = service.check("192.0.2.1", DEFAULT).await.session;
     assert!(!session.is_empty());
-    loop {
-        let event = events.message().await.unwrap().unwrap();
-        let Some(record) = event.record else { continue };
-        let Some(portcullis::proto::v1::audit_record::Content::Session(revoked)) = record.content else { panic!() };
-        assert_eq!((revoked.name, revoked.revoke_rule), (session, format!("{DEFAULT}/rules/closed")));
-        break;
-    }
+    hand.set(Duration::from_secs(1_800_000_700));
+    let revoked = async {
+        loop {
+            // An event without a record only tells how far the log is.
+            if let Some(record) = events.message().await.unwrap().unwrap().record {
+                return record;
+            }
+        }
+    };
+    let record = tokio::time::timeout(PATIENCE, revoked).await.expect("nothing is revoked");
+    let Some(portcullis::proto::v1::audit_record::Content::Session(revoked)) = record.content else { panic!() };
+    assert_eq!((revoked.name, revoked.revoke_rule), (session, format!("{DEFAULT}/rules/closed")));
     service.stop().await;
 }
 

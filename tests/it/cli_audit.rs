@@ -11,6 +11,7 @@ use portcullis::proto::v1::{Action, ConnectionType};
 use serde_json::Value;
 
 use crate::audit_api::check_of;
+use crate::clock::PATIENCE;
 use crate::harness::Service;
 
 const DEFAULT: &str = "organizations/default";
@@ -112,13 +113,23 @@ async fn events_follow_as_lines_of_json_in_a_pipe() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (sender, mut received) = tokio::sync::mpsc::channel(4);
     let reader = tokio::task::spawn_blocking(move || {
-        lines.take(4).map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()).collect::<Vec<_>>()
+        for line in lines.take(4) {
+            sender.blocking_send(serde_json::from_str::<Value>(&line.unwrap()).unwrap()).unwrap();
+        }
     });
+    let mut next =
+        async || tokio::time::timeout(PATIENCE, received.recv()).await.unwrap().expect("the command goes on");
+    let mut events = Vec::new();
+    // What was there before is out: from here on it follows.
+    for _ in 0..3 {
+        events.push(next().await);
+    }
     let late = check_of("late@example.com", "203.0.113.1", ConnectionType::Shell, DEFAULT);
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     service.decisions().check(late).await.unwrap();
-    let events = tokio::time::timeout(std::time::Duration::from_secs(20), reader).await.unwrap().unwrap();
+    events.push(next().await);
+    reader.await.unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(events.len(), 4);

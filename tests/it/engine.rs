@@ -4,12 +4,11 @@
 //! Not here: the same through gRPC and real files (`restart`, `crash_kill`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use portcullis::audit::note::SignerKey;
 use portcullis::engine::audit::AuditStores;
 use portcullis::engine::change::{ChangeError, ChangeRequest, ChangeTarget, Changed};
-use portcullis::engine::clock::{Clock, Source};
 use portcullis::engine::question::{CheckError, Question};
 use portcullis::engine::{Engine, Options, SessionStores, Stores};
 use portcullis::policy::decision::Reason;
@@ -24,18 +23,8 @@ use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
 use portcullis::store::{Journal, JournalError, Snapshots, StateError, StateStore, StateStores};
 
+use crate::clock::Hand;
 use crate::store_disk::{Fault, SimulatedDisk};
-
-const SECOND: i64 = 1_000_000_000;
-
-/// A clock that shows what it is told.
-struct Hand(Arc<AtomicI64>);
-
-impl Source for Hand {
-    fn nanos(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 struct Memory;
 
@@ -45,11 +34,11 @@ impl StateStores for Memory {
     }
 }
 
-fn open(journal: impl Journal + 'static, hand: &Arc<AtomicI64>) -> Engine {
+fn open(journal: impl Journal + 'static, hand: &Hand) -> Engine {
     open_with(journal, MemorySnapshots::new(), hand)
 }
 
-fn open_with(journal: impl Journal + 'static, snapshots: impl Snapshots + 'static, hand: &Arc<AtomicI64>) -> Engine {
+fn open_with(journal: impl Journal + 'static, snapshots: impl Snapshots + 'static, hand: &Hand) -> Engine {
     let disk = SimulatedDisk::default();
     let stores = Stores {
         journal: Box::new(journal),
@@ -59,7 +48,7 @@ fn open_with(journal: impl Journal + 'static, snapshots: impl Snapshots + 'stati
         sessions: session_stores(&disk),
         keep: Box::new(()),
     };
-    Engine::open(stores, Options::default(), Clock::new(Arc::new(Hand(Arc::clone(hand))))).unwrap()
+    Engine::open(stores, Options::default(), hand.clock()).unwrap()
 }
 
 /// An audit log on a disk.
@@ -118,8 +107,8 @@ async fn ask(engine: &Engine, ip: &str, min_revision: u64) -> Result<(Reason, u6
     engine.check(&question).await.map(|answer| (answer.reason, answer.revision))
 }
 
-fn hand(seconds: i64) -> Arc<AtomicI64> {
-    Arc::new(AtomicI64::new(seconds * SECOND))
+fn hand(seconds: u64) -> Hand {
+    Hand::at(Duration::from_secs(seconds))
 }
 
 #[tokio::test]
@@ -127,9 +116,9 @@ async fn a_rule_that_expired_a_millisecond_ago_does_not_match() {
     let hand = hand(1_000);
     let engine = open(MemoryJournal::new(), &hand);
     engine.change(create("soon", "any", Timestamp::new(1_001, 0))).await.unwrap();
-    hand.store(1_001 * SECOND - 1_000_000, Ordering::SeqCst);
+    hand.set(Duration::from_millis(1_000_999));
     assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DenyRule);
-    hand.store(1_001 * SECOND, Ordering::SeqCst);
+    hand.set(Duration::from_secs(1_001));
     assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DefaultAllow);
 }
 
@@ -138,10 +127,10 @@ async fn a_clock_that_is_set_back_behind_a_durable_record_revives_no_expired_rul
     let hand = hand(1_000);
     let engine = open(MemoryJournal::new(), &hand);
     engine.change(create("soon", "192.0.2.0/24", Timestamp::new(1_001, 0))).await.unwrap();
-    hand.store(1_002 * SECOND, Ordering::SeqCst);
+    hand.set(Duration::from_secs(1_002));
     engine.change(create("later", "198.51.100.0/24", None)).await.unwrap();
     assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DefaultAllow);
-    hand.store(500 * SECOND, Ordering::SeqCst);
+    hand.set(Duration::from_secs(500));
     assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DefaultAllow, "the newest record is of second 1002");
 }
 
@@ -174,7 +163,7 @@ async fn a_failing_disk_refuses_changes_and_keeps_deciding_until_it_heals() {
                 healed = Some(revision);
                 break;
             }
-            Err(ChangeError::NotWritable(_)) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            Err(ChangeError::NotWritable(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
             Err(error) => panic!("{error}"),
         }
     }

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use portcullis::config::Config;
+use portcullis::engine::clock::Clock;
 use portcullis::proto::v1::analysis_service_client::AnalysisServiceClient;
 use portcullis::proto::v1::audit_service_client::AuditServiceClient;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
@@ -22,6 +23,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
+use crate::clock::Hand;
+
 /// A running service.
 pub(crate) struct Service {
     pub(crate) channel: Channel,
@@ -35,20 +38,35 @@ pub(crate) struct Service {
 impl Service {
     /// A service with a fresh data directory.
     pub(crate) async fn start() -> Self {
-        let temporary = tempfile::tempdir().unwrap();
-        let config = Config::for_data_dir(temporary.path().join("data"));
-        Self { _temporary: Some(temporary), ..Self::with_config(config).await }
+        Self::start_by(Clock::system()).await
     }
 
     /// A service with a given configuration; its port is free whatever the configuration says.
     pub(crate) async fn with_config(config: Config) -> Self {
+        Self::with_clock(config, Clock::system()).await
+    }
+
+    /// A service with a fresh data directory and a clock that the test moves.
+    pub(crate) async fn start_at(hand: &Hand) -> Self {
+        Self::start_by(hand.clock()).await
+    }
+
+    async fn start_by(clock: Clock) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let config = Config::for_data_dir(temporary.path().join("data"));
+        Self { _temporary: Some(temporary), ..Self::with_clock(config, clock).await }
+    }
+
+    /// A service with a given configuration and a given clock.
+    pub(crate) async fn with_clock(config: Config, clock: Clock) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let data_dir = config.data_dir.clone();
-        let task = tokio::spawn(portcullis::server::run(config, listener, async {
+        let stopped = async {
             let _ = stopped.await;
-        }));
+        };
+        let task = tokio::spawn(portcullis::server::run_at(config, listener, stopped, clock));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let service = Self { channel, address, data_dir, _temporary: None, stop, task };
         service.wait_until_serving().await;

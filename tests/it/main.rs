@@ -47,6 +47,8 @@ mod cli_config;
 mod cli_parse;
 /// The command line over whole policies and revisions.
 mod cli_policy;
+/// A clock that a test moves.
+mod clock;
 /// `kill -9`, and a sled directory that is lost or damaged.
 mod crash_kill;
 /// Power cuts.

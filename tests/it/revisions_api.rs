@@ -18,6 +18,7 @@ use portcullis::proto::v1::{
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::clock::{Hand, until};
 use crate::harness::{Service, allow_list, assert_error, fields, rule};
 use crate::process::Process;
 
@@ -204,17 +205,20 @@ async fn a_change_that_waits_holds_others_up_and_stays_once_it_is_confirmed() {
 
 #[tokio::test]
 async fn a_change_that_is_not_confirmed_goes_back_by_itself() {
-    let service = Service::start().await;
+    let hand = Hand::at(Duration::from_secs(1_800_000_000));
+    let service = Service::start_at(&hand).await;
     service.add_rule("kept", Action::Allow, "10.0.0.0/8").await;
-    let made = deny(service.firewall(), "lock", "any", Some(Duration::from_secs(1))).await.unwrap();
+    let made = deny(service.firewall(), "lock", "any", Some(Duration::from_mins(10))).await.unwrap();
+    hand.advance(Duration::from_mins(10) - Duration::from_millis(1));
     assert_eq!(service.check("192.0.2.1", DEFAULT).await.decision(), Decision::Deny);
-    for _ in 0..400 {
-        if service.check("192.0.2.1", DEFAULT).await.decision() == Decision::Allow {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(service.check("192.0.2.1", DEFAULT).await.decision(), Decision::Allow);
+    // Another change waits until the last moment.
+    let other = deny(service.firewall(), "other", "192.0.2.0/24", None).await;
+    assert_error(other, Code::FailedPrecondition, "CONFIRMATION_PENDING");
+    hand.advance(Duration::from_millis(1));
+    until("the change goes back", async || {
+        (service.check("192.0.2.1", DEFAULT).await.decision() == Decision::Allow).then_some(())
+    })
+    .await;
     assert_eq!(rules(&service).await, ["kept"]);
     let newest = revisions(&service, 1_000).await.remove(0);
     let change = newest.policy_change.unwrap();
@@ -242,19 +246,22 @@ async fn a_change_whose_time_ran_out_while_the_service_was_killed_is_undone_befo
     let process = Process::start(&data_dir);
     let firewall = FirewallServiceClient::new(process.connect().await);
     deny(firewall.clone(), "kept", "198.51.100.0/24", None).await.unwrap();
-    let made = deny(firewall, "lock", "any", Some(Duration::from_secs(2))).await.unwrap();
+    let made = deny(firewall, "lock", "any", Some(Duration::from_mins(10))).await.unwrap();
     assert_eq!(decision(process.connect().await, "192.0.2.1").await, Decision::Deny);
     process.kill();
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
 
-    let process = Process::start(&data_dir);
-    let channel = process.connect().await;
+    // The next start is eleven minutes later, by its clock.
+    let hand = Hand::at_present();
+    hand.advance(Duration::from_mins(11));
+    let config = portcullis::config::Config::for_data_dir(data_dir);
+    let service = Service::with_clock(config, hand.clock()).await;
+    let channel = service.channel.clone();
     assert_eq!(decision(channel.clone(), "192.0.2.1").await, Decision::Allow);
     assert_eq!(decision(channel.clone(), "198.51.100.1").await, Decision::Deny);
     let request = GetRevisionRequest { name: name(made.revision + 1) };
     let undone = AnalysisServiceClient::new(channel).get_revision(request).await.unwrap().into_inner();
     assert_eq!(undone.policy_change.unwrap().changes.len(), 1);
-    process.kill();
+    service.stop().await;
 }
 
 #[tokio::test]
@@ -286,7 +293,8 @@ async fn a_change_that_still_waits_after_a_crash_goes_on_waiting_and_can_be_conf
 async fn a_change_is_undone_also_where_limits_were_lowered_since() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = portcullis::config::Config::for_data_dir(directory.path().join("data"));
-    let service = Service::with_config(config.clone()).await;
+    let hand = Hand::at(Duration::from_secs(1_800_000_000));
+    let service = Service::with_clock(config.clone(), hand.clock()).await;
     service.add_rule("one", Action::Deny, "192.0.2.0/24").await;
     service.add_rule("two", Action::Deny, "198.51.100.0/24").await;
     let options = ChangeOptions {
@@ -298,13 +306,11 @@ async fn a_change_is_undone_also_where_limits_were_lowered_since() {
     service.firewall().delete_rule(request).await.unwrap();
     service.stop().await;
     config.limits.rules_per_organization_max = 1;
-    let service = Service::with_config(config).await;
-    for _ in 0..300 {
-        if rules(&service).await.len() == 2 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    hand.advance(Duration::from_millis(999));
+    let service = Service::with_clock(config, hand.clock()).await;
+    assert_eq!(rules(&service).await, ["one"], "it still waits");
+    hand.advance(Duration::from_millis(1));
+    until("the change goes back", async || (rules(&service).await.len() == 2).then_some(())).await;
     assert_eq!(rules(&service).await, ["one", "two"]);
     service.stop().await;
 }

@@ -11,6 +11,7 @@ use portcullis::proto::v1::{
 };
 use prost_types::{FieldMask, Timestamp};
 
+use crate::clock::Hand;
 use crate::harness::{Service, access, allow_list, rule};
 
 const ORGANIZATION: &str = "organizations/default";
@@ -46,10 +47,7 @@ fn millis(time: Timestamp) -> i64 {
     time.seconds * 1_000 + i64::from(time.nanos / 1_000_000)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test says when the rule expires, by the clock that the server reads"
-)]
+#[expect(clippy::disallowed_methods, reason = "the test compares with the clock that the server reads")]
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
@@ -133,7 +131,8 @@ async fn a_disabled_rule_is_kept_and_does_not_match() {
 
 #[tokio::test]
 async fn a_rule_matches_until_it_expires_and_the_next_one_decides_from_then_on() {
-    let service = Service::start().await;
+    let hand = Hand::at(Duration::from_secs(1_800_000_000));
+    let service = Service::start_at(&hand).await;
     let expiring = |at: Duration| Rule {
         expire_time: Some(Timestamp {
             seconds: i64::try_from(at.as_secs()).unwrap(),
@@ -142,14 +141,12 @@ async fn a_rule_matches_until_it_expires_and_the_next_one_decides_from_then_on()
         ..rule(Action::Deny, "192.0.2.0/24")
     };
     add(&service, "past", expiring(Duration::ZERO)).await;
-    let end = now() + Duration::from_millis(700);
+    let end = hand.now() + Duration::from_mins(7);
     add(&service, "soon", expiring(end)).await;
     add(&service, "later", expiring(end + Duration::from_hours(1))).await;
-    let early = decides(&service, "192.0.2.1", ConnectionType::Shell).await;
-    assert!(early == "soon" || now() >= end, "{early}");
-    while now() < end {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    hand.set(end - Duration::from_micros(1));
+    assert_eq!(decides(&service, "192.0.2.1", ConnectionType::Shell).await, "soon");
+    hand.set(end);
     assert_eq!(decides(&service, "192.0.2.1", ConnectionType::Shell).await, "later");
     let expired = get(&service, "soon").await;
     assert_eq!((expired.position, expired.disabled), (2, false));

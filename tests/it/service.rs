@@ -17,6 +17,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 
+use crate::clock::until;
 use crate::harness::{Service, assert_error};
 
 const ORGANIZATION: &str = "organizations/default";
@@ -55,7 +56,8 @@ async fn start(change: impl FnOnce(&mut Config)) -> (Service, tempfile::TempDir)
     (Service::with_config(config).await, temporary)
 }
 
-/// A call that stays open: the group is created, and a replacement of its ranges is begun and not ended.
+/// A call that stays open, in a service with room for one: a group is created, and a replacement of its ranges is begun
+/// and not ended.
 async fn open_call(
     service: &Service,
 ) -> (tokio::sync::mpsc::Sender<ReplaceRangesRequest>, tokio::task::JoinHandle<Result<(), Status>>) {
@@ -65,14 +67,34 @@ async fn open_call(
         ..Default::default()
     };
     service.firewall().create_address_group(request).await.unwrap();
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let mut firewall = service.firewall();
-    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let call = tokio::spawn(async move { firewall.replace_ranges(stream).await.map(drop) });
-    let first = ReplaceRangesRequest { name: GROUP.to_owned(), ranges: vec!["any".to_owned()], ..Default::default() };
-    sender.send(first).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    (sender, call)
+    until("the call is let in", async || {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let mut firewall = service.firewall();
+        let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let call = tokio::spawn(async move { firewall.replace_ranges(stream).await.map(drop) });
+        let ranges = vec!["any".to_owned()];
+        sender.send(ReplaceRangesRequest { name: GROUP.to_owned(), ranges, ..Default::default() }).await.unwrap();
+        // The one that asks may have had the place when the call came: then the call is refused, and begun again.
+        while !call.is_finished() {
+            if !has_room(service).await && !call.is_finished() {
+                return Some((sender, call));
+            }
+        }
+        None
+    })
+    .await
+}
+
+/// Whether one more call is let in.
+async fn has_room(service: &Service) -> bool {
+    let request = GetAddressGroupRequest { name: GROUP.to_owned() };
+    match service.firewall().get_address_group(request).await {
+        Ok(_) => true,
+        Err(refused) => {
+            assert_error::<()>(Err(refused), Code::Unavailable, "OVERLOADED");
+            false
+        }
+    }
 }
 
 #[tokio::test]
@@ -221,7 +243,7 @@ async fn calls_beyond_the_limit_are_refused_at_once_and_keep_out_no_check() {
                 firewall.replace_ranges(tokio_stream::pending::<ReplaceRangesRequest>()),
             );
             assert!(given_up.await.is_err());
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            until("its place is given back", async || has_room(&service).await.then_some(())).await;
         }
         service.decisions().check(check()).await.unwrap();
     }
@@ -230,7 +252,11 @@ async fn calls_beyond_the_limit_are_refused_at_once_and_keep_out_no_check() {
 
 #[tokio::test]
 async fn a_stop_waits_for_calls_under_way_and_takes_no_new_ones() {
-    let (service, _temporary) = start(|config| config.drain_timeout = Duration::from_mins(1)).await;
+    let (service, _temporary) = start(|config| {
+        config.drain_timeout = Duration::from_mins(1);
+        config.requests_in_flight_max = 1;
+    })
+    .await;
     let address = service.address();
     let (sender, call) = open_call(&service).await;
     let stop = tokio::spawn(service.stop());
@@ -246,7 +272,11 @@ async fn a_stop_waits_for_calls_under_way_and_takes_no_new_ones() {
 
 #[tokio::test]
 async fn a_call_that_outlasts_the_drain_is_cut_off() {
-    let (service, _temporary) = start(|config| config.drain_timeout = Duration::from_millis(300)).await;
+    let (service, _temporary) = start(|config| {
+        config.drain_timeout = Duration::from_millis(300);
+        config.requests_in_flight_max = 1;
+    })
+    .await;
     let data_dir = service.data_dir().to_owned();
     let (sender, call) = open_call(&service).await;
     timeout(SOON, service.stop()).await.expect("the drain has an end");

@@ -11,7 +11,8 @@ use portcullis::audit::record::{Actor, Content, RecordType, Subject};
 use portcullis::policy::rule::{Action, ConnectionType};
 use portcullis::server::verify_audit;
 
-use crate::audit_engine::{DEFAULT, add_rule, check, erasure, key, open, settle, small_units};
+use crate::audit_engine::{DEFAULT, add_rule, check, erasure, key, open, sealed_units, settle, signed, small_units};
+use crate::clock::until;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/audit-v1")
@@ -75,21 +76,19 @@ async fn write_the_golden_audit_log() {
         let email = format!("user-{}@example.com", number % 10);
         check(&engine, &email, "192.0.2.1", ConnectionType::Preview, DEFAULT).await.unwrap();
         if number == 500 {
-            // So that a unit is sealed.
-            settle(&engine).await;
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            // So that a unit ends with its second tile and is sealed.
+            signed(&engine).await;
         }
     }
-    settle(&engine).await;
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    let sealed = async || (sealed_units(directory.path()) > 0).then_some(());
+    until("a sealed unit", sealed).await;
     check(&engine, "revoked@example.com", "203.0.113.1", ConnectionType::Shell, DEFAULT).await.unwrap();
     add_rule(&engine, "bad", Action::Deny, "203.0.113.0/24").await;
     check(&engine, "revoked@example.com", "203.0.113.1", ConnectionType::Shell, DEFAULT).await.unwrap();
     settle(&engine).await;
     engine.erase_user(erasure("user-5@example.com", "somebody")).await.unwrap();
     check(&engine, "kept@example.com", "2001:db8::7", ConnectionType::Shell, DEFAULT).await.unwrap();
-    settle(&engine).await;
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    signed(&engine).await;
     engine.close();
     for part in ["audit", "sessions"] {
         copy(&directory.path().join(part), &golden().join(part));

@@ -21,17 +21,11 @@ use super::sealer::Sealer;
 use super::shared::Shared;
 use crate::engine::clock::Clock;
 
-/// How often it looks for work without being woken.
+/// How often it looks for work without being woken. No interval below is kept more exactly.
 const TICK: Duration = Duration::from_millis(100);
-
-/// How often a checkpoint is signed while records come.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the active sessions are saved.
 const SESSIONS_INTERVAL: Duration = Duration::from_mins(1);
-
-/// How often it looks for units that retention removes.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The pause after a failure.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -81,9 +75,9 @@ impl Maintenance {
 
     /// Works until the log has ended, then signs its last checkpoint.
     pub(crate) fn run(mut self) {
-        let mut checkpoint = Timer::new(CHECKPOINT_INTERVAL);
+        let mut checkpoint = Timer::new(self.shared.options.checkpoint_interval);
         let mut sessions = Timer::new(SESSIONS_INTERVAL);
-        let mut retention = Timer::new(RETENTION_INTERVAL);
+        let mut retention = Timer::new(self.shared.options.retention_interval);
         let mut rest: Option<Timer> = None;
         loop {
             // Read this first, so that the round below sees everything that was written before the end.

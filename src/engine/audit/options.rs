@@ -49,6 +49,10 @@ pub struct AuditOptions {
     pub retention_bytes: Option<u64>,
     /// A unit that began longer ago than this is sealed even if it is not full.
     pub unit_age_max: Duration,
+    /// How often a checkpoint is signed while there are new records. No setting of the service; tests shorten it.
+    pub checkpoint_interval: Duration,
+    /// How often it looks for records that retention no longer wants. No setting of the service; tests shorten it.
+    pub retention_interval: Duration,
 }
 
 impl AuditOptions {
@@ -73,6 +77,8 @@ impl Default for AuditOptions {
             retention_age: None,
             retention_bytes: None,
             unit_age_max: Duration::from_hours(24),
+            checkpoint_interval: Duration::from_secs(1),
+            retention_interval: Duration::from_secs(10),
         }
     }
 }

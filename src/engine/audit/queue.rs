@@ -127,7 +127,7 @@ impl AuditQueue {
     }
 
     /// The last sequence that was given.
-    pub(crate) fn last_sequence(&self) -> u64 {
+    pub fn last_sequence(&self) -> u64 {
         self.lock().next_sequence - 1
     }
 
