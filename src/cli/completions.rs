@@ -6,8 +6,7 @@
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::exit::Exit;
-use super::output::Output;
+use portcullis_cli::{Exit, Output};
 
 #[derive(Args, Debug)]
 pub(super) struct CompletionsArgs {

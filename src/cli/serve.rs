@@ -9,10 +9,9 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::exit::Exit;
-use super::output::Output;
 use crate::config::{Config, ServeArgs};
 use crate::{server, telemetry};
+use portcullis_cli::{Exit, Output};
 
 pub(super) fn run(args: &ServeArgs, output: &mut Output) -> anyhow::Result<Exit> {
     let file = match &args.config {

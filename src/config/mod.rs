@@ -18,8 +18,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use args::{ServeArgs, SettingArgs};
+pub use portcullis_cli::parse_duration;
 pub use reference::reference;
-pub use setting::{LogFilter, parse_duration};
+pub use setting::LogFilter;
 pub use table::{Config, Durability, LogConfig, LogFormat, OnAuditFailure, RecordConfig, Setting, settings};
 
 /// Everything that is wrong with a configuration.

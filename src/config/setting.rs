@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use portcullis_cli::parse_duration;
 use tracing_subscriber::EnvFilter;
 
 /// One row of a table of settings, which together make a configuration `C`.
@@ -248,26 +249,6 @@ impl Value for Duration {
 
     fn show(&self) -> Option<toml::Value> {
         Some(show_milliseconds(u64::try_from(self.as_millis()).unwrap_or(u64::MAX)).into())
-    }
-}
-
-/// Parses a positive duration: a whole number and `ms`, `s`, `m` or `h`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (count, unit) = text.split_at(unit_at);
-    let milliseconds_per_unit = match unit {
-        "ms" => Some(1),
-        "s" => Some(1_000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let milliseconds = count.parse().ok().zip(milliseconds_per_unit).and_then(|(n, per): (u64, _)| n.checked_mul(per));
-    match milliseconds {
-        Some(milliseconds) if milliseconds > 0 => Ok(Duration::from_millis(milliseconds)),
-        _ => {
-            Err("is not a positive duration: write a whole number and `ms`, `s`, `m` or `h`, such as `30s`".to_owned())
-        }
     }
 }
 

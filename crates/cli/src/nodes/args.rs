@@ -1,0 +1,205 @@
+//! The flags of `portcullis nodes`.
+//!
+//! Invariant: an access is given as a whole: its mode and all of its entries.
+//! Not here: what is done with them.
+
+use clap::{Args, Subcommand};
+
+use crate::change::{ChangeArgs, EtagArgs, PreviewArgs};
+use crate::error::UsageError;
+use crate::names::{OrganizationArgs, group_beside};
+use crate::ranges_file::{Origins, Ranges};
+use crate::words::{AccessMode, ConnectionType};
+use portcullis_proto::v1;
+
+#[derive(Args, Debug)]
+#[command(after_help = NODE_NAMES)]
+pub(crate) struct NodesArgs {
+    #[command(flatten)]
+    pub(super) organization: OrganizationArgs,
+    #[command(subcommand)]
+    pub(super) command: NodesCommand,
+}
+
+const NODE_NAMES: &str = "A node is named by its full name (`organizations/acme/projects/web`), by the part from \
+                          `projects/` on, by an organization's id, or as `cluster`.";
+
+#[derive(Subcommand, Debug)]
+pub(super) enum NodesCommand {
+    /// List the children of a node; without one and without `--organization`, the organizations
+    List(ListArgs),
+    /// Show one node and its own access
+    Get(GetArgs),
+    /// Create an organization, project, workspace or endpoint
+    Create(CreateArgs),
+    /// Change fields of a node; the others stay as they are
+    Update(UpdateArgs),
+    /// Delete a node
+    Delete(DeleteArgs),
+    /// Show the access of a node after inheritance, and the ranges that all levels together permit
+    Effective(GetArgs),
+    /// List all ranges that all levels together permit for one connection type
+    Permitted(PermittedArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListArgs {
+    /// The node whose children to list [default: the one that `--organization` names]
+    #[arg(value_name = "NODE")]
+    pub(super) parent: Option<String>,
+    /// List everything below the node
+    #[arg(long)]
+    pub(super) recursive: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GetArgs {
+    /// The node
+    pub(super) node: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PermittedArgs {
+    /// The node
+    pub(super) node: String,
+    /// The connection type
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(super) connection_type: ConnectionType,
+}
+
+/// The fields of a node that are given when it is created and when it is changed.
+#[derive(Args, Debug)]
+pub(super) struct FieldArgs {
+    /// What people call the node
+    #[arg(long, value_name = "TEXT")]
+    pub(super) display_name: Option<String>,
+    /// Whether a check must name an existing project; organizations only
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) require_projects: Option<bool>,
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CreateArgs {
+    /// The name of the new node
+    #[arg(value_name = "NODE")]
+    pub(super) node: String,
+    #[command(flatten)]
+    pub(super) fields: FieldArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UpdateArgs {
+    /// The node
+    pub(super) node: String,
+    #[command(flatten)]
+    pub(super) fields: FieldArgs,
+    #[command(flatten)]
+    pub(super) gates: NodeGateArgs,
+    #[command(flatten)]
+    pub(super) etag: EtagArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
+}
+
+/// The gates of an organization or of the cluster. If any is given, they replace all present ones.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Gates for every change")]
+pub(super) struct NodeGateArgs {
+    /// An address that no change may deny anything that it is allowed now; may be given several times
+    #[arg(long = "gates-guard-ip", value_name = "ADDRESS")]
+    gates_guard_ips: Vec<String>,
+    /// How many active sessions one change may revoke
+    #[arg(long = "gates-max-revocations", value_name = "COUNT")]
+    gates_max_revocations: Option<i64>,
+    /// Refuse changes that would open something to every IPv4 or every IPv6 address
+    #[arg(long = "gates-refuse-open-to-internet")]
+    gates_refuse_open_to_internet: bool,
+    /// Remove all gates
+    #[arg(long, conflicts_with_all = ["gates_guard_ips", "gates_max_revocations", "gates_refuse_open_to_internet"])]
+    no_gates: bool,
+}
+
+impl NodeGateArgs {
+    /// The gates; none if no flag about them was given.
+    pub(super) fn gates(&self) -> Option<v1::ChangeGates> {
+        let gates = v1::ChangeGates {
+            guard_ips: self.gates_guard_ips.clone(),
+            max_revocations: self.gates_max_revocations,
+            refuse_open_to_internet: self.gates_refuse_open_to_internet,
+        };
+        (self.no_gates || gates != v1::ChangeGates::default()).then_some(gates)
+    }
+}
+
+/// A node's own access. If it is given, it replaces the present one as a whole.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Access")]
+pub(super) struct AccessArgs {
+    /// The node's own access mode; replaces the present one and its entries
+    #[arg(long = "access", value_enum, value_name = "MODE")]
+    mode: Option<AccessMode>,
+    /// A range to permit, and why; may be given several times
+    #[arg(long = "range", value_name = "RANGE[=DESCRIPTION]")]
+    ranges: Vec<String>,
+    /// Permit the ranges in this file, one a line, `-` for standard input; a `#` starts a comment
+    #[arg(long, value_name = "FILE")]
+    file: Option<String>,
+    /// An address group to permit, by its id or full name, and why; may be given several times
+    #[arg(long = "group", value_name = "GROUP[=DESCRIPTION]")]
+    groups: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DeleteArgs {
+    /// The node
+    pub(super) node: String,
+    /// Also delete all nodes below, and even if that gives access to someone who is denied now
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) etag: EtagArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
+}
+
+impl AccessArgs {
+    /// The access of the node, and where its ranges came from; none if no flag about it was given.
+    pub(super) fn access(&self, node: &str) -> anyhow::Result<Option<(v1::Access, Origins)>> {
+        let Some(mode) = self.mode else {
+            if !self.ranges.is_empty() || self.file.is_some() || !self.groups.is_empty() {
+                let message = "ranges and groups are the entries of an allowlist: give `--access allow-list` with them";
+                return Err(UsageError(message.to_owned()).into());
+            }
+            return Ok(None);
+        };
+        let (ranges, origins) = Ranges::read(&self.ranges, self.file.as_deref())?.split();
+        let ranges = ranges.iter().map(|given| {
+            let (range, description) = split_entry(given);
+            (v1::access_entry::Source::Range(range.to_owned()), description)
+        });
+        let groups = self.groups.iter().map(|given| {
+            let (group, description) = split_entry(given);
+            (v1::access_entry::Source::AddressGroup(group_beside(node, group)), description)
+        });
+        let entries = ranges
+            .chain(groups)
+            .map(|(source, description)| v1::AccessEntry { source: Some(source), description: description.to_owned() });
+        let access = v1::Access { mode: v1::AccessMode::from(mode).into(), entries: entries.collect() };
+        Ok(Some((access, origins)))
+    }
+}
+
+/// Splits an entry as it is typed. Neither ranges nor names contain a `=`.
+fn split_entry(given: &str) -> (&str, &str) {
+    given.split_once('=').unwrap_or((given, ""))
+}

@@ -1,0 +1,142 @@
+//! `portcullis nodes`: the hierarchy of allowlists.
+//!
+//! Invariant: an update names exactly the fields that were typed in its mask, so that it alters nothing else.
+//! Not here: the flags (`args`) and how nodes are shown (`view`).
+
+mod args;
+mod view;
+
+use portcullis_client::answer;
+
+use super::context::Context;
+use super::error::{UsageError, with_fields};
+use super::exit::Exit;
+use super::names::{OrganizationArgs, split_node};
+use super::ranges_file::Origins;
+use super::{pages, table};
+use args::{CreateArgs, DeleteArgs, ListArgs, NodesCommand, PermittedArgs, UpdateArgs};
+use portcullis_proto::v1;
+use portcullis_proto::v1::mutation::Request as Asked;
+
+pub(super) use args::NodesArgs;
+
+pub(super) async fn run(args: NodesArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let names = args.organization;
+    match args.command {
+        NodesCommand::List(args) => list(&names, &args, context).await,
+        NodesCommand::Get(args) => {
+            let request = v1::GetNodeRequest { name: names.node(&args.node) };
+            let node = answer(context.client.hierarchy().get_node(request).await)?;
+            context.show(&node, view::node)
+        }
+        NodesCommand::Create(args) => create(&names, args, context).await,
+        NodesCommand::Update(args) => update(&names, args, context).await,
+        NodesCommand::Delete(args) => delete(&names, &args, context).await,
+        NodesCommand::Effective(args) => {
+            let request = v1::GetEffectiveAccessRequest { name: names.node(&args.node) };
+            let access = answer(context.client.hierarchy().get_effective_access(request).await)?;
+            context.show(&access, view::effective_access)
+        }
+        NodesCommand::Permitted(args) => permitted(&names, &args, context).await,
+    }
+}
+
+async fn list(names: &OrganizationArgs, args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let parent = args.parent.as_deref().map(|parent| names.node(parent)).or_else(|| names.given()).unwrap_or_default();
+    let (recursive, mut client) = (args.recursive, context.client.hierarchy());
+    let nodes = pages::all(async |page_size, page_token| {
+        client.list_nodes(v1::ListNodesRequest { parent: parent.clone(), page_size, page_token, recursive }).await
+    });
+    let nodes = nodes.await?;
+    context.list(&nodes, view::nodes)
+}
+
+async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let name = names.node(&args.node);
+    let (parent, node_id) = split_node(&name)?;
+    let (access, origins) = args.fields.access.access(&name)?.unzip();
+    let node = v1::Node {
+        display_name: args.fields.display_name.unwrap_or_default(),
+        require_projects: args.fields.require_projects.unwrap_or_default(),
+        access,
+        ..v1::Node::default()
+    };
+    let request = v1::CreateNodeRequest {
+        parent: parent.to_owned(),
+        node_id: node_id.to_owned(),
+        node: Some(node),
+        options: args.change.options(),
+    };
+    if args.preview.preview {
+        return context.preview(&name, Asked::CreateNode(request)).await;
+    }
+    let node = answer(context.client.hierarchy().create_node(request).await)
+        .map_err(|error| with_fields(error, |field| line_of(origins.as_ref(), field)))?;
+    context.changed(&args.change, &node, view::node)
+}
+
+async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let name = names.node(&args.node);
+    let mut node = v1::Node { name: name.clone(), etag: args.etag.etag(), ..v1::Node::default() };
+    let mut paths = Vec::new();
+    if let Some(display_name) = args.fields.display_name {
+        node.display_name = display_name;
+        paths.push("display_name");
+    }
+    if let Some(require_projects) = args.fields.require_projects {
+        node.require_projects = require_projects;
+        paths.push("require_projects");
+    }
+    let (access, origins) = args.fields.access.access(&name)?.unzip();
+    if access.is_some() {
+        node.access = access;
+        paths.push("access");
+    }
+    if let Some(gates) = args.gates.gates() {
+        node.change_gates = Some(gates);
+        paths.push("change_gates");
+    }
+    if paths.is_empty() {
+        let message = "nothing to change: give `--display-name`, `--require-projects`, `--access` or gates";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    let update_mask = Some(prost_types::FieldMask { paths: paths.into_iter().map(str::to_owned).collect() });
+    let request = v1::UpdateNodeRequest { node: Some(node), update_mask, options: args.change.options() };
+    if args.preview.preview {
+        return context.preview(&name, Asked::UpdateNode(request)).await;
+    }
+    let node = answer(context.client.hierarchy().update_node(request).await)
+        .map_err(|error| with_fields(error, |field| line_of(origins.as_ref(), field)))?;
+    context.changed(&args.change, &node, view::node)
+}
+
+async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let name = names.node(&args.node);
+    let request = v1::DeleteNodeRequest {
+        name: name.clone(),
+        etag: args.etag.etag(),
+        force: args.force,
+        options: args.change.options(),
+    };
+    if args.preview.preview {
+        return context.preview(&name, Asked::DeleteNode(request)).await;
+    }
+    answer(context.client.hierarchy().delete_node(request).await)?;
+    context.deleted(&args.change, &name)
+}
+
+async fn permitted(names: &OrganizationArgs, args: &PermittedArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (name, mut client) = (names.node(&args.node), context.client.hierarchy());
+    let connection_type = v1::ConnectionType::from(args.connection_type).into();
+    let permitted = pages::all(async |page_size, page_token| {
+        let request = v1::ListPermittedRangesRequest { name: name.clone(), connection_type, page_size, page_token };
+        client.list_permitted_ranges(request).await
+    });
+    let permitted = permitted.await?;
+    context.list(&permitted, |permitted| table::lines(&permitted.ranges))
+}
+
+/// The line of a file that a refused entry stands in.
+fn line_of(origins: Option<&Origins>, field: &str) -> Option<String> {
+    origins?.name(field, 0)
+}

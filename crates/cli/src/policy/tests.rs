@@ -1,0 +1,119 @@
+//! `portcullis policy tests`: decisions that the policy must make.
+//!
+//! Invariant: the exit status of the list tells whether a test fails, so that a script can act on it.
+//! Not here: refusing changes that break a test, which the server does.
+
+use clap::{Args, Subcommand};
+use portcullis_client::answer;
+
+use crate::change::ChangeArgs;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::names::{OrganizationArgs, id};
+use crate::words::{ConnectionArgs, Decision};
+use crate::{pages, table};
+use portcullis_proto::v1;
+
+#[derive(Args, Debug)]
+pub(super) struct TestsArgs {
+    #[command(subcommand)]
+    command: TestsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum TestsCommand {
+    /// List the tests with their present decisions; exits with 3 if one fails
+    List,
+    /// Add a test; from then on, a change that breaks it is refused
+    Create(CreateArgs),
+    /// Delete a test
+    Delete(DeleteArgs),
+}
+
+#[derive(Args, Debug)]
+struct CreateArgs {
+    /// The id of the test; without it the server makes one up
+    #[arg(long, value_name = "ID", default_value = "")]
+    id: String,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// The decision that the policy must make
+    #[arg(long, value_enum, value_name = "DECISION")]
+    expect: Decision,
+    /// What the test is for
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    description: String,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+struct DeleteArgs {
+    /// The test: its id or full name
+    test: String,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+pub(super) async fn run(names: &OrganizationArgs, args: TestsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    match args.command {
+        TestsCommand::List => list(names, context).await,
+        TestsCommand::Create(args) => create(names, args, context).await,
+        TestsCommand::Delete(args) => {
+            let name = names.test(&args.test);
+            let request = v1::DeletePolicyTestRequest { name: name.clone(), options: args.change.options() };
+            answer(context.client.analysis().delete_policy_test(request).await)?;
+            context.deleted(&args.change, &name)
+        }
+    }
+}
+
+async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let test = v1::PolicyTest {
+        ip: args.connection.ip,
+        connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
+        endpoint: names.node(&args.connection.endpoint),
+        expected_decision: v1::Decision::from(args.expect).into(),
+        description: args.description,
+        ..v1::PolicyTest::default()
+    };
+    let request = v1::CreatePolicyTestRequest {
+        parent: names.name(),
+        policy_test: Some(test),
+        policy_test_id: args.id,
+        options: args.change.options(),
+    };
+    let test = answer(context.client.analysis().create_policy_test(request).await)?;
+    context.changed(&args.change, &test, |test| lines(std::slice::from_ref(test)))
+}
+
+async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (parent, mut client) = (names.name(), context.client.analysis());
+    let tests = pages::all(async |page_size, page_token| {
+        let request = v1::ListPolicyTestsRequest { parent: parent.clone(), page_size, page_token };
+        client.list_policy_tests(request).await
+    });
+    let tests = tests.await?;
+    context.list(&tests, |tests| lines(&tests.policy_tests))?;
+    let fails = |test: &v1::PolicyTest| test.actual_decision != test.expected_decision;
+    Ok(if tests.policy_tests.iter().any(fails) { Exit::Denied } else { Exit::Success })
+}
+
+fn lines(tests: &[v1::PolicyTest]) -> String {
+    let word = |decision: v1::Decision| table::word(decision.as_str_name(), "DECISION_");
+    let row = |test: &v1::PolicyTest| {
+        let outcome = if test.actual_decision == test.expected_decision { "passes" } else { "FAILS" };
+        [
+            id(&test.name).to_owned(),
+            outcome.to_owned(),
+            test.ip.clone(),
+            table::connection_type(test.connection_type),
+            test.endpoint.clone(),
+            word(test.expected_decision()),
+            word(test.actual_decision()),
+            test.description.clone(),
+        ]
+    };
+    let headings = ["ID", "OUTCOME", "ADDRESS", "TYPE", "ENDPOINT", "EXPECTED", "ACTUAL", "DESCRIPTION"];
+    table::grid(headings, tests.iter().map(row))
+}

@@ -1,0 +1,213 @@
+//! An audit record as a flat row of facts, for lines, tables and CSV.
+//!
+//! Invariant: a fact is in the same field for every type of record, and empty if the type does not have it. Texts are
+//! as recorded, not yet safe for a terminal or a spreadsheet.
+//! Not here: the whole record, which only JSON has.
+
+use super::table;
+use portcullis_proto::v1;
+use portcullis_proto::v1::audit_record::Content;
+use portcullis_proto::v1::policy_object::Object;
+
+/// How many changed objects a summary names.
+const OBJECTS_NAMED: usize = 3;
+
+/// The kind of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Allow,
+    Deny,
+    Ended,
+    Revoked,
+    Changed,
+    Gap,
+    Pruned,
+    Erased,
+    /// Of a type that this program does not know.
+    Other,
+}
+
+/// The facts of a record.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    pub(super) decision: String,
+    /// The reason of the decision or of the revocation.
+    pub(super) reason: String,
+    pub(super) ip: String,
+    pub(super) user_email: String,
+    pub(super) connection_type: String,
+    pub(super) endpoint: String,
+    /// The rule that decided, that allowed the session, or that revoked it.
+    pub(super) rule: String,
+    /// The node whose access denied or revoked.
+    pub(super) node: String,
+    pub(super) session: String,
+    pub(super) revision: String,
+    pub(super) cluster_revision: String,
+    pub(super) decision_id: String,
+    pub(super) request_id: String,
+    pub(super) end_reason: String,
+    pub(super) actor: String,
+    pub(super) comment: String,
+    /// What was changed, is missing or was removed, in a few words.
+    pub(super) detail: String,
+}
+
+impl Kind {
+    pub(super) fn of(record: &v1::AuditRecord) -> Self {
+        match (record.r#type(), &record.content) {
+            (v1::AuditType::Decision, Some(Content::Decision(decision))) => match decision.decision() {
+                v1::Decision::Allow => Self::Allow,
+                v1::Decision::Deny | v1::Decision::Unspecified => Self::Deny,
+            },
+            (v1::AuditType::SessionEnded, _) => Self::Ended,
+            (v1::AuditType::SessionRevoked, _) => Self::Revoked,
+            (v1::AuditType::PolicyChanged, _) => Self::Changed,
+            (v1::AuditType::Gap, _) => Self::Gap,
+            (v1::AuditType::Pruned, _) => Self::Pruned,
+            (v1::AuditType::Erased, _) => Self::Erased,
+            (v1::AuditType::Decision | v1::AuditType::Unspecified, _) => Self::Other,
+        }
+    }
+
+    /// The word, at most seven letters.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "ALLOW",
+            Self::Deny => "DENY",
+            Self::Ended => "ENDED",
+            Self::Revoked => "REVOKED",
+            Self::Changed => "CHANGED",
+            Self::Gap => "GAP",
+            Self::Pruned => "PRUNED",
+            Self::Erased => "ERASED",
+            Self::Other => "OTHER",
+        }
+    }
+}
+
+impl Facts {
+    pub(super) fn of(record: &v1::AuditRecord) -> Self {
+        match &record.content {
+            Some(Content::Decision(decision)) => Self::of_decision(decision),
+            Some(Content::Session(session)) => Self::of_session(session, record.r#type()),
+            Some(Content::PolicyChange(change)) => Self {
+                revision: number(change.revision),
+                actor: change.actor.clone(),
+                comment: change.comment.clone(),
+                detail: summary(&change.changes),
+                ..Self::default()
+            },
+            Some(Content::Gap(gap)) => Self { detail: missing(gap), ..Self::default() },
+            Some(Content::Pruned(pruned)) => {
+                Self { detail: format!("records up to {} were removed", pruned.to_sequence), ..Self::default() }
+            }
+            Some(Content::Erased(erased)) => Self {
+                actor: erased.actor.clone(),
+                detail: format!("{} openings were removed", erased.opening_count),
+                ..Self::default()
+            },
+            None => Self::default(),
+        }
+    }
+
+    fn of_decision(decision: &v1::DecisionRecord) -> Self {
+        Self {
+            decision: table::word(decision.decision().as_str_name(), "DECISION_"),
+            reason: reason(decision.reason()),
+            ip: decision.ip.clone(),
+            user_email: decision.user_email.clone(),
+            connection_type: table::connection_type(decision.connection_type),
+            endpoint: decision.endpoint.clone(),
+            rule: decision.rule.clone(),
+            node: decision.node.clone(),
+            session: decision.session.clone(),
+            revision: number(decision.revision),
+            cluster_revision: number(decision.cluster_revision),
+            decision_id: decision.decision_id.clone(),
+            request_id: decision.request_id.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// A revoked session has the rule or node that revoked it, an ended one the rule that allowed it.
+    fn of_session(session: &v1::Session, audit_type: v1::AuditType) -> Self {
+        let facts = Self {
+            ip: session.ip.clone(),
+            user_email: session.user_email.clone(),
+            connection_type: table::connection_type(session.connection_type),
+            endpoint: session.endpoint.clone(),
+            session: session.name.clone(),
+            end_reason: end_reason(session),
+            ..Self::default()
+        };
+        if audit_type == v1::AuditType::SessionRevoked {
+            Self {
+                reason: reason(session.revoke_reason()),
+                rule: session.revoke_rule.clone(),
+                node: session.revoke_node.clone(),
+                revision: number(session.revoke_revision),
+                ..facts
+            }
+        } else {
+            Self { rule: session.rule.clone(), revision: number(session.revision), ..facts }
+        }
+    }
+
+    /// The rule; the node if there is none.
+    pub(super) fn by(&self) -> &str {
+        if self.rule.is_empty() { &self.node } else { &self.rule }
+    }
+}
+
+/// A reason in a word; empty if there is none.
+pub(super) fn reason(reason: v1::Reason) -> String {
+    match reason {
+        v1::Reason::Unspecified => String::new(),
+        reason => table::word(reason.as_str_name(), "REASON_"),
+    }
+}
+
+/// Why a session ended, in a word; empty while it is active.
+pub(super) fn end_reason(session: &v1::Session) -> String {
+    match session.end_reason() {
+        v1::EndReason::Unspecified => String::new(),
+        reason => table::word(reason.as_str_name(), "END_REASON_"),
+    }
+}
+
+fn number(number: i64) -> String {
+    if number == 0 { String::new() } else { number.to_string() }
+}
+
+fn missing(gap: &v1::Gap) -> String {
+    let (from, to) = (table::time(gap.from_time.as_ref()), table::time(gap.to_time.as_ref()));
+    format!("up to {} decisions between {from} and {to} are missing", gap.count)
+}
+
+fn summary(changes: &[v1::ObjectChange]) -> String {
+    let mut parts: Vec<String> = changes.iter().take(OBJECTS_NAMED).map(change).collect();
+    let rest = changes.len().saturating_sub(OBJECTS_NAMED);
+    if rest > 0 {
+        parts.push(format!("and {rest} more"));
+    }
+    parts.join(", ")
+}
+
+pub(super) fn change(change: &v1::ObjectChange) -> String {
+    let (verb, object) = match (&change.before, &change.after) {
+        (None, Some(after)) => ("created", after),
+        (Some(before), None) => ("deleted", before),
+        (_, Some(after)) => ("updated", after),
+        (None, None) => return "changed nothing".to_owned(),
+    };
+    match &object.object {
+        Some(Object::Rule(rule)) => format!("{verb} {}", rule.name),
+        Some(Object::AddressGroup(group)) => format!("{verb} {}", group.name),
+        Some(Object::Node(node)) => format!("{verb} {}", node.name),
+        Some(Object::PolicyTest(test)) => format!("{verb} {}", test.name),
+        Some(Object::RuleOrder(_)) => "reordered the rules".to_owned(),
+        Some(Object::Digest(digest)) => format!("{verb} {}", digest.name),
+        None => format!("{verb} something that this program does not know"),
+    }
+}

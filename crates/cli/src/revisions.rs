@@ -1,0 +1,132 @@
+//! `portcullis revisions`: what the policy was, who changed it, and going back.
+//!
+//! Invariant: a revision is identified by its number; it is shown as the server describes it.
+//! Not here: the effect of a rollback, which the server computes as for every change.
+
+use clap::{Args, Subcommand};
+use portcullis_client::answer;
+
+use super::change::{ChangeArgs, EtagArgs};
+use super::color::{ColorArgs, Colors};
+use super::context::Context;
+use super::exit::Exit;
+use super::names::OrganizationArgs;
+use super::pages::LimitArgs;
+use super::{comparison, table};
+use portcullis_proto::v1;
+
+#[derive(Args, Debug)]
+pub(super) struct RevisionsArgs {
+    #[command(flatten)]
+    organization: OrganizationArgs,
+    #[command(subcommand)]
+    command: RevisionsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum RevisionsCommand {
+    /// List the revisions, the newest first
+    List(LimitArgs),
+    /// Show one revision and what it changed
+    Get(GetArgs),
+    /// Show who gained and who lost access between two revisions
+    Compare(CompareArgs),
+    /// Return to the policy of an earlier revision
+    Rollback(RollbackArgs),
+    /// Keep a change that was made with `--confirm-within`
+    Confirm(ConfirmArgs),
+}
+
+#[derive(Args, Debug)]
+struct GetArgs {
+    /// The revision: its number or full name
+    revision: String,
+}
+
+#[derive(Args, Debug)]
+struct CompareArgs {
+    /// The revision to compare with
+    base: String,
+    /// The revision to look at
+    revision: String,
+    #[command(flatten)]
+    color: ColorArgs,
+}
+
+#[derive(Args, Debug)]
+struct RollbackArgs {
+    /// The revision to go back to
+    revision: String,
+    #[command(flatten)]
+    etag: EtagArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+struct ConfirmArgs {
+    /// The revision that waits for confirmation
+    revision: String,
+    /// Why it is confirmed, for the audit record
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    comment: String,
+}
+
+pub(super) async fn run(args: RevisionsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let (names, mut client) = (args.organization, context.client.analysis());
+    match args.command {
+        RevisionsCommand::List(limit) => {
+            let parent = names.name();
+            let fetch = async |page_size, page_token| {
+                client.list_revisions(v1::ListRevisionsRequest { parent: parent.clone(), page_size, page_token }).await
+            };
+            context.list_first(&limit, fetch, |list| lines(&list.revisions)).await
+        }
+        RevisionsCommand::Get(args) => {
+            let request = v1::GetRevisionRequest { name: names.revision(&args.revision) };
+            let revision = answer(client.get_revision(request).await)?;
+            context.show(&revision, detail)
+        }
+        RevisionsCommand::Compare(args) => {
+            let (base, name) = (names.revision(&args.base), names.revision(&args.revision));
+            let compared = answer(client.compare_revisions(v1::CompareRevisionsRequest { base, name }).await)?;
+            let colors = Colors::of(args.color.color, context.output);
+            context.show(&compared, |compared| comparison::revisions(compared, colors))
+        }
+        RevisionsCommand::Rollback(args) => {
+            let (name, options) = (names.revision(&args.revision), args.change.options());
+            let request = v1::RollbackRevisionRequest { name, etag: args.etag.etag(), options };
+            let revision = answer(client.rollback_revision(request).await)?;
+            context.changed(&args.change, &revision, detail)
+        }
+        RevisionsCommand::Confirm(args) => {
+            let options = v1::ChangeOptions { comment: args.comment, ..v1::ChangeOptions::default() };
+            let name = names.revision(&args.revision);
+            let request = v1::ConfirmRevisionRequest { name, options: Some(options) };
+            let revision = answer(client.confirm_revision(request).await)?;
+            context.show(&revision, detail)
+        }
+    }
+}
+
+fn lines(revisions: &[v1::Revision]) -> String {
+    let row = |revision: &v1::Revision| {
+        let change = revision.policy_change.clone().unwrap_or_default();
+        let time = table::time(revision.create_time.as_ref());
+        [revision.revision.to_string(), time, change.actor, change.comment]
+    };
+    table::grid(["REVISION", "TIME", "BY", "COMMENT"], revisions.iter().map(row))
+}
+
+fn detail(revision: &v1::Revision) -> String {
+    let change = revision.policy_change.clone().unwrap_or_default();
+    let fields = [
+        ("name", revision.name.clone()),
+        ("time", table::time(revision.create_time.as_ref())),
+        ("by", change.actor),
+        ("comment", change.comment),
+        ("undone unless confirmed by", table::time(change.revert_time.as_ref())),
+        ("tests broken on purpose", change.overridden_tests.join(" ")),
+    ];
+    table::record(fields) + &comparison::changes(&change.changes)
+}

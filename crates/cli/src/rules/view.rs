@@ -1,0 +1,73 @@
+//! Rules as tables.
+//!
+//! Invariant: a row has what decides a check: position, action, source, types, and whether the rule is in force.
+//! Not here: the JSON form (`portcullis-proto`).
+
+use crate::{names, table};
+use portcullis_proto::v1;
+
+/// Rules, one a line, and below them their problems.
+pub(super) fn rules(list: &v1::ListRulesResponse) -> String {
+    let headings = ["POSITION", "RULE", "ACTION", "SOURCE", "TYPES", "STATE", "MATCHES", "DESCRIPTION"];
+    let row = |rule: &v1::Rule| {
+        [
+            rule.position.to_string(),
+            names::id(&rule.name).to_owned(),
+            action(rule),
+            source(rule),
+            connection_types(rule),
+            state(rule),
+            rule.match_count.to_string(),
+            rule.description.clone(),
+        ]
+    };
+    table::grid(headings, list.rules.iter().map(row)) + &table::problems(&list.problems)
+}
+
+/// One rule with every field.
+pub(super) fn rule(rule: &v1::Rule) -> String {
+    table::record([
+        ("name", rule.name.clone()),
+        ("position", rule.position.to_string()),
+        ("action", action(rule)),
+        ("source", source(rule)),
+        ("types", connection_types(rule)),
+        ("state", state(rule)),
+        ("description", rule.description.clone()),
+        ("created", table::time(rule.create_time.as_ref())),
+        ("updated", table::time(rule.update_time.as_ref())),
+        ("matches", rule.match_count.to_string()),
+        ("counted since", table::time(rule.match_count_start_time.as_ref())),
+        ("last match", table::time(rule.last_match_time.as_ref())),
+        ("etag", rule.etag.clone()),
+        ("revision", rule.revision.to_string()),
+    ])
+}
+
+fn action(rule: &v1::Rule) -> String {
+    table::word(rule.action().as_str_name(), "ACTION_")
+}
+
+fn source(rule: &v1::Rule) -> String {
+    match &rule.source {
+        Some(v1::rule::Source::Range(range)) => range.clone(),
+        Some(v1::rule::Source::AddressGroup(group)) => format!("group {}", names::id(group)),
+        None => String::new(),
+    }
+}
+
+fn connection_types(rule: &v1::Rule) -> String {
+    if rule.connection_types.is_empty() {
+        return "all".to_owned();
+    }
+    rule.connection_types.iter().map(|number| table::connection_type(*number)).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether the rule is in force. Expiry goes by the clock of the server, which reports expired rules as problems.
+fn state(rule: &v1::Rule) -> String {
+    match (rule.disabled, &rule.expire_time) {
+        (true, _) => "disabled".to_owned(),
+        (false, None) => "enabled".to_owned(),
+        (false, Some(_)) => format!("until {}", table::time(rule.expire_time.as_ref())),
+    }
+}
