@@ -77,7 +77,7 @@ impl<E: Deref<Target = Engine>> Outcome<E> {
 }
 
 impl Unsent<&Engine> {
-    /// The same answer, which holds a reference to the engine of its own.
+    /// The same answer, holding an `Arc` of the engine.
     pub fn holding(mut self, engine: Arc<Engine>) -> Unsent<Arc<Engine>> {
         Unsent { answer: self.answer, opened: Opened { engine, session: self.opened.session.take() } }
     }
@@ -98,7 +98,7 @@ impl<E: Deref<Target = Engine>> Unsent<E> {
 }
 
 impl Waiting<&Engine> {
-    /// The same wait, which holds a reference to the engine of its own.
+    /// The same wait, holding an `Arc` of the engine.
     pub fn holding(self, engine: Arc<Engine>) -> Waiting<Arc<Engine>> {
         Waiting { unsent: self.unsent.holding(engine), sequence: self.sequence }
     }
