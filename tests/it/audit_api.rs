@@ -236,7 +236,7 @@ async fn sessions_open_fold_renew_and_end_as_told() {
     let mut config = Config::for_data_dir(temporary.path().join("data"));
     config.record.session_idle = Duration::from_millis(400);
     config.record.audit_preview = Durability::Sync;
-    let hand = Hand::at(Duration::from_secs(1_800_000_000));
+    let hand = Hand::new();
     let service = Service::with_clock(config, hand.clock()).await;
     let preview = check_of("ada@example.com", "192.0.2.1", ConnectionType::Preview, DEFAULT);
     let first = check(&service, preview.clone()).await.session;

@@ -242,7 +242,7 @@ async fn a_change_revokes_just_the_sessions_that_it_denies_and_subscribers_see_i
 
 #[tokio::test]
 async fn a_rule_that_expires_revokes_what_it_had_allowed() {
-    let hand = Hand::at(Duration::from_secs(1_800_000_000));
+    let hand = Hand::new();
     let service = Service::start_at(&hand).await;
     service.add_rule("closed", Action::Deny, "any").await;
     let expire_time = Some(prost_types::Timestamp { seconds: 1_800_000_700, nanos: 0 });

@@ -30,6 +30,11 @@ fn nanos(time: Duration) -> i64 {
 }
 
 impl Hand {
+    /// At a moment of the year 2027 that is second 1,800,000,000.
+    pub(crate) fn new() -> Self {
+        Self::at(Duration::from_hours(500_000))
+    }
+
     /// At a time since 1970.
     pub(crate) fn at(time: Duration) -> Self {
         Self(Arc::new(AtomicI64::new(nanos(time))))

@@ -205,7 +205,7 @@ async fn a_change_that_waits_holds_others_up_and_stays_once_it_is_confirmed() {
 
 #[tokio::test]
 async fn a_change_that_is_not_confirmed_goes_back_by_itself() {
-    let hand = Hand::at(Duration::from_secs(1_800_000_000));
+    let hand = Hand::new();
     let service = Service::start_at(&hand).await;
     service.add_rule("kept", Action::Allow, "10.0.0.0/8").await;
     let made = deny(service.firewall(), "lock", "any", Some(Duration::from_mins(10))).await.unwrap();
@@ -293,7 +293,7 @@ async fn a_change_that_still_waits_after_a_crash_goes_on_waiting_and_can_be_conf
 async fn a_change_is_undone_also_where_limits_were_lowered_since() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = portcullis::config::Config::for_data_dir(directory.path().join("data"));
-    let hand = Hand::at(Duration::from_secs(1_800_000_000));
+    let hand = Hand::new();
     let service = Service::with_clock(config.clone(), hand.clock()).await;
     service.add_rule("one", Action::Deny, "192.0.2.0/24").await;
     service.add_rule("two", Action::Deny, "198.51.100.0/24").await;
