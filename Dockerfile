@@ -7,9 +7,11 @@ COPY proto proto
 COPY crates crates
 COPY src src
 COPY benches benches
-RUN cargo build --release --locked --bin portcullis \
+# What `portcullis --version` tells: `--build-arg PORTCULLIS_COMMIT=$(git rev-parse --short=12 HEAD)`.
+ARG PORTCULLIS_COMMIT
+RUN cargo build --profile dist --locked --bin portcullis \
     && mkdir -p /out/data \
-    && cp target/release/portcullis /out/portcullis
+    && cp target/dist/portcullis /out/portcullis
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /out/portcullis /usr/local/bin/portcullis

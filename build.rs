@@ -10,7 +10,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=PORTCULLIS_COMMIT");
     let commit = match env::var("PORTCULLIS_COMMIT") {
-        Ok(commit) => Some(commit),
+        Ok(commit) => Some(commit).filter(|commit| !commit.is_empty()),
         Err(_) if env::var("PROFILE").as_deref() == Ok("release") => commit_of_checkout(),
         Err(_) => None,
     };

@@ -2,7 +2,7 @@
 //! binary, tests and benches. Who may name whom, which `tests/structure` holds:
 //!
 //! ```text
-//! main → cli → server → { api, store adapters, telemetry }
+//! main → cli → server → { api, store adapters }
 //! api → engine → store (traits, codec), audit, policy
 //! ```
 //!
