@@ -41,6 +41,7 @@ use http_body::Body;
 use http_body_util::Full;
 use portcullis::api::Api;
 use portcullis::api::admission::Admission;
+use portcullis::api::caller::{Caller, Connection};
 use portcullis::api::direct::{AnswerBody, DirectCheck, Progress};
 use portcullis::audit::record::{Content, DecisionId, DecisionRecord, Entry};
 use portcullis::audit::session::SessionId;
@@ -196,7 +197,9 @@ impl Service {
         let parent = TARGET.to_owned();
         let create = v1::CreateRuleRequest { parent, rule: Some(rule), ..v1::CreateRuleRequest::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(FirewallService::create_rule(&api, tonic::Request::new(create))).unwrap();
+        let mut request = tonic::Request::new(create);
+        Caller::connected(Connection::Unix).attach(request.extensions_mut());
+        runtime.block_on(FirewallService::create_rule(&api, request)).unwrap();
         let admission = Admission::new(config.requests_in_flight_max, Duration::from_mins(10));
         let direct = DirectCheck::new(api, admission, config.request_bytes_max);
         Self { direct, engine, _directory: directory }
