@@ -9,7 +9,7 @@ use clap::{Arg, Command};
 
 use super::examples;
 
-const HEAD: &str = "<!-- Made from the program by `just docs`: change the help texts in `src/cli`, not this file. -->\n\
+const HEAD: &str = "<!-- Made from the program by `just docs`: change the help texts in `src/cli` and `crates/cli`, not this file. -->\n\
                     # Command line\n\n";
 
 const EXIT_STATUS: &str = "\n## Exit status\n\n\

@@ -13,7 +13,7 @@ use super::output::Output;
 #[derive(Args, Debug)]
 pub(super) struct ColorArgs {
     /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = None)]
     pub(super) color: ColorWhen,
 }
 

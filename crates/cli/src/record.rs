@@ -104,7 +104,10 @@ impl Facts {
             }
             Some(Content::Erased(erased)) => Self {
                 actor: erased.actor.clone(),
-                detail: format!("{} openings were removed", erased.opening_count),
+                detail: match erased.opening_count {
+                    1 => "1 opening was removed".to_owned(),
+                    count => format!("{count} openings were removed"),
+                },
                 ..Self::default()
             },
             None => Self::default(),
@@ -182,7 +185,10 @@ fn number(number: i64) -> String {
 
 fn missing(gap: &v1::Gap) -> String {
     let (from, to) = (table::time(gap.from_time.as_ref()), table::time(gap.to_time.as_ref()));
-    format!("up to {} decisions between {from} and {to} are missing", gap.count)
+    match gap.count {
+        1 => format!("1 decision between {from} and {to} may be missing"),
+        count => format!("up to {count} decisions between {from} and {to} are missing"),
+    }
 }
 
 fn summary(changes: &[v1::ObjectChange]) -> String {
