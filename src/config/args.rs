@@ -48,7 +48,7 @@ impl FromArgMatches for SettingArgs {
             let value = matches.get_one::<OsString>(&name)?.clone();
             let from_environment = matches.value_source(&name) == Some(ValueSource::EnvVariable);
             let source = if from_environment { setting.variable() } else { setting.flag() };
-            Some((setting.key(), Given { setting: format!("`{source}`"), value }))
+            Some((setting.key(), Given { setting: format!("`{source}`"), value, is_scalar: true }))
         });
         Ok(Self(given.collect()))
     }

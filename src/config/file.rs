@@ -65,5 +65,6 @@ fn entry(text: &str, key: String, at: usize, value: &Spanned<DeValue<'_>>) -> (S
     };
     let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
     let setting = format!("`{key}` on line {line} of the configuration file");
-    (key, Given { setting, value: written.into() })
+    let is_scalar = matches!(value.get_ref(), DeValue::String(_) | DeValue::Integer(_) | DeValue::Boolean(_));
+    (key, Given { setting, value: written.into(), is_scalar })
 }

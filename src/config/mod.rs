@@ -18,7 +18,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use args::{ServeArgs, SettingArgs};
-pub use portcullis_cli::parse_duration;
 pub use reference::reference;
 pub use setting::LogFilter;
 pub use table::{Config, Durability, LogConfig, LogFormat, OnAuditFailure, RecordConfig, Setting, settings};
@@ -46,6 +45,8 @@ pub struct Fault {
 struct Given {
     setting: String,
     value: OsString,
+    /// False for what no flag could give: in a file, an array, a table, a fraction or a date.
+    is_scalar: bool,
 }
 
 impl Config {
@@ -64,11 +65,10 @@ impl Config {
         given.extend(args.settings.0.clone());
         let mut config = Self::default();
         for setting in settings() {
-            if let Some(given) = given.get(&setting.key())
-                && let Err(advice) = (setting.set)(&mut config, &given.value)
-            {
-                faults.push(given.fault(advice));
-            }
+            let Some(given) = given.get(&setting.key()) else { continue };
+            let set =
+                if given.is_scalar { (setting.set)(&mut config, &given.value) } else { Err(NO_SCALAR.to_owned()) };
+            faults.extend(set.err().map(|advice| given.fault(advice)));
         }
         if let Some(given) = given.get("listen")
             && !config.insecure
@@ -99,6 +99,8 @@ impl Config {
         tables.into_iter().map(headed).collect()
     }
 }
+
+const NO_SCALAR: &str = "is not one value: write a text in quotes, a whole number, `true` or `false`";
 
 const REACHABLE: &str = "is reachable from other machines, and without TLS and authentication everybody who reaches it can \
                          read and change every policy: listen on a loopback address such as `127.0.0.1:7070`, or give \

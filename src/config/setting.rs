@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portcullis_cli::parse_duration;
+use crate::policy::time::parse_duration;
 use tracing_subscriber::EnvFilter;
 
 /// One row of a table of settings, which together make a configuration `C`.

@@ -3,7 +3,7 @@
 //! Invariant: a dependency that is not on a crate's list is a fault, and so is one on the service.
 //! Not here: what the parts of the service may name (`rules`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::sources::{crate_folders, repository};
@@ -12,6 +12,16 @@ use crate::sources::{crate_folders, repository};
 const PURE: &[(&str, &[&str])] = &[
     ("portcullis-audit", &["base64", "ed25519-dalek", "portcullis-policy", "sha2", "thiserror"]),
     ("portcullis-policy", &["ipnet", "thiserror"]),
+];
+
+/// What each crate depends on of ours. No other crate may depend on any.
+const OURS: &[(&str, &[&str])] = &[
+    ("portcullis", &["portcullis-audit", "portcullis-cli", "portcullis-policy", "portcullis-proto"]),
+    ("portcullis-audit", &["portcullis-policy"]),
+    ("portcullis-cli", &["portcullis-client", "portcullis-policy", "portcullis-proto"]),
+    ("portcullis-client", &["portcullis-proto"]),
+    ("portcullis-policy", &[]),
+    ("portcullis-proto", &[]),
 ];
 
 /// The names of everything that a manifest depends on, by the table that says so.
@@ -56,12 +66,15 @@ fn the_pure_crates_depend_on_what_is_listed_and_nothing_else() {
 }
 
 #[test]
-fn no_crate_depends_on_the_service() {
-    let service = name_of(repository());
+fn crates_depend_on_what_is_listed_of_ours() {
     let folders = crate_folders();
-    assert!(folders.len() > 3, "the crates were not found: {folders:?}");
+    let names: BTreeSet<_> = folders.iter().map(|folder| name_of(folder)).collect();
+    assert_eq!(names, OURS.iter().map(|(name, _)| (*name).to_owned()).collect(), "a crate is not on the list");
     for folder in folders {
-        let depends = dependencies(&folder).into_values().flatten().any(|name| name == service);
-        assert!(!depends, "{} depends on the service", folder.display());
+        let name = name_of(&folder);
+        let ours: BTreeSet<_> =
+            dependencies(&folder).into_values().flatten().filter(|depends| names.contains(depends)).collect();
+        let (_, expected) = OURS.iter().find(|(known, _)| *known == name).unwrap();
+        assert_eq!(ours, expected.iter().map(|name| (*name).to_owned()).collect(), "{name}");
     }
 }

@@ -68,11 +68,7 @@ const PARTS: &[Part] = &[
             "tracing",
         ],
     },
-    Part {
-        name: "config",
-        parts: &[],
-        crates: &["clap", "portcullis_cli", "portcullis_policy", "strsim", "toml", "tracing_subscriber"],
-    },
+    Part { name: "config", parts: &[], crates: &["clap", "portcullis_policy", "strsim", "toml", "tracing_subscriber"] },
     Part { name: "telemetry", parts: &["config"], crates: &["tracing", "tracing_subscriber"] },
     Part {
         name: "server",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::durations::parse_duration;
+use portcullis_policy::time::parse_duration;
 use portcullis_proto::v1;
 
 /// How a change is to be made.

@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::names::OrganizationArgs;
 use super::table;
 use super::words::ConnectionArgs;
-use crate::durations::parse_duration;
+use portcullis_policy::time::parse_duration;
 use portcullis_proto::v1;
 
 #[derive(Args, Debug)]

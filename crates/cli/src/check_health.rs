@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::context::Context;
 use super::exit::Exit;
 use super::output::Format;
-use crate::durations::parse_duration;
+use portcullis_policy::time::parse_duration;
 
 #[derive(Args, Debug)]
 pub(super) struct CheckHealthArgs {

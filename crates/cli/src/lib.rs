@@ -14,7 +14,6 @@ mod client;
 mod color;
 mod comparison;
 mod context;
-mod durations;
 mod error;
 mod events;
 mod exit;
@@ -47,7 +46,6 @@ use error::UsageError;
 use output::Format;
 
 pub use audit::VerifyFiles;
-pub use durations::parse_duration;
 pub use exit::Exit;
 pub use output::Output;
 

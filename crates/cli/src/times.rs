@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prost_types::Timestamp;
 
-use crate::durations::parse_duration;
+use portcullis_policy::time::parse_duration;
 
 /// Parses a time in RFC 3339.
 pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {

@@ -1,7 +1,9 @@
-//! A moment, which the policy is given as a value.
+//! A moment, which the policy is given as a value, and durations as people write them.
 //!
 //! Invariant: timestamps compare as the moments do. The nanoseconds are less than one second.
 //! Not here: any clock.
+
+use std::time::Duration;
 
 /// A moment in UTC: seconds since 1970 and nanoseconds of that second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,15 +61,39 @@ impl Timestamp {
 
     /// This moment plus a duration, to the microsecond; at most the last moment of the year 9999.
     #[must_use]
-    pub fn after(self, duration: std::time::Duration) -> Self {
+    pub fn after(self, duration: Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self::from_micros(self.micros().saturating_add(micros))
     }
 
     /// This moment minus a duration, to the microsecond; at least the first moment of the year 1.
     #[must_use]
-    pub fn before(self, duration: std::time::Duration) -> Self {
+    pub fn before(self, duration: Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self::from_micros(self.micros().saturating_sub(micros))
+    }
+}
+
+/// Parses a positive duration: a whole number and `ms`, `s`, `m` or `h`, such as `30s`.
+///
+/// # Errors
+///
+/// What is wrong and what to write, as the end of a sentence that begins with the text.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (count, unit) = text.split_at(unit_at);
+    let milliseconds_per_unit = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let milliseconds = count.parse().ok().zip(milliseconds_per_unit).and_then(|(n, per): (u64, _)| n.checked_mul(per));
+    match milliseconds {
+        Some(milliseconds) if milliseconds > 0 => Ok(Duration::from_millis(milliseconds)),
+        _ => {
+            Err("is not a positive duration: write a whole number and `ms`, `s`, `m` or `h`, such as `30s`".to_owned())
+        }
     }
 }

@@ -59,7 +59,7 @@ struct PlanArgs {
     /// The policy file, `-` for standard input
     file: String,
     /// Decide the recorded checks of this long ago again, to show which would change
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::durations::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = portcullis_policy::time::parse_duration)]
     replay: std::time::Duration,
     #[command(flatten)]
     gates: super::change::GateArgs,
