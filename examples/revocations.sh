@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # Follows revocations as a PEP does: prints the session of each connection that is to be cut, and goes on after a lost
-# connection where it left off.
+# connection where it left off. Where the log does not have that place (`OUT_OF_RANGE`), it lists the sessions that are
+# revoked by now, and goes on from the present.
 #
 # usage: revocations.sh [ADDRESS]      wants grpcurl and python3
 set -euo pipefail
 address=${1:-127.0.0.1:7070}
+error=$(mktemp)
+trap 'rm -f "$error"' EXIT
 
 # One message a line: `<through_sequence> <session, or - for a checkpoint>`.
 follow() {
     grpcurl -plaintext -d "{\"parent\": \"cluster\", \"types\": [\"AUDIT_TYPE_SESSION_REVOKED\"] $1}" \
-        "$address" portcullis.v1.AuditService/WatchEvents |
+        "$address" portcullis.v1.AuditService/WatchEvents 2>"$error" |
         python3 -u -c '
 import json, sys
 text = ""
@@ -21,6 +24,30 @@ for line in sys.stdin:
 '
 }
 
+# Every session that is revoked and not ended. A PEP calls `RenewSessions` for its own sessions instead: that also tells
+# which ones the server does not know, for example after a restore.
+list_revoked() {
+    local token="" page
+    while true; do
+        page=$(grpcurl -plaintext -d "{\"parent\": \"cluster\", \"state\": \"SESSION_STATE_ACTIVE\", \"page_size\": 1000,
+            \"page_token\": \"$token\"}" "$address" portcullis.v1.AuditService/ListSessions) || return 1
+        python3 -c '
+import json, sys
+for session in json.load(sys.stdin).get("sessions", []):
+    if "revokeTime" in session:
+        print("cut", session["name"])
+' <<<"$page"
+        token=$(python3 -c 'import json, sys; print(json.load(sys.stdin).get("nextPageToken", ""))' <<<"$page")
+        [ -n "$token" ] || break
+    done
+}
+
+# A sequence that the log has, and that is at most a second old: the size that the newest checkpoint states.
+present() {
+    grpcurl -plaintext "$address" portcullis.v1.AuditService/GetCheckpoint |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["note"].split("\n")[1])'
+}
+
 through=""
 while true; do
     while read -r sequence session; do
@@ -29,5 +56,10 @@ while true; do
             echo "cut $session"
         fi
     done < <(follow "${through:+, \"after_sequence\": $through}")
+    cat "$error" >&2
+    # The present is asked for before the list is read, and followed from afterwards: no revocation lies between them.
+    if grep -q 'Code: OutOfRange' "$error" && now=$(present) && list_revoked; then
+        through=$now
+    fi
     sleep 1
 done
