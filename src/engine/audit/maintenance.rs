@@ -45,6 +45,13 @@ struct Timer {
     since: Instant,
 }
 
+impl Drop for Maintenance {
+    /// Also after a panic: nobody looks into the inbox any more.
+    fn drop(&mut self) {
+        self.shared.inbox.close();
+    }
+}
+
 impl Timer {
     fn new(interval: Duration) -> Self {
         Self { interval, since: Instant::now() }
