@@ -8,11 +8,9 @@ use std::path::Path;
 use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::record::{Actor, RecordType, Subject};
 use portcullis::config::Config;
-use portcullis::engine::change::{ChangeRequest, ChangeTarget};
 use portcullis::policy::change::{Change, Effect};
 use portcullis::policy::name::Id;
-use portcullis::policy::plan::Mutation;
-use portcullis::policy::rule::{Action as RuleAction, ConnectionType as RuleConnectionType, RulePatch, Source};
+use portcullis::policy::rule::ConnectionType as RuleConnectionType;
 use portcullis::policy::time::Timestamp;
 use portcullis::proto::v1::audit_record::Content;
 use portcullis::proto::v1::{
@@ -23,7 +21,7 @@ use portcullis::store::codec::audit::{ActorErasure, encode_actor_erasure};
 use portcullis::store::codec::{decode_change, encode_change, erase_actor};
 
 use crate::audit_api::{check_of, files_with};
-use crate::audit_engine::{self, DEFAULT, another_unit, key, open, settle, small_units};
+use crate::audit_engine::{self, DEFAULT, add_rule_as, another_unit, key, open, settle, small_units};
 use crate::audit_tamper::assert_nowhere;
 use crate::audit_watch::signed_size;
 use crate::clock::until;
@@ -200,14 +198,7 @@ async fn an_actor_is_erased_from_sealed_units_and_from_the_tail() {
     const ADMIN: &str = "admin@example.com";
     let directory = tempfile::tempdir().unwrap();
     let engine = open(directory.path(), key(1), small_units());
-    let add = async |id: &str| {
-        let source = Some(Source::Range("203.0.113.0/24".parse().unwrap()));
-        let patch = RulePatch { action: Some(RuleAction::Deny), source, ..RulePatch::default() };
-        let mutation = Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch };
-        let target = ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation };
-        engine.change(ChangeRequest { actor: ADMIN.into(), ..ChangeRequest::new(target) }).await.unwrap();
-    };
-    add("one").await;
+    add_rule_as(ADMIN, &engine, "one").await;
     for number in 0..700 {
         let email = if number % 2 == 0 { ADMIN } else { "other@example.com" };
         audit_engine::check(&engine, email, "192.0.2.1", RuleConnectionType::Preview, DEFAULT).await.unwrap();
@@ -217,7 +208,7 @@ async fn an_actor_is_erased_from_sealed_units_and_from_the_tail() {
     }
     // The first unit ends with the tile that is begun when it is found old enough.
     another_unit(&engine, directory.path()).await;
-    add("two").await;
+    add_rule_as(ADMIN, &engine, "two").await;
     settle(&engine).await;
     let actors = || {
         let filter = RecordFilter { types: vec![RecordType::PolicyChanged], ..RecordFilter::default() };

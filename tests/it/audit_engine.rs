@@ -26,7 +26,7 @@ use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Str
 use portcullis::store::sealed::SealedFiles;
 use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
-use portcullis::store::{Journal, JournalError, StateError, StateStore, StateStores};
+use portcullis::store::{Journal, JournalError, Redaction, StateError, StateStore, StateStores};
 
 use crate::clock::{PATIENCE, until};
 
@@ -64,6 +64,18 @@ pub(crate) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey, opti
 }
 
 fn open_with(disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey, options: Options, clock: Clock) -> Engine {
+    open_with_policy(Box::new(MemoryJournal::new()), disk, data_dir, key, options, clock)
+}
+
+/// As [`open_on`], with a policy journal.
+pub(crate) fn open_with_policy(
+    policy: Box<dyn Redaction>,
+    disk: Arc<dyn Disk>,
+    data_dir: &Path,
+    key: SignerKey,
+    options: Options,
+    clock: Clock,
+) -> Engine {
     let (audit, sessions) = (data_dir.join("audit"), data_dir.join("sessions"));
     let (journal_disk, journal_directory) = (Arc::clone(&disk), audit.clone());
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, JournalError> {
@@ -73,7 +85,7 @@ fn open_with(disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey, options: Opti
     let session_options = JournalOptions { stream: Stream::Sessions, ..JournalOptions::default() };
     let session_journal = FileJournal::open(Arc::clone(&disk), &sessions, session_options).unwrap();
     let stores = Stores {
-        journal: Box::new(MemoryJournal::new()),
+        journal: policy,
         snapshots: Box::new(MemorySnapshots::new()),
         state: Box::new(Memory),
         audit: AuditStores { journal: Box::new(journal), disk: Arc::clone(&disk), directory: audit, key },
@@ -131,6 +143,15 @@ pub(crate) async fn add_rule(engine: &Engine, id: &str, action: Action, range: &
 pub(crate) async fn change(engine: &Engine, mutation: Mutation) -> Changed {
     let request = ChangeRequest::new(ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation });
     engine.change(request).await.unwrap()
+}
+
+/// Adds a rule to the default organization, as `actor`.
+pub(crate) async fn add_rule_as(actor: &str, engine: &Engine, id: &str) {
+    let source = Some(Source::Range("203.0.113.0/24".parse().unwrap()));
+    let patch = RulePatch { action: Some(Action::Deny), source, ..RulePatch::default() };
+    let mutation = Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch };
+    let target = ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation };
+    engine.change(ChangeRequest { actor: actor.into(), ..ChangeRequest::new(target) }).await.unwrap();
 }
 
 /// An erasure of a user everywhere.

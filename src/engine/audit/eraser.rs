@@ -6,6 +6,9 @@
 //!    journal.
 //! 4. Remove the mark.
 //!
+//! A step that fails is tried again. Sealing waits for the openings; nothing waits for the later steps, except another
+//! erasure of an actor.
+//!
 //! Invariant: only openings that a durable ERASED record names are erased, and all of them are, over any number of
 //! crashes and failed writes.
 //! Not here: what a record commits to (`audit::commitment`).
@@ -37,13 +40,18 @@ const ERASING: &str = "erasing";
 /// Records in one read when unfinished erasures are looked for.
 const PAGE: usize = 100;
 
-/// Recorded erasures that may be unfinished.
+/// What is left to do of recorded erasures. A step that is done is not repeated.
 #[derive(Default)]
 pub(crate) struct Erasing {
-    pub(super) unfinished: Vec<ErasedUnit>,
+    /// The journal may still hold these openings, and so may the sealed units.
+    pub(super) in_journal: Option<Vec<ErasedUnit>>,
+    /// The sealed units may still hold these.
+    in_units: Option<Vec<ErasedUnit>>,
     sessions_unsaved: bool,
     /// An actor whose erasure is recorded and who may still be in the policy journal.
     actor: Option<ActorErasure>,
+    /// The mark may be there.
+    marked: bool,
     /// An actor whose erasure was under way when the service ended. Its progress is unknown, so it is repeated.
     interrupted: Option<ActorErasure>,
 }
@@ -86,22 +94,40 @@ impl Eraser {
         request: EraseRequest,
         sessions: &mut dyn SessionFiles,
     ) -> Result<(u64, u64), AuditError> {
-        self.resume(sessions)?;
-        self.erase_now(request, sessions)
-    }
-
-    /// Finishes erasures that an earlier attempt, or an earlier run of the service, left unfinished.
-    pub(super) fn resume(&mut self, sessions: &mut dyn SessionFiles) -> Result<(), AuditError> {
-        match self.erasing.interrupted.clone() {
-            Some(ActorErasure { organization, name, asked_by }) => {
-                let request = EraseRequest { organization, email: name, including_actor: true, asked_by };
-                self.erase_now(request, sessions).map(drop)
-            }
-            None => self.finish(sessions),
+        self.resume_openings(sessions)?;
+        let including_actor = request.including_actor;
+        if including_actor {
+            // The mark holds one actor.
+            self.erase_actor()?;
         }
+        let recorded = self.record(request, sessions)?;
+        self.erase_openings()?;
+        self.save_sessions(sessions)?;
+        if including_actor {
+            self.erase_actor()?;
+        }
+        self.remove_mark()?;
+        Ok(recorded)
     }
 
-    fn erase_now(&mut self, request: EraseRequest, sessions: &mut dyn SessionFiles) -> Result<(u64, u64), AuditError> {
+    /// Erases the openings that an earlier attempt, or an earlier run of the service, left over. Nothing may be sealed
+    /// before.
+    pub(super) fn resume_openings(&mut self, sessions: &mut dyn SessionFiles) -> Result<(), AuditError> {
+        if let Some(ActorErasure { organization, name, asked_by }) = self.erasing.interrupted.clone() {
+            self.record(EraseRequest { organization, email: name, including_actor: true, asked_by }, sessions)?;
+        }
+        self.erase_openings()
+    }
+
+    /// Carries out the steps after the openings that are left over. Nothing else waits for them.
+    pub(super) fn resume_rest(&mut self, sessions: &mut dyn SessionFiles) -> Result<(), AuditError> {
+        let saved = self.save_sessions(sessions);
+        let erased = self.erase_actor();
+        saved.and(erased).and_then(|()| self.remove_mark())
+    }
+
+    /// Makes the record of an erasure durable. Its remaining steps are known then.
+    fn record(&mut self, request: EraseRequest, sessions: &mut dyn SessionFiles) -> Result<(u64, u64), AuditError> {
         sessions.erase(request.organization.as_ref(), &request.email);
         self.erasing.sessions_unsaved = true;
         let sealed = self.openings_of(&request)?;
@@ -110,17 +136,20 @@ impl Eraser {
             name: request.email.clone(),
             asked_by: request.asked_by.clone(),
         });
+        // An actor who is left over stays in the mark.
+        let actor = actor.or_else(|| self.erasing.actor.clone());
         let mark = actor.as_ref().map(encode_actor_erasure).unwrap_or_default();
+        self.erasing.marked = true;
         self.shared.folder.write(ERASING, &mark).map_err(AuditError::not_writable)?;
         let (reply, answer) = oneshot::channel();
         self.shared.queue.order(Order::Erase(EraseOrder { request, sealed: sealed.clone(), reply }));
-        let RecordedErasure { sequence, count, tail } =
-            answer.blocking_recv().unwrap_or(Err(AuditError::ShuttingDown))?;
-        self.erasing.unfinished.extend(sealed.into_iter().chain(tail));
+        let recorded = answer.blocking_recv().unwrap_or(Err(AuditError::ShuttingDown));
+        // After an error a part of the records may be durable: the mark stays for the next start.
+        self.erasing.marked = recorded.is_ok();
+        let RecordedErasure { sequence, count, tail } = recorded?;
+        self.erasing.in_journal.get_or_insert_default().extend(sealed.into_iter().chain(tail));
         self.erasing.actor = actor;
-        // It is recorded now, so the remaining steps are known.
         self.erasing.interrupted = None;
-        self.finish(sessions)?;
         Ok((count, sequence))
     }
 
@@ -146,62 +175,88 @@ impl Eraser {
         Ok(found)
     }
 
-    /// Carries out the recorded erasures that are unfinished.
-    fn finish(&mut self, sessions: &mut dyn SessionFiles) -> Result<(), AuditError> {
-        let Erasing { unfinished, sessions_unsaved, actor, interrupted: _ } = &self.erasing;
-        if unfinished.is_empty() && !sessions_unsaved && actor.is_none() {
+    /// Erases the recorded openings in the journal, in memory and in the sealed units.
+    fn erase_openings(&mut self) -> Result<(), AuditError> {
+        let Self { shared, erasing, .. } = self;
+        if erasing.in_journal.is_none() && erasing.in_units.is_none() {
             return Ok(());
         }
-        let shared = &self.shared;
-        let layout = shared.layout();
-        let (reply, answer) = oneshot::channel();
-        shared.queue.order(Order::Redact { units: self.erasing.unfinished.clone(), reply });
-        let redacted = answer.blocking_recv().map_err(|_| AuditError::ShuttingDown)?;
-        redacted.map_err(AuditError::not_writable)?;
-        let mut units: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
-        for ErasedUnit { first_sequence, slots } in &self.erasing.unfinished {
-            units.entry(*first_sequence).or_default().extend(slots);
+        let _layout = shared.layout();
+        if let Some(units) = &erasing.in_journal {
+            let (reply, answer) = oneshot::channel();
+            shared.queue.order(Order::Redact { units: units.clone(), reply });
+            let redacted = answer.blocking_recv().map_err(|_| AuditError::ShuttingDown)?;
+            redacted.map_err(AuditError::not_writable)?;
+            erasing.in_units.get_or_insert_default().extend(erasing.in_journal.take().into_iter().flatten());
         }
-        for unit in shared.units.list() {
-            if let Some(slots) = units.get(&unit.first_sequence) {
-                self.erase_sealed(unit.first_sequence, slots)?;
+        if let Some(erased) = &erasing.in_units {
+            let mut units: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+            for ErasedUnit { first_sequence, slots } in erased {
+                units.entry(*first_sequence).or_default().extend(slots);
             }
+            for unit in shared.units.list() {
+                if let Some(slots) = units.get(&unit.first_sequence) {
+                    erase_sealed(shared, unit.first_sequence, slots)?;
+                }
+            }
+            shared.decoded.clear();
+            erasing.in_units = None;
         }
-        shared.decoded.clear();
-        drop(layout);
-        sessions.save()?;
-        if let Some(ActorErasure { organization, name, .. }) = &self.erasing.actor {
-            self.actors.erase(organization.as_ref(), name)?;
-        }
-        self.shared.folder.remove(ERASING).map_err(AuditError::not_writable)?;
-        self.erasing = Erasing::default();
         Ok(())
     }
 
-    fn erase_sealed(&self, first_sequence: u64, slots: &[u32]) -> Result<(), AuditError> {
-        let units = &self.shared.units;
-        let stored = units.openings(first_sequence)?;
-        let mut erased: Vec<(u32, [u8; Commitment::BYTES])> = Vec::new();
-        for slot in slots {
-            let opening = stored.get(*slot).map_err(AuditError::not_readable)?;
-            if let Some(present @ StoredOpening::Present { .. }) = opening {
-                erased.push((*slot, *openings::to_tail(present).commitment.as_bytes()));
-            }
+    fn save_sessions(&mut self, sessions: &mut dyn SessionFiles) -> Result<(), AuditError> {
+        if self.erasing.sessions_unsaved {
+            sessions.save()?;
+            self.erasing.sessions_unsaved = false;
         }
-        if erased.is_empty() {
-            return Ok(());
-        }
-        units.files.erase_openings(first_sequence, &erased).map_err(AuditError::not_writable)?;
-        units.forget_openings(first_sequence);
-        let bytes = units.files.bytes(first_sequence).map_err(AuditError::not_readable)?;
-        units.set_bytes(first_sequence, bytes);
         Ok(())
     }
+
+    fn erase_actor(&mut self) -> Result<(), AuditError> {
+        if let Some(ActorErasure { organization, name, .. }) = &self.erasing.actor {
+            self.actors.erase(organization.as_ref(), name)?;
+            self.erasing.actor = None;
+        }
+        Ok(())
+    }
+
+    /// Removes the mark once nothing is left to do.
+    fn remove_mark(&mut self) -> Result<(), AuditError> {
+        let Erasing { in_journal, in_units, sessions_unsaved, actor, interrupted, marked } = &self.erasing;
+        let is_left = in_journal.is_some() || in_units.is_some() || actor.is_some() || interrupted.is_some();
+        if *marked && !is_left && !sessions_unsaved {
+            self.shared.folder.remove(ERASING).map_err(AuditError::not_writable)?;
+            self.erasing.marked = false;
+        }
+        Ok(())
+    }
+}
+
+/// Erases openings in a sealed unit. Those that are erased already stay so.
+fn erase_sealed(shared: &Shared, first_sequence: u64, slots: &[u32]) -> Result<(), AuditError> {
+    let units = &shared.units;
+    let stored = units.openings(first_sequence)?;
+    let mut erased: Vec<(u32, [u8; Commitment::BYTES])> = Vec::new();
+    for slot in slots {
+        let opening = stored.get(*slot).map_err(AuditError::not_readable)?;
+        if let Some(present @ StoredOpening::Present { .. }) = opening {
+            erased.push((*slot, *openings::to_tail(present).commitment.as_bytes()));
+        }
+    }
+    if erased.is_empty() {
+        return Ok(());
+    }
+    units.files.erase_openings(first_sequence, &erased).map_err(AuditError::not_writable)?;
+    units.forget_openings(first_sequence);
+    let bytes = units.files.bytes(first_sequence).map_err(AuditError::not_readable)?;
+    units.set_bytes(first_sequence, bytes);
+    Ok(())
 }
 
 /// The mark of an erasure that was under way; none where there is no mark.
 pub(super) fn read_mark(folder: &Folder) -> io::Result<Option<Erasing>> {
     let Some(mark) = folder.read(ERASING)? else { return Ok(None) };
     let interrupted = decode_actor_erasure(&mark).map_err(io::Error::other)?;
-    Ok(Some(Erasing { sessions_unsaved: true, interrupted, ..Erasing::default() }))
+    Ok(Some(Erasing { sessions_unsaved: true, marked: true, interrupted, ..Erasing::default() }))
 }

@@ -1,6 +1,7 @@
 //! The inbox of the maintenance thread.
 //!
-//! Invariant: no task and no wake-up is lost: the thread's next wait returns because of it.
+//! Invariant: no task and no wake-up is lost: the thread's next wait returns because of it. Once the inbox is closed,
+//! every task is dropped, and with it the sender of its reply.
 //! Not here: what is done about them (`maintenance`).
 
 use std::sync::{Condvar, Mutex};
@@ -30,6 +31,7 @@ pub(super) struct MaintenanceInbox {
 struct Pending {
     tasks: Vec<EraseTask>,
     woken: bool,
+    closed: bool,
 }
 
 impl MaintenanceInbox {
@@ -40,8 +42,19 @@ impl MaintenanceInbox {
     }
 
     pub(super) fn send(&self, task: EraseTask) {
-        self.waiting.lock().ignore_poison().tasks.push(task);
-        self.wake.notify_one();
+        let mut waiting = self.waiting.lock().ignore_poison();
+        if !waiting.closed {
+            waiting.tasks.push(task);
+            drop(waiting);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Drops the tasks that wait, and all that come later: the thread has ended.
+    pub(super) fn close(&self) {
+        let mut waiting = self.waiting.lock().ignore_poison();
+        waiting.closed = true;
+        waiting.tasks.clear();
     }
 
     /// Waits for tasks, a wake-up or the timeout. Returns the tasks.
@@ -50,6 +63,30 @@ impl MaintenanceInbox {
         let idle = |waiting: &mut Pending| waiting.tasks.is_empty() && !waiting.woken;
         let waited = self.wake.wait_timeout_while(waiting, timeout, idle);
         let mut waiting = waited.ignore_poison().0;
-        std::mem::take(&mut *waiting).tasks
+        waiting.woken = false;
+        std::mem::take(&mut waiting.tasks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::record::Actor;
+
+    #[test]
+    fn no_task_waits_in_a_closed_inbox() {
+        let inbox = MaintenanceInbox::default();
+        let send = || {
+            let asked_by = Actor { name: "somebody".into() };
+            let (organization, email) = (None, "ada@example.com".to_owned());
+            let (reply, answer) = oneshot::channel();
+            let request = EraseRequest { organization, email, including_actor: false, asked_by };
+            inbox.send(EraseTask { request, reply });
+            answer
+        };
+        let before = send();
+        inbox.close();
+        assert!(before.blocking_recv().is_err());
+        assert!(send().blocking_recv().is_err());
     }
 }

@@ -45,6 +45,33 @@ struct Timer {
     since: Instant,
 }
 
+/// Work that rests for a while after it failed.
+#[derive(Default)]
+struct Retry {
+    rest: Option<Timer>,
+}
+
+impl Retry {
+    /// Does the work unless it rests. True if it did not fail.
+    fn attempt(&mut self, failed: &'static str, work: impl FnOnce() -> Result<(), AuditError>) -> bool {
+        if self.rest.as_mut().is_some_and(|rest| !rest.is_due()) {
+            return false;
+        }
+        self.rest = work().err().map(|error| {
+            tracing::warn!(%error, "{failed}");
+            Timer::new(RETRY_PAUSE)
+        });
+        self.rest.is_none()
+    }
+}
+
+impl Drop for Maintenance {
+    /// Also after a panic: nobody looks into the inbox any more.
+    fn drop(&mut self) {
+        self.shared.inbox.close();
+    }
+}
+
 impl Timer {
     fn new(interval: Duration) -> Self {
         Self { interval, since: Instant::now() }
@@ -78,7 +105,7 @@ impl Maintenance {
         let mut checkpoint = Timer::new(self.shared.options.checkpoint_interval);
         let mut sessions = Timer::new(SESSIONS_INTERVAL);
         let mut retention = Timer::new(self.shared.options.retention_interval);
-        let mut rest: Option<Timer> = None;
+        let (mut sealing, mut erasing) = (Retry::default(), Retry::default());
         loop {
             // Read this first, so that the round below sees everything that was written before the end.
             let ended = self.shared.is_written();
@@ -88,18 +115,16 @@ impl Maintenance {
             if checkpoint.is_due() || ended {
                 self.shared.sign();
             }
-            let resting = rest.as_mut().is_some_and(|rest| !rest.is_due());
-            if !resting {
-                rest = self.erase_and_seal().err().map(|error| {
-                    tracing::warn!(%error, "sealing the audit log failed and is tried again");
-                    Timer::new(RETRY_PAUSE)
-                });
-                if retention.is_due() && rest.is_none() {
-                    self.pruner.prune_if_due();
-                }
-                if sessions.is_due() {
-                    self.save_sessions();
-                }
+            if sealing.attempt("sealing the audit log failed and is tried again", || self.erase_and_seal())
+                && retention.is_due()
+            {
+                self.pruner.prune_if_due();
+            }
+            erasing.attempt("an erasure is recorded but not finished, which is tried again", || {
+                self.eraser.resume_rest(&mut *self.sessions)
+            });
+            if sessions.is_due() {
+                self.save_sessions();
             }
             if ended {
                 self.save_sessions();
@@ -108,9 +133,9 @@ impl Maintenance {
         }
     }
 
-    /// Finishes failed erasures first, so that nothing to be erased is sealed.
+    /// Erases openings that are left over first, so that nothing to be erased is sealed.
     fn erase_and_seal(&mut self) -> Result<(), AuditError> {
-        self.eraser.resume(&mut *self.sessions)?;
+        self.eraser.resume_openings(&mut *self.sessions)?;
         self.sealer.seal_ended()
     }
 

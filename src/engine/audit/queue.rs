@@ -51,6 +51,8 @@ struct Inner {
     idle: bool,
     /// Decisions that were made and not recorded.
     gap: Option<GapRecord>,
+    /// The writer has ended: nobody carries out orders.
+    ended: bool,
 }
 
 /// See the module.
@@ -83,6 +85,7 @@ impl AuditQueue {
             sync: false,
             idle: false,
             gap: None,
+            ended: false,
         };
         Self {
             inner: Mutex::new(inner),
@@ -120,10 +123,22 @@ impl AuditQueue {
         sequence
     }
 
-    /// Has the writer carry out an order between two batches of records.
+    /// Has the writer carry out an order between two batches of records. Once the writer has ended, the order is dropped,
+    /// and with it the sender of its reply.
     pub(super) fn order(&self, order: Order) {
-        self.lock().orders.push(order);
-        self.work.notify_one();
+        let mut inner = self.lock();
+        if !inner.ended {
+            inner.orders.push(order);
+            drop(inner);
+            self.work.notify_one();
+        }
+    }
+
+    /// Drops the orders that wait, and all that come later: the writer has ended.
+    pub(super) fn end(&self) {
+        let mut inner = self.lock();
+        inner.ended = true;
+        inner.orders.clear();
     }
 
     /// The last sequence that was given.

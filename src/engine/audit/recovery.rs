@@ -177,7 +177,7 @@ impl Parts {
             None => Erasing::default(),
             Some(mut erasing) => {
                 let unreadable = |error: AuditError| io("finish an erasure")(io::Error::other(error));
-                erasing.unfinished = log.erased_units().map_err(unreadable)?;
+                erasing.in_journal = Some(log.erased_units().map_err(unreadable)?);
                 erasing
             }
         };

@@ -29,12 +29,12 @@ pub(super) struct AuditWriter {
 }
 
 impl AuditWriter {
-    /// Writes until the queue is closed and empty.
+    /// Writes until the queue is closed and empty. An order may queue a record, so the last batch has neither.
     pub(super) fn run(mut self) {
         let gather = self.shared.options.async_interval;
         loop {
             let Batch { mut records, orders, closed } = self.shared.queue.take(gather, FRAME_RECORDS_MAX);
-            let count = records.len();
+            let is_last = closed && records.is_empty() && orders.is_empty();
             if self.write_all(&mut records).and_then(|()| self.execute_all(orders)).is_err() {
                 tracing::error!("the audit log cannot be written: the queued records are lost");
                 return;
@@ -44,7 +44,7 @@ impl AuditWriter {
                 let time = self.clock.now();
                 tracing::warn!(count = gap.count, "decisions were made without a record");
                 self.shared.queue.push(Entry { time, organization: None, content: Content::Gap(gap) }, None, false);
-            } else if closed && count == 0 {
+            } else if is_last {
                 if self.pipeline.settle().is_err() {
                     tracing::error!("the audit log cannot be written: the last records are lost");
                 }
@@ -89,8 +89,9 @@ impl AuditWriter {
 }
 
 impl Drop for AuditWriter {
-    /// Also after a panic: without a writer nothing can be recorded.
+    /// Also after a panic: without a writer nothing can be recorded, and no order is carried out.
     fn drop(&mut self) {
+        self.shared.queue.end();
         self.shared.set_failed(true);
         self.pipeline.end();
         self.shared.written.store(true, Ordering::Release);
