@@ -26,8 +26,13 @@ pub(super) enum Command {
     Change { request: Box<ChangeRequest>, reply: Reply },
     /// Returns the journal's records from one on.
     Read { from: u64, reply: oneshot::Sender<Result<OwnedRecords, JournalError>> },
-    /// Erases an actor from the changes of an organization, or of all and the cluster.
-    EraseActor { organization: Option<Id>, name: String, reply: oneshot::Sender<Result<(), JournalError>> },
+    /// Erases an actor from the changes of an organization, or of all and the cluster, up to a record of the journal.
+    EraseActor {
+        organization: Option<Id>,
+        name: String,
+        to_sequence: u64,
+        reply: oneshot::Sender<Result<(), JournalError>>,
+    },
 }
 
 /// The queue of commands to the writer.

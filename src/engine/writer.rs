@@ -96,8 +96,8 @@ impl Writer {
                 drop(reply.send(self.journal.records_from(from)));
                 None
             }
-            Command::EraseActor { organization, name, reply } => {
-                drop(reply.send(self.erase_actor(organization.as_ref(), &name)));
+            Command::EraseActor { organization, name, to_sequence, reply } => {
+                drop(reply.send(self.erase_actor(organization.as_ref(), &name, to_sequence)));
                 None
             }
         }
@@ -189,10 +189,11 @@ impl Writer {
         }
     }
 
-    /// Erases an actor from the changes of an organization, or of all and the cluster.
-    fn erase_actor(&mut self, organization: Option<&Id>, name: &str) -> Result<(), JournalError> {
+    /// Erases an actor from the changes of an organization, or of all and the cluster, up to the record `to_sequence`.
+    fn erase_actor(&mut self, organization: Option<&Id>, name: &str, to_sequence: u64) -> Result<(), JournalError> {
         let first = self.journal.first_sequence();
-        self.journal.redact(first, &mut |_, record| erase_actor(record, organization, name)).map(drop)
+        let mut edit = |sequence, record: &mut [u8]| sequence <= to_sequence && erase_actor(record, organization, name);
+        self.journal.redact(first, &mut edit).map(drop)
     }
 
     fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, JournalError> {

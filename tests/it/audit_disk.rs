@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portcullis::audit::filter::RecordFilter;
-use portcullis::audit::record::{Content, RecordType};
+use portcullis::audit::record::{Actor, Content, RecordType, Subject};
 use portcullis::audit::session::EndReason;
 use portcullis::engine::audit::{AuditError, AuditOptions, Durability, EraseRequest, OnAuditFailure};
 use portcullis::engine::clock::Clock;
@@ -42,6 +42,8 @@ use crate::process::{Process, skipped};
 pub(crate) struct Switches {
     fails: Arc<AtomicBool>,
     pub(crate) hangs: Arc<AtomicBool>,
+    /// Only writing and syncing files of this extension fails or waits.
+    extension: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,15 @@ impl Switches {
         if self.fails.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
-    fn wrap(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+    /// As [`Self::pass`], for what changes names in a directory.
+    fn pass_name(&self) -> io::Result<()> {
+        if self.extension.is_some() { Ok(()) } else { self.pass() }
+    }
+
+    fn wrap(&self, path: &Path, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        if self.extension.is_some_and(|only| path.extension().is_none_or(|extension| extension != only)) {
+            return file;
+        }
         Box::new(SwitchedFile { file, switches: self.clone() })
     }
 }
@@ -68,21 +78,21 @@ impl Disk for Switches {
         RealDisk.list(directory)
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        RealDisk.open(path).map(|file| self.wrap(file))
+        RealDisk.open(path).map(|file| self.wrap(path, file))
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.pass()?;
-        RealDisk.create(path).map(|file| self.wrap(file))
+        self.pass_name()?;
+        RealDisk.create(path).map(|file| self.wrap(path, file))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.pass()?;
+        self.pass_name()?;
         RealDisk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)
     }
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        self.pass()?;
+        self.pass_name()?;
         RealDisk.sync_directory(directory)
     }
 }
@@ -257,6 +267,39 @@ async fn a_policy_journal_that_cannot_be_written_holds_up_only_the_erasure_of_ac
     assert_eq!(engine.audit().verify(None, &mut |_, _| true).unwrap().faults, []);
     engine.close();
     assert_nowhere(data_dir, ADMIN);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_actor_does_while_the_erasure_is_recorded_keeps_the_name_everywhere() {
+    const ADMIN: &str = "admin@example.com";
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path();
+    std::fs::create_dir_all(data_dir.join("audit")).unwrap();
+    std::fs::create_dir_all(data_dir.join("sessions")).unwrap();
+    let switches = Switches { extension: Some("wal"), ..Switches::default() };
+    let engine = Arc::new(open_on(Arc::new(switches.clone()), data_dir, key(1), small_units()));
+    add_rule_as(ADMIN, &engine, "one").await;
+    let before = settle(&engine).await;
+    switches.hangs.store(true, Ordering::SeqCst);
+    let erasing = tokio::spawn({
+        let engine = Arc::clone(&engine);
+        let request = EraseRequest { including_actor: true, ..erasure(ADMIN, "somebody") };
+        async move { engine.erase_user(request).await }
+    });
+    let queued = async || (engine.audit().queue().last_sequence() > before).then_some(());
+    until("the record of the erasure is queued", queued).await;
+    add_rule_as(ADMIN, &engine, "two").await;
+    switches.hangs.store(false, Ordering::SeqCst);
+    erasing.await.unwrap().unwrap();
+    settle(&engine).await;
+    let filter = RecordFilter { types: vec![RecordType::PolicyChanged], ..RecordFilter::default() };
+    let logged = engine.audit().list(&filter, None, 2).unwrap().records;
+    let logged: Vec<_> = logged.into_iter().map(|record| record.subject).collect();
+    assert_eq!(logged, [Subject::Actor(Actor { name: ADMIN.into() }), Subject::Erased]);
+    let revisions = engine.revisions(&Id::parse("default").unwrap(), None, 2).await.unwrap();
+    let revised: Vec<_> = revisions.iter().map(|revision| &*revision.actor).collect();
+    assert_eq!(revised, [ADMIN, ""]);
+    engine.close();
 }
 
 /// Closes an engine on a thread of its own, and fails if that takes too long.
