@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use tokio::sync::oneshot;
 
 use super::Engine;
+use super::audit::AuditError;
 use super::change::{ChangeError, ChangeRequest, Changed};
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
@@ -31,7 +32,7 @@ pub(super) enum Command {
         organization: Option<Id>,
         name: String,
         to_sequence: u64,
-        reply: oneshot::Sender<Result<(), JournalError>>,
+        reply: oneshot::Sender<Result<(), AuditError>>,
     },
 }
 
