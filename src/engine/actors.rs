@@ -1,6 +1,7 @@
 //! Erasing an actor from the policy journal, for the audit log's erasures (design.md §2.8).
 //!
-//! Invariant: when it is done, neither the journal's files nor the index of revisions hold the name as an actor.
+//! Invariant: when it is done, neither the journal's files nor the index of revisions hold the name as an actor of a change
+//! that the erasure covers.
 //! Not here: the audit log's own records, and finishing after a crash (`audit::eraser`).
 
 use std::sync::Arc;
@@ -20,15 +21,15 @@ pub(super) struct PolicyActors {
 }
 
 impl ActorFiles for PolicyActors {
-    fn erase(&mut self, organization: Option<&Id>, name: &str) -> Result<(), AuditError> {
+    fn erase(&mut self, organization: Option<&Id>, name: &str, to_sequence: u64) -> Result<(), AuditError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::EraseActor { organization: organization.cloned(), name: name.to_owned(), reply };
+        let (organization, name) = (organization.cloned(), name.to_owned());
+        let command = Command::EraseActor { organization, name, to_sequence, reply };
         self.commands.send(command).map_err(|error| match error {
             ChangeError::ShuttingDown => AuditError::ShuttingDown,
             other => AuditError::NotWritable(other.to_string()),
         })?;
-        let erased = answer.blocking_recv().map_err(|_| AuditError::ShuttingDown)?;
-        erased.map_err(|error| AuditError::NotWritable(error.to_string()))?;
+        answer.blocking_recv().unwrap_or(Err(AuditError::ShuttingDown))?;
         self.history.forget();
         Ok(())
     }

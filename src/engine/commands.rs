@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use tokio::sync::oneshot;
 
 use super::Engine;
+use super::audit::AuditError;
 use super::change::{ChangeError, ChangeRequest, Changed};
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
@@ -26,8 +27,13 @@ pub(super) enum Command {
     Change { request: Box<ChangeRequest>, reply: Reply },
     /// Returns the journal's records from one on.
     Read { from: u64, reply: oneshot::Sender<Result<OwnedRecords, JournalError>> },
-    /// Erases an actor from the changes of an organization, or of all and the cluster.
-    EraseActor { organization: Option<Id>, name: String, reply: oneshot::Sender<Result<(), JournalError>> },
+    /// Erases an actor from the changes of an organization, or of all and the cluster, up to a record of the journal.
+    EraseActor {
+        organization: Option<Id>,
+        name: String,
+        to_sequence: u64,
+        reply: oneshot::Sender<Result<(), AuditError>>,
+    },
 }
 
 /// The queue of commands to the writer.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::apply::Applier;
-use super::audit::Condition;
+use super::audit::{AuditError, Condition};
 use super::change::{ChangeError, ChangeRequest, Changed, DurableChange};
 use super::commands::{Command, Reply};
 use super::planning::{Planned, Planning, changed};
@@ -96,8 +96,8 @@ impl Writer {
                 drop(reply.send(self.journal.records_from(from)));
                 None
             }
-            Command::EraseActor { organization, name, reply } => {
-                drop(reply.send(self.erase_actor(organization.as_ref(), &name)));
+            Command::EraseActor { organization, name, to_sequence, reply } => {
+                drop(reply.send(self.erase_actor(organization.as_ref(), &name, to_sequence)));
                 None
             }
         }
@@ -189,10 +189,30 @@ impl Writer {
         }
     }
 
-    /// Erases an actor from the changes of an organization, or of all and the cluster.
-    fn erase_actor(&mut self, organization: Option<&Id>, name: &str) -> Result<(), JournalError> {
+    /// Erases an actor from the changes of an organization, or of all and the cluster, up to the record `to_sequence`.
+    ///
+    /// This reads the whole journal, and writes and syncs anew each segment that names the actor. Changes wait meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be read or written, or a change of the actor cannot be decoded. All others are erased then.
+    fn erase_actor(&mut self, organization: Option<&Id>, name: &str, to_sequence: u64) -> Result<(), AuditError> {
         let first = self.journal.first_sequence();
-        self.journal.redact(first, &mut |_, record| erase_actor(record, organization, name)).map(drop)
+        let mut fault = None;
+        let mut edit = |sequence, record: &mut [u8]| {
+            sequence <= to_sequence
+                && erase_actor(record, organization, name).unwrap_or_else(|error| {
+                    fault.get_or_insert((sequence, error));
+                    false
+                })
+        };
+        self.journal.redact(first, &mut edit).map_err(|error| AuditError::NotWritable(error.to_string()))?;
+        match fault {
+            None => Ok(()),
+            Some((sequence, error)) => Err(AuditError::NotReadable(format!(
+                "an actor stays in record {sequence} of the policy journal: {error}"
+            ))),
+        }
     }
 
     fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, JournalError> {

@@ -240,14 +240,29 @@ fn an_actor_is_erased_in_place_from_its_own_changes_only() {
     let whole = encode_change(&change);
     for (organization, name) in [(None, "127.0.0"), (None, ""), (Some(id("other")), NAME)] {
         let mut bytes = whole.clone();
-        assert!(!erase_actor(&mut bytes, organization.as_ref(), name));
+        assert!(!erase_actor(&mut bytes, organization.as_ref(), name).unwrap());
         assert_eq!(bytes, whole);
     }
     for organization in [None, Some(id("shop"))] {
         let mut bytes = whole.clone();
-        assert!(erase_actor(&mut bytes, organization.as_ref(), NAME));
-        assert!(!erase_actor(&mut bytes, organization.as_ref(), NAME), "a second time there is nothing to erase");
+        assert!(erase_actor(&mut bytes, organization.as_ref(), NAME).unwrap());
+        assert!(
+            !erase_actor(&mut bytes, organization.as_ref(), NAME).unwrap(),
+            "a second time there is nothing to erase"
+        );
         assert_eq!(bytes.len(), whole.len());
         assert_eq!(decode_change(&bytes).unwrap(), Change { actor: "".into(), ..change.clone() });
     }
+}
+
+#[test]
+fn an_actor_of_a_change_that_cannot_be_decoded_is_not_passed_over_in_silence() {
+    // Without an effect nobody knows whose change it is.
+    let stored = portcullis::proto::storage::PolicyChange { actor: NAME.to_owned(), ..Default::default() };
+    let mut bytes = prost::Message::encode_to_vec(&stored);
+    let whole = bytes.clone();
+    let organization = Id::parse("shop").unwrap();
+    assert!(erase_actor(&mut bytes, Some(&organization), NAME).is_err());
+    assert_eq!(bytes, whole);
+    assert!(!erase_actor(&mut bytes, Some(&organization), "somebody").unwrap(), "others are not concerned");
 }

@@ -1,7 +1,7 @@
 //! Disks that are full, fail, or do not answer, under the audit log.
 //!
 //! Invariant: nothing is let through unrecorded in silence; no acknowledged record is lost; all heals without a restart.
-//! Not here: crashes (`audit_crash`).
+//! Not here: crashes (`audit_crash`), and erasures that meet such a disk or a shutdown (`audit_erase`).
 
 use std::io;
 use std::path::Path;
@@ -13,35 +13,30 @@ use std::time::Duration;
 use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::record::{Content, RecordType};
 use portcullis::audit::session::EndReason;
-use portcullis::engine::audit::{AuditError, AuditOptions, Durability, EraseRequest, OnAuditFailure};
-use portcullis::engine::clock::Clock;
+use portcullis::engine::audit::{AuditError, AuditOptions, Durability, OnAuditFailure};
 use portcullis::engine::question::CheckError;
 use portcullis::engine::{Engine, Options};
-use portcullis::policy::name::Id;
 use portcullis::policy::rule::ConnectionType;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::store::disk::{Disk, DiskFile, RealDisk};
-use portcullis::store::journal::{FileJournal, JournalOptions};
 use tokio::time::Instant;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::audit_api::check_of;
-use crate::audit_engine::{
-    DEFAULT, add_rule_as, another_unit, check, erasure, key, open_on, open_with_policy, recorded, settle, small_units,
-};
+use crate::audit_engine::{DEFAULT, check, key, open_on, recorded, settle};
 use crate::audit_load::{self, Model};
-use crate::audit_tamper::assert_nowhere;
-use crate::clock::until;
 use crate::harness::assert_error;
 use crate::process::{Process, skipped};
 
 /// A disk whose switches make syncs and writes fail, or wait.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Switches {
-    fails: Arc<AtomicBool>,
+    pub(crate) fails: Arc<AtomicBool>,
     pub(crate) hangs: Arc<AtomicBool>,
+    /// Only writing and syncing files of this extension fails or waits.
+    pub(crate) extension: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -58,7 +53,15 @@ impl Switches {
         if self.fails.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
-    fn wrap(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+    /// As [`Self::pass`], for what changes names in a directory.
+    fn pass_name(&self) -> io::Result<()> {
+        if self.extension.is_some() { Ok(()) } else { self.pass() }
+    }
+
+    fn wrap(&self, path: &Path, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        if self.extension.is_some_and(|only| path.extension().is_none_or(|extension| extension != only)) {
+            return file;
+        }
         Box::new(SwitchedFile { file, switches: self.clone() })
     }
 }
@@ -68,21 +71,21 @@ impl Disk for Switches {
         RealDisk.list(directory)
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        RealDisk.open(path).map(|file| self.wrap(file))
+        RealDisk.open(path).map(|file| self.wrap(path, file))
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.pass()?;
-        RealDisk.create(path).map(|file| self.wrap(file))
+        self.pass_name()?;
+        RealDisk.create(path).map(|file| self.wrap(path, file))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.pass()?;
+        self.pass_name()?;
         RealDisk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)
     }
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        self.pass()?;
+        self.pass_name()?;
         RealDisk.sync_directory(directory)
     }
 }
@@ -118,13 +121,13 @@ fn options(on_failure: OnAuditFailure) -> Options {
     Options { audit, ..Options::default() }
 }
 
-fn open(data_dir: &Path, switches: &Switches, on_failure: OnAuditFailure) -> Engine {
+pub(crate) fn open(data_dir: &Path, switches: &Switches, on_failure: OnAuditFailure) -> Engine {
     std::fs::create_dir_all(data_dir.join("audit")).unwrap();
     std::fs::create_dir_all(data_dir.join("sessions")).unwrap();
     open_on(Arc::new(switches.clone()), data_dir, key(1), options(on_failure))
 }
 
-async fn ask(engine: &Engine, connection_type: ConnectionType) -> Result<(), CheckError> {
+pub(crate) async fn ask(engine: &Engine, connection_type: ConnectionType) -> Result<(), CheckError> {
     check(engine, "ada@example.com", "192.0.2.1", connection_type, DEFAULT).await.map(drop)
 }
 
@@ -222,98 +225,6 @@ async fn a_disk_that_does_not_answer_is_given_up_on_in_time_and_the_session_is_a
     assert_eq!((ended.len(), session.end.unwrap().reason), (1, EndReason::Abandoned));
     assert_eq!(engine.sessions().len(), 1);
     engine.close();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_policy_journal_that_cannot_be_written_holds_up_only_the_erasure_of_actors() {
-    const ADMIN: &str = "admin@example.com";
-    let directory = tempfile::tempdir().unwrap();
-    let data_dir = directory.path();
-    for part in ["policy", "audit", "sessions"] {
-        std::fs::create_dir_all(data_dir.join(part)).unwrap();
-    }
-    let switches = Switches::default();
-    let disk = Arc::new(switches.clone());
-    let policy = Box::new(FileJournal::open(disk, data_dir.join("policy"), JournalOptions::default()).unwrap());
-    let engine = open_with_policy(policy, Arc::new(RealDisk), data_dir, key(1), small_units(), Clock::system());
-    add_rule_as(ADMIN, &engine, "one").await;
-    ask(&engine, ConnectionType::Shell).await.unwrap();
-    switches.fails.store(true, Ordering::SeqCst);
-    let with_actor = || EraseRequest { including_actor: true, ..erasure(ADMIN, "somebody") };
-    let refused = engine.erase_user(with_actor()).await;
-    assert!(matches!(refused, Err(AuditError::NotWritable(_))), "{refused:?}");
-    let mark = data_dir.join("audit/erasing");
-    assert!(mark.exists());
-    another_unit(&engine, data_dir).await;
-    let (count, _) = engine.erase_user(erasure("ada@example.com", "somebody")).await.unwrap();
-    assert_eq!(count, 1, "a user is erased meanwhile");
-    let refused = engine.erase_user(with_actor()).await;
-    assert!(matches!(refused, Err(AuditError::NotWritable(_))), "{refused:?}");
-    assert!(mark.exists(), "the actor is left over");
-    switches.fails.store(false, Ordering::SeqCst);
-    until("the erasure is finished", async || (!mark.exists()).then_some(())).await;
-    let revisions = engine.revisions(&Id::parse("default").unwrap(), None, 10).await.unwrap();
-    assert!(revisions.iter().all(|revision| revision.actor.is_empty()));
-    assert_eq!(engine.audit().verify(None, &mut |_, _| true).unwrap().faults, []);
-    engine.close();
-    assert_nowhere(data_dir, ADMIN);
-}
-
-/// Closes an engine on a thread of its own, and fails if that takes too long.
-async fn assert_closes(engine: &Arc<Engine>) {
-    let (engine, (done, closed)) = (Arc::clone(engine), tokio::sync::oneshot::channel());
-    std::thread::spawn(move || {
-        engine.close();
-        done.send(()).unwrap();
-    });
-    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("the engine does not close").unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_erasure_that_waits_for_the_disk_holds_no_shutdown_up() {
-    let directory = tempfile::tempdir().unwrap();
-    let switches = Switches::default();
-    let engine = Arc::new(open(directory.path(), &switches, OnAuditFailure::Deny));
-    ask(&engine, ConnectionType::Shell).await.unwrap();
-    switches.hangs.store(true, Ordering::SeqCst);
-    let erasing = tokio::spawn({
-        let engine = Arc::clone(&engine);
-        async move { engine.erase_user(erasure("ada@example.com", "somebody")).await }
-    });
-    // Meanwhile the erasure begins to write its mark, and the audit writer has nothing to do.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let heal = {
-        let hangs = Arc::clone(&switches.hangs);
-        async move {
-            // Long enough for the audit writer to end before the mark is written.
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            hangs.store(false, Ordering::SeqCst);
-        }
-    };
-    tokio::join!(assert_closes(&engine), heal);
-    assert_eq!(erasing.await.unwrap(), Err(AuditError::ShuttingDown));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_erasure_asked_for_just_before_the_shutdown_never_holds_it_up() {
-    for pause in 0..8 {
-        let directory = tempfile::tempdir().unwrap();
-        let engine = Arc::new(open(directory.path(), &Switches::default(), OnAuditFailure::Deny));
-        ask(&engine, ConnectionType::Shell).await.unwrap();
-        let erasing = tokio::spawn({
-            let engine = Arc::clone(&engine);
-            async move { engine.erase_user(erasure("ada@example.com", "somebody")).await }
-        });
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        assert_closes(&engine).await;
-        let erased = tokio::time::timeout(Duration::from_secs(10), erasing).await.expect("it is answered").unwrap();
-        assert!(!matches!(erased, Ok((0, _))), "{erased:?}");
-        drop(engine);
-        // What was begun is finished by the next start.
-        let engine = open(directory.path(), &Switches::default(), OnAuditFailure::Deny);
-        assert_eq!(engine.audit().verify(None, &mut |_, _| true).unwrap().faults, []);
-        engine.close();
-    }
 }
 
 /// A small file system of the test's own.

@@ -25,6 +25,7 @@ mod audit_disk;
 mod audit_ended;
 /// An engine on real files, without gRPC.
 mod audit_engine;
+mod audit_erase;
 /// Checks whose records must survive.
 mod audit_load;
 /// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.

@@ -33,6 +33,8 @@ pub(super) struct Committer {
     erasures: Vec<PendingErasure>,
     /// Records before this one are sealed.
     sealed: u64,
+    /// The last record of the policy journal that has a record here.
+    policy_sequence: u64,
 }
 
 /// An erasure whose record is not durable yet.
@@ -40,12 +42,13 @@ pub(super) struct PendingErasure {
     sequence: u64,
     count: u64,
     tail: Vec<ErasedUnit>,
+    policy_sequence: u64,
     reply: tokio::sync::oneshot::Sender<Result<RecordedErasure, AuditError>>,
 }
 
 impl Committer {
-    pub(super) fn new(journal: Box<dyn Journal>, shared: Arc<Shared>, clock: Clock) -> Self {
-        Self { journal, shared, clock, erasures: Vec::new(), sealed: 0 }
+    pub(super) fn new(journal: Box<dyn Journal>, shared: Arc<Shared>, clock: Clock, policy_sequence: u64) -> Self {
+        Self { journal, shared, clock, erasures: Vec::new(), sealed: 0, policy_sequence }
     }
 
     /// Writes a frame and makes its records visible. False if it gave up because the service is shutting down.
@@ -120,6 +123,7 @@ impl Committer {
                     content.openings.extend(opening);
                 }
                 content.ended = frame.ends_unit;
+                self.policy_sequence = self.policy_sequence.max(content.policy_sequence);
             });
         }
         if let Some(time) = newest {
@@ -162,7 +166,7 @@ impl Committer {
             let entry = Entry { time: self.clock.now(), organization: request.organization.clone(), content };
             sequence = self.shared.queue.push(entry, asked_by.clone(), true);
         }
-        self.erasures.push(PendingErasure { sequence, count, tail, reply });
+        self.erasures.push(PendingErasure { sequence, count, tail, policy_sequence: self.policy_sequence, reply });
     }
 
     /// The openings in the tail that are to be erased.
@@ -189,8 +193,8 @@ impl Committer {
 
     fn answer_erasures(&mut self, durable: u64) {
         for erasure in self.erasures.extract_if(.., |erasure| erasure.sequence <= durable) {
-            let PendingErasure { sequence, count, tail, reply } = erasure;
-            drop(reply.send(Ok(RecordedErasure { sequence, count, tail })));
+            let PendingErasure { sequence, count, tail, policy_sequence, reply } = erasure;
+            drop(reply.send(Ok(RecordedErasure { sequence, count, tail, policy_sequence })));
         }
     }
 

@@ -9,6 +9,9 @@
 //! A step that fails is tried again. Sealing waits for the openings; nothing waits for the later steps, except another
 //! erasure of an actor.
 //!
+//! What is done in a user's or an actor's name after the ERASED record was queued keeps the name, in the audit log and in
+//! the policy journal alike.
+//!
 //! Invariant: only openings that a durable ERASED record names are erased, and all of them are, over any number of
 //! crashes and failed writes.
 //! Not here: what a record commits to (`audit::commitment`).
@@ -48,8 +51,8 @@ pub(crate) struct Erasing {
     /// The sealed units may still hold these.
     in_units: Option<Vec<ErasedUnit>>,
     sessions_unsaved: bool,
-    /// An actor whose erasure is recorded and who may still be in the policy journal.
-    actor: Option<ActorErasure>,
+    /// An actor whose erasure is recorded and who may still be in the policy journal, up to that record of it.
+    actor: Option<(ActorErasure, u64)>,
     /// The mark may be there.
     marked: bool,
     /// An actor whose erasure was under way when the service ended. Its progress is unknown, so it is repeated.
@@ -137,8 +140,8 @@ impl Eraser {
             asked_by: request.asked_by.clone(),
         });
         // An actor who is left over stays in the mark.
-        let actor = actor.or_else(|| self.erasing.actor.clone());
-        let mark = actor.as_ref().map(encode_actor_erasure).unwrap_or_default();
+        let marked = actor.as_ref().or(self.erasing.actor.as_ref().map(|(actor, _)| actor));
+        let mark = marked.map(encode_actor_erasure).unwrap_or_default();
         self.erasing.marked = true;
         self.shared.folder.write(ERASING, &mark).map_err(AuditError::not_writable)?;
         let (reply, answer) = oneshot::channel();
@@ -146,9 +149,11 @@ impl Eraser {
         let recorded = answer.blocking_recv().unwrap_or(Err(AuditError::ShuttingDown));
         // After an error a part of the records may be durable: the mark stays for the next start.
         self.erasing.marked = recorded.is_ok();
-        let RecordedErasure { sequence, count, tail } = recorded?;
+        let RecordedErasure { sequence, count, tail, policy_sequence } = recorded?;
         self.erasing.in_journal.get_or_insert_default().extend(sealed.into_iter().chain(tail));
-        self.erasing.actor = actor;
+        if let Some(actor) = actor {
+            self.erasing.actor = Some((actor, policy_sequence));
+        }
         self.erasing.interrupted = None;
         Ok((count, sequence))
     }
@@ -214,8 +219,8 @@ impl Eraser {
     }
 
     fn erase_actor(&mut self) -> Result<(), AuditError> {
-        if let Some(ActorErasure { organization, name, .. }) = &self.erasing.actor {
-            self.actors.erase(organization.as_ref(), name)?;
+        if let Some((ActorErasure { organization, name, .. }, to_sequence)) = &self.erasing.actor {
+            self.actors.erase(organization.as_ref(), name, *to_sequence)?;
             self.erasing.actor = None;
         }
         Ok(())

@@ -44,6 +44,8 @@ pub(super) struct RecordedErasure {
     pub(super) count: u64,
     /// Those of them that are in the tail.
     pub(super) tail: Vec<ErasedUnit>,
+    /// The last record of the policy journal whose audit record could name an erased opening. Later ones keep their actor.
+    pub(super) policy_sequence: u64,
 }
 
 /// Whom to erase.

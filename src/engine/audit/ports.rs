@@ -22,6 +22,7 @@ pub(crate) trait SessionFiles: Send {
 
 /// What the log asks of the policy.
 pub(crate) trait ActorFiles: Send {
-    /// Erases an actor from the changes of an organization, or from all. Durable when this returns.
-    fn erase(&mut self, organization: Option<&Id>, name: &str) -> Result<(), AuditError>;
+    /// Erases an actor from the changes of an organization, or from all, up to a record of the policy journal. Durable when
+    /// this returns.
+    fn erase(&mut self, organization: Option<&Id>, name: &str, to_sequence: u64) -> Result<(), AuditError>;
 }

@@ -148,7 +148,7 @@ impl AuditQueue {
 
     /// Whether a record pushed now would be written soon: the queue is not failed, stuck or closed.
     pub(crate) fn is_writable(&self) -> bool {
-        !self.failed.load(Ordering::Acquire) && !self.stuck.load(Ordering::Acquire)
+        self.check_writable().is_ok()
     }
 
     /// Whether there is room as well.

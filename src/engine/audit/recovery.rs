@@ -167,7 +167,7 @@ impl Parts {
         let left = running::begin(&shared.folder, &shared.options).map_err(io("mark the use"))?;
         let erasing = eraser::read_mark(&shared.folder).map_err(io("read the mark of an erasure"))?;
         let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
-        let committer = Committer::new(journal, Arc::clone(&shared), clock.clone());
+        let committer = Committer::new(journal, Arc::clone(&shared), clock.clone(), policy_sequence);
         let pipeline = Pipeline::start(committer).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
         let thread = spawn("audit-writer", move || writer.run()).map_err(AuditOpenError::Thread)?;

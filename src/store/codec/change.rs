@@ -85,19 +85,20 @@ pub fn decode_change(bytes: &[u8]) -> Result<Change, CodecError> {
 
 /// Overwrites the actor of a change where it is `actor` and the change is of that organization (none: of any, or the
 /// cluster). True if anything was changed.
-pub fn erase_actor(bytes: &mut [u8], organization: Option<&Id>, actor: &str) -> bool {
+///
+/// # Errors
+///
+/// The actor matches and the change cannot be decoded, so its organization is unknown. Nothing is overwritten.
+pub fn erase_actor(bytes: &mut [u8], organization: Option<&Id>, actor: &str) -> Result<bool, CodecError> {
     let is_wanted = |found: &mut [u8]| !actor.is_empty() && *found == *actor.as_bytes();
     if !field::find_mut(bytes, ACTOR_FIELD).is_some_and(is_wanted) {
-        return false;
+        return Ok(false);
     }
-    if organization.is_some() {
-        let Ok(change) = decode_change(bytes) else { return false };
-        if change.effect.organization() != organization {
-            return false;
-        }
+    if organization.is_some() && decode_change(bytes)?.effect.organization() != organization {
+        return Ok(false);
     }
     let found = field::find_mut(bytes, ACTOR_FIELD);
-    found.map(|found| found.fill(0)).is_some()
+    Ok(found.map(|found| found.fill(0)).is_some())
 }
 
 /// The actor as it is stored: none where it is erased.
