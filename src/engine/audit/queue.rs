@@ -105,7 +105,7 @@ impl AuditQueue {
 
     /// Takes a record, and returns its sequence. `sync`: a caller waits until it is durable.
     ///
-    /// It never refuses. A caller that may be refused asks [`AuditQueue::check_writable`] or [`AuditQueue::room`] before.
+    /// It never refuses. A caller that may be refused asks `check_writable` or `room` before.
     pub fn push(&self, entry: Entry, identity: Option<Identity>, sync: bool) -> u64 {
         let mut inner = self.lock();
         let sequence = inner.next_sequence;
