@@ -43,6 +43,8 @@ impl Differences {
                     newly_permitted: permitted,
                     newly_denied: denied,
                     truncated: permitted_cut || denied_cut,
+                    from_time: None,
+                    to_time: None,
                 };
                 self.bytes += item.encoded_len() + 6;
                 if self.bytes > DIFFERENCES_BYTES_MAX {

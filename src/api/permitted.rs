@@ -200,7 +200,6 @@ fn no_addresses(name: &str) -> v1::Problem {
         severity: v1::Severity::Warning.into(),
         resource: name.to_owned(),
         message: "the allowlist has no entries, so nobody is permitted: add ranges or a group".to_owned(),
-        ranges: Vec::new(),
-        related: Vec::new(),
+        ..v1::Problem::default()
     }
 }

@@ -74,7 +74,7 @@ impl Api {
     }
 
     pub(super) fn read_apply_policy(&self, request: v1::ApplyPolicyRequest) -> ReadChange {
-        let v1::ApplyPolicyRequest { parent, policy, validate_only, etag, options } = request;
+        let v1::ApplyPolicyRequest { parent, policy, validate_only, etag, force: _, options } = request;
         let mut read = self.change_reader(options);
         read.options.validate_only |= validate_only;
         let id = organization(&mut read, "parent", &parent);
@@ -92,8 +92,17 @@ impl Api {
 }
 
 fn read_policy(read: &mut Reader, id: Option<&Id>, parent: &str, policy: v1::Policy) -> Document {
-    let v1::Policy { organization, etag: _, revision: _, nodes, address_groups, rules, ranges_omitted, policy_tests } =
-        policy;
+    let v1::Policy {
+        organization,
+        etag: _,
+        revision: _,
+        nodes,
+        address_groups,
+        rules,
+        ranges_omitted,
+        policy_tests,
+        sections: _,
+    } = policy;
     if !organization.is_empty() && organization != parent {
         let description = format!("`{organization}` is not `{parent}`: apply the policy of the same organization");
         read.add("policy.organization", description);
@@ -250,5 +259,6 @@ pub(super) fn to_policy(view: &OrganizationView, omit_ranges: bool) -> v1::Polic
         rules: organization.rules.iter().enumerate().map(|(index, rule)| to_rule(view, index, rule)).collect(),
         ranges_omitted: omit_ranges,
         policy_tests: organization.tests.iter().map(|test| to_test(id, test, None)).collect(),
+        sections: Vec::new(),
     }
 }

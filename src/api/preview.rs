@@ -24,7 +24,7 @@ use crate::policy::address::Range;
 use crate::policy::limits::Limits;
 use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::node::NodePatch;
-use crate::policy::plan::{Mutation, PlanError, Violation};
+use crate::policy::plan::{Mutation, PlanError, Violation, etag_of_policy};
 use crate::policy::problems::{Code, Problem, Resource};
 use crate::policy::time::Timestamp;
 use crate::policy::version::Version;
@@ -193,9 +193,11 @@ fn answer(
     differences.add(prospect);
     let (revocation_count, revoked) = prospect.revoked(engine.sessions(), NAMED_MAX);
     let (refusals, _) = prospect.refusals(options, engine.sessions());
-    let refusals = refusals
-        .iter()
-        .map(|refusal| v1::Refusal { reason: status::refusal_reason(refusal).into(), message: refusal.to_string() });
+    let refusals = refusals.iter().map(|refusal| v1::Refusal {
+        reason: status::refusal_reason(refusal).into(),
+        message: refusal.to_string(),
+        from_time: None,
+    });
     // The two slowest parts run in parallel.
     let (problems, replay) = std::thread::scope(|scope| {
         let replayed = (!within.is_zero() && preview.of_cluster().is_none()).then(|| {
@@ -232,6 +234,8 @@ fn answer(
         changes,
         refusals: refusals.collect(),
         replay,
+        later_revocation_count: 0,
+        etag: if of_cluster.is_some() { String::new() } else { etag_of_policy(revision) },
     })
 }
 

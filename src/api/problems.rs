@@ -186,6 +186,7 @@ pub(super) fn to_problem(organization: Option<&Id>, problem: &Problem) -> v1::Pr
         message: message(organization, problem),
         ranges: ranges.iter().map(ToString::to_string).collect(),
         related: related.iter().map(|resource| name(organization, resource)).collect(),
+        from_time: None,
     }
 }
 

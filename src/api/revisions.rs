@@ -112,7 +112,7 @@ impl Api {
         &self,
         request: v1::RollbackRevisionRequest,
     ) -> Result<ReadChange, Status> {
-        let v1::RollbackRevisionRequest { name, etag, options } = request;
+        let v1::RollbackRevisionRequest { name, etag, force: _, options } = request;
         let mut read = self.change_reader(options);
         let (id, revision) = read_name("name", &name)?;
         let organization = self.organization_at(&name, &id, revision).await?;

@@ -163,22 +163,22 @@ async fn the_first_project_requires_projects_and_only_an_update_lifts_that() {
     let unregistered = "organizations/default/projects/none/workspaces/w/endpoints/e";
     assert_eq!(service.check("192.0.2.1", unregistered).await.reason(), Reason::DefaultAllow);
     let organization = get(&service, ORGANIZATION).await;
-    assert!(!organization.require_projects);
+    assert!(!organization.require_projects());
     let project = create(&service, ORGANIZATION, "shop", None).await.unwrap().into_inner();
     let after = get(&service, ORGANIZATION).await;
-    assert!(after.require_projects && after.etag != organization.etag);
+    assert!(after.require_projects() && after.etag != organization.etag);
     assert_eq!((project.revision, after.revision), (2, 2), "one change");
     let answer = service.check("192.0.2.1", unregistered).await;
     assert_eq!((reason_and_node(&answer), answer.revision), ((Reason::UnknownEndpoint, ""), 2));
     assert_eq!(service.check("192.0.2.1", ORGANIZATION).await.reason(), Reason::DefaultAllow);
     // Deleting the project does not lift it, so nobody gets in by that, and no force is needed.
     delete(&service, PROJECT, false).await.unwrap();
-    assert!(get(&service, ORGANIZATION).await.require_projects);
+    assert!(get(&service, ORGANIZATION).await.require_projects());
     assert_eq!(service.check("192.0.2.1", PROJECT).await.reason(), Reason::UnknownEndpoint);
     // False is not populated: without a mask nothing changes.
     let lifted = Node { name: ORGANIZATION.to_owned(), ..Node::default() };
-    assert!(update(&service, lifted.clone(), &[]).await.unwrap().into_inner().require_projects);
-    assert!(!update(&service, lifted, &["require_projects"]).await.unwrap().into_inner().require_projects);
+    assert!(update(&service, lifted.clone(), &[]).await.unwrap().into_inner().require_projects());
+    assert!(!update(&service, lifted, &["require_projects"]).await.unwrap().into_inner().require_projects());
     assert_eq!(service.check("192.0.2.1", PROJECT).await.reason(), Reason::DefaultAllow);
     service.stop().await;
 }
@@ -255,7 +255,7 @@ async fn an_organization_that_is_made_again_is_empty_and_goes_on_from_its_old_re
     assert_error(service.firewall().list_rules(request.clone()).await, Code::NotFound, "NOT_FOUND");
     let new = create(&service, "", "default", None).await.unwrap().into_inner();
     assert!(new.revision > deleted && deleted > old.revision, "{} {deleted} {}", new.revision, old.revision);
-    assert!(new.etag != old.etag && !new.require_projects);
+    assert!(new.etag != old.etag && !new.require_projects());
     let listed = service.firewall().list_rules(request).await.unwrap().into_inner();
     assert_eq!((listed.rules.len(), listed.revision), (0, new.revision));
     let again = CheckRequest { min_revision: new.revision, ..self::request(PROJECT) };

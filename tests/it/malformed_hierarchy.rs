@@ -134,7 +134,7 @@ async fn no_malformed_access_is_set_on_any_kind_of_node() {
             t.invalid(&format!("{case}, `{name}`"), answer, &paths).await;
         }
         if name != ORGANIZATION {
-            let node = Node { require_projects: true, ..Node::default() };
+            let node = Node { require_projects: Some(true), ..Node::default() };
             let answer = update(&t, name, node, &["require_projects"]).await;
             t.invalid(&format!("projects required of {name}"), answer, &["node.require_projects"]).await;
         }
@@ -192,14 +192,14 @@ async fn no_other_malformed_field_enters_a_node_and_all_of_them_are_named_at_onc
         t.invalid(name, create(&t, parent, node.clone()).await, &["node.display_name"]).await;
         t.invalid(name, update(&t, name, node, &[]).await, &["node.display_name"]).await;
         if !parent.is_empty() {
-            let node = Node { require_projects: true, ..Node::default() };
+            let node = Node { require_projects: Some(true), ..Node::default() };
             t.invalid(parent, create(&t, parent, node).await, &["node.require_projects"]).await;
         }
     }
     let described = AccessEntry { description: long(), ..by_range("x") };
     let worst = Node {
         display_name: long(),
-        require_projects: true,
+        require_projects: Some(true),
         access: Some(listing(vec![by_range("any"), described, by_group(MISSING)])),
         ..Node::default()
     };

@@ -32,7 +32,7 @@ fn sample() -> Policy {
     Policy {
         organization: DEFAULT.to_owned(),
         nodes: vec![
-            Node { name: DEFAULT.to_owned(), require_projects: true, ..Node::default() },
+            Node { name: DEFAULT.to_owned(), require_projects: Some(true), ..Node::default() },
             node("projects/web", Some(allow_list(&["10.0.0.0/8"]))),
             node("projects/web/workspaces/main", None),
             node("projects/web/workspaces/main/endpoints/shell", Some(access(AccessMode::AllowAll))),

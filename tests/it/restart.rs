@@ -152,7 +152,7 @@ async fn a_fresh_directory_holds_the_default_organization_and_an_open_cluster() 
     let service = Service::start().await;
     let Shown { cluster, nodes, rules, groups, ranges } = show(&service).await;
     assert_eq!((cluster.revision, nodes.len(), ranges.len()), (1, 1, 0));
-    assert_eq!((nodes[0].name.as_str(), nodes[0].revision, nodes[0].require_projects), (ORGANIZATION, 1, false));
+    assert_eq!((nodes[0].name.as_str(), nodes[0].revision, nodes[0].require_projects()), (ORGANIZATION, 1, false));
     assert_eq!((rules[0].rules.len(), rules[0].revision, groups[0].address_groups.len()), (0, 1, 0));
     service.stop().await;
 }

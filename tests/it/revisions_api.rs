@@ -156,7 +156,8 @@ async fn what_no_revision_is_is_refused() {
         let refused = service.analysis().get_revision(request).await;
         assert_eq!(fields(&assert_error(refused, Code::InvalidArgument, "INVALID_FIELD")), ["name"]);
     }
-    let request = RollbackRevisionRequest { name: name(1), etag: "policy-99".to_owned(), options: None };
+    let request =
+        RollbackRevisionRequest { name: name(1), etag: "policy-99".to_owned(), ..RollbackRevisionRequest::default() };
     assert_error(service.analysis().rollback_revision(request).await, Code::Aborted, "STALE_ETAG");
     let request = ListRevisionsRequest { parent: "organizations/nobody".to_owned(), ..Default::default() };
     assert_error(service.analysis().list_revisions(request).await, Code::NotFound, "NOT_FOUND");

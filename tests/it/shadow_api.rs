@@ -104,7 +104,7 @@ async fn a_candidate_is_tried_on_every_check_and_enforced_on_none_until_it_is_pr
 
     // A change in between would be undone by a promotion.
     service.add_rule("late", Action::Deny, "203.0.113.0/24").await;
-    let promote = PromoteShadowPolicyRequest { parent: DEFAULT.to_owned(), options: None };
+    let promote = PromoteShadowPolicyRequest { parent: DEFAULT.to_owned(), ..PromoteShadowPolicyRequest::default() };
     let refused = service.analysis().promote_shadow_policy(promote.clone()).await;
     assert_error(refused, Code::FailedPrecondition, "SHADOW_OUTDATED");
     set(&service, Action::Allow, "192.0.2.0/25").await.unwrap();

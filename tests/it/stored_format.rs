@@ -128,6 +128,7 @@ fn later_samples() -> Vec<Change> {
         endpoint: "organizations/o/projects/web".into(),
         expected,
         description: "must stay".into(),
+        end_time: None,
     };
     let tests = vec![test("one", Decision::Allow), test("two", Decision::Deny)];
     let inside = |revision, deltas| Effect::Organization { id: id("o"), revision, deltas };

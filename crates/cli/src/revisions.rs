@@ -95,7 +95,7 @@ pub(super) async fn run(args: RevisionsArgs, context: &mut Context<'_>) -> anyho
         }
         RevisionsCommand::Rollback(args) => {
             let (name, options) = (names.revision(&args.revision), args.change.options());
-            let request = v1::RollbackRevisionRequest { name, etag: args.etag.etag(), options };
+            let request = v1::RollbackRevisionRequest { name, etag: args.etag.etag(), force: false, options };
             let revision = answer(client.rollback_revision(request).await)?;
             context.changed(&args.change, &revision, detail)
         }

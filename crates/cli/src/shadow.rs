@@ -75,7 +75,7 @@ pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::
             context.deleted(&change, &name)
         }
         ShadowCommand::Promote(change) => {
-            let request = v1::PromoteShadowPolicyRequest { parent, options: change.options() };
+            let request = v1::PromoteShadowPolicyRequest { parent, force: false, options: change.options() };
             let revision = answer(client.promote_shadow_policy(request).await)?;
             context.changed(&change, &revision, |revision| format!("promoted, revision {}\n", revision.revision))
         }

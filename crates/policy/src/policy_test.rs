@@ -9,6 +9,7 @@ use super::address::Address;
 use super::decision::Decision;
 use super::name::Id;
 use super::rule::ConnectionType;
+use super::time::Timestamp;
 
 /// A connection and what must be decided about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,4 +26,6 @@ pub struct PolicyTest {
     pub expected: Decision,
     /// Free text.
     pub description: Arc<str>,
+    /// The moment from which on the test need not hold; none means that it holds always.
+    pub end_time: Option<Timestamp>,
 }

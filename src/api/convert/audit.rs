@@ -73,6 +73,8 @@ pub(in crate::api) fn to_firewall_event(record: &Record) -> Option<v1::FirewallE
         reason: message.reason,
         rule: message.rule,
         node: message.node,
+        rule_source: message.rule_source,
+        rule_description: message.rule_description,
     })
 }
 
@@ -158,6 +160,8 @@ fn to_decision(content: &DecisionRecord, organization: Option<&Id>, subject: &Su
         revision: to_i64(*revision),
         cluster_revision: to_i64(*cluster_revision),
         request_id: request_id.to_string(),
+        rule_source: String::new(),
+        rule_description: String::new(),
     }
 }
 

@@ -56,8 +56,8 @@ pub(in crate::api) fn patch(
     if mask.names("display_name", !display_name.is_empty()) {
         patch.display_name = Some(read.description(&format!("{field}.display_name"), &display_name));
     }
-    if mask.names("require_projects", require_projects) {
-        patch.require_projects = Some(require_projects);
+    if mask.names("require_projects", require_projects.is_some()) {
+        patch.require_projects = Some(require_projects.unwrap_or_default());
     }
     if mask.names("access", access.is_some()) {
         match access {
@@ -125,10 +125,11 @@ fn read_entry(
 /// A node as the API shows it. `organization` is the id of its organization, unless it is the cluster.
 pub(in crate::api) fn to_node(name: String, organization: Option<&str>, revision: u64, node: &Node) -> v1::Node {
     let Node { display_name, require_projects, access, gates, create_time, update_time, changed_at } = node;
+    let is_organization = organization.is_some() && name.strip_prefix("organizations/") == organization;
     v1::Node {
         name,
         display_name: display_name.to_string(),
-        require_projects: *require_projects,
+        require_projects: is_organization.then_some(*require_projects),
         revision: to_i64(revision),
         access: Some(v1::Access { mode: to_mode(access).into(), entries: to_entries(organization, access) }),
         etag: etag_of_node(*changed_at),

@@ -7,6 +7,7 @@
 use super::decision::{to_connection_type, to_decision};
 use super::names::chosen_or_new_id;
 use super::reader::Reader;
+use super::to_time;
 use crate::policy::decision::Decision;
 use crate::policy::name::{Id, Name, NodePath};
 use crate::policy::policy_test::PolicyTest;
@@ -20,8 +21,17 @@ pub(in crate::api) fn read_test(
     (id_field, id): (&str, &str),
     test: v1::PolicyTest,
 ) -> Option<PolicyTest> {
-    let v1::PolicyTest { name: _, ip, connection_type, endpoint, expected_decision, description, actual_decision: _ } =
-        test;
+    let v1::PolicyTest {
+        name: _,
+        ip,
+        connection_type,
+        endpoint,
+        expected_decision,
+        description,
+        actual_decision: _,
+        end_time,
+        fail_time: _,
+    } = test;
     let id = chosen_or_new_id(read, id_field, id, "test");
     let address = read.address(&format!("{field}.ip"), &ip);
     let connection_type = read.connection_type(&format!("{field}.connection_type"), connection_type);
@@ -35,6 +45,7 @@ pub(in crate::api) fn read_test(
     }
     let expected = read.decision(&format!("{field}.expected_decision"), expected_decision);
     let description = read.description(&format!("{field}.description"), &description);
+    let end_time = end_time.and_then(|time| read.time(&format!("{field}.end_time"), time));
     Some(PolicyTest {
         id: id?,
         address: address?,
@@ -42,12 +53,13 @@ pub(in crate::api) fn read_test(
         endpoint: endpoint.into(),
         expected: expected?,
         description,
+        end_time,
     })
 }
 
 /// A test as the API shows it. `actual` is what is decided now, if it was computed.
 pub(in crate::api) fn to_test(organization: &str, test: &PolicyTest, actual: Option<Decision>) -> v1::PolicyTest {
-    let PolicyTest { id, address, connection_type, endpoint, expected, description } = test;
+    let PolicyTest { id, address, connection_type, endpoint, expected, description, end_time } = test;
     v1::PolicyTest {
         name: Name::policy_test(organization, id).to_string(),
         ip: address.to_string(),
@@ -56,5 +68,7 @@ pub(in crate::api) fn to_test(organization: &str, test: &PolicyTest, actual: Opt
         expected_decision: to_decision(*expected).into(),
         description: description.to_string(),
         actual_decision: actual.map_or(v1::Decision::Unspecified, to_decision).into(),
+        end_time: end_time.map(to_time),
+        fail_time: None,
     }
 }

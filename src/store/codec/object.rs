@@ -237,7 +237,7 @@ fn from_gates(gates: stored::Gates) -> Decoded<Gates> {
 }
 
 pub(super) fn to_test(test: &PolicyTest) -> stored::PolicyTest {
-    let PolicyTest { id, address, connection_type, endpoint, expected, description } = test;
+    let PolicyTest { id, address, connection_type, endpoint, expected, description, end_time } = test;
     stored::PolicyTest {
         id: id.to_string(),
         address: address_bytes(Some(*address)),
@@ -245,11 +245,12 @@ pub(super) fn to_test(test: &PolicyTest) -> stored::PolicyTest {
         endpoint: endpoint.to_string(),
         deny: *expected == Decision::Deny,
         description: description.to_string(),
+        end_time: end_time.map(to_time),
     }
 }
 
 pub(super) fn from_test(test: stored::PolicyTest) -> Decoded<PolicyTest> {
-    let stored::PolicyTest { id: test_id, address, preview, endpoint, deny, description } = test;
+    let stored::PolicyTest { id: test_id, address, preview, endpoint, deny, description, end_time } = test;
     Ok(PolicyTest {
         id: id(&test_id)?,
         address: required(address_from(&address)?, "address")?,
@@ -257,6 +258,7 @@ pub(super) fn from_test(test: stored::PolicyTest) -> Decoded<PolicyTest> {
         endpoint: endpoint.into(),
         expected: if deny { Decision::Deny } else { Decision::Allow },
         description: description.into(),
+        end_time: end_time.map(|time| from_time(Some(time))).transpose()?,
     })
 }
 

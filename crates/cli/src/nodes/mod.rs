@@ -57,7 +57,7 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
     let (access, origins) = args.fields.access.access(&name)?.unzip();
     let node = v1::Node {
         display_name: args.fields.display_name.unwrap_or_default(),
-        require_projects: args.fields.require_projects.unwrap_or_default(),
+        require_projects: args.fields.require_projects,
         access,
         ..v1::Node::default()
     };
@@ -83,8 +83,8 @@ async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Contex
         node.display_name = display_name;
         paths.push("display_name");
     }
-    if let Some(require_projects) = args.fields.require_projects {
-        node.require_projects = require_projects;
+    if args.fields.require_projects.is_some() {
+        node.require_projects = args.fields.require_projects;
         paths.push("require_projects");
     }
     let (access, origins) = args.fields.access.access(&name)?.unzip();

@@ -24,7 +24,7 @@ pub(super) fn node(node: &v1::Node) -> String {
     let record = table::record([
         ("name", node.name.clone()),
         ("display name", node.display_name.clone()),
-        ("require projects", if node.require_projects { "true".to_owned() } else { String::new() }),
+        ("require projects", if node.require_projects() { "true".to_owned() } else { String::new() }),
         ("access", own_mode(node)),
         ("gates", gates(node.change_gates.as_ref())),
         ("waits for confirmation", pending(node.pending_revision.as_ref())),

@@ -135,6 +135,7 @@ async fn apply(names: &OrganizationArgs, args: &ApplyArgs, context: &mut Context
         policy: Some(policy),
         validate_only: false,
         etag: args.etag.etag(),
+        force: false,
         options: args.change.options(),
     };
     let applied = answer(context.client.analysis().apply_policy(request).await)

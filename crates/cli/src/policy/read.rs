@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
         let require = !below.is_empty();
         let mut read = vec![match given {
             Some(node) => self.node(0, node, Some(require))?,
-            None => v1::Node { name: self.parent.clone(), require_projects: require, ..v1::Node::default() },
+            None => v1::Node { name: self.parent.clone(), require_projects: Some(require), ..v1::Node::default() },
         }];
         for (index, node) in (1..).zip(below.drain(..)) {
             read.push(self.node(index, node, None)?);
@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
         Ok(v1::Node {
             name: self.node_name(&name),
             display_name,
-            require_projects: require_projects.or(require).unwrap_or_default(),
+            require_projects: require_projects.or(require),
             access,
             change_gates: gates.map(|gates| self.gates(&path, gates)),
             ..v1::Node::default()
@@ -286,7 +286,7 @@ impl<'a> Reader<'a> {
             endpoint: self.node_name(&endpoint),
             expected_decision: v1::Decision::from(expect).into(),
             description,
-            actual_decision: 0,
+            ..v1::PolicyTest::default()
         }
     }
 }

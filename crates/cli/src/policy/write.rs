@@ -98,7 +98,7 @@ fn node(parent: &str, node: &v1::Node) -> Node {
     Node {
         name: node_name(parent, &node.name),
         display_name: node.display_name.clone(),
-        require_projects: is_own.then_some(node.require_projects),
+        require_projects: is_own.then(|| node.require_projects()),
         // Inheriting is the default of a node.
         access: mode.filter(|mode| *mode != AccessMode::Inherit),
         entries: access.iter().flat_map(|access| &access.entries).map(entry).collect(),
