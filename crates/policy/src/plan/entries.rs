@@ -114,7 +114,7 @@ fn absent_source(
     };
     let what = match covering {
         Some(entry) => format!("its entry `{}` still permits it: remove that one if it is meant", name(&entry.source)),
-        None => "nothing was removed: name entries as `GetNode` shows them".to_owned(),
+        None => "no other permits all of it: name the entries as they are".to_owned(),
     };
     Violation::new(
         format!("sources[{index}].{field}"),
