@@ -35,8 +35,8 @@ pub(crate) async fn run(service: &Service, arguments: &[&str], input: &str) -> (
 
 /// More than 3 MiB of ranges, one a line, between two lines of their own.
 fn long_list(first: &str, last: &str) -> String {
-    let list: Vec<String> = addresses(300_000).collect();
-    let text = format!("{first}\n{}\n{last}\n", list.join("\n"));
+    let between: Vec<String> = addresses(300_000).collect();
+    let text = format!("{first}\n{}\n{last}\n", between.join("\n"));
     assert!(text.len() > 3 << 20);
     text
 }

@@ -3,6 +3,7 @@
 //! Invariant: entries that a call does not name stay; a call that is refused changes nothing.
 //! Not here: setting an access as a whole (`hierarchy_api`).
 
+use portcullis::config::Config;
 use portcullis::proto::v1::access_entry::Source;
 use portcullis::proto::v1::access_source::Source as Removed;
 use portcullis::proto::v1::mutation::Request as Asked;
@@ -249,6 +250,29 @@ async fn entries_are_bounded_and_can_be_previewed() {
     service.stop().await;
 }
 
+/// The hazard: a list that is too long can no longer be made shorter.
+#[tokio::test]
+async fn entries_can_be_removed_where_the_limit_was_lowered_since() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut config = Config::for_data_dir(temporary.path().join("data"));
+    let service = Service::with_config(config.clone()).await;
+    let four = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
+    for node in ["cluster", ORGANIZATION] {
+        service.set_access(node, allow_list(&four)).await;
+    }
+    service.add_node(ORGANIZATION, "web", Some(allow_list(&four))).await;
+    service.stop().await;
+    config.limits.entries_per_node_max = 2;
+    let service = Service::with_config(config).await;
+    for node in ["cluster", ORGANIZATION, PROJECT] {
+        let removed = remove(&service, removal(node, &["192.0.2.1"])).await.unwrap();
+        assert_eq!(removed.node.unwrap().access.unwrap().entries.len(), 3);
+        let refused = add(&service, addition(node, vec![entry("192.0.2.9", "")])).await;
+        assert_error(refused, Code::ResourceExhausted, "LIMIT_REACHED");
+    }
+    service.stop().await;
+}
+
 #[tokio::test]
 async fn commands_say_on_what_they_acted_what_is_there_now_and_what_is_still_permitted() {
     let service = prepared().await;
@@ -280,5 +304,7 @@ async fn commands_say_on_what_they_acted_what_is_there_now_and_what_is_still_per
     assert!(told.contains("inherits its access") && told.contains("portcullis nodes update"), "{told}");
     assert!(!told.contains("UpdateNode"), "{told}");
     assert_eq!(run(&service, &with(&["add", "projects/web"]), "").await.0, Some(2));
+    let (_, _, told) = run(&service, &with(&["add", "projects/web", "any", "--guard-ip", "x"]), "").await;
+    assert!(!told.contains("argument 1"), "{told}");
     service.stop().await;
 }

@@ -18,6 +18,9 @@ use crate::refusals::{FOREIGN, GROUP, ORGANIZATION, OTHER, RULE, Table};
 
 const MISSING: &str = "organizations/default/addressGroups/missing";
 
+/// What is sent, and what it is refused with: code, reason, fields.
+type PatchCase<'a> = (&'a str, Vec<PatchRangesRequest>, (Code, &'a str), &'a [&'a str]);
+
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
@@ -221,7 +224,7 @@ async fn a_patch_that_is_not_as_announced_or_makes_no_sense_is_refused() {
     };
     let again = ["name", "etag", "create", "expected_add_count", "expected_remove_count", "options", "add[1]"];
     let long = Some(GroupCreation { description: "x".repeat(1_025) });
-    let cases: Vec<(&str, Vec<PatchRangesRequest>, (Code, &str), &[&str])> = vec![
+    let cases: Vec<PatchCase<'_>> = vec![
         ("one too few", vec![counted(2, 0, first(&["any"], &[]))], mismatch, &["expected_add_count"]),
         (
             "one too many",

@@ -60,7 +60,7 @@ fn creation(id: &str, add: &[&str]) -> PatchRangesRequest {
 }
 
 /// A first message, then the ranges in messages of 10,000.
-fn stream_of(first: PatchRangesRequest, add: Vec<String>) -> Vec<PatchRangesRequest> {
+fn stream_of(first: PatchRangesRequest, add: &[String]) -> Vec<PatchRangesRequest> {
     let parts = add.chunks(10_000).map(|part| PatchRangesRequest { add: part.to_vec(), ..Default::default() });
     std::iter::once(first).chain(parts).collect()
 }
@@ -165,7 +165,8 @@ async fn a_group_is_created_with_its_ranges_or_not_at_all() {
     let service = Service::start().await;
     let described = GroupCreation { description: "offices".to_owned() };
     let first_message = PatchRangesRequest { create: Some(described), ..first("g", &[], &[]) };
-    let created = patch(&service, stream_of(first_message, addresses(20_000).collect())).await.unwrap().into_inner();
+    let created =
+        patch(&service, stream_of(first_message, &addresses(20_000).collect::<Vec<_>>())).await.unwrap().into_inner();
     let group = created.address_group.unwrap();
     assert_eq!((group.name.as_str(), group.description.as_str()), (name("g").as_str(), "offices"));
     assert_eq!((group.range_count, group.revision, created.added_count), (20_000, 2, 20_000));
@@ -209,14 +210,14 @@ async fn gates_judge_a_long_list_as_one_change() {
     let before = revision(&service).await;
     let with = |options| PatchRangesRequest { options: Some(options), ..first("block", &[], &[]) };
     let at_most = |max| ChangeOptions { max_revocations: Some(max), ..ChangeOptions::default() };
-    let refused = patch(&service, stream_of(with(at_most(1)), list.clone())).await;
+    let refused = patch(&service, stream_of(with(at_most(1)), &list)).await;
     assert_error(refused, Code::FailedPrecondition, "TOO_MANY_REVOCATIONS");
     let guard = ChangeOptions { guard_ips: texts(&["203.0.113.1"]), ..ChangeOptions::default() };
-    let refused = patch(&service, stream_of(with(guard), list.clone())).await;
+    let refused = patch(&service, stream_of(with(guard), &list)).await;
     assert_error(refused, Code::FailedPrecondition, "GUARD_VIOLATED");
     assert_eq!((sessions(&service).await, revision(&service).await), ((2, 0), before));
     assert_eq!(ranges(&service, "block").await, [""; 0]);
-    patch(&service, stream_of(with(at_most(2)), list)).await.unwrap();
+    patch(&service, stream_of(with(at_most(2)), &list)).await.unwrap();
     until("both are revoked", async || (sessions(&service).await == (2, 2)).then_some(())).await;
     assert_eq!(revision(&service).await, before + 1);
     service.stop().await;
@@ -235,11 +236,11 @@ async fn a_long_creation_waits_for_its_confirmation_and_goes_back_whole() {
         ..creation(id, &[])
     };
     let list: Vec<String> = addresses(MANY).collect();
-    let made = patch(&service, stream_of(waiting("kept"), list.clone())).await.unwrap().into_inner();
+    let made = patch(&service, stream_of(waiting("kept"), &list)).await.unwrap().into_inner();
     assert_eq!(made.added_count, i64::from(MANY));
     let name = format!("{ORGANIZATION}/revisions/{}", revision(&service).await);
     service.analysis().confirm_revision(ConfirmRevisionRequest { name, options: None }).await.unwrap();
-    patch(&service, stream_of(waiting("lost"), list)).await.unwrap();
+    patch(&service, stream_of(waiting("lost"), &list)).await.unwrap();
     assert!(exists(&service, "lost").await);
     hand.advance(Duration::from_mins(10));
     until("the creation goes back", async || (!exists(&service, "lost").await).then_some(())).await;
@@ -253,7 +254,7 @@ async fn one_malformed_range_near_the_end_leaves_nothing_and_is_named_by_its_ind
     let service = Service::start().await;
     let mut list: Vec<String> = addresses(400_000).collect();
     list[399_990] = "10.0.0.5/8".to_owned();
-    let refused = patch(&service, stream_of(creation("g", &[]), list.clone())).await;
+    let refused = patch(&service, stream_of(creation("g", &[]), &list)).await;
     let status = assert_error(refused, Code::InvalidArgument, "INVALID_FIELD");
     assert_eq!(fields(&status), ["add[399990]"]);
     assert!(!exists(&service, "g").await);
