@@ -77,7 +77,7 @@ struct WhichArgs {
 /// What was typed, and where each came from.
 struct Which {
     sources: Vec<Source>,
-    arguments: Vec<String>,
+    typed_count: usize,
     origins: Origins,
 }
 
@@ -153,7 +153,7 @@ impl WhichArgs {
         }
         let (texts, origins) = Ranges::read(&self.sources, self.file.as_deref())?.split();
         let sources = texts.iter().map(|text| source(node, text)).collect();
-        Ok(Which { sources, arguments: self.sources, origins })
+        Ok(Which { sources, typed_count: self.sources.len(), origins })
     }
 }
 
@@ -163,10 +163,10 @@ impl Which {
         let error = with_fields(error, |field| {
             let (_, index) = field.rsplit_once("entries[").or_else(|| field.rsplit_once("sources["))?;
             let index: usize = index.split_once(']')?.0.parse().ok()?;
-            match self.arguments.get(index) {
-                Some(argument) => Some(format!("argument {}, `{argument}`", index + 1)),
-                None => self.origins.name(field),
+            if index < self.typed_count {
+                return Some(format!("RANGE|GROUP {}", index + 1));
             }
+            self.origins.name(field)
         });
         in_commands(error)
     }
