@@ -96,6 +96,14 @@ mod naive;
 mod permitted_api;
 /// The whole policy in one message, through the API.
 mod policy_api;
+/// Where what is wrong with a policy is, through the API.
+mod policy_faults;
+/// Gates, tests and consent for changes of the whole policy, through the API.
+mod policy_guards;
+/// What is the same after a policy is applied, through the API.
+mod policy_identity;
+/// Policies that have some sections only, through the API.
+mod policy_sections;
 /// The portal's own examples, through real gRPC.
 mod portal_examples;
 /// Previews through the API.
