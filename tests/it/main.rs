@@ -96,6 +96,8 @@ mod naive;
 mod permitted_api;
 /// The whole policy in one message, through the API.
 mod policy_api;
+/// Documents put in place of random policies, against what a naive reading says.
+mod policy_documents;
 /// Where what is wrong with a policy is, through the API.
 mod policy_faults;
 /// Gates, tests and consent for changes of the whole policy, through the API.

@@ -16,7 +16,7 @@ use portcullis::proto::v1::{
 use tonic::{Code, Status};
 
 use crate::clock::{Hand, until};
-use crate::harness::{Service, access, allow_list, assert_error, rule};
+use crate::harness::{Service, access, allow_list, assert_error, fields, rule};
 use crate::policy_api::{DEFAULT, export};
 
 const WEB: &str = "organizations/default/projects/web";
@@ -285,5 +285,40 @@ async fn tests_hold_as_they_were_for_changes_that_remove_or_rewrite_them() {
     add_test(&service, "8.8.8.8", Decision::Allow).await;
     let request = DeletePolicyTestRequest { name: format!("{DEFAULT}/policyTests/must"), options: None };
     service.analysis().delete_policy_test(request).await.unwrap();
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_test_that_has_ended_is_refused_and_an_old_one_goes_and_comes_back() {
+    let hand = Hand::new();
+    let service = Service::start_at(&hand).await;
+    let ending = |seconds| PolicyTest {
+        ip: "192.0.2.1".to_owned(),
+        connection_type: ConnectionType::Shell.into(),
+        endpoint: DEFAULT.to_owned(),
+        expected_decision: Decision::Allow.into(),
+        end_time: Some(prost_types::Timestamp { seconds: hand.now().as_secs().try_into().unwrap(), nanos: 0 })
+            .map(|now| prost_types::Timestamp { seconds: now.seconds + seconds, ..now }),
+        ..PolicyTest::default()
+    };
+    let tests = |policy_tests| Policy { policy_tests, ..Policy::default() };
+    let (soon, past) = (ending(30), ending(0));
+    let refused = apply(&service, tests(vec![soon.clone(), past]), false).await;
+    let status = assert_error(refused, Code::InvalidArgument, "INVALID_FIELD");
+    assert_eq!(fields(&status), ["policy.policy_tests[1].end_time"]);
+    apply(&service, tests(vec![soon.clone()]), false).await.unwrap();
+    let kept = export(&service, false).await.policy_tests;
+    // Removing it has to be confirmed, and is undone at a moment when the test has ended.
+    let within = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let request = DeletePolicyTestRequest {
+        name: kept[0].name.clone(),
+        options: Some(ChangeOptions { confirm_within: within, ..ChangeOptions::default() }),
+    };
+    service.analysis().delete_policy_test(request).await.unwrap();
+    hand.advance(Duration::from_secs(60));
+    until("the test is back", async || (export(&service, false).await.policy_tests == kept).then_some(())).await;
+    // One that is there may stay.
+    let before = revision(&service).await;
+    assert_eq!(apply(&service, tests(vec![soon]), false).await.unwrap().revision, before);
     service.stop().await;
 }
