@@ -140,8 +140,11 @@ impl Api {
             let mut revision = to_revision(&id, &entry, Some(&altered));
             if validate_only && let Some(change) = &mut revision.policy_change {
                 // Who made the present revision, and why, says nothing about a change that was not made.
-                let (revision, changes) = (change.revision, std::mem::take(&mut change.changes));
-                *change = v1::PolicyChange { revision, changes, ..v1::PolicyChange::default() };
+                *change = v1::PolicyChange {
+                    revision: change.revision,
+                    changes: std::mem::take(&mut change.changes),
+                    ..v1::PolicyChange::default()
+                };
             }
             revision
         });

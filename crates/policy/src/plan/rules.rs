@@ -213,7 +213,7 @@ fn kept_rules(present: &[Arc<Rule>], new: &[RuleSpec]) -> Vec<Option<usize>> {
     let old: Vec<_> = present
         .iter()
         .map(|rule| match named.get(rule.id.as_str()) {
-            Some(id) => Symbol::Named(*id),
+            Some(id) => Symbol::Named(id),
             None => Symbol::Settings(settings_of_rule(rule)),
         })
         .collect();

@@ -106,7 +106,7 @@ fn kept_tests(present: &[PolicyTest], new: &[TestSpec]) -> Vec<Option<usize>> {
     let old: Vec<_> = present
         .iter()
         .map(|test| match named.get(test.id.as_str()) {
-            Some(id) => Symbol::Named(*id),
+            Some(id) => Symbol::Named(id),
             None => Symbol::Settings(settings_of_test(test)),
         })
         .collect();
