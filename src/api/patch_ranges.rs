@@ -9,7 +9,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::caller::Caller;
 use super::convert::Faults;
-use super::convert::names::{self, chosen_or_new_id, organization};
+use super::convert::names::{self, organization};
 use super::convert::reader::{ReadChange, Reader};
 use super::convert::rule::to_group;
 use super::mutation::{ChangedOrganization, given};
@@ -172,7 +172,10 @@ impl Patch {
         let miscounted = (is_sound && differs).then(|| read.violations().to_vec());
         let asked = Asked { added: Arc::new(added), removed: Arc::new(removed) };
         let (added, removed) = (Arc::clone(&asked.added), Arc::clone(&asked.removed));
-        let mutation = id.map(|id| Mutation::PatchRanges { id, etag, create, added, removed });
+        let mutation = match create {
+            Some(description) => Some(Mutation::CreateGroup { id, description, ranges: (*added).clone() }),
+            None => id.map(|id| Mutation::PatchRanges { id, etag, added, removed }),
+        };
         (read.change_inside(organization, mutation), asked, miscounted)
     }
 }
@@ -206,11 +209,11 @@ impl Api {
     }
 }
 
-/// Organization and id of the group.
+/// Organization and id of the group. No id: the server makes one up, or the name is at fault.
 fn read_name(read: &mut Reader, name: &str, creates: bool) -> (Option<Id>, Option<Id>) {
     let parent = name.strip_suffix(ANY_ID).and_then(|rest| rest.strip_suffix("/addressGroups/"));
     match parent.filter(|_| creates) {
-        Some(parent) => (organization(read, "name", parent), chosen_or_new_id(read, "name", "", "group")),
+        Some(parent) => (organization(read, "name", parent), None),
         None => read.note("name", names::group(name)).unzip(),
     }
 }

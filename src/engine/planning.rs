@@ -54,8 +54,8 @@ impl Planning<'_> {
         };
         let confirm_until = confirm_within.map(|within| now.after(within));
         let mut change = Change { actor, comment, confirm_until, ..Change::new(now, effect) };
-        let before = organization.as_ref().and_then(|id| self.staged.organization(id));
-        let outcome = PolicyState::outcome(&change, before);
+        let before = organization.as_ref().and_then(|id| self.staged.organization(id)).cloned();
+        let outcome = PolicyState::outcome(&change, before.as_ref());
         if is_gated {
             let judge = Judge { staged: &self.staged, directory: self.directory, sessions: self.sessions };
             judge.judge(&mut change, &outcome, &gates)?;

@@ -11,6 +11,8 @@ mod entries;
 mod error;
 mod etag;
 mod groups;
+mod identity;
+mod made_up;
 mod mutation;
 mod nodes;
 mod organizations;
@@ -18,14 +20,13 @@ mod rules;
 mod shadow;
 mod task;
 mod tests;
+mod widening;
 
 pub use entries::covering_entry;
-pub use error::{PlanError, Violation};
+pub use error::{PlanError, VIOLATIONS_MAX, Violation};
 pub use etag::{etag_of_group, etag_of_node, etag_of_policy, etag_of_rule, etag_of_rules};
 pub use mutation::{Mutation, ShadowStep};
 pub use task::Planner;
-
-use std::sync::Arc;
 
 use confirm::check_pending;
 use task::Task;
@@ -51,7 +52,7 @@ impl Planner<'_> {
         if !ends_pending {
             check_pending(organization)?;
         }
-        let task = Task { planner: *self, organization, revision: organization.revision + 1, violations };
+        let mut task = Task { planner: *self, organization, revision: organization.revision + 1, violations };
         match mutation {
             Mutation::CreateRule { id, position, patch } => task.create_rule(id, position, &patch),
             Mutation::UpdateRule { id, etag, patch } => task.update_rule(&id, etag.as_deref(), &patch),
@@ -59,17 +60,17 @@ impl Planner<'_> {
             Mutation::MoveRule { id, position, etag } => task.move_rule(id, position, etag.as_deref()),
             Mutation::ReorderRules { order, etag } => task.reorder_rules(&order, etag.as_deref()),
             Mutation::ReplaceRules { rules, etag } => task.replace_rules(rules, etag.as_deref()),
-            Mutation::CreateGroup { id, description, ranges } => task.create_group(id, description, ranges),
+            Mutation::CreateGroup { id, description, ranges } => {
+                let id = task.group_id(id);
+                task.create_group(id, description, ranges)
+            }
             Mutation::UpdateGroup { id, etag, description } => task.update_group(id, etag.as_deref(), description),
             Mutation::DeleteGroup { id, etag } => task.delete_group(id, etag.as_deref()),
             Mutation::AddRanges { id, ranges } => task.add_ranges(id, &ranges),
             Mutation::RemoveRanges { id, ranges } => task.remove_ranges(id, &ranges),
             Mutation::ReplaceRanges { id, etag, ranges } => task.replace_ranges(id, etag.as_deref(), ranges),
-            Mutation::PatchRanges { id, etag, create: None, added, removed } => {
+            Mutation::PatchRanges { id, etag, added, removed } => {
                 task.patch_ranges(id, etag.as_deref(), &added, &removed)
-            }
-            Mutation::PatchRanges { id, create: Some(description), added, .. } => {
-                task.create_group(id, description, Arc::unwrap_or_clone(added))
             }
             Mutation::CreateNode { key, patch } => task.create_node(key, &patch),
             Mutation::UpdateNode { key: None, etag, patch } => task.update_organization(etag.as_deref(), &patch),
@@ -77,15 +78,18 @@ impl Planner<'_> {
             Mutation::DeleteNode { key, etag, force } => task.delete_node(key, etag.as_deref(), force),
             Mutation::CreateTest { test } => task.create_test(test),
             Mutation::DeleteTest { id } => task.delete_test(&id),
-            Mutation::ReplacePolicy { document, etag, goes_back } => {
-                let deltas = task.replace_policy(*document, etag.as_deref())?;
+            Mutation::ReplacePolicy { document, etag, goes_back, force } => {
+                if !goes_back {
+                    task.check_test_ends(document.tests.as_deref().unwrap_or_default());
+                }
+                let deltas = task.replace_policy(*document, etag.as_deref(), force)?;
                 // A rollback to the present policy still ends the waiting, as a confirmation.
                 let pending = organization.pending.as_deref().filter(|_| goes_back && deltas.is_empty());
                 Ok(pending.map_or(deltas, |pending| vec![Delta::Confirm { revision: pending.revision }]))
             }
             Mutation::SetShadowPolicy { steps } => self.set_shadow_policy(task, steps),
             Mutation::RemoveShadowPolicy => task.remove_shadow_policy(),
-            Mutation::PromoteShadowPolicy => task.promote_shadow_policy(),
+            Mutation::PromoteShadowPolicy { force } => task.promote_shadow_policy(force),
             Mutation::Confirm { revision } => task.confirm(revision),
         }
     }
