@@ -14,6 +14,7 @@ mod client;
 mod color;
 mod comparison;
 mod context;
+mod deletions;
 mod error;
 mod events;
 mod exit;
