@@ -55,6 +55,14 @@ pub(super) fn is_gated(error: &CallError) -> bool {
     GATES.iter().any(|gate| gate.as_str_name().strip_prefix("ERROR_REASON_") == Some(reason))
 }
 
+/// Alters the message.
+pub(super) fn with_message(mut error: CallError, alter: impl FnOnce(&str) -> String) -> CallError {
+    if let CallError::Refused(refusal) = &mut error {
+        refusal.message = alter(&refusal.message);
+    }
+    error
+}
+
 /// Alters what is said of refused fields.
 pub(super) fn with_violations(mut error: CallError, mut alter: impl FnMut(&mut Violation)) -> CallError {
     if let CallError::Refused(refusal) = &mut error {

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::faults::{Faults, shown};
-use super::kinds::full_name;
+use super::kinds::{full_name, is_id, is_node};
 use super::yaml::{Entry, Map, Node};
 use crate::names::OrganizationArgs;
 
@@ -64,6 +64,9 @@ impl Across<'_> {
         for (index, node) in policy.items("nodes").iter().enumerate() {
             let Some(entry) = node.map().and_then(|map| map.entry("node")) else { continue };
             let Some(given) = entry.value.text() else { continue };
+            if !is_node(given, self.names) {
+                continue;
+            }
             let full = full_name(given, self.names);
             // `…/projects/web/workspaces/main` is below `…/projects/web`.
             let parent = full.rsplit_once('/').and_then(|(above, _)| above.rsplit_once('/')).map(|(parent, _)| parent);
@@ -100,7 +103,7 @@ impl Across<'_> {
         };
         // One that is malformed is a fault already.
         let is_name = !given.is_empty() && !known.contains(&self.names.group(given));
-        if is_name && super::kinds::is_id(given) {
+        if is_name && is_id(given) {
             let message = format!("{} is not among the groups of the file: add it, or name another", shown(given));
             self.faults.add(entry.value.at, &path(), message);
         }

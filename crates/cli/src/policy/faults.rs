@@ -52,7 +52,10 @@ impl Faults {
         match lines.as_slice() {
             [] => Ok(()),
             [only] => Err(UsageError(only.clone())),
-            _ => Err(UsageError(format!("{} has {} faults\n  {}", clean(file), self.count, lines.join("\n  ")))),
+            _ => {
+                let file = if file == "-" { "standard input" } else { file };
+                Err(UsageError(format!("{} has {} faults\n  {}", clean(file), self.count, lines.join("\n  "))))
+            }
         }
     }
 }

@@ -4,7 +4,6 @@
 //! Not here: keys, lists and objects (`walk`), what values mean together (`across`).
 
 use portcullis_policy::address::{Address, Range};
-use portcullis_policy::limits::Limits;
 use portcullis_policy::name::{Id, NameError, NodePath};
 use portcullis_policy::time::Timestamp;
 
@@ -24,7 +23,6 @@ pub(super) fn check(node: &Node, kind: &Kind, names: &OrganizationArgs) -> Resul
         Kind::Flag if *quoted => Err("is a text: write `true` or `false` without quotes".to_owned()),
         Kind::Flag => Err(format!("{} is not `true` or `false`", shown(text))),
         Kind::Count => count(text, *quoted),
-        Kind::Text => free_text(text),
         Kind::Word(words) => word(text, words),
         Kind::Range => text.parse().map(|_: Range| ()).map_err(|error| error.to_string()),
         Kind::Address => text.parse().map(|_: Address| ()).map_err(|error| error.to_string()),
@@ -32,7 +30,8 @@ pub(super) fn check(node: &Node, kind: &Kind, names: &OrganizationArgs) -> Resul
         Kind::Id(collection) => id(text, collection, names),
         Kind::Node => node_name(text, names),
         Kind::Organization => of_organization(text, names),
-        Kind::List(..) | Kind::Object(_) => Ok(()),
+        // How long a text may be, the server knows.
+        Kind::Text | Kind::List(..) | Kind::Object(_) => Ok(()),
     }
 }
 
@@ -98,11 +97,6 @@ fn count(text: &str, quoted: bool) -> Result<(), String> {
     }
 }
 
-fn free_text(text: &str) -> Result<(), String> {
-    let (characters, max) = (text.chars().count(), Limits::default().description_characters_max);
-    if characters > max { Err(format!("has {characters} characters: use {max} at most")) } else { Ok(()) }
-}
-
 fn time(text: &str) -> Result<(), String> {
     let time = parse_time(text).map_err(|advice| format!("{} is not a time: {advice}", shown(text)))?;
     let of_core = u32::try_from(time.nanos).ok().and_then(|nanos| Timestamp::new(time.seconds, nanos));
@@ -126,6 +120,11 @@ fn id(text: &str, collection: &str, names: &OrganizationArgs) -> Result<(), Stri
         return Err("is empty: write an id".to_owned());
     }
     Id::parse(id).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Whether a text is the name of a node.
+pub(super) fn is_node(given: &str, names: &OrganizationArgs) -> bool {
+    node_name(given, names).is_ok()
 }
 
 /// Whether the last part of a text is an id.

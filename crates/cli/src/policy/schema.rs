@@ -146,7 +146,7 @@ static ENTRY: Object = Object {
 };
 
 static GATES: Object = Object {
-    what: "the gates",
+    what: "a set of gates",
     keys: &[
         optional("guard_ips", "guard_ips", Kind::List(&Kind::Address, GUARD_MAX)),
         optional("max_revocations", "max_revocations", Kind::Count),

@@ -107,7 +107,8 @@ impl Walk<'_> {
             });
             seen.entry(key.name).or_insert(entry.at);
         }
-        if !map.is_cut {
+        // What is merged may have the keys that are not here.
+        if !map.is_cut && map.entry("<<").is_none() {
             self.missing(at, map, object, &meant);
         }
         for (key, message) in (object.check)(map) {

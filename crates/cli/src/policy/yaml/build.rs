@@ -3,7 +3,7 @@
 //! Invariant: no file makes it recurse, or keep more values than are allowed.
 //! Not here: the tree (`mod`), the words for syntax errors (`syntax`).
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag, options};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StructureStyle, Tag, options};
 
 use super::{Document, Entry, Map, Node, Position, Value, syntax};
 use crate::policy::faults::Faults;
@@ -17,6 +17,8 @@ const DEPTH_MAX: usize = 32;
 /// A collection that is not complete yet.
 struct Open {
     at: Position,
+    /// Whether it stands between brackets.
+    is_flow: bool,
     value: Building,
 }
 
@@ -41,25 +43,30 @@ enum Next {
 /// Reads a file. Its faults of syntax are noted.
 pub(in crate::policy) fn parse(text: &str, faults: &mut Faults) -> Document {
     let mut builder = Builder { open: Vec::new(), root: None, values: 0, faults };
-    let mut is_cut = false;
+    let mut cut = None;
     for event in Parser::new_from_str_with_options(text, parser_options()) {
         match event {
             Ok((event, span)) => match builder.take(event, &span) {
                 Next::Read => {}
                 Next::Stop => {
-                    is_cut = true;
+                    cut = Some(position(&span));
                     break;
                 }
             },
             Err(error) => {
-                is_cut = true;
-                let (at, message) = syntax::explain(text, &error);
+                let bracket = builder.open.iter().find(|open| open.is_flow).map(|open| open.at);
+                let (at, message) = syntax::explain(text, &error, bracket);
                 builder.faults.add(at, "", message);
+                cut = Some(at);
                 break;
             }
         }
     }
-    Document { root: builder.finish(), is_cut }
+    let mut root = builder.finish();
+    if let Some(at) = cut {
+        cut_end(&mut root, at);
+    }
+    Document { root, is_cut: cut.is_some() }
 }
 
 fn parser_options() -> Options {
@@ -88,13 +95,14 @@ impl Builder<'_> {
                 };
                 return self.node(Node { at, value });
             }
-            Event::SequenceStart(_, _, tag) => {
+            Event::SequenceStart(style, _, tag) => {
                 self.refuse_tag(tag.as_deref(), span);
-                self.open.push(Open { at, value: Building::List(Vec::new()) });
+                self.open.push(Open { at, is_flow: style == StructureStyle::Flow, value: Building::List(Vec::new()) });
             }
-            Event::MappingStart(_, _, tag) => {
+            Event::MappingStart(style, _, tag) => {
                 self.refuse_tag(tag.as_deref(), span);
-                self.open.push(Open { at, value: Building::Map { map: Map::default(), key: None } });
+                let value = Building::Map { map: Map::default(), key: None };
+                self.open.push(Open { at, is_flow: style == StructureStyle::Flow, value });
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(open) = self.open.pop() {
@@ -186,6 +194,25 @@ impl Builder<'_> {
             }
         }
         self.root.unwrap_or(Node { at: Position { line: 1, column: 1 }, value: Value::Nothing })
+    }
+}
+
+/// Marks what stood last before the place where reading ended: more may belong to it.
+fn cut_end(root: &mut Node, end: Position) {
+    let mut last = Some(root);
+    while let Some(node) = last {
+        let is_partial = matches!(node.value, Value::Scalar { .. }) && node.at.line == end.line;
+        if is_partial {
+            node.value = Value::Unreadable;
+        }
+        last = match &mut node.value {
+            Value::List(items) => items.last_mut(),
+            Value::Map(map) => {
+                map.is_cut = true;
+                map.entries.last_mut().map(|entry| &mut entry.value)
+            }
+            Value::Nothing | Value::Scalar { .. } | Value::Unreadable => None,
+        };
     }
 }
 

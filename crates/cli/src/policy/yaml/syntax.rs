@@ -8,8 +8,8 @@ use granit_parser::{ErrorKind, ScanError};
 use super::Position;
 use super::build::place;
 
-/// Where the error is, and what is wrong there.
-pub(super) fn explain(text: &str, error: &ScanError) -> (Position, String) {
+/// Where the error is, and what is wrong there. `bracket` is the place of the outermost bracket that is open.
+pub(super) fn explain(text: &str, error: &ScanError, bracket: Option<Position>) -> (Position, String) {
     let at = place(error.marker());
     let line = |number: u32| usize::try_from(number).ok().and_then(|number| text.lines().nth(number.saturating_sub(1)));
     // The parser may notice an address only on the line below it.
@@ -25,7 +25,29 @@ pub(super) fn explain(text: &str, error: &ScanError) -> (Position, String) {
         let column = u32::try_from(spaces + 1).unwrap_or(1);
         return (Position { column, ..at }, "a tab stands in the indentation: indent with spaces".to_owned());
     }
-    (at, reason(error.kind()))
+    match bracket {
+        Some(Position { line, column }) if line < at.line && is_out_of_place(error.kind()) => {
+            (at, format!("the bracket in line {line}, column {column} is not closed before this place"))
+        }
+        _ => (at, reason(error.kind())),
+    }
+}
+
+/// Whether a key or a value stands where none may.
+fn is_out_of_place(kind: &ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::MappingValueNotAllowed
+            | ErrorKind::InvalidColonPlacement
+            | ErrorKind::MappingKeyNotAllowed
+            | ErrorKind::InvalidSimpleKey
+            | ErrorKind::SimpleKeyExpected
+            | ErrorKind::UnclosedFlowCollection { .. }
+            | ErrorKind::UnexpectedEofFlowSequence
+            | ErrorKind::UnexpectedEofFlowMapping
+            | ErrorKind::ExpectedFlowMappingSeparator
+            | ErrorKind::ExpectedFlowSequenceSeparator
+    )
 }
 
 /// An address without quotes that ends in a colon, which YAML takes for the end of a key; and its column.
@@ -94,11 +116,7 @@ fn reason(kind: &ErrorKind) -> String {
         }
         ErrorKind::MisplacedFlowCollectionEnd => "a bracket is closed that was not opened: check the brackets",
         ErrorKind::RecursionLimitExceeded => "the values are nested deeper than in any policy: check the brackets",
-        ErrorKind::MappingValueNotAllowed
-        | ErrorKind::InvalidColonPlacement
-        | ErrorKind::MappingKeyNotAllowed
-        | ErrorKind::InvalidSimpleKey
-        | ErrorKind::SimpleKeyExpected => {
+        _ if is_out_of_place(kind) => {
             "a key is not expected here, or lacks its colon: check the indentation, and quote a text with a `: ` in it"
         }
         ErrorKind::InvalidIndentation
