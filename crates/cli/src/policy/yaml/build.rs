@@ -138,7 +138,7 @@ impl Builder<'_> {
 
     fn refuse_tag(&mut self, tag: Option<&Tag>, span: &Span) {
         if tag.is_some() {
-            let at = span.tag_start().map_or_else(|| position(span), |marker| place(&marker));
+            let at = span.tag_start().map_or_else(|| position(span), |marker| Position::from(&marker));
             let message = "`!` begins a tag, which a policy file has none of: leave it out, or quote a text that begins \
                            with `!`";
             self.faults.add(at, "", message);
@@ -227,11 +227,5 @@ impl Open {
 }
 
 fn position(span: &Span) -> Position {
-    place(&span.start)
-}
-
-/// A place of the parser, whose columns count from 0.
-pub(super) fn place(marker: &granit_parser::Marker) -> Position {
-    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Position { line: number(marker.line()).max(1), column: number(marker.col()).saturating_add(1) }
+    Position::from(&span.start)
 }

@@ -66,6 +66,14 @@ pub(super) struct Document {
     pub(super) is_cut: bool,
 }
 
+impl From<&granit_parser::Marker> for Position {
+    /// The parser counts columns from 0.
+    fn from(marker: &granit_parser::Marker) -> Self {
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Self { line: number(marker.line()).max(1), column: number(marker.col()).saturating_add(1) }
+    }
+}
+
 impl Map {
     /// The value of a key: the first, where the key is there twice.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {

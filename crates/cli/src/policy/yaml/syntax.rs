@@ -6,11 +6,10 @@
 use granit_parser::{ErrorKind, ScanError};
 
 use super::Position;
-use super::build::place;
 
 /// Where the error is, and what is wrong there. `bracket` is the place of the outermost bracket that is open.
 pub(super) fn explain(text: &str, error: &ScanError, bracket: Option<Position>) -> (Position, String) {
-    let at = place(error.marker());
+    let at = Position::from(error.marker());
     let line = |number: u32| usize::try_from(number).ok().and_then(|number| text.lines().nth(number.saturating_sub(1)));
     // The parser may notice an address only on the line below it.
     for number in [at.line, at.line.saturating_sub(1)] {
