@@ -179,7 +179,7 @@ async fn previews(organization: Organization) {
     config.record.active_sessions_max = 100_000_000;
     let engine = Arc::new(portcullis::server::open(&config).unwrap());
     let document = Box::new(Document::of(&organization));
-    let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: false };
+    let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: false, force: true };
     let target = ChangeTarget::Organization { id: organization.id.clone(), mutation };
     engine.change(ChangeRequest::new(target)).await.unwrap();
     record(&engine).await;

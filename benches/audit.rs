@@ -131,7 +131,7 @@ async fn add_rule(engine: &Engine, id: &str, range: &str) {
         source: Some(Source::Range(range.parse().unwrap())),
         ..RulePatch::default()
     };
-    let mutation = Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch };
+    let mutation = Mutation::CreateRule { id: Some(Id::parse(id).unwrap()), position: None, patch };
     let request = ChangeRequest::new(ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation });
     engine.change(request).await.unwrap();
 }

@@ -89,8 +89,12 @@ fn organizations(count: usize) -> Vec<Organization> {
 }
 
 fn replace_policy(organization: &Organization) -> ChangeRequest {
-    let mutation =
-        Mutation::ReplacePolicy { document: Box::new(Document::of(organization)), etag: None, goes_back: false };
+    let mutation = Mutation::ReplacePolicy {
+        document: Box::new(Document::of(organization)),
+        etag: None,
+        goes_back: false,
+        force: true,
+    };
     ChangeRequest::new(ChangeTarget::Organization { id: organization.id.clone(), mutation })
 }
 

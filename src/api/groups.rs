@@ -7,7 +7,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::caller::Caller;
 use super::convert::Faults;
-use super::convert::names::{self, chosen_or_new_id, organization};
+use super::convert::names::{self, optional_id, organization};
 use super::convert::reader::ReadChange;
 use super::convert::rule::to_group;
 use super::mutation::{ChangedOrganization, given};
@@ -34,12 +34,12 @@ impl Api {
         let v1::CreateAddressGroupRequest { parent, address_group, address_group_id, options } = request;
         let mut read = self.change_reader(options);
         let parent = organization(&mut read, "parent", &parent);
-        let id = chosen_or_new_id(&mut read, "address_group_id", &address_group_id, "group");
+        let id = optional_id(&mut read, "address_group_id", &address_group_id);
         let group = address_group.unwrap_or_default();
         let description = read.description("address_group.description", &group.description);
         let ranges = read.ranges("address_group.ranges", 0, &group.ranges).into_iter().collect();
-        let mutation = id.map(|id| Mutation::CreateGroup { id, description, ranges });
-        read.change_inside(parent, mutation)
+        let mutation = Mutation::CreateGroup { id, description, ranges };
+        read.change_inside(parent, Some(mutation))
     }
 
     pub(super) fn get_address_group(

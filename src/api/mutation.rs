@@ -4,6 +4,8 @@
 //! the etag current, are the fields valid.
 //! Not here: the parsing of particular requests (`rules`, `groups`, `hierarchy`).
 
+use std::sync::Arc;
+
 use tonic::{Code, Status};
 
 use super::caller::Caller;
@@ -11,7 +13,9 @@ use super::convert::reader::{ReadChange, Reader};
 use super::{Api, status};
 use crate::engine::change::{ChangeRequest, ChangeTarget, Changed};
 use crate::engine::directory::OrganizationView;
+use crate::policy::document::TestSpec;
 use crate::policy::name::Id;
+use crate::policy::organization::Organization;
 use crate::policy::plan::Mutation;
 use crate::proto::v1::{self, ErrorReason};
 
@@ -23,6 +27,8 @@ pub(super) struct ChangedOrganization {
     pub(super) revision: u64,
     /// Whether the change was only judged.
     pub(super) validate_only: bool,
+    /// The organization before the change.
+    pub(super) before: Option<Arc<Organization>>,
     /// The rule, group or policy test that it was about, if any.
     pub(super) object: Option<Id>,
 }
@@ -53,27 +59,64 @@ impl Api {
     /// Carries out a mutation inside an organization for a caller.
     pub(super) async fn make(&self, caller: Caller, read: ReadChange) -> Result<ChangedOrganization, Status> {
         let request = read.map_err(status::invalid)?;
-        let (validate_only, object) = (request.validate_only, object(&request.target).cloned());
+        let (validate_only, object) = (request.validate_only, ChangedObject::of(&request.target));
         let changed = self.change(caller, request).await?;
         let view = changed.view().ok_or_else(|| status::not_found("the organization"))?;
-        Ok(ChangedOrganization { view, revision: changed.revision, validate_only, object })
+        let object = object.id(changed.before.as_deref(), &view.organization);
+        Ok(ChangedOrganization { view, revision: changed.revision, validate_only, before: changed.before, object })
     }
 }
 
 /// What an answer shows of a change: the rule, group or policy test that it leaves behind.
-fn object(target: &ChangeTarget) -> Option<&Id> {
-    let ChangeTarget::Organization { mutation, .. } = target else { return None };
-    match mutation {
-        Mutation::CreateRule { id, .. }
-        | Mutation::UpdateRule { id, .. }
-        | Mutation::MoveRule { id, .. }
-        | Mutation::CreateGroup { id, .. }
-        | Mutation::UpdateGroup { id, .. }
-        | Mutation::AddRanges { id, .. }
-        | Mutation::RemoveRanges { id, .. }
-        | Mutation::ReplaceRanges { id, .. } => Some(id),
-        Mutation::CreateTest { test } => Some(&test.id),
-        _ => None,
+enum ChangedObject {
+    None,
+    Known(Id),
+    NewRule,
+    NewGroup,
+    NewTest,
+}
+
+impl ChangedObject {
+    fn of(target: &ChangeTarget) -> Self {
+        let ChangeTarget::Organization { mutation, .. } = target else { return Self::None };
+        match mutation {
+            Mutation::CreateRule { id: None, .. } => Self::NewRule,
+            Mutation::CreateGroup { id: None, .. } => Self::NewGroup,
+            Mutation::CreateTest { test: TestSpec { id: None, .. } } => Self::NewTest,
+            Mutation::CreateRule { id: Some(id), .. }
+            | Mutation::UpdateRule { id, .. }
+            | Mutation::MoveRule { id, .. }
+            | Mutation::CreateGroup { id: Some(id), .. }
+            | Mutation::UpdateGroup { id, .. }
+            | Mutation::AddRanges { id, .. }
+            | Mutation::RemoveRanges { id, .. }
+            | Mutation::ReplaceRanges { id, .. }
+            | Mutation::CreateTest { test: TestSpec { id: Some(id), .. } } => Self::Known(id.clone()),
+            _ => Self::None,
+        }
+    }
+
+    /// Its id. That of a new object is found by comparing the organization with the one before the change.
+    fn id(self, before: Option<&Organization>, after: &Organization) -> Option<Id> {
+        let before = before?;
+        let was_changed = |changed_at: u64| changed_at > before.revision;
+        match self {
+            Self::None => None,
+            Self::Known(id) => Some(id),
+            Self::NewRule => {
+                let new = after.rules.iter().find(|rule| was_changed(rule.changed_at));
+                new.map(|rule| rule.id.clone())
+            }
+            Self::NewGroup => {
+                let new = after.groups.values().find(|group| was_changed(group.changed_at));
+                new.map(|group| group.id.clone())
+            }
+            Self::NewTest => {
+                let is_known = |id: &Id| before.tests.binary_search_by(|known| known.id.cmp(id)).is_ok();
+                let new = after.tests.iter().find(|test| !is_known(&test.id));
+                new.map(|test| test.id.clone())
+            }
+        }
     }
 }
 

@@ -9,27 +9,29 @@ use prost::Message;
 use tonic::{Response, Status};
 
 use super::caller::Caller;
-use super::convert::names::{self, NodeName, chosen_or_new_id, organization, rule_of};
+use super::convert::names::{self, NodeName, organization};
 use super::convert::node::{patch as node_patch, to_node, to_own_node};
 use super::convert::options::Mask;
 use super::convert::policy_test::{read_test, to_test};
 use super::convert::reader::{ReadChange, Reader};
-use super::convert::rule::{patch as rule_patch, to_group, to_rule};
+use super::convert::rule::{to_group, to_rule};
 use super::convert::{Faults, audit};
 use super::differences::Differences;
 use super::mutation::given;
+use super::rules::read_rules;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, status, to_i64};
 use crate::engine::Engine;
-use crate::engine::change::ChangeTarget;
 use crate::engine::directory::OrganizationView;
-use crate::policy::document::{Document, GroupSpec, NodeSpec};
+use crate::policy::document::{Document, GroupSpec, NodeSpec, TestSpec};
 use crate::policy::name::{Id, Name, NodeKey};
-use crate::policy::node::{Access, NodePatch};
+use crate::policy::node::NodePatch;
 use crate::policy::plan::{Mutation, etag_of_policy};
-use crate::policy::policy_test::PolicyTest;
 use crate::policy::ranges::RangeList;
-use crate::policy::rule::RulePatch;
 use crate::proto::v1;
+use crate::proto::v1::PolicySection as Section;
+
+/// Every section of a policy.
+const SECTIONS: [Section; 4] = [Section::Rules, Section::AddressGroups, Section::Nodes, Section::PolicyTests];
 
 impl Api {
     pub(super) fn export_policy(&self, request: v1::ExportPolicyRequest) -> Result<Response<v1::Policy>, Status> {
@@ -47,18 +49,13 @@ impl Api {
         caller: Caller,
         request: v1::ApplyPolicyRequest,
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
-        let read = self.read_apply_policy(request);
-        let before = match read.as_ref().map(|request| &request.target) {
-            Ok(ChangeTarget::Organization { id, .. }) => Some(self.published(id)?),
-            _ => None,
-        };
-        let changed = self.make(caller, read).await?;
-        let (after, revision) = (Arc::clone(&changed.view.organization), changed.revision);
+        let changed = self.make(caller, self.read_apply_policy(request)).await?;
+        let (before, after, revision) = (changed.before, changed.view.organization, changed.revision);
         let cluster = self.engine()?.directory().cluster();
         let now = self.engine()?.clock().now();
         let answer = self.shared.heavy.run(move || {
             let mut differences = Differences::default();
-            let altered = before.map(|before| Engine::alterations(&before.view.organization, &after));
+            let altered = before.map(|before| Engine::alterations(&before, &after));
             let altered = audit::object_changes(&altered.unwrap_or_default(), Some(&after.id), revision);
             let altered = differences.take_changes(altered);
             let (problems, cut) = super::problems::of_organization(&after, &cluster.cluster, now);
@@ -74,7 +71,7 @@ impl Api {
     }
 
     pub(super) fn read_apply_policy(&self, request: v1::ApplyPolicyRequest) -> ReadChange {
-        let v1::ApplyPolicyRequest { parent, policy, validate_only, etag, force: _, options } = request;
+        let v1::ApplyPolicyRequest { parent, policy, validate_only, etag, force, options } = request;
         let mut read = self.change_reader(options);
         read.options.validate_only |= validate_only;
         let id = organization(&mut read, "parent", &parent);
@@ -86,6 +83,7 @@ impl Api {
             document: Box::new(document),
             etag: given(etag),
             goes_back: false,
+            force,
         });
         read.change_inside(id, mutation)
     }
@@ -101,17 +99,67 @@ fn read_policy(read: &mut Reader, id: Option<&Id>, parent: &str, policy: v1::Pol
         rules,
         ranges_omitted,
         policy_tests,
-        sections: _,
+        sections,
     } = policy;
     if !organization.is_empty() && organization != parent {
         let description = format!("`{organization}` is not `{parent}`: apply the policy of the same organization");
         read.add("policy.organization", description);
     }
-    let (own, nodes) = read_nodes(read, id, nodes);
-    let groups = read_groups(read, id, address_groups, ranges_omitted);
-    let rules = read_rules(read, id, rules);
-    let tests = read_tests(read, id, policy_tests);
-    Document { own, nodes, groups, rules, tests }
+    let sections = Sections::read(read, &sections);
+    let nodes = sections.of(read, Section::Nodes, nodes).map(|nodes| read_nodes(read, id, nodes));
+    let groups = sections.of(read, Section::AddressGroups, address_groups);
+    let groups = groups.map(|groups| read_groups(read, id, groups, ranges_omitted));
+    let rules = sections.of(read, Section::Rules, rules);
+    let rules = rules.map(|rules| read_rules(read, "policy.rules", id, rules));
+    let tests = sections.of(read, Section::PolicyTests, policy_tests).map(|tests| read_tests(read, id, tests));
+    if read.is_full() {
+        // What was read no further must not be judged as if it were all.
+        return Document::default();
+    }
+    let (own, nodes) = nodes.unzip();
+    Document { own: own.unwrap_or_default(), nodes, groups, rules, tests }
+}
+
+/// The sections that a policy names; none where it leaves that to its objects.
+struct Sections(Option<Vec<Section>>);
+
+impl Sections {
+    fn read(read: &mut Reader, named: &[i32]) -> Self {
+        let section = |(index, section): (usize, &i32)| {
+            let field = format!("policy.sections[{index}]");
+            let known = |section| (section != Section::Unspecified).then_some(section);
+            let advice = "use POLICY_SECTION_RULES, POLICY_SECTION_ADDRESS_GROUPS, POLICY_SECTION_NODES or \
+                          POLICY_SECTION_POLICY_TESTS";
+            read.choice(&field, *section, known, "section of a policy", advice)
+        };
+        let sections: Vec<Section> = named.iter().enumerate().filter_map(section).collect();
+        // Of a name that could not be read, nothing follows about the objects.
+        let is_read = sections.len() == named.len();
+        Self((!named.is_empty() && is_read).then_some(sections))
+    }
+
+    /// The objects of a section; none where the policy does not have it.
+    fn of<T>(&self, faults: &mut Faults, section: Section, objects: Vec<T>) -> Option<Vec<T>> {
+        match &self.0 {
+            None => (!objects.is_empty()).then_some(objects),
+            Some(sections) if sections.contains(&section) => Some(objects),
+            Some(_) if objects.is_empty() => None,
+            Some(_) => {
+                let name = section.as_str_name();
+                let field = match section {
+                    Section::Unspecified => "",
+                    Section::Rules => "rules",
+                    Section::AddressGroups => "address_groups",
+                    Section::Nodes => "nodes",
+                    Section::PolicyTests => "policy_tests",
+                };
+                let description =
+                    format!("are given, and `sections` does not name them: name {name}, or leave them out");
+                faults.add(format!("policy.{field}"), description);
+                Some(objects)
+            }
+        }
+    }
 }
 
 fn read_nodes(read: &mut Reader, id: Option<&Id>, nodes: Vec<v1::Node>) -> (NodePatch, Vec<NodeSpec>) {
@@ -125,15 +173,7 @@ fn read_nodes(read: &mut Reader, id: Option<&Id>, nodes: Vec<v1::Node>) -> (Node
         let patch = node_patch(read, &field, id.map(Id::as_str), node, &Mask::Populated);
         match key {
             Some(Some(key)) => specs.push(NodeSpec { index, key, patch }),
-            // A field that a document leaves out has the value of a new organization.
-            Some(None) => {
-                own = NodePatch {
-                    display_name: Some(patch.display_name.unwrap_or_default()),
-                    require_projects: Some(patch.require_projects.unwrap_or_default()),
-                    access: Some(patch.access.unwrap_or(Access::AllowAll)),
-                    gates: Some(patch.gates.unwrap_or_default()),
-                };
-            }
+            Some(None) => own = patch,
             None => {}
         }
     }
@@ -153,7 +193,9 @@ fn read_groups(
         }
         let field = format!("policy.address_groups[{index}]");
         let name = match (names::group(&group.name), id) {
-            (Ok((of, _)), Some(id)) if of != *id => Err(format!("belongs to another organization than `{id}`")),
+            (Ok((of, _)), Some(id)) if of != *id => {
+                Err(format!("`{}` belongs to another organization than `{id}`", group.name))
+            }
             (Ok((_, group)), _) => Ok(group),
             (Err(error), _) => Err(error.to_string()),
         };
@@ -166,7 +208,7 @@ fn read_groups(
         match name {
             Ok(id) => {
                 let ranges = (!ranges_omitted).then(|| Arc::new(ranges));
-                specs.push(GroupSpec { id, description, ranges });
+                specs.push(GroupSpec { index, id, description, ranges });
             }
             Err(description) => read.add(format!("{field}.name"), description),
         }
@@ -174,26 +216,7 @@ fn read_groups(
     specs
 }
 
-fn read_rules(read: &mut Reader, id: Option<&Id>, rules: Vec<v1::Rule>) -> Vec<(Id, RulePatch)> {
-    let mut patches = Vec::with_capacity(rules.len());
-    for (index, rule) in rules.into_iter().enumerate() {
-        if read.is_full() {
-            break;
-        }
-        let field = format!("policy.rules[{index}]");
-        let name_field = format!("{field}.name");
-        let rule_id = if rule.name.is_empty() {
-            chosen_or_new_id(read, &name_field, "", "rule")
-        } else {
-            rule_of(read, &name_field, id, &rule.name)
-        };
-        let patch = rule_patch(read, &field, id.map(Id::as_str), rule, &Mask::All);
-        patches.extend(rule_id.map(|id| (id, patch)));
-    }
-    patches
-}
-
-fn read_tests(read: &mut Reader, id: Option<&Id>, tests: Vec<v1::PolicyTest>) -> Vec<PolicyTest> {
+fn read_tests(read: &mut Reader, id: Option<&Id>, tests: Vec<v1::PolicyTest>) -> Vec<TestSpec> {
     let mut specs = Vec::with_capacity(tests.len());
     for (index, test) in tests.into_iter().enumerate() {
         if read.is_full() {
@@ -204,12 +227,12 @@ fn read_tests(read: &mut Reader, id: Option<&Id>, tests: Vec<v1::PolicyTest>) ->
         let named = if test.name.is_empty() { None } else { read.note(&name_field, names::policy_test(&test.name)) };
         let test_id = match named {
             Some((of, _)) if id.is_some_and(|id| *id != of) => {
-                read.add(&name_field, "belongs to another organization");
+                read.add(&name_field, format!("`{}` belongs to another organization", test.name));
                 String::new()
             }
             named => named.map(|(_, test_id)| test_id.to_string()).unwrap_or_default(),
         };
-        specs.extend(read_test(read, &field, id, (&name_field, &test_id), test));
+        specs.extend(read_test(read, &field, id, (&name_field, &test_id), (index, test)));
     }
     specs
 }
@@ -259,6 +282,6 @@ pub(super) fn to_policy(view: &OrganizationView, omit_ranges: bool) -> v1::Polic
         rules: organization.rules.iter().enumerate().map(|(index, rule)| to_rule(view, index, rule)).collect(),
         ranges_omitted: omit_ranges,
         policy_tests: organization.tests.iter().map(|test| to_test(id, test, None)).collect(),
-        sections: Vec::new(),
+        sections: SECTIONS.map(i32::from).to_vec(),
     }
 }

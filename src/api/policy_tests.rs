@@ -23,7 +23,7 @@ impl Api {
         let mut read = self.change_reader(options);
         let parent = organization(&mut read, "parent", &parent);
         let (test, id) = (policy_test.unwrap_or_default(), ("policy_test_id", policy_test_id.as_str()));
-        let test = read_test(&mut read, "policy_test", parent.as_ref(), id, test);
+        let test = read_test(&mut read, "policy_test", parent.as_ref(), id, (0, test));
         read.change_inside(parent, test.map(|test| Mutation::CreateTest { test }))
     }
 

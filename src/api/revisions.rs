@@ -112,7 +112,7 @@ impl Api {
         &self,
         request: v1::RollbackRevisionRequest,
     ) -> Result<ReadChange, Status> {
-        let v1::RollbackRevisionRequest { name, etag, force: _, options } = request;
+        let v1::RollbackRevisionRequest { name, etag, force, options } = request;
         let mut read = self.change_reader(options);
         let (id, revision) = read_name("name", &name)?;
         let organization = self.organization_at(&name, &id, revision).await?;
@@ -120,7 +120,7 @@ impl Api {
             read.options.comment = format!("back to revision {revision}").into();
         }
         let document = Box::new(Document::of(&organization));
-        let mutation = Mutation::ReplacePolicy { document, etag: given(etag), goes_back: true };
+        let mutation = Mutation::ReplacePolicy { document, etag: given(etag), goes_back: true, force };
         Ok(read.change_inside(Some(id), Some(mutation)))
     }
 
@@ -131,11 +131,21 @@ impl Api {
         read: ReadChange,
     ) -> Result<Response<v1::Revision>, Status> {
         let changed = self.make(caller, read).await?;
-        let id = &changed.view.organization.id;
-        let before = Some(changed.revision + 1);
-        let entries = self.engine()?.revisions(id, before, 1).await.map_err(status::history)?;
-        let entry = entries.first().ok_or_else(|| status::not_found("the revision"))?;
-        Ok(at_revision(to_revision(id, entry, None), changed.revision))
+        let id = changed.view.organization.id.clone();
+        let entries = self.engine()?.revisions(&id, Some(changed.revision + 1), 1).await.map_err(status::history)?;
+        let entry = entries.into_iter().next().ok_or_else(|| status::not_found("the revision"))?;
+        let (before, after, validate_only) = (changed.before, changed.view.organization, changed.validate_only);
+        let answer = self.shared.heavy.run(move || {
+            let altered = before.map(|before| Engine::alterations(&before, &after)).unwrap_or_default();
+            let mut revision = to_revision(&id, &entry, Some(&altered));
+            if validate_only && let Some(change) = &mut revision.policy_change {
+                // Who made the present revision, and why, says nothing about a change that was not made.
+                let (revision, changes) = (change.revision, std::mem::take(&mut change.changes));
+                *change = v1::PolicyChange { revision, changes, ..v1::PolicyChange::default() };
+            }
+            revision
+        });
+        Ok(at_revision(answer.await?, changed.revision))
     }
 }
 

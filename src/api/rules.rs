@@ -10,13 +10,14 @@ use tonic::{Response, Status};
 
 use super::caller::Caller;
 use super::convert::names;
-use super::convert::names::{chosen_or_new_id, new_id, organization, rule_of};
+use super::convert::names::{optional_id, organization, rule_of};
 use super::convert::options::Mask;
 use super::convert::reader::{ReadChange, Reader};
 use super::convert::rule::{SETTABLE, patch, to_rule};
 use super::mutation::{ChangedOrganization, given};
 use super::paging::PageRequest;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
+use crate::policy::document::RuleSpec;
 use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_rules};
 use crate::policy::problems::Resource;
@@ -40,13 +41,13 @@ impl Api {
         let v1::CreateRuleRequest { parent, rule, rule_id, position, options } = request;
         let mut read = self.change_reader(options);
         let parent = organization(&mut read, "parent", &parent);
-        let id = chosen_or_new_id(&mut read, "rule_id", &rule_id, "rule");
+        let id = optional_id(&mut read, "rule_id", &rule_id);
         let patch = new_rule(&mut read, "rule", parent.as_ref(), rule.unwrap_or_default());
         if let Some(position) = position {
             read.position("position", position);
         }
-        let mutation = id.map(|id| Mutation::CreateRule { id, position, patch });
-        read.change_inside(parent, mutation)
+        let mutation = Mutation::CreateRule { id, position, patch };
+        read.change_inside(parent, Some(mutation))
     }
 
     pub(super) fn get_rule(&self, request: v1::GetRuleRequest) -> Result<Response<v1::Rule>, Status> {
@@ -158,12 +159,9 @@ impl Api {
         let v1::ReorderRulesRequest { parent, rules, etag, options } = request;
         let mut read = self.change_reader(options);
         let parent = organization(&mut read, "parent", &parent);
-        let mut order = Vec::with_capacity(rules.len());
-        for (index, name) in rules.iter().enumerate() {
-            let id = rule_of(&mut read, &format!("rules[{index}]"), parent.as_ref(), name);
-            // An unreadable name still takes an index, so that faults of later names have the right one.
-            order.extend(id.or_else(|| new_id("rule")));
-        }
+        let name =
+            |(index, name): (usize, &String)| rule_of(&mut read, &format!("rules[{index}]"), parent.as_ref(), name);
+        let order = rules.iter().enumerate().map(name).collect();
         let mutation = Mutation::ReorderRules { order, etag: given(etag) };
         read.change_inside(parent, Some(mutation))
     }
@@ -183,25 +181,32 @@ impl Api {
         let v1::ReplaceRulesRequest { parent, rules, etag, options } = request;
         let mut read = self.change_reader(options);
         let parent = organization(&mut read, "parent", &parent);
-        let mut patches = Vec::with_capacity(rules.len());
-        for (index, rule) in rules.into_iter().enumerate() {
-            if read.is_full() {
-                break;
-            }
-            let field = format!("rules[{index}]");
-            let name_field = format!("{field}.name");
-            let id = if rule.name.is_empty() {
-                chosen_or_new_id(&mut read, &name_field, "", "rule")
-            } else {
-                rule_of(&mut read, &name_field, parent.as_ref(), &rule.name)
-            };
-            let patch = new_rule(&mut read, &field, parent.as_ref(), rule);
-            // A rule with an unreadable name still takes an index, so that faults of later rules have the right one.
-            patches.extend(id.or_else(|| new_id("rule")).map(|id| (id, patch)));
-        }
-        let mutation = Mutation::ReplaceRules { rules: patches, etag: given(etag) };
+        let rules = read_rules(&mut read, "rules", parent.as_ref(), rules);
+        let mutation = Mutation::ReplaceRules { rules, etag: given(etag) };
         read.change_inside(parent, Some(mutation))
     }
+}
+
+/// Reads a list of rules, which is the request's field `field`. One whose name cannot be read is in the list without an
+/// id, so that its other fields are judged too.
+pub(super) fn read_rules(
+    read: &mut Reader,
+    field: &str,
+    organization: Option<&Id>,
+    rules: Vec<v1::Rule>,
+) -> Vec<RuleSpec> {
+    let mut specs = Vec::with_capacity(rules.len());
+    for (index, rule) in rules.into_iter().enumerate() {
+        if read.is_full() {
+            break;
+        }
+        let field = format!("{field}[{index}]");
+        let name = (!rule.name.is_empty()).then_some(&rule.name);
+        let id = name.and_then(|name| rule_of(read, &format!("{field}.name"), organization, name));
+        let patch = new_rule(read, &field, organization, rule);
+        specs.push(RuleSpec { index, id, patch });
+    }
+    specs
 }
 
 /// Reads all fields of a rule.

@@ -110,10 +110,10 @@ impl Api {
         caller: Caller,
         request: v1::PromoteShadowPolicyRequest,
     ) -> Result<Response<v1::Revision>, Status> {
-        let v1::PromoteShadowPolicyRequest { parent, force: _, options } = request;
+        let v1::PromoteShadowPolicyRequest { parent, force, options } = request;
         let mut read = self.change_reader(options);
         let id = organization(&mut read, "parent", &parent);
-        self.to_new_revision(caller, read.change_inside(id, Some(Mutation::PromoteShadowPolicy))).await
+        self.to_new_revision(caller, read.change_inside(id, Some(Mutation::PromoteShadowPolicy { force }))).await
     }
 
     pub(super) fn list_divergences(

@@ -11,7 +11,7 @@ use crate::engine::audit::AuditError;
 use crate::engine::change::ChangeError;
 use crate::engine::question::CheckError;
 use crate::policy::judging::Refusal;
-use crate::policy::plan::{PlanError, Violation};
+use crate::policy::plan::{PlanError, VIOLATIONS_MAX, Violation};
 use crate::proto::v1::ErrorReason;
 
 /// The domain of every error.
@@ -60,7 +60,8 @@ pub(super) fn invalid_because(reason: ErrorReason, violations: Vec<Violation>) -
     for (index, Violation { field, description }) in violations.into_iter().enumerate() {
         bytes += field.len() + description.len();
         if bytes > DETAILS_BYTES_MAX && index > 0 {
-            details.add_bad_request_violation(field, format!("and {} more", count - index - 1));
+            let at_least = if count < VIOLATIONS_MAX { "" } else { "at least " };
+            details.add_bad_request_violation(field, format!("and {at_least}{} more", count - index - 1));
             break;
         }
         details.add_bad_request_violation(field, description);
@@ -114,7 +115,7 @@ pub(super) fn plan(refusal: PlanError) -> Status {
         PlanError::AlreadyExists(_) => (Code::AlreadyExists, ErrorReason::AlreadyExists),
         PlanError::Stale { .. } => (Code::Aborted, ErrorReason::StaleEtag),
         PlanError::HasChildren(_) => (Code::FailedPrecondition, ErrorReason::HasChildren),
-        PlanError::WouldWidenAccess(_) => (Code::FailedPrecondition, ErrorReason::WouldWidenAccess),
+        PlanError::WouldWidenAccess { .. } => (Code::FailedPrecondition, ErrorReason::WouldWidenAccess),
         PlanError::GroupInUse { .. } => (Code::FailedPrecondition, ErrorReason::GroupInUse),
         PlanError::ConfirmationPending { .. } => (Code::FailedPrecondition, ErrorReason::ConfirmationPending),
         PlanError::ShadowOutdated { .. } => (Code::FailedPrecondition, ErrorReason::ShadowOutdated),

@@ -14,6 +14,7 @@ use crate::policy::change::Change;
 use crate::policy::judging::Refusal;
 use crate::policy::name::Id;
 use crate::policy::node::NodePatch;
+use crate::policy::organization::Organization;
 use crate::policy::plan::{Mutation, PlanError, Violation};
 use crate::policy::state::Outcome;
 use thiserror::Error;
@@ -92,6 +93,8 @@ pub struct Changed {
     pub outcome: Outcome,
     /// The revision that now holds. A change without effect, and one that was only judged, leave it as it was.
     pub revision: u64,
+    /// The organization before it; none for the cluster, and where there was none.
+    pub before: Option<Arc<Organization>>,
     /// The counters of the organization's rules.
     pub(super) counters: Arc<RuleCounters>,
 }

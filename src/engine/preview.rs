@@ -108,7 +108,7 @@ impl Engine {
         let now = after.node.update_time;
         let planner = Planner { now, limits: &Limits::none(), cluster: &Cluster::new(now) };
         let document = Box::new(Document::of(after));
-        let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: true };
+        let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: true, force: true };
         let deltas = planner.plan(before, mutation, Vec::new()).unwrap_or_default();
         altered(before, after, Effect::Organization { id: after.id.clone(), revision: after.revision, deltas })
     }

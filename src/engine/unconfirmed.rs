@@ -29,10 +29,10 @@ pub(super) fn deadline(organization: &Organization) -> Option<Timestamp> {
 pub(super) fn undoing(organization: &Organization) -> Option<(ChangeRequest, u64)> {
     let pending = organization.pending.as_ref()?;
     let document = Box::new(Document::of(&pending.base));
-    let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: true };
+    let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: true, force: true };
     let target = ChangeTarget::Organization { id: organization.id.clone(), mutation };
     let comment = format!("revision {} was not confirmed in time", pending.revision).into();
-    // The caller agreed to this when making the change, so no gate applies.
+    // The caller agreed to this when making the change, so no gate applies, and no deletion needs more consent.
     let request = ChangeRequest { comment, is_gated: false, ..ChangeRequest::new(target) };
     Some((request, pending.revision))
 }

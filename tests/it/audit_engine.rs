@@ -135,7 +135,7 @@ pub(crate) async fn check(
 pub(crate) async fn add_rule(engine: &Engine, id: &str, action: Action, range: &str) -> Changed {
     let patch =
         RulePatch { action: Some(action), source: Some(Source::Range(range.parse().unwrap())), ..RulePatch::default() };
-    let mutation = Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch };
+    let mutation = Mutation::CreateRule { id: Some(Id::parse(id).unwrap()), position: None, patch };
     change(engine, mutation).await
 }
 
@@ -149,7 +149,7 @@ pub(crate) async fn change(engine: &Engine, mutation: Mutation) -> Changed {
 pub(crate) async fn add_rule_as(actor: &str, engine: &Engine, id: &str) {
     let source = Some(Source::Range("203.0.113.0/24".parse().unwrap()));
     let patch = RulePatch { action: Some(Action::Deny), source, ..RulePatch::default() };
-    let mutation = Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch };
+    let mutation = Mutation::CreateRule { id: Some(Id::parse(id).unwrap()), position: None, patch };
     let target = ChangeTarget::Organization { id: Id::parse("default").unwrap(), mutation };
     engine.change(ChangeRequest { actor: actor.into(), ..ChangeRequest::new(target) }).await.unwrap();
 }

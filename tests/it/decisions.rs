@@ -65,7 +65,11 @@ fn mutations(model: &naive::Organization) -> Vec<Mutation> {
     let mut mutations = Vec::new();
     for id in model.groups.keys() {
         let id = Id::parse(id).unwrap();
-        mutations.push(Mutation::CreateGroup { id, description: "".into(), ranges: std::iter::empty().collect() });
+        mutations.push(Mutation::CreateGroup {
+            id: Some(id),
+            description: "".into(),
+            ranges: std::iter::empty().collect(),
+        });
     }
     for rule in &model.rules {
         let patch = RulePatch {
@@ -79,9 +83,9 @@ fn mutations(model: &naive::Organization) -> Vec<Mutation> {
             disabled: Some(rule.disabled),
             expire_time: Some(rule.expire_time_ms.map(Timestamp::from_millis)),
         };
-        mutations.push(Mutation::CreateRule { id: Id::parse(&rule.id).unwrap(), position: Some(1), patch });
+        mutations.push(Mutation::CreateRule { id: Some(Id::parse(&rule.id).unwrap()), position: Some(1), patch });
     }
-    let order = model.rules.iter().map(|rule| Id::parse(&rule.id).unwrap()).collect();
+    let order = model.rules.iter().map(|rule| Some(Id::parse(&rule.id).unwrap())).collect();
     mutations.push(Mutation::ReorderRules { order, etag: None });
     for (name, setting) in &model.nodes {
         let key = NodeKey::of(&NodePath::parse(name).unwrap()).unwrap();

@@ -82,7 +82,7 @@ fn deny(id: &str, range: &str, expire_time: Option<Timestamp>) -> Mutation {
         expire_time: Some(expire_time),
         ..RulePatch::default()
     };
-    Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch }
+    Mutation::CreateRule { id: Some(Id::parse(id).unwrap()), position: None, patch }
 }
 
 fn request(mutation: Mutation) -> ChangeRequest {

@@ -168,7 +168,7 @@ fn replace(before: &(Organization, Cluster), after: &Organization) {
     let now = Timestamp::from_millis(NOW);
     let planner = Planner { now, limits: &Limits::default(), cluster: &before.1 };
     let document = Box::new(Document::of(after));
-    let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: false };
+    let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: false, force: true };
     let deltas = planner.plan(&before.0, mutation.clone(), Vec::new()).unwrap();
     let mut made = before.0.clone();
     made.apply(made.revision + 1, now, &deltas);

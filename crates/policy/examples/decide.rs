@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let project = NodePath::parse("organizations/acme/projects/shop")?;
     let access = NodePatch { access: Some(Access::AllowList(Arc::from([office]))), ..NodePatch::default() };
     let mutations = [
-        Mutation::CreateRule { id: Id::parse("blocked")?, position: None, patch: deny },
+        Mutation::CreateRule { id: Some(Id::parse("blocked")?), position: None, patch: deny },
         Mutation::CreateNode { key: NodeKey::of(&project).ok_or("a project has a key")?, patch: access },
     ];
 

@@ -7,7 +7,7 @@
 use super::rule::Rule;
 
 /// What a Check answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
     /// The connection is let through.
     Allow,

@@ -19,6 +19,17 @@ pub const ID_LENGTH_MAX: usize = 63;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(Arc<str>);
 
+/// A kind of object whose creator need not choose an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum MadeUpKind {
+    /// A rule.
+    Rule,
+    /// An address group.
+    Group,
+    /// A policy test.
+    Test,
+}
+
 /// Why a text is not a resource name of the expected kind.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
@@ -37,6 +48,16 @@ impl Id {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The id that the service makes up for an object of a kind, from a number.
+    pub(crate) fn made_up(kind: MadeUpKind, number: u64) -> Self {
+        let kind = match kind {
+            MadeUpKind::Rule => "rule",
+            MadeUpKind::Group => "group",
+            MadeUpKind::Test => "test",
+        };
+        Self(format!("{kind}-{number:016x}").into())
     }
 
     /// Parses an id.

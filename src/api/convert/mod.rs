@@ -20,7 +20,7 @@ use tonic::Status;
 
 use super::status;
 use crate::policy::address::{Address, Range};
-use crate::policy::plan::Violation;
+use crate::policy::plan::{VIOLATIONS_MAX, Violation};
 use crate::policy::rule::Source;
 use crate::policy::time::Timestamp;
 
@@ -32,20 +32,17 @@ pub(super) struct Faults {
     violations: Vec<Violation>,
 }
 
-/// The most faults that are noted: a request of 16 MiB can have far more than anybody reads.
-const FAULTS_MAX: usize = 1_000;
-
 impl Faults {
     /// Notes a fault.
     pub(super) fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        if self.violations.len() < FAULTS_MAX {
+        if !self.is_full() {
             self.violations.push(Violation::new(field, description));
         }
     }
 
     /// Whether nothing more is noted.
     pub(super) fn is_full(&self) -> bool {
-        self.violations.len() >= FAULTS_MAX
+        self.violations.len() >= VIOLATIONS_MAX
     }
 
     /// The faults so far.

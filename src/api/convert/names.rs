@@ -114,36 +114,30 @@ pub(in crate::api) fn node(text: &str) -> Result<NodeName, NameError> {
     })
 }
 
-/// The id that the caller chose, or a random one. An id with a fault is replaced by a random one, so that the rest of the
+/// The id that the caller chose; none where planning is to make one up, and for one with a fault, so that the rest of the
 /// change can be judged.
-pub(in crate::api) fn chosen_or_new_id(faults: &mut Faults, field: &str, text: &str, prefix: &str) -> Option<Id> {
-    if !text.is_empty() {
-        return chosen_id(faults, field, text);
-    }
-    let id = new_id(prefix);
-    if id.is_none() {
-        faults.add(field, "cannot be generated now: choose an id");
-    }
-    id
+pub(in crate::api) fn optional_id(faults: &mut Faults, field: &str, text: &str) -> Option<Id> {
+    if text.is_empty() { None } else { faults.note(field, Id::parse(text)) }
 }
 
-/// An id that the caller must choose. For one with a fault, see [`chosen_or_new_id`].
+/// An id that the caller must choose. One with a fault is replaced by a random one, so that the rest of the change can be
+/// judged.
 pub(in crate::api) fn chosen_id(faults: &mut Faults, field: &str, text: &str) -> Option<Id> {
     match Id::parse(text) {
         Ok(id) => Some(id),
         Err(_) if text.is_empty() => {
             faults.add(field, "is required: choose an id of 1 to 63 of `a-z`, `0-9` and `-`");
-            new_id("unnamed")
+            random_id()
         }
         Err(error) => {
             faults.add(field, error.to_string());
-            new_id("unnamed")
+            random_id()
         }
     }
 }
 
 /// A random id. `None` if the system gives no random numbers.
-pub(in crate::api) fn new_id(prefix: &str) -> Option<Id> {
+fn random_id() -> Option<Id> {
     let random = getrandom::u64().ok()?;
-    Id::parse(&format!("{prefix}-{random:016x}")).ok()
+    Id::parse(&format!("unnamed-{random:016x}")).ok()
 }

@@ -5,22 +5,24 @@
 //! Not here: what follows from a test that fails (`policy::gates`).
 
 use super::decision::{to_connection_type, to_decision};
-use super::names::chosen_or_new_id;
+use super::names::optional_id;
 use super::reader::Reader;
 use super::to_time;
 use crate::policy::decision::Decision;
+use crate::policy::document::TestSpec;
 use crate::policy::name::{Id, Name, NodePath};
 use crate::policy::policy_test::PolicyTest;
 use crate::proto::v1;
 
-/// Reads a test of an organization. `field` is its path in the request, `id` its id with the path of that.
+/// Reads a test of an organization. `field` is its path in the request, `id` its id with the path of that, `index` its
+/// index in the request's list, if there is one.
 pub(in crate::api) fn read_test(
     read: &mut Reader,
     field: &str,
     organization: Option<&Id>,
     (id_field, id): (&str, &str),
-    test: v1::PolicyTest,
-) -> Option<PolicyTest> {
+    (index, test): (usize, v1::PolicyTest),
+) -> Option<TestSpec> {
     let v1::PolicyTest {
         name: _,
         ip,
@@ -32,7 +34,7 @@ pub(in crate::api) fn read_test(
         end_time,
         fail_time: _,
     } = test;
-    let id = chosen_or_new_id(read, id_field, id, "test");
+    let id = optional_id(read, id_field, id);
     let address = read.address(&format!("{field}.ip"), &ip);
     let connection_type = read.connection_type(&format!("{field}.connection_type"), connection_type);
     match NodePath::parse(&endpoint) {
@@ -46,8 +48,9 @@ pub(in crate::api) fn read_test(
     let expected = read.decision(&format!("{field}.expected_decision"), expected_decision);
     let description = read.description(&format!("{field}.description"), &description);
     let end_time = end_time.and_then(|time| read.time(&format!("{field}.end_time"), time));
-    Some(PolicyTest {
-        id: id?,
+    Some(TestSpec {
+        index,
+        id,
         address: address?,
         connection_type: connection_type?,
         endpoint: endpoint.into(),

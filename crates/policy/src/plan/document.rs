@@ -1,72 +1,119 @@
-//! Planning the replacement of a whole policy by a document: the fewest steps from one to the other.
+//! Planning the replacement of a policy, or of sections of it, by a document: the fewest steps from one to the other.
 //!
 //! Groups are set first, because rules and nodes name them. Groups that the document leaves out are removed last, when
 //! nothing names them any more.
 //!
-//! Invariant: the policy after the change is the document's, whatever it was before. What is the same in both keeps its
-//! times and etags. All violations of the document are reported at once.
+//! Invariant: after the change, the sections that the document has are the document's, whatever they were before, and the
+//! others are as they were. What is the same in both keeps its times and etags. All violations of the document are
+//! reported at once.
 //! Not here: parsing documents (`api`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::error::{PlanError, Violation};
+use super::error::PlanError;
 use super::etag::{check_etag, etag_of_policy};
 use super::task::{Task, check_limit};
-use super::tests;
+use super::widening::refuse_widening;
 use crate::change::{Delta, GroupContent};
 use crate::document::{Document, GroupSpec, NodeSpec};
-use crate::name::{Name, NodeKey, NodeKind};
+use crate::name::{Id, Name, NodeKey, NodeKind};
 use crate::node::{Access, Node, NodePatch};
 use crate::organization::Organization;
-use crate::policy_test::PolicyTest;
+use crate::rule::Source;
+
+const EMPTY: &str = "empty document: it names none of rules, address_groups, nodes, policy_tests: give what is to be \
+                     replaced, and name in `sections` what is to be emptied";
+
+/// The steps that set the groups of a document, and the groups that it leaves out.
+#[derive(Default)]
+struct GroupSteps {
+    deltas: Vec<Delta>,
+    left_out: Vec<Id>,
+    /// Refused where there is no violation to be told first.
+    limits: Vec<PlanError>,
+}
 
 impl Task<'_> {
-    pub(super) fn replace_policy(mut self, document: Document, etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
-        let organization = self.organization;
+    pub(super) fn replace_policy(
+        mut self,
+        document: Document,
+        etag: Option<&str>,
+        force: bool,
+    ) -> Result<Vec<Delta>, PlanError> {
+        let (organization, planner) = (self.organization, self.planner);
         let name = Name::organization(&organization.id).to_string();
         check_etag(&name, etag, &etag_of_policy(organization.revision))?;
+        if document.is_empty() && self.violations.is_empty() {
+            self.violation("policy", EMPTY);
+        }
         let Document { own, nodes, groups, rules, tests } = document;
-        let mut deltas = self.groups_to(&groups)?;
+        let are_groups_read = !self.has_unread("policy.address_groups[");
+        let GroupSteps { mut deltas, left_out, limits } =
+            groups.map(|groups| self.groups_to(&groups)).unwrap_or_default();
         let mut working = organization.clone();
-        working.apply(self.revision, self.planner.now, &deltas);
+        working.apply(self.revision, planner.now, &deltas);
         // Rules and nodes of the document cannot name a group that it leaves out, although the group is removed last.
-        let kept: BTreeSet<&str> = groups.iter().map(|group| group.id.as_str()).collect();
-        let left_out: Vec<_> =
-            organization.groups.iter().map(|(id, _)| id.clone()).filter(|id| !kept.contains(id.as_str())).collect();
         for id in &left_out {
             working.groups.remove(id.as_str());
         }
         let mut task = Task { organization: &working, violations: std::mem::take(&mut self.violations), ..self };
-        let of_rules = task.rule_list(rules, "policy.rules");
-        let of_nodes = task.nodes_to(&own, nodes);
-        let of_tests = task.tests_to(tests);
+        let first_planned = task.violations.len();
+        let of_rules = rules.map(|rules| task.rule_list(rules, "policy.rules")).transpose();
+        let of_nodes = nodes.map(|nodes| task.nodes_to(&own, nodes)).transpose();
+        let of_tests = tests.map(|tests| task.test_list(tests)).transpose();
+        if !are_groups_read {
+            // A group whose name could not be read may be the one that seems to be missing.
+            let planned = task.violations.split_off(first_planned);
+            task.violations.extend(planned.into_iter().filter(|of| !of.field.ends_with(".address_group")));
+        }
         task.refuse()?;
-        deltas.extend(of_rules?);
-        deltas.extend(of_nodes?);
-        deltas.extend(of_tests?);
+        limits.into_iter().next().map_or(Ok(()), Err)?;
+        let mut after = working.clone();
+        for of_section in [of_rules?, of_nodes?, of_tests?].into_iter().flatten() {
+            after.apply(self.revision, planner.now, &of_section);
+            deltas.extend(of_section);
+        }
+        refuse_used(&after, &left_out)?;
+        if !force {
+            let deleted = organization.nodes.iter().filter(|(key, _)| after.nodes.get(*key).is_none());
+            refuse_widening(organization, deleted, &after, planner.cluster)?;
+        }
         deltas.extend(left_out.into_iter().map(|id| Delta::RemoveGroup { id }));
         Ok(deltas)
     }
 
-    fn groups_to(&mut self, groups: &[GroupSpec]) -> Result<Vec<Delta>, PlanError> {
+    /// Whether the name of an object could not be read. `field` is what the fields of its section begin with.
+    fn has_unread(&self, field: &str) -> bool {
+        let is_it = |of: &str| of.starts_with(field) && of.ends_with("].name");
+        self.violations.iter().any(|violation| is_it(&violation.field))
+    }
+
+    fn groups_to(&mut self, groups: &[GroupSpec]) -> GroupSteps {
         let (organization, limits) = (self.organization, self.planner.limits);
-        let (mut deltas, mut named, mut ranges_of_all) = (Vec::new(), BTreeSet::new(), 0);
-        for (index, GroupSpec { id, description, ranges }) in groups.iter().enumerate() {
-            if !named.insert(id) {
-                self.violation(
-                    &format!("policy.address_groups[{index}].name"),
-                    "is named twice: name every group once",
-                );
+        let (mut steps, mut named, mut ranges_of_all) = (GroupSteps::default(), BTreeSet::new(), 0);
+        for GroupSpec { index, id, description, ranges } in groups {
+            let old = organization.groups.get(id.as_str());
+            let name = || Name::group(&organization.id, id);
+            let fault = if !named.insert(id) {
+                Some(format!("`{}` is named twice: name every group once", name()))
+            } else if old.is_none() && ranges.is_none() {
+                let advice = "apply the policy with its ranges, or name the group as it is";
+                Some(format!("`{}` does not exist, and the policy leaves its ranges out: {advice}", name()))
+            } else {
+                None
+            };
+            if let Some(fault) = fault {
+                self.violation(&format!("policy.address_groups[{index}].name"), fault);
                 continue;
             }
-            let old = organization.groups.get(id.as_str());
             if old.is_none_or(|old| old.description != *description) {
-                deltas.push(Delta::SetGroup { id: id.clone(), description: Arc::clone(description) });
+                steps.deltas.push(Delta::SetGroup { id: id.clone(), description: Arc::clone(description) });
             }
             let old = old.map(|old| Arc::clone(old.ranges())).unwrap_or_default();
             let new = ranges.as_ref().unwrap_or(&old);
-            check_limit("ranges of an address group", new.len(), limits.ranges_per_group_max)?;
+            let limit = check_limit("ranges of an address group", new.len(), limits.ranges_per_group_max);
+            steps.limits.extend(limit.err());
             ranges_of_all += new.len();
             if *new != old {
                 let (added, removed) = (new.without(&old), old.without(new));
@@ -75,19 +122,29 @@ impl Task<'_> {
                 } else {
                     GroupContent::Whole((**new).clone())
                 };
-                deltas.push(Delta::SetGroupContent { id: id.clone(), content });
+                steps.deltas.push(Delta::SetGroupContent { id: id.clone(), content });
             }
         }
         let what = "ranges of all address groups of an organization";
-        check_limit(what, ranges_of_all, limits.ranges_per_organization_max)?;
-        check_limit("address groups of an organization", groups.len(), limits.groups_per_organization_max)?;
-        Ok(deltas)
+        steps.limits.extend(check_limit(what, ranges_of_all, limits.ranges_per_organization_max).err());
+        let what = "address groups of an organization";
+        steps.limits.extend(check_limit(what, groups.len(), limits.groups_per_organization_max).err());
+        steps.left_out =
+            organization.groups.iter().map(|(id, _)| id).filter(|id| !named.contains(id)).cloned().collect();
+        steps
     }
 
     /// The deltas that set the nodes, the organization's own among them, parents first; then those that remove nodes.
     fn nodes_to(&mut self, own: &NodePatch, nodes: Vec<NodeSpec>) -> Result<Vec<Delta>, PlanError> {
         let organization = self.organization;
         let mut deltas = Vec::new();
+        let are_names_read = !self.has_unread("policy.nodes[");
+        let adds_first_project = organization.nodes.is_empty() && !nodes.is_empty();
+        let own = &NodePatch {
+            // As when the first project is created by itself.
+            require_projects: own.require_projects.or(adds_first_project.then_some(true)),
+            ..own.clone()
+        };
         self.check_node_patch(None, own, "policy.nodes[0]");
         self.planner.check_entry_limit(own)?;
         deltas.extend(
@@ -98,14 +155,18 @@ impl Task<'_> {
         let mut wanted: BTreeMap<NodeKey, NodeSpec> = BTreeMap::new();
         for node in nodes {
             let (index, key) = (node.index, node.key.clone());
+            let name = Name::node(&organization.id, &key).to_string();
             if wanted.insert(key, node).is_some() {
-                self.violation(&format!("policy.nodes[{index}].name"), "is named twice: name every node once");
+                let description = format!("`{name}` is named twice: name every node once");
+                self.violation(&format!("policy.nodes[{index}].name"), description);
             }
         }
         check_limit("nodes of an organization", wanted.len(), self.planner.limits.nodes_per_organization_max)?;
         for (key, NodeSpec { index, patch, .. }) in &wanted {
             let field = format!("policy.nodes[{index}]");
-            if let Some(parent) = key.parent().filter(|parent| !wanted.contains_key(parent)) {
+            // A parent that seems to be missing may be the node whose name could not be read.
+            let parent = key.parent().filter(|parent| are_names_read && !wanted.contains_key(parent));
+            if let Some(parent) = parent {
                 let name = Name::node(&organization.id, parent).to_string();
                 self.violation(&format!("{field}.name"), format!("its parent `{name}` is not among the nodes: add it"));
             }
@@ -135,21 +196,30 @@ impl Task<'_> {
         };
         Some(Delta::SetNode { key: key.clone(), node })
     }
+}
 
-    fn tests_to(&mut self, mut wanted: Vec<PolicyTest>) -> Result<Vec<Delta>, PlanError> {
-        let mut named = BTreeSet::new();
-        for (index, test) in wanted.iter().enumerate() {
-            if !named.insert(&test.id) {
-                let violation = Violation::new(
-                    format!("policy.policy_tests[{index}].name"),
-                    "is named twice: name every test once",
-                );
-                self.violations.push(violation);
-            }
-        }
-        check_limit(tests::LIMITED, wanted.len(), self.planner.limits.tests_per_organization_max)?;
-        wanted.sort_by(|one, other| one.id.cmp(&other.id));
-        let differs = wanted != **self.organization.tests;
-        Ok(if differs { vec![Delta::SetTests { tests: wanted }] } else { Vec::new() })
+/// Refuses to remove a group that a rule or a node names which the document leaves as it is.
+fn refuse_used(after: &Organization, removed: &[Id]) -> Result<(), PlanError> {
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let removed: BTreeSet<&Id> = removed.iter().collect();
+    let is_removed = |source: &Source| match source {
+        Source::Group(id) if removed.contains(id) => Some(id.clone()),
+        Source::Group(_) | Source::Range(_) => None,
+    };
+    let listed = |access: &Access| access.entries().iter().find_map(|entry| is_removed(&entry.source));
+    let rule = || {
+        let mut rules = after.rules.iter();
+        rules.find_map(|rule| Some((is_removed(&rule.source)?, Name::rule(&after.id, &rule.id).to_string())))
+    };
+    let own = || Some((listed(&after.node.access)?, Name::organization(&after.id).to_string()));
+    let below = || {
+        let mut nodes = after.nodes.iter();
+        nodes.find_map(|(key, node)| Some((listed(&node.access)?, Name::node(&after.id, key).to_string())))
+    };
+    match rule().or_else(own).or_else(below) {
+        None => Ok(()),
+        Some((group, user)) => Err(PlanError::GroupInUse { group: Name::group(&after.id, &group).to_string(), user }),
     }
 }

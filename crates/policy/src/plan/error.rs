@@ -45,9 +45,14 @@ pub enum PlanError {
     /// A node with nodes below it is not deleted without `force`. Holds its name.
     #[error("`{0}` has nodes below it: delete them first, or set `force` to delete them with it")]
     HasChildren(String),
-    /// Deleting the node would permit addresses that it keeps out now (design.md §2.3). Holds its name.
-    #[error("deleting `{0}` would permit addresses that it keeps out now: set `force` if that is meant")]
-    WouldWidenAccess(String),
+    /// Deleting nodes would permit addresses that they keep out now (design.md §2.3).
+    #[error("deleting {} now: set `force` if that is meant", widened(nodes, *count))]
+    WouldWidenAccess {
+        /// The names of the first nodes.
+        nodes: Vec<String>,
+        /// How many nodes there are.
+        count: usize,
+    },
     /// An address group that is in use is not deleted (design.md §2.6).
     #[error("`{group}` is in use by `{user}`: remove it there first")]
     GroupInUse {
@@ -112,8 +117,27 @@ impl PlanError {
     }
 }
 
+/// The most violations that are collected: a request can have far more than anybody reads.
+pub const VIOLATIONS_MAX: usize = 1_000;
+
 fn fields_are(count: usize) -> String {
-    if count == 1 { "1 field is".to_owned() } else { format!("{count} fields are") }
+    match count {
+        1 => "1 field is".to_owned(),
+        // There may be more, which nobody looked for.
+        VIOLATIONS_MAX.. => format!("at least {count} fields are"),
+        count => format!("{count} fields are"),
+    }
+}
+
+/// The nodes whose deletion would permit addresses, and that it would.
+fn widened(nodes: &[String], count: usize) -> String {
+    let named = nodes.iter().map(|node| format!("`{node}`")).collect::<Vec<_>>().join(", ");
+    let keeps = if count == 1 { "it keeps" } else { "they keep" };
+    match count - nodes.len().min(count) {
+        0 => format!("{named} would permit addresses that {keeps} out"),
+        1 => format!("{named} and 1 other node would permit addresses that {keeps} out"),
+        others => format!("{named} and {others} other nodes would permit addresses that {keeps} out"),
+    }
 }
 
 /// The first violations in one line. The error's details hold all of them.

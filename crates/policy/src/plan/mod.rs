@@ -10,6 +10,8 @@ mod document;
 mod error;
 mod etag;
 mod groups;
+mod identity;
+mod made_up;
 mod mutation;
 mod nodes;
 mod organizations;
@@ -17,8 +19,9 @@ mod rules;
 mod shadow;
 mod task;
 mod tests;
+mod widening;
 
-pub use error::{PlanError, Violation};
+pub use error::{PlanError, VIOLATIONS_MAX, Violation};
 pub use etag::{etag_of_group, etag_of_node, etag_of_policy, etag_of_rule, etag_of_rules};
 pub use mutation::{Mutation, ShadowStep};
 pub use task::Planner;
@@ -55,7 +58,10 @@ impl Planner<'_> {
             Mutation::MoveRule { id, position, etag } => task.move_rule(id, position, etag.as_deref()),
             Mutation::ReorderRules { order, etag } => task.reorder_rules(&order, etag.as_deref()),
             Mutation::ReplaceRules { rules, etag } => task.replace_rules(rules, etag.as_deref()),
-            Mutation::CreateGroup { id, description, ranges } => task.create_group(id, description, ranges),
+            Mutation::CreateGroup { id, description, ranges } => {
+                let id = task.group_id(id);
+                task.create_group(id, description, ranges)
+            }
             Mutation::UpdateGroup { id, etag, description } => task.update_group(id, etag.as_deref(), description),
             Mutation::DeleteGroup { id, etag } => task.delete_group(id, etag.as_deref()),
             Mutation::AddRanges { id, ranges } => task.add_ranges(id, &ranges),
@@ -67,15 +73,15 @@ impl Planner<'_> {
             Mutation::DeleteNode { key, etag, force } => task.delete_node(key, etag.as_deref(), force),
             Mutation::CreateTest { test } => task.create_test(test),
             Mutation::DeleteTest { id } => task.delete_test(&id),
-            Mutation::ReplacePolicy { document, etag, goes_back } => {
-                let deltas = task.replace_policy(*document, etag.as_deref())?;
+            Mutation::ReplacePolicy { document, etag, goes_back, force } => {
+                let deltas = task.replace_policy(*document, etag.as_deref(), force)?;
                 // A rollback to the present policy still ends the waiting, as a confirmation.
                 let pending = organization.pending.as_deref().filter(|_| goes_back && deltas.is_empty());
                 Ok(pending.map_or(deltas, |pending| vec![Delta::Confirm { revision: pending.revision }]))
             }
             Mutation::SetShadowPolicy { steps } => self.set_shadow_policy(task, steps),
             Mutation::RemoveShadowPolicy => task.remove_shadow_policy(),
-            Mutation::PromoteShadowPolicy => task.promote_shadow_policy(),
+            Mutation::PromoteShadowPolicy { force } => task.promote_shadow_policy(force),
             Mutation::Confirm { revision } => task.confirm(revision),
         }
     }

@@ -6,10 +6,9 @@
 use std::sync::Arc;
 
 use super::error::Violation;
-use crate::document::Document;
+use crate::document::{Document, RuleSpec, TestSpec};
 use crate::name::{Id, NodeKey};
 use crate::node::NodePatch;
-use crate::policy_test::PolicyTest;
 use crate::ranges::RangeList;
 use crate::rule::RulePatch;
 
@@ -21,8 +20,8 @@ use crate::rule::RulePatch;
 pub enum Mutation {
     /// Creates a rule.
     CreateRule {
-        /// The id of the rule.
-        id: Id,
+        /// The id of the rule; none lets the service make one up.
+        id: Option<Id>,
         /// The position that the rule will have; none means at the end.
         position: Option<i32>,
         /// Its fields.
@@ -55,22 +54,23 @@ pub enum Mutation {
     },
     /// Reorders all rules.
     ReorderRules {
-        /// The id of every rule, in the new order.
-        order: Vec<Id>,
+        /// The id of every rule, in the new order. None where the name could not be read, which is a violation already.
+        order: Vec<Option<Id>>,
         /// The etag of the list of rules.
         etag: Option<String>,
     },
     /// Replaces the list of rules.
     ReplaceRules {
-        /// The new rules in order. A rule whose id exists keeps its creation time.
-        rules: Vec<(Id, RulePatch)>,
+        /// The new rules in order. A rule whose id exists keeps its creation time, and so does one without an id that
+        /// equals a rule which is there.
+        rules: Vec<RuleSpec>,
         /// The etag of the list of rules.
         etag: Option<String>,
     },
     /// Creates an address group.
     CreateGroup {
-        /// The id of the group.
-        id: Id,
+        /// The id of the group; none lets the service make one up.
+        id: Option<Id>,
         /// Its description.
         description: Arc<str>,
         /// Its ranges.
@@ -143,7 +143,7 @@ pub enum Mutation {
     /// Creates a policy test.
     CreateTest {
         /// The test.
-        test: PolicyTest,
+        test: TestSpec,
     },
     /// Deletes a policy test.
     DeleteTest {
@@ -159,6 +159,8 @@ pub enum Mutation {
         /// Whether this rolls the policy back to an earlier one. Only a rollback may replace a change that waits for
         /// its confirmation.
         goes_back: bool,
+        /// Whether to replace it even when that deletes a node in a way that permits more addresses.
+        force: bool,
     },
     /// Sets a shadow policy: the policy as these mutations would make it, one after the other.
     SetShadowPolicy {
@@ -168,7 +170,10 @@ pub enum Mutation {
     /// Removes the shadow policy.
     RemoveShadowPolicy,
     /// Replaces the policy by the shadow policy.
-    PromoteShadowPolicy,
+    PromoteShadowPolicy {
+        /// Whether to replace it even when that deletes a node in a way that permits more addresses.
+        force: bool,
+    },
     /// Confirms a change that would be undone otherwise.
     Confirm {
         /// The revision that the change made.

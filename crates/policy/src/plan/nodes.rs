@@ -7,6 +7,7 @@
 use super::error::PlanError;
 use super::etag::{check_etag, etag_of_node};
 use super::task::{INHERIT_REFUSED, REQUIRE_PROJECTS_REFUSED, Task, check_limit};
+use super::widening::refuse_widening;
 use crate::change::Delta;
 use crate::name::{Name, NodeKey, NodeKind};
 use crate::node::{Access, Node, NodePatch};
@@ -93,31 +94,11 @@ impl Task<'_> {
             if self.organization.has_children(Some(&key)) {
                 return Err(PlanError::HasChildren(name));
             }
-            if self.deletion_widens(&key, node) {
-                return Err(PlanError::WouldWidenAccess(name));
-            }
+            let mut after = self.organization.clone();
+            after.nodes.remove(&key);
+            refuse_widening(self.organization, [(&key, node)], &after, self.planner.cluster)?;
         }
         Ok(vec![Delta::RemoveNode { key }])
-    }
-
-    /// Whether deleting the node would permit an address that the node keeps out now and that organization and cluster
-    /// permit. The firewall does not count, because its rules change independently.
-    fn deletion_widens(&self, key: &NodeKey, node: &Node) -> bool {
-        let organization = self.organization;
-        if key.kind() == NodeKind::Project && organization.node.require_projects {
-            return false;
-        }
-        if node.access == Access::Inherit {
-            return false;
-        }
-        let after = match key.parent().and_then(|parent| organization.effective_access(&parent)) {
-            Some((_, access)) => organization.access_set(access),
-            None => organization.access_set(&Access::AllowAll),
-        };
-        let above = organization
-            .access_set(&organization.node.access)
-            .intersection(&organization.access_set(&self.planner.cluster.node.access));
-        !after.intersection(&above).is_subset(&organization.access_set(&node.access))
     }
 
     /// Adds violations for what this kind of node cannot have. No kind means the organization.

@@ -8,20 +8,45 @@ use std::sync::Arc;
 
 use super::error::PlanError;
 use super::etag::{check_etag, etag_of_rule, etag_of_rules};
+use super::identity::{Symbol, paired};
 use super::task::{Task, check_limit};
 use crate::change::Delta;
-use crate::name::{Id, Name};
-use crate::rule::{Rule, RulePatch};
+use crate::document::RuleSpec;
+use crate::name::{Id, MadeUpKind, Name};
+use crate::rule::{Action, ConnectionTypes, Rule, RulePatch, Source};
+use crate::time::Timestamp;
 
 const LIMITED: &str = "rules of an organization";
+
+/// What makes two rules equal, whatever their ids are.
+type Settings<'a> = (Action, &'a Source, ConnectionTypes, &'a str, bool, Option<Timestamp>);
+
+fn settings_of_rule(rule: &Rule) -> Settings<'_> {
+    let Rule { action, source, connection_types, description, disabled, expire_time, .. } = rule;
+    (*action, source, *connection_types, description, *disabled, *expire_time)
+}
+
+/// The settings of the rule that a patch makes; none where it makes none.
+fn settings_of_patch(patch: &RulePatch) -> Option<Settings<'_>> {
+    let RulePatch { action, source, connection_types, description, disabled, expire_time } = patch;
+    Some((
+        (*action)?,
+        source.as_ref()?,
+        connection_types.unwrap_or_default(),
+        description.as_deref().unwrap_or_default(),
+        disabled.unwrap_or_default(),
+        expire_time.flatten(),
+    ))
+}
 
 impl Task<'_> {
     pub(super) fn create_rule(
         mut self,
-        id: Id,
+        id: Option<Id>,
         position: Option<i32>,
         patch: &RulePatch,
     ) -> Result<Vec<Delta>, PlanError> {
+        let id = self.rule_id(id);
         if self.organization.rule(id.as_str()).is_some() {
             return Err(PlanError::AlreadyExists(self.rule_name(&id)));
         }
@@ -71,18 +96,16 @@ impl Task<'_> {
         Ok(index.filter(|index| *index != from).map(|index| Delta::MoveRule { id, index }).into_iter().collect())
     }
 
-    pub(super) fn reorder_rules(mut self, order: &[Id], etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
+    pub(super) fn reorder_rules(mut self, order: &[Option<Id>], etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
         self.check_list_etag(etag)?;
         let rules = &self.organization.rules;
         let mut indexes: HashMap<&str, u32> =
             (0_u32..).zip(rules.iter()).map(|(index, rule)| (rule.id.as_str(), index)).collect();
         let known: HashSet<&str> = indexes.keys().copied().collect();
         let mut new_order = Vec::with_capacity(order.len());
-        let malformed: HashSet<String> = self.violations.iter().map(|violation| violation.field.clone()).collect();
+        let is_read = order.iter().all(Option::is_some);
         for (number, id) in order.iter().enumerate() {
-            if !malformed.is_empty() && malformed.contains(&format!("rules[{number}]")) {
-                continue;
-            }
+            let Some(id) = id else { continue };
             let description = match indexes.remove(id.as_str()) {
                 Some(index) => {
                     new_order.push(index);
@@ -94,7 +117,8 @@ impl Task<'_> {
             let name = self.rule_name(id);
             self.violation(&format!("rules[{number}]"), format!("`{name}` {description}"));
         }
-        if let Some(missing) = rules.iter().find(|rule| indexes.contains_key(rule.id.as_str())) {
+        // A name that could not be read may be that of a rule which seems to be missing.
+        if is_read && let Some(missing) = rules.iter().find(|rule| indexes.contains_key(rule.id.as_str())) {
             let name = self.rule_name(&missing.id);
             let missing = match indexes.len() {
                 1 => format!("1 rule is missing, `{name}`"),
@@ -109,11 +133,7 @@ impl Task<'_> {
         Ok(vec![Delta::OrderRules { order: new_order }])
     }
 
-    pub(super) fn replace_rules(
-        mut self,
-        rules: Vec<(Id, RulePatch)>,
-        etag: Option<&str>,
-    ) -> Result<Vec<Delta>, PlanError> {
+    pub(super) fn replace_rules(mut self, rules: Vec<RuleSpec>, etag: Option<&str>) -> Result<Vec<Delta>, PlanError> {
         self.check_list_etag(etag)?;
         let deltas = self.rule_list(rules, "rules");
         self.refuse()?;
@@ -121,39 +141,39 @@ impl Task<'_> {
     }
 
     /// The deltas that replace the rules by a list, which is the request's field `field`.
-    pub(super) fn rule_list(&mut self, rules: Vec<(Id, RulePatch)>, field: &str) -> Result<Vec<Delta>, PlanError> {
-        let old: HashMap<&str, &Arc<Rule>> =
-            self.organization.rules.iter().map(|rule| (rule.id.as_str(), rule)).collect();
-        let mut named = HashSet::new();
+    pub(super) fn rule_list(&mut self, rules: Vec<RuleSpec>, field: &str) -> Result<Vec<Delta>, PlanError> {
+        let present = Arc::clone(&self.organization.rules);
+        let kept = kept_rules(&present, &rules);
+        let given = rules.iter().filter_map(|rule| rule.id.as_ref());
+        let mut ids = self.list_ids(MadeUpKind::Rule, present.iter().map(|rule| &rule.id), given);
         let mut new = Vec::with_capacity(rules.len());
-        for (index, (id, patch)) in rules.into_iter().enumerate() {
-            if !named.insert(id.clone()) {
-                let name = self.rule_name(&id);
-                self.violation(
-                    &format!("{field}[{index}].name"),
-                    format!("`{name}` is named twice: name every rule once"),
-                );
+        for (RuleSpec { index, id, patch }, kept) in rules.into_iter().zip(kept) {
+            let kept = kept.and_then(|at| present.get(at));
+            let (id, is_repeated) = ids.id(id.as_ref(), kept.map(|kept| &kept.id));
+            if is_repeated {
+                let description = format!("`{}` is named twice: name every rule once", self.rule_name(&id));
+                self.violation(&format!("{field}[{index}].name"), description);
             }
             self.check_group(&format!("{field}[{index}].address_group"), patch.source.as_ref());
             let Some(mut rule) = self.new_rule(id, &patch, &format!("{field}[{index}]")) else { continue };
-            if let Some(old) = old.get(rule.id.as_str()) {
-                let as_before = Rule { update_time: old.update_time, changed_at: old.changed_at, ..rule.clone() };
-                let as_before = Rule { create_time: old.create_time, ..as_before };
-                rule = if as_before == ***old { as_before } else { Rule { create_time: old.create_time, ..rule } };
+            if let Some(kept) = kept {
+                let as_before = Rule { update_time: kept.update_time, changed_at: kept.changed_at, ..rule.clone() };
+                let as_before = Rule { create_time: kept.create_time, ..as_before };
+                rule = if as_before == **kept { as_before } else { Rule { create_time: kept.create_time, ..rule } };
             }
             new.push(rule);
         }
         check_limit(LIMITED, new.len(), self.planner.limits.rules_per_organization_max)?;
-        if new.iter().eq(self.organization.rules.iter().map(|rule| &**rule)) {
+        if new.iter().eq(present.iter().map(|rule| &**rule)) {
             return Ok(Vec::new());
         }
         Ok(vec![Delta::ReplaceRules { rules: new }])
     }
 
-    /// The rule that a patch makes. What it lacks is a violation, unless the request's reader found one in that field.
+    /// The rule that a patch makes. What it lacks is a violation, unless the request's reader said so already.
     fn new_rule(&mut self, id: Id, patch: &RulePatch, field: &str) -> Option<Rule> {
         let rule = patch.to_rule(id, self.planner.now, self.revision);
-        if rule.is_none() && !self.violations.iter().any(|violation| violation.field.starts_with(field)) {
+        if rule.is_none() && self.violations.is_empty() {
             self.violation(field, "must have an action and a source");
         }
         rule
@@ -184,4 +204,25 @@ impl Task<'_> {
     fn rule_name(&self, id: &Id) -> String {
         Name::rule(&self.organization.id, id).to_string()
     }
+}
+
+/// For each rule of a new list, the index of the present rule that it is: the one of its id; without an id, one with the
+/// same settings whose id the list does not give.
+fn kept_rules(present: &[Arc<Rule>], new: &[RuleSpec]) -> Vec<Option<usize>> {
+    let named: HashSet<&str> = new.iter().filter_map(|rule| rule.id.as_ref()).map(Id::as_str).collect();
+    let old: Vec<_> = present
+        .iter()
+        .map(|rule| match named.get(rule.id.as_str()) {
+            Some(id) => Symbol::Named(*id),
+            None => Symbol::Settings(settings_of_rule(rule)),
+        })
+        .collect();
+    let new: Vec<_> = new
+        .iter()
+        .map(|rule| match &rule.id {
+            Some(id) => Some(Symbol::Named(id.as_str())),
+            None => settings_of_patch(&rule.patch).map(Symbol::Settings),
+        })
+        .collect();
+    paired(&old, &new)
 }

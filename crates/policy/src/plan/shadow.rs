@@ -17,14 +17,14 @@ impl Task<'_> {
         Ok(vec![Delta::RemoveShadowPolicy])
     }
 
-    pub(super) fn promote_shadow_policy(mut self) -> Result<Vec<Delta>, PlanError> {
+    pub(super) fn promote_shadow_policy(mut self, force: bool) -> Result<Vec<Delta>, PlanError> {
         let ShadowPolicy { revision, organization, .. } = self.shadow_policy()?;
         self.refuse()?;
         if revision != self.organization.revision {
             let organization = Name::organization(&self.organization.id).to_string();
             return Err(PlanError::ShadowOutdated { organization, revision });
         }
-        let mut deltas = self.replace_policy(Document::of(&organization), None)?;
+        let mut deltas = self.replace_policy(Document::of(&organization), None, force)?;
         deltas.push(Delta::RemoveShadowPolicy);
         Ok(deltas)
     }

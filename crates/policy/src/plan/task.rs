@@ -3,7 +3,7 @@
 //! Invariant: violations are collected and refused all at once.
 //! Not here: what each kind of mutation changes (`rules`, `groups`, `nodes`, `tests`, `document`, `shadow`).
 
-use super::error::{PlanError, Violation, refuse};
+use super::error::{PlanError, VIOLATIONS_MAX, Violation, refuse};
 use crate::limits::Limits;
 use crate::name::Name;
 use crate::node::{Node, NodePatch};
@@ -59,12 +59,15 @@ impl Task<'_> {
             && self.organization.groups.get(id.as_str()).is_none()
         {
             let name = Name::group(&self.organization.id, id).to_string();
-            self.violations.push(Violation::new(field, format!("`{name}` does not exist: create the group first")));
+            self.violation(field, format!("`{name}` does not exist: create the group first"));
         }
     }
 
+    /// Adds a violation, unless there are so many that nobody would read it.
     pub(super) fn violation(&mut self, field: &str, description: impl Into<String>) {
-        self.violations.push(Violation::new(field, description));
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(Violation::new(field, description));
+        }
     }
 
     /// Refuses the mutation when there is a violation.

@@ -3,17 +3,40 @@
 //! Invariant: tests stay in ascending order of their ids.
 //! Not here: whether a test passes (`judging`).
 
-use super::error::PlanError;
-use super::task::{Task, check_limit};
-use crate::change::Delta;
-use crate::name::{Id, Name};
-use crate::policy_test::PolicyTest;
+use std::collections::HashSet;
 
-pub(super) const LIMITED: &str = "policy tests of an organization";
+use super::error::PlanError;
+use super::identity::{Symbol, paired};
+use super::task::{Task, check_limit};
+use crate::address::Address;
+use crate::change::Delta;
+use crate::decision::Decision;
+use crate::document::TestSpec;
+use crate::name::{Id, MadeUpKind, Name};
+use crate::policy_test::PolicyTest;
+use crate::rule::ConnectionType;
+use crate::time::Timestamp;
+
+const LIMITED: &str = "policy tests of an organization";
+
+/// What makes two tests equal, whatever their ids are.
+type Settings<'a> = (Address, ConnectionType, &'a str, Decision, &'a str, Option<Timestamp>);
+
+fn settings_of_test(test: &PolicyTest) -> Settings<'_> {
+    let PolicyTest { id: _, address, connection_type, endpoint, expected, description, end_time } = test;
+    (*address, *connection_type, endpoint, *expected, description, *end_time)
+}
+
+fn settings_of_spec(test: &TestSpec) -> Settings<'_> {
+    let TestSpec { index: _, id: _, address, connection_type, endpoint, expected, description, end_time } = test;
+    (*address, *connection_type, endpoint, *expected, description, *end_time)
+}
 
 impl Task<'_> {
-    pub(super) fn create_test(mut self, test: PolicyTest) -> Result<Vec<Delta>, PlanError> {
+    pub(super) fn create_test(mut self, test: TestSpec) -> Result<Vec<Delta>, PlanError> {
         let mut tests = self.organization.tests.to_vec();
+        let id = self.test_id(test.id.clone());
+        let test = test.to_test(id);
         let Err(at) = tests.binary_search_by(|known| known.id.cmp(&test.id)) else {
             return Err(PlanError::AlreadyExists(self.test_name(&test.id)));
         };
@@ -33,7 +56,57 @@ impl Task<'_> {
         Ok(vec![Delta::SetTests { tests }])
     }
 
+    /// The deltas that replace the tests by those of a document.
+    pub(super) fn test_list(&mut self, wanted: Vec<TestSpec>) -> Result<Vec<Delta>, PlanError> {
+        let present = &self.organization.tests;
+        let kept = kept_tests(present, &wanted);
+        let given = wanted.iter().filter_map(|test| test.id.as_ref());
+        let mut ids = self.list_ids(MadeUpKind::Test, present.iter().map(|test| &test.id), given);
+        let mut tests = Vec::with_capacity(wanted.len());
+        for (test, kept) in wanted.into_iter().zip(kept) {
+            let (index, kept) = (test.index, kept.and_then(|at| present.get(at)));
+            let (id, is_repeated) = ids.id(test.id.as_ref(), kept.map(|kept| &kept.id));
+            if is_repeated {
+                let description = format!("`{}` is named twice: name every test once", self.test_name(&id));
+                self.violation(&format!("policy.policy_tests[{index}].name"), description);
+            }
+            let test = test.to_test(id);
+            // Of what was to hold until a moment in the past, nothing can be judged any more.
+            if test.end_time.is_some_and(|end| end <= self.planner.now) && kept != Some(&test) {
+                let description = "is in the past, so that the test asks for nothing: give a later one, or leave the \
+                                   test out";
+                self.violation(&format!("policy.policy_tests[{index}].end_time"), description);
+            }
+            tests.push(test);
+        }
+        check_limit(LIMITED, tests.len(), self.planner.limits.tests_per_organization_max)?;
+        tests.sort_by(|one, other| one.id.cmp(&other.id));
+        let differs = tests != **present;
+        Ok(if differs { vec![Delta::SetTests { tests }] } else { Vec::new() })
+    }
+
     fn test_name(&self, id: &Id) -> String {
         Name::policy_test(&self.organization.id, id).to_string()
     }
+}
+
+/// For each test of a document, the index of the present test that it is: the one of its id; without an id, one with the
+/// same settings whose id the document does not give.
+fn kept_tests(present: &[PolicyTest], new: &[TestSpec]) -> Vec<Option<usize>> {
+    let named: HashSet<&str> = new.iter().filter_map(|test| test.id.as_ref()).map(Id::as_str).collect();
+    let old: Vec<_> = present
+        .iter()
+        .map(|test| match named.get(test.id.as_str()) {
+            Some(id) => Symbol::Named(*id),
+            None => Symbol::Settings(settings_of_test(test)),
+        })
+        .collect();
+    let new: Vec<_> = new
+        .iter()
+        .map(|test| match &test.id {
+            Some(id) => Some(Symbol::Named(id.as_str())),
+            None => Some(Symbol::Settings(settings_of_spec(test))),
+        })
+        .collect();
+    paired(&old, &new)
 }
