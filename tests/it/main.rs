@@ -40,10 +40,14 @@ mod audit_watch;
 mod campaign;
 /// Batches and streams of Checks.
 mod checks_api;
+/// The command line that applies policy files: what stays, what it asks, what it deletes.
+mod cli_apply;
 /// The command line over the audit log.
 mod cli_audit;
 /// What `serve` takes, and what of it wins.
 mod cli_config;
+/// The flags that errors of the command line name.
+mod cli_flags;
 /// The command line as it is typed.
 mod cli_parse;
 /// The command line over whole policies and revisions.
@@ -96,6 +100,8 @@ mod naive;
 mod permitted_api;
 /// The whole policy in one message, through the API.
 mod policy_api;
+/// Faulty policy files, and what is said of them.
+mod policy_file_faults;
 /// The portal's own examples, through real gRPC.
 mod portal_examples;
 /// Previews through the API.
@@ -151,5 +157,7 @@ mod stored_audit;
 mod stored_format;
 /// Random policies and what to ask them.
 mod strategies;
+/// A terminal and the program at it.
+mod terminal;
 /// The Unix socket for sidecars.
 mod unix_socket;

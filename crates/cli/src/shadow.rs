@@ -45,6 +45,8 @@ struct SetArgs {
     /// The policy file, `-` for standard input
     file: String,
     #[command(flatten)]
+    force: ForceArgs,
+    #[command(flatten)]
     change: ChangeArgs,
 }
 
@@ -108,7 +110,12 @@ pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::
 async fn set(names: &OrganizationArgs, args: &SetArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let parent = names.name();
     let read::Read { policy, locations } = read::policy(&args.file, &read_text(&args.file)?, names)?;
-    let apply = v1::ApplyPolicyRequest { parent: parent.clone(), policy: Some(policy), ..Default::default() };
+    let apply = v1::ApplyPolicyRequest {
+        parent: parent.clone(),
+        policy: Some(policy),
+        force: args.force.force,
+        ..Default::default()
+    };
     let request = v1::SetShadowPolicyRequest {
         parent,
         mutations: vec![v1::Mutation { request: Some(Asked::ApplyPolicy(apply)) }],
