@@ -155,10 +155,10 @@ impl Flags {
         let of_table = WORDS.iter().filter(|word| word.field == field).flat_map(|word| word.flags);
         let kebab = field.replace('_', "-");
         let id = field.ends_with("_id").then_some("id");
-        let candidates = kept.as_deref().into_iter().chain(of_table.copied()).chain([kebab.as_str()]).chain(id);
-        // The singular, as `guard-ip` of `guard_ips`.
-        let singular = kept.as_deref().and_then(|kept| kept.strip_suffix('s'));
-        if let Some(flag) = candidates.chain(singular).find(|flag| self.has(flag)) {
+        // The singular too, as `gates-guard-ip` of `guard_ips`.
+        let kept = kept.iter().flat_map(|kept| [kept.as_str(), kept.strip_suffix('s').unwrap_or(kept)]);
+        let mut candidates = kept.chain(of_table.copied()).chain([kebab.as_str()]).chain(id);
+        if let Some(flag) = candidates.find(|flag| self.has(flag)) {
             return format!("--{flag}");
         }
         match (&self.subject, field) {

@@ -207,3 +207,55 @@ fn check_node(node: &Map) -> Vec<(&'static str, &'static str)> {
     }
     faults
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+        let reference = schema["$ref"].as_str().and_then(|reference| root.pointer(reference.trim_start_matches('#')));
+        reference.unwrap_or(schema)
+    }
+
+    fn compare(root: &Value, schema: &Value, kind: &Kind, path: &str) {
+        let schema = resolved(root, schema);
+        match kind {
+            Kind::Object(object) => {
+                let named: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+                let mut known: Vec<&str> = object.keys.iter().map(|key| key.name).collect();
+                known.sort_unstable();
+                assert_eq!(named, known, "{path}");
+                let required: Vec<&str> =
+                    object.keys.iter().filter(|key| key.is_required).map(|key| key.name).collect();
+                let listed = schema["required"].as_array();
+                let listed: Vec<_> = listed.into_iter().flatten().filter_map(Value::as_str).collect();
+                assert_eq!(listed, required, "{path}");
+                for key in object.keys {
+                    compare(root, &schema["properties"][key.name], &key.kind, &format!("{path}.{}", key.name));
+                }
+            }
+            Kind::List(item, max) => {
+                assert_eq!(schema["type"], "array", "{path}");
+                let listed = schema["maxItems"].as_u64().map_or(usize::MAX, |max| usize::try_from(max).unwrap());
+                assert_eq!(listed, *max, "{path}");
+                compare(root, &schema["items"], item, &format!("{path}[]"));
+            }
+            Kind::Word(words) => assert_eq!(schema["enum"], serde_json::json!(words), "{path}"),
+            Kind::Flag => assert_eq!(schema["type"], "boolean", "{path}"),
+            Kind::Count => assert_eq!(schema["type"], "integer", "{path}"),
+            Kind::Time => assert_eq!(schema["format"], "date-time", "{path}"),
+            Kind::Text | Kind::Organization | Kind::Id(_) | Kind::Node | Kind::Range | Kind::Address => {
+                assert_eq!(schema["type"], "string", "{path}");
+            }
+        }
+    }
+
+    /// The hazard: an editor that marks what is right, or helps to write what is refused.
+    #[test]
+    fn the_json_schema_has_the_same_keys() {
+        let schema: Value = serde_json::from_str(include_str!("schema.json")).unwrap();
+        compare(&schema, &schema, &Kind::Object(&POLICY), "");
+    }
+}

@@ -31,6 +31,7 @@ struct Builder<'a> {
     open: Vec<Open>,
     root: Option<Node>,
     values: usize,
+    is_too_large: bool,
     faults: &'a mut Faults,
 }
 
@@ -42,7 +43,7 @@ enum Next {
 
 /// Reads a file. Its faults of syntax are noted.
 pub(in crate::policy) fn parse(text: &str, faults: &mut Faults) -> Document {
-    let mut builder = Builder { open: Vec::new(), root: None, values: 0, faults };
+    let mut builder = Builder { open: Vec::new(), root: None, values: 0, is_too_large: false, faults };
     let mut cut = None;
     for event in Parser::new_from_str_with_options(text, parser_options()) {
         match event {
@@ -61,6 +62,10 @@ pub(in crate::policy) fn parse(text: &str, faults: &mut Faults) -> Document {
                 break;
             }
         }
+    }
+    if builder.is_too_large {
+        // Nobody wants to read what else is wrong with it.
+        return Document { root: Node { at: Position::default(), value: Value::Unreadable }, is_cut: true };
     }
     let mut root = builder.finish();
     if let Some(at) = cut {
@@ -154,6 +159,7 @@ impl Builder<'_> {
                  create --file`"
             );
             self.faults.add(node.at, "", message);
+            self.is_too_large = true;
             return Next::Stop;
         }
         match self.open.last_mut().map(|open| &mut open.value) {
