@@ -12,20 +12,20 @@ use tonic::{Code, Status};
 
 use crate::harness::{Service, access, allow_list, assert_error, fields, rule};
 
-const DEFAULT: &str = "organizations/default";
+pub(crate) const DEFAULT: &str = "organizations/default";
 
-async fn export(service: &Service, omit_ranges: bool) -> Policy {
+pub(crate) async fn export(service: &Service, omit_ranges: bool) -> Policy {
     let request = ExportPolicyRequest { parent: DEFAULT.to_owned(), omit_ranges };
     service.analysis().export_policy(request).await.unwrap().into_inner()
 }
 
-async fn apply(service: &Service, policy: Policy) -> Result<ApplyPolicyResponse, Status> {
+pub(crate) async fn apply(service: &Service, policy: Policy) -> Result<ApplyPolicyResponse, Status> {
     let request =
         ApplyPolicyRequest { parent: DEFAULT.to_owned(), policy: Some(policy), ..ApplyPolicyRequest::default() };
     service.analysis().apply_policy(request).await.map(tonic::Response::into_inner)
 }
 
-fn sample() -> Policy {
+pub(crate) fn sample() -> Policy {
     let name = |rest: &str| format!("{DEFAULT}/{rest}");
     let node = |rest: &str, access| Node { name: name(rest), access, ..Node::default() };
     let office = Source::AddressGroup(name("addressGroups/office"));

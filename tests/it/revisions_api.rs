@@ -123,9 +123,14 @@ async fn every_revision_is_listed_shown_compared_and_can_be_gone_back_to() {
     assert_eq!(shell.unwrap().newly_denied, ["10.0.0.0/8", "192.0.2.0/24"]);
     assert_eq!((shell.unwrap().newly_permitted.len(), compared.changes.len()), (0, 2));
 
-    // Back to when both rules were there and neither group nor node was.
-    let back = rollback(&service, 3).await.unwrap();
-    assert_eq!((back.revision, back.policy_change.unwrap().comment.as_str()), (7, "back to revision 3"));
+    // Back to when both rules were there and neither group nor node was: everybody could reach what the project is now.
+    assert_error(rollback(&service, 3).await, Code::FailedPrecondition, "WOULD_WIDEN_ACCESS");
+    let request = RollbackRevisionRequest { name: name(3), force: true, ..RollbackRevisionRequest::default() };
+    let back = service.analysis().rollback_revision(request).await.unwrap().into_inner();
+    let change = back.policy_change.unwrap();
+    assert_eq!((back.revision, change.comment.as_str()), (7, "back to revision 3"));
+    // The answer says what it altered: a rule, the group, the project, and that projects are required.
+    assert_eq!(change.changes.len(), 4, "{:?}", change.changes);
     assert_eq!(rules(&service).await, ["first", "second"]);
     let gone = service.hierarchy().get_node(GetNodeRequest { name: format!("{DEFAULT}/projects/web") }).await;
     assert_error(gone, Code::NotFound, "NOT_FOUND");

@@ -48,6 +48,7 @@ impl Task<'_> {
             self.violation("policy", EMPTY);
         }
         let Document { own, nodes, groups, rules, tests } = document;
+        let has_rules = rules.is_some();
         let are_groups_read = !self.has_unread("policy.address_groups[");
         let GroupSteps { mut deltas, left_out, limits } =
             groups.map(|groups| self.groups_to(&groups)).unwrap_or_default();
@@ -70,10 +71,13 @@ impl Task<'_> {
         task.refuse()?;
         limits.into_iter().next().map_or(Ok(()), Err)?;
         let mut after = working.clone();
-        for of_section in [of_rules?, of_nodes?, of_tests?].into_iter().flatten() {
-            after.apply(self.revision, planner.now, &of_section);
-            deltas.extend(of_section);
+        if has_rules {
+            // They were checked above. Only rules that stay can still name a group that goes.
+            after.rules = Arc::default();
         }
+        let of_nodes = of_nodes?.unwrap_or_default();
+        after.apply(self.revision, planner.now, &of_nodes);
+        deltas.extend(of_rules?.into_iter().flatten().chain(of_nodes).chain(of_tests?.into_iter().flatten()));
         refuse_used(&after, &left_out)?;
         if !force {
             let deleted = organization.nodes.iter().filter(|(key, _)| after.nodes.get(*key).is_none());
@@ -94,18 +98,15 @@ impl Task<'_> {
         let (mut steps, mut named, mut ranges_of_all) = (GroupSteps::default(), BTreeSet::new(), 0);
         for GroupSpec { index, id, description, ranges } in groups {
             let old = organization.groups.get(id.as_str());
-            let name = || Name::group(&organization.id, id);
-            let fault = if !named.insert(id) {
-                Some(format!("`{}` is named twice: name every group once", name()))
-            } else if old.is_none() && ranges.is_none() {
-                let advice = "apply the policy with its ranges, or name the group as it is";
-                Some(format!("`{}` does not exist, and the policy leaves its ranges out: {advice}", name()))
-            } else {
-                None
-            };
-            if let Some(fault) = fault {
-                self.violation(&format!("policy.address_groups[{index}].name"), fault);
+            let (field, name) = (format!("policy.address_groups[{index}].name"), Name::group(&organization.id, id));
+            if !named.insert(id) {
+                self.violation(&field, format!("`{name}` is named twice: name every group once"));
                 continue;
+            }
+            if old.is_none() && ranges.is_none() {
+                let advice = "apply the policy with its ranges, or name the group as it is";
+                let description = format!("`{name}` does not exist, and the policy leaves its ranges out: {advice}");
+                self.violation(&field, description);
             }
             if old.is_none_or(|old| old.description != *description) {
                 steps.deltas.push(Delta::SetGroup { id: id.clone(), description: Arc::clone(description) });

@@ -56,6 +56,22 @@ impl Task<'_> {
         Ok(vec![Delta::SetTests { tests }])
     }
 
+    /// Refuses tests of a document that are not there yet and have ended already. Going back to an earlier policy may bring
+    /// such tests back.
+    pub(super) fn check_test_ends(&mut self, wanted: &[TestSpec]) {
+        let has_ended = |test: &&TestSpec| test.end_time.is_some_and(|end| end <= self.planner.now);
+        let ended: Vec<&TestSpec> = wanted.iter().filter(has_ended).collect();
+        if ended.is_empty() {
+            return;
+        }
+        let known: HashSet<_> = self.organization.tests.iter().map(settings_of_test).collect();
+        for test in ended.into_iter().filter(|test| !known.contains(&settings_of_spec(test))) {
+            let description =
+                "is in the past, so that the test asks for nothing: give a later moment, or leave the test out";
+            self.violation(&format!("policy.policy_tests[{}].end_time", test.index), description);
+        }
+    }
+
     /// The deltas that replace the tests by those of a document.
     pub(super) fn test_list(&mut self, wanted: Vec<TestSpec>) -> Result<Vec<Delta>, PlanError> {
         let present = &self.organization.tests;
@@ -70,14 +86,7 @@ impl Task<'_> {
                 let description = format!("`{}` is named twice: name every test once", self.test_name(&id));
                 self.violation(&format!("policy.policy_tests[{index}].name"), description);
             }
-            let test = test.to_test(id);
-            // Of what was to hold until a moment in the past, nothing can be judged any more.
-            if test.end_time.is_some_and(|end| end <= self.planner.now) && kept != Some(&test) {
-                let description = "is in the past, so that the test asks for nothing: give a later one, or leave the \
-                                   test out";
-                self.violation(&format!("policy.policy_tests[{index}].end_time"), description);
-            }
-            tests.push(test);
+            tests.push(test.to_test(id));
         }
         check_limit(LIMITED, tests.len(), self.planner.limits.tests_per_organization_max)?;
         tests.sort_by(|one, other| one.id.cmp(&other.id));
