@@ -94,6 +94,10 @@ mod malformed_hierarchy;
 mod malformed_rules;
 /// Calls that the transport refuses.
 mod malformed_transport;
+/// Policies whose rules expire, and what they decide at every moment.
+mod moments;
+/// Changes judged at every moment against enumerating them.
+mod moments_judged;
 /// The semantics as a slow, obvious evaluator.
 mod naive;
 /// Effective access and permitted ranges, against a naive computation.
