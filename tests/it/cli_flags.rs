@@ -84,7 +84,7 @@ async fn no_error_names_a_field_of_the_api() {
         ("nodes update projects/web --gates-guard-ip 203.0.113.7", ""),
         ("nodes update projects/web --require-projects", "--require-projects: "),
         ("nodes update organizations/default --gates-guard-ip nobody", "--gates-guard-ip: "),
-        ("nodes update cluster --confirm-within 5m --access allow-all", "--confirm-within: "),
+        ("nodes update cluster --confirm-within 5m --access allow-all", "`--confirm-within`"),
         ("groups create Bad_Id", ""),
         ("groups delete office", ""),
         ("groups update nobody --description x", ""),

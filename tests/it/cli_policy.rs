@@ -150,9 +150,11 @@ async fn what_a_server_refuses_is_told_with_line_column_and_the_keys_of_the_file
         assert!(!told.contains("address_group"), "{told}");
     }
     let rules = "- action: deny\n  group: nobody\n";
-    let refused = run(&service, &["rules", "replace", "--file", "-"], rules).await;
-    let told = text(&refused.stderr);
-    assert!(refused.status.code() == Some(1) && told.contains("-:2:10: rules[0].group: "), "{told}");
+    for preview in [&["--preview"][..], &[]] {
+        let refused = run(&service, &[&["rules", "replace", "--file", "-"], preview].concat(), rules).await;
+        let told = text(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && told.contains("-:2:10: rules[0].group: "), "{told}");
+    }
     service.stop().await;
 }
 
@@ -336,6 +338,9 @@ async fn revisions_are_listed_shown_compared_confirmed_and_gone_back_to() {
         "deny",
     ];
     assert_eq!(run(&service, &tested, "").await.status.code(), Some(0));
-    assert_eq!(run(&service, &["revisions", "rollback", "1"], "").await.status.code(), Some(0));
+    // Going back removes the test, which is judged as it was.
+    assert_eq!(run(&service, &["revisions", "rollback", "1"], "").await.status.code(), Some(3));
+    let back = ["revisions", "rollback", "1", "--override-tests"];
+    assert_eq!(run(&service, &back, "").await.status.code(), Some(0));
     service.stop().await;
 }

@@ -104,12 +104,12 @@ mod naive;
 mod permitted_api;
 /// The whole policy in one message, through the API.
 mod policy_api;
-/// Faulty policy files, and what is said of them.
-mod policy_file_faults;
 /// Documents put in place of random policies, against what a naive reading says.
 mod policy_documents;
 /// Where what is wrong with a policy is, through the API.
 mod policy_faults;
+/// Faulty policy files, and what is said of them.
+mod policy_file_faults;
 /// Gates, tests and consent for changes of the whole policy, through the API.
 mod policy_guards;
 /// What is the same after a policy is applied, through the API.

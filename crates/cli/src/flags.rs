@@ -119,8 +119,8 @@ impl Flags {
         // Those of files, and of lists of ranges, have places in place of paths.
         if violation.field.chars().all(is_path) {
             violation.field = self.of_field(&violation.field);
+            violation.description = self.in_words(&violation.description);
         }
-        violation.description = self.in_words(&violation.description);
     }
 
     fn has(&self, flag: &str) -> bool {

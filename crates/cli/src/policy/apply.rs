@@ -130,6 +130,9 @@ pub(super) async fn apply(
         applied => applied?,
     };
     deletions::note(context.output, &args.change, &applied.changes);
+    if applied.truncated {
+        context.output.note("note: the answer is cut: it names only a part of what is altered");
+    }
     context.changed(&args.change, &applied, applied_text)
 }
 
@@ -173,8 +176,5 @@ fn applied_text(applied: &v1::ApplyPolicyResponse) -> String {
     text.push('\n');
     text.push_str(&comparison::changes(&applied.changes));
     text.push_str(&table::problems(&applied.problems));
-    if applied.truncated {
-        text.push_str("\nthe answer is cut: there is more than this\n");
-    }
     text
 }

@@ -44,6 +44,14 @@ impl Locations {
         })
     }
 
+    /// The same for an error that may be another than that of a call.
+    pub(crate) fn locate_in(&self, error: anyhow::Error, file: &str, prefix: &str) -> anyhow::Error {
+        match error.downcast::<CallError>() {
+            Ok(call) => self.locate(call, file, prefix).into(),
+            Err(error) => error,
+        }
+    }
+
     /// The place of a field, and its path in the words of the file.
     fn find(&self, field: &str) -> Option<(Position, String)> {
         let mut at = self.root.as_ref()?;
