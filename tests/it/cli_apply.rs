@@ -258,6 +258,14 @@ async fn a_test_has_an_end_in_a_file_and_on_the_command_line() {
     let rest = ["organizations/default", "--expect", "allow", "--until", "2098-01-31T18:00:00Z", "--output", "table"];
     let (said, _) = ends_with(&service, 0, &[&create[..], &rest].concat(), "").await;
     assert!(said.contains("2098-01-31T18:00:00Z"), "{said}");
+    // One that will fail is listed with the moment.
+    let rules = "rules:\n  - {action: allow, range: 192.0.2.1, expires: 2090-01-31T18:00:00Z}\n  - {action: deny, range: \
+                 192.0.2.1}\n";
+    let (_, told) = ends_with(&service, 3, &["policy", "apply", "-"], rules).await;
+    assert!(told.contains("2090-01-31T18:00:00Z") && told.contains("`--override-tests`"), "{told}");
+    ends_with(&service, 0, &["policy", "apply", "-", "--override-tests"], rules).await;
+    let (listed, _) = ends_with(&service, 0, &["policy", "tests", "list", "--output", "table"], "").await;
+    assert!(listed.contains("passes, will fail at 2090-01-31T18:00:00Z"), "{listed}");
     service.stop().await;
 }
 

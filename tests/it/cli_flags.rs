@@ -92,7 +92,6 @@ async fn no_error_names_a_field_of_the_api() {
         ("policy tests create --ip 192.0.2.1 --type shell --endpoint projects/web --expect allow", ""),
         ("check --ip nobody --type shell --endpoint projects/web", "--ip: "),
         ("check --ip 192.0.2.1 --type shell --endpoint projects/Bad_Id", "--endpoint: "),
-        ("check --ip 192.0.2.1 --type shell --endpoint projects/web --session-lease 1ms", "--session-lease: "),
         ("revisions rollback 1", ""),
         ("revisions get 99", ""),
         ("shadow promote", ""),

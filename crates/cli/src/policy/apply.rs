@@ -26,7 +26,7 @@ use portcullis_proto::v1::mutation::Request as Asked;
 const IN_PREVIEW: &str = "mutations[0].apply_policy.policy.";
 
 /// How long ago recorded checks are decided again for the plan that `apply` shows: as `plan` does.
-const REPLAY: Duration = Duration::from_secs(24 * 60 * 60);
+const REPLAY: Duration = Duration::from_hours(24);
 
 #[derive(Args, Debug)]
 pub(super) struct PlanArgs {

@@ -155,9 +155,9 @@ fn node_name(text: &str, names: &OrganizationArgs) -> Result<(), String> {
 }
 
 fn of_organization(text: &str, names: &OrganizationArgs) -> Result<(), String> {
-    let (given, named) = (organization(text), names.name());
-    if given == named {
+    let (given, own) = (organization(text), names.name());
+    if given == own {
         return Ok(());
     }
-    Err(format!("the file is for {}, not for `{named}`: name the organization with `--organization`", shown(&given)))
+    Err(format!("the file is for {}, not for `{own}`: name the organization with `--organization`", shown(&given)))
 }
