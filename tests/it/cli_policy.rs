@@ -125,34 +125,35 @@ async fn a_plan_that_a_gate_would_refuse_says_so_and_exits_with_3_and_so_does_th
     service.stop().await;
 }
 
+/// What only the server can judge is told as the faults are that the reader finds.
 #[tokio::test]
-async fn faults_of_a_file_are_told_with_line_and_column() {
+async fn what_a_server_refuses_is_told_with_line_column_and_the_keys_of_the_file() {
     let service = Service::start().await;
-    let wrong = [
-        ("rules:\n  - action: permit\n    range: any\n", "-:2:13"),
-        ("rules:\n  - action: allow\n    ranges: any\n", "-:3:5"),
-        ("rules:\n  - action: allow\n   range: any\n", "-:"),
-        ("rules:\n  - {action: allow, range: any, group: x}\n", "-:2:5"),
-        ("rules:\n  - action: deny\n    range: any\n    expires: tomorrow\n", "-:4:14"),
-        ("organization: other\n", "-:1:15"),
-        ("nodes:\n  - node: projects/web\n    entries:\n      - range: any\n", "-:2:5"),
-    ];
-    for (file, place) in wrong {
-        let planned = run(&service, &["policy", "plan", "-"], file).await;
-        let told = text(&planned.stderr);
-        assert_eq!(planned.status.code(), Some(2), "{file}{told}");
-        assert!(told.contains(place), "{place} in {told}");
-    }
-    // What only the server can judge is told in the same way, all at once.
-    let file = FILE
-        .replace("192.0.2.0/24", "192.0.2.5/24")
-        .replace("ip: 10.1.2.3", "ip: 10.1.2")
-        .replace("group: office\n    desc", "group: nobody\n    desc");
-    for command in ["plan", "apply"] {
-        let refused = run(&service, &["policy", command, "-"], &file).await;
+    let long = "x".repeat(1_025);
+    let file = format!(
+        "rules:\n  - action: deny\n    group: nobody\n  - action: deny\n    range: any\n    description: {long}\n\
+         nodes:\n  - node: projects/web\n    access: allow-list\n    entries:\n      - range: 192.0.2.1\n      \
+         - group: nobody\n  - node: organization\n    display_name: {long}\n"
+    );
+    for command in [&["policy", "plan", "-"][..], &["policy", "apply", "-"], &["shadow", "set", "-"]] {
+        let refused = run(&service, command, &file).await;
         let told = text(&refused.stderr);
         assert_eq!(refused.status.code(), Some(1), "{told}");
-        assert!(told.contains("-:9:12: rules[1].range") && told.contains("-:34:9: policy_tests[0].ip"), "{told}");
+        for place in [
+            "-:3:12: rules[0].group: ",
+            "-:6:18: rules[1].description: has 1025 characters",
+            "-:12:16: nodes[0].entries[1].group: ",
+            "-:14:19: nodes[1].display_name: has 1025 characters",
+        ] {
+            assert!(told.contains(place), "{command:?}: {place} in {told}");
+        }
+        assert!(!told.contains("address_group"), "{told}");
+    }
+    let rules = "- action: deny\n  group: nobody\n";
+    for preview in [&["--preview"][..], &[]] {
+        let refused = run(&service, &[&["rules", "replace", "--file", "-"], preview].concat(), rules).await;
+        let told = text(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && told.contains("-:2:10: rules[0].group: "), "{told}");
     }
     service.stop().await;
 }
@@ -202,12 +203,14 @@ async fn rules_are_replaced_by_those_of_a_policy_file_and_by_those_that_were_lis
 async fn faults_in_a_file_of_rules_are_told_with_line_and_column() {
     let service = Service::start().await;
     let wrong = [
-        ("- {action: deny, range: any, disable: true}\n", 2, "-:1:"),
-        ("rules:\n  - range: any\n", 2, "-:2:"),
-        ("- {action: deny, range: any, types: [telnet]}\n", 2, "-:1:"),
+        ("- {action: deny, range: any, disable: true}\n", 2, "-:1:30: rules[0]: `disable`"),
+        ("rules:\n  - range: any\n", 2, "-:2:5: rules[0]: `action` is missing"),
+        ("rules:\n", 2, "-:1:1: rules: has no value"),
+        ("groups: []\n", 2, "-:1:1: there are no `rules` in it"),
+        ("- {action: deny, range: any, types: [telnet]}\n", 2, "-:1:38: rules[0].types[0]"),
         ("- action: deny\n  range: any\n  group: office\n", 2, "-:1:3"),
         (r#"{"rules": [{"action": "ACTION_DENY", "range": "any", "disable": true}], "revision": "1"}"#, 2, "disable"),
-        ("- action: deny\n  range: 10.0.0.1/8\n", 1, "-:2:10: rules[0].range"),
+        ("- action: deny\n  range: 10.0.0.1/8\n", 2, "-:2:10: rules[0].range"),
     ];
     for (file, status, place) in wrong {
         let replaced = run(&service, &["rules", "replace", "--file", "-"], file).await;
@@ -335,6 +338,9 @@ async fn revisions_are_listed_shown_compared_confirmed_and_gone_back_to() {
         "deny",
     ];
     assert_eq!(run(&service, &tested, "").await.status.code(), Some(0));
-    assert_eq!(run(&service, &["revisions", "rollback", "1"], "").await.status.code(), Some(0));
+    // Going back removes the test, which is judged as it was.
+    assert_eq!(run(&service, &["revisions", "rollback", "1"], "").await.status.code(), Some(3));
+    let back = ["revisions", "rollback", "1", "--override-tests"];
+    assert_eq!(run(&service, &back, "").await.status.code(), Some(0));
     service.stop().await;
 }

@@ -40,10 +40,14 @@ mod audit_watch;
 mod campaign;
 /// Batches and streams of Checks.
 mod checks_api;
+/// The command line that applies policy files: what stays, what it asks, what it deletes.
+mod cli_apply;
 /// The command line over the audit log.
 mod cli_audit;
 /// What `serve` takes, and what of it wins.
 mod cli_config;
+/// The flags that errors of the command line name.
+mod cli_flags;
 /// The command line over address groups.
 mod cli_groups;
 /// The command line as it is typed.
@@ -94,6 +98,10 @@ mod malformed_hierarchy;
 mod malformed_rules;
 /// Calls that the transport refuses.
 mod malformed_transport;
+/// Policies whose rules expire, and what they decide at every moment.
+mod moments;
+/// Changes judged at every moment against enumerating them.
+mod moments_judged;
 /// The semantics as a slow, obvious evaluator.
 mod naive;
 /// Address groups patched by streams.
@@ -106,6 +114,8 @@ mod policy_api;
 mod policy_documents;
 /// Where what is wrong with a policy is, through the API.
 mod policy_faults;
+/// Faulty policy files, and what is said of them.
+mod policy_file_faults;
 /// Gates, tests and consent for changes of the whole policy, through the API.
 mod policy_guards;
 /// What is the same after a policy is applied, through the API.
@@ -167,5 +177,7 @@ mod stored_audit;
 mod stored_format;
 /// Random policies and what to ask them.
 mod strategies;
+/// A terminal and the program at it.
+mod terminal;
 /// The Unix socket for sidecars.
 mod unix_socket;

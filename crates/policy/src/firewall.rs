@@ -13,6 +13,7 @@ use std::hint::select_unpredictable;
 use std::sync::Arc;
 
 use super::address::Address;
+use super::classes::Classes;
 use super::cow_map::CowMap;
 use super::decision::{Decision, Reason, Verdict};
 use super::group::Group;
@@ -24,6 +25,8 @@ use super::ranges::RangeSet;
 use super::rule::{Action, ConnectionType, Rule, Source};
 use super::table::Table;
 use super::time::Timestamp;
+use super::timed_set::{Interned, TimedSet};
+use super::timeline::{Moment, Timeline};
 
 /// The firewall of one organization, compiled.
 #[derive(Clone, Debug)]
@@ -36,6 +39,15 @@ pub struct Firewall {
     /// The same table as `preview`'s, unless a rule applies to one of the two types only.
     shell: Arc<FirewallTable>,
     preview: Arc<FirewallTable>,
+}
+
+/// One interval of a firewall's table for one connection type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Interval {
+    /// One of IPv4, by its number from 1 on.
+    V4(usize),
+    /// One of IPv6, by its number from 1 on.
+    V6(usize),
 }
 
 /// The table of one connection type.
@@ -133,10 +145,117 @@ impl Firewall {
         chain.rules.iter().copied().find(alive).map(|index| index + 1)
     }
 
+    /// What the firewall alone decides at an address from `now` on, step by step: the first decides now, and each other
+    /// from its moment on. Takes one pass over the rules at most, because a rule that wins later has a higher index.
+    pub fn steps(
+        &self,
+        address: Address,
+        connection_type: ConnectionType,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (Moment, Verdict<'_>)> {
+        let table = self.table(connection_type);
+        let label = table.label(address);
+        let (listed, scan_from): (&[u32], _) = match label.checked_sub(FIRST_CHAIN) {
+            Some(_) => (&table.chain(label).rules, table.chain(label).scan_from),
+            None => (&[], None),
+        };
+        let alone = label.checked_sub(1).filter(|_| label < FIRST_CHAIN);
+        let scanned = scan_from.into_iter().flat_map(move |from| {
+            let later = (from..).zip(self.rules.iter().skip(from as usize));
+            let matches =
+                move |rule: &Rule| Self::is_enabled(rule, connection_type) && self.contains(&rule.source, address);
+            later.filter(move |(_, rule)| matches(rule)).map(|(index, _)| index)
+        });
+        self.winners(alone.into_iter().chain(listed.iter().copied()).chain(scanned), now)
+    }
+
+    /// Of rules that match, in order: those that win from `now` on, and from when.
+    fn winners<'a>(
+        &'a self,
+        matching: impl Iterator<Item = u32> + 'a,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (Moment, Verdict<'a>)> + 'a {
+        let (mut matching, mut at, mut decided) = (matching, (Moment::Now, now), false);
+        std::iter::from_fn(move || {
+            if decided {
+                return None;
+            }
+            let (moment, time) = at;
+            let expire_time = |index: u32| self.rules.get(index as usize).and_then(|rule| rule.expire_time);
+            let next = matching.find(|index| expire_time(*index).is_none_or(|expires| time < expires));
+            match next.and_then(expire_time) {
+                Some(expires) => at = (Moment::At(expires), expires),
+                None => decided = true,
+            }
+            Some((moment, self.verdict_of(next.map_or(NO_RULE, |index| index + 1))))
+        })
+    }
+
+    /// When the firewall alone allows an address.
+    pub fn timeline(&self, address: Address, connection_type: ConnectionType, now: Timestamp) -> Timeline {
+        let steps = self.steps(address, connection_type, now);
+        Timeline::of_steps(steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow)))
+    }
+
+    /// Whether finding out what it decides at an address can take a pass over all rules. All addresses of one interval
+    /// are decided alike, so what was found out about one of them is worth keeping.
+    pub fn is_costly(&self, address: Address, connection_type: ConnectionType) -> bool {
+        let table = self.table(connection_type);
+        let label = table.label(address);
+        label >= FIRST_CHAIN && table.chain(label).scan_from.is_some()
+    }
+
+    /// The interval that an address is in.
+    pub fn interval(&self, address: Address, connection_type: ConnectionType) -> Interval {
+        let table = self.table(connection_type);
+        match address {
+            Address::V4(word) => Interval::V4(table.v4.map().starts().partition_point(|start| *start <= word)),
+            Address::V6(word) => Interval::V6(table.v6.map().starts().partition_point(|start| *start <= word)),
+        }
+    }
+
+    /// The addresses that the firewall lets through, each at the moments from `now` on at which it does.
+    pub fn allowed_from(&self, connection_type: ConnectionType, now: Timestamp) -> TimedSet {
+        let table = self.table(connection_type);
+        let labels = table.v4.map().labels().iter().chain(table.v6.map().labels());
+        let scans = |label: &u32| *label >= FIRST_CHAIN && table.chain(*label).scan_from.is_some();
+        let mut timelines = Interned::default();
+        let mut number_of = |rules: &[u32]| {
+            let steps = self.winners(rules.iter().copied(), now);
+            let allows = |(moment, verdict): (Moment, Verdict<'_>)| (moment, verdict.decision() == Decision::Allow);
+            timelines.number(Timeline::of_steps(steps.map(allows)))
+        };
+        if labels.clone().any(scans) {
+            // Some chain does not hold all of its rules, so the lists of all that win are made.
+            let mut numbers = Vec::new();
+            let label = |rules: &[u32]| {
+                numbers.push(number_of(rules));
+                u32::try_from(numbers.len() - 1).unwrap_or(u32::MAX)
+            };
+            let Classes { v4, v6 } = Classes::new(&self.rules, &self.groups, connection_type, now, label);
+            let number = |label: u32| numbers.get(label as usize).copied().flatten();
+            return TimedSet::new(&v4, &v6, number, timelines);
+        }
+        let of_chains: Vec<Option<u32>> = table.chains.iter().map(|chain| number_of(&chain.rules)).collect();
+        let always = timelines.number(Timeline::constant(true));
+        let number = |label: u32| match label.checked_sub(FIRST_CHAIN) {
+            Some(chain) => of_chains.get(chain as usize).copied().flatten(),
+            None => always.filter(|_| self.verdict_of(label).decision() == Decision::Allow),
+        };
+        TimedSet::new(table.v4.map(), table.v6.map(), number, timelines)
+    }
+
+    /// Whether some rule that is not expired will expire: then decisions can differ from moment to moment.
+    pub fn changes_after(&self, now: Timestamp) -> bool {
+        self.rules.iter().any(|rule| !rule.disabled && rule.expire_time.is_some_and(|time| now < time))
+    }
+
+    fn is_enabled(rule: &Rule, connection_type: ConnectionType) -> bool {
+        !rule.disabled && rule.connection_types.applies_to(connection_type)
+    }
+
     fn is_alive(rule: &Rule, connection_type: ConnectionType, now: Timestamp) -> bool {
-        !rule.disabled
-            && rule.connection_types.applies_to(connection_type)
-            && rule.expire_time.is_none_or(|time| now < time)
+        Self::is_enabled(rule, connection_type) && rule.expire_time.is_none_or(|time| now < time)
     }
 
     fn contains(&self, source: &Source, address: Address) -> bool {
@@ -176,6 +295,13 @@ impl FirewallTable {
     fn compile(organization: &Organization, connection_type: ConnectionType) -> Self {
         let Overlay { v4, v6, chains } = Overlay::new(&organization.rules, &organization.groups, connection_type);
         Self { v4: Table::new(v4), v6: Table::new(v6), chains }
+    }
+
+    fn label(&self, address: Address) -> u32 {
+        match address {
+            Address::V4(word) => self.v4.label(word),
+            Address::V6(word) => self.v6.label(word),
+        }
     }
 
     #[expect(

@@ -84,6 +84,7 @@
 
 pub mod address;
 pub mod change;
+mod classes;
 pub mod cow_map;
 pub mod decision;
 pub mod document;
@@ -110,5 +111,7 @@ pub mod snapshot;
 pub mod state;
 pub mod table;
 pub mod time;
+pub mod timed_set;
+pub mod timeline;
 pub mod version;
 pub mod word;

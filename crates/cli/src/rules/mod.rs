@@ -181,7 +181,8 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
         options: args.change.options(),
     };
     if args.preview.preview {
-        return context.preview(&parent, Asked::ReplaceRules(request)).await;
+        let previewed = context.preview(&parent, Asked::ReplaceRules(request)).await;
+        return previewed.map_err(|error| read.locations.locate_in(error, &args.file, "mutations[0].replace_rules."));
     }
     let replaced = answer(context.client.firewall().replace_rules(request).await)
         .map_err(|error| read.locations.locate(error, &args.file, ""))?;
