@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::address::Address;
 use super::decision::Decision;
 use super::gates::Gates;
-use super::impact::{Impact, TargetClass, target_classes};
+use super::impact::{Opening, TargetClass, openings, target_classes};
 use super::name::Id;
 use super::policy_test::PolicyTest;
 use super::rule::ConnectionType;
@@ -199,19 +199,18 @@ impl Losses {
 
 /// The first node that the change opens to every address of a family.
 fn opened(before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timestamp) -> Option<Refusal> {
-    let after = after?;
-    let impact = Impact::new(before.copied(), Some(*after), now);
-    let mut first: Option<(Moment, TargetClass, ConnectionType, &'static str)> = None;
-    for (targets, connection_type, family, opened) in impact.opened() {
-        if let Some(from) = opened.first().filter(|from| first.as_ref().is_none_or(|(first, ..)| from < first)) {
-            first = Some((from, targets, connection_type, family));
-            if from == Moment::Now {
+    let mut first: Option<Opening> = None;
+    for opening in openings(before.copied(), *after?, now) {
+        if first.as_ref().is_none_or(|first| opening.from < first.from) {
+            let is_now = opening.from == Moment::Now;
+            first = Some(opening);
+            if is_now {
                 break;
             }
         }
     }
-    let (from, targets, connection_type, family) = first?;
-    Some(Refusal::OpenToInternet { node: targets.name(&after.organization.id), family, connection_type, from })
+    let Opening { targets, connection_type, family, from } = first?;
+    Some(Refusal::OpenToInternet { node: targets.name(&after?.organization.id), family, connection_type, from })
 }
 
 /// The tests that a change breaks, and the first moment at which it does; none where it breaks none. Those of the version
