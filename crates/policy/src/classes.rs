@@ -10,6 +10,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::address::Range;
@@ -57,11 +58,31 @@ const EMPTY: u32 = 0;
 struct Sets {
     nodes: Vec<Node>,
     /// The node of each pair of halves.
-    known: HashMap<(u32, u32), u32>,
+    known: HashMap<(u32, u32), u32, Numbers>,
     /// The set that another becomes when the rules of a source enter or leave it.
-    toggled: HashMap<(u32, u32), u32>,
+    toggled: HashMap<(u32, u32), u32, Numbers>,
     /// Half of the rules that a tree has room for; a power of two.
     half: u32,
+}
+
+/// Hashes pairs of numbers that are counted here. Nobody chooses them, so no key is needed.
+type Numbers = BuildHasherDefault<NumbersHasher>;
+
+#[derive(Default)]
+struct NumbersHasher(u64);
+
+impl Hasher for NumbersHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0.rotate_left(29) ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -230,7 +251,7 @@ impl Sets {
         let empty = Node { left: EMPTY, right: EMPTY, latest: 0 };
         let half = u32::try_from(ranks.len().max(2).next_power_of_two() / 2).unwrap_or(1 << 31);
         let nodes = std::iter::once(empty).chain(ranks.iter().map(leaf)).collect();
-        Self { nodes, known: HashMap::new(), toggled: HashMap::new(), half }
+        Self { nodes, known: HashMap::default(), toggled: HashMap::default(), half }
     }
 
     fn node(&self, number: u32) -> Node {

@@ -9,6 +9,7 @@
 //! not expired, applies to the type and contains the address.
 //! Not here: how labels are computed (`overlay`), allowlists (`members`), the order of steps (`snapshot`).
 
+use std::collections::HashMap;
 use std::hint::select_unpredictable;
 use std::sync::Arc;
 
@@ -164,29 +165,43 @@ impl Firewall {
             None => (&[], None),
         };
         let alone = label.checked_sub(1).filter(|_| label < FIRST_CHAIN);
-        let scanned = scan_from.into_iter().flat_map(move |from| {
-            let later = (from..).zip(self.rules.iter().skip(from as usize));
-            let matches =
-                move |rule: &Rule| Self::is_enabled(rule, connection_type) && self.contains(&rule.source, address);
-            later.filter(move |(_, rule)| matches(rule)).map(|(index, _)| index)
-        });
-        self.winners(alone.into_iter().chain(listed.iter().copied()).chain(scanned), now)
+        // Asked once for each group, because many rules can name one.
+        let mut of_groups: HashMap<&Id, bool> = HashMap::new();
+        let matches = move |index: u32| {
+            let is_listed = scan_from.is_none_or(|from| index < from);
+            is_listed
+                || self.rules.get(index as usize).is_some_and(|rule| {
+                    Self::is_enabled(rule, connection_type)
+                        && match &rule.source {
+                            Source::Group(id) => {
+                                *of_groups.entry(id).or_insert_with(|| self.contains(&rule.source, address))
+                            }
+                            range @ Source::Range(_) => self.contains(range, address),
+                        }
+                })
+        };
+        let count = u32::try_from(self.rules.len()).unwrap_or(u32::MAX);
+        let scanned = scan_from.into_iter().flat_map(move |from| from..count);
+        self.winners(alone.into_iter().chain(listed.iter().copied()).chain(scanned), matches, now)
     }
 
-    /// Of rules that match, in order: those that win from `now` on, and from when.
+    /// Of rules in order, those that match: which win from `now` on, and from when. Whether one matches is asked only where
+    /// it outlives those above it.
     fn winners<'a>(
         &'a self,
-        matching: impl Iterator<Item = u32> + 'a,
+        rules: impl Iterator<Item = u32> + 'a,
+        mut matches: impl FnMut(u32) -> bool + 'a,
         now: Timestamp,
     ) -> impl Iterator<Item = (Moment, Verdict<'a>)> + 'a {
-        let (mut matching, mut at, mut decided) = (matching, (Moment::Now, now), false);
+        let (mut rules, mut at, mut decided) = (rules, (Moment::Now, now), false);
         std::iter::from_fn(move || {
             if decided {
                 return None;
             }
             let (moment, time) = at;
             let expire_time = |index: u32| self.rules.get(index as usize).and_then(|rule| rule.expire_time);
-            let next = matching.find(|index| expire_time(*index).is_none_or(|expires| time < expires));
+            let outlives = |index: u32| expire_time(index).is_none_or(|expires| time < expires);
+            let next = rules.find(|index| outlives(*index) && matches(*index));
             match next.and_then(expire_time) {
                 Some(expires) => at = (Moment::At(expires), expires),
                 None => decided = true,
@@ -231,7 +246,7 @@ impl Firewall {
     }
 
     fn timeline_of<'a>(&'a self, matching: impl Iterator<Item = u32> + 'a, now: Timestamp) -> Timeline {
-        let steps = self.winners(matching, now);
+        let steps = self.winners(matching, |_| true, now);
         Timeline::of_steps(steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow)))
     }
 
@@ -246,7 +261,7 @@ impl Firewall {
             let turns_max = TURNS_MAX / winners.iter().map(Vec::len).sum::<usize>().max(1);
             let numbers = winners.map(|of_family| {
                 let number = |winners| {
-                    let steps = self.winners(winners, now);
+                    let steps = self.winners(winners, |_| true, now);
                     let steps = steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow));
                     timelines.number_at_most(steps, turns_max)
                 };
@@ -289,6 +304,18 @@ impl Firewall {
             let missing: Vec<Timeline> = used.map(|(timeline, _)| timeline.negated()).collect();
             Timeline::any(&missing).negated()
         })
+    }
+
+    /// Whether some rule applies to one connection type only.
+    pub(super) fn tells_types_apart(&self) -> bool {
+        !Arc::ptr_eq(&self.shell, &self.preview)
+    }
+
+    /// Something about the firewall for each connection type: computed once where it tells them not apart.
+    pub(super) fn of_types<T: Clone>(&self, of: impl Fn(ConnectionType) -> T) -> [T; 2] {
+        let shell = of(ConnectionType::Shell);
+        let preview = if self.tells_types_apart() { of(ConnectionType::Preview) } else { shell.clone() };
+        [shell, preview]
     }
 
     /// Whether some rule that is not expired will expire: then decisions can differ from moment to moment.

@@ -153,8 +153,8 @@ pub(super) fn target_classes(one: &Organization, other: Option<&Organization>) -
 impl<'a> Side<'a> {
     fn new(version: Version<'a>, now: Timestamp) -> Self {
         let permitted = permitted_above(&version);
-        let above_nodes = ConnectionType::ALL
-            .map(|connection_type| version.snapshot.firewall().allowed_from(connection_type, now).within(&permitted));
+        let firewall = version.snapshot.firewall();
+        let above_nodes = firewall.of_types(|of| firewall.allowed_from(of, now).within(&permitted));
         Self { version, above_nodes, allowlists: RefCell::default() }
     }
 
@@ -235,21 +235,21 @@ pub(super) fn openings<'a>(
     let side = |version| Side { version, above_nodes: Default::default(), allowlists: RefCell::default() };
     let (before, after) = (before.map(side), side(after));
     // A node can be open to a whole family only where all levels above the nodes let it through.
-    let through = |side: &Side<'_>, connection_type| {
+    let never = || [const { false }; 2].map(Timeline::constant);
+    let through = |side: &Side<'_>| {
         let above = EffectiveSet::Set(Arc::new(permitted_above(&side.version))).whole_families();
         if above == [false; 2] {
-            return [const { false }; 2].map(Timeline::constant);
+            return [never(), never()];
         }
-        let [v4, v6] = side.version.snapshot.firewall().whole_families(connection_type, now);
+        let firewall = side.version.snapshot.firewall();
         let [above_v4, above_v6] = above.map(Timeline::constant);
-        [above_v4.and(&v4), above_v6.and(&v6)]
+        firewall.of_types(|of| firewall.whole_families(of, now)).map(|[v4, v6]| [above_v4.and(&v4), above_v6.and(&v6)])
     };
-    let never = || [const { false }; 2].map(Timeline::constant);
     // For each connection type and family: when it is opened to a class that was closed to it, and to one that was not.
-    let opened = ConnectionType::ALL.map(|connection_type| {
-        let was = before.as_ref().map_or_else(never, |before| through(before, connection_type));
-        let [was_v4, was_v6] = was;
-        let [is_v4, is_v6] = through(&after, connection_type);
+    let [was_of_shell, was_of_preview] = before.as_ref().map_or_else(|| [never(), never()], through);
+    let [is_of_shell, is_of_preview] = through(&after);
+    let of_types = [(was_of_shell, is_of_shell), (was_of_preview, is_of_preview)];
+    let opened = of_types.map(|([was_v4, was_v6], [is_v4, is_v6])| {
         [(is_v4.first(), is_v4.and_not(&was_v4).first()), (is_v6.first(), is_v6.and_not(&was_v6).first())]
     });
     let is_any = opened.iter().flatten().any(|(closed, _)| closed.is_some());

@@ -137,7 +137,10 @@ fn locked_out(
 ) -> Option<Refusal> {
     let before = before?;
     let organization = &before.organization.id;
-    let losses = ConnectionType::ALL.map(|of| (of, Losses::new(address, of, before, after, now)));
+    let apart = [Some(before), after].into_iter().flatten().any(|of| of.snapshot.firewall().tells_types_apart());
+    let shell = Losses::new(address, ConnectionType::Shell, before, after, now);
+    let preview = if apart { Losses::new(address, ConnectionType::Preview, before, after, now) } else { shell };
+    let losses = [(ConnectionType::Shell, shell), (ConnectionType::Preview, preview)];
     let mut first: Option<(Moment, TargetClass, ConnectionType)> = None;
     for targets in target_classes(before.organization, after.map(|after| after.organization)) {
         let target = targets.example(before.organization, after.map(|after| after.organization));
