@@ -315,10 +315,19 @@ prop_compose! {
     }
 }
 
-/// A policy and what a change makes of it: mostly little, and often only a moment at which something expires.
-pub(crate) fn change() -> impl Strategy<Value = (World, World)> {
+/// A policy and what a change of its rules makes of it: often only a moment at which one expires.
+pub(crate) fn change_of_rules() -> impl Strategy<Value = (World, World)> {
+    change(5..11)
+}
+
+/// A policy and what another change makes of it: of groups, nodes, the cluster or everything, or its deletion.
+pub(crate) fn change_of_the_rest() -> impl Strategy<Value = (World, World)> {
+    change(0..5)
+}
+
+fn change(kinds: std::ops::Range<u32>) -> impl Strategy<Value = (World, World)> {
     let moment = prop_oneof![1 => Just(None), 4 => (0..8_i64).prop_map(|step| Some(time(NOW + 10 * step)))];
-    (world(), world(), 0..11_u32, any::<prop::sample::Index>(), moment).prop_map(|(before, other, kind, at, moment)| {
+    (world(), world(), kinds, any::<prop::sample::Index>(), moment).prop_map(|(before, other, kind, at, moment)| {
         let (Some(own), Some(others)) = (&before.organization, &other.organization) else { return (before, other) };
         let mut after = before.clone();
         let mut organization = own.clone();
