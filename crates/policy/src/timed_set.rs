@@ -113,6 +113,33 @@ impl TimedSet {
         self.where_timeline(|number| holding.get(number as usize).is_some_and(|holds| *holds))
     }
 
+    /// The addresses that are in the set at every moment.
+    pub fn always(&self) -> RangeSet {
+        self.where_timeline(|number| self.timelines.get(number as usize).is_some_and(Timeline::is_always))
+    }
+
+    /// When some address is in the set.
+    pub fn somebody(&self) -> Timeline {
+        let mut used = vec![false; self.timelines.len()];
+        let numbers = self.v4.iter().map(|piece| piece.timeline).chain(self.v6.iter().map(|piece| piece.timeline));
+        for number in numbers {
+            if let Some(used) = used.get_mut(number as usize) {
+                *used = true;
+            }
+        }
+        Timeline::any(self.timelines.iter().zip(used).filter(|(_, used)| *used).map(|(timeline, _)| timeline))
+    }
+
+    /// The IPv6 addresses from `first` to `last` that are in the set at some moment, in order and with their moments.
+    pub fn v6_from_to(&self, first: u128, last: u128) -> impl Iterator<Item = (u128, u128, &Timeline)> {
+        let from = self.v6.partition_point(|piece| piece.last < first);
+        let meeting = self.v6.iter().skip(from).take_while(move |piece| piece.first <= last);
+        meeting.filter_map(move |piece| {
+            let timeline = self.timelines.get(piece.timeline as usize)?;
+            Some((piece.first.max(first), piece.last.min(last), timeline))
+        })
+    }
+
     fn where_timeline(&self, keep: impl Fn(u32) -> bool) -> RangeSet {
         RangeSet { v4: intervals(&self.v4, &keep), v6: intervals(&self.v6, &keep) }
     }

@@ -1,13 +1,19 @@
 //! The policy that is examined for problems, and the sets that all parts of the analysis share.
 //!
-//! Invariant: all sets are those of one moment.
+//! Invariant: all sets are of the moments from the given one on.
 //! Not here: the analysis itself (`rules`, `nodes`).
 
+use super::translation::Nat64Prefix;
+use crate::address::Address;
+use crate::decision::Decision;
 use crate::organization::{Cluster, Organization};
 use crate::ranges::RangeSet;
 use crate::rule::{ConnectionType, RuleMatches};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ClusterSnapshot, Snapshot};
 use crate::time::Timestamp;
+use crate::timed_set::TimedSet;
+use crate::timeline::Timeline;
+use crate::version::Version;
 
 /// A version of a policy that is examined for problems.
 #[derive(Clone, Copy)]
@@ -18,32 +24,56 @@ pub struct Examined<'a> {
     pub snapshot: &'a Snapshot,
     /// The cluster.
     pub cluster: &'a Cluster,
+    /// The compiled access setting of the cluster.
+    pub cluster_snapshot: &'a ClusterSnapshot,
     /// The moment from which on problems are looked for.
     pub now: Timestamp,
     /// The matches of the rule at a 0-based index; none when they are not known.
     pub matches: &'a dyn Fn(usize) -> Option<RuleMatches>,
     /// A rule that has not matched since this moment is unused.
     pub unused_since: Timestamp,
+    /// The prefixes of translators, beside the well-known one.
+    pub nat64_prefixes: &'a [Nat64Prefix],
 }
 
-/// What the levels above the nodes permit at the moment of the analysis.
+impl Examined<'_> {
+    /// When a connection is allowed. Only the firewall makes a difference between moments: where it allows something,
+    /// the other levels decide, and always alike.
+    pub(super) fn allowed(&self, address: Address, connection_type: ConnectionType, target: &str) -> Timeline {
+        let Self { organization, snapshot, cluster, cluster_snapshot, now, .. } = *self;
+        let version = Version { organization, snapshot, cluster, cluster_snapshot };
+        let allowed = snapshot.firewall().timeline(address, connection_type, now);
+        let at = allowed.first().map(|first| first.time().unwrap_or(now));
+        match at.map(|at| version.decision(address, connection_type, target, at)) {
+            Some(Decision::Allow) => allowed,
+            Some(Decision::Deny) | None => Timeline::constant(false),
+        }
+    }
+}
+
+/// What the levels above the nodes permit.
 pub(super) struct LevelSets {
     /// The addresses that both cluster and organization permit.
     pub(super) permitted: RangeSet,
     /// The addresses that the organization permits.
     pub(super) organization: RangeSet,
-    /// The addresses that the firewall allows, for each connection type.
-    pub(super) allowed: [RangeSet; 2],
+    /// The addresses that the firewall allows and when, for each connection type.
+    pub(super) allowed_from: [TimedSet; 2],
+    /// The addresses that cluster, firewall and organization permit and when, for each connection type.
+    pub(super) permitted_from: [TimedSet; 2],
+    /// The addresses that the firewall always allows for some connection type.
+    pub(super) always_allowed: RangeSet,
 }
 
 impl LevelSets {
     pub(super) fn new(examined: &Examined<'_>) -> Self {
         let Examined { organization, snapshot, cluster, now, .. } = examined;
         let own = organization.access_set(&organization.node.access);
-        Self {
-            permitted: own.intersection(&organization.access_set(&cluster.node.access)),
-            organization: own,
-            allowed: ConnectionType::ALL.map(|connection_type| snapshot.firewall().allowed(connection_type, *now)),
-        }
+        let permitted = own.intersection(&organization.access_set(&cluster.node.access));
+        let firewall = snapshot.firewall();
+        let allowed_from = ConnectionType::ALL.map(|connection_type| firewall.allowed_from(connection_type, *now));
+        let permitted_from = allowed_from.each_ref().map(|allowed| allowed.within(&permitted));
+        let always_allowed = allowed_from.iter().fold(RangeSet::default(), |all, of| all.union(&of.always()));
+        Self { permitted, organization: own, allowed_from, permitted_from, always_allowed }
     }
 }
