@@ -73,7 +73,7 @@ pub(crate) fn of_ranges(ranges: &[Range]) -> Mask {
 
 /// What the model says, in bits.
 pub(crate) struct Naive<'a> {
-    organization: &'a Organization,
+    pub(crate) organization: &'a Organization,
     sources: BTreeMap<Source, Mask>,
     v4: Mask,
     v6: Mask,
@@ -138,7 +138,7 @@ impl<'a> Naive<'a> {
     }
 
     /// Now, and every moment at which something expires.
-    fn moments(&self) -> BTreeSet<i64> {
+    pub(crate) fn moments(&self) -> BTreeSet<i64> {
         let expiries = self.organization.rules.iter().filter_map(|rule| rule.expire_time.map(Timestamp::millis));
         expiries.filter(|time| *time > NOW).chain([NOW]).collect()
     }
