@@ -21,7 +21,7 @@ use crate::rule::{Action, ConnectionType, Rule, Source};
 /// The problems of the rules, of the groups, and of the firewall as a whole.
 pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets) -> Vec<Problem> {
     let organization = examined.organization;
-    let found = ConnectionType::ALL.map(|connection_type| TypeSegments::new(examined, levels, connection_type));
+    let found = TypeSegments::all(examined, levels);
     let mut coverers = HashMap::new();
     let mut problems = Vec::new();
     for (index, rule) in organization.rules.iter().enumerate() {
@@ -37,7 +37,7 @@ pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets) -> Vec<Probl
 fn of_rule(
     examined: &Examined<'_>,
     found: &[TypeSegments],
-    coverers: &mut HashMap<(Source, ConnectionType, End), Vec<u32>>,
+    coverers: &mut HashMap<(Source, usize, End), Vec<u32>>,
     index: usize,
     rule: &Rule,
 ) -> Vec<Problem> {
@@ -56,13 +56,13 @@ fn of_rule(
         }
         return vec![problem];
     }
-    let applicable = || found.iter().filter(|found| rule.connection_types.applies_to(found.connection_type));
-    let won = applicable().fold(RangeSet::default(), |won, found| won.union(&found.won(index)));
+    let applicable = || found.iter().enumerate().filter(|(_, found)| found.has(rule));
+    let won = applicable().fold(RangeSet::default(), |won, (_, found)| won.union(&found.won(index)));
     if won.is_empty() {
         let mut problem = problem(Code::ShadowedRule);
         let mut covering = BTreeSet::new();
-        for found in applicable() {
-            let key = (rule.source.clone(), found.connection_type, End::of(rule));
+        for (of, found) in applicable() {
+            let key = (rule.source.clone(), of, End::of(rule));
             let known = coverers.entry(key).or_insert_with(|| found.coverers(&source, End::of(rule), examined));
             covering.extend(known.iter().copied());
         }
@@ -71,7 +71,7 @@ fn of_rule(
         return vec![problem];
     }
     let mut problems = Vec::new();
-    if !applicable().any(|found| found.alters(index)) {
+    if !applicable().any(|(_, found)| found.alters(index)) {
         problems.push(problem(Code::RedundantRule));
     }
     let matches = (examined.matches)(index);
@@ -111,13 +111,12 @@ fn catch_alls(
         }
         let applicable = found.iter().zip(&unmatched).filter_map(|(found, [v4, v6])| {
             let (at, open) = if all_v4 { v6 } else { v4 }.as_ref()?;
-            let applies = rule.connection_types.applies_to(found.connection_type) && End::At(*at) < End::of(rule);
-            applies.then_some((*at, found.connection_type, open))
+            (found.has(rule) && End::At(*at) < End::of(rule)).then_some((*at, &found.connection_types, open))
         });
         let applicable: Vec<_> = applicable.collect();
         let Some(from) = applicable.iter().map(|(at, ..)| *at).min() else { continue };
         let first = || applicable.iter().filter(|(at, ..)| *at == from);
-        let types: Vec<ConnectionType> = first().map(|(_, of, _)| *of).collect();
+        let types: Vec<ConnectionType> = first().flat_map(|(_, of, _)| of.iter().copied()).collect();
         let (open, ranges) = unions.entry((all_v4, types.clone())).or_insert_with(|| {
             let open = first().fold(RangeSet::default(), |open, (.., set)| open.union(set));
             let ranges: Vec<Range> = open.ranges().take(RANGES_MAX).collect();

@@ -8,6 +8,7 @@
 //! Not here: what of it is a problem (`rules`, `translated`).
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::examined::{Examined, LevelSets};
 use super::problem::RELATED_MAX;
@@ -39,9 +40,9 @@ pub(super) struct Segments<W> {
     won: Vec<IntervalSet<W>>,
 }
 
-/// The segments of one connection type.
+/// The segments of one connection type, or of both where no rule tells them apart.
 pub(super) struct TypeSegments {
-    pub(super) connection_type: ConnectionType,
+    pub(super) connection_types: Vec<ConnectionType>,
     pub(super) v4: Segments<u32>,
     v6: Segments<u128>,
     /// For each rule: whether removing it would alter a decision.
@@ -49,12 +50,22 @@ pub(super) struct TypeSegments {
 }
 
 impl TypeSegments {
-    pub(super) fn new(examined: &Examined<'_>, levels: &LevelSets, connection_type: ConnectionType) -> Self {
-        let sources = Sources::new(examined, connection_type);
+    /// The segments of every connection type.
+    pub(super) fn all(examined: &Examined<'_>, levels: &LevelSets) -> Vec<Self> {
+        let all = ConnectionType::ALL;
+        let applies_to_all = |rule: &Arc<Rule>| all.into_iter().all(|of| rule.connection_types.applies_to(of));
+        if examined.organization.rules.iter().all(applies_to_all) {
+            return vec![Self::new(examined, levels, all.to_vec())];
+        }
+        all.into_iter().map(|connection_type| Self::new(examined, levels, vec![connection_type])).collect()
+    }
+
+    fn new(examined: &Examined<'_>, levels: &LevelSets, connection_types: Vec<ConnectionType>) -> Self {
+        let sources = Sources::new(examined, &connection_types);
         let mut alters = vec![false; examined.organization.rules.len()];
         let v4 = Segments::new(examined, &sources, &sources.v4, &levels.permitted.v4, &mut alters);
         let v6 = Segments::new(examined, &sources, &sources.v6, &levels.permitted.v6, &mut alters);
-        Self { connection_type, v4, v6, alters }
+        Self { connection_types, v4, v6, alters }
     }
 
     /// The first moment at which some permitted addresses of a family are matched by no rule, and those addresses: of
@@ -65,6 +76,11 @@ impl TypeSegments {
         let of_v4 = |v4| RangeSet { v4, ..RangeSet::default() };
         let of_v6 = |v6| RangeSet { v6, ..RangeSet::default() };
         [v4.map(|(at, set)| (at, of_v4(set))), v6.map(|(at, set)| (at, of_v6(set)))]
+    }
+
+    /// Whether a rule is among those that the segments are made of.
+    pub(super) fn has(&self, rule: &Rule) -> bool {
+        applies(rule, &self.connection_types)
     }
 
     /// Whether removing the rule at an index would alter a decision.
@@ -89,6 +105,10 @@ impl TypeSegments {
     }
 }
 
+fn applies(rule: &Rule, connection_types: &[ConnectionType]) -> bool {
+    connection_types.iter().any(|of| rule.connection_types.applies_to(*of))
+}
+
 /// Addresses that no rule matches, and from which moment on.
 pub(super) type Unmatched = (Timestamp, RangeSet);
 
@@ -102,13 +122,13 @@ struct Sources {
 }
 
 impl Sources {
-    fn new(examined: &Examined<'_>, connection_type: ConnectionType) -> Self {
+    fn new(examined: &Examined<'_>, connection_types: &[ConnectionType]) -> Self {
         let organization = examined.organization;
         let mut numbers: HashMap<&Source, usize> = HashMap::new();
         let mut sources = Self { rules: Vec::new(), v4: Vec::new(), v6: Vec::new() };
         for (index, rule) in (0_u32..).zip(organization.rules.iter()) {
             let alive = !rule.disabled && End::of(rule) > End::At(examined.now);
-            if !alive || !rule.connection_types.applies_to(connection_type) {
+            if !alive || !applies(rule, connection_types) {
                 continue;
             }
             let number = *numbers.entry(&rule.source).or_insert_with(|| {

@@ -16,7 +16,8 @@ use super::segments::{Segments, TypeSegments};
 use super::translation::Translation;
 use crate::intervals::IntervalSet;
 use crate::ranges::RangeSet;
-use crate::rule::{Action, ConnectionType};
+use crate::rule::{Action, ConnectionType, Rule};
+use crate::time::Timestamp;
 use crate::timeline::{Moment, Timeline};
 
 /// IPv6 addresses that are allowed at the same moments, and the IPv4 addresses that they stand for.
@@ -40,8 +41,12 @@ pub(super) fn problems(
     found: &[TypeSegments],
     said: &BTreeMap<usize, (Problem, Arc<RangeSet>)>,
 ) -> Vec<Problem> {
+    let denials = Denials::new(&examined.organization.rules);
     let mut findings: BTreeMap<u32, Finding> = BTreeMap::new();
-    for (of_type, allowed) in found.iter().zip(&levels.permitted_from) {
+    for of_type in found {
+        // The same is permitted for all types that the segments are of.
+        let mut permitted = ConnectionType::ALL.into_iter().zip(&levels.permitted_from);
+        let Some((_, allowed)) = permitted.find(|(of, _)| of_type.connection_types.contains(of)) else { continue };
         for translation in Translation::all(examined.nat64_prefixes) {
             let (first, last) = (translation.twins(u32::MIN).0, translation.twins(u32::MAX).1);
             let pieces = allowed.v6_from_to(first, last);
@@ -49,8 +54,8 @@ pub(super) fn problems(
                 let originals = translation.originals(first, last)?;
                 Some(Twins { originals, bounds: (first, last), allowed })
             });
-            let of_rules = compare(examined, &of_type.v4, translation, &twins.collect::<Vec<_>>());
-            for (index, (from, twins)) in of_rules {
+            let twins: Vec<_> = twins.collect();
+            for (index, (from, twins)) in compare(&denials, &of_type.v4, translation, &twins) {
                 let new = || Finding { from, twins: IntervalSet::default(), connection_types: Vec::new() };
                 let finding = findings.entry(index).or_insert_with(new);
                 if from < finding.from {
@@ -58,8 +63,8 @@ pub(super) fn problems(
                 }
                 if from == finding.from {
                     finding.twins = finding.twins.union(&twins);
-                    if finding.connection_types.last() != Some(&of_type.connection_type) {
-                        finding.connection_types.push(of_type.connection_type);
+                    if !finding.connection_types.ends_with(&of_type.connection_types) {
+                        finding.connection_types.extend(&of_type.connection_types);
                     }
                 }
             }
@@ -69,14 +74,17 @@ pub(super) fn problems(
     findings.into_iter().filter_map(problem).collect()
 }
 
-/// For each rule that denies: the first moment at which it wins at addresses whose twins are allowed, and those twins.
+/// The first moment at which a rule wins at addresses whose twins are allowed, and those twins.
+type First = (Moment, IntervalSet<u128>);
+
+/// What is found of each rule that denies, by its index.
 fn compare(
-    examined: &Examined<'_>,
+    denials: &Denials,
     segments: &Segments<u32>,
     translation: Translation,
     twins: &[Twins<'_>],
-) -> BTreeMap<u32, (Moment, IntervalSet<u128>)> {
-    let mut found: BTreeMap<u32, (Moment, IntervalSet<u128>)> = BTreeMap::new();
+) -> impl Iterator<Item = (u32, First)> {
+    let mut found: Vec<Option<First>> = vec![None; denials.rules.len()];
     let mut rest = twins;
     for (first, last, winners) in segments.iter() {
         while let [before, following @ ..] = rest
@@ -86,24 +94,42 @@ fn compare(
         }
         for twins in rest.iter().take_while(|twins| twins.originals.0 <= last) {
             let originals = (twins.originals.0.max(first), twins.originals.1.min(last));
-            let mut begin = Moment::Now;
-            for index in winners {
-                let Some(rule) = examined.organization.rules.get(*index as usize) else { continue };
-                let end = rule.expire_time.map(Moment::At);
-                let from = twins.allowed.first_from(begin).filter(|from| end.is_none_or(|end| *from < end));
-                begin = end.unwrap_or(begin);
-                let Some(from) = from.filter(|_| rule.action == Action::Deny) else { continue };
-                let known = found.entry(*index).or_insert_with(|| (from, IntervalSet::default()));
-                if from < known.0 {
-                    *known = (from, IntervalSet::default());
+            for (index, from) in denials.meeting(winners, twins.allowed) {
+                let Some(known) = found.get_mut(index as usize) else { continue };
+                if known.as_ref().is_none_or(|(known, _)| from < *known) {
+                    *known = Some((from, IntervalSet::default()));
                 }
-                if from == known.0 {
-                    translation.add_twins(originals, twins.bounds, &mut known.1);
+                if let Some((_, set)) = known.as_mut().filter(|(known, _)| *known == from) {
+                    translation.add_twins(originals, twins.bounds, set);
                 }
             }
         }
     }
-    found
+    (0..).zip(found).filter_map(|(index, found)| Some((index, found?)))
+}
+
+/// Whether each rule denies, and when it expires, close together in memory.
+struct Denials {
+    rules: Vec<(bool, Option<Timestamp>)>,
+}
+
+impl Denials {
+    fn new(rules: &[Arc<Rule>]) -> Self {
+        Self { rules: rules.iter().map(|rule| (rule.action == Action::Deny, rule.expire_time)).collect() }
+    }
+
+    /// Of rules that win one after the other: those that deny at a moment at which something is allowed, each with the
+    /// first such moment.
+    fn meeting(&self, winners: &[u32], allowed: &Timeline) -> impl Iterator<Item = (u32, Moment)> {
+        let mut begin = Moment::Now;
+        winners.iter().filter_map(move |index| {
+            let (denies, expires) = *self.rules.get(*index as usize)?;
+            let (end, began) = (expires.map(Moment::At), begin);
+            begin = end.unwrap_or(begin);
+            let from = if denies { allowed.first_from(began)? } else { return None };
+            end.is_none_or(|end| from < end).then_some((*index, from))
+        })
+    }
 }
 
 fn problem(
