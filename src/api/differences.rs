@@ -6,6 +6,7 @@
 use prost::Message;
 
 use super::convert::decision::to_connection_type;
+use super::convert::to_time;
 use crate::engine::prospect::Prospect;
 use crate::policy::impact::{Difference, Impact};
 use crate::policy::ranges::RangeSet;
@@ -34,7 +35,7 @@ impl Differences {
     pub(super) fn add(&mut self, prospect: &Prospect) {
         for prospected in &prospect.organizations {
             let impact = Impact::new(prospected.before(prospect), prospected.after(prospect), prospect.now);
-            for Difference { targets, connection_type, newly_permitted, newly_denied } in impact.differences() {
+            for Difference { targets, connection_type, period, newly_permitted, newly_denied } in impact.differences() {
                 let (permitted, permitted_cut) = shown(&newly_permitted);
                 let (denied, denied_cut) = shown(&newly_denied);
                 let item = v1::AccessDifference {
@@ -43,8 +44,8 @@ impl Differences {
                     newly_permitted: permitted,
                     newly_denied: denied,
                     truncated: permitted_cut || denied_cut,
-                    from_time: None,
-                    to_time: None,
+                    from_time: period.from.time().map(to_time),
+                    to_time: period.to.map(to_time),
                 };
                 self.bytes += item.encoded_len() + 6;
                 if self.bytes > DIFFERENCES_BYTES_MAX {

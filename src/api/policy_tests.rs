@@ -1,13 +1,14 @@
 //! Policy tests: from requests to mutations and back.
 //!
-//! Invariant: the decision that a test shows is the answer to a Check at the version that is shown.
+//! Invariant: the decision that a test shows is the answer to a Check at the version that is shown, and so is the moment at
+//! which it fails.
 //! Not here: refusing changes that break tests (`policy::gates`).
 
 use tonic::{Response, Status};
 
 use super::caller::Caller;
 use super::convert::names::{self, organization};
-use super::convert::policy_test::{read_test, to_test};
+use super::convert::policy_test::{Judged, read_test, to_test};
 use super::convert::reader::ReadChange;
 use super::node_scope::version;
 use super::paging::PageRequest;
@@ -15,6 +16,8 @@ use super::{Api, at_revision, status};
 use crate::policy::plan::Mutation;
 use crate::policy::policy_test::PolicyTest;
 use crate::policy::time::Timestamp;
+use crate::policy::timeline::Moment;
+use crate::policy::version::Version;
 use crate::proto::v1;
 
 impl Api {
@@ -38,8 +41,8 @@ impl Api {
         let test = organization.tests.iter().find(is_it).ok_or_else(|| status::not_found("the policy test"))?;
         // A new test passes, unless it was created with `override_tests`: then the answer shows what is decided instead.
         let published = self.published(&organization.id)?;
-        let actual = test.actual(&version(&published, &self.engine()?.directory().cluster()), self.now()?);
-        Ok(at_revision(to_test(organization.id.as_str(), test, Some(actual)), changed.revision))
+        let judged = judged(test, &version(&published, &self.engine()?.directory().cluster()), self.now()?);
+        Ok(at_revision(to_test(organization.id.as_str(), test, Some(&judged)), changed.revision))
     }
 
     pub(super) fn list_policy_tests(
@@ -54,7 +57,8 @@ impl Api {
         let organization = &published.view.organization;
         let after = |test: &&PolicyTest| page.cursor.as_deref().is_none_or(|cursor| test.id.as_str() > cursor);
         let tests = organization.tests.iter().filter(after);
-        let tests = tests.map(|test| (test, to_test(organization.id.as_str(), test, Some(test.actual(&version, now)))));
+        let shown = |test| to_test(organization.id.as_str(), test, Some(&judged(test, &version, now)));
+        let tests = tests.map(|test| (test, shown(test)));
         let (tests, more) = page.take(tests, |(_, test)| prost::Message::encoded_len(test));
         let last = tests.last().filter(|_| more);
         let next_page_token = last.map(|(test, _)| page.token(test.id.as_str())).unwrap_or_default();
@@ -81,4 +85,13 @@ impl Api {
     fn now(&self) -> Result<Timestamp, Status> {
         Ok(self.engine()?.clock().now())
     }
+}
+
+/// What a version decides about a test from `now` on.
+fn judged(test: &PolicyTest, version: &Version<'_>, now: Timestamp) -> Judged {
+    let fail_time = test.failing(Some(version), now).first().map(|first| match first {
+        Moment::Now => now,
+        Moment::At(time) => time,
+    });
+    Judged { actual: test.actual(version, now), fail_time }
 }

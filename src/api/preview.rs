@@ -192,12 +192,12 @@ fn answer(
     let prospect = &preview.prospect;
     let mut differences = Differences::default();
     differences.add(prospect);
-    let (revocation_count, revoked) = prospect.revoked(engine.sessions(), NAMED_MAX);
+    let revoked = prospect.revoked(engine.sessions(), NAMED_MAX);
     let (refusals, _) = prospect.refusals(options, engine.sessions());
     let refusals = refusals.iter().map(|refusal| v1::Refusal {
         reason: status::refusal_reason(refusal).into(),
         message: refusal.to_string(),
-        from_time: None,
+        from_time: refusal.from().time().map(to_time),
     });
     // The two slowest parts run in parallel.
     let (problems, replay) = std::thread::scope(|scope| {
@@ -224,8 +224,9 @@ fn answer(
     Ok(v1::PreviewChangeResponse {
         revision: to_i64(revision),
         differences: differences.items,
-        revocation_count: to_i64(revocation_count),
+        revocation_count: to_i64(revoked.count()),
         revoked_sessions: revoked
+            .listed
             .iter()
             .map(|session| Name::session(&session.organization, session.record.id).to_string())
             .collect(),
@@ -235,7 +236,7 @@ fn answer(
         changes,
         refusals: refusals.collect(),
         replay,
-        later_revocation_count: 0,
+        later_revocation_count: to_i64(revoked.later()),
         etag: if of_cluster.is_some() { String::new() } else { etag_of_policy(revision) },
     })
 }

@@ -32,6 +32,7 @@ mod published;
 pub mod question;
 mod recovery;
 mod replay;
+pub mod revoked;
 pub mod session_calls;
 mod session_files;
 pub mod sessions;

@@ -6,9 +6,8 @@
 use std::sync::Arc;
 
 use super::directory::{Directory, Published, PublishedCluster};
-use super::sessions::{JudgedSession, Scope, Session, SessionTable};
+use super::sessions::{Scope, SessionTable};
 use crate::policy::change::{Delta, Effect};
-use crate::policy::decision::Decision;
 use crate::policy::gates::Gates;
 use crate::policy::judging::{Refusal, broken_tests};
 use crate::policy::members::MembersCache;
@@ -143,37 +142,24 @@ impl Prospect {
         }
     }
 
-    /// Whether an active session would be denied.
-    fn denies(&self, session: &JudgedSession<'_>) -> bool {
-        let found = self.organizations.binary_search_by(|prospected| prospected.id.cmp(session.organization));
-        let Some(prospected) = found.ok().and_then(|at| self.organizations.get(at)) else { return false };
-        let (Some(version), Some(address)) = (prospected.after(self), session.address) else { return true };
-        version.decision(address, session.connection_type, session.endpoint, self.now) == Decision::Deny
-    }
-
-    /// How many active sessions the change would revoke, and the first of them.
-    pub fn revoked(&self, sessions: &SessionTable, listed_max: usize) -> (u64, Vec<Session>) {
-        sessions.find(&self.scope, |session| self.denies(session), listed_max)
-    }
-
     /// What the gates refuse; and the policy tests that break, where the caller overrides them.
     pub fn refusals(&self, options: &GateOptions, sessions: &SessionTable) -> (Vec<Refusal>, Vec<Id>) {
         let (mut refusals, mut overridden) = (Vec::new(), Vec::new());
         for prospected in &self.organizations {
             let (before, after) = (prospected.before(self), prospected.after(self));
             refusals.extend(options.gates.refusals(before.as_ref(), after.as_ref(), self.now));
-            let Some(after) = after.filter(|after| !after.organization.tests.is_empty()) else { continue };
-            let broken = broken_tests(before.as_ref(), &after, self.now);
+            let Some((broken, from)) = broken_tests(before.as_ref(), after.as_ref(), self.now) else { continue };
             if options.override_tests {
                 overridden.extend(broken);
-            } else if !broken.is_empty() {
-                refusals.push(Refusal::TestsFailed { organization: prospected.id.clone(), broken });
+            } else {
+                refusals.push(Refusal::TestsFailed { organization: prospected.id.clone(), broken, from });
             }
         }
         if let Some(max) = options.gates.max_revocations {
-            let (would_be, _) = self.revoked(sessions, 0);
-            if would_be > max {
-                refusals.push(Refusal::TooManyRevocations { would_be, max });
+            let revoked = self.revoked(sessions, 0);
+            let would_be = revoked.count();
+            if let Some(from) = revoked.exceeds(max) {
+                refusals.push(Refusal::TooManyRevocations { would_be, max, from });
             }
         }
         (refusals, overridden)

@@ -13,9 +13,10 @@ use super::audit::AuditError;
 use super::prospect::Prospect;
 use crate::audit::filter::RecordFilter;
 use crate::audit::record::RecordType;
-use crate::policy::decision::Decision;
 use crate::policy::impact::Impact;
 use crate::policy::time::Timestamp;
+use crate::policy::timeline::Timeline;
+use crate::policy::version::Version;
 
 /// How long a replay may take. Then it ends with what was found until then.
 const REPLAY_MAX: Duration = Duration::from_secs(10);
@@ -43,8 +44,9 @@ pub struct Replay {
 }
 
 impl Engine {
-    /// Decides again what was decided since a moment, by the policy with and without a change of one organization. Reads
-    /// files: call it on a thread that may block.
+    /// Decides again what was decided since a moment, by the policy with and without a change of one organization, as of
+    /// now and every later moment: the first at which the two differ counts. Reads files: call it on a thread that may
+    /// block.
     pub fn replay(&self, prospect: &Prospect, since: Timestamp) -> Result<Replay, AuditError> {
         let mut replay = Replay::default();
         let [prospected] = prospect.organizations.as_slice() else { return Ok(replay) };
@@ -61,16 +63,15 @@ impl Engine {
             return Ok(replay);
         }
         let complete = self.audit.for_each_decision(&filter, &concerned, REPLAY_MAX, &mut |decided| {
-            let denies = |version: Option<&crate::policy::version::Version<'_>>| {
-                version.is_none_or(|version| {
-                    let decision =
-                        version.decision(decided.address, decided.connection_type, decided.endpoint, prospect.now);
-                    decision == Decision::Deny
+            let allowed = |version: Option<&Version<'_>>| {
+                version.map_or(Timeline::constant(false), |version| {
+                    version.allowed(decided.address, decided.connection_type, decided.endpoint, prospect.now)
                 })
             };
-            let (was_denied, is_denied) = (denies(before.as_ref()), denies(after.as_ref()));
-            if was_denied != is_denied {
-                let one = Flipped { denied: u64::from(is_denied), permitted: u64::from(was_denied) };
+            let (was, is) = (allowed(before.as_ref()), allowed(after.as_ref()));
+            if let Some(moment) = was.combined(&is, |was, is| was != is).first() {
+                let is_allowed = is.holds_at(moment);
+                let one = Flipped { denied: u64::from(!is_allowed), permitted: u64::from(is_allowed) };
                 replay.flipped.add(one);
                 match replay.users.get_mut(decided.email) {
                     Some(user) => user.add(one),

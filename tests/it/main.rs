@@ -90,6 +90,14 @@ mod malformed_hierarchy;
 mod malformed_rules;
 /// Calls that the transport refuses.
 mod malformed_transport;
+/// Policies whose rules expire, and what they decide at every moment.
+mod moments;
+/// Changes whose effect comes later, through the API.
+mod moments_api;
+/// Changes judged at every moment against enumerating them.
+mod moments_judged;
+/// The same by every way of changing a policy.
+mod moments_paths;
 /// The semantics as a slow, obvious evaluator.
 mod naive;
 /// Effective access and permitted ranges, against a naive computation.

@@ -41,6 +41,15 @@ pub struct Firewall {
     preview: Arc<FirewallTable>,
 }
 
+/// One interval of a firewall's table for one connection type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Interval {
+    /// One of IPv4, by its number from 1 on.
+    V4(usize),
+    /// One of IPv6, by its number from 1 on.
+    V6(usize),
+}
+
 /// The table of one connection type.
 #[derive(Debug)]
 struct FirewallTable {
@@ -145,10 +154,7 @@ impl Firewall {
         now: Timestamp,
     ) -> impl Iterator<Item = (Moment, Verdict<'_>)> {
         let table = self.table(connection_type);
-        let label = match address {
-            Address::V4(word) => table.v4.label(word),
-            Address::V6(word) => table.v6.label(word),
-        };
+        let label = table.label(address);
         let (listed, scan_from): (&[u32], _) = match label.checked_sub(FIRST_CHAIN) {
             Some(_) => (&table.chain(label).rules, table.chain(label).scan_from),
             None => (&[], None),
@@ -189,6 +195,23 @@ impl Firewall {
     pub fn timeline(&self, address: Address, connection_type: ConnectionType, now: Timestamp) -> Timeline {
         let steps = self.steps(address, connection_type, now);
         Timeline::of_steps(steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow)))
+    }
+
+    /// Whether finding out what it decides at an address can take a pass over all rules. All addresses of one interval
+    /// are decided alike, so what was found out about one of them is worth keeping.
+    pub fn is_costly(&self, address: Address, connection_type: ConnectionType) -> bool {
+        let table = self.table(connection_type);
+        let label = table.label(address);
+        label >= FIRST_CHAIN && table.chain(label).scan_from.is_some()
+    }
+
+    /// The interval that an address is in.
+    pub fn interval(&self, address: Address, connection_type: ConnectionType) -> Interval {
+        let table = self.table(connection_type);
+        match address {
+            Address::V4(word) => Interval::V4(table.v4.map().starts().partition_point(|start| *start <= word)),
+            Address::V6(word) => Interval::V6(table.v6.map().starts().partition_point(|start| *start <= word)),
+        }
     }
 
     /// The addresses that the firewall lets through, each at the moments from `now` on at which it does.
@@ -272,6 +295,13 @@ impl FirewallTable {
     fn compile(organization: &Organization, connection_type: ConnectionType) -> Self {
         let Overlay { v4, v6, chains } = Overlay::new(&organization.rules, &organization.groups, connection_type);
         Self { v4: Table::new(v4), v6: Table::new(v6), chains }
+    }
+
+    fn label(&self, address: Address) -> u32 {
+        match address {
+            Address::V4(word) => self.v4.label(word),
+            Address::V6(word) => self.v6.label(word),
+        }
     }
 
     #[expect(

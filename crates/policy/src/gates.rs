@@ -5,12 +5,13 @@
 
 use super::address::Address;
 
-/// Conditions that every change of an organization has to meet.
+/// Conditions that every change of an organization has to meet, at every moment from now on: what was going to happen
+/// without the change is no fault of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gates {
-    /// Addresses that must keep every connection that they are allowed now, at most [`GUARD_MAX`].
+    /// Addresses that must keep every connection that they are allowed, or are going to be, at most [`GUARD_MAX`].
     pub guard: Vec<Address>,
-    /// The number of active sessions that one change may revoke; none means any number.
+    /// The number of active sessions that one change may revoke, at once or later; none means any number.
     pub max_revocations: Option<u64>,
     /// Whether a change may not open a node to every address of a family.
     pub refuse_open_to_internet: bool,

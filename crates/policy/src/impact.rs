@@ -4,8 +4,10 @@
 //! permits. The three levels above the nodes are compared once for all targets. A node is compared by itself only where
 //! its effective access differs.
 //!
-//! Invariant: an address is newly permitted at a target exactly where the evaluator denies it before and allows it
-//! after, at the given moment; newly denied is the reverse.
+//! Every moment from now on is compared, because rules expire.
+//!
+//! Invariant: an address is newly permitted at a target and a moment exactly where the evaluator denies it before and
+//! allows it after, at that moment; newly denied is the reverse.
 //! Not here: the past (`engine`, which replays the audit log), words for people.
 
 use std::cell::RefCell;
@@ -18,6 +20,8 @@ use super::organization::Organization;
 use super::ranges::RangeSet;
 use super::rule::{ConnectionType, Source};
 use super::time::Timestamp;
+use super::timed_set::TimedSet;
+use super::timeline::{Moment, Period, Timeline};
 use super::version::Version;
 
 /// Targets of Checks that one version of a policy always decides alike.
@@ -31,13 +35,16 @@ pub enum TargetClass {
     Node(NodeKey),
 }
 
-/// What differs for one class of targets and one connection type. At least one of the two sets is not empty.
+/// What differs for one class of targets and one connection type, all through a period. At least one of the two sets is
+/// not empty. An address is in one set for each period in which it is decided so, and a period is as long as it can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// What is connected to.
     pub targets: TargetClass,
     /// How it is connected to.
     pub connection_type: ConnectionType,
+    /// When it is connected to.
+    pub period: Period,
     /// The addresses that are denied before and permitted after.
     pub newly_permitted: RangeSet,
     /// The addresses that are permitted before and denied after.
@@ -52,18 +59,18 @@ pub struct Impact<'a> {
     above_nodes: [Flips; 2],
 }
 
-/// Addresses that are decided differently.
+/// Addresses that are decided differently, at some moments.
 #[derive(Clone, Default)]
 struct Flips {
-    newly_permitted: RangeSet,
-    newly_denied: RangeSet,
+    newly_permitted: TimedSet,
+    newly_denied: TimedSet,
 }
 
 /// One of the two versions, with the sets that follow from it.
 struct Side<'a> {
     version: Version<'a>,
     /// What cluster, firewall and organization together let through, for each connection type.
-    above_nodes: [RangeSet; 2],
+    above_nodes: [TimedSet; 2],
     /// The addresses of allowlists, by their sources: computed once for all nodes with the same list.
     allowlists: RefCell<HashMap<Vec<&'a Source>, Arc<RangeSet>>>,
 }
@@ -77,17 +84,29 @@ enum EffectiveSet {
 }
 
 impl EffectiveSet {
-    fn intersection(&self, set: &RangeSet) -> RangeSet {
+    fn intersection(&self, set: &TimedSet) -> TimedSet {
         match self {
-            Self::Nobody => RangeSet::default(),
+            Self::Nobody => TimedSet::default(),
             Self::All => set.clone(),
-            Self::Set(own) => set.intersection(own),
+            Self::Set(own) => set.within(own),
+        }
+    }
+
+    /// Whether it permits all addresses of IPv4, and all of IPv6.
+    fn whole_families(&self) -> [bool; 2] {
+        match self {
+            Self::Nobody => [false; 2],
+            Self::All => [true; 2],
+            Self::Set(own) => {
+                let full = RangeSet::full();
+                [full.v4.is_subset(&own.v4), full.v6.is_subset(&own.v6)]
+            }
         }
     }
 }
 
 impl Flips {
-    fn new(before: &RangeSet, after: &RangeSet) -> Self {
+    fn new(before: &TimedSet, after: &TimedSet) -> Self {
         Self { newly_permitted: after.difference(before), newly_denied: before.difference(after) }
     }
 }
@@ -133,12 +152,9 @@ pub(super) fn target_classes(one: &Organization, other: Option<&Organization>) -
 
 impl<'a> Side<'a> {
     fn new(version: Version<'a>, now: Timestamp) -> Self {
-        let organization = version.organization;
-        let permitted = organization
-            .access_set(&organization.node.access)
-            .intersection(&organization.access_set(&version.cluster.node.access));
+        let permitted = permitted_above(&version);
         let above_nodes = ConnectionType::ALL
-            .map(|connection_type| version.snapshot.firewall().allowed(connection_type, now).intersection(&permitted));
+            .map(|connection_type| version.snapshot.firewall().allowed_from(connection_type, now).within(&permitted));
         Self { version, above_nodes, allowlists: RefCell::default() }
     }
 
@@ -164,9 +180,16 @@ impl<'a> Side<'a> {
         }
     }
 
-    fn permitted(&self, targets: &TargetClass, connection_type: ConnectionType) -> RangeSet {
+    fn permitted(&self, targets: &TargetClass, connection_type: ConnectionType) -> TimedSet {
         self.effective(targets).intersection(of_type(&self.above_nodes, connection_type))
     }
+}
+
+/// What cluster and organization together let through.
+fn permitted_above(version: &Version<'_>) -> RangeSet {
+    let organization = version.organization;
+    let own = organization.access_set(&organization.node.access);
+    own.intersection(&organization.access_set(&version.cluster.node.access))
 }
 
 /// The addresses that one version permits at the targets of a class, at `now`.
@@ -176,7 +199,13 @@ pub fn permitted(
     connection_type: ConnectionType,
     now: Timestamp,
 ) -> RangeSet {
-    Side::new(version, now).permitted(targets, connection_type)
+    let through = version.snapshot.firewall().allowed(connection_type, now).intersection(&permitted_above(&version));
+    let side = Side { version, above_nodes: Default::default(), allowlists: RefCell::default() };
+    match side.effective(targets) {
+        EffectiveSet::Nobody => RangeSet::default(),
+        EffectiveSet::All => through,
+        EffectiveSet::Set(own) => through.intersection(&own),
+    }
 }
 
 fn of_type<T>(both: &[T; 2], connection_type: ConnectionType) -> &T {
@@ -188,7 +217,7 @@ fn of_type<T>(both: &[T; 2], connection_type: ConnectionType) -> &T {
 }
 
 impl<'a> Impact<'a> {
-    /// Compares two versions at `now`. None stands for an organization that does not exist.
+    /// Compares two versions at every moment from `now` on. None stands for an organization that does not exist.
     pub fn new(before: Option<Version<'a>>, after: Option<Version<'a>>, now: Timestamp) -> Self {
         let (before, after) =
             (before.map(|version| Side::new(version, now)), after.map(|version| Side::new(version, now)));
@@ -214,19 +243,33 @@ impl<'a> Impact<'a> {
             .map(|side| side.as_ref().map_or(EffectiveSet::Nobody, |side| side.effective(targets)))
     }
 
-    /// The addresses that are permitted at the targets of a class, before and after.
-    pub(super) fn permitted(&self, targets: &TargetClass, connection_type: ConnectionType) -> [RangeSet; 2] {
-        [&self.before, &self.after]
-            .map(|side| side.as_ref().map(|side| side.permitted(targets, connection_type)).unwrap_or_default())
-    }
-
-    /// Whether the levels above the nodes let every address of a family through after the change.
-    pub(super) fn lets_a_family_through(&self) -> bool {
-        let full = RangeSet::full();
-        self.after
-            .iter()
-            .flat_map(|side| &side.above_nodes)
-            .any(|through| full.v4.is_subset(&through.v4) || full.v6.is_subset(&through.v6))
+    /// Each class of targets and, for each connection type and family, when the change opens it to the whole family although
+    /// it was not to be open at that moment. A node that the change deletes is a target too: it has its parent's access.
+    pub(super) fn opened(&self) -> impl Iterator<Item = (TargetClass, ConnectionType, &'static str, Timeline)> + '_ {
+        let through = |side: &Option<Side<'_>>, connection_type| match side {
+            Some(side) => of_type(&side.above_nodes, connection_type).whole_families(),
+            None => [const { false }; 2].map(Timeline::constant),
+        };
+        let through = ConnectionType::ALL
+            .map(|connection_type| [&self.before, &self.after].map(|side| through(side, connection_type)));
+        let never = Timeline::constant(false);
+        // A node can be open to a whole family only if all levels above the nodes let it through.
+        let any = through.iter().any(|[_, after]| after.iter().any(|after| !after.is_never()));
+        let classes = any.then(|| self.target_classes());
+        classes.into_iter().flatten().flat_map(move |targets| {
+            let [before, after] = self.effective(&targets).map(|effective| effective.whole_families());
+            let mut opened = Vec::new();
+            for (connection_type, [through_before, through_after]) in ConnectionType::ALL.into_iter().zip(&through) {
+                let families = ["IPv4", "IPv6"].into_iter().zip(through_before.iter().zip(through_after));
+                for ((family, (was, is)), (before, after)) in families.zip(before.into_iter().zip(after)) {
+                    if after && !is.is_never() {
+                        let newly = is.and_not(if before { was } else { &never });
+                        opened.push((targets.clone(), connection_type, family, newly));
+                    }
+                }
+            }
+            opened
+        })
     }
 
     fn flips(&self, targets: &TargetClass, connection_type: ConnectionType) -> Flips {
@@ -238,29 +281,49 @@ impl<'a> Impact<'a> {
                 newly_denied: before.intersection(newly_denied),
             };
         }
-        let [before, after] = self.permitted(targets, connection_type);
+        let [before, after] = [&self.before, &self.after]
+            .map(|side| side.as_ref().map(|side| side.permitted(targets, connection_type)).unwrap_or_default());
         Flips::new(&before, &after)
     }
 
-    /// What differs, class by class.
+    /// What differs: class by class at the present moment, and then class by class later.
     pub fn differences(&self) -> impl Iterator<Item = Difference> + '_ {
-        let of_class = move |targets: TargetClass| {
-            ConnectionType::ALL.into_iter().filter_map(move |connection_type| {
-                let Flips { newly_permitted, newly_denied } = self.flips(&targets, connection_type);
-                let differs = !newly_permitted.is_empty() || !newly_denied.is_empty();
-                let targets = targets.clone();
-                differs.then_some(Difference { targets, connection_type, newly_permitted, newly_denied })
-            })
-        };
-        self.target_classes().flat_map(of_class)
+        let passes = if self.changes_later() { &[true, false][..] } else { &[true][..] };
+        passes.iter().flat_map(move |now| self.target_classes().flat_map(move |targets| self.of_class(&targets, *now)))
     }
 
-    /// A superset of the addresses for which anything differs anywhere: cheap to compute, and enough to choose the past
-    /// Checks that are worth deciding again.
+    /// Whether something differs that begins later.
+    fn changes_later(&self) -> bool {
+        [&self.before, &self.after].into_iter().flatten().flat_map(|side| &side.above_nodes).any(TimedSet::changes)
+    }
+
+    /// What differs for a class: what begins now, or what begins later in the order of time.
+    fn of_class(&self, targets: &TargetClass, now: bool) -> impl Iterator<Item = Difference> + use<> {
+        let targets = targets.clone();
+        let of_types = ConnectionType::ALL.map(|connection_type| self.flips(&targets, connection_type));
+        let of_types = ConnectionType::ALL.into_iter().zip(of_types);
+        of_types.flat_map(move |(connection_type, Flips { newly_permitted, newly_denied })| {
+            let (permitted, denied) = (newly_permitted.by_period(), newly_denied.by_period());
+            let periods: BTreeSet<Period> = permitted.periods().chain(denied.periods()).collect();
+            let targets = targets.clone();
+            periods.into_iter().filter(move |period| (period.from == Moment::Now) == now).map(move |period| {
+                Difference {
+                    targets: targets.clone(),
+                    connection_type,
+                    period,
+                    newly_permitted: permitted.set(period),
+                    newly_denied: denied.set(period),
+                }
+            })
+        })
+    }
+
+    /// A superset of the addresses for which anything differs anywhere at any moment: cheap to compute, and enough to choose
+    /// the past Checks that are worth deciding again.
     pub fn concerned(&self) -> RangeSet {
         let mut concerned = RangeSet::default();
         let mut add = |flips: &Flips| {
-            concerned = concerned.union(&flips.newly_permitted).union(&flips.newly_denied);
+            concerned = concerned.union(&flips.newly_permitted.ever()).union(&flips.newly_denied.ever());
         };
         self.above_nodes.iter().for_each(&mut add);
         for targets in self.target_classes() {

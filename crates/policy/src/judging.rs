@@ -1,29 +1,36 @@
 //! Judging a change: what its gates and the policy tests refuse (design.md §2.10).
 //!
-//! Invariant: a change is refused only for what it makes worse. Both sides are decided by the evaluator itself, and
-//! what was so before refuses nothing.
+//! Every moment from now on is judged, because rules expire: a change is refused for what it makes worse at some moment,
+//! compared with the same moment without the change.
+//!
+//! Invariant: a change is refused only for what it makes worse. Both sides are decided as the evaluator decides, and
+//! what was so before, or was going to be so, refuses nothing.
 //! Not here: counting the sessions that would be revoked (`engine`), and who may pass over a refusal.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::address::Address;
 use super::decision::Decision;
 use super::gates::Gates;
-use super::impact::{Impact, target_classes};
+use super::impact::{Impact, TargetClass, target_classes};
 use super::name::Id;
 use super::policy_test::PolicyTest;
-use super::ranges::RangeSet;
 use super::rule::ConnectionType;
 use super::time::Timestamp;
+use super::timeline::{Moment, Timeline};
 use super::version::Version;
 
 /// Why a gate refuses a change.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// A guarded address would lose a connection that it has now.
+    /// A guarded address would lose a connection that it has, or was going to have.
     #[error(
-        "the change would deny the guarded address `{address}` its {connection_type} connections to `{node}`: alter \
-         the change, or leave the address out of `guard_ips`"
+        "the change would deny the guarded address `{address}` its {connection_type} connections to `{node}`{}: alter \
+         the change, or leave the address out of `guard_ips`",
+        on(.from)
     )]
     GuardViolated {
         /// The address.
@@ -32,22 +39,27 @@ pub enum Refusal {
         node: String,
         /// The type of the connection that it would lose.
         connection_type: ConnectionType,
+        /// The first moment at which it would.
+        from: Moment,
     },
     /// The change would revoke more sessions than the gate permits.
     #[error(
-        "the change would revoke {}, and at most {max} may be revoked: alter the change, or raise `max_revocations`",
-        counted(*.would_be, "session")
+        "the change would revoke {}{}, and at most {max} may be revoked: alter the change, or raise `max_revocations`",
+        counted(*.would_be, "session"), on(.from)
     )]
     TooManyRevocations {
         /// The number of sessions that the change would revoke.
         would_be: u64,
         /// The number that the gate permits.
         max: u64,
+        /// The moment at which one more than that would be revoked.
+        from: Moment,
     },
     /// A node would become open to every address of a family.
     #[error(
-        "the change would open `{node}` to every address of {family} for {connection_type} connections: alter the \
-         change, or clear `refuse_open_to_internet`"
+        "the change would open `{node}` to every address of {family} for {connection_type} connections{}: alter the \
+         change, or clear `refuse_open_to_internet`",
+        on(.from)
     )]
     OpenToInternet {
         /// The name of the node.
@@ -56,18 +68,39 @@ pub enum Refusal {
         family: &'static str,
         /// The type of connection that it would be open for.
         connection_type: ConnectionType,
+        /// The first moment at which it would.
+        from: Moment,
     },
     /// Policy tests fail because of the change.
     #[error(
-        "the change breaks {} of `organizations/{organization}`, {}: alter the change, or set `override_tests`",
-        counted(.broken.len() as u64, "policy test"), list(.broken)
+        "the change breaks {} of `organizations/{organization}`, {}{}: alter the change, or set `override_tests`",
+        counted(.broken.len() as u64, "policy test"), list(.broken), on(.from)
     )]
     TestsFailed {
         /// The organization that has the tests.
         organization: Id,
         /// The ids of the tests.
         broken: Vec<Id>,
+        /// The first moment at which one of them fails.
+        from: Moment,
     },
+}
+
+impl Refusal {
+    /// The first moment at which the change makes things worse.
+    pub fn from(&self) -> Moment {
+        match self {
+            Self::GuardViolated { from, .. }
+            | Self::TooManyRevocations { from, .. }
+            | Self::OpenToInternet { from, .. }
+            | Self::TestsFailed { from, .. } => *from,
+        }
+    }
+}
+
+/// The end of a sentence about a moment; empty where the moment is now.
+fn on(from: &Moment) -> String {
+    from.time().map(|time| format!(" from {time} on")).unwrap_or_default()
 }
 
 /// A count with its noun, in the singular or the plural.
@@ -83,8 +116,8 @@ fn list(ids: &[Id]) -> String {
 }
 
 impl Gates {
-    /// Why these gates refuse a change from one version to another, at `now`. None stands for an organization that does
-    /// not exist. `max_revocations` is not judged here, because only the engine knows the sessions.
+    /// Why these gates refuse a change from one version to another, from `now` on. None stands for an organization that
+    /// does not exist. `max_revocations` is not judged here, because only the engine knows the sessions.
     pub fn refusals(&self, before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timestamp) -> Vec<Refusal> {
         let guarded = self.guard.iter().filter_map(|address| locked_out(*address, before, after, now));
         let mut refusals: Vec<Refusal> = guarded.collect();
@@ -104,61 +137,133 @@ fn locked_out(
 ) -> Option<Refusal> {
     let before = before?;
     let organization = &before.organization.id;
+    let losses = ConnectionType::ALL.map(|of| (of, Losses::new(address, of, before, after, now)));
+    let mut first: Option<(Moment, TargetClass, ConnectionType)> = None;
     for targets in target_classes(before.organization, after.map(|after| after.organization)) {
         let target = targets.example(before.organization, after.map(|after| after.organization));
-        for connection_type in ConnectionType::ALL {
-            let denies =
-                |version: &Version<'_>| version.decision(address, connection_type, &target, now) == Decision::Deny;
-            if !denies(before) && after.is_none_or(denies) {
-                return Some(Refusal::GuardViolated { address, node: targets.name(organization), connection_type });
+        for (connection_type, losses) in &losses {
+            let lost = losses.of(before, after, address, &target);
+            if let Some(lost) = lost.filter(|lost| first.as_ref().is_none_or(|(first, ..)| lost < first)) {
+                first = Some((lost, targets.clone(), *connection_type));
             }
         }
+        if first.as_ref().is_some_and(|(first, ..)| *first == Moment::Now) {
+            break;
+        }
     }
-    None
+    let (from, targets, connection_type) = first?;
+    Some(Refusal::GuardViolated { address, node: targets.name(organization), connection_type, from })
+}
+
+/// When a change denies an address connections that it allows without the change, as far as the firewalls say: the same
+/// for all targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Losses {
+    /// The first moment at which the firewall before allows the address.
+    allowed: Option<Moment>,
+    /// The first moment at which the firewall before does, and the one after does not.
+    lost: Option<Moment>,
+}
+
+impl Losses {
+    /// Compares the firewalls of two versions at one address. None stands for an organization that does not exist.
+    pub fn new(
+        address: Address,
+        connection_type: ConnectionType,
+        before: &Version<'_>,
+        after: Option<&Version<'_>>,
+        now: Timestamp,
+    ) -> Self {
+        let of = |version: &Version<'_>| version.snapshot.firewall().timeline(address, connection_type, now);
+        let allowed = of(before);
+        let lost = after.map_or_else(|| allowed.first(), |after| allowed.and_not(&of(after)).first());
+        Self { allowed: allowed.first(), lost }
+    }
+
+    /// The first moment at which the address loses a connection to a target. The versions and the address are those that
+    /// the firewalls were compared for.
+    pub fn of(
+        &self,
+        before: &Version<'_>,
+        after: Option<&Version<'_>>,
+        address: Address,
+        target: &str,
+    ) -> Option<Moment> {
+        let allowed = self.allowed.filter(|_| before.permits_beside_firewall(address, target))?;
+        match after {
+            Some(after) if after.permits_beside_firewall(address, target) => self.lost,
+            _ => Some(allowed),
+        }
+    }
 }
 
 /// The first node that the change opens to every address of a family.
 fn opened(before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timestamp) -> Option<Refusal> {
     let after = after?;
     let impact = Impact::new(before.copied(), Some(*after), now);
-    let full = RangeSet::full();
-    // A node can be open to a whole family only if all levels above the nodes let it through.
-    if !impact.lets_a_family_through() {
-        return None;
+    let mut first: Option<(Moment, TargetClass, ConnectionType, &'static str)> = None;
+    for (targets, connection_type, family, opened) in impact.opened() {
+        if let Some(from) = opened.first().filter(|from| first.as_ref().is_none_or(|(first, ..)| from < first)) {
+            first = Some((from, targets, connection_type, family));
+            if from == Moment::Now {
+                break;
+            }
+        }
     }
-    let organization = &after.organization.id;
-    target_classes(after.organization, None).find_map(|targets| {
-        ConnectionType::ALL.into_iter().find_map(|connection_type| {
-            let [before, after] = impact.permitted(&targets, connection_type);
-            let family = if full.v4.is_subset(&after.v4) && !full.v4.is_subset(&before.v4) {
-                "IPv4"
-            } else if full.v6.is_subset(&after.v6) && !full.v6.is_subset(&before.v6) {
-                "IPv6"
-            } else {
-                return None;
-            };
-            Some(Refusal::OpenToInternet { node: targets.name(organization), family, connection_type })
-        })
-    })
+    let (from, targets, connection_type, family) = first?;
+    Some(Refusal::OpenToInternet { node: targets.name(&after.organization.id), family, connection_type, from })
 }
 
-/// The tests of the version after a change that the change breaks. A test that failed before is not among them.
-pub fn broken_tests(before: Option<&Version<'_>>, after: &Version<'_>, now: Timestamp) -> Vec<Id> {
-    let failed_before = |test: &PolicyTest| {
-        before.is_some_and(|before| before.organization.tests.contains(test) && !test.passes(before, now))
-    };
-    let tests = after.organization.tests.iter().filter(|test| !test.passes(after, now) && !failed_before(test));
-    tests.map(|test| test.id.clone()).collect()
+/// The tests that a change breaks, and the first moment at which it does; none where it breaks none. Those of the version
+/// before are judged too, also where the change removes them. A test that was going to fail at that moment is not broken;
+/// one that is new, and fails at any moment, is.
+pub fn broken_tests(
+    before: Option<&Version<'_>>,
+    after: Option<&Version<'_>>,
+    now: Timestamp,
+) -> Option<(Vec<Id>, Moment)> {
+    let tests = |version: Option<&Version<'_>>| version.map(|version| Arc::clone(&version.organization.tests));
+    let (old, new) = (tests(before).unwrap_or_default(), tests(after).unwrap_or_default());
+    let was: HashSet<_> = old.iter().map(PolicyTest::assertion).collect();
+    let is: HashSet<_> = new.iter().map(PolicyTest::assertion).collect();
+    let removed = old.iter().filter(|test| !is.contains(&test.assertion()));
+    let (mut broken, mut first) = (BTreeSet::new(), None);
+    for test in new.iter().chain(removed) {
+        let fails = test.failing(after, now);
+        let newly = if was.contains(&test.assertion()) { fails.and_not(&test.failing(before, now)) } else { fails };
+        if let Some(from) = newly.first() {
+            first = first.into_iter().chain([from]).min();
+            broken.insert(test.id.clone());
+        }
+    }
+    Some((broken.into_iter().collect(), first?))
 }
 
 impl PolicyTest {
+    /// What a test says, whatever its id and description are.
+    fn assertion(&self) -> (Address, ConnectionType, &str, bool, Option<Timestamp>) {
+        let Self { id: _, address, connection_type, endpoint, expected, description: _, end_time } = self;
+        (*address, *connection_type, endpoint, *expected == Decision::Allow, *end_time)
+    }
+
     /// What a version of the policy decides about the test's connection.
     pub fn actual(&self, version: &Version<'_>, now: Timestamp) -> Decision {
         version.decision(self.address, self.connection_type, &self.endpoint, now)
     }
 
-    /// Whether a version of the policy decides as the test expects.
-    pub fn passes(&self, version: &Version<'_>, now: Timestamp) -> bool {
-        self.actual(version, now) == self.expected
+    /// When a version of the policy decides otherwise than the test expects, from `now` on and before the test ends. None
+    /// stands for an organization that does not exist: it denies everything.
+    pub fn failing(&self, version: Option<&Version<'_>>, now: Timestamp) -> Timeline {
+        let holds = match self.end_time {
+            Some(end) if end <= now => return Timeline::constant(false),
+            end => Timeline::until(end),
+        };
+        let allowed = version.map_or(Timeline::constant(false), |version| {
+            version.allowed(self.address, self.connection_type, &self.endpoint, now)
+        });
+        match self.expected {
+            Decision::Allow => holds.and_not(&allowed),
+            Decision::Deny => holds.and(&allowed),
+        }
     }
 }

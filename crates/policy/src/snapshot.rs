@@ -173,6 +173,14 @@ impl Snapshot {
         self.evaluate(cluster, address, connection_type, target, now, |_| false)
     }
 
+    /// Whether everything but the firewall lets an address connect to `target`. No moment alters that.
+    pub fn permits_beside_firewall(&self, cluster: &ClusterSnapshot, address: Address, target: &NodePath<'_>) -> bool {
+        let Some(effective) = self.nodes.effective(target, self.require_projects) else { return false };
+        permits(&cluster.access, address)
+            && permits(&self.access, address)
+            && effective.is_none_or(|(_, access)| permits(access, address))
+    }
+
     /// Takes the steps of a decision in their order; the first that refuses decides. Calls `step` with the result of
     /// each step. When a step refuses, `step` returns whether to take the remaining ones as well.
     #[inline]

@@ -93,6 +93,11 @@ impl TimedSet {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
+    /// Whether some address enters or leaves the set later.
+    pub fn changes(&self) -> bool {
+        self.timelines.iter().any(|timeline| !timeline.is_always())
+    }
+
     /// When an address is in the set.
     pub fn timeline(&self, address: Address) -> Timeline {
         let number = match address {

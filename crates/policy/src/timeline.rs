@@ -215,8 +215,9 @@ mod tests {
             let expected: Vec<bool> = (0..7).map(|step| bits >> step.min(5) & 1 == 1).collect();
             assert_eq!(holds(one), expected);
             assert_eq!(holds(&one.negated()), expected.iter().map(|holds| !holds).collect::<Vec<_>>());
-            let first = expected.iter().position(|holds| *holds);
-            assert_eq!(one.first(), first.map(|step| if step == 0 { Moment::Now } else { at(step as i64) }));
+            let moments = [Moment::Now].into_iter().chain((1..7).map(at));
+            let first = moments.zip(&expected).find(|(_, holds)| **holds);
+            assert_eq!(one.first(), first.map(|(moment, _)| moment));
             assert_eq!((one.is_never(), one.is_always()), (bits == 0, bits == 63));
             for (other_bits, other) in all.iter().enumerate() {
                 assert_eq!(one.and(other), all[bits & other_bits]);

@@ -10,6 +10,7 @@ use super::organization::{Cluster, Organization};
 use super::rule::ConnectionType;
 use super::snapshot::{ClusterSnapshot, Snapshot};
 use super::time::Timestamp;
+use super::timeline::Timeline;
 
 /// One version of an organization's policy, and of the cluster's.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +40,23 @@ impl Version<'_> {
                 self.snapshot.decide(self.cluster_snapshot, address, connection_type, &target, now).decision()
             }
             _ => Decision::Deny,
+        }
+    }
+
+    /// Whether everything but the firewall allows a connection: never for a target that is always denied.
+    pub fn permits_beside_firewall(&self, address: Address, target: &str) -> bool {
+        NodePath::parse(target).is_ok_and(|target| {
+            target.organization == self.organization.id.as_str()
+                && self.snapshot.permits_beside_firewall(self.cluster_snapshot, address, &target)
+        })
+    }
+
+    /// When a connection is allowed, from `now` on: at every moment as [`Version::decision`] decides.
+    pub fn allowed(&self, address: Address, connection_type: ConnectionType, target: &str, now: Timestamp) -> Timeline {
+        if self.permits_beside_firewall(address, target) {
+            self.snapshot.firewall().timeline(address, connection_type, now)
+        } else {
+            Timeline::constant(false)
         }
     }
 }

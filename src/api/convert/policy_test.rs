@@ -11,6 +11,7 @@ use super::to_time;
 use crate::policy::decision::Decision;
 use crate::policy::name::{Id, Name, NodePath};
 use crate::policy::policy_test::PolicyTest;
+use crate::policy::time::Timestamp;
 use crate::proto::v1;
 
 /// Reads a test of an organization. `field` is its path in the request, `id` its id with the path of that.
@@ -57,8 +58,16 @@ pub(in crate::api) fn read_test(
     })
 }
 
-/// A test as the API shows it. `actual` is what is decided now, if it was computed.
-pub(in crate::api) fn to_test(organization: &str, test: &PolicyTest, actual: Option<Decision>) -> v1::PolicyTest {
+/// What the policy decides about a test's connection.
+pub(in crate::api) struct Judged {
+    /// What it decides now.
+    pub(in crate::api) actual: Decision,
+    /// The first moment from now on at which the test fails.
+    pub(in crate::api) fail_time: Option<Timestamp>,
+}
+
+/// A test as the API shows it. `judged` is what the policy decides, if it was computed.
+pub(in crate::api) fn to_test(organization: &str, test: &PolicyTest, judged: Option<&Judged>) -> v1::PolicyTest {
     let PolicyTest { id, address, connection_type, endpoint, expected, description, end_time } = test;
     v1::PolicyTest {
         name: Name::policy_test(organization, id).to_string(),
@@ -67,8 +76,8 @@ pub(in crate::api) fn to_test(organization: &str, test: &PolicyTest, actual: Opt
         endpoint: endpoint.to_string(),
         expected_decision: to_decision(*expected).into(),
         description: description.to_string(),
-        actual_decision: actual.map_or(v1::Decision::Unspecified, to_decision).into(),
+        actual_decision: judged.map_or(v1::Decision::Unspecified, |judged| to_decision(judged.actual)).into(),
         end_time: end_time.map(to_time),
-        fail_time: None,
+        fail_time: judged.and_then(|judged| judged.fail_time).map(to_time),
     }
 }

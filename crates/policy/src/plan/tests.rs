@@ -17,6 +17,10 @@ impl Task<'_> {
         let Err(at) = tests.binary_search_by(|known| known.id.cmp(&test.id)) else {
             return Err(PlanError::AlreadyExists(self.test_name(&test.id)));
         };
+        if test.end_time.is_some_and(|end| end <= self.planner.now) {
+            let description = "has passed, so the test would say nothing: give a later moment, or leave it out";
+            self.violation("policy_test.end_time", description);
+        }
         self.refuse()?;
         check_limit(LIMITED, tests.len() + 1, self.planner.limits.tests_per_organization_max)?;
         tests.insert(at, test);
