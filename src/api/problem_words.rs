@@ -67,7 +67,7 @@ fn message_of_moment(problem: &Problem, related: &str) -> String {
         _ => String::new(),
     };
     let ranges = shown_ranges(problem);
-    let later = problem.from.map(|from| format!("from {} on", rfc3339(from)));
+    let later = problem.from.map(|from| format!("from {from} on"));
     let (begin, extend) = match &later {
         Some(later) => (format!("{later}, "), ", or extend the rules that expire then"),
         None => (String::new(), ""),
@@ -104,18 +104,6 @@ fn message_of_moment(problem: &Problem, related: &str) -> String {
              allow some at each{extend}"
         ),
     }
-}
-
-/// A moment with 0, 3, 6 or 9 digits of a second.
-fn rfc3339(time: Timestamp) -> String {
-    let precision = match time.nanos() {
-        0 => 0,
-        n if n % 1_000_000 == 0 => 3,
-        n if n % 1_000 == 0 => 6,
-        _ => 9,
-    };
-    let nanos = i32::try_from(time.nanos()).unwrap_or_default();
-    jiff::Timestamp::new(time.seconds(), nanos).map(|time| format!("{time:.precision$}")).unwrap_or_default()
 }
 
 /// The first range, and how many more there are.

@@ -512,7 +512,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: rounds(1_000, 10_000), max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: rounds(2_000, 10_000), max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     #[test]
     fn problems_are_just_those_that_enumerating_every_address_finds((organization, cluster) in model()) {

@@ -124,7 +124,7 @@ fn compare(organization: &Organization, cluster: &Cluster, tests: &[TestModel]) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: rounds(2_000, 20_000), max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: rounds(3_000, 20_000), max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     #[test]
     fn tests_that_fail_and_guarded_addresses_that_lose_something_are_those_that_deciding_at_every_moment_finds(

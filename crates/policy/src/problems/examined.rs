@@ -4,15 +4,12 @@
 //! Not here: the analysis itself (`rules`, `nodes`).
 
 use super::translation::Nat64Prefix;
-use crate::address::Address;
-use crate::decision::Decision;
 use crate::organization::{Cluster, Organization};
 use crate::ranges::RangeSet;
 use crate::rule::{ConnectionType, RuleMatches};
 use crate::snapshot::{ClusterSnapshot, Snapshot};
 use crate::time::Timestamp;
 use crate::timed_set::TimedSet;
-use crate::timeline::Timeline;
 use crate::version::Version;
 
 /// A version of a policy that is examined for problems.
@@ -36,18 +33,10 @@ pub struct Examined<'a> {
     pub nat64_prefixes: &'a [Nat64Prefix],
 }
 
-impl Examined<'_> {
-    /// When a connection is allowed. Only the firewall makes a difference between moments: where it allows something,
-    /// the other levels decide, and always alike.
-    pub(super) fn allowed(&self, address: Address, connection_type: ConnectionType, target: &str) -> Timeline {
-        let Self { organization, snapshot, cluster, cluster_snapshot, now, .. } = *self;
-        let version = Version { organization, snapshot, cluster, cluster_snapshot };
-        let allowed = snapshot.firewall().timeline(address, connection_type, now);
-        let at = allowed.first().map(|first| first.time().unwrap_or(now));
-        match at.map(|at| version.decision(address, connection_type, target, at)) {
-            Some(Decision::Allow) => allowed,
-            Some(Decision::Deny) | None => Timeline::constant(false),
-        }
+impl<'a> Examined<'a> {
+    pub(super) fn version(&self) -> Version<'a> {
+        let Self { organization, snapshot, cluster, cluster_snapshot, .. } = *self;
+        Version { organization, snapshot, cluster, cluster_snapshot }
     }
 }
 

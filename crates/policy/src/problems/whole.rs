@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use super::examined::{Examined, LevelSets};
 use super::problem::{Code, Problem, Resource};
 use crate::address::Range;
-use crate::decision::Decision;
 use crate::name::Name;
 use crate::rule::ConnectionType;
 use crate::timeline::{Moment, Timeline};
@@ -42,11 +41,12 @@ pub(super) fn locks(levels: &LevelSets) -> Vec<Problem> {
 /// Time alters only what the firewall allows. So an address loses something at a node exactly where it loses it at the
 /// organization itself, whose access no node widens.
 pub(super) fn guarded(examined: &Examined<'_>) -> Vec<Problem> {
-    let Examined { organization, cluster, .. } = examined;
+    let Examined { organization, cluster, now, .. } = examined;
+    let version = examined.version();
     let target = Name::organization(&organization.id).to_string();
     let gates = organization.node.gates.and(&cluster.node.gates);
     let of_address = |address| {
-        let allowed = ConnectionType::ALL.map(|of| (of, examined.allowed(address, of, &target)));
+        let allowed = ConnectionType::ALL.map(|of| (of, version.allowed(address, of, &target, *now)));
         let now = allowed.into_iter().filter(|(_, allowed)| allowed.holds_at(Moment::Now));
         let problem = Problem::new(Code::GuardedAddressLockedOut, Resource::Organization);
         by_moment(
@@ -59,16 +59,10 @@ pub(super) fn guarded(examined: &Examined<'_>) -> Vec<Problem> {
 
 /// The policy tests that fail, now or later.
 pub(super) fn tests(examined: &Examined<'_>) -> Vec<Problem> {
+    let version = examined.version();
     let failing = examined.organization.tests.iter().filter_map(|test| {
-        let allowed = examined.allowed(test.address, test.connection_type, &test.endpoint);
-        let fails = match test.expected {
-            Decision::Allow => allowed.negated(),
-            Decision::Deny => allowed,
-        };
-        let from = fails.first()?.time();
-        let is_over = test.end_time.is_some_and(|end| end <= from.unwrap_or(examined.now));
-        let problem = Problem::new(Code::FailingTest, Resource::Test(test.id.clone()));
-        (!is_over).then_some(Problem { from, ..problem })
+        let from = test.failing(Some(&version), examined.now).first()?.time();
+        Some(Problem { from, ..Problem::new(Code::FailingTest, Resource::Test(test.id.clone())) })
     });
     failing.collect()
 }
