@@ -121,12 +121,12 @@ impl Denials {
     /// Of rules that win one after the other: those that deny at a moment at which something is allowed, each with the
     /// first such moment.
     fn meeting(&self, winners: &[u32], allowed: &Timeline) -> impl Iterator<Item = (u32, Moment)> {
-        let mut begin = Moment::Now;
+        let mut next = Moment::Now;
         winners.iter().filter_map(move |index| {
             let (denies, expires) = *self.rules.get(*index as usize)?;
-            let (end, began) = (expires.map(Moment::At), begin);
-            begin = end.unwrap_or(begin);
-            let from = if denies { allowed.first_from(began)? } else { return None };
+            let (begin, end) = (next, expires.map(Moment::At));
+            next = end.unwrap_or(next);
+            let from = if denies { allowed.first_from(begin)? } else { return None };
             end.is_none_or(|end| from < end).then_some((*index, from))
         })
     }

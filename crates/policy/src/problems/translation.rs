@@ -118,7 +118,7 @@ impl Translation {
         let count = |holds: &dyn Fn(u32) -> bool| {
             let (mut low, mut high) = (0_u64, 1_u64 << 32);
             while low < high {
-                let middle = (low + high) / 2;
+                let middle = u64::midpoint(low, high);
                 if holds(u32::try_from(middle).unwrap_or(u32::MAX)) {
                     low = middle + 1;
                 } else {
