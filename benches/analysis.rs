@@ -1,5 +1,5 @@
 //! What looking at a large policy costs: its problems, one explained decision, and previews of changes with a day of
-//! recorded decisions made again.
+//! recorded decisions made again; and judging a change where every rule expires.
 //!
 //! Run with `cargo bench --bench analysis`. The policy has 10,000 rules, some of which expire, and 10,000 nodes with
 //! lists of their own or inherited.
@@ -8,6 +8,7 @@
 //! Not here: whether the answers are right, which the tests check.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "a bench that goes wrong ends, takes times, and reports to its terminal"
@@ -23,7 +24,9 @@ use portcullis::engine::question;
 use portcullis::policy::address::Address;
 use portcullis::policy::document::Document;
 use portcullis::policy::explain::{self, Attempt};
+use portcullis::policy::gates::Gates;
 use portcullis::policy::group::Group;
+use portcullis::policy::impact::Impact;
 use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{Id, NodeKey, NodePath};
 use portcullis::policy::node::{Access, AccessEntry, Node};
@@ -115,12 +118,85 @@ fn policy() -> (Organization, Cluster) {
     (organization, Cluster::new(now))
 }
 
+/// A policy of 100,000 rules, each with an expire time of its own, and one without any.
+fn expiring(what: &str) -> Organization {
+    const MANY: u32 = 100_000;
+    let now = Timestamp::from_millis(0);
+    let mut organization = Organization::new(id("default"), 1, Node::new(Access::AllowAll, now, 1));
+    let narrow = |number: u32| format!("{}.{}.{}.0/24", 1 + number / 65_536, number / 256 % 256, number % 256);
+    let ranges = (0..100_000).map(|number| narrow(number).parse().unwrap()).collect();
+    organization.groups.insert(id("large"), Arc::new(Group::new(id("large"), "".into(), ranges, now, 1)));
+    let rule = |number: u32| {
+        let source = match what {
+            "of a range of its own" => Source::Range(narrow(number).parse().unwrap()),
+            "of every address" => Source::Range("any".parse().unwrap()),
+            "of one group of 100,000 ranges" => Source::Group(id("large")),
+            _ if number.is_multiple_of(2) => Source::Range(narrow(number).parse().unwrap()),
+            _ => Source::Range("any".parse().unwrap()),
+        };
+        Arc::new(Rule {
+            source,
+            action: if number / 2 % 2 == 0 { Action::Deny } else { Action::Allow },
+            connection_types: std::iter::empty().collect(),
+            expire_time: (number < MANY - 1).then(|| Timestamp::from_millis(1_000_000 + 1_000 * i64::from(number))),
+            id: id(&format!("r{number}")),
+            ..self::rule(number % RULES)
+        })
+    };
+    organization.rules = Arc::new((0..MANY).map(rule).collect());
+    organization
+}
+
+/// Judges a change of a policy in which everything expires: one rule in the middle expires a little later.
+fn moments() {
+    let (cluster, now) = (Cluster::new(Timestamp::from_millis(0)), Timestamp::from_millis(1_000));
+    let cluster_snapshot = ClusterSnapshot::compile(&cluster);
+    for what in [
+        "of a range of its own",
+        "of every address",
+        "of one group of 100,000 ranges",
+        "half of a range of its own, half of every address",
+    ] {
+        let before = expiring(what);
+        let mut after = before.clone();
+        let middle = Rule {
+            expire_time: Some(Timestamp::from_millis(1_000_000 + 50_001_500)),
+            ..(*before.rules[50_001]).clone()
+        };
+        Arc::make_mut(&mut after.rules)[50_001] = Arc::new(middle);
+        let snapshots = [&before, &after].map(|of| Snapshot::compile(of, &mut MembersCache::default()));
+        let version = |organization, snapshot| Version {
+            organization,
+            snapshot,
+            cluster: &cluster,
+            cluster_snapshot: &cluster_snapshot,
+        };
+        let (old, new) = (version(&before, &snapshots[0]), version(&after, &snapshots[1]));
+        let guard = (0..100).map(|number| Address::V4((1 << 24) + 256 * number)).collect();
+        let gates = Gates { guard, max_revocations: None, refuse_open_to_internet: true };
+        let begun = Instant::now();
+        let refusals = gates.refusals(Some(&old), Some(&new), now);
+        let judged = begun.elapsed();
+        let begun = Instant::now();
+        let impact = Impact::new(Some(old), Some(new), now);
+        let differences = impact.differences().take(1_000).count();
+        println!(
+            "100,000 rules that expire, {what}: gates {judged:.2?} ({} refusals), differences {:.2?} ({differences}{}) \
+             (goal < 2 s each)",
+            refusals.len(),
+            begun.elapsed(),
+            if impact.horizon().is_some() { ", cut" } else { "" }
+        );
+    }
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap()
 }
 
 fn main() {
+    moments();
     let (organization, cluster) = policy();
     let snapshot = Snapshot::compile(&organization, &mut MembersCache::default());
     let cluster_snapshot = ClusterSnapshot::compile(&cluster);

@@ -35,6 +35,7 @@ impl Differences {
     pub(super) fn add(&mut self, prospect: &Prospect) {
         for prospected in &prospect.organizations {
             let impact = Impact::new(prospected.before(prospect), prospected.after(prospect), prospect.now);
+            self.truncated |= impact.horizon().is_some();
             for Difference { targets, connection_type, period, newly_permitted, newly_denied } in impact.differences() {
                 let (permitted, permitted_cut) = shown(&newly_permitted);
                 let (denied, denied_cut) = shown(&newly_denied);

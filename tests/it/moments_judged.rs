@@ -77,8 +77,11 @@ fn decisions(world: &World, moments: &BTreeSet<i64>, probe: u32) {
     for connection_type in ConnectionType::ALL {
         let firewall = version.snapshot.firewall();
         let allowed = firewall.allowed_from(connection_type, time(NOW));
+        let whole = firewall.whole_families(connection_type, time(NOW));
         for at in moments {
             let expected = oracle.firewall(connection_type, *at);
+            let families = whole.each_ref().map(|timeline| timeline.holds_at(moment(*at)));
+            assert_eq!(families, [expected & V4 == V4, expected & V6 == V6], "{connection_type} at {at}");
             assert_eq!(mask_of(&allowed.at(moment(*at))), expected, "{connection_type} at {at}");
             assert_eq!(mask_of(&firewall.allowed(connection_type, time(*at))), expected, "{connection_type} at {at}");
         }

@@ -9,6 +9,7 @@
 //! not expired, applies to the type and contains the address.
 //! Not here: how labels are computed (`overlay`), allowlists (`members`), the order of steps (`snapshot`).
 
+use std::collections::HashMap;
 use std::hint::select_unpredictable;
 use std::sync::Arc;
 
@@ -27,6 +28,10 @@ use super::table::Table;
 use super::time::Timestamp;
 use super::timed_set::{Interned, TimedSet};
 use super::timeline::{Moment, Timeline};
+
+/// The turns of the timelines of all addresses together, 16 bytes each. Without a bound, half as many rules as there may
+/// be could give each of as many ranges a timeline as long.
+const TURNS_MAX: usize = 4_000_000;
 
 /// The firewall of one organization, compiled.
 #[derive(Clone, Debug)]
@@ -160,29 +165,43 @@ impl Firewall {
             None => (&[], None),
         };
         let alone = label.checked_sub(1).filter(|_| label < FIRST_CHAIN);
-        let scanned = scan_from.into_iter().flat_map(move |from| {
-            let later = (from..).zip(self.rules.iter().skip(from as usize));
-            let matches =
-                move |rule: &Rule| Self::is_enabled(rule, connection_type) && self.contains(&rule.source, address);
-            later.filter(move |(_, rule)| matches(rule)).map(|(index, _)| index)
-        });
-        self.winners(alone.into_iter().chain(listed.iter().copied()).chain(scanned), now)
+        // Asked once for each group, because many rules can name one.
+        let mut of_groups: HashMap<&Id, bool> = HashMap::new();
+        let matches = move |index: u32| {
+            let is_listed = scan_from.is_none_or(|from| index < from);
+            is_listed
+                || self.rules.get(index as usize).is_some_and(|rule| {
+                    Self::is_enabled(rule, connection_type)
+                        && match &rule.source {
+                            Source::Group(id) => {
+                                *of_groups.entry(id).or_insert_with(|| self.contains(&rule.source, address))
+                            }
+                            range @ Source::Range(_) => self.contains(range, address),
+                        }
+                })
+        };
+        let count = u32::try_from(self.rules.len()).unwrap_or(u32::MAX);
+        let scanned = scan_from.into_iter().flat_map(move |from| from..count);
+        self.winners(alone.into_iter().chain(listed.iter().copied()).chain(scanned), matches, now)
     }
 
-    /// Of rules that match, in order: those that win from `now` on, and from when.
+    /// Of rules in order, those that match: which win from `now` on, and from when. Whether one matches is asked only where
+    /// it outlives those above it.
     fn winners<'a>(
         &'a self,
-        matching: impl Iterator<Item = u32> + 'a,
+        rules: impl Iterator<Item = u32> + 'a,
+        mut matches: impl FnMut(u32) -> bool + 'a,
         now: Timestamp,
     ) -> impl Iterator<Item = (Moment, Verdict<'a>)> + 'a {
-        let (mut matching, mut at, mut decided) = (matching, (Moment::Now, now), false);
+        let (mut rules, mut at, mut decided) = (rules, (Moment::Now, now), false);
         std::iter::from_fn(move || {
             if decided {
                 return None;
             }
             let (moment, time) = at;
             let expire_time = |index: u32| self.rules.get(index as usize).and_then(|rule| rule.expire_time);
-            let next = matching.find(|index| expire_time(*index).is_none_or(|expires| time < expires));
+            let outlives = |index: u32| expire_time(index).is_none_or(|expires| time < expires);
+            let next = rules.find(|index| outlives(*index) && matches(*index));
             match next.and_then(expire_time) {
                 Some(expires) => at = (Moment::At(expires), expires),
                 None => decided = true,
@@ -214,35 +233,89 @@ impl Firewall {
         }
     }
 
-    /// The addresses that the firewall lets through, each at the moments from `now` on at which it does.
+    /// Whether some chain does not hold all of its rules, and so which ones win is to be found out in another way.
+    fn scans(&self, connection_type: ConnectionType) -> bool {
+        self.table(connection_type).chains.iter().any(|chain| chain.scan_from.is_some())
+    }
+
+    /// The timeline of each chain of a table, all of whose chains hold all of their rules; and at its end that of an
+    /// address that is always allowed.
+    fn of_chains(&self, table: &FirewallTable, now: Timestamp) -> Vec<Timeline> {
+        let of_chain = |chain: &Chain| self.timeline_of(chain.rules.iter().copied(), now);
+        table.chains.iter().map(of_chain).chain([Timeline::constant(true)]).collect()
+    }
+
+    fn timeline_of<'a>(&'a self, matching: impl Iterator<Item = u32> + 'a, now: Timestamp) -> Timeline {
+        let steps = self.winners(matching, |_| true, now);
+        Timeline::of_steps(steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow)))
+    }
+
+    /// The addresses that the firewall lets through, each at the moments from `now` on at which it does. Where timelines
+    /// would take far more memory than the rules do, they are cut: see [`TimedSet::horizon`].
     pub fn allowed_from(&self, connection_type: ConnectionType, now: Timestamp) -> TimedSet {
         let table = self.table(connection_type);
-        let labels = table.v4.map().labels().iter().chain(table.v6.map().labels());
-        let scans = |label: &u32| *label >= FIRST_CHAIN && table.chain(*label).scan_from.is_some();
         let mut timelines = Interned::default();
-        let mut number_of = |rules: &[u32]| {
-            let steps = self.winners(rules.iter().copied(), now);
-            let allows = |(moment, verdict): (Moment, Verdict<'_>)| (moment, verdict.decision() == Decision::Allow);
-            timelines.number(Timeline::of_steps(steps.map(allows)))
-        };
-        if labels.clone().any(scans) {
-            // Some chain does not hold all of its rules, so the lists of all that win are made.
-            let mut numbers = Vec::new();
-            let label = |rules: &[u32]| {
-                numbers.push(number_of(rules));
-                u32::try_from(numbers.len() - 1).unwrap_or(u32::MAX)
-            };
-            let Classes { v4, v6 } = Classes::new(&self.rules, &self.groups, connection_type, now, label);
-            let number = |label: u32| numbers.get(label as usize).copied().flatten();
-            return TimedSet::new(&v4, &v6, number, timelines);
+        if self.scans(connection_type) {
+            let classes = Classes::new(&self.rules, &self.groups, connection_type, now);
+            let winners = classes.winners();
+            let turns_max = TURNS_MAX / winners.iter().map(Vec::len).sum::<usize>().max(1);
+            let numbers = winners.map(|of_family| {
+                let number = |winners| {
+                    let steps = self.winners(winners, |_| true, now);
+                    let steps = steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow));
+                    timelines.number_at_most(steps, turns_max)
+                };
+                of_family.into_iter().map(number).collect::<Vec<_>>()
+            });
+            let [of_v4, of_v6] = numbers;
+            let number = |numbers: &[Option<u32>], class: u32| numbers.get(class as usize).copied().flatten();
+            let (v4, v6) = (&classes.v4.map, &classes.v6.map);
+            return TimedSet::new((v4, |class| number(&of_v4, class)), (v6, |class| number(&of_v6, class)), timelines);
         }
-        let of_chains: Vec<Option<u32>> = table.chains.iter().map(|chain| number_of(&chain.rules)).collect();
-        let always = timelines.number(Timeline::constant(true));
+        let of_chains: Vec<Option<u32>> =
+            self.of_chains(table, now).into_iter().map(|timeline| timelines.number(timeline)).collect();
+        let always = of_chains.last().copied().flatten();
         let number = |label: u32| match label.checked_sub(FIRST_CHAIN) {
             Some(chain) => of_chains.get(chain as usize).copied().flatten(),
             None => always.filter(|_| self.verdict_of(label).decision() == Decision::Allow),
         };
-        TimedSet::new(table.v4.map(), table.v6.map(), number, timelines)
+        TimedSet::new((table.v4.map(), number), (table.v6.map(), number), timelines)
+    }
+
+    /// When the firewall lets all addresses of IPv4 through, and when all of IPv6, from `now` on. Takes time in proportion
+    /// to the rules and their ranges, however many of them expire one after the other.
+    pub fn whole_families(&self, connection_type: ConnectionType, now: Timestamp) -> [Timeline; 2] {
+        if self.scans(connection_type) {
+            let classes = Classes::new(&self.rules, &self.groups, connection_type, now);
+            return classes.undenied(|rule| self.verdict_of(rule + 1).decision() == Decision::Deny);
+        }
+        let table = self.table(connection_type);
+        let of_chains = self.of_chains(table, now);
+        [table.v4.map().labels(), table.v6.map().labels()].map(|labels| {
+            let mut used = vec![false; of_chains.len()];
+            for label in labels {
+                match label.checked_sub(FIRST_CHAIN) {
+                    None if self.verdict_of(*label).decision() == Decision::Deny => return Timeline::constant(false),
+                    None => {}
+                    Some(chain) => used.get_mut(chain as usize).into_iter().for_each(|used| *used = true),
+                }
+            }
+            let used = of_chains.iter().zip(used).filter(|(_, used)| *used);
+            let missing: Vec<Timeline> = used.map(|(timeline, _)| timeline.negated()).collect();
+            Timeline::any(&missing).negated()
+        })
+    }
+
+    /// Whether some rule applies to one connection type only.
+    pub(super) fn tells_types_apart(&self) -> bool {
+        !Arc::ptr_eq(&self.shell, &self.preview)
+    }
+
+    /// Something about the firewall for each connection type: computed once where it tells them not apart.
+    pub(super) fn of_types<T: Clone>(&self, of: impl Fn(ConnectionType) -> T) -> [T; 2] {
+        let shell = of(ConnectionType::Shell);
+        let preview = if self.tells_types_apart() { of(ConnectionType::Preview) } else { shell.clone() };
+        [shell, preview]
     }
 
     /// Whether some rule that is not expired will expire: then decisions can differ from moment to moment.

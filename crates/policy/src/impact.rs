@@ -153,8 +153,8 @@ pub(super) fn target_classes(one: &Organization, other: Option<&Organization>) -
 impl<'a> Side<'a> {
     fn new(version: Version<'a>, now: Timestamp) -> Self {
         let permitted = permitted_above(&version);
-        let above_nodes = ConnectionType::ALL
-            .map(|connection_type| version.snapshot.firewall().allowed_from(connection_type, now).within(&permitted));
+        let firewall = version.snapshot.firewall();
+        let above_nodes = firewall.of_types(|of| firewall.allowed_from(of, now).within(&permitted));
         Self { version, above_nodes, allowlists: RefCell::default() }
     }
 
@@ -216,11 +216,71 @@ fn of_type<T>(both: &[T; 2], connection_type: ConnectionType) -> &T {
     }
 }
 
+/// When a change opens a class of targets to a whole family.
+pub(super) struct Opening {
+    pub(super) targets: TargetClass,
+    pub(super) connection_type: ConnectionType,
+    /// `IPv4` or `IPv6`.
+    pub(super) family: &'static str,
+    /// The first moment at which the family is wholly permitted, and was not to be without the change.
+    pub(super) from: Moment,
+}
+
+/// What a change opens to whole families. A node that the change deletes is a target too: it has its parent's access.
+pub(super) fn openings<'a>(
+    before: Option<Version<'a>>,
+    after: Version<'a>,
+    now: Timestamp,
+) -> impl Iterator<Item = Opening> + 'a {
+    let side = |version| Side { version, above_nodes: Default::default(), allowlists: RefCell::default() };
+    let (before, after) = (before.map(side), side(after));
+    // A node can be open to a whole family only where all levels above the nodes let it through.
+    let never = || [const { false }; 2].map(Timeline::constant);
+    let through = |side: &Side<'_>| {
+        let above = EffectiveSet::Set(Arc::new(permitted_above(&side.version))).whole_families();
+        if above == [false; 2] {
+            return [never(), never()];
+        }
+        let firewall = side.version.snapshot.firewall();
+        let [above_v4, above_v6] = above.map(Timeline::constant);
+        firewall.of_types(|of| firewall.whole_families(of, now)).map(|[v4, v6]| [above_v4.and(&v4), above_v6.and(&v6)])
+    };
+    // For each connection type and family: when it is opened to a class that was closed to it, and to one that was not.
+    let [was_of_shell, was_of_preview] = before.as_ref().map_or_else(|| [never(), never()], through);
+    let [is_of_shell, is_of_preview] = through(&after);
+    let of_types = [(was_of_shell, is_of_shell), (was_of_preview, is_of_preview)];
+    let opened = of_types.map(|([was_v4, was_v6], [is_v4, is_v6])| {
+        [(is_v4.first(), is_v4.and_not(&was_v4).first()), (is_v6.first(), is_v6.and_not(&was_v6).first())]
+    });
+    let is_any = opened.iter().flatten().any(|(closed, _)| closed.is_some());
+    let organizations = (before.as_ref().map(|before| before.version.organization), after.version.organization);
+    let classes = is_any.then(|| target_classes(organizations.1, organizations.0));
+    classes.into_iter().flatten().flat_map(move |targets| {
+        let was = before.as_ref().map_or([false; 2], |before| before.effective(&targets).whole_families());
+        let is = after.effective(&targets).whole_families();
+        let mut openings = Vec::new();
+        for (connection_type, opened) in ConnectionType::ALL.into_iter().zip(opened) {
+            let families = ["IPv4", "IPv6"].into_iter().zip(opened).zip(was.into_iter().zip(is));
+            for ((family, (of_closed, of_open)), (was, is)) in families {
+                let from = if was { of_open } else { of_closed }.filter(|_| is);
+                openings.extend(from.map(|from| Opening { targets: targets.clone(), connection_type, family, from }));
+            }
+        }
+        openings
+    })
+}
+
 impl<'a> Impact<'a> {
     /// Compares two versions at every moment from `now` on. None stands for an organization that does not exist.
     pub fn new(before: Option<Version<'a>>, after: Option<Version<'a>>, now: Timestamp) -> Self {
-        let (before, after) =
+        let (mut before, mut after) =
             (before.map(|version| Side::new(version, now)), after.map(|version| Side::new(version, now)));
+        let sets = || [&before, &after].into_iter().flatten().flat_map(|side| &side.above_nodes);
+        if let Some(horizon) = sets().filter_map(TimedSet::horizon).min() {
+            for side in [&mut before, &mut after].into_iter().flatten() {
+                side.above_nodes = side.above_nodes.each_ref().map(|set| set.cut(horizon));
+            }
+        }
         let above_nodes = ConnectionType::ALL.map(|connection_type| {
             let of = |side: &Option<Side<'_>>| {
                 side.as_ref().map(|side| of_type(&side.above_nodes, connection_type).clone()).unwrap_or_default()
@@ -243,33 +303,9 @@ impl<'a> Impact<'a> {
             .map(|side| side.as_ref().map_or(EffectiveSet::Nobody, |side| side.effective(targets)))
     }
 
-    /// Each class of targets and, for each connection type and family, when the change opens it to the whole family although
-    /// it was not to be open at that moment. A node that the change deletes is a target too: it has its parent's access.
-    pub(super) fn opened(&self) -> impl Iterator<Item = (TargetClass, ConnectionType, &'static str, Timeline)> + '_ {
-        let through = |side: &Option<Side<'_>>, connection_type| match side {
-            Some(side) => of_type(&side.above_nodes, connection_type).whole_families(),
-            None => [const { false }; 2].map(Timeline::constant),
-        };
-        let through = ConnectionType::ALL
-            .map(|connection_type| [&self.before, &self.after].map(|side| through(side, connection_type)));
-        let never = Timeline::constant(false);
-        // A node can be open to a whole family only if all levels above the nodes let it through.
-        let any = through.iter().any(|[_, after]| after.iter().any(|after| !after.is_never()));
-        let classes = any.then(|| self.target_classes());
-        classes.into_iter().flatten().flat_map(move |targets| {
-            let [before, after] = self.effective(&targets).map(|effective| effective.whole_families());
-            let mut opened = Vec::new();
-            for (connection_type, [through_before, through_after]) in ConnectionType::ALL.into_iter().zip(&through) {
-                let families = ["IPv4", "IPv6"].into_iter().zip(through_before.iter().zip(through_after));
-                for ((family, (was, is)), (before, after)) in families.zip(before.into_iter().zip(after)) {
-                    if after && !is.is_never() {
-                        let newly = is.and_not(if before { was } else { &never });
-                        opened.push((targets.clone(), connection_type, family, newly));
-                    }
-                }
-            }
-            opened
-        })
+    /// The moment up to which differences are known; none where there is no such end.
+    pub fn horizon(&self) -> Option<Timestamp> {
+        [&self.before, &self.after].into_iter().flatten().flat_map(|side| &side.above_nodes).find_map(TimedSet::horizon)
     }
 
     fn flips(&self, targets: &TargetClass, connection_type: ConnectionType) -> Flips {
@@ -321,6 +357,9 @@ impl<'a> Impact<'a> {
     /// A superset of the addresses for which anything differs anywhere at any moment: cheap to compute, and enough to choose
     /// the past Checks that are worth deciding again.
     pub fn concerned(&self) -> RangeSet {
+        if self.horizon().is_some() {
+            return RangeSet::full();
+        }
         let mut concerned = RangeSet::default();
         let mut add = |flips: &Flips| {
             concerned = concerned.union(&flips.newly_permitted.ever()).union(&flips.newly_denied.ever());

@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::address::Address;
 use super::decision::Decision;
 use super::gates::Gates;
-use super::impact::{Impact, TargetClass, target_classes};
+use super::impact::{Opening, TargetClass, openings, target_classes};
 use super::name::Id;
 use super::policy_test::PolicyTest;
 use super::rule::ConnectionType;
@@ -137,7 +137,10 @@ fn locked_out(
 ) -> Option<Refusal> {
     let before = before?;
     let organization = &before.organization.id;
-    let losses = ConnectionType::ALL.map(|of| (of, Losses::new(address, of, before, after, now)));
+    let apart = [Some(before), after].into_iter().flatten().any(|of| of.snapshot.firewall().tells_types_apart());
+    let shell = Losses::new(address, ConnectionType::Shell, before, after, now);
+    let preview = if apart { Losses::new(address, ConnectionType::Preview, before, after, now) } else { shell };
+    let losses = [(ConnectionType::Shell, shell), (ConnectionType::Preview, preview)];
     let mut first: Option<(Moment, TargetClass, ConnectionType)> = None;
     for targets in target_classes(before.organization, after.map(|after| after.organization)) {
         let target = targets.example(before.organization, after.map(|after| after.organization));
@@ -199,19 +202,18 @@ impl Losses {
 
 /// The first node that the change opens to every address of a family.
 fn opened(before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timestamp) -> Option<Refusal> {
-    let after = after?;
-    let impact = Impact::new(before.copied(), Some(*after), now);
-    let mut first: Option<(Moment, TargetClass, ConnectionType, &'static str)> = None;
-    for (targets, connection_type, family, opened) in impact.opened() {
-        if let Some(from) = opened.first().filter(|from| first.as_ref().is_none_or(|(first, ..)| from < first)) {
-            first = Some((from, targets, connection_type, family));
-            if from == Moment::Now {
+    let mut first: Option<Opening> = None;
+    for opening in openings(before.copied(), *after?, now) {
+        if first.as_ref().is_none_or(|first| opening.from < first.from) {
+            let is_now = opening.from == Moment::Now;
+            first = Some(opening);
+            if is_now {
                 break;
             }
         }
     }
-    let (from, targets, connection_type, family) = first?;
-    Some(Refusal::OpenToInternet { node: targets.name(&after.organization.id), family, connection_type, from })
+    let Opening { targets, connection_type, family, from } = first?;
+    Some(Refusal::OpenToInternet { node: targets.name(&after?.organization.id), family, connection_type, from })
 }
 
 /// The tests that a change breaks, and the first moment at which it does; none where it breaks none. Those of the version

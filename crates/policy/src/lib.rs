@@ -85,6 +85,7 @@
 pub mod address;
 pub mod change;
 mod classes;
+mod covered;
 pub mod cow_map;
 pub mod decision;
 pub mod document;

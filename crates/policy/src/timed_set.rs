@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::address::Address;
 use super::intervals::{IntervalMap, IntervalSet};
 use super::ranges::RangeSet;
+use super::time::Timestamp;
 use super::timeline::{Moment, Period, Timeline};
 use super::word::Word;
 
@@ -25,6 +26,7 @@ pub struct TimedSet {
     v4: Vec<Piece<u32>>,
     v6: Vec<Piece<u128>>,
     timelines: Arc<Vec<Timeline>>,
+    horizon: Option<Timestamp>,
 }
 
 /// An interval, and the index of the timeline of its addresses, which is not the one that never holds.
@@ -40,6 +42,8 @@ struct Piece<W> {
 pub(super) struct Interned {
     known: HashMap<Timeline, u32>,
     made: Vec<Timeline>,
+    /// The first moment that some timeline leaves out.
+    horizon: Option<Timestamp>,
 }
 
 /// The periods in which some address is in a set, each with its addresses.
@@ -66,17 +70,56 @@ impl Interned {
     }
 }
 
+impl Interned {
+    /// The number of the timeline of steps, of which only so many turns are kept.
+    pub(super) fn number_at_most(
+        &mut self,
+        steps: impl Iterator<Item = (Moment, bool)>,
+        turns_max: usize,
+    ) -> Option<u32> {
+        let (mut last, mut turns, mut end) = (None, 0, None);
+        let kept = steps.take_while(|(moment, holds)| {
+            turns += usize::from(last.replace(*holds).is_some_and(|last| last != *holds));
+            end = moment.time().filter(|_| turns > turns_max);
+            end.is_none()
+        });
+        let timeline = Timeline::of_steps(kept);
+        self.horizon = self.horizon.into_iter().chain(end).min();
+        self.number(timeline)
+    }
+}
+
 impl TimedSet {
-    /// The set in which an address has the timeline that `number` gives for its label.
+    /// The set in which an address has the timeline of the number that its label stands for.
     pub(super) fn new(
-        v4: &IntervalMap<u32>,
-        v6: &IntervalMap<u128>,
-        number: impl Fn(u32) -> Option<u32>,
+        v4: (&IntervalMap<u32>, impl Fn(u32) -> Option<u32>),
+        v6: (&IntervalMap<u128>, impl Fn(u32) -> Option<u32>),
         timelines: Interned,
     ) -> Self {
-        let v4 = joined(v4.iter().map(|(first, last, label)| (first, last, number(label))));
-        let v6 = joined(v6.iter().map(|(first, last, label)| (first, last, number(label))));
-        Self { v4, v6, timelines: Arc::new(timelines.made) }
+        let v4 = joined(v4.0.iter().map(|(first, last, label)| (first, last, v4.1(label))));
+        let v6 = joined(v6.0.iter().map(|(first, last, label)| (first, last, v6.1(label))));
+        let made = Self { v4, v6, timelines: Arc::new(timelines.made), horizon: None };
+        match timelines.horizon {
+            Some(horizon) => made.cut(horizon),
+            None => made,
+        }
+    }
+
+    /// The moment up to which it is known which addresses are in the set; none where there is no such end. From there on
+    /// it is told as just before.
+    pub fn horizon(&self) -> Option<Timestamp> {
+        self.horizon
+    }
+
+    /// The same with a horizon at a moment.
+    #[must_use]
+    pub fn cut(&self, horizon: Timestamp) -> Self {
+        let mut interned = Interned::default();
+        let numbers: Vec<_> = self.timelines.iter().map(|timeline| interned.number(timeline.cut(horizon))).collect();
+        let number = |number: u32| numbers.get(number as usize).copied().flatten();
+        let v4 = joined(self.v4.iter().map(|piece| (piece.first, piece.last, number(piece.timeline))));
+        let v6 = joined(self.v6.iter().map(|piece| (piece.first, piece.last, number(piece.timeline))));
+        Self { v4, v6, timelines: Arc::new(interned.made), horizon: Some(horizon) }
     }
 
     /// Addresses that are in the set at every moment.
@@ -85,7 +128,12 @@ impl TimedSet {
             let piece = |(first, last): &(W, W)| Piece { first: *first, last: *last, timeline: 0 };
             set.intervals().iter().map(piece).collect()
         }
-        Self { v4: pieces(&set.v4), v6: pieces(&set.v6), timelines: Arc::new(vec![Timeline::constant(true)]) }
+        Self {
+            v4: pieces(&set.v4),
+            v6: pieces(&set.v6),
+            timelines: Arc::new(vec![Timeline::constant(true)]),
+            horizon: None,
+        }
     }
 
     /// Whether no address is ever in the set.
@@ -147,40 +195,24 @@ impl TimedSet {
         RangeSet { v4: intervals(&self.v4, &keep), v6: intervals(&self.v6, &keep) }
     }
 
-    /// When all addresses of IPv4, and all of IPv6, are in the set.
-    pub fn whole_families(&self) -> [Timeline; 2] {
-        [self.whole_family(&self.v4), self.whole_family(&self.v6)]
-    }
-
-    fn whole_family<W: Word>(&self, pieces: &[Piece<W>]) -> Timeline {
-        let all: IntervalSet<W> = intervals(pieces, |_| true);
-        if !IntervalSet::full().is_subset(&all) {
-            return Timeline::constant(false);
-        }
-        let mut used = vec![false; self.timelines.len()];
-        for piece in pieces {
-            if let Some(used) = used.get_mut(piece.timeline as usize) {
-                *used = true;
-            }
-        }
-        let used = self.timelines.iter().zip(used).filter(|(_, used)| *used);
-        let missing: Vec<Timeline> = used.map(|(timeline, _)| timeline.negated()).collect();
-        Timeline::any(&missing).negated()
-    }
-
     /// The part that is in a set.
     #[must_use]
     pub fn within(&self, set: &RangeSet) -> Self {
-        Self { v4: clipped(&self.v4, &set.v4), v6: clipped(&self.v6, &set.v6), timelines: Arc::clone(&self.timelines) }
+        Self {
+            v4: clipped(&self.v4, &set.v4),
+            v6: clipped(&self.v6, &set.v6),
+            timelines: Arc::clone(&self.timelines),
+            horizon: self.horizon,
+        }
     }
 
-    /// The addresses that are in this set, and at that moment not in the other.
+    /// The addresses that are in this set, and at that moment not in the other. Both have the same horizon.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         let mut pairs = Pairs { left: &self.timelines, right: &other.timelines, ..Pairs::default() };
         let v4 = differing(&self.v4, &other.v4, &mut pairs);
         let v6 = differing(&self.v6, &other.v6, &mut pairs);
-        Self { v4, v6, timelines: Arc::new(pairs.interned.made) }
+        Self { v4, v6, timelines: Arc::new(pairs.interned.made), horizon: self.horizon }
     }
 
     /// The periods in which addresses are in the set.
@@ -346,4 +378,35 @@ fn union<W: Word>(sets: &[IntervalSet<W>], numbers: &[u32]) -> IntervalSet<W> {
         set.push(first, last);
     }
     set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timelines_that_are_too_long_are_cut_at_one_moment() {
+        let at = |millis| Moment::At(Timestamp::from_millis(millis));
+        let steps = |count: i64| {
+            let later = (1..=count).map(move |step| (at(10 * step), step % 2 == 0));
+            std::iter::once((Moment::Now, true)).chain(later)
+        };
+        let mut interned = Interned::default();
+        let numbers = [interned.number_at_most(steps(2), 3), interned.number_at_most(steps(9), 3)];
+        let map = |start| {
+            let mut map = IntervalMap::with_capacity(2);
+            map.push(0, 0);
+            map.push(start, 1);
+            map
+        };
+        let number = |label: u32| numbers.get(label as usize).copied().flatten();
+        let set = TimedSet::new((&map(100), number), (&IntervalMap::uniform(0), number), interned);
+        assert_eq!(set.horizon(), Some(Timestamp::from_millis(40)));
+        let expected = |count| Timeline::of_steps(steps(count)).cut(Timestamp::from_millis(40));
+        assert_eq!(set.timeline(Address::V4(99)), expected(2));
+        assert_eq!(set.timeline(Address::V4(100)), expected(9));
+        assert_eq!(set.cut(Timestamp::from_millis(15)).timeline(Address::V4(100)), expected(1));
+        let (all, early) = (set.ever(), set.at(at(15)));
+        assert_eq!((all, early.is_empty()), (RangeSet::full(), true));
+    }
 }

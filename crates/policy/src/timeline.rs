@@ -142,6 +142,18 @@ impl Timeline {
         self.combined(other, |one, other| one && !other)
     }
 
+    /// The same before a moment, and from there on as just before it.
+    #[must_use]
+    pub fn cut(&self, at: Timestamp) -> Self {
+        let turns = self.turns.iter().copied().take_while(|turn| *turn < at).collect();
+        Self { holds_now: self.holds_now, turns }
+    }
+
+    /// How often it turns over.
+    pub fn turns(&self) -> &[Timestamp] {
+        &self.turns
+    }
+
     /// What holds as `holds` says of whether each of two holds.
     #[must_use]
     pub fn combined(&self, other: &Self, holds: impl Fn(bool, bool) -> bool) -> Self {
