@@ -6,10 +6,11 @@
 use super::translation::Nat64Prefix;
 use crate::organization::{Cluster, Organization};
 use crate::ranges::RangeSet;
-use crate::rule::{ConnectionType, RuleMatches};
+use crate::rule::RuleMatches;
 use crate::snapshot::{ClusterSnapshot, Snapshot};
 use crate::time::Timestamp;
 use crate::timed_set::TimedSet;
+use crate::timeline::Timeline;
 use crate::version::Version;
 
 /// A version of a policy that is examined for problems.
@@ -40,7 +41,8 @@ impl<'a> Examined<'a> {
     }
 }
 
-/// What the levels above the nodes permit.
+/// What the levels above the nodes permit. Timed sets may end at a horizon (see `TimedSet::horizon`): what begins after
+/// it is found once it is nearer.
 pub(super) struct LevelSets {
     /// The addresses that both cluster and organization permit.
     pub(super) permitted: RangeSet,
@@ -50,6 +52,8 @@ pub(super) struct LevelSets {
     pub(super) allowed_from: [TimedSet; 2],
     /// The addresses that cluster, firewall and organization permit and when, for each connection type.
     pub(super) permitted_from: [TimedSet; 2],
+    /// When cluster, firewall and organization permit all of IPv4 and all of IPv6, for each connection type.
+    pub(super) open_from: [[Timeline; 2]; 2],
     /// The addresses that the firewall always allows for some connection type.
     pub(super) always_allowed: RangeSet,
 }
@@ -60,9 +64,23 @@ impl LevelSets {
         let own = organization.access_set(&organization.node.access);
         let permitted = own.intersection(&organization.access_set(&cluster.node.access));
         let firewall = snapshot.firewall();
-        let allowed_from = ConnectionType::ALL.map(|connection_type| firewall.allowed_from(connection_type, *now));
-        let permitted_from = allowed_from.each_ref().map(|allowed| allowed.within(&permitted));
-        let always_allowed = allowed_from.iter().fold(RangeSet::default(), |all, of| all.union(&of.always()));
-        Self { permitted, organization: own, allowed_from, permitted_from, always_allowed }
+        let full = RangeSet::full();
+        let [of_v4, of_v6] = [full.v4.is_subset(&permitted.v4), full.v6.is_subset(&permitted.v6)];
+        let [(shell, shell_permitted, shell_open), (preview, preview_permitted, preview_open)] =
+            firewall.of_types(|connection_type| {
+                let allowed = firewall.allowed_from(connection_type, *now);
+                let permitted = allowed.within(&permitted);
+                let [v4, v6] = firewall.whole_families(connection_type, *now);
+                let of = |of_firewall, family| if family { of_firewall } else { Timeline::constant(false) };
+                (allowed, permitted, [of(v4, of_v4), of(v6, of_v6)])
+            });
+        Self {
+            permitted,
+            organization: own,
+            always_allowed: shell.always().union(&preview.always()),
+            allowed_from: [shell, preview],
+            permitted_from: [shell_permitted, preview_permitted],
+            open_from: [shell_open, preview_open],
+        }
     }
 }

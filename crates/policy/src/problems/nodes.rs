@@ -13,7 +13,6 @@ use crate::name::NodeKey;
 use crate::node::Access;
 use crate::ranges::{RangeList, RangeSet};
 use crate::rule::{ConnectionType, Source};
-use crate::timed_set::TimedSet;
 use crate::timeline::{Moment, Timeline};
 
 /// The problems of the node `key` and the nodes below it. Without a key, those of all nodes and of the organization.
@@ -73,15 +72,12 @@ fn nobody(examined: &Examined<'_>, access: &Access) -> bool {
 struct Firewall<'a, 'e> {
     examined: &'e Examined<'a>,
     levels: &'e LevelSets,
-    /// When the levels above the nodes let all of IPv4 and all of IPv6 through, for each connection type.
-    open: [[Timeline; 2]; 2],
     findings: HashMap<Source, Option<Problem>>,
 }
 
 impl<'a, 'e> Firewall<'a, 'e> {
     fn new(examined: &'e Examined<'a>, levels: &'e LevelSets) -> Self {
-        let open = levels.permitted_from.each_ref().map(TimedSet::whole_families);
-        Self { examined, levels, open, findings: HashMap::new() }
+        Self { examined, levels, findings: HashMap::new() }
     }
 
     /// What is wrong with an entry of this source. The caller puts in the node.
@@ -116,7 +112,7 @@ impl<'a, 'e> Firewall<'a, 'e> {
 
     /// The moments at which the nodes with an access setting are open to every address of a family that it permits.
     fn opened(&self, [v4, v6]: [bool; 2]) -> impl Iterator<Item = (ConnectionType, Timeline)> {
-        ConnectionType::ALL.into_iter().zip(&self.open).map(move |(connection_type, [of_v4, of_v6])| {
+        ConnectionType::ALL.into_iter().zip(&self.levels.open_from).map(move |(connection_type, [of_v4, of_v6])| {
             let of_families = [(v4, of_v4), (v6, of_v6)].into_iter().filter(|(listed, _)| *listed);
             (connection_type, Timeline::any(of_families.map(|(_, timeline)| timeline)))
         })

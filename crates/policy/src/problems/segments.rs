@@ -8,7 +8,6 @@
 //! Not here: what of it is a problem (`rules`, `translated`).
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use super::examined::{Examined, LevelSets};
 use super::problem::RELATED_MAX;
@@ -52,12 +51,10 @@ pub(super) struct TypeSegments {
 impl TypeSegments {
     /// The segments of every connection type.
     pub(super) fn all(examined: &Examined<'_>, levels: &LevelSets) -> Vec<Self> {
-        let all = ConnectionType::ALL;
-        let applies_to_all = |rule: &Arc<Rule>| all.into_iter().all(|of| rule.connection_types.applies_to(of));
-        if examined.organization.rules.iter().all(applies_to_all) {
-            return vec![Self::new(examined, levels, all.to_vec())];
+        if !examined.snapshot.firewall().tells_types_apart() {
+            return vec![Self::new(examined, levels, ConnectionType::ALL.to_vec())];
         }
-        all.into_iter().map(|connection_type| Self::new(examined, levels, vec![connection_type])).collect()
+        ConnectionType::ALL.into_iter().map(|of| Self::new(examined, levels, vec![of])).collect()
     }
 
     fn new(examined: &Examined<'_>, levels: &LevelSets, connection_types: Vec<ConnectionType>) -> Self {
