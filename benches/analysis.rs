@@ -136,7 +136,7 @@ fn expiring(what: &str) -> Organization {
         };
         Arc::new(Rule {
             source,
-            action: if number / 2 % 2 == 0 { Action::Deny } else { Action::Allow },
+            action: if (number / 2).is_multiple_of(2) { Action::Deny } else { Action::Allow },
             connection_types: std::iter::empty().collect(),
             expire_time: (number < MANY - 1).then(|| Timestamp::from_millis(1_000_000 + 1_000 * i64::from(number))),
             id: id(&format!("r{number}")),

@@ -215,11 +215,11 @@ async fn what_was_going_to_happen_anyway_refuses_nothing_until_a_change_makes_it
     let longer = expire(&service, "shut", Some(after(&hand, 3 * DAY)), ChangeOptions::default()).await;
     refused(longer, "GUARD_VIOLATED", "from 2027-01-17T08:00:00Z on");
     // It loses from noon on what it has until then, which was going to be; a minute sooner is worse.
-    let sooner = DAY / 2 - Duration::from_mins(1);
+    let sooner = Duration::from_mins(12 * 60 - 1);
     let sooner = expire(&service, "office", Some(after(&hand, sooner)), ChangeOptions::default()).await;
     refused(sooner, "GUARD_VIOLATED", "from 2027-01-15T19:59:00Z on");
 
-    hand.advance(2 * DAY - Duration::from_secs(1));
+    hand.advance(Duration::from_secs(2 * 86_400 - 1));
     assert_eq!(decision(&service, WORLD).await, Decision::Deny);
     hand.advance(Duration::from_secs(1));
     assert_eq!(decision(&service, WORLD).await, Decision::Allow);

@@ -77,7 +77,9 @@ mod tests {
                 let (first, last, rank) = (one.min(other), one.max(other), (seed >> 4) % 40);
                 let run = &mut plain[first as usize..=last as usize];
                 assert_eq!(covered.raise((first, last + 1), rank), run.iter().copied().min().unwrap());
-                run.iter_mut().for_each(|of_class| *of_class = rank.max(*of_class));
+                for of_class in run {
+                    *of_class = rank.max(*of_class);
+                }
             }
         }
     }

@@ -92,12 +92,12 @@ impl Interned {
 impl TimedSet {
     /// The set in which an address has the timeline of the number that its label stands for.
     pub(super) fn new(
-        v4: (&IntervalMap<u32>, impl Fn(u32) -> Option<u32>),
-        v6: (&IntervalMap<u128>, impl Fn(u32) -> Option<u32>),
+        (v4, of_v4): (&IntervalMap<u32>, impl Fn(u32) -> Option<u32>),
+        (v6, of_v6): (&IntervalMap<u128>, impl Fn(u32) -> Option<u32>),
         timelines: Interned,
     ) -> Self {
-        let v4 = joined(v4.0.iter().map(|(first, last, label)| (first, last, v4.1(label))));
-        let v6 = joined(v6.0.iter().map(|(first, last, label)| (first, last, v6.1(label))));
+        let v4 = joined(v4.iter().map(|(first, last, label)| (first, last, of_v4(label))));
+        let v6 = joined(v6.iter().map(|(first, last, label)| (first, last, of_v6(label))));
         let made = Self { v4, v6, timelines: Arc::new(timelines.made), horizon: None };
         match timelines.horizon {
             Some(horizon) => made.cut(horizon),
