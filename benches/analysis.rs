@@ -204,9 +204,11 @@ fn main() {
         organization: &organization,
         snapshot: &snapshot,
         cluster: &cluster,
+        cluster_snapshot: &cluster_snapshot,
         now: Timestamp::from_millis(1_000),
         matches: &|_| None,
         unused_since: Timestamp::from_millis(0),
+        nat64_prefixes: &[],
     };
     let (mut times, mut found) = (Vec::new(), Vec::new());
     for _ in 0..5 {

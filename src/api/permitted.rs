@@ -15,8 +15,9 @@ use super::convert::names::{self, NodeName};
 use super::convert::node::{to_entries, to_mode};
 use super::node_scope::NodeScope;
 use super::paging::PageRequest;
-use super::problems::to_problem;
+use super::problems::{examine, to_problem};
 use super::{ANSWER_BYTES_MAX, Api, Shared, at_revision, status, to_i64};
+use crate::engine::Engine;
 use crate::policy::address::Range;
 use crate::policy::impact::{self, TargetClass};
 use crate::policy::name::{CLUSTER, Name};
@@ -62,7 +63,8 @@ impl Api {
         };
         let scope = self.node_scope(&name, &id, key)?;
         let (revision, now) = (scope.published.view.organization.revision, self.engine()?.clock().now());
-        let answer = self.shared.heavy.run(move || effective_access(name, &scope, now)).await?;
+        let engine = Arc::clone(self.engine()?);
+        let answer = self.shared.heavy.run(move || effective_access(&engine, name, &scope, now)).await?;
         if answer.encoded_len() > ANSWER_BYTES_MAX {
             return Err(status::answer_too_large("read the nodes one by one with GetNode"));
         }
@@ -135,7 +137,7 @@ impl Api {
     }
 }
 
-fn effective_access(name: String, scope: &NodeScope, now: Timestamp) -> v1::EffectiveAccess {
+fn effective_access(engine: &Engine, name: String, scope: &NodeScope, now: Timestamp) -> v1::EffectiveAccess {
     let organization = &scope.published.view.organization;
     let id = Some(organization.id.as_str());
     let (source, access) = scope.effective();
@@ -156,7 +158,7 @@ fn effective_access(name: String, scope: &NodeScope, now: Timestamp) -> v1::Effe
         organization_entries: to_entries(id, &organization.node.access),
         cluster_entries: to_entries(None, &scope.cluster.cluster.node.access),
         permitted_ranges,
-        problems: of_access(scope, now),
+        problems: of_access(engine, scope, now),
         truncated,
         source,
         name,
@@ -164,21 +166,13 @@ fn effective_access(name: String, scope: &NodeScope, now: Timestamp) -> v1::Effe
 }
 
 /// What is wrong with the access of the node itself, inherited or not.
-fn of_access(scope: &NodeScope, now: Timestamp) -> Vec<v1::Problem> {
+fn of_access(engine: &Engine, scope: &NodeScope, now: Timestamp) -> Vec<v1::Problem> {
     let organization = &scope.published.view.organization;
     let Some(key) = &scope.key else {
         let name = Name::organization(&organization.id).to_string();
         return problem(&name, &organization.node.access).into_iter().collect();
     };
-    let version = problems::Examined {
-        organization,
-        snapshot: &scope.published.snapshot,
-        cluster: &scope.cluster.cluster,
-        now,
-        matches: &|_| None,
-        unused_since: now,
-    };
-    let of_node = problems::of_node(&version, key).into_iter();
+    let of_node = examine(engine, scope, now, |examined| problems::of_node(examined, key)).into_iter();
     let own = of_node.filter(|problem| problem.resource == problems::Resource::Node(key.clone()));
     own.map(|problem| to_problem(Some(&organization.id), &problem)).collect()
 }

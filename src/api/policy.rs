@@ -52,13 +52,13 @@ impl Api {
         let changed = self.make(caller, self.read_apply_policy(request)).await?;
         let (before, after, revision) = (changed.before, changed.view.organization, changed.revision);
         let cluster = self.engine()?.directory().cluster();
-        let now = self.engine()?.clock().now();
+        let (engine, now) = (Arc::clone(self.engine()?), self.engine()?.clock().now());
         let answer = self.shared.heavy.run(move || {
             let mut differences = Differences::default();
             let altered = before.map(|before| Engine::alterations(&before, &after));
             let altered = audit::object_changes(&altered.unwrap_or_default(), Some(&after.id), revision);
             let altered = differences.take_changes(altered);
-            let (problems, cut) = super::problems::of_organization(&after, &cluster.cluster, now);
+            let (problems, cut) = super::problems::of_organization(&engine, &after, &cluster.cluster, now);
             v1::ApplyPolicyResponse {
                 revision: to_i64(revision),
                 etag: etag_of_policy(revision),

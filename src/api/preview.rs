@@ -26,6 +26,7 @@ use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::node::NodePatch;
 use crate::policy::plan::{Mutation, PlanError, Violation, etag_of_policy};
 use crate::policy::problems::{Code, Problem, Resource};
+use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
 use crate::policy::version::Version;
 use crate::proto::v1;
@@ -250,7 +251,7 @@ fn problems_of(engine: &Engine, prospect: &Prospect) -> (Vec<v1::Problem>, Vec<v
         let known = engine.directory().organization(prospected.id.as_str()).map(|published| Known::of(&published.view));
         let known = known.unwrap_or_default();
         let find = |version: Option<Version<'_>>| {
-            version.map(|version| problems::of_version(&version, &known, prospect.now)).unwrap_or_default()
+            version.map(|version| problems::of_version(engine, &version, &known, prospect.now)).unwrap_or_default()
         };
         let (before, after) = std::thread::scope(|scope| {
             let before = scope.spawn(|| find(prospected.before(prospect)));
@@ -268,11 +269,11 @@ fn problems_of(engine: &Engine, prospect: &Prospect) -> (Vec<v1::Problem>, Vec<v
 }
 
 /// What distinguishes one problem from another.
-type Key<'a> = (Code, &'a Resource, &'a [Range]);
+type Key<'a> = (Code, &'a Resource, &'a [Range], &'a [ConnectionType], Option<Timestamp>);
 type Keys<'a> = HashSet<Key<'a>>;
 
 fn key(problem: &Problem) -> Key<'_> {
-    (problem.code, &problem.resource, &problem.ranges)
+    (problem.code, &problem.resource, &problem.ranges, &problem.connection_types, problem.from)
 }
 
 fn keys(problems: &[Problem]) -> Keys<'_> {

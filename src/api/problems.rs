@@ -1,7 +1,7 @@
-//! Problems in words, and the list of them (design.md §3.6).
+//! Problems as the API has them, and the list of them (design.md §3.6).
 //!
-//! Invariant: a list is of one version of the policy; a message says what is wrong and what to do.
-//! Not here: finding problems (`policy::problems`).
+//! Invariant: a list is of one version of the policy and one moment.
+//! Not here: finding problems (`policy::problems`), their messages (`problem_words`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,15 +10,16 @@ use std::time::Duration;
 use prost::Message;
 use tonic::{Response, Status};
 
-use super::convert::Faults;
-use super::convert::decision::to_connection_type;
 use super::convert::names::{self, NodeName};
+use super::convert::{Faults, to_time};
 use super::node_scope::NodeScope;
 use super::paging::PageRequest;
+use super::problem_words::{message, name};
 use super::{ANSWER_BYTES_MAX, Api, Shared, at_revision, status};
+use crate::engine::Engine;
 use crate::engine::directory::{OrganizationView, Published};
 use crate::policy::members::MembersCache;
-use crate::policy::name::{CLUSTER, Id, Name};
+use crate::policy::name::Id;
 use crate::policy::organization::{Cluster, Organization};
 use crate::policy::problems::{self, Code, Problem, Resource};
 use crate::policy::rule::RuleMatches;
@@ -58,8 +59,9 @@ impl Api {
             _ => return Err(status::list_changed()),
         };
         let page = page.in_state(format!("{revision}-{cluster}-{}", now.millis()));
+        let engine = Arc::clone(self.engine()?);
         let find = move || {
-            examine(&scope, now, |examined| match &scope.key {
+            examine(&engine, &scope, now, |examined| match &scope.key {
                 None => problems::of_organization(examined),
                 Some(key) => problems::of_node(examined, key),
             })
@@ -86,7 +88,9 @@ impl Api {
         let key = format!("{id} {revision} {} {minute}", cluster.cluster.revision);
         let scope = NodeScope { published, cluster, key: None };
         let Shared { list_work, list_problems, .. } = &*self.shared;
-        let found = list_work.recall(list_problems, key, move || examine(&scope, now, problems::of_firewall)).await?;
+        let engine = Arc::clone(self.engine()?);
+        let find = move || examine(&engine, &scope, now, problems::of_firewall);
+        let found = list_work.recall(list_problems, key, find).await?;
         let listed = found.iter().filter(|problem| is_listed(&problem.resource));
         let room = (ANSWER_BYTES_MAX - LIST_BYTES_RESERVED).saturating_sub(answer_bytes);
         let messages = listed.map(|problem| to_problem(Some(&id), problem));
@@ -121,7 +125,7 @@ impl Known {
 }
 
 /// The problems of a version that is not published.
-pub(super) fn of_version(version: &Version<'_>, known: &Known, now: Timestamp) -> Vec<Problem> {
+pub(super) fn of_version(engine: &Engine, version: &Version<'_>, known: &Known, now: Timestamp) -> Vec<Problem> {
     let organization = version.organization;
     let matches = |index: usize| {
         let rule = organization.rules.get(index)?;
@@ -131,14 +135,17 @@ pub(super) fn of_version(version: &Version<'_>, known: &Known, now: Timestamp) -
         organization,
         snapshot: version.snapshot,
         cluster: version.cluster,
+        cluster_snapshot: version.cluster_snapshot,
         now,
         matches: &matches,
         unused_since: now.before(UNUSED_AFTER),
+        nat64_prefixes: engine.nat64_prefixes(),
     })
 }
 
 /// The problems of an organization, as many as fit an answer beside other fields, and whether some are left out.
 pub(super) fn of_organization(
+    engine: &Engine,
     organization: &Arc<Organization>,
     cluster: &Cluster,
     now: Timestamp,
@@ -146,7 +153,7 @@ pub(super) fn of_organization(
     let snapshot = Snapshot::compile(organization, &mut MembersCache::default());
     let cluster_snapshot = ClusterSnapshot::compile(cluster);
     let version = Version { organization, snapshot: &snapshot, cluster, cluster_snapshot: &cluster_snapshot };
-    let problems = of_version(&version, &Known::default(), now);
+    let problems = of_version(engine, &version, &Known::default(), now);
     fitting(problems.iter().map(|problem| to_problem(Some(&organization.id), problem)), ANSWER_BYTES_MAX / 4)
 }
 
@@ -163,21 +170,28 @@ pub(super) fn fitting(problems: impl IntoIterator<Item = v1::Problem>, bytes_max
 }
 
 /// Examines the organization of a scope.
-fn examine<T>(scope: &NodeScope, now: Timestamp, examine: impl FnOnce(&problems::Examined<'_>) -> T) -> T {
+pub(super) fn examine<T>(
+    engine: &Engine,
+    scope: &NodeScope,
+    now: Timestamp,
+    examine: impl FnOnce(&problems::Examined<'_>) -> T,
+) -> T {
     let NodeScope { published, cluster, key: _ } = scope;
     examine(&problems::Examined {
         organization: &published.view.organization,
         snapshot: &published.snapshot,
         cluster: &cluster.cluster,
+        cluster_snapshot: &cluster.snapshot,
         now,
         matches: &|index| published.view.matches(index),
         unused_since: now.before(UNUSED_AFTER),
+        nat64_prefixes: engine.nat64_prefixes(),
     })
 }
 
 /// A problem as the API has it.
 pub(super) fn to_problem(organization: Option<&Id>, problem: &Problem) -> v1::Problem {
-    let Problem { code, resource, ranges, related, connection_types: _, since: _ } = problem;
+    let Problem { code, resource, ranges, related, connection_types: _, since: _, from } = problem;
     let (api_code, severity) = code_and_severity(*code);
     v1::Problem {
         code: api_code.into(),
@@ -186,18 +200,7 @@ pub(super) fn to_problem(organization: Option<&Id>, problem: &Problem) -> v1::Pr
         message: message(organization, problem),
         ranges: ranges.iter().map(ToString::to_string).collect(),
         related: related.iter().map(|resource| name(organization, resource)).collect(),
-        from_time: None,
-    }
-}
-
-fn name(organization: Option<&Id>, resource: &Resource) -> String {
-    let organization = organization.map(|id| Name::organization(id).to_string()).unwrap_or_default();
-    match resource {
-        Resource::Cluster => CLUSTER.to_owned(),
-        Resource::Organization => organization,
-        Resource::Node(key) => format!("{organization}/{key}"),
-        Resource::Rule(id) => format!("{organization}/rules/{id}"),
-        Resource::Group(id) => format!("{organization}/addressGroups/{id}"),
+        from_time: from.map(to_time),
     }
 }
 
@@ -205,6 +208,8 @@ fn code_and_severity(code: Code) -> (v1::ProblemCode, v1::Severity) {
     use v1::Severity::{Error, Info, Warning};
     match code {
         Code::LocksEveryoneOut => (v1::ProblemCode::LocksEveryoneOut, Error),
+        Code::GuardedAddressLockedOut => (v1::ProblemCode::GuardedAddressLockedOut, Error),
+        Code::FailingTest => (v1::ProblemCode::FailingTest, Error),
         Code::OpenToInternet => (v1::ProblemCode::OpenToInternet, Error),
         Code::NoAddresses => (v1::ProblemCode::NoAddresses, Warning),
         Code::ShadowedRule => (v1::ProblemCode::ShadowedRule, Warning),
@@ -218,77 +223,6 @@ fn code_and_severity(code: Code) -> (v1::ProblemCode, v1::Severity) {
         Code::UnusedRule => (v1::ProblemCode::UnusedRule, Info),
         Code::UnusedGroup => (v1::ProblemCode::UnusedGroup, Info),
         Code::PartlyShadowedRule => (v1::ProblemCode::PartlyShadowedRule, Info),
-    }
-}
-
-/// A sentence that says what is wrong and, after a colon, what to do. The problem itself names the resource.
-fn message(organization: Option<&Id>, problem: &Problem) -> String {
-    let types = match problem.connection_types.as_slice() {
-        [one] => format!(" for {}", to_connection_type(*one).as_str_name()),
-        _ => String::new(),
-    };
-    let (ranges, related) = (shown_ranges(problem), shown_names(organization, &problem.related));
-    match problem.code {
-        Code::LocksEveryoneOut => format!(
-            "nobody can connect{types}, because cluster, firewall and organization together permit no address: allow \
-             some at each"
-        ),
-        Code::OpenToInternet => {
-            format!("every address of a whole family gets in{types}: restrict the access, unless everybody is meant")
-        }
-        Code::NoAddresses => "the access permits nobody: add ranges or an address group".to_owned(),
-        Code::ShadowedRule => {
-            let cover = if problem.related.len() == 1 { "covers" } else { "cover" };
-            format!("the rule never wins, because {related} {cover} all of it before: move it up, or delete it")
-        }
-        Code::Ipv4OnlyCatchAll => format!(
-            "the rule denies all of one address family and leaves {ranges} of the other open{types}: give it the range \
-             `any`"
-        ),
-        Code::ExceedsOrganization => {
-            let have = if problem.ranges.len() == 1 { "has" } else { "have" };
-            format!(
-                "the access lists {ranges}, which {have} no effect: permit them in the organization, or take them out"
-            )
-        }
-        Code::AllowsAll => "the access allows a whole address family: list the ranges that are meant".to_owned(),
-        Code::UnreachableEntry => {
-            let entry = if related.is_empty() { ranges } else { related };
-            format!("the entry {entry} lets nobody in: the firewall denies all of it")
-        }
-        Code::EmptyGroup => format!("the address group {related} has no ranges and stands for nobody: add some"),
-        Code::RedundantRule => "the rule alters no decision: delete it, unless it documents something".to_owned(),
-        Code::ExpiredRule => "the rule has expired and matches nothing: delete it, or extend its time".to_owned(),
-        Code::UnusedRule => {
-            let since = problem.since.map(Timestamp::seconds).unwrap_or_default();
-            let since = jiff::Timestamp::from_second(since).map(|time| time.to_string()).unwrap_or_default();
-            format!("the rule has not matched since {since}: delete it if nobody needs it")
-        }
-        Code::UnusedGroup => "no rule and no access names the address group: delete it if nobody needs it".to_owned(),
-        Code::PartlyShadowedRule => {
-            format!("rules before this one always decide for {ranges}: the rule has no effect there")
-        }
-    }
-}
-
-/// The first range, and how many more there are.
-fn shown_ranges(problem: &Problem) -> String {
-    match problem.ranges.as_slice() {
-        [] => String::new(),
-        [one] => format!("`{one}`"),
-        [first, _] => format!("`{first}` and 1 more range"),
-        [first, rest @ ..] => format!("`{first}` and {} more ranges", rest.len()),
-    }
-}
-
-/// The first three names, and how many more there are.
-fn shown_names(organization: Option<&Id>, resources: &[Resource]) -> String {
-    let names: Vec<String> =
-        resources.iter().take(3).map(|resource| format!("`{}`", name(organization, resource))).collect();
-    match (names.split_last(), resources.len() - names.len()) {
-        (None, _) => String::new(),
-        (Some((last, [])), 0) => last.clone(),
-        (Some((last, before)), 0) => format!("{} and {last}", before.join(", ")),
-        (Some(_), more) => format!("{} and {more} more", names.join(", ")),
+        Code::TranslatedAddress => (v1::ProblemCode::TranslatedAddress, Info),
     }
 }

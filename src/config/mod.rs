@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 pub use args::{ServeArgs, SettingArgs};
 pub use reference::reference;
-pub use setting::LogFilter;
+pub use setting::{LogFilter, Nat64Prefixes};
 pub use table::{Config, Durability, LogConfig, LogFormat, OnAuditFailure, RecordConfig, Setting, settings};
 
 /// Everything that is wrong with a configuration.

@@ -9,8 +9,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::policy::problems::{Nat64Prefix, Nat64PrefixError};
 use crate::policy::time::parse_duration;
 use tracing_subscriber::EnvFilter;
+
+/// Each prefix is one more look at every rule. No network has as many translators.
+const NAT64_PREFIXES_MAX: usize = 16;
 
 /// One row of a table of settings, which together make a configuration `C`.
 #[derive(Debug)]
@@ -106,6 +110,17 @@ impl LogFilter {
     }
 }
 
+/// Prefixes of translators, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nat64Prefixes(Vec<Nat64Prefix>);
+
+impl Nat64Prefixes {
+    /// The prefixes.
+    pub fn as_slice(&self) -> &[Nat64Prefix] {
+        &self.0
+    }
+}
+
 impl<T: Value> Value for Option<T> {
     const NAME: &str = T::NAME;
 
@@ -192,6 +207,43 @@ impl Value for LogFilter {
 
     fn show(&self) -> Option<toml::Value> {
         Some(self.0.as_str().into())
+    }
+}
+
+impl Value for Nat64Prefixes {
+    const NAME: &str = "PREFIX,…";
+
+    fn about(_: u64) -> String {
+        format!(
+            "up to {NAT64_PREFIXES_MAX} IPv6 prefixes of RFC 6052 in one text, separated by commas, such as \
+             `64:ff9b:1::/96,2001:db8:64::/96`"
+        )
+    }
+
+    fn read(given: &OsStr, _: u64) -> Result<Self, String> {
+        let text = text(given)?.trim();
+        let (mut prefixes, mut faults) = (Vec::new(), Vec::new());
+        for prefix in text.split(',').map(str::trim).filter(|_| !text.is_empty()) {
+            match prefix.parse() {
+                Ok(prefix) => prefixes.push(prefix),
+                Err(_) if prefix.is_empty() => faults.push("a comma has no prefix beside it".to_owned()),
+                Err(error) => faults.push(Nat64PrefixError::to_string(&error)),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(format!("has wrong prefixes: {}", faults.join("; ")));
+        }
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        match prefixes.len() {
+            0..=NAT64_PREFIXES_MAX => Ok(Self(prefixes)),
+            count => Err(format!("has {count} prefixes: give at most {NAT64_PREFIXES_MAX}")),
+        }
+    }
+
+    fn show(&self) -> Option<toml::Value> {
+        let prefixes: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        (!prefixes.is_empty()).then(|| prefixes.join(",").into())
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::macros::{choices, given_or, limit, row, settings, without_max};
-use super::setting::{self, LogFilter, Value, text};
+use super::setting::{self, LogFilter, Nat64Prefixes, Value, text};
 use crate::policy::limits::Limits;
 
 /// A longer timeout is surely a mistake. This one is far from overflowing a clock. In milliseconds.
@@ -70,6 +70,8 @@ settings! {
         requests_in_flight_max: usize = 4_096, max CONCURRENCY;
         /// Refuse request messages larger than this
         request_bytes_max: usize = 16 << 20, "BYTES", max REQUEST_BYTES;
+        /// Report deny rules for IPv4 that let in the same addresses behind these translators, beside `64:ff9b::/96`
+        nat64_prefixes: Nat64Prefixes = Nat64Prefixes::default(), unset "none but `64:ff9b::/96`";
     }
     beside {
         /// What is logged, and how.

@@ -67,6 +67,7 @@ use sessions::{SessionOptions, SessionTable};
 
 use crate::locks::IgnorePoison;
 use crate::policy::limits::Limits;
+use crate::policy::problems::Nat64Prefix;
 use crate::store::{Redaction, Snapshots, StateStores};
 
 /// The stores that the engine keeps its data in.
@@ -94,6 +95,8 @@ pub struct Options {
     pub audit: AuditOptions,
     /// How long sessions last, and how many there may be.
     pub sessions: SessionOptions,
+    /// The translators whose addresses problems are looked for at, beside the well-known prefix.
+    pub nat64_prefixes: Vec<Nat64Prefix>,
 }
 
 /// Why the engine does not start.
@@ -133,6 +136,7 @@ pub struct Engine {
     history: Arc<History>,
     commands: Arc<Commands>,
     threads: Mutex<Threads>,
+    nat64_prefixes: Vec<Nat64Prefix>,
     /// See [`Stores::keep`]; dropped last.
     _keep: Box<dyn Send + Sync>,
 }
@@ -161,6 +165,11 @@ impl Engine {
     /// The audit log.
     pub fn audit(&self) -> Arc<AuditLog> {
         Arc::clone(&self.audit)
+    }
+
+    /// See [`Options::nat64_prefixes`].
+    pub fn nat64_prefixes(&self) -> &[Nat64Prefix] {
+        &self.nat64_prefixes
     }
 
     /// The active sessions.

@@ -87,6 +87,7 @@ impl Engine {
             history: Arc::default(),
             commands: Arc::new(sender),
             threads: Mutex::default(),
+            nat64_prefixes: options.nat64_prefixes,
             _keep: keep,
         };
         let follower = Arc::new(Follower::default());

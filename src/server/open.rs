@@ -60,7 +60,12 @@ fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Res
         sessions: open_sessions(disk, &directory)?,
         keep: Box::new(Arc::clone(&directory)),
     };
-    let options = Options { limits: config.limits, audit: audit_options(&config.record), sessions: session_options };
+    let options = Options {
+        limits: config.limits,
+        audit: audit_options(&config.record),
+        sessions: session_options,
+        nat64_prefixes: config.nat64_prefixes.as_slice().to_vec(),
+    };
     let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
     begun.mark()?;
     // Last: on a full disk, opening needs the room that the ballast gave up.

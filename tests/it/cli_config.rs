@@ -230,6 +230,7 @@ fn samples(setting: &Setting) -> (String, String) {
     match setting.value_name {
         "ADDRESS:PORT" => ("127.0.0.1:9".to_owned(), "localhost".to_owned()),
         "FILTER" => ("debug".to_owned(), "portcullis=loudly".to_owned()),
+        "PREFIX,…" => ("2001:db8::/32".to_owned(), "2001:db8::/33".to_owned()),
         "DURATION" if max == u64::MAX => ("7ms".to_owned(), "0ms".to_owned()),
         "DURATION" => ("7ms".to_owned(), format!("{}ms", max + 1)),
         "COUNT" | "BYTES" => (max.to_string(), (max + 1).to_string()),
@@ -322,4 +323,31 @@ fn a_key_that_is_no_setting_is_named_with_the_one_that_was_meant() {
         assert_eq!(errors.faults.len(), 1, "{errors}");
         assert!(errors.faults[0].advice.contains(meant), "{errors}");
     }
+}
+
+#[test]
+fn prefixes_of_translators_are_each_taken_once_and_all_wrong_ones_are_named() {
+    let prefixes = |text: &str| {
+        let file = format!("nat64_prefixes = '{text}'");
+        Config::resolve(&ServeArgs::default(), Some(&file)).map(|config| {
+            let texts = config.nat64_prefixes.as_slice().iter().map(ToString::to_string);
+            (texts.collect::<Vec<_>>(), Config::resolve(&ServeArgs::default(), Some(&config.to_toml())) == Ok(config))
+        })
+    };
+    let valid = |text: &str, expected: &[&str]| {
+        assert_eq!(prefixes(text), Ok((expected.iter().map(|text| (*text).to_owned()).collect(), true)), "{text}");
+    };
+    valid("", &[]);
+    valid("2001:db8:64::/96", &["2001:db8:64::/96"]);
+    valid(" 2001:db8:64:0::/96,64:ff9b:1::/48 , 2001:db8:64::/96", &["64:ff9b:1::/48", "2001:db8:64::/96"]);
+    let advice = |text: &str| prefixes(text).unwrap_err().faults[0].advice.clone();
+    assert_eq!(
+        advice("2001:db8::/95, 192.0.2.0/24,"),
+        "has wrong prefixes: `2001:db8::/95` has no prefix length of a translator: write /32, /40, /48, /56, /64 or /96 \
+         (RFC 6052); `192.0.2.0/24` is not an IPv6 prefix: write one such as `64:ff9b:1::/96`; a comma has no prefix \
+         beside it"
+    );
+    let many: Vec<String> = (1..=17).map(|number| format!("2001:db8:{number}::/96")).collect();
+    assert_eq!(advice(&many.join(",")), "has 17 prefixes: give at most 16");
+    assert_eq!(prefixes(&many[..16].join(",")).map(|(texts, _)| texts.len()), Ok(16));
 }

@@ -134,6 +134,12 @@ mod preview_api;
 mod problems;
 /// Problems through the API and the command line.
 mod problems_api;
+/// Problems that begin later, through the API and the command line.
+mod problems_moments_api;
+/// Denied addresses that get in translated, against asking about every twin.
+mod problems_translated;
+/// Failing tests and guarded addresses, against deciding at every moment.
+mod problems_whole;
 /// The service as a process of its own.
 mod process;
 /// The announced Internet in a deny rule.

@@ -9,6 +9,7 @@ use super::color::{ColorArgs, Colors, Look};
 use super::context::Context;
 use super::exit::Exit;
 use super::names::OrganizationArgs;
+use super::times::rfc3339;
 use super::{pages, table};
 use portcullis_proto::v1;
 
@@ -39,7 +40,8 @@ pub(super) async fn run(args: ProblemsArgs, context: &mut Context<'_>) -> anyhow
     Ok(Exit::Success)
 }
 
-/// Each problem as a heading line, with its message below.
+/// Each problem as a heading line, with its message below. The heading names the moment at which it begins, where that
+/// is later.
 fn lines(problems: &[v1::Problem], colors: Colors) -> String {
     let mut lines = Vec::new();
     for problem in problems {
@@ -51,7 +53,8 @@ fn lines(problems: &[v1::Problem], colors: Colors) -> String {
         let severity = colors.paint(look, &table::word(problem.severity().as_str_name(), "SEVERITY_"));
         let code = table::word(problem.code().as_str_name(), "PROBLEM_CODE_");
         let (resource, message) = (table::clean(&problem.resource), table::clean(&problem.message));
-        lines.push(format!("{severity} {code} {resource}\n    {message}\n"));
+        let from = problem.from_time.as_ref().map(|from| format!(" from {}", rfc3339(from))).unwrap_or_default();
+        lines.push(format!("{severity} {code} {resource}{from}\n    {message}\n"));
     }
     lines.concat()
 }

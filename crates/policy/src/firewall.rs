@@ -18,6 +18,7 @@ use super::classes::Classes;
 use super::cow_map::CowMap;
 use super::decision::{Decision, Reason, Verdict};
 use super::group::Group;
+use super::interned::Interned;
 use super::intervals::IntervalSet;
 use super::name::Id;
 use super::organization::Organization;
@@ -26,7 +27,7 @@ use super::ranges::RangeSet;
 use super::rule::{Action, ConnectionType, Rule, Source};
 use super::table::Table;
 use super::time::Timestamp;
-use super::timed_set::{Interned, TimedSet};
+use super::timed_set::TimedSet;
 use super::timeline::{Moment, Timeline};
 
 /// The turns of the timelines of all addresses together, 16 bytes each. Without a bound, half as many rules as there may

@@ -94,6 +94,7 @@ pub mod firewall;
 pub mod gates;
 pub mod group;
 pub mod impact;
+mod interned;
 pub mod intervals;
 pub mod judging;
 pub mod limits;

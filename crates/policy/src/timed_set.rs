@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::address::Address;
+use super::interned::Interned;
 use super::intervals::{IntervalMap, IntervalSet};
 use super::ranges::RangeSet;
 use super::time::Timestamp;
@@ -37,56 +38,12 @@ struct Piece<W> {
     timeline: u32,
 }
 
-/// Distinct timelines, numbered.
-#[derive(Default)]
-pub(super) struct Interned {
-    known: HashMap<Timeline, u32>,
-    made: Vec<Timeline>,
-    /// The first moment that some timeline leaves out.
-    horizon: Option<Timestamp>,
-}
-
 /// The periods in which some address is in a set, each with its addresses.
 pub struct ByPeriod {
     v4: Vec<IntervalSet<u32>>,
     v6: Vec<IntervalSet<u128>>,
     /// The timelines that have each period.
     periods: BTreeMap<Period, Vec<u32>>,
-}
-
-impl Interned {
-    /// The number of a timeline; none for the one that never holds.
-    pub(super) fn number(&mut self, timeline: Timeline) -> Option<u32> {
-        if timeline.is_never() {
-            return None;
-        }
-        if let Some(number) = self.known.get(&timeline) {
-            return Some(*number);
-        }
-        let number = u32::try_from(self.made.len()).ok()?;
-        self.made.push(timeline.clone());
-        self.known.insert(timeline, number);
-        Some(number)
-    }
-}
-
-impl Interned {
-    /// The number of the timeline of steps, of which only so many turns are kept.
-    pub(super) fn number_at_most(
-        &mut self,
-        steps: impl Iterator<Item = (Moment, bool)>,
-        turns_max: usize,
-    ) -> Option<u32> {
-        let (mut last, mut turns, mut end) = (None, 0, None);
-        let kept = steps.take_while(|(moment, holds)| {
-            turns += usize::from(last.replace(*holds).is_some_and(|last| last != *holds));
-            end = moment.time().filter(|_| turns > turns_max);
-            end.is_none()
-        });
-        let timeline = Timeline::of_steps(kept);
-        self.horizon = self.horizon.into_iter().chain(end).min();
-        self.number(timeline)
-    }
 }
 
 impl TimedSet {
@@ -164,6 +121,31 @@ impl TimedSet {
     pub fn at(&self, moment: Moment) -> RangeSet {
         let holding: Vec<bool> = self.timelines.iter().map(|timeline| timeline.holds_at(moment)).collect();
         self.where_timeline(|number| holding.get(number as usize).is_some_and(|holds| *holds))
+    }
+
+    /// The addresses that are in the set at every moment.
+    pub fn always(&self) -> RangeSet {
+        self.where_timeline(|number| self.timelines.get(number as usize).is_some_and(Timeline::is_always))
+    }
+
+    /// When some address is in the set.
+    pub fn somebody(&self) -> Timeline {
+        let numbers = self.v4.iter().map(|piece| piece.timeline).chain(self.v6.iter().map(|piece| piece.timeline));
+        // Most sets that are asked about have far fewer pieces than there are timelines.
+        let mut numbers: Vec<u32> = numbers.collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Timeline::any(numbers.into_iter().filter_map(|number| self.timelines.get(number as usize)))
+    }
+
+    /// The IPv6 addresses from `first` to `last` that are in the set at some moment, in order and with their moments.
+    pub fn v6_from_to(&self, first: u128, last: u128) -> impl Iterator<Item = (u128, u128, &Timeline)> {
+        let from = self.v6.partition_point(|piece| piece.last < first);
+        let meeting = self.v6.iter().skip(from).take_while(move |piece| piece.first <= last);
+        meeting.filter_map(move |piece| {
+            let timeline = self.timelines.get(piece.timeline as usize)?;
+            Some((piece.first.max(first), piece.last.min(last), timeline))
+        })
     }
 
     fn where_timeline(&self, keep: impl Fn(u32) -> bool) -> RangeSet {

@@ -99,6 +99,15 @@ impl Timeline {
         if self.holds_now { Some(Moment::Now) } else { self.turns.first().copied().map(Moment::At) }
     }
 
+    /// The first moment at which it holds that is not before a moment.
+    pub fn first_from(&self, moment: Moment) -> Option<Moment> {
+        if self.holds_at(moment) {
+            return Some(moment);
+        }
+        let later = self.turns.partition_point(|turn| Moment::At(*turn) <= moment);
+        self.turns.get(later).copied().map(Moment::At)
+    }
+
     /// The periods in which it holds, in order. No two of them touch.
     pub fn periods(&self) -> impl Iterator<Item = Period> + '_ {
         let starts = self.holds_now.then_some(Moment::Now).into_iter();

@@ -7,21 +7,23 @@ use std::collections::HashMap;
 
 use super::examined::{Examined, LevelSets};
 use super::problem::{Code, Problem, Resource};
+use super::whole::by_moment;
 use crate::address::Range;
 use crate::name::NodeKey;
 use crate::node::Access;
 use crate::ranges::{RangeList, RangeSet};
 use crate::rule::{ConnectionType, Source};
+use crate::timeline::{Moment, Timeline};
 
 /// The problems of the node `key` and the nodes below it. Without a key, those of all nodes and of the organization.
 pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets, key: Option<&NodeKey>) -> Vec<Problem> {
     let organization = examined.organization;
     let mut judged: HashMap<Vec<&Source>, Vec<Problem>> = HashMap::new();
+    let mut firewall = Firewall::new(examined, levels);
     let mut problems = Vec::new();
     if key.is_none() {
         let access = &organization.node.access;
-        problems
-            .extend(entries(examined, levels, access).into_iter().map(|problem| problem.of(Resource::Organization)));
+        problems.extend(entries(&mut firewall, access).into_iter().map(|problem| problem.of(Resource::Organization)));
         if nobody(examined, access) {
             problems.push(Problem::new(Code::NoAddresses, Resource::Organization));
         }
@@ -39,8 +41,8 @@ pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets, key: Option<
         };
         let sources = access.entries().iter().map(|entry| &entry.source).collect();
         let findings = match access {
-            Access::AllowAll | Access::Inherit => judge(examined, levels, access),
-            Access::AllowList(_) => judged.entry(sources).or_insert_with(|| judge(examined, levels, access)).clone(),
+            Access::AllowAll | Access::Inherit => judge(&mut firewall, access),
+            Access::AllowList(_) => judged.entry(sources).or_insert_with(|| judge(&mut firewall, access)).clone(),
         };
         problems.extend(findings.into_iter().map(|problem| problem.of(Resource::Node(of.clone()))));
     }
@@ -49,7 +51,7 @@ pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets, key: Option<
         && organization.nodes.get(key).is_none()
         && let Some((_, access)) = organization.effective_access(key)
     {
-        let findings = judge(examined, levels, access);
+        let findings = judge(&mut firewall, access);
         problems.extend(findings.into_iter().map(|problem| problem.of(Resource::Node(key.clone()))));
     }
     problems
@@ -65,10 +67,63 @@ fn nobody(examined: &Examined<'_>, access: &Access) -> bool {
     matches!(access, Access::AllowList(_)) && examined.organization.access_set(access).is_empty()
 }
 
+/// What the firewall lets through, as far as access settings are judged by it. What it says of a source is kept: many
+/// nodes name the same ones.
+struct Firewall<'a, 'e> {
+    examined: &'e Examined<'a>,
+    levels: &'e LevelSets,
+    findings: HashMap<Source, Option<Problem>>,
+}
+
+impl<'a, 'e> Firewall<'a, 'e> {
+    fn new(examined: &'e Examined<'a>, levels: &'e LevelSets) -> Self {
+        Self { examined, levels, findings: HashMap::new() }
+    }
+
+    /// What is wrong with an entry of this source. The caller puts in the node.
+    fn of_entry(&mut self, source: &Source) -> Option<Problem> {
+        if let Some(known) = self.findings.get(source) {
+            return known.clone();
+        }
+        let set = self.examined.organization.source_set(source);
+        let related = match source {
+            Source::Range(_) => Vec::new(),
+            Source::Group(id) => vec![Resource::Group(id.clone())],
+        };
+        let problem = |code| Problem { related, ..Problem::new(code, Resource::Organization).with_ranges(&set) };
+        let finding = if set.is_empty() {
+            Some(problem(Code::EmptyGroup))
+        } else {
+            let from = self.never_reached_from(&set);
+            from.map(|from| Problem { from: from.time(), ..problem(Code::UnreachableEntry) })
+        };
+        self.findings.insert(source.clone(), finding.clone());
+        finding
+    }
+
+    /// The first moment at which the firewall denies all of a set.
+    fn never_reached_from(&self, set: &RangeSet) -> Option<Moment> {
+        if self.levels.always_allowed.meets(set) {
+            return None;
+        }
+        let reached = self.levels.allowed_from.each_ref().map(|allowed| allowed.within(set).somebody());
+        Timeline::any(&reached).negated().first()
+    }
+
+    /// The moments at which the nodes with an access setting are open to every address of a family that it permits.
+    fn opened(&self, [v4, v6]: [bool; 2]) -> impl Iterator<Item = (ConnectionType, Timeline)> {
+        ConnectionType::ALL.into_iter().zip(&self.levels.open_from).map(move |(connection_type, [of_v4, of_v6])| {
+            let of_families = [(v4, of_v4), (v6, of_v6)].into_iter().filter(|(listed, _)| *listed);
+            (connection_type, Timeline::any(of_families.map(|(_, timeline)| timeline)))
+        })
+    }
+}
+
 /// The problems of the access setting of any node below the organization. The caller puts in the node.
-fn judge(examined: &Examined<'_>, levels: &LevelSets, access: &Access) -> Vec<Problem> {
+fn judge(firewall: &mut Firewall<'_, '_>, access: &Access) -> Vec<Problem> {
+    let (examined, levels) = (firewall.examined, firewall.levels);
     let problem = |code| Problem::new(code, Resource::Organization);
-    let mut problems = entries(examined, levels, access);
+    let mut problems = entries(firewall, access);
     let set = examined.organization.access_set(access);
     if set.is_empty() {
         problems.push(problem(Code::NoAddresses));
@@ -78,41 +133,17 @@ fn judge(examined: &Examined<'_>, levels: &LevelSets, access: &Access) -> Vec<Pr
         problems.push(problem(Code::ExceedsOrganization).with_ranges(&listed.difference(&levels.organization)));
     }
     let full = RangeSet::full();
-    if !full.v4.is_subset(&set.v4) && !full.v6.is_subset(&set.v6) {
-        return problems;
-    }
-    problems.push(problem(Code::AllowsAll));
-    let reached = set.intersection(&levels.permitted);
-    let open = ConnectionType::ALL.into_iter().zip(&levels.allowed).filter(|(_, allowed)| {
-        let reached = reached.intersection(allowed);
-        full.v4.is_subset(&reached.v4) || full.v6.is_subset(&reached.v6)
-    });
-    let types: Vec<_> = open.map(|(of, _)| of).collect();
-    if !types.is_empty() {
-        problems.push(Problem { connection_types: types, ..problem(Code::OpenToInternet) });
+    let families = [full.v4.is_subset(&set.v4), full.v6.is_subset(&set.v6)];
+    if families != [false, false] {
+        problems.push(problem(Code::AllowsAll));
+        problems.extend(by_moment(&problem(Code::OpenToInternet), firewall.opened(families)));
     }
     problems
 }
 
 /// The problems of the entries of an access setting. The caller puts in the node.
-fn entries(examined: &Examined<'_>, levels: &LevelSets, access: &Access) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for entry in access.entries() {
-        let set = examined.organization.source_set(&entry.source);
-        let related = match &entry.source {
-            Source::Range(_) => Vec::new(),
-            Source::Group(id) => vec![Resource::Group(id.clone())],
-        };
-        let code = if set.is_empty() {
-            Code::EmptyGroup
-        } else if !levels.allowed.iter().any(|allowed| allowed.meets(&set)) {
-            Code::UnreachableEntry
-        } else {
-            continue;
-        };
-        problems.push(Problem { related, ..Problem::new(code, Resource::Organization).with_ranges(&set) });
-    }
-    problems
+fn entries(firewall: &mut Firewall<'_, '_>, access: &Access) -> Vec<Problem> {
+    access.entries().iter().filter_map(|entry| firewall.of_entry(&entry.source)).collect()
 }
 
 /// The addresses that an allowlist names, without ranges of a whole family: administrators list those on purpose and

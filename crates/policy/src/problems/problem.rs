@@ -20,6 +20,10 @@ pub const RELATED_MAX: usize = 100;
 pub enum Code {
     /// Nobody can connect to anything by some connection type.
     LocksEveryoneOut,
+    /// A guarded address will lose a connection that it is allowed now.
+    GuardedAddressLockedOut,
+    /// A policy test fails.
+    FailingTest,
     /// Every address of a family can connect to the node.
     OpenToInternet,
     /// The access setting permits nobody.
@@ -46,6 +50,8 @@ pub enum Code {
     UnusedGroup,
     /// A rule never wins at some of its addresses, because earlier rules cover them.
     PartlyShadowedRule,
+    /// A rule denies IPv4 addresses, and IPv6 addresses that stand for them are allowed.
+    TranslatedAddress,
 }
 
 /// An object that has a problem, or that is related to one.
@@ -61,6 +67,8 @@ pub enum Resource {
     Rule(Id),
     /// One of its groups.
     Group(Id),
+    /// One of its policy tests.
+    Test(Id),
 }
 
 /// A fact about a policy that is probably a mistake.
@@ -70,8 +78,8 @@ pub struct Problem {
     pub code: Code,
     /// The object that has the problem.
     pub resource: Resource,
-    /// The addresses that the problem concerns, as the fewest ranges, at most [`RANGES_MAX`]; empty when it does not
-    /// concern certain addresses.
+    /// The addresses that the problem concerns, at the moment of `from`, as the fewest ranges, at most [`RANGES_MAX`];
+    /// empty when it does not concern certain addresses.
     pub ranges: Vec<Range>,
     /// Other objects that cause the problem, at most [`RELATED_MAX`].
     pub related: Vec<Resource>,
@@ -79,11 +87,19 @@ pub struct Problem {
     pub connection_types: Vec<ConnectionType>,
     /// For [`Code::UnusedRule`]: when the rule last matched, or since when its matches are counted.
     pub since: Option<Timestamp>,
+    /// The first moment at which it is a problem; none means that it is one now.
+    pub from: Option<Timestamp>,
 }
 
 impl Problem {
     pub(super) fn new(code: Code, resource: Resource) -> Self {
-        Self { code, resource, ranges: Vec::new(), related: Vec::new(), connection_types: Vec::new(), since: None }
+        let (ranges, related, connection_types) = (Vec::new(), Vec::new(), Vec::new());
+        Self { code, resource, ranges, related, connection_types, since: None, from: None }
+    }
+
+    /// It is a problem from a moment on, which is not before `now`.
+    pub(super) fn from(self, moment: Timestamp, now: Timestamp) -> Self {
+        Self { from: (now < moment).then_some(moment), ..self }
     }
 
     pub(super) fn with_ranges(mut self, set: &RangeSet) -> Self {

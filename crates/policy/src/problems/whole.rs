@@ -1,0 +1,68 @@
+//! The problems of a policy as a whole: who is locked out, and which of its own demands it does not meet.
+//!
+//! Invariant: what is locked out or fails is decided as a Check would be, at every moment from the given one on.
+//! Not here: single rules (`rules`) and nodes (`nodes`).
+
+use std::collections::BTreeMap;
+
+use super::examined::{Examined, LevelSets};
+use super::problem::{Code, Problem, Resource};
+use crate::address::Range;
+use crate::name::Name;
+use crate::rule::ConnectionType;
+use crate::timeline::{Moment, Timeline};
+
+/// One problem for each moment at which something begins, with the connection types for which it begins then.
+pub(super) fn by_moment(
+    problem: &Problem,
+    timelines: impl IntoIterator<Item = (ConnectionType, Timeline)>,
+) -> Vec<Problem> {
+    let mut moments: BTreeMap<Moment, Vec<ConnectionType>> = BTreeMap::new();
+    for (connection_type, timeline) in timelines {
+        if let Some(first) = timeline.first() {
+            moments.entry(first).or_default().push(connection_type);
+        }
+    }
+    let at = |(from, connection_types): (Moment, _)| Problem { connection_types, from: from.time(), ..problem.clone() };
+    moments.into_iter().map(at).collect()
+}
+
+/// The connection types for which cluster, firewall and organization together permit nobody at some moment.
+pub(super) fn locks(levels: &LevelSets) -> Vec<Problem> {
+    let nobody = levels.permitted_from.iter().map(|permitted| permitted.somebody().negated());
+    by_moment(
+        &Problem::new(Code::LocksEveryoneOut, Resource::Organization),
+        ConnectionType::ALL.into_iter().zip(nobody),
+    )
+}
+
+/// The guarded addresses that will lose a connection that they are allowed now.
+///
+/// Time alters only what the firewall allows. So an address loses something at a node exactly where it loses it at the
+/// organization itself, whose access no node widens.
+pub(super) fn guarded(examined: &Examined<'_>) -> Vec<Problem> {
+    let Examined { organization, cluster, now, .. } = examined;
+    let version = examined.version();
+    let target = Name::organization(&organization.id).to_string();
+    let gates = organization.node.gates.and(&cluster.node.gates);
+    let of_address = |address| {
+        let allowed = ConnectionType::ALL.map(|of| (of, version.allowed(address, of, &target, *now)));
+        let now = allowed.into_iter().filter(|(_, allowed)| allowed.holds_at(Moment::Now));
+        let problem = Problem::new(Code::GuardedAddressLockedOut, Resource::Organization);
+        by_moment(
+            &Problem { ranges: vec![Range::from(address)], ..problem },
+            now.map(|(of, allowed)| (of, allowed.negated())),
+        )
+    };
+    gates.guard.iter().copied().flat_map(of_address).collect()
+}
+
+/// The policy tests that fail, now or later.
+pub(super) fn tests(examined: &Examined<'_>) -> Vec<Problem> {
+    let version = examined.version();
+    let failing = examined.organization.tests.iter().filter_map(|test| {
+        let from = test.failing(Some(&version), examined.now).first()?.time();
+        Some(Problem { from, ..Problem::new(Code::FailingTest, Resource::Test(test.id.clone())) })
+    });
+    failing.collect()
+}
