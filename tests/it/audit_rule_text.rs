@@ -3,7 +3,13 @@
 //! Invariant: range or group and description are those of the moment of the record, in every list, stream and restart.
 //! Not here: how the command line shows them (`cli_audit`), the stored bytes (`audit_codec`).
 
+use std::time::Duration;
+
 use portcullis::config::Config;
+use portcullis::engine::Engine;
+use portcullis::policy::name::Id;
+use portcullis::policy::plan::Mutation;
+use portcullis::policy::rule::{self as policy, RulePatch};
 use portcullis::proto::v1::audit_record::Content;
 use portcullis::proto::v1::rule::Source;
 use portcullis::proto::v1::{
@@ -15,6 +21,7 @@ use portcullis::proto::v1::{
 use prost::Message;
 
 use crate::audit_api::{check_of, verify};
+use crate::audit_engine::{self, key, small_units};
 use crate::audit_watch::signed_size;
 use crate::harness::{Service, rule};
 
@@ -284,4 +291,49 @@ async fn a_page_of_sessions_fits_an_answer_whatever_the_rule_says_that_revoked_t
     assert!(names.len() == COUNT && ended.len() == COUNT && largest <= 4 << 20, "{} {largest}", ended.len());
     assert!(ended.iter().all(|session| session.revoke_rule_description == long));
     service.stop().await;
+}
+
+/// The hazard: somebody who is denied again and again fills the memory with what an administrator wrote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_denials_by_a_rule_with_a_long_description_ends_units_early() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = "\u{1F6AB}".repeat(1_024);
+    let mut options = small_units();
+    options.audit.unit_age_max = Duration::from_hours(1);
+    let engine = audit_engine::open(directory.path(), key(1), options.clone());
+    let flood = async |engine: &Engine, count: usize| {
+        // The policy is in memory, so that each start begins without the rule.
+        let patch = RulePatch {
+            action: Some(policy::Action::Deny),
+            source: Some(policy::Source::Range("any".parse().unwrap())),
+            description: Some(long.as_str().into()),
+            ..RulePatch::default()
+        };
+        audit_engine::change(&engine, Mutation::CreateRule { id: Id::parse("all").unwrap(), position: None, patch })
+            .await;
+        for _ in 0..count {
+            let answer = audit_engine::check(engine, "", "192.0.2.1", policy::ConnectionType::Preview, DEFAULT).await;
+            assert_eq!(answer.unwrap().reason, portcullis::policy::decision::Reason::DenyRule);
+        }
+        audit_engine::settle(engine).await;
+    };
+    // One unit ends, another is begun; after a restart it goes on with what it has.
+    flood(&engine, 12_000).await;
+    engine.close();
+    let engine = audit_engine::open(directory.path(), key(1), options);
+    flood(&engine, 12_000).await;
+    crate::clock::until("two units are sealed", async || {
+        (audit_engine::sealed_units(directory.path()) >= 2).then_some(())
+    })
+    .await;
+    let files = audit_engine::sealed_files(&directory.path().join("audit"));
+    for first in files.list().unwrap() {
+        let records = files.open(first).unwrap().count();
+        let bytes = records * long.len();
+        // The limit, and what comes until the tile is full: a frame at most and a tile.
+        assert!(bytes < (32 + 8 + 2) << 20, "{records} records");
+        assert!(files.bytes(first).unwrap() < bytes as u64 / 50, "what repeats is compressed");
+    }
+    assert_eq!(engine.audit().verify(None, &mut |_, _| true).unwrap().faults, []);
+    engine.close();
 }
