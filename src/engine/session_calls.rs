@@ -167,10 +167,10 @@ impl Engine {
             Some(SessionCursor::Ended { before, .. }) => before,
             _ => as_of + 1,
         };
-        let (ended, next) = self.audit.list_ended(filter, before, count_max - sessions.len())?;
+        let ended = self.audit.list_ended(filter, before, count_max - sessions.len())?;
         let behind = |before: u64| SessionCursor::Ended { as_of, before };
-        sessions.extend(ended.into_iter().map(|(sequence, session)| (session, behind(sequence))));
-        Ok(SessionPage { sessions, next: next.map(behind) })
+        sessions.extend(ended.sessions.into_iter().map(|(sequence, session)| (session, behind(sequence))));
+        Ok(SessionPage { sessions, next: ended.next_before.map(behind) })
     }
 
     /// The figures of an organization, or of all. Reads files: call it on a thread that may block.

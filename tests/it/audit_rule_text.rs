@@ -255,7 +255,7 @@ async fn a_revoked_session_names_the_rule_as_it_was_while_it_is_active_and_when_
         assert_eq!(revoked_by(of(&names[1])), expected);
         assert_eq!(revoked_by(of(&names[2])), named("", "", ""));
         let (ended, _) = sessions(&service, SessionState::Ended).await;
-        assert_eq!(ended.into_iter().map(revoked_by).collect::<Vec<_>>(), [expected.clone()]);
+        assert_eq!(ended.into_iter().map(revoked_by).collect::<Vec<_>>(), std::slice::from_ref(&expected));
         service.stop().await;
     }
 }
@@ -309,7 +309,7 @@ async fn a_flood_of_denials_by_a_rule_with_a_long_description_ends_units_early()
             description: Some(long.as_str().into()),
             ..RulePatch::default()
         };
-        audit_engine::change(&engine, Mutation::CreateRule { id: Id::parse("all").unwrap(), position: None, patch })
+        audit_engine::change(engine, Mutation::CreateRule { id: Id::parse("all").unwrap(), position: None, patch })
             .await;
         for _ in 0..count {
             let answer = audit_engine::check(engine, "", "192.0.2.1", policy::ConnectionType::Preview, DEFAULT).await;
