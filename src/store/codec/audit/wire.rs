@@ -124,8 +124,8 @@ fn packed(out: &mut Vec<u8>, field: u32, first: &[u8], prefix_length: u8) {
 /// The bytes of a counted field with a number below 16: key, length, content.
 fn counted_bytes(content: usize) -> usize {
     let length = match content {
-        ..0x80 => 1,
-        ..0x4000 => 2,
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
         _ => 3,
     };
     1 + length + content
