@@ -14,6 +14,14 @@ use crate::engine::sessions::Session;
 use crate::policy::name::Id;
 use crate::store::sealed::IndexSet;
 
+/// A page of ended sessions, newest end first.
+pub(in crate::engine) struct EndedPage {
+    /// The sessions, each with the sequence of the record of its end.
+    pub(in crate::engine) sessions: Vec<(u64, Session)>,
+    /// The next page has what was recorded below this; none where there is nothing more.
+    pub(in crate::engine) next_before: Option<u64>,
+}
+
 impl AuditLog {
     /// An ended session by its id. Most callers ask for one that has just ended, so the newest units are searched first.
     /// An unknown id makes it read all units, so callers limit how many searches run.
@@ -41,13 +49,13 @@ impl AuditLog {
         Ok(None)
     }
 
-    /// Ended sessions that were recorded below `before`, newest end first, and where the next page goes on.
+    /// At most `count_max` ended sessions that were recorded below `before`.
     pub(in crate::engine) fn list_ended(
         &self,
         filter: &SessionFilter,
         before: u64,
         count_max: usize,
-    ) -> Result<(Vec<Session>, Option<u64>), AuditError> {
+    ) -> Result<EndedPage, AuditError> {
         // The conditions that an index can answer; the others are checked record by record.
         let records = RecordFilter {
             organization: filter.organization.clone(),
@@ -64,7 +72,9 @@ impl AuditLog {
             _ => false,
         };
         let page = self.search(&records, &passes, Some(before), count_max)?;
-        Ok((page.records.into_iter().filter_map(ended_session).collect(), page.next_before))
+        let ended = |record: Record| Some((record.sequence, ended_session(record)?));
+        let sessions = page.records.into_iter().filter_map(ended).collect();
+        Ok(EndedPage { sessions, next_before: page.next_before })
     }
 }
 

@@ -7,7 +7,10 @@ use std::ops::Range;
 
 use super::parts::{to_connection_type, to_level, to_reason};
 use crate::audit::record::{DecisionId, DecisionRecord};
+use crate::audit::rule_text::RuleText;
+use crate::policy::address::Range as AddressRange;
 use crate::policy::name::Id;
+use crate::policy::rule::Source;
 
 /// How a field's value is written (protocol buffers, wire types).
 const VARINT: u32 = 0;
@@ -43,6 +46,7 @@ fn decision_fields(out: &mut Vec<u8>, decision: &DecisionRecord) {
         connection_type,
         endpoint,
         rule,
+        rule_text,
         level,
         session,
         session_opened,
@@ -67,6 +71,64 @@ fn decision_fields(out: &mut Vec<u8>, decision: &DecisionRecord) {
     number(out, 12, *cluster_revision);
     text(out, 13, request_id);
     number(out, 14, lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)));
+    if let Some(text) = rule_text {
+        rule_text_field(out, 15, text);
+    }
+}
+
+/// Its lengths are computed ahead, so that nothing is moved to make room for them.
+fn rule_text_field(out: &mut Vec<u8>, field: u32, RuleText { source, description }: &RuleText) {
+    // `Ranges` with one range: a flag, or the packed bytes behind key and length.
+    let ranges_bytes = |range: &AddressRange| match range {
+        AddressRange::Any => 2,
+        AddressRange::V4(_) => 2 + 5,
+        AddressRange::V6(_) => 2 + 17,
+    };
+    // An id has less than 128 bytes, so its length takes one byte.
+    let source_bytes = 2 + match source {
+        Source::Range(range) => ranges_bytes(range),
+        Source::Group(id) => id.as_str().len(),
+    };
+    let description_bytes = if description.is_empty() { 0 } else { counted_bytes(description.len()) };
+    key(out, field, COUNTED);
+    varint(out, (counted_bytes(source_bytes) + description_bytes) as u64);
+    key(out, 1, COUNTED);
+    varint(out, source_bytes as u64);
+    match source {
+        Source::Range(range) => {
+            key(out, 1, COUNTED);
+            varint(out, ranges_bytes(range) as u64);
+            range_field(out, *range);
+        }
+        Source::Group(id) => text(out, 2, id.as_str()),
+    }
+    text(out, 2, description);
+}
+
+/// One range, as `Ranges` packs it.
+fn range_field(out: &mut Vec<u8>, range: AddressRange) {
+    match range {
+        AddressRange::Any => number(out, 1, 1),
+        AddressRange::V4(block) => packed(out, 2, &block.first().to_be_bytes(), block.prefix_length()),
+        AddressRange::V6(block) => packed(out, 3, &block.first().to_be_bytes(), block.prefix_length()),
+    }
+}
+
+fn packed(out: &mut Vec<u8>, field: u32, first: &[u8], prefix_length: u8) {
+    key(out, field, COUNTED);
+    varint(out, first.len() as u64 + 1);
+    out.extend_from_slice(first);
+    out.push(prefix_length);
+}
+
+/// The bytes of a counted field with a number below 16: key, length, content.
+fn counted_bytes(content: usize) -> usize {
+    let length = match content {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        _ => 3,
+    };
+    1 + length + content
 }
 
 /// Turns the bytes of a record into those of its tail record: the entry, an encoded opening where there is one, whether a
