@@ -70,7 +70,7 @@ impl Api {
         Ok(at_revision(v1::ListProblemsResponse { problems, next_page_token }, revision))
     }
 
-    /// The problems of the rules or groups that a list shows, the worst first, as many as fit beside `answer_bytes`.
+    /// The problems that concern the rules or groups of an answer, the worst first, as many as fit beside `answer_bytes`.
     ///
     /// One sweep finds those of the whole organization. It is kept for the other pages and other lists, until the policy
     /// changes or a minute ends. It has a pool of its own, so that a list does not wait for previews.
@@ -78,7 +78,7 @@ impl Api {
         &self,
         published: Arc<Published>,
         answer_bytes: usize,
-        is_listed: impl Fn(&Resource) -> bool,
+        is_listed: impl Fn(&Problem) -> bool,
     ) -> Result<Vec<v1::Problem>, Status> {
         let (cluster, now) = (self.engine()?.directory().cluster(), self.engine()?.clock().now());
         let id = published.view.organization.id.clone();
@@ -87,7 +87,7 @@ impl Api {
         let scope = NodeScope { published, cluster, key: None };
         let Shared { list_work, list_problems, .. } = &*self.shared;
         let found = list_work.recall(list_problems, key, move || examine(&scope, now, problems::of_firewall)).await?;
-        let listed = found.iter().filter(|problem| is_listed(&problem.resource));
+        let listed = found.iter().filter(|problem| is_listed(problem));
         let room = (ANSWER_BYTES_MAX - LIST_BYTES_RESERVED).saturating_sub(answer_bytes);
         let messages = listed.map(|problem| to_problem(Some(&id), problem));
         Ok(fitting(messages, room.min(ANSWER_BYTES_MAX / 4)).0)

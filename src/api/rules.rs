@@ -13,13 +13,13 @@ use super::convert::names;
 use super::convert::names::{chosen_or_new_id, new_id, organization, rule_of};
 use super::convert::options::Mask;
 use super::convert::reader::{ReadChange, Reader};
-use super::convert::rule::{SETTABLE, patch, to_rule};
+use super::convert::rule::{SETTABLE, at_moment, patch, to_rule};
 use super::mutation::{ChangedOrganization, given};
 use super::paging::PageRequest;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
 use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_rules};
-use crate::policy::problems::Resource;
+use crate::policy::problems::{Problem, Resource};
 use crate::policy::rule::{Rule, RulePatch};
 use crate::proto::v1;
 
@@ -49,14 +49,23 @@ impl Api {
         read.change_inside(parent, mutation)
     }
 
-    pub(super) fn get_rule(&self, request: v1::GetRuleRequest) -> Result<Response<v1::Rule>, Status> {
-        let v1::GetRuleRequest { name } = request;
+    pub(super) async fn get_rule(&self, request: v1::GetRuleRequest) -> Result<Response<v1::Rule>, Status> {
+        let v1::GetRuleRequest { name, include_problems } = request;
         let (organization, id) =
             names::rule(&name).map_err(|error| status::invalid_field("name", error.to_string()))?;
         let published = self.published(&organization)?;
         let view = &published.view;
         let (index, rule) = view.organization.rule(id.as_str()).ok_or_else(|| status::not_found(&name))?;
-        Ok(at_revision(to_rule(view, index, rule), view.organization.revision))
+        let revision = view.organization.revision;
+        let mut shown = at_moment(to_rule(view, index, rule), rule, self.engine()?.clock().now());
+        if include_problems {
+            let concerns = |problem: &Problem| {
+                let is_rule = |resource: &Resource| matches!(resource, Resource::Rule(of) if *of == id);
+                is_rule(&problem.resource) || problem.related.iter().any(is_rule)
+            };
+            shown.problems = self.problems_of_listed(Arc::clone(&published), shown.encoded_len(), concerns).await?;
+        }
+        Ok(at_revision(shown, revision))
     }
 
     pub(super) async fn list_rules(
@@ -69,13 +78,15 @@ impl Api {
         let view = &published.view;
         let etag = etag_of_rules(view.organization.rules_changed_at);
         let page = page.of_state(etag.clone())?;
+        let now = self.engine()?.clock().now();
         let rules = view.organization.rules.iter().enumerate().skip(page.offset());
-        let (rules, next_page_token) = page.page_by_offset(rules.map(|(index, rule)| to_rule(view, index, rule)));
+        let (rules, next_page_token) =
+            page.page_by_offset(rules.map(|(index, rule)| at_moment(to_rule(view, index, rule), rule, now)));
         let (first, count, revision) = (page.offset(), rules.len(), view.organization.revision);
         let (revision_shown, problems) = (to_i64(revision), Vec::new());
         let mut answer = v1::ListRulesResponse { rules, next_page_token, etag, revision: revision_shown, problems };
         let organization = Arc::clone(&view.organization);
-        let is_listed = |resource: &Resource| match resource {
+        let is_listed = |problem: &Problem| match &problem.resource {
             Resource::Rule(id) => {
                 organization.rule(id.as_str()).is_some_and(|(index, _)| index.wrapping_sub(first) < count)
             }

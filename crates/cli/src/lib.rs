@@ -6,6 +6,7 @@
 //! Invariant: commands write through [`Output`] only, so that a closed pipe is not a failure.
 //! Not here: checking a policy, which the server does; the service and its files.
 
+mod answered;
 mod audit;
 mod change;
 mod check;
@@ -14,6 +15,7 @@ mod client;
 mod color;
 mod comparison;
 mod context;
+mod difference;
 mod error;
 mod events;
 mod exit;
@@ -112,7 +114,13 @@ impl ServerCommand {
         if let Some(result) = self.0.run_offline(verify_files, output) {
             return result;
         }
-        client::call(&client.server, async |client| self.0.run(&mut Context { client, output }).await)
+        let server = &client.server;
+        client::call(server, async |client| {
+            let mut context = Context::new(client, server, output);
+            let exit = self.0.run(&mut context).await?;
+            context.tell_confirmation().await;
+            Ok(exit)
+        })
     }
 }
 

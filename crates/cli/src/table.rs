@@ -38,11 +38,18 @@ pub(super) fn lines(values: &[String]) -> String {
 
 /// Problems below a list; empty if there are none.
 pub(super) fn problems(problems: &[v1::Problem]) -> String {
-    let line = |problem: &v1::Problem| {
-        let severity = severity(problem.severity);
-        clean(&format!("{severity}: {}: {}", problem.resource, problem.message)) + "\n"
-    };
+    let line = |of: &v1::Problem| problem(of) + "\n";
     if problems.is_empty() { String::new() } else { "\n".to_owned() + &problems.iter().map(line).collect::<String>() }
+}
+
+/// A problem in one line.
+pub(super) fn problem(problem: &v1::Problem) -> String {
+    let from = match problem.from_time.as_ref().map(|from| time(Some(from))) {
+        Some(from) if !problem.message.contains(&from) => format!(" (from {from} on)"),
+        _ => String::new(),
+    };
+    let severity = severity(problem.severity);
+    clean(&format!("{severity}: {}: {}{from}", problem.resource, problem.message))
 }
 
 /// A time to the second; empty if there is none.

@@ -1,9 +1,10 @@
 //! `portcullis nodes`: the hierarchy of allowlists.
 //!
 //! Invariant: an update names exactly the fields that were typed in its mask, so that it alters nothing else.
-//! Not here: the flags (`args`) and how nodes are shown (`view`).
+//! Not here: the flags (`args`), how nodes are shown (`view`), what a change causes besides (`effects`).
 
 mod args;
+mod effects;
 mod view;
 
 use portcullis_client::answer;
@@ -25,7 +26,7 @@ pub(super) async fn run(args: NodesArgs, context: &mut Context<'_>) -> anyhow::R
     match args.command {
         NodesCommand::List(args) => list(&names, &args, context).await,
         NodesCommand::Get(args) => {
-            let request = v1::GetNodeRequest { name: names.node(&args.node) };
+            let request = v1::GetNodeRequest { name: names.node(&args.node)? };
             let node = answer(context.client.hierarchy().get_node(request).await)?;
             context.show(&node, view::node)
         }
@@ -33,7 +34,7 @@ pub(super) async fn run(args: NodesArgs, context: &mut Context<'_>) -> anyhow::R
         NodesCommand::Update(args) => update(&names, args, context).await,
         NodesCommand::Delete(args) => delete(&names, &args, context).await,
         NodesCommand::Effective(args) => {
-            let request = v1::GetEffectiveAccessRequest { name: names.node(&args.node) };
+            let request = v1::GetEffectiveAccessRequest { name: names.node(&args.node)? };
             let access = answer(context.client.hierarchy().get_effective_access(request).await)?;
             context.show(&access, view::effective_access)
         }
@@ -42,7 +43,8 @@ pub(super) async fn run(args: NodesArgs, context: &mut Context<'_>) -> anyhow::R
 }
 
 async fn list(names: &OrganizationArgs, args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let parent = args.parent.as_deref().map(|parent| names.node(parent)).or_else(|| names.given()).unwrap_or_default();
+    let named = args.parent.as_deref().map(|parent| names.node(parent)).transpose()?;
+    let parent = named.or_else(|| names.given()).unwrap_or_default();
     let (recursive, mut client) = (args.recursive, context.client.hierarchy());
     let nodes = pages::all(async |page_size, page_token| {
         client.list_nodes(v1::ListNodesRequest { parent: parent.clone(), page_size, page_token, recursive }).await
@@ -52,7 +54,7 @@ async fn list(names: &OrganizationArgs, args: &ListArgs, context: &mut Context<'
 }
 
 async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let name = names.node(&args.node);
+    let name = names.node(&args.node)?;
     let (parent, node_id) = split_node(&name)?;
     let (access, origins) = args.fields.access.access(&name)?.unzip();
     let node = v1::Node {
@@ -70,17 +72,24 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
     if args.preview.preview {
         return context.preview(&name, Asked::CreateNode(request)).await;
     }
+    let is_first = effects::would_be_first_project(&name, context).await;
     let node = answer(context.client.hierarchy().create_node(request).await)
         .map_err(|error| with_fields(error, |field| line_of(origins.as_ref(), field)))?;
-    context.changed(&args.change, &node, view::node)
+    context.changed(&args.change, &node, view::node)?;
+    if is_first {
+        effects::of_first_project(&args.change, &name, context);
+    }
+    effects::of_access(&args.change, None, &node, context);
+    Ok(Exit::Success)
 }
 
 async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let name = names.node(&args.node);
+    let name = names.node(&args.node)?;
     let mut node = v1::Node { name: name.clone(), etag: args.etag.etag(), ..v1::Node::default() };
     let mut paths = Vec::new();
-    if let Some(display_name) = args.fields.display_name {
-        node.display_name = display_name;
+    let before = effects::present(&name, &args, context).await?;
+    if let Some(display_name) = &args.fields.display_name {
+        node.display_name.clone_from(display_name);
         paths.push("display_name");
     }
     if args.fields.require_projects.is_some() {
@@ -92,9 +101,13 @@ async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Contex
         node.access = access;
         paths.push("access");
     }
-    if let Some(gates) = args.gates.gates() {
-        node.change_gates = Some(gates);
+    if args.gates.given() {
+        node.change_gates = Some(args.gates.over(before.as_ref())?);
         paths.push("change_gates");
+        // The gates that no flag names are those that were read, so they must still be the present ones.
+        if node.etag.is_empty() {
+            node.etag = before.as_ref().map(|before| before.etag.clone()).unwrap_or_default();
+        }
     }
     if paths.is_empty() {
         let message = "nothing to change: give `--display-name`, `--require-projects`, `--access` or gates";
@@ -107,11 +120,15 @@ async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Contex
     }
     let node = answer(context.client.hierarchy().update_node(request).await)
         .map_err(|error| with_fields(error, |field| line_of(origins.as_ref(), field)))?;
-    context.changed(&args.change, &node, view::node)
+    context.changed(&args.change, &node, view::node)?;
+    if let Some(before) = &before {
+        effects::of_update(&args, before, &node, context);
+    }
+    Ok(Exit::Success)
 }
 
 async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let name = names.node(&args.node);
+    let name = names.node(&args.node)?;
     let request = v1::DeleteNodeRequest {
         name: name.clone(),
         etag: args.etag.etag(),
@@ -121,12 +138,25 @@ async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Conte
     if args.preview.preview {
         return context.preview(&name, Asked::DeleteNode(request)).await;
     }
+    let is_last = effects::is_last_required_project(&name, context).await;
+    // Only a forced deletion takes other nodes with it, or permits more than before.
+    let effect = match args.force {
+        true => context.ask_preview(&name, Asked::DeleteNode(request.clone())).await.ok(),
+        false => None,
+    };
     answer(context.client.hierarchy().delete_node(request).await)?;
-    context.deleted(&args.change, &name)
+    context.deleted(&args.change, &name)?;
+    if let Some(effect) = effect {
+        effects::of_deletion(&args.change, &effect, context);
+    }
+    if is_last {
+        effects::of_last_project(&args.change, &name, context);
+    }
+    Ok(Exit::Success)
 }
 
 async fn permitted(names: &OrganizationArgs, args: &PermittedArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let (name, mut client) = (names.node(&args.node), context.client.hierarchy());
+    let (name, mut client) = (names.node(&args.node)?, context.client.hierarchy());
     let connection_type = v1::ConnectionType::from(args.connection_type).into();
     let permitted = pages::all(async |page_size, page_token| {
         let request = v1::ListPermittedRangesRequest { name: name.clone(), connection_type, page_size, page_token };

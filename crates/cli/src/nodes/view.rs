@@ -40,7 +40,7 @@ pub(super) fn node(node: &v1::Node) -> String {
 }
 
 /// The gates in words; empty if there are none.
-fn gates(gates: Option<&v1::ChangeGates>) -> String {
+pub(super) fn gates(gates: Option<&v1::ChangeGates>) -> String {
     let Some(v1::ChangeGates { guard_ips, max_revocations, refuse_open_to_internet }) = gates else {
         return String::new();
     };
@@ -100,15 +100,17 @@ fn entries(heading: &str, entries: &[v1::AccessEntry]) -> String {
     if entries.is_empty() {
         return format!("\n{heading}: none, so nobody is permitted\n");
     }
-    let row = |entry: &v1::AccessEntry| {
-        let source = match &entry.source {
-            Some(v1::access_entry::Source::Range(range)) => range.clone(),
-            Some(v1::access_entry::Source::AddressGroup(group)) => format!("group {}", names::id(group)),
-            None => String::new(),
-        };
-        [source, entry.description.clone()]
-    };
+    let row = |entry: &v1::AccessEntry| [source(entry), entry.description.clone()];
     format!("\n{heading}:\n{}", table::grid(["SOURCE", "DESCRIPTION"], entries.iter().map(row)))
+}
+
+/// What an entry permits: a range, or a group by its id.
+pub(super) fn source(entry: &v1::AccessEntry) -> String {
+    match &entry.source {
+        Some(v1::access_entry::Source::Range(range)) => range.clone(),
+        Some(v1::access_entry::Source::AddressGroup(group)) => format!("group {}", names::id(group)),
+        None => String::new(),
+    }
 }
 
 fn own_mode(node: &v1::Node) -> String {

@@ -41,7 +41,7 @@ pub(super) fn rule(rule: &v1::Rule) -> String {
         ("last match", table::time(rule.last_match_time.as_ref())),
         ("etag", rule.etag.clone()),
         ("revision", rule.revision.to_string()),
-    ])
+    ]) + &table::problems(&rule.problems)
 }
 
 fn action(rule: &v1::Rule) -> String {
@@ -63,11 +63,15 @@ fn connection_types(rule: &v1::Rule) -> String {
     rule.connection_types.iter().map(|number| table::connection_type(*number)).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether the rule is in force. Expiry goes by the clock of the server, which reports expired rules as problems.
+/// Whether the rule is in force. Expiry goes by the clock of the server.
 fn state(rule: &v1::Rule) -> String {
-    match (rule.disabled, &rule.expire_time) {
-        (true, _) => "disabled".to_owned(),
-        (false, None) => "enabled".to_owned(),
-        (false, Some(_)) => format!("until {}", table::time(rule.expire_time.as_ref())),
+    let time = table::time(rule.expire_time.as_ref());
+    match (rule.disabled, rule.expired, &rule.expire_time) {
+        (true, _, None) => "disabled".to_owned(),
+        (true, false, Some(_)) => format!("disabled, until {time}"),
+        (true, true, Some(_)) => format!("disabled, expired {time}"),
+        (false, _, None) => "enabled".to_owned(),
+        (false, false, Some(_)) => format!("until {time}"),
+        (false, true, Some(_)) => format!("expired {time}"),
     }
 }
