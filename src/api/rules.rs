@@ -21,6 +21,7 @@ use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_rules};
 use crate::policy::problems::{Problem, Resource};
 use crate::policy::rule::{Rule, RulePatch};
+use crate::policy::time::Timestamp;
 use crate::proto::v1;
 
 /// Rules in the answer of a call that changes the whole list.
@@ -33,7 +34,7 @@ impl Api {
         request: v1::CreateRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_create_rule(request)).await?;
-        rule_answer(&changed)
+        rule_answer(&changed, self.engine()?.clock().now())
     }
 
     pub(super) fn read_create_rule(&self, request: v1::CreateRuleRequest) -> ReadChange {
@@ -102,7 +103,7 @@ impl Api {
         request: v1::UpdateRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_update_rule(request)).await?;
-        rule_answer(&changed)
+        rule_answer(&changed, self.engine()?.clock().now())
     }
 
     pub(super) fn read_update_rule(&self, request: v1::UpdateRuleRequest) -> ReadChange {
@@ -142,7 +143,7 @@ impl Api {
         request: v1::MoveRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_move_rule(request)).await?;
-        rule_answer(&changed)
+        rule_answer(&changed, self.engine()?.clock().now())
     }
 
     pub(super) fn read_move_rule(&self, request: v1::MoveRuleRequest) -> ReadChange {
@@ -160,7 +161,7 @@ impl Api {
         request: v1::ReorderRulesRequest,
     ) -> Result<Response<v1::ReorderRulesResponse>, Status> {
         let changed = self.make(caller, self.read_reorder_rules(request)).await?;
-        let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
+        let (rules, etag) = (shown_rules(&changed, self.engine()?.clock().now()), list_etag(&changed));
         let answer = v1::ReorderRulesResponse { rules, etag, revision: to_i64(changed.revision) };
         Ok(at_revision(answer, changed.revision))
     }
@@ -185,7 +186,7 @@ impl Api {
         request: v1::ReplaceRulesRequest,
     ) -> Result<Response<v1::ReplaceRulesResponse>, Status> {
         let changed = self.make(caller, self.read_replace_rules(request)).await?;
-        let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
+        let (rules, etag) = (shown_rules(&changed, self.engine()?.clock().now()), list_etag(&changed));
         let answer = v1::ReplaceRulesResponse { rules, etag, revision: to_i64(changed.revision) };
         Ok(at_revision(answer, changed.revision))
     }
@@ -220,15 +221,15 @@ fn new_rule(read: &mut Reader, field: &str, organization: Option<&Id>, rule: v1:
     patch(read, field, organization.map(Id::as_str), rule, &Mask::All)
 }
 
-fn rule_answer(changed: &ChangedOrganization) -> Result<Response<v1::Rule>, Status> {
+fn rule_answer(changed: &ChangedOrganization, now: Timestamp) -> Result<Response<v1::Rule>, Status> {
     let found = changed.object.as_ref().and_then(|id| changed.view.organization.rule(id.as_str()));
     let (index, rule) = found.ok_or_else(|| status::not_found("the rule"))?;
-    Ok(at_revision(changed_rule(changed, index, rule), changed.revision))
+    Ok(at_revision(changed_rule(changed, index, rule, now), changed.revision))
 }
 
 /// A rule after a change, or as it would be.
-fn changed_rule(changed: &ChangedOrganization, index: usize, rule: &Rule) -> v1::Rule {
-    let mut shown = to_rule(&changed.view, index, rule);
+fn changed_rule(changed: &ChangedOrganization, index: usize, rule: &Rule, now: Timestamp) -> v1::Rule {
+    let mut shown = at_moment(to_rule(&changed.view, index, rule), rule, now);
     shown.etag = changed.etag(shown.etag);
     shown.revision = to_i64(changed.revision);
     shown
@@ -239,10 +240,10 @@ fn list_etag(changed: &ChangedOrganization) -> String {
 }
 
 /// The first rules of a list, as many as are shown and fit.
-fn shown_rules(changed: &ChangedOrganization) -> Vec<v1::Rule> {
+fn shown_rules(changed: &ChangedOrganization, now: Timestamp) -> Vec<v1::Rule> {
     let mut room = ANSWER_BYTES_MAX - ANSWER_BYTES_RESERVED;
     let rules = changed.view.organization.rules.iter().enumerate().take(RULES_SHOWN_MAX);
-    let rules = rules.map(|(index, rule)| changed_rule(changed, index, rule));
+    let rules = rules.map(|(index, rule)| changed_rule(changed, index, rule, now));
     let fits = |rule: &v1::Rule| {
         let left = room.checked_sub(rule.encoded_len() + 6);
         room = left.unwrap_or(0);

@@ -44,6 +44,8 @@ mod checks_api;
 mod cli_audit;
 /// What `serve` takes, and what of it wins.
 mod cli_config;
+/// Everyday edits through the command line.
+mod cli_edit;
 /// The command line as it is typed.
 mod cli_parse;
 /// The command line over whole policies and revisions.

@@ -168,6 +168,10 @@ impl Family {
         }
     }
 
+    fn is_whole(self, ranges: &[String]) -> bool {
+        ranges.iter().any(|range| range == self.whole())
+    }
+
     /// Whether a range in text is of this family only.
     fn has(self, range: &str) -> bool {
         range != ANY && range.contains(':') == (self == Self::Ipv6)
@@ -192,10 +196,10 @@ impl Family {
 
     /// The ranges of the family: all of it in a word, or the widest ones and how many more there are.
     fn text(self, ranges: &[String]) -> Option<String> {
-        let mut own: Vec<&String> = ranges.iter().filter(|range| self.has(range)).collect();
-        if own.iter().any(|range| *range == self.whole()) {
+        if self.is_whole(ranges) {
             return Some(format!("every {} address ({})", self.name(), self.whole()));
         }
+        let mut own: Vec<&String> = ranges.iter().filter(|range| self.has(range)).collect();
         own.sort_by_key(|range| self.prefix(range));
         let shown: Vec<String> = own.iter().take(RANGES_SHOWN).map(|range| clean(range)).collect();
         let most = if self.share(ranges) >= HALF { format!("most {} addresses: ", self.name()) } else { String::new() };
@@ -217,7 +221,7 @@ fn shown(ranges: &[String]) -> String {
         return format!("every IPv4 and every IPv6 address ({ANY})");
     }
     let mut families = Family::BOTH;
-    families.sort_by_key(|family| Reverse(family.share(ranges) >= HALF));
+    families.sort_by_key(|family| Reverse((family.is_whole(ranges), family.share(ranges) >= HALF)));
     let texts: Vec<String> = families.iter().filter_map(|family| family.text(ranges)).collect();
     texts.join("; ")
 }

@@ -153,19 +153,21 @@ impl NodeGateArgs {
             || self.gates_refuse_open_to_internet.is_some()
     }
 
+    /// Whether what was given about gates makes sense.
+    pub(super) fn check(&self) -> Result<(), UsageError> {
+        let is_doubtful = self.gates_guard_ips.len() > 1 && self.gates_guard_ips.iter().any(|given| given == NONE);
+        let message = || UsageError(format!("`--gates-guard-ip {NONE}` removes the gate: give it alone"));
+        if is_doubtful { Err(message()) } else { Ok(()) }
+    }
+
     /// The gates of a node with those that were given in place of its own.
-    pub(super) fn over(&self, before: Option<&v1::Node>) -> Result<v1::ChangeGates, UsageError> {
+    pub(super) fn over(&self, before: Option<&v1::Node>) -> v1::ChangeGates {
         let mut gates = before.and_then(|before| before.change_gates.clone()).unwrap_or_default();
         if self.no_gates {
             gates = v1::ChangeGates::default();
         }
         if !self.gates_guard_ips.is_empty() {
-            let is_none = |given: &String| given == NONE;
-            if self.gates_guard_ips.iter().any(is_none) && self.gates_guard_ips.len() > 1 {
-                let message = format!("`--gates-guard-ip {NONE}` removes the gate: give it alone");
-                return Err(UsageError(message));
-            }
-            gates.guard_ips = self.gates_guard_ips.iter().filter(|given| !is_none(given)).cloned().collect();
+            gates.guard_ips = self.gates_guard_ips.iter().filter(|given| *given != NONE).cloned().collect();
         }
         if let Some(MaxRevocations(max)) = self.gates_max_revocations {
             gates.max_revocations = max;
@@ -173,7 +175,7 @@ impl NodeGateArgs {
         if let Some(refuse) = self.gates_refuse_open_to_internet {
             gates.refuse_open_to_internet = refuse;
         }
-        Ok(gates)
+        gates
     }
 }
 

@@ -85,9 +85,11 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
 
 async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let name = names.node(&args.node)?;
+    let (access, origins) = args.fields.access.access(&name)?.unzip();
+    args.gates.check()?;
+    let before = effects::present(&name, &args, context).await?;
     let mut node = v1::Node { name: name.clone(), etag: args.etag.etag(), ..v1::Node::default() };
     let mut paths = Vec::new();
-    let before = effects::present(&name, &args, context).await?;
     if let Some(display_name) = &args.fields.display_name {
         node.display_name.clone_from(display_name);
         paths.push("display_name");
@@ -96,13 +98,12 @@ async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Contex
         node.require_projects = args.fields.require_projects;
         paths.push("require_projects");
     }
-    let (access, origins) = args.fields.access.access(&name)?.unzip();
     if access.is_some() {
         node.access = access;
         paths.push("access");
     }
     if args.gates.given() {
-        node.change_gates = Some(args.gates.over(before.as_ref())?);
+        node.change_gates = Some(args.gates.over(before.as_ref()));
         paths.push("change_gates");
         // The gates that no flag names are those that were read, so they must still be the present ones.
         if node.etag.is_empty() {
