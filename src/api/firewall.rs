@@ -1,7 +1,7 @@
 //! FirewallService (design.md §3.3): which call goes where.
 //!
 //! Invariant: every call of the service is here, and none does anything by itself.
-//! Not here: rules (`rules`) and address groups (`groups`).
+//! Not here: rules (`rules`) and address groups (`groups`, `patch_ranges`).
 
 use tonic::{Request, Response, Status, Streaming};
 
@@ -12,9 +12,9 @@ use crate::proto::v1::firewall_service_server::FirewallService;
 use crate::proto::v1::{
     AddRangesRequest, AddressGroup, CreateAddressGroupRequest, CreateRuleRequest, DeleteAddressGroupRequest,
     DeleteRuleRequest, GetAddressGroupRequest, GetRuleRequest, ListAddressGroupsRequest, ListAddressGroupsResponse,
-    ListRangesRequest, ListRangesResponse, ListRulesRequest, ListRulesResponse, MoveRuleRequest, RemoveRangesRequest,
-    ReorderRulesRequest, ReorderRulesResponse, ReplaceRangesRequest, ReplaceRulesRequest, ReplaceRulesResponse, Rule,
-    UpdateAddressGroupRequest, UpdateRuleRequest,
+    ListRangesRequest, ListRangesResponse, ListRulesRequest, ListRulesResponse, MoveRuleRequest, PatchRangesRequest,
+    PatchRangesResponse, RemoveRangesRequest, ReorderRulesRequest, ReorderRulesResponse, ReplaceRangesRequest,
+    ReplaceRulesRequest, ReplaceRulesResponse, Rule, UpdateAddressGroupRequest, UpdateRuleRequest,
 };
 
 serve!(FirewallService {
@@ -35,4 +35,5 @@ serve!(FirewallService {
     changes remove_ranges(RemoveRangesRequest) -> AddressGroup;
     at_once list_ranges(ListRangesRequest) -> ListRangesResponse;
     changes replace_ranges(Streaming<ReplaceRangesRequest>) -> AddressGroup;
+    changes patch_ranges(Streaming<PatchRangesRequest>) -> PatchRangesResponse;
 });

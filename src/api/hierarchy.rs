@@ -21,14 +21,15 @@ use super::{Api, at_revision, permitted, status, to_i64};
 use crate::engine::change::{ChangeTarget, Changed};
 use crate::engine::directory::Directory;
 use crate::policy::name::{CLUSTER, Id, Name, NodeKey};
-use crate::policy::node::Node;
+use crate::policy::node::{Node, NodePatch};
 use crate::policy::organization::Organization;
 use crate::policy::plan::Mutation;
 use crate::policy::state::Outcome;
 use crate::proto::v1::hierarchy_service_server::HierarchyService;
 use crate::proto::v1::{
-    self, CreateNodeRequest, DeleteNodeRequest, EffectiveAccess, ErrorReason, GetEffectiveAccessRequest,
-    GetNodeRequest, ListNodesRequest, ListNodesResponse, ListPermittedRangesRequest, ListPermittedRangesResponse,
+    self, AddAccessEntriesRequest, AddAccessEntriesResponse, CreateNodeRequest, DeleteNodeRequest, EffectiveAccess,
+    ErrorReason, GetEffectiveAccessRequest, GetNodeRequest, ListNodesRequest, ListNodesResponse,
+    ListPermittedRangesRequest, ListPermittedRangesResponse, RemoveAccessEntriesRequest, RemoveAccessEntriesResponse,
     UpdateNodeRequest,
 };
 
@@ -38,6 +39,8 @@ serve!(HierarchyService {
     at_once list_nodes(ListNodesRequest) -> ListNodesResponse;
     changes update_node(UpdateNodeRequest) -> v1::Node;
     changes delete_node(DeleteNodeRequest) -> ();
+    changes add_access_entries(AddAccessEntriesRequest) -> AddAccessEntriesResponse;
+    changes remove_access_entries(RemoveAccessEntriesRequest) -> RemoveAccessEntriesResponse;
     waits get_effective_access(GetEffectiveAccessRequest) -> EffectiveAccess;
     waits list_permitted_ranges(ListPermittedRangesRequest) -> ListPermittedRangesResponse;
 });
@@ -129,12 +132,7 @@ impl Api {
             Some(NodeName::Cluster) | None => None,
         };
         let patch = patch(&mut read, "node", organization.map(Id::as_str), node, &mask);
-        let target = named.map(|named| match named {
-            NodeName::Cluster => ChangeTarget::Cluster { etag, patch },
-            NodeName::Organization(id) => below(id, Mutation::UpdateNode { key: None, etag, patch }),
-            NodeName::Below(id, key) => below(id, Mutation::UpdateNode { key: Some(key), etag, patch }),
-        });
-        read.change(target)
+        read.change(named.map(|named| update_of(named, etag, patch)))
     }
 
     pub(super) fn read_delete_node(&self, request: DeleteNodeRequest) -> Result<ReadChange, Status> {
@@ -156,19 +154,34 @@ impl Api {
     async fn change_node(&self, caller: Caller, read: ReadChange) -> Result<Response<v1::Node>, Status> {
         let request = read.map_err(status::invalid)?;
         let (name, validate_only) = (target_name(&request.target), request.validate_only);
-        let Changed { outcome, revision, .. } = self.change(caller, request).await?;
-        let node = match &outcome {
-            Outcome::Cluster(cluster) => Some(to_node(CLUSTER.to_owned(), None, revision, &cluster.node)),
-            Outcome::Organization(organization) => node_in(organization, &name),
-            Outcome::Deleted(..) => None,
-        };
-        let mut node = node.ok_or_else(|| status::not_found(&name))?;
-        node.revision = to_i64(revision);
-        if validate_only {
-            node.etag = String::new();
-        }
-        Ok(at_revision(node, revision))
+        let changed = self.change(caller, request).await?;
+        Ok(at_revision(shown_node(&changed, &name, validate_only)?, changed.revision))
     }
+}
+
+/// The change of a node that exists.
+pub(super) fn update_of(named: NodeName, etag: Option<String>, patch: NodePatch) -> ChangeTarget {
+    match named {
+        NodeName::Cluster => ChangeTarget::Cluster { etag, patch },
+        NodeName::Organization(id) => below(id, Mutation::UpdateNode { key: None, etag, patch }),
+        NodeName::Below(id, key) => below(id, Mutation::UpdateNode { key: Some(key), etag, patch }),
+    }
+}
+
+/// The node that was changed, as the change leaves it or would leave it.
+pub(super) fn shown_node(changed: &Changed, name: &str, validate_only: bool) -> Result<v1::Node, Status> {
+    let revision = changed.revision;
+    let node = match &changed.outcome {
+        Outcome::Cluster(cluster) => Some(to_node(CLUSTER.to_owned(), None, revision, &cluster.node)),
+        Outcome::Organization(organization) => node_in(organization, name),
+        Outcome::Deleted(..) => None,
+    };
+    let mut node = node.ok_or_else(|| status::not_found(name))?;
+    node.revision = to_i64(revision);
+    if validate_only {
+        node.etag = String::new();
+    }
+    Ok(node)
 }
 
 fn below(id: Id, mutation: Mutation) -> ChangeTarget {
@@ -176,7 +189,7 @@ fn below(id: Id, mutation: Mutation) -> ChangeTarget {
 }
 
 /// The name of the node that is created or updated.
-fn target_name(target: &ChangeTarget) -> String {
+pub(super) fn target_name(target: &ChangeTarget) -> String {
     match target {
         ChangeTarget::Cluster { .. } => CLUSTER.to_owned(),
         ChangeTarget::Organization { id, mutation } => match mutation {

@@ -120,6 +120,7 @@ methods! {
         RemoveRanges       Administration Mutates Nothing
         ListRanges         Administration Reads   Nothing
         ReplaceRanges      Administration Mutates Nothing
+        PatchRanges        Administration Mutates Nothing
     }
     Hierarchy = "portcullis.v1.HierarchyService", Administration {
         CreateNode          Administration Mutates Nothing
@@ -127,6 +128,8 @@ methods! {
         ListNodes           Administration Reads   Nothing
         UpdateNode          Administration Mutates Nothing
         DeleteNode          Administration Mutates Nothing
+        AddAccessEntries    Administration Mutates Nothing
+        RemoveAccessEntries Administration Mutates Nothing
         GetEffectiveAccess  Administration Reads   Nothing
         ListPermittedRanges Administration Reads   Nothing
     }

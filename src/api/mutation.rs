@@ -4,6 +4,8 @@
 //! the etag current, are the fields valid.
 //! Not here: the parsing of particular requests (`rules`, `groups`, `hierarchy`).
 
+use std::sync::Arc;
+
 use tonic::{Code, Status};
 
 use super::caller::Caller;
@@ -12,6 +14,7 @@ use super::{Api, status};
 use crate::engine::change::{ChangeRequest, ChangeTarget, Changed};
 use crate::engine::directory::OrganizationView;
 use crate::policy::name::Id;
+use crate::policy::organization::Organization;
 use crate::policy::plan::Mutation;
 use crate::proto::v1::{self, ErrorReason};
 
@@ -19,6 +22,8 @@ use crate::proto::v1::{self, ErrorReason};
 pub(super) struct ChangedOrganization {
     /// The organization as the change leaves it, or would leave it.
     pub(super) view: OrganizationView,
+    /// The organization before it.
+    pub(super) before: Option<Arc<Organization>>,
     /// Its revision.
     pub(super) revision: u64,
     /// Whether the change was only judged.
@@ -56,7 +61,8 @@ impl Api {
         let (validate_only, object) = (request.validate_only, object(&request.target).cloned());
         let changed = self.change(caller, request).await?;
         let view = changed.view().ok_or_else(|| status::not_found("the organization"))?;
-        Ok(ChangedOrganization { view, revision: changed.revision, validate_only, object })
+        let before = changed.before.organization().cloned();
+        Ok(ChangedOrganization { view, before, revision: changed.revision, validate_only, object })
     }
 }
 
@@ -71,7 +77,8 @@ fn object(target: &ChangeTarget) -> Option<&Id> {
         | Mutation::UpdateGroup { id, .. }
         | Mutation::AddRanges { id, .. }
         | Mutation::RemoveRanges { id, .. }
-        | Mutation::ReplaceRanges { id, .. } => Some(id),
+        | Mutation::ReplaceRanges { id, .. }
+        | Mutation::PatchRanges { id, .. } => Some(id),
         Mutation::CreateTest { test } => Some(&test.id),
         _ => None,
     }

@@ -131,6 +131,7 @@ fn read_nodes(read: &mut Reader, id: Option<&Id>, nodes: Vec<v1::Node>) -> (Node
                     display_name: Some(patch.display_name.unwrap_or_default()),
                     require_projects: Some(patch.require_projects.unwrap_or_default()),
                     access: Some(patch.access.unwrap_or(Access::AllowAll)),
+                    entries: None,
                     gates: Some(patch.gates.unwrap_or_default()),
                 };
             }

@@ -111,9 +111,12 @@ impl Api {
             Some(Asked::AddRanges(request)) => ("add_ranges", self.read_add_ranges(request)),
             Some(Asked::RemoveRanges(request)) => ("remove_ranges", self.read_remove_ranges(request)),
             Some(Asked::ReplaceRanges(request)) => ("replace_ranges", self.read_replace_ranges(request)),
+            Some(Asked::PatchRanges(request)) => ("patch_ranges", self.read_patch_ranges(request)?),
             Some(Asked::CreateNode(request)) => ("create_node", self.read_create_node(request)),
             Some(Asked::UpdateNode(request)) => ("update_node", self.read_update_node(request)),
             Some(Asked::DeleteNode(request)) => ("delete_node", self.read_delete_node(request)?),
+            Some(Asked::AddAccessEntries(request)) => ("add_access_entries", self.read_add_entries(request)),
+            Some(Asked::RemoveAccessEntries(request)) => ("remove_access_entries", self.read_remove_entries(request)),
             Some(Asked::RollbackRevision(request)) => {
                 ("rollback_revision", self.read_rollback_revision(request).await?)
             }

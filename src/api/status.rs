@@ -116,6 +116,7 @@ pub(super) fn plan(refusal: PlanError) -> Status {
         PlanError::HasChildren(_) => (Code::FailedPrecondition, ErrorReason::HasChildren),
         PlanError::WouldWidenAccess(_) => (Code::FailedPrecondition, ErrorReason::WouldWidenAccess),
         PlanError::GroupInUse { .. } => (Code::FailedPrecondition, ErrorReason::GroupInUse),
+        PlanError::NoAllowlist { .. } => (Code::FailedPrecondition, ErrorReason::NoAllowlist),
         PlanError::ConfirmationPending { .. } => (Code::FailedPrecondition, ErrorReason::ConfirmationPending),
         PlanError::ShadowOutdated { .. } => (Code::FailedPrecondition, ErrorReason::ShadowOutdated),
         PlanError::NothingToConfirm { .. } => (Code::FailedPrecondition, ErrorReason::NothingToConfirm),

@@ -90,6 +90,8 @@ pub(super) struct DurableChange<'a> {
 pub struct Changed {
     /// The organization or cluster as the change leaves it, or would leave it.
     pub outcome: Outcome,
+    /// The organization or cluster as it was before the change, so that an answer can tell what the change did.
+    pub before: Outcome,
     /// The revision that now holds. A change without effect, and one that was only judged, leave it as it was.
     pub revision: u64,
     /// The counters of the organization's rules.

@@ -22,7 +22,7 @@ use crate::store::codec::encode_change;
 /// The result of planning a request.
 pub(super) enum Planned {
     /// The change, the record to write for it, and what it leads to.
-    Change { change: Box<Change>, record: Vec<u8>, outcome: Outcome },
+    Change { change: Box<Change>, record: Vec<u8>, before: Outcome, outcome: Outcome },
     /// Nothing is to be written: the change has no effect, or was only to be judged.
     Nothing(Changed),
 }
@@ -50,7 +50,7 @@ impl Planning<'_> {
         let Some(effect) = self.effect(&planner, target, violations)? else {
             let current = self.staged.current(organization.as_ref());
             let revision = current.revision();
-            return Ok(Planned::Nothing(changed(current, revision, self.directory, self.clock)));
+            return Ok(Planned::Nothing(changed(current.clone(), current, revision, self.directory, self.clock)));
         };
         let confirm_until = confirm_within.map(|within| now.after(within));
         let mut change = Change { actor, comment, confirm_until, ..Change::new(now, effect) };
@@ -60,12 +60,13 @@ impl Planning<'_> {
             let judge = Judge { staged: &self.staged, directory: self.directory, sessions: self.sessions };
             judge.judge(&mut change, &outcome, &gates)?;
         }
+        let before = self.staged.current(organization.as_ref());
         if validate_only {
             let revision = outcome.revision() - 1;
-            return Ok(Planned::Nothing(changed(outcome, revision, self.directory, self.clock)));
+            return Ok(Planned::Nothing(changed(before, outcome, revision, self.directory, self.clock)));
         }
         self.staged.set(outcome.clone());
-        Ok(Planned::Change { record: encode_change(&change), change: Box::new(change), outcome })
+        Ok(Planned::Change { record: encode_change(&change), change: Box::new(change), before, outcome })
     }
 
     /// The effect of a change; none where it changes nothing.
@@ -104,10 +105,16 @@ impl Planning<'_> {
 }
 
 /// The answer to a request with this outcome, at this revision.
-pub(super) fn changed(outcome: Outcome, revision: u64, directory: &Directory, clock: &Clock) -> Changed {
+pub(super) fn changed(
+    before: Outcome,
+    outcome: Outcome,
+    revision: u64,
+    directory: &Directory,
+    clock: &Clock,
+) -> Changed {
     let counters = outcome.organization().map(|organization| {
         let current = directory.organization(organization.id.as_str());
         counters_after(current.as_ref().map(|current| &current.view), organization, clock.now())
     });
-    Changed { outcome, revision, counters: counters.unwrap_or_default() }
+    Changed { outcome, before, revision, counters: counters.unwrap_or_default() }
 }

@@ -267,9 +267,9 @@ impl Pending {
     fn answer(self, Applier { directory, clock, .. }: &Applier) {
         let Self { planned, reply } = self;
         let answer = planned.map(|planned| match planned {
-            Planned::Change { outcome, .. } => {
+            Planned::Change { before, outcome, .. } => {
                 let revision = outcome.revision();
-                changed(outcome, revision, directory, clock)
+                changed(before, outcome, revision, directory, clock)
             }
             Planned::Nothing(changed) => changed,
         });

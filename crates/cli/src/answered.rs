@@ -25,6 +25,18 @@ macro_rules! named {
 
 named!(Rule.name, AddressGroup.name, Node.name, PolicyTest.name, Revision.name, ShadowPolicy.organization);
 
+macro_rules! with_object {
+    ($($message:ident . $object:ident),+) => {
+        $(impl Answered for v1::$message {
+            fn organization(&self) -> Option<String> {
+                self.$object.as_ref().and_then(Answered::organization)
+            }
+        })+
+    };
+}
+
+with_object!(PatchRangesResponse.address_group, AddAccessEntriesResponse.node, RemoveAccessEntriesResponse.node);
+
 impl Answered for v1::ApplyPolicyResponse {
     fn organization(&self) -> Option<String> {
         let changed = self.changes.iter().find_map(|change| change.after.as_ref().or(change.before.as_ref()));

@@ -11,6 +11,9 @@ use clap::Args;
 
 use super::error::UsageError;
 
+/// How the paths of lists that carry ranges end, in requests.
+const LISTS: [&str; 5] = ["ranges[", "entries[", "add[", "remove[", "sources["];
+
 /// Where the ranges of a command come from.
 #[derive(Args, Debug)]
 pub(super) struct RangesArgs {
@@ -79,13 +82,13 @@ impl Ranges {
 }
 
 impl Origins {
-    /// The origin of the field `ranges[i]` or `entries[i].range` of a request, for messages. `offset` is the number of
-    /// ranges that earlier requests carried. None for any other field.
-    pub(super) fn name(&self, field: &str, offset: usize) -> Option<String> {
-        let (_, index) = field.rsplit_once("ranges[").or_else(|| field.rsplit_once("entries["))?;
+    /// The origin of a field such as `ranges[i]` or `entries[i].range` of a request, for messages. None for any other
+    /// field.
+    pub(super) fn name(&self, field: &str) -> Option<String> {
+        let (_, index) = LISTS.iter().find_map(|list| field.rsplit_once(list))?;
         let (index, _) = index.split_once(']')?;
         let index: usize = index.parse().ok()?;
-        let Some(in_file) = (offset + index).checked_sub(self.from_arguments) else {
+        let Some(in_file) = index.checked_sub(self.from_arguments) else {
             return Some("--range".to_owned());
         };
         let line_number = self.line_numbers.get(in_file)?;

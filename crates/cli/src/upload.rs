@@ -5,25 +5,24 @@
 //! Not here: which requests carry them (`groups`).
 
 use super::progress::Progress;
-use portcullis_proto::v1;
 
 /// The most bytes of ranges in one message of a stream: small, so that the progress bar is accurate.
-pub(super) const STREAM_BYTES_MAX: usize = 256 << 10;
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
 
-/// The most bytes of ranges in one request: large, because each request is a change of its own.
-pub(super) const UNARY_BYTES_MAX: usize = 3 << 20;
+/// The most bytes of a request in one message, as servers take it by default.
+pub(super) const REQUEST_BYTES_MAX: usize = 16 << 20;
 
 /// The bytes of a range in a message beside its text.
 const BYTES_BESIDE_TEXT: usize = 3;
 
 /// Ranges in parts of a bounded size.
-pub(super) struct Parts {
+struct Parts {
     ranges: std::iter::Peekable<std::vec::IntoIter<String>>,
     bytes_max: usize,
 }
 
 impl Parts {
-    pub(super) fn of(ranges: Vec<String>, bytes_max: usize) -> Self {
+    fn of(ranges: Vec<String>, bytes_max: usize) -> Self {
         Self { ranges: ranges.into_iter().peekable(), bytes_max }
     }
 }
@@ -48,15 +47,16 @@ pub(super) fn progress(ranges: &[String]) -> Progress {
     Progress::new("sending {bar:40} {human_pos}/{human_len} ranges", u64::try_from(ranges.len()).unwrap_or(u64::MAX))
 }
 
-/// The messages that replace the ranges of a group: `first`, which has no ranges, then one for each part.
-pub(super) fn replacement(
-    first: v1::ReplaceRangesRequest,
-    parts: Parts,
+/// The messages of one change: `first`, which has no ranges, then `message` of each part.
+pub(super) fn messages<M: Send + 'static>(
+    first: M,
+    ranges: Vec<String>,
     progress: Progress,
-) -> impl Iterator<Item = v1::ReplaceRangesRequest> + Send + 'static {
-    let parts = parts.map(move |ranges| {
+    message: impl Fn(Vec<String>) -> M + Send + 'static,
+) -> impl Iterator<Item = M> + Send + 'static {
+    let parts = Parts::of(ranges, MESSAGE_BYTES_MAX).map(move |ranges| {
         progress.advance(ranges.len());
-        v1::ReplaceRangesRequest { ranges, ..v1::ReplaceRangesRequest::default() }
+        message(ranges)
     });
     std::iter::once(first).chain(parts)
 }

@@ -141,6 +141,16 @@ impl Range {
             (Self::V4(_), Address::V6(_)) | (Self::V6(_), Address::V4(_)) => false,
         }
     }
+
+    /// Whether every address of another range lies in the range.
+    pub fn covers(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (Self::V4(wide), Self::V4(block)) => wide.first() <= block.first() && block.last() <= wide.last(),
+            (Self::V6(wide), Self::V6(block)) => wide.first() <= block.first() && block.last() <= wide.last(),
+            (Self::V4(_) | Self::V6(_), _) => false,
+        }
+    }
 }
 
 impl From<Address> for Range {

@@ -80,6 +80,15 @@ impl Node {
     }
 }
 
+/// A change of some entries of an allowlist, which leaves the others as they are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EntriesEdit {
+    /// Adds entries. One whose source is there already changes the description of that entry, unless its own is empty.
+    Add(Vec<AccessEntry>),
+    /// Removes the entries that have these sources.
+    Remove(Vec<Source>),
+}
+
 /// New values for the settable fields of a node. An absent field stays as it is; in a new node it has its default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodePatch {
@@ -89,6 +98,8 @@ pub struct NodePatch {
     pub require_projects: Option<bool>,
     /// See [`Node::access`].
     pub access: Option<Access>,
+    /// Instead of an access: a change of some entries of the node's own allowlist. For existing nodes only.
+    pub entries: Option<EntriesEdit>,
     /// See [`Node::gates`].
     pub gates: Option<Arc<Gates>>,
 }
@@ -100,6 +111,7 @@ impl NodePatch {
             display_name: Some(Arc::clone(&node.display_name)),
             require_projects: Some(node.require_projects),
             access: Some(node.access.clone()),
+            entries: None,
             gates: Some(Arc::clone(&node.gates)),
         }
     }

@@ -88,6 +88,21 @@ impl<W: Word> BlockColumns<W> {
         });
         Self::from_sorted(merged)
     }
+
+    /// The blocks of `inner`, each with the narrowest block of this list that is wider and contains it.
+    fn covering<'a>(&'a self, inner: &'a Self) -> impl Iterator<Item = (Block<W>, Option<Block<W>>)> + 'a {
+        let mut wider = self.iter_from(0).peekable();
+        // Blocks nest or are apart, so those that contain an address are a chain of at most one for each prefix length.
+        let mut open: Vec<Block<W>> = Vec::new();
+        inner.iter_from(0).map(move |block| {
+            while let Some(next) = wider.next_if(|next| *next < block) {
+                while open.pop_if(|last| last.last() < next.first()).is_some() {}
+                open.push(next);
+            }
+            while open.pop_if(|last| last.last() < block.first()).is_some() {}
+            (block, open.last().copied())
+        })
+    }
 }
 
 impl RangeList {
@@ -135,6 +150,15 @@ impl RangeList {
             v4: self.v4.merge(&other.v4, |mine, theirs| mine && !theirs),
             v6: self.v6.merge(&other.v6, |mine, theirs| mine && !theirs),
         }
+    }
+
+    /// The ranges of `inner`, each with the narrowest range of this list that is wider and contains it.
+    pub fn covering<'a>(&'a self, inner: &'a Self) -> impl Iterator<Item = (Range, Option<Range>)> + 'a {
+        let any = self.any.then_some(Range::Any);
+        let v4 = self.v4.covering(&inner.v4).map(|(block, by)| (Range::V4(block), by.map(Range::V4)));
+        let v6 = self.v6.covering(&inner.v6).map(|(block, by)| (Range::V6(block), by.map(Range::V6)));
+        let blocks = v4.chain(v6).map(move |(range, by)| (range, by.or(any)));
+        inner.any.then_some((Range::Any, None)).into_iter().chain(blocks)
     }
 
     /// The addresses that the ranges cover together.

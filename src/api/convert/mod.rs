@@ -20,6 +20,7 @@ use tonic::Status;
 
 use super::status;
 use crate::policy::address::{Address, Range};
+use crate::policy::name::Name;
 use crate::policy::plan::Violation;
 use crate::policy::rule::Source;
 use crate::policy::time::Timestamp;
@@ -85,16 +86,25 @@ impl Faults {
     pub(super) fn ranges(&mut self, field: &str, first_index: usize, texts: &[String]) -> Vec<Range> {
         let mut ranges = Vec::with_capacity(texts.len());
         for (index, text) in texts.iter().enumerate() {
-            match text.parse() {
-                Ok(range) => ranges.push(range),
-                Err(_) if self.is_full() => break,
-                Err(error) => {
-                    let error: crate::policy::address::RangeError = error;
-                    self.add(format!("{field}[{}]", first_index + index), error.to_string());
-                }
+            match self.parse_item(field, first_index + index, text) {
+                Some(range) => ranges.push(range),
+                None if self.is_full() => break,
+                None => {}
             }
         }
         ranges
+    }
+
+    /// Parses an item of a list, or notes a fault.
+    pub(super) fn parse_item<T: FromStr<Err: ToString>>(&mut self, field: &str, index: usize, text: &str) -> Option<T> {
+        match text.parse() {
+            Ok(item) => Some(item),
+            Err(error) => {
+                let error: T::Err = error;
+                self.add(format!("{field}[{index}]"), error.to_string());
+                None
+            }
+        }
     }
 
     /// Free text of a limited length.
@@ -163,6 +173,14 @@ impl Faults {
 pub(super) enum SourceText<'a> {
     Range(&'a str),
     Group(&'a str),
+}
+
+/// A source as people name it: its range, or the full name of its group.
+pub(super) fn to_source_name(organization: Option<&str>, source: &Source) -> String {
+    match source {
+        Source::Range(range) => range.to_string(),
+        Source::Group(group) => Name::group(organization.unwrap_or(""), group).to_string(),
+    }
 }
 
 /// A moment as the API has it.

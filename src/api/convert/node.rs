@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::options::{Mask, read_gates};
 use super::reader::Reader;
-use super::{SourceText, to_time};
+use super::{SourceText, to_source_name, to_time};
 use crate::api::{ANSWER_BYTES_MAX, to_i64};
 use crate::policy::address::Address;
 use crate::policy::gates::Gates;
@@ -79,8 +79,9 @@ fn read_access(read: &mut Reader, field: &str, organization: Option<&str>, acces
     let v1::Access { mode, entries } = access;
     let given_entries = !entries.is_empty();
     let entries = entries.into_iter().enumerate();
+    let entry_field = |index| format!("{field}.access.entries[{index}]");
     let entries: Vec<AccessEntry> =
-        entries.map(|(index, entry)| read_entry(read, field, organization, index, entry)).collect();
+        entries.map(|(index, entry)| read_entry(read, &entry_field(index), organization, entry)).collect();
     let access = |mode| match mode {
         v1::AccessMode::Unspecified => None,
         v1::AccessMode::Inherit => Some(Access::Inherit),
@@ -98,18 +99,17 @@ fn read_access(read: &mut Reader, field: &str, organization: Option<&str>, acces
     Some(access)
 }
 
-fn read_entry(
+/// Reads an entry of an allowlist, which is in the message at `field`.
+pub(in crate::api) fn read_entry(
     read: &mut Reader,
     field: &str,
     organization: Option<&str>,
-    index: usize,
     entry: v1::AccessEntry,
 ) -> AccessEntry {
     let v1::AccessEntry { source, description } = entry;
-    let field = format!("{field}.access.entries[{index}]");
     let source = match &source {
-        Some(EntrySource::Range(text)) => read.source(&field, organization, SourceText::Range(text)),
-        Some(EntrySource::AddressGroup(name)) => read.source(&field, organization, SourceText::Group(name)),
+        Some(EntrySource::Range(text)) => read.source(field, organization, SourceText::Range(text)),
+        Some(EntrySource::AddressGroup(name)) => read.source(field, organization, SourceText::Group(name)),
         None => {
             read.add(format!("{field}.range"), "is required: give a `range` or an `address_group`");
             None
@@ -174,9 +174,7 @@ pub(in crate::api) fn to_entries(organization: Option<&str>, access: &Access) ->
     let entry = |AccessEntry { source, description }: &AccessEntry| {
         let source = match source {
             Source::Range(range) => EntrySource::Range(range.to_string()),
-            Source::Group(group) => {
-                EntrySource::AddressGroup(Name::group(organization.unwrap_or(""), group).to_string())
-            }
+            Source::Group(_) => EntrySource::AddressGroup(to_source_name(organization, source)),
         };
         v1::AccessEntry { source: Some(source), description: description.to_string() }
     };

@@ -5,7 +5,7 @@
 
 use clap::{Args, Subcommand};
 
-use crate::change::{ChangeArgs, EtagArgs};
+use crate::change::{ChangeArgs, EtagArgs, PreviewArgs};
 use crate::names::OrganizationArgs;
 use crate::ranges_file::RangesArgs;
 
@@ -29,9 +29,9 @@ pub(super) enum GroupsCommand {
     Update(UpdateArgs),
     /// Delete an address group that nothing uses
     Delete(DeleteArgs),
-    /// Add ranges to an address group; ranges that it already has are ignored
+    /// Add ranges to an address group; says how many it had already
     Add(PatchArgs),
-    /// Remove ranges from an address group; ranges that it does not have are ignored
+    /// Remove ranges from an address group; says which it did not have, and which wider ranges still cover
     Remove(PatchArgs),
     /// List the ranges of an address group
     Ranges(GetArgs),
@@ -56,6 +56,8 @@ pub(super) struct CreateArgs {
     pub(super) ranges: RangesArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 #[derive(Args, Debug)]
@@ -79,9 +81,10 @@ pub(super) struct DeleteArgs {
     pub(super) etag: EtagArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
-/// Very many ranges are sent as several changes, each of which is atomic by itself.
 #[derive(Args, Debug)]
 pub(super) struct PatchArgs {
     /// The address group: its id or full name
@@ -89,7 +92,11 @@ pub(super) struct PatchArgs {
     #[command(flatten)]
     pub(super) ranges: RangesArgs,
     #[command(flatten)]
+    pub(super) etag: EtagArgs,
+    #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }
 
 #[derive(Args, Debug)]
@@ -105,4 +112,6 @@ pub(super) struct ReplaceArgs {
     pub(super) etag: EtagArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
 }

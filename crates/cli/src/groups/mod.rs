@@ -1,8 +1,7 @@
 //! `portcullis groups`: the address groups of an organization.
 //!
-//! Invariant: a replacement is one change, however many ranges it has. A command that needs several changes says so
-//! first, and after a failure what was done.
-//! Not here: the flags (`args`), how ranges are read (`ranges_file`) and sent in parts (`upload`).
+//! Invariant: a command is one call and one change, however many ranges it has.
+//! Not here: the flags (`args`), how ranges are read (`ranges_file`) and cut into messages (`upload`).
 
 mod args;
 mod view;
@@ -14,12 +13,17 @@ use super::error::{UsageError, with_fields};
 use super::exit::Exit;
 use super::names::OrganizationArgs;
 use super::ranges_file::Origins;
-use super::upload::{Parts, STREAM_BYTES_MAX, UNARY_BYTES_MAX, replacement};
+use super::upload::REQUEST_BYTES_MAX;
 use super::{pages, table, upload};
 use args::{CreateArgs, DeleteArgs, GetArgs, GroupsCommand, PatchArgs, ReplaceArgs, UpdateArgs};
 use portcullis_proto::v1;
+use portcullis_proto::v1::mutation::Request as Asked;
+use prost::Message;
 
 pub(super) use args::GroupsArgs;
+
+/// The id by which the server is asked to make one up.
+const ANY_ID: &str = "-";
 
 /// Whether ranges are added or removed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,36 +63,18 @@ async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Re
 
 async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let (ranges, origins) = args.ranges.read()?.split();
-    let mut parts: Vec<_> = Parts::of(ranges, UNARY_BYTES_MAX).collect();
-    let fits = parts.len() <= 1;
-    if !fits && args.change.validate_only {
-        let message = "the ranges do not fit into one request, so that they cannot be validated before the address group \
-                       exists: create it, then validate with `portcullis groups replace --validate-only`";
-        return Err(UsageError(message.to_owned()).into());
-    }
-    let first_ranges = if fits { parts.pop().unwrap_or_default() } else { Vec::new() };
-    let group = v1::AddressGroup { description: args.description, ranges: first_ranges, ..Default::default() };
-    let request = v1::CreateAddressGroupRequest {
-        parent: names.name(),
-        address_group: Some(group),
-        address_group_id: args.id.unwrap_or_default(),
+    let first = v1::PatchRangesRequest {
+        name: names.group(args.id.as_deref().unwrap_or(ANY_ID)),
+        create: Some(v1::GroupCreation { description: args.description }),
         options: args.change.options(),
+        ..v1::PatchRangesRequest::default()
     };
-    let created = context.client.firewall().create_address_group(request).await;
-    let mut group = answer(created).map_err(|error| with_fields(error, |field| origins.name(field, 0)))?;
-    if !fits {
-        context
-            .output
-            .note("note: the ranges do not fit into one request: the address group is created first, then filled");
-        let first =
-            v1::ReplaceRangesRequest { name: group.name.clone(), options: args.change.options(), ..Default::default() };
-        let ranges = parts.into_iter().flatten().collect();
-        group = send_replacement(context, first, ranges, &origins).await.map_err(|error| {
-            let done = format!("`{}` was created and is empty, its ranges were refused", group.name);
-            anyhow::Error::new(error).context(done)
-        })?;
+    if args.preview.preview {
+        let name = first.name.clone();
+        return preview(&name, Asked::PatchRanges(Patch::Add.whole(first, ranges)), &origins, context).await;
     }
-    context.changed(&args.change, &group, view::group)
+    let created = send_patch(context, first, ranges, Patch::Add, &origins).await?;
+    context.changed(&args.change, &created.address_group.unwrap_or_default(), view::group)
 }
 
 async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -109,6 +95,9 @@ async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Conte
     let name = names.group(&args.group);
     let etag = args.etag.etag();
     let request = v1::DeleteAddressGroupRequest { name: name.clone(), etag, options: args.change.options() };
+    if args.preview.preview {
+        return context.preview(&name, Asked::DeleteAddressGroup(request)).await;
+    }
     answer(context.client.firewall().delete_address_group(request).await)?;
     context.deleted(&args.change, &name)
 }
@@ -121,40 +110,15 @@ async fn patch(
 ) -> anyhow::Result<Exit> {
     args.ranges.require("nothing to add or remove")?;
     let (ranges, origins) = args.ranges.read()?.split();
-    let (name, mut client) = (names.group(&args.group), context.client.firewall());
-    let progress = upload::progress(&ranges);
-    let total = ranges.len();
-    let mut parts: Vec<_> = Parts::of(ranges, UNARY_BYTES_MAX).collect();
-    if parts.len() > 1 {
-        let changes = parts.len();
-        context.output.note(&format!("note: {total} ranges are sent as {changes} changes, each atomic by itself"));
+    let name = names.group(&args.group);
+    let (etag, options) = (args.etag.etag(), args.change.options());
+    let first = v1::PatchRangesRequest { name: name.clone(), etag, options, ..v1::PatchRangesRequest::default() };
+    if args.preview.preview {
+        return preview(&name, Asked::PatchRanges(patch.whole(first, ranges)), &origins, context).await;
     }
-    if parts.is_empty() {
-        parts.push(Vec::new());
-    }
-    let mut group = v1::AddressGroup::default();
-    let mut done = 0;
-    for ranges in parts {
-        let (count, name, options) = (ranges.len(), name.clone(), args.change.options());
-        let result = match patch {
-            Patch::Add => client.add_ranges(v1::AddRangesRequest { name, ranges, options }).await,
-            Patch::Remove => client.remove_ranges(v1::RemoveRangesRequest { name, ranges, options }).await,
-        };
-        let error = match answer(result) {
-            Ok(answered) => {
-                group = answered;
-                done += count;
-                progress.advance(count);
-                continue;
-            }
-            Err(error) => anyhow::Error::new(with_fields(error, |field| origins.name(field, done))),
-        };
-        progress.finish();
-        let partly = format!("{done} of {total} ranges were sent and stay as they are, the others were not");
-        return Err(if done > 0 && !args.change.validate_only { error.context(partly) } else { error });
-    }
-    progress.finish();
-    context.changed(&args.change, &group, view::group)
+    let patched = send_patch(context, first, ranges, patch, &origins).await?;
+    let is_made = !args.change.validate_only;
+    context.changed(&args.change, &patched, |patched| view::patched(patched, patch == Patch::Add, is_made))
 }
 
 async fn ranges(names: &OrganizationArgs, args: &GetArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -178,11 +142,16 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
         options: args.change.options(),
         ..Default::default()
     };
+    if args.preview.preview {
+        let name = first.name.clone();
+        let request = v1::ReplaceRangesRequest { ranges, ..first };
+        return preview(&name, Asked::ReplaceRanges(request), &origins, context).await;
+    }
     let group = send_replacement(context, first, ranges, &origins).await?;
     context.changed(&args.change, &group, view::group)
 }
 
-/// Streams `ranges` after the message `first`, as one change.
+/// Streams `ranges` after the message `first`, as one change that replaces all ranges.
 async fn send_replacement(
     context: &Context<'_>,
     first: v1::ReplaceRangesRequest,
@@ -190,11 +159,62 @@ async fn send_replacement(
     origins: &Origins,
 ) -> Result<v1::AddressGroup, CallError> {
     let progress = upload::progress(&ranges);
-    let expected_count = i64::try_from(ranges.len()).unwrap_or(i64::MAX);
-    let first = v1::ReplaceRangesRequest { expected_count, ..first };
-    let parts = Parts::of(ranges, STREAM_BYTES_MAX);
-    let messages = tokio_stream::iter(replacement(first, parts, progress.clone()));
+    let first = v1::ReplaceRangesRequest { expected_count: count(&ranges), ..first };
+    let message = |ranges| v1::ReplaceRangesRequest { ranges, ..v1::ReplaceRangesRequest::default() };
+    let messages = tokio_stream::iter(upload::messages(first, ranges, progress.clone(), message));
     let result = context.client.firewall().replace_ranges(messages).await;
     progress.finish();
-    answer(result).map_err(|error| with_fields(error, |field| origins.name(field, 0)))
+    answer(result).map_err(|error| with_fields(error, |field| origins.name(field)))
+}
+
+/// Streams `ranges` after the message `first`, as one change that adds them or removes them.
+async fn send_patch(
+    context: &Context<'_>,
+    first: v1::PatchRangesRequest,
+    ranges: Vec<String>,
+    patch: Patch,
+    origins: &Origins,
+) -> Result<v1::PatchRangesResponse, CallError> {
+    let progress = upload::progress(&ranges);
+    let first = match patch {
+        Patch::Add => v1::PatchRangesRequest { expected_add_count: count(&ranges), ..first },
+        Patch::Remove => v1::PatchRangesRequest { expected_remove_count: count(&ranges), ..first },
+    };
+    let message = move |ranges| patch.whole(v1::PatchRangesRequest::default(), ranges);
+    let messages = tokio_stream::iter(upload::messages(first, ranges, progress.clone(), message));
+    let result = context.client.firewall().patch_ranges(messages).await;
+    progress.finish();
+    answer(result).map_err(|error| with_fields(error, |field| origins.name(field)))
+}
+
+impl Patch {
+    /// A message with all of `ranges`.
+    fn whole(self, message: v1::PatchRangesRequest, ranges: Vec<String>) -> v1::PatchRangesRequest {
+        match self {
+            Self::Add => v1::PatchRangesRequest { add: ranges, ..message },
+            Self::Remove => v1::PatchRangesRequest { remove: ranges, ..message },
+        }
+    }
+}
+
+/// Shows what a request would do. A preview is one message, so it cannot have as many ranges as a change.
+async fn preview(name: &str, request: Asked, origins: &Origins, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let bytes = v1::Mutation { request: Some(request.clone()) }.encoded_len();
+    if bytes > REQUEST_BYTES_MAX {
+        let message = format!(
+            "a preview takes ranges of {} MiB at most, and these take {} MiB: preview some of them, or judge the change \
+             with `--validate-only`, which takes all",
+            REQUEST_BYTES_MAX >> 20,
+            bytes.div_ceil(1 << 20),
+        );
+        return Err(UsageError(message).into());
+    }
+    context.preview(name, request).await.map_err(|error| match error.downcast::<CallError>() {
+        Ok(error) => with_fields(error, |field| origins.name(field)).into(),
+        Err(error) => error,
+    })
+}
+
+fn count(ranges: &[String]) -> i64 {
+    i64::try_from(ranges.len()).unwrap_or(i64::MAX)
 }

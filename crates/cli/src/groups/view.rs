@@ -6,6 +6,9 @@
 use crate::{names, table};
 use portcullis_proto::v1;
 
+/// The most ranges without effect that a table names.
+const RANGES_SHOWN: usize = 20;
+
 /// Address groups, one a line, and below them their problems.
 pub(super) fn groups(list: &v1::ListAddressGroupsResponse) -> String {
     let row = |group: &v1::AddressGroup| {
@@ -31,4 +34,56 @@ pub(super) fn group(group: &v1::AddressGroup) -> String {
         ("etag", group.etag.clone()),
         ("revision", group.revision.to_string()),
     ])
+}
+
+/// What adding or removing ranges did, or would do where it was not made.
+pub(super) fn patched(patched: &v1::PatchRangesResponse, adds: bool, is_made: bool) -> String {
+    let v1::PatchRangesResponse {
+        address_group,
+        added_count,
+        removed_count,
+        present_count,
+        absent_count,
+        absent_ranges,
+        still_covered_count,
+        still_covered_ranges,
+    } = patched;
+    let mut text = group(address_group.as_ref().unwrap_or(&v1::AddressGroup::default()));
+    let would = if is_made { "" } else { "would be " };
+    if adds {
+        text += &format!("\n{} {would}added", ranges(*added_count));
+        if *present_count > 0 {
+            text += &format!(", {} in the group already", was(*present_count));
+        }
+    } else {
+        text += &format!("\n{} {would}removed", ranges(*removed_count));
+        if *absent_count > 0 {
+            text += &format!(", {} not in the group", was(*absent_count));
+        }
+    }
+    text.push('\n');
+    text += &listed("not in the group", absent_ranges, *absent_count);
+    text + &listed("still covered", still_covered_ranges, *still_covered_count)
+}
+
+/// Ranges that were to be removed, one a line, and how many more there are.
+fn listed(what: &str, removals: &[v1::RangeToRemove], count: i64) -> String {
+    let line = |removal: &v1::RangeToRemove| match removal.covered_by.as_str() {
+        "" => table::clean(&format!("{what}: {}", removal.range)) + "\n",
+        by => table::clean(&format!("{what}: {}, its addresses stay in the group by {by}", removal.range)) + "\n",
+    };
+    let lines: String = removals.iter().take(RANGES_SHOWN).map(line).collect();
+    let shown = i64::try_from(removals.len().min(RANGES_SHOWN)).unwrap_or(i64::MAX);
+    match count.saturating_sub(shown) {
+        more if more > 0 => format!("{lines}{what}: {more} more\n"),
+        _ => lines,
+    }
+}
+
+fn ranges(count: i64) -> String {
+    if count == 1 { "1 range".to_owned() } else { format!("{count} ranges") }
+}
+
+fn was(count: i64) -> String {
+    if count == 1 { "1 was".to_owned() } else { format!("{count} were") }
 }

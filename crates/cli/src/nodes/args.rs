@@ -5,6 +5,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::entries::EntriesArgs;
 use crate::change::{ChangeArgs, EtagArgs, PreviewArgs};
 use crate::error::UsageError;
 use crate::names::{OrganizationArgs, group_beside};
@@ -35,6 +36,8 @@ pub(super) enum NodesCommand {
     Create(CreateArgs),
     /// Change fields of a node; the others stay as they are
     Update(UpdateArgs),
+    /// Add entries to an allowlist, or remove some; the others stay
+    Entries(EntriesArgs),
     /// Delete a node
     Delete(DeleteArgs),
     /// Show the access of a node after inheritance, and the ranges that all levels together permit

@@ -5,6 +5,7 @@
 
 mod args;
 mod effects;
+mod entries;
 mod view;
 
 use portcullis_client::answer;
@@ -32,6 +33,7 @@ pub(super) async fn run(args: NodesArgs, context: &mut Context<'_>) -> anyhow::R
         }
         NodesCommand::Create(args) => create(&names, args, context).await,
         NodesCommand::Update(args) => update(&names, args, context).await,
+        NodesCommand::Entries(args) => entries::run(&names, args, context).await,
         NodesCommand::Delete(args) => delete(&names, &args, context).await,
         NodesCommand::Effective(args) => {
             let request = v1::GetEffectiveAccessRequest { name: names.node(&args.node)? };
@@ -169,5 +171,5 @@ async fn permitted(names: &OrganizationArgs, args: &PermittedArgs, context: &mut
 
 /// The line of a file that a refused entry stands in.
 fn line_of(origins: Option<&Origins>, field: &str) -> Option<String> {
-    origins?.name(field, 0)
+    origins?.name(field)
 }

@@ -56,6 +56,17 @@ pub enum PlanError {
         /// The name of a rule or node that uses it.
         user: String,
     },
+    /// Only an allowlist has entries that can be added or removed one by one (design.md §3.4).
+    #[error(
+        "`{node}` has no allowlist, it {}: set `access` with `UpdateNode`, as an allowlist with all of its entries",
+        if *inherits { "inherits its access" } else { "permits every address" }
+    )]
+    NoAllowlist {
+        /// The name of the node.
+        node: String,
+        /// Whether it inherits; otherwise it permits everything.
+        inherits: bool,
+    },
     /// A change waits for its confirmation, and until then nothing else is changed.
     #[error("revision {revision} of `{organization}` waits for its confirmation: confirm it or roll it back first")]
     ConfirmationPending {

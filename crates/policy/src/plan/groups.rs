@@ -75,6 +75,20 @@ impl Task<'_> {
         self.patch(id, &group, RangeList::default(), removed)
     }
 
+    pub(super) fn patch_ranges(
+        mut self,
+        id: Id,
+        etag: Option<&str>,
+        added: &RangeList,
+        removed: &RangeList,
+    ) -> Result<Vec<Delta>, PlanError> {
+        let group = self.guarded_group(&id, etag)?;
+        self.refuse()?;
+        let added = added.without(group.ranges());
+        let removed = removed.without(&removed.without(group.ranges()));
+        self.patch(id, &group, added, removed)
+    }
+
     pub(super) fn replace_ranges(
         mut self,
         id: Id,

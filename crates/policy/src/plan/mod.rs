@@ -7,6 +7,7 @@
 
 mod confirm;
 mod document;
+mod entries;
 mod error;
 mod etag;
 mod groups;
@@ -18,10 +19,13 @@ mod shadow;
 mod task;
 mod tests;
 
+pub use entries::covering_entry;
 pub use error::{PlanError, Violation};
 pub use etag::{etag_of_group, etag_of_node, etag_of_policy, etag_of_rule, etag_of_rules};
 pub use mutation::{Mutation, ShadowStep};
 pub use task::Planner;
+
+use std::sync::Arc;
 
 use confirm::check_pending;
 use task::Task;
@@ -61,6 +65,12 @@ impl Planner<'_> {
             Mutation::AddRanges { id, ranges } => task.add_ranges(id, &ranges),
             Mutation::RemoveRanges { id, ranges } => task.remove_ranges(id, &ranges),
             Mutation::ReplaceRanges { id, etag, ranges } => task.replace_ranges(id, etag.as_deref(), ranges),
+            Mutation::PatchRanges { id, etag, create: None, added, removed } => {
+                task.patch_ranges(id, etag.as_deref(), &added, &removed)
+            }
+            Mutation::PatchRanges { id, create: Some(description), added, .. } => {
+                task.create_group(id, description, Arc::unwrap_or_clone(added))
+            }
             Mutation::CreateNode { key, patch } => task.create_node(key, &patch),
             Mutation::UpdateNode { key: None, etag, patch } => task.update_organization(etag.as_deref(), &patch),
             Mutation::UpdateNode { key: Some(key), etag, patch } => task.update_node(key, etag.as_deref(), &patch),

@@ -115,6 +115,20 @@ pub enum Mutation {
         /// The new ranges.
         ranges: RangeList,
     },
+    /// Adds ranges to an address group and removes others from it, or creates the group.
+    PatchRanges {
+        /// The id of the group.
+        id: Id,
+        /// The etag of the group.
+        etag: Option<String>,
+        /// The description of the group to create; none means that the group exists.
+        create: Option<Arc<str>>,
+        /// The ranges to add; those that the group has already are ignored.
+        added: Arc<RangeList>,
+        /// The ranges to remove; those that the group does not have are ignored. Shared, as the ranges to add are, with
+        /// the answer, which tells what had no effect.
+        removed: Arc<RangeList>,
+    },
     /// Creates a node below the organization.
     CreateNode {
         /// The key of the node.

@@ -4,12 +4,15 @@
 //! the caller forces it.
 //! Not here: what a node's setting means for a decision (`snapshot`).
 
+use std::borrow::Cow;
+
+use super::entries::edited;
 use super::error::PlanError;
 use super::etag::{check_etag, etag_of_node};
 use super::task::{INHERIT_REFUSED, REQUIRE_PROJECTS_REFUSED, Task, check_limit};
 use crate::change::Delta;
 use crate::name::{Name, NodeKey, NodeKind};
-use crate::node::{Access, Node, NodePatch};
+use crate::node::{Access, EntriesEdit, Node, NodePatch};
 
 const GATES_REFUSED: &str = "are settings of organizations and the cluster only: leave them out";
 
@@ -56,7 +59,7 @@ impl Task<'_> {
         let old = &self.organization.node;
         let name = Name::organization(&self.organization.id).to_string();
         check_etag(&name, etag, &etag_of_node(old.changed_at))?;
-        self.check_node_patch(None, patch, "node");
+        let patch = &*self.checked(&name, old, None, patch)?;
         self.refuse()?;
         self.planner.check_entry_limit(patch)?;
         let node = self.planner.changed_node(old, patch, self.revision);
@@ -72,7 +75,7 @@ impl Task<'_> {
         let name = self.node_name(&key);
         let Some(old) = self.organization.nodes.get(&key) else { return Err(PlanError::NotFound(name)) };
         check_etag(&name, etag, &etag_of_node(old.changed_at))?;
-        self.check_node_patch(Some(key.kind()), patch, "node");
+        let patch = &*self.checked(&name, old, Some(key.kind()), patch)?;
         self.refuse()?;
         self.planner.check_entry_limit(patch)?;
         let node = self.planner.changed_node(old, patch, self.revision);
@@ -118,6 +121,27 @@ impl Task<'_> {
             .access_set(&organization.node.access)
             .intersection(&organization.access_set(&self.planner.cluster.node.access));
         !after.intersection(&above).is_subset(&organization.access_set(&node.access))
+    }
+
+    /// The patch for a node that exists. Adds violations for what this kind of node cannot have.
+    fn checked<'p>(
+        &mut self,
+        name: &str,
+        old: &Node,
+        kind: Option<NodeKind>,
+        patch: &'p NodePatch,
+    ) -> Result<Cow<'p, NodePatch>, PlanError> {
+        let Some(edit) = &patch.entries else {
+            self.check_node_patch(kind, patch, "node");
+            return Ok(Cow::Borrowed(patch));
+        };
+        if let EntriesEdit::Add(entries) = edit {
+            for (index, entry) in entries.iter().enumerate() {
+                self.check_group(&format!("entries[{index}].address_group"), Some(&entry.source));
+            }
+        }
+        let access = edited(name, &old.access, edit, Some(self.organization), &mut self.violations)?;
+        Ok(Cow::Owned(NodePatch { access: Some(access), ..NodePatch::default() }))
     }
 
     /// Adds violations for what this kind of node cannot have. No kind means the organization.

@@ -4,14 +4,17 @@
 //! Not here: the organization's own node once it exists (`nodes`).
 
 use super::confirm::check_pending;
+use super::entries::edited;
 use super::error::{PlanError, Violation, refuse};
 use super::etag::{check_etag, etag_of_node};
 use super::task::{INHERIT_REFUSED, Planner, REQUIRE_PROJECTS_REFUSED, check_limit};
 use crate::change::Effect;
 use crate::name::{CLUSTER, Id, Name};
-use crate::node::{Access, Node, NodePatch};
+use crate::node::{Access, EntriesEdit, Node, NodePatch};
 use crate::organization::Organization;
 use crate::rule::Source;
+
+const GROUPS_REFUSED: &str = "belongs to an organization, and the cluster has no address groups: list ranges";
 
 impl Planner<'_> {
     /// The effect of creating an organization.
@@ -82,19 +85,40 @@ impl Planner<'_> {
     ) -> Result<Option<Effect>, PlanError> {
         let cluster = self.cluster;
         check_etag(CLUSTER, etag, &etag_of_node(cluster.node.changed_at))?;
-        check_top(
-            patch,
-            &mut violations,
-            "belongs to an organization, and the cluster has no address groups: list ranges",
-        );
-        if patch.require_projects == Some(true) {
-            violations.push(Violation::new("node.require_projects", REQUIRE_PROJECTS_REFUSED));
-        }
+        let edited;
+        let patch = if let Some(edit) = &patch.entries {
+            edited = edited_cluster(&cluster.node.access, edit, &mut violations)?;
+            &edited
+        } else {
+            check_top(patch, &mut violations, GROUPS_REFUSED);
+            if patch.require_projects == Some(true) {
+                violations.push(Violation::new("node.require_projects", REQUIRE_PROJECTS_REFUSED));
+            }
+            patch
+        };
         refuse(violations)?;
         self.check_entry_limit(patch)?;
         let revision = cluster.revision + 1;
         Ok(self.changed_node(&cluster.node, patch, revision).map(|node| Effect::Cluster { revision, node }))
     }
+}
+
+/// The patch that an edit of the cluster's entries means.
+fn edited_cluster(
+    access: &Access,
+    edit: &EntriesEdit,
+    violations: &mut Vec<Violation>,
+) -> Result<NodePatch, PlanError> {
+    if let EntriesEdit::Add(entries) = edit {
+        for (index, entry) in entries.iter().enumerate() {
+            if let Source::Group(id) = &entry.source {
+                let text = format!("`{id}` {GROUPS_REFUSED}");
+                violations.push(Violation::new(format!("entries[{index}].address_group"), text));
+            }
+        }
+    }
+    let access = edited(CLUSTER, access, edit, None, violations)?;
+    Ok(NodePatch { access: Some(access), ..NodePatch::default() })
 }
 
 /// Adds violations for what a node without a parent and without address groups cannot have.
