@@ -33,7 +33,8 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usage, 3 denied, or refused by a gate.";
+const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usage, 3 denied, or refused by a gate, 4 a plan has \
+                           changes.";
 
 #[derive(Subcommand, Debug)]
 enum Command {

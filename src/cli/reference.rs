@@ -17,7 +17,8 @@ const EXIT_STATUS: &str = "\n## Exit status\n\n\
                            | 0 | done, or the connection is allowed |\n\
                            | 1 | failed: nobody answered, or the server refused |\n\
                            | 2 | wrong usage: nothing was asked or done |\n\
-                           | 3 | the connection is denied, a gate refused the change, or a policy test fails |\n";
+                           | 3 | the connection is denied, a gate refused the change, or a policy test fails |\n\
+                           | 4 | `policy plan --exit-code`: the file would change the policy |\n";
 
 /// Every command that `command` has, with its flags and examples.
 pub(super) fn markdown(command: &Command) -> String {

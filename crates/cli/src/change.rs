@@ -84,6 +84,15 @@ pub(super) struct EtagArgs {
     etag: Option<String>,
 }
 
+/// Whether nodes may be deleted in a way that lets somebody in.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Gates")]
+pub(super) struct ForceArgs {
+    /// Make the change also where it deletes a node in a way that permits addresses which the node keeps out now
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
 impl ChangeArgs {
     /// The options of the request; absent where none was given.
     pub(super) fn options(&self) -> Option<v1::ChangeOptions> {

@@ -4,7 +4,7 @@
 //! reach a terminal.
 //! Not here: the errors of calls themselves (`portcullis-client`).
 
-use portcullis_client::CallError;
+use portcullis_client::{CallError, Violation};
 use thiserror::Error as ThisError;
 
 use super::table::clean;
@@ -55,14 +55,27 @@ pub(super) fn is_gated(error: &CallError) -> bool {
     GATES.iter().any(|gate| gate.as_str_name().strip_prefix("ERROR_REASON_") == Some(reason))
 }
 
-/// Renames the refused fields for which `name` has a better name, such as the line of a file.
-pub(super) fn with_fields(mut error: CallError, name: impl Fn(&str) -> Option<String>) -> CallError {
+/// Alters the message.
+pub(super) fn with_message(mut error: CallError, alter: impl FnOnce(&str) -> String) -> CallError {
     if let CallError::Refused(refusal) = &mut error {
-        for violation in &mut refusal.violations {
-            if let Some(name) = name(&violation.field) {
-                violation.field = name;
-            }
-        }
+        refusal.message = alter(&refusal.message);
     }
     error
+}
+
+/// Alters what is said of refused fields.
+pub(super) fn with_violations(mut error: CallError, mut alter: impl FnMut(&mut Violation)) -> CallError {
+    if let CallError::Refused(refusal) = &mut error {
+        refusal.violations.iter_mut().for_each(&mut alter);
+    }
+    error
+}
+
+/// Renames the refused fields for which `name` has a better name, such as the line of a file.
+pub(super) fn with_fields(error: CallError, name: impl Fn(&str) -> Option<String>) -> CallError {
+    with_violations(error, |violation| {
+        if let Some(name) = name(&violation.field) {
+            violation.field = name;
+        }
+    })
 }

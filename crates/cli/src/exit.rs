@@ -1,6 +1,6 @@
 //! How a command ended, unless it failed, and the exit status for it.
 //!
-//! Invariant: scripts tell by the status alone whether a connection was denied.
+//! Invariant: scripts tell by the status alone whether a connection was denied, and whether a plan would change anything.
 //! Not here: which error has which status (`cli`).
 
 use std::process::ExitCode;
@@ -16,6 +16,8 @@ pub enum Exit {
     Usage,
     /// A connection was denied, or a gate refused a change.
     Denied,
+    /// A plan has changes, and the caller asked to tell that by the status.
+    Changes,
 }
 
 impl From<Exit> for ExitCode {
@@ -25,6 +27,7 @@ impl From<Exit> for ExitCode {
             Exit::Failure => Self::from(1),
             Exit::Usage => Self::from(2),
             Exit::Denied => Self::from(3),
+            Exit::Changes => Self::from(4),
         }
     }
 }

@@ -15,12 +15,14 @@ mod client;
 mod color;
 mod comparison;
 mod context;
+mod deletions;
 mod difference;
 mod error;
 mod events;
 mod exit;
 mod explain;
 mod filters;
+mod flags;
 mod groups;
 mod names;
 mod nodes;
@@ -42,9 +44,11 @@ mod upload;
 mod words;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
+use portcullis_client::CallError;
 
 use context::Context;
 use error::UsageError;
+use flags::Flags;
 use output::Format;
 
 pub use audit::VerifyFiles;
@@ -66,7 +70,11 @@ pub struct ClientArgs {
 
 /// A command that asks a server.
 #[derive(Debug)]
-pub struct ServerCommand(Box<Ask>);
+pub struct ServerCommand {
+    ask: Box<Ask>,
+    /// The names of the commands that were typed.
+    path: Vec<String>,
+}
 
 /// The commands that ask a server.
 #[derive(Subcommand, Debug)]
@@ -111,15 +119,23 @@ impl ClientArgs {
 impl ServerCommand {
     /// Runs the command. `verify_files` is for the one that reads a log's files, which this crate cannot.
     pub fn run(self, client: &ClientArgs, verify_files: VerifyFiles<'_>, output: &mut Output) -> anyhow::Result<Exit> {
-        if let Some(result) = self.0.run_offline(verify_files, output) {
+        if let Some(result) = self.ask.run_offline(verify_files, output) {
             return result;
         }
+        let Self { ask, path } = self;
         let server = &client.server;
-        client::call(server, async |client| {
+        let result = client::call(server, async |client| {
             let mut context = Context::new(client, server, output);
-            let exit = self.0.run(&mut context).await?;
+            let exit = ask.run(&mut context).await?;
             context.tell_confirmation().await;
             Ok(exit)
+        });
+        result.map_err(|mut error| {
+            if let Some(call) = error.downcast_mut::<CallError>() {
+                let flags = Flags::of(&Ask::augment_subcommands(Command::new("portcullis")), &path);
+                *call = flags.translate(call.clone());
+            }
+            error
         })
     }
 }
@@ -137,11 +153,12 @@ pub fn report(error: &anyhow::Error, output: &mut Output) -> Exit {
 // The commands are private, so they are parsed through the public type around them.
 impl FromArgMatches for ServerCommand {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ask::from_arg_matches(matches).map(|ask| Self(Box::new(ask)))
+        Ask::from_arg_matches(matches).map(|ask| Self { ask: Box::new(ask), path: flags::path(matches) })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.0.update_from_arg_matches(matches)
+        self.path = flags::path(matches);
+        self.ask.update_from_arg_matches(matches)
     }
 }
 

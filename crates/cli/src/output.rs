@@ -43,6 +43,8 @@ pub struct Output {
     results_terminal: bool,
     results: Box<dyn Write>,
     notes: Box<dyn Write>,
+    /// Whether a person reads the notes and can answer.
+    has_person: bool,
 }
 
 impl Output {
@@ -50,7 +52,9 @@ impl Output {
     pub(super) fn standard(format: Option<Format>) -> Self {
         let stdout = io::stdout();
         let results_terminal = stdout.is_terminal();
-        Self { asked: format, results_terminal, results: Box::new(stdout), notes: Box::new(io::stderr()) }
+        let stderr = io::stderr();
+        let has_person = io::stdin().is_terminal() && stderr.is_terminal();
+        Self { asked: format, results_terminal, results: Box::new(stdout), notes: Box::new(stderr), has_person }
     }
 
     /// The format that was typed, if one was.
@@ -104,6 +108,20 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a person can be asked: standard input and standard error are terminals.
+    pub(super) fn has_person(&self) -> bool {
+        self.has_person
+    }
+
+    /// Asks the person at the terminal. Everything but a clear yes is a no.
+    pub(super) fn ask(&mut self, question: &str) -> io::Result<bool> {
+        write!(self.notes, "{question} [y/N] ")?;
+        self.notes.flush()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }
 
     /// Writes a line for people to standard error. A failure is ignored: there is no other place to report it.

@@ -6,13 +6,13 @@
 use clap::{Args, Subcommand};
 use portcullis_client::answer;
 
-use super::change::{ChangeArgs, EtagArgs};
+use super::change::{ChangeArgs, EtagArgs, ForceArgs};
 use super::color::{ColorArgs, Colors};
 use super::context::Context;
 use super::exit::Exit;
 use super::names::OrganizationArgs;
 use super::pages::LimitArgs;
-use super::{comparison, table};
+use super::{comparison, deletions, table};
 use portcullis_proto::v1;
 
 #[derive(Args, Debug)]
@@ -60,6 +60,8 @@ struct RollbackArgs {
     #[command(flatten)]
     etag: EtagArgs,
     #[command(flatten)]
+    force: ForceArgs,
+    #[command(flatten)]
     change: ChangeArgs,
 }
 
@@ -95,8 +97,10 @@ pub(super) async fn run(args: RevisionsArgs, context: &mut Context<'_>) -> anyho
         }
         RevisionsCommand::Rollback(args) => {
             let (name, options) = (names.revision(&args.revision), args.change.options());
-            let request = v1::RollbackRevisionRequest { name, etag: args.etag.etag(), force: false, options };
+            let request =
+                v1::RollbackRevisionRequest { name, etag: args.etag.etag(), force: args.force.force, options };
             let revision = answer(client.rollback_revision(request).await)?;
+            deletions::note(context.output, &args.change, changes(&revision));
             context.changed(&args.change, &revision, detail)
         }
         RevisionsCommand::Confirm(args) => {
@@ -118,7 +122,13 @@ fn lines(revisions: &[v1::Revision]) -> String {
     table::grid(["REVISION", "TIME", "BY", "COMMENT"], revisions.iter().map(row))
 }
 
-fn detail(revision: &v1::Revision) -> String {
+/// What a revision altered.
+pub(super) fn changes(revision: &v1::Revision) -> &[v1::ObjectChange] {
+    revision.policy_change.as_ref().map_or(&[], |change| &change.changes)
+}
+
+/// A revision, and what it altered.
+pub(super) fn detail(revision: &v1::Revision) -> String {
     let change = revision.policy_change.clone().unwrap_or_default();
     let fields = [
         ("name", revision.name.clone()),

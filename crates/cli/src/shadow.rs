@@ -6,7 +6,7 @@
 use clap::{Args, Subcommand};
 use portcullis_client::{CallError, answer};
 
-use super::change::ChangeArgs;
+use super::change::{ChangeArgs, ForceArgs};
 use super::context::Context;
 use super::exit::Exit;
 use super::names::{OrganizationArgs, id};
@@ -14,7 +14,7 @@ use super::output::{Format, Reader};
 use super::pages::LimitArgs;
 use super::policy::read;
 use super::ranges_file::read_text;
-use super::table;
+use super::{comparison, deletions, revisions, table};
 use portcullis_proto::v1::mutation::Request as Asked;
 use portcullis_proto::{to_json, v1};
 
@@ -35,7 +35,7 @@ enum ShadowCommand {
     /// Stop trying the shadow policy
     Delete(ChangeArgs),
     /// Enforce the shadow policy
-    Promote(ChangeArgs),
+    Promote(PromoteArgs),
     /// List the checks that the shadow policy decided differently, the newest first
     Divergences(DivergencesArgs),
 }
@@ -44,6 +44,14 @@ enum ShadowCommand {
 struct SetArgs {
     /// The policy file, `-` for standard input
     file: String,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+struct PromoteArgs {
+    #[command(flatten)]
+    force: ForceArgs,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -74,10 +82,17 @@ pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::
             answer(client.delete_shadow_policy(request).await)?;
             context.deleted(&change, &name)
         }
-        ShadowCommand::Promote(change) => {
-            let request = v1::PromoteShadowPolicyRequest { parent, force: false, options: change.options() };
+        ShadowCommand::Promote(args) => {
+            let (force, options) = (args.force.force, args.change.options());
+            let request = v1::PromoteShadowPolicyRequest { parent, force, options };
             let revision = answer(client.promote_shadow_policy(request).await)?;
-            context.changed(&change, &revision, |revision| format!("promoted, revision {}\n", revision.revision))
+            deletions::note(context.output, &args.change, revisions::changes(&revision));
+            let verb = if args.change.validate_only { "would be promoted" } else { "promoted" };
+            let text = |revision: &v1::Revision| {
+                let changes = comparison::changes(revisions::changes(revision));
+                format!("{verb}, revision {}\n{changes}", revision.revision)
+            };
+            context.changed(&args.change, &revision, text)
         }
         ShadowCommand::Divergences(args) if args.follow => follow(parent, context).await,
         ShadowCommand::Divergences(args) => {

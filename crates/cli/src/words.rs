@@ -4,7 +4,7 @@
 //! Not here: how values are shown (`table`).
 
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use portcullis_proto::v1;
 
@@ -23,7 +23,7 @@ pub(super) struct ConnectionArgs {
 }
 
 /// A connection type.
-#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum ConnectionType {
     // No doc comments here and below: clap would show them in every `--help`.
@@ -32,7 +32,7 @@ pub(super) enum ConnectionType {
 }
 
 /// A decision, or the action of a rule.
-#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Decision {
     Allow,
@@ -40,7 +40,7 @@ pub(super) enum Decision {
 }
 
 /// The access mode of a node.
-#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum AccessMode {
     /// The parent's effective access

@@ -1,121 +1,108 @@
-//! The schema of a policy file, as Rust types.
+//! The form in which a policy file is written.
 //!
-//! Invariant: an unknown key is refused, never ignored. A key that is left out has the default of a new object.
-//! Not here: the meaning of the values, which the server checks.
+//! Invariant: all sections are written, so that applying the file gives the whole policy. A key that is left out has the
+//! default of a new object.
+//! Not here: reading a file, which follows `schema`.
 
-use serde::{Deserialize, Serialize};
-use serde_saphyr::Spanned;
+use serde::Serialize;
 
 use crate::words::{AccessMode, ConnectionType, Decision};
 
 /// The whole file.
-#[derive(Serialize, Deserialize, Debug, Default)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize, Debug)]
 pub(super) struct Document {
-    /// The id of the organization. Absent: the one that the command names.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) organization: Option<Spanned<String>>,
+    /// The id of the organization.
+    pub(super) organization: String,
     /// The file has no ranges of address groups; applying it keeps the present ones.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) ranges_omitted: bool,
     /// The firewall, first rule first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) rules: Option<Vec<Spanned<Rule>>>,
+    pub(super) rules: Vec<Rule>,
     /// The address groups.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) groups: Vec<Spanned<Group>>,
+    pub(super) groups: Vec<Group>,
     /// The organization itself and the nodes below it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) nodes: Vec<Spanned<Node>>,
+    pub(super) nodes: Vec<Node>,
     /// The decisions that the policy must make.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) tests: Vec<Spanned<Test>>,
+    pub(super) tests: Vec<Test>,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize, Debug)]
 pub(super) struct Rule {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<Spanned<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<String>,
     pub(super) action: Decision,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) range: Option<Spanned<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) group: Option<Spanned<String>>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) range: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) types: Vec<ConnectionType>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) description: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) disabled: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) expires: Option<Spanned<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expires: Option<String>,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize, Debug)]
 pub(super) struct Group {
-    pub(super) id: Spanned<String>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) description: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) ranges: Vec<Spanned<String>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) ranges: Vec<String>,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize, Debug)]
 pub(super) struct Node {
     /// `organization`, or the name below it from `projects/` on.
     #[serde(rename = "node")]
-    pub(super) name: Spanned<String>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) display_name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) require_projects: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) access: Option<AccessMode>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) entries: Vec<Spanned<Entry>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) gates: Option<Spanned<Gates>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) entries: Vec<Entry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gates: Option<Gates>,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize, Debug)]
 pub(super) struct Entry {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) range: Option<Spanned<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) group: Option<Spanned<String>>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) range: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) description: String,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize, Debug)]
 pub(super) struct Gates {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) guard_ips: Vec<Spanned<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) guard_ips: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_revocations: Option<i64>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) refuse_open_to_internet: bool,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize, Debug)]
 pub(super) struct Test {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<Spanned<String>>,
-    pub(super) ip: Spanned<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<String>,
+    pub(super) ip: String,
     #[serde(rename = "type")]
     pub(super) connection_type: ConnectionType,
     /// `organization`, or the name below it from `projects/` on.
-    pub(super) endpoint: Spanned<String>,
+    pub(super) endpoint: String,
     pub(super) expect: Decision,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) description: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) until: Option<String>,
 }
-
-/// The name that stands for the organization itself among the nodes.
-pub(super) const ORGANIZATION: &str = "organization";

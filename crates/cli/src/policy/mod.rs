@@ -1,26 +1,29 @@
 //! `portcullis policy`: the whole policy of an organization as a file.
 //!
 //! Invariant: applying what `export` wrote changes nothing.
-//! Not here: the schema of the file (`document`), reading and writing it (`read`, `write`).
+//! Not here: reading and writing the file (`read`, `write`), planning and applying it (`apply`).
 
+mod across;
+mod apply;
 mod document;
+mod faults;
+mod kinds;
+mod locations;
 pub(super) mod read;
+mod schema;
 mod tests;
+mod walk;
 mod write;
+mod yaml;
 
 use clap::{Args, Subcommand};
 use portcullis_client::answer;
 
-use super::change::{ChangeArgs, EtagArgs};
-use super::color::ColorArgs;
 use super::context::Context;
 use super::exit::Exit;
 use super::names::OrganizationArgs;
 use super::output::{Format, Output};
-use super::ranges_file::read_text;
-use super::{comparison, table};
 use portcullis_proto::v1;
-use portcullis_proto::v1::mutation::Request as Asked;
 
 /// The JSON Schema of the file, for editors.
 const SCHEMA: &str = include_str!("schema.json");
@@ -38,9 +41,14 @@ enum PolicyCommand {
     /// Print the whole policy as YAML
     Export(ExportArgs),
     /// Show the exact effect of applying a file; exits with 3 if a gate would refuse it
-    Plan(PlanArgs),
-    /// Replace the policy by that of a file, in one revision; objects that the file does not name are deleted
-    Apply(ApplyArgs),
+    ///
+    /// With `--exit-code` it exits with 4 if the file would change anything, and with 0 if it would not.
+    Plan(apply::PlanArgs),
+    /// Apply a file: replace the sections that it names, in one revision, and leave the others as they are
+    ///
+    /// Objects of those sections that the file does not name are deleted. On a terminal, the effect is shown first, and
+    /// nothing is changed without a `y`.
+    Apply(apply::ApplyArgs),
     /// Print the JSON Schema of the file, for editors
     Schema,
     /// Manage the tests that are kept with the policy
@@ -54,29 +62,6 @@ struct ExportArgs {
     omit_ranges: bool,
 }
 
-#[derive(Args, Debug)]
-struct PlanArgs {
-    /// The policy file, `-` for standard input
-    file: String,
-    /// Decide the recorded checks of this long ago again, to show which would change
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = portcullis_policy::time::parse_duration)]
-    replay: std::time::Duration,
-    #[command(flatten)]
-    gates: super::change::GateArgs,
-    #[command(flatten)]
-    color: ColorArgs,
-}
-
-#[derive(Args, Debug)]
-struct ApplyArgs {
-    /// The policy file, `-` for standard input
-    file: String,
-    #[command(flatten)]
-    etag: EtagArgs,
-    #[command(flatten)]
-    change: ChangeArgs,
-}
-
 impl PolicyArgs {
     /// Runs what needs no server.
     pub(super) fn run_offline(&self, output: &mut Output) -> Option<anyhow::Result<Exit>> {
@@ -88,8 +73,8 @@ pub(super) async fn run(args: PolicyArgs, context: &mut Context<'_>) -> anyhow::
     let names = args.organization;
     match args.command {
         PolicyCommand::Export(args) => export(&names, &args, context).await,
-        PolicyCommand::Plan(args) => plan(&names, &args, context).await,
-        PolicyCommand::Apply(args) => apply(&names, &args, context).await,
+        PolicyCommand::Plan(args) => apply::plan(&names, &args, context).await,
+        PolicyCommand::Apply(args) => apply::apply(&names, &args, context).await,
         PolicyCommand::Schema => schema(context.output),
         PolicyCommand::Tests(args) => tests::run(&names, args, context).await,
     }
@@ -109,50 +94,4 @@ async fn export(names: &OrganizationArgs, args: &ExportArgs, context: &mut Conte
         Some(Format::Table) | None => context.output.text(&write::yaml(&policy, &document)?)?,
     }
     Ok(Exit::Success)
-}
-
-async fn plan(names: &OrganizationArgs, args: &PlanArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let parent = names.name();
-    let read::Read { policy, locations } = read::policy(&args.file, &read_text(&args.file)?, names)?;
-    let options = args.gates.given().then(|| args.gates.options());
-    let request =
-        v1::ApplyPolicyRequest { parent: parent.clone(), policy: Some(policy), options, ..Default::default() };
-    let request = v1::PreviewChangeRequest {
-        parent,
-        mutations: vec![v1::Mutation { request: Some(Asked::ApplyPolicy(request)) }],
-        replay_within: Some(args.replay.try_into()?),
-    };
-    let preview = answer(context.client.analysis().preview_change(request).await)
-        .map_err(|error| locations.locate(error, &args.file, "mutations[0].apply_policy.policy."))?;
-    context.previewed(&preview, args.color.color)
-}
-
-async fn apply(names: &OrganizationArgs, args: &ApplyArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let parent = names.name();
-    let read::Read { policy, locations } = read::policy(&args.file, &read_text(&args.file)?, names)?;
-    let request = v1::ApplyPolicyRequest {
-        parent,
-        policy: Some(policy),
-        validate_only: false,
-        etag: args.etag.etag(),
-        force: false,
-        options: args.change.options(),
-    };
-    let applied = answer(context.client.analysis().apply_policy(request).await)
-        .map_err(|error| locations.locate(error, &args.file, "policy."))?;
-    context.changed(&args.change, &applied, applied_text)
-}
-
-fn applied_text(applied: &v1::ApplyPolicyResponse) -> String {
-    let mut text = match applied.changes.len() {
-        0 => "the policy is that already".to_owned(),
-        1 => "1 object is altered".to_owned(),
-        count => format!("{count} objects are altered"),
-    };
-    text.push_str(", revision ");
-    text.push_str(&applied.revision.to_string());
-    text.push('\n');
-    text.push_str(&comparison::changes(&applied.changes));
-    text.push_str(&table::problems(&applied.problems));
-    text
 }

@@ -5,11 +5,13 @@
 
 use clap::{Args, Subcommand};
 use portcullis_client::answer;
+use prost_types::Timestamp;
 
 use crate::change::ChangeArgs;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::names::{OrganizationArgs, id};
+use crate::times::{parse_time, rfc3339};
 use crate::words::{ConnectionArgs, Decision};
 use crate::{pages, table};
 use portcullis_proto::v1;
@@ -43,6 +45,9 @@ struct CreateArgs {
     /// What the test is for
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
+    /// From when on the test need not hold, such as `2030-01-31T18:00:00Z`; without it, it holds always
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<Timestamp>,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -75,6 +80,7 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
         endpoint: names.node(&args.connection.endpoint)?,
         expected_decision: v1::Decision::from(args.expect).into(),
         description: args.description,
+        end_time: args.until,
         ..v1::PolicyTest::default()
     };
     let request = v1::CreatePolicyTestRequest {
@@ -95,25 +101,39 @@ async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Re
     });
     let tests = tests.await?;
     context.list(&tests, |tests| lines(&tests.policy_tests))?;
-    let fails = |test: &v1::PolicyTest| test.actual_decision != test.expected_decision;
     Ok(if tests.policy_tests.iter().any(fails) { Exit::Denied } else { Exit::Success })
+}
+
+/// Whether a test fails now. One that has ended has no moment at which it fails.
+fn fails(test: &v1::PolicyTest) -> bool {
+    test.actual_decision != test.expected_decision && (test.end_time.is_none() || test.fail_time.is_some())
+}
+
+/// Whether a test passes, fails, will fail, or asserts nothing any more.
+fn outcome(test: &v1::PolicyTest) -> String {
+    match &test.fail_time {
+        _ if fails(test) => "FAILS".to_owned(),
+        Some(time) => format!("passes, will fail at {}", rfc3339(time)),
+        None if test.actual_decision != test.expected_decision => "has ended".to_owned(),
+        None => "passes".to_owned(),
+    }
 }
 
 fn lines(tests: &[v1::PolicyTest]) -> String {
     let word = |decision: v1::Decision| table::word(decision.as_str_name(), "DECISION_");
     let row = |test: &v1::PolicyTest| {
-        let outcome = if test.actual_decision == test.expected_decision { "passes" } else { "FAILS" };
         [
             id(&test.name).to_owned(),
-            outcome.to_owned(),
+            outcome(test),
             test.ip.clone(),
             table::connection_type(test.connection_type),
             test.endpoint.clone(),
             word(test.expected_decision()),
             word(test.actual_decision()),
+            table::time(test.end_time.as_ref()),
             test.description.clone(),
         ]
     };
-    let headings = ["ID", "OUTCOME", "ADDRESS", "TYPE", "ENDPOINT", "EXPECTED", "ACTUAL", "DESCRIPTION"];
+    let headings = ["ID", "OUTCOME", "ADDRESS", "TYPE", "ENDPOINT", "EXPECTED", "ACTUAL", "UNTIL", "DESCRIPTION"];
     table::grid(headings, tests.iter().map(row))
 }

@@ -3,9 +3,8 @@
 //! Invariant: reading the file gives the policy that it was written from.
 //! Not here: the schema (`document`).
 
-use serde_saphyr::{Location, Spanned};
-
-use super::document::{Document, Entry, Gates, Group, Node, ORGANIZATION, Rule, Test};
+use super::document::{Document, Entry, Gates, Group, Node, Rule, Test};
+use super::schema::ORGANIZATION;
 use crate::names::id;
 use crate::times::rfc3339;
 use crate::words::{AccessMode, ConnectionType, Decision};
@@ -22,54 +21,41 @@ pub(super) fn yaml(policy: &v1::Policy, document: &Document) -> anyhow::Result<S
 pub(super) fn document(policy: &v1::Policy) -> Document {
     let parent = &policy.organization;
     Document {
-        organization: Some(at_no_place(id(parent).to_owned())),
+        organization: id(parent).to_owned(),
         ranges_omitted: policy.ranges_omitted,
-        rules: (!policy.rules.is_empty()).then(|| policy.rules.iter().map(|of| at_no_place(rule(of))).collect()),
-        groups: policy.address_groups.iter().map(|of| at_no_place(group(of))).collect(),
-        nodes: policy.nodes.iter().map(|of| at_no_place(node(parent, of))).collect(),
-        tests: policy.policy_tests.iter().map(|of| at_no_place(test(parent, of))).collect(),
+        rules: policy.rules.iter().map(rule).collect(),
+        groups: policy.address_groups.iter().map(group).collect(),
+        nodes: policy.nodes.iter().map(|of| node(parent, of)).collect(),
+        tests: policy.policy_tests.iter().map(|of| test(parent, of)).collect(),
     }
-}
-
-/// A value that was not read from a file.
-fn at_no_place<T>(value: T) -> Spanned<T> {
-    Spanned { value, referenced: Location::UNKNOWN, defined: Location::UNKNOWN }
-}
-
-fn text(text: &str) -> Spanned<String> {
-    at_no_place(text.to_owned())
 }
 
 fn rule(rule: &v1::Rule) -> Rule {
     let (range, group) = match &rule.source {
-        Some(v1::rule::Source::Range(range)) => (Some(text(range)), None),
-        Some(v1::rule::Source::AddressGroup(group)) => (None, Some(text(id(group)))),
+        Some(v1::rule::Source::Range(range)) => (Some(range.clone()), None),
+        Some(v1::rule::Source::AddressGroup(group)) => (None, Some(id(group).to_owned())),
         None => (None, None),
     };
     Rule {
-        id: Some(text(id(&rule.name))),
+        id: Some(id(&rule.name).to_owned()),
         action: if rule.action() == v1::Action::Deny { Decision::Deny } else { Decision::Allow },
         range,
         group,
         types: rule.connection_types().map(connection_type).collect(),
         description: rule.description.clone(),
         disabled: rule.disabled,
-        expires: rule.expire_time.as_ref().map(|time| text(&rfc3339(time))),
+        expires: rule.expire_time.as_ref().map(rfc3339),
     }
 }
 
 fn group(group: &v1::AddressGroup) -> Group {
-    Group {
-        id: text(id(&group.name)),
-        description: group.description.clone(),
-        ranges: group.ranges.iter().map(|range| text(range)).collect(),
-    }
+    Group { id: id(&group.name).to_owned(), description: group.description.clone(), ranges: group.ranges.clone() }
 }
 
 /// A node's name below its organization.
-fn node_name(parent: &str, name: &str) -> Spanned<String> {
+fn node_name(parent: &str, name: &str) -> String {
     let below = name.strip_prefix(parent).and_then(|rest| rest.strip_prefix('/'));
-    text(below.unwrap_or(ORGANIZATION))
+    below.unwrap_or(ORGANIZATION).to_owned()
 }
 
 fn node(parent: &str, node: &v1::Node) -> Node {
@@ -82,18 +68,16 @@ fn node(parent: &str, node: &v1::Node) -> Node {
     });
     let entry = |entry: &v1::AccessEntry| {
         let (range, group) = match &entry.source {
-            Some(v1::access_entry::Source::Range(range)) => (Some(text(range)), None),
-            Some(v1::access_entry::Source::AddressGroup(group)) => (None, Some(text(id(group)))),
+            Some(v1::access_entry::Source::Range(range)) => (Some(range.clone()), None),
+            Some(v1::access_entry::Source::AddressGroup(group)) => (None, Some(id(group).to_owned())),
             None => (None, None),
         };
-        at_no_place(Entry { range, group, description: entry.description.clone() })
+        Entry { range, group, description: entry.description.clone() }
     };
-    let gates = |gates: &v1::ChangeGates| {
-        at_no_place(Gates {
-            guard_ips: gates.guard_ips.iter().map(|ip| text(ip)).collect(),
-            max_revocations: gates.max_revocations,
-            refuse_open_to_internet: gates.refuse_open_to_internet,
-        })
+    let gates = |gates: &v1::ChangeGates| Gates {
+        guard_ips: gates.guard_ips.clone(),
+        max_revocations: gates.max_revocations,
+        refuse_open_to_internet: gates.refuse_open_to_internet,
     };
     Node {
         name: node_name(parent, &node.name),
@@ -108,12 +92,13 @@ fn node(parent: &str, node: &v1::Node) -> Node {
 
 fn test(parent: &str, test: &v1::PolicyTest) -> Test {
     Test {
-        id: Some(text(id(&test.name))),
-        ip: text(&test.ip),
+        id: Some(id(&test.name).to_owned()),
+        ip: test.ip.clone(),
         connection_type: connection_type(test.connection_type()),
         endpoint: node_name(parent, &test.endpoint),
         expect: if test.expected_decision() == v1::Decision::Deny { Decision::Deny } else { Decision::Allow },
         description: test.description.clone(),
+        until: test.end_time.as_ref().map(rfc3339),
     }
 }
 
