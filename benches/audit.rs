@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::record::{Content, DecisionId, DecisionRecord, Entry, Identity, Person, RecordType};
+use portcullis::audit::rule_text::RuleText;
 use portcullis::audit::session::SessionId;
 use portcullis::config::{Config, Durability};
 use portcullis::engine::Engine;
@@ -220,6 +221,10 @@ fn sled_rate(records: u64, batch: u64) -> f64 {
 /// Records of decisions, made before the time is taken.
 fn entries(traffic: &mut Traffic, count: u64) -> Vec<(Entry, Option<Identity>)> {
     let organization = Id::parse("default").unwrap();
+    let blocked = Arc::new(RuleText {
+        source: Source::Range("203.0.113.0/24".parse().unwrap()),
+        description: "known attackers".into(),
+    });
     let now = Timestamp::from_micros(1_700_000_000_000_000);
     let entry = |number: u64| {
         let denied = number.is_multiple_of(10);
@@ -230,6 +235,7 @@ fn entries(traffic: &mut Traffic, count: u64) -> Vec<(Entry, Option<Identity>)> 
             connection_type,
             endpoint: endpoint.into(),
             rule: denied.then(|| Id::parse("blocked").unwrap()),
+            rule_text: denied.then(|| Arc::clone(&blocked)),
             level: None,
             session: (!denied).then_some(SessionId { boot: 0x1234_5678_9ABC_DEF0, number: number * 64 + 7 }),
             session_opened: true,

@@ -44,6 +44,7 @@ use portcullis::api::admission::Admission;
 use portcullis::api::caller::{Caller, Connection};
 use portcullis::api::direct::{AnswerBody, DirectCheck, Progress};
 use portcullis::audit::record::{Content, DecisionId, DecisionRecord, Entry};
+use portcullis::audit::rule_text::RuleText;
 use portcullis::audit::session::SessionId;
 use portcullis::config::{Config, Durability};
 use portcullis::engine::Engine;
@@ -334,6 +335,10 @@ fn waits(times: usize, connection_type: v1::ConnectionType, network: u32, again:
 
 /// Records of decisions, one in ten a denial.
 fn encode(times: usize) -> Work {
+    let blocked = Arc::new(RuleText {
+        source: Source::Range("203.0.113.0/24".parse().unwrap()),
+        description: "known attackers".into(),
+    });
     let entry = |time: usize| {
         let (number, denied) = (time as u64, time.is_multiple_of(10));
         let decision = DecisionRecord {
@@ -342,6 +347,7 @@ fn encode(times: usize) -> Work {
             connection_type: if time.is_multiple_of(4) { ConnectionType::Shell } else { ConnectionType::Preview },
             endpoint: ENDPOINT.into(),
             rule: denied.then(|| Id::parse("blocked").unwrap()),
+            rule_text: denied.then(|| Arc::clone(&blocked)),
             level: None,
             session: (!denied).then_some(SessionId { boot: 0x1234_5678_9ABC_DEF0, number: number * 64 + 7 }),
             session_opened: true,

@@ -8,6 +8,7 @@
 //! replaced policy opens a session.
 //! Not here: parsing and wording (`api::decision`), waiting for the sync (`outcome`).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Engine;
@@ -17,6 +18,7 @@ use super::published::{Pinned, Published, PublishedCluster};
 use super::question::{Answer, CheckError, Question};
 use super::sessions::{AdmissionKey, Admitted, Session};
 use crate::audit::record::{Content, DecisionId, DecisionRecord, Entry, Identity, Person};
+use crate::audit::rule_text::RuleText;
 use crate::audit::session::SessionId;
 use crate::policy::decision::{Decision, Level, Reason};
 use crate::policy::name::Id;
@@ -46,6 +48,8 @@ impl DecisionIds {
 struct Decided {
     reason: Reason,
     rule: Option<Id>,
+    /// What that rule is, where it denies.
+    rule_text: Option<Arc<RuleText>>,
     level: Option<Level>,
     /// None where the organization does not exist.
     organization: Option<Id>,
@@ -182,6 +186,7 @@ impl Engine {
             connection_type: question.connection_type,
             endpoint,
             rule: decided.rule,
+            rule_text: decided.rule_text,
             level: decided.level,
             session: answer.session,
             session_opened,
@@ -281,9 +286,12 @@ impl Engine {
         if counts && let Some(shadow) = published.and_then(|published| published.shadow.as_ref()) {
             shadow.evaluate(&cluster.snapshot, question, &verdict, now);
         }
+        // It shares the texts of the rule: nothing is copied here, whatever their length.
+        let denied_by = verdict.rule.filter(|_| verdict.reason == Reason::DenyRule);
         Ok(Decided {
             reason: verdict.reason,
             rule: verdict.rule.map(|(_, rule)| rule.id.clone()),
+            rule_text: denied_by.map(|(_, rule)| Arc::new(RuleText::of(rule))),
             level: verdict.level,
             organization: published.map(|published| published.view.organization.id.clone()),
             revision: published.map_or(0, |published| published.snapshot.revision()),

@@ -15,6 +15,7 @@ use super::deadlines::Deadlines;
 use super::directory::Directory;
 use super::sessions::{JudgedSession, Scope, Session, SessionTable};
 use crate::audit::record::{Content, Entry, Identity, Subject};
+use crate::audit::rule_text::RuleText;
 use crate::audit::session::Revocation;
 use crate::locks::IgnorePoison;
 use crate::policy::decision::{Decision, Reason};
@@ -188,6 +189,7 @@ fn judge(directory: &Directory, session: &JudgedSession<'_>, now: Timestamp) -> 
             time: now,
             reason: verdict.reason,
             rule: verdict.rule.map(|(_, rule)| rule.id.clone()),
+            rule_text: verdict.rule.map(|(_, rule)| Arc::new(RuleText::of(rule))),
             level: verdict.level,
             revision: if verdict.reason == Reason::OutsideCluster { cluster.snapshot.revision() } else { revision },
         })

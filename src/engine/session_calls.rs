@@ -25,8 +25,8 @@ const HOUR_MICROS: i64 = 3_600_000_000;
 /// A page of sessions.
 #[derive(Clone, Debug)]
 pub struct SessionPage {
-    /// The sessions.
-    pub sessions: Vec<Session>,
+    /// The sessions, each with where a list goes on behind it.
+    pub sessions: Vec<(Session, SessionCursor)>,
     /// Where the next page goes on. None where there is nothing more.
     pub next: Option<SessionCursor>,
 }
@@ -146,15 +146,18 @@ impl Engine {
                 }
                 _ => None,
             };
-            sessions = self.sessions.list(
+            let active = self.sessions.list(
                 filter.organization.as_ref(),
                 &|record, subject| filter.matches(record, subject),
                 before,
                 count_max,
             );
-            if let Some(last) = sessions.last().filter(|_| sessions.len() >= count_max) {
-                let (start_micros, id) = (last.record.start_time.micros(), last.record.id);
-                return Ok(SessionPage { next: Some(SessionCursor::Active { as_of, start_micros, id }), sessions });
+            sessions.extend(active.into_iter().map(|session| {
+                let (start_micros, id) = (session.record.start_time.micros(), session.record.id);
+                (session, SessionCursor::Active { as_of, start_micros, id })
+            }));
+            if let Some((_, last)) = sessions.last().filter(|_| sessions.len() >= count_max) {
+                return Ok(SessionPage { next: Some(*last), sessions });
             }
         }
         if filter.state == Some(SessionState::Active) {
@@ -165,8 +168,9 @@ impl Engine {
             _ => as_of + 1,
         };
         let (ended, next) = self.audit.list_ended(filter, before, count_max - sessions.len())?;
-        sessions.extend(ended);
-        Ok(SessionPage { sessions, next: next.map(|before| SessionCursor::Ended { as_of, before }) })
+        let behind = |before: u64| SessionCursor::Ended { as_of, before };
+        sessions.extend(ended.into_iter().map(|(sequence, session)| (session, behind(sequence))));
+        Ok(SessionPage { sessions, next: next.map(behind) })
     }
 
     /// The figures of an organization, or of all. Reads files: call it on a thread that may block.

@@ -316,7 +316,7 @@ async fn checkpoint(service: &Service, size: u64) -> (String, Checkpoint) {
     .await
 }
 
-async fn verify(service: &Service, note: &str) -> VerifyAuditResult {
+pub(crate) async fn verify(service: &Service, note: &str) -> VerifyAuditResult {
     let request = VerifyAuditRequest { note: note.to_owned() };
     let mut steps = service.audit().verify_audit(request).await.unwrap().into_inner();
     while let Some(step) = steps.message().await.unwrap() {

@@ -3,6 +3,7 @@
 //! Invariant: the bytes of a record are hashed, so there is one way to write each.
 //! Not here: the files they are in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::audit::commitment::{Opening, Salt};
@@ -11,16 +12,18 @@ use portcullis::audit::record::{
     Content, DecisionId, DecisionRecord, Entry, ErasedRecord, ErasedUnit, GapRecord, Person, Record, RecordType,
     Subject,
 };
+use portcullis::audit::rule_text::RuleText;
 use portcullis::audit::session::{EndReason, Revocation, SessionEnd, SessionId, SessionRecord};
 use portcullis::audit::terms::{TermQuery, for_each_term};
-use portcullis::policy::address::Address;
+use portcullis::policy::address::{Address, Range};
 use portcullis::policy::decision::{Decision, Level, Reason};
 use portcullis::policy::name::Id;
-use portcullis::policy::rule::ConnectionType;
+use portcullis::policy::rule::{ConnectionType, Source};
 use portcullis::policy::time::Timestamp;
 use portcullis::proto::storage;
 use portcullis::store::codec::audit::{
-    Secret, TailOpening, decode_entry, decode_tail, encode_entry, encode_tail, erase_tail_opening, peek,
+    Secret, ShardSessions, StoredSession, TailOpening, decode_entry, decode_session_snapshot, decode_tail,
+    encode_entry, encode_session_snapshot, encode_tail, erase_tail_opening, peek,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -75,23 +78,36 @@ fn endpoint(organization: String) -> BoxedStrategy<String> {
         .boxed()
 }
 
+fn rule_text() -> BoxedStrategy<Option<Arc<RuleText>>> {
+    let ranges = ["any", "0.0.0.0/0", "198.51.100.0/24", "203.0.113.9", "::/0", "2001:db8::/32", "::1"];
+    let range = proptest::sample::select(ranges.to_vec());
+    let range = range.prop_map(|text| Source::Range(text.parse::<Range>().unwrap()));
+    let source = prop_oneof![range, id().prop_map(Source::Group)];
+    // From none to more than the longest length that one byte counts.
+    let description = prop_oneof![Just(String::new()), "[ -~é]{1,200}", Just("\u{1F6AB}".repeat(1_024))];
+    let text = (source, description)
+        .prop_map(|(source, description)| Arc::new(RuleText { source, description: description.into() }));
+    proptest::option::of(text).boxed()
+}
+
 fn session_id() -> impl Strategy<Value = SessionId> {
     (1..u64::MAX, 1..u64::MAX).prop_map(|(boot, number)| SessionId { boot, number })
 }
 
 fn decision(organization: String) -> BoxedStrategy<Content> {
     let ids = (any::<u64>(), any::<u64>(), proptest::option::of(session_id()), any::<bool>());
-    let decided = (reason(), proptest::option::of(id()), level(), any::<u64>(), any::<u64>());
+    let decided = (reason(), proptest::option::of(id()), rule_text(), level(), any::<u64>(), any::<u64>());
     let asked = (connection_type(), endpoint(organization), "[ -~]{0,12}", proptest::option::of(1..100_000_u64));
     (ids, decided, asked)
         .prop_map(|((boot, number, session, opened), decided, (connection_type, endpoint, request_id, lease))| {
-            let (reason, rule, level, revision, cluster_revision) = decided;
+            let (reason, rule, rule_text, level, revision, cluster_revision) = decided;
             Content::Decision(DecisionRecord {
                 id: DecisionId { boot, number },
                 reason,
                 connection_type,
                 endpoint: endpoint.into(),
                 rule,
+                rule_text,
                 level,
                 // A boot id is drawn at random and never 0.
                 session: session.map(|session| if boot == 0 { SessionId { boot: 1, ..session } } else { session }),
@@ -108,7 +124,8 @@ fn decision(organization: String) -> BoxedStrategy<Content> {
 fn session(organization: String) -> BoxedStrategy<SessionRecord> {
     let shape = (session_id(), connection_type(), endpoint(organization), 1..1_000_u64, proptest::option::of(id()));
     let times = (time(), time(), proptest::option::of(time()), any::<u64>());
-    let revocation = proptest::option::of((time(), reason(), proptest::option::of(id()), level(), any::<u64>()));
+    let revoked = (time(), reason(), proptest::option::of(id()), rule_text(), level(), any::<u64>());
+    let revocation = proptest::option::of(revoked);
     let end = proptest::option::of((
         time(),
         prop_oneof![
@@ -122,10 +139,11 @@ fn session(organization: String) -> BoxedStrategy<SessionRecord> {
         .prop_map(|(shape, times, revocation, end)| {
             let (id, connection_type, endpoint, request_count, rule) = shape;
             let (start_time, last_seen_time, lease_expire_time, revision) = times;
-            let revocation = revocation.map(|(time, reason, rule, level, revision)| Revocation {
+            let revocation = revocation.map(|(time, reason, rule, rule_text, level, revision)| Revocation {
                 time,
                 reason,
                 rule,
+                rule_text,
                 level,
                 revision,
             });
@@ -230,6 +248,26 @@ proptest! {
         let mut with_commitments = bytes;
         with_commitments.extend([0xFA, 0x7F, 0x00]);
         prop_assert!(decode_entry(&with_commitments).is_err());
+    }
+
+    /// The hazard: a rule with a long description that revokes all sessions, and a snapshot that holds it for each.
+    #[test]
+    fn a_snapshot_reads_back_and_holds_each_text_of_a_rule_once(
+        records in proptest::collection::vec(session("a".to_owned()), 0..20), copies in 1..5_usize,
+    ) {
+        let session = |record: &SessionRecord| StoredSession {
+            organization: Id::parse("a").unwrap(),
+            subject: Subject::Person(Person { email: "ada@example.com".into(), address: Address::V4(7) }),
+            record: record.clone(),
+        };
+        let shard = |shard| ShardSessions { shard, sequence: 9, sessions: records.iter().map(session).collect() };
+        let shards: Vec<ShardSessions> = (0..u32::try_from(copies).unwrap()).map(shard).collect();
+        let bytes = encode_session_snapshot(&shards);
+        prop_assert_eq!(decode_session_snapshot(&bytes).unwrap(), shards);
+        let message = storage::SessionSnapshot::decode(bytes.as_slice()).unwrap();
+        let texts = |record: &SessionRecord| record.revocation.as_ref().and_then(|revoked| revoked.rule_text.clone());
+        let distinct: std::collections::HashSet<_> = records.iter().filter_map(texts).collect();
+        prop_assert_eq!(message.rule_texts.len(), distinct.len());
     }
 
     #[test]

@@ -137,6 +137,65 @@ async fn events_follow_as_lines_of_json_in_a_pipe() {
     service.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn denials_and_revocations_read_for_people_after_their_rules_are_gone() {
+    let service = Service::start().await;
+    let server = service.address().to_string();
+    let run = async |args: &[&str]| {
+        let output = run(&server, args).await;
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let check = async |email: &str, ip: &str| {
+        let request = check_of(email, ip, ConnectionType::Shell, DEFAULT);
+        service.decisions().check(request).await.unwrap();
+    };
+    check("open@example.com", "198.51.100.9").await;
+    let attackers = ["--action", "deny", "--range", "198.51.100.0/24", "--description", "known attackers"];
+    run(&[&["rules", "create", "--id", "bad"][..], &attackers].concat()).await;
+    run(&["groups", "create", "listed", "--range", "203.0.113.0/24"]).await;
+    let long = "x".repeat(1_024);
+    let listed = ["--action", "deny", "--group", "listed", "--description", &long];
+    run(&[&["rules", "create", "--id", "by-group"][..], &listed].concat()).await;
+    check("eve@example.com", "198.51.100.7").await;
+    check("mallory@example.com", "203.0.113.7").await;
+    run(&["rules", "update", "bad", "--description", "nobody", "--range", "192.0.2.0/24"]).await;
+    for rule in ["bad", "by-group"] {
+        run(&["rules", "delete", rule]).await;
+    }
+
+    let by_range = "deny 198.51.100.0/24 \"known attackers\" (bad)";
+    let by_group = format!("deny group listed \"{}…\" (by-group)", "x".repeat(48));
+    for args in [
+        &["overview", "--output", "table"][..],
+        &["audit", "list", "--decision", "deny", "--output", "table"],
+        &["events", "--type", "decision", "--output", "table"],
+    ] {
+        let shown = run(args).await;
+        let line = |user: &str| shown.lines().find(|line| line.contains(user)).unwrap_or_else(|| panic!("{shown}"));
+        assert!(line("eve@example.com").contains(by_range), "{shown}");
+        assert!(line("mallory@example.com").contains(&by_group), "{shown}");
+        assert!(!shown.contains("nobody") && shown.lines().all(|line| line.chars().count() < 260), "{shown}");
+    }
+    let revoked = run(&["events", "--type", "session-revoked", "--output", "table"]).await;
+    assert!(revoked.contains(by_range), "{revoked}");
+    let sessions = run(&["sessions", "list", "--output", "table"]).await;
+    assert!(sessions.contains("REVOKED BY") && sessions.contains(by_range), "{sessions}");
+    // Programs get all of it.
+    let overview: Value = serde_json::from_str(&run(&["overview", "--output", "json"]).await).unwrap();
+    let event = &overview["firewallEvents"][0];
+    assert_eq!(event["ruleSource"], format!("{DEFAULT}/addressGroups/listed"));
+    assert_eq!(event["ruleDescription"], long);
+    let csv = run(&["audit", "export", "--format", "csv"]).await;
+    assert!(csv.lines().next().unwrap().ends_with(",rule_source,rule_description"), "{csv}");
+    assert_eq!(csv.lines().filter(|line| line.ends_with(",198.51.100.0/24,known attackers")).count(), 2, "{csv}");
+    let lines = run(&["audit", "export", "--format", "jsonl", "--decision", "deny"]).await;
+    assert!(lines.contains(&format!("\"ruleDescription\":\"{long}\"")), "{lines}");
+    let session: Value = serde_json::from_str(&run(&["sessions", "list", "--output", "json"]).await).unwrap();
+    assert_eq!(session["sessions"][0]["revokeRuleDescription"], "known attackers");
+    service.stop().await;
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

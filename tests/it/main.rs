@@ -32,6 +32,8 @@ mod audit_load;
 mod audit_merkle;
 /// Retention, and revocation of many sessions.
 mod audit_retention;
+/// What a rule was, in the records of what it denied.
+mod audit_rule_text;
 /// Tampering with the files of a log.
 mod audit_tamper;
 /// Following the log.

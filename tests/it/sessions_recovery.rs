@@ -72,6 +72,7 @@ fn decision(key: &AdmissionKey<'_>, admitted: &Admitted, lease: Option<Duration>
         connection_type: key.connection_type,
         endpoint: key.endpoint.into(),
         rule: Some(id("yes")),
+        rule_text: None,
         level: None,
         session: Some(admitted.session),
         session_opened: admitted.opened,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::audit::record::{Person, Subject};
+use portcullis::audit::rule_text::RuleText;
 use portcullis::audit::session::{EndReason, Revocation, SessionEnd, SessionId};
 use portcullis::engine::sessions::{
     AdmissionKey, Admitted, JudgedSession, Renewed, Scope, Session, SessionOptions, SessionTable, TooManySessions,
@@ -15,6 +16,7 @@ use portcullis::policy::address::Address;
 use portcullis::policy::decision::Reason;
 use portcullis::policy::name::Id;
 use portcullis::policy::rule::ConnectionType::{self, Preview, Shell};
+use portcullis::policy::rule::Source;
 use portcullis::policy::time::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -85,7 +87,15 @@ pub(crate) fn short_lived() -> SessionOptions {
 }
 
 pub(crate) fn revocation(time: Timestamp) -> Revocation {
-    Revocation { time, reason: Reason::DenyRule, rule: Some(id("no")), level: None, revision: 9 }
+    let text = RuleText { source: Source::Group(id("bad")), description: "known attackers".into() };
+    Revocation {
+        time,
+        reason: Reason::DenyRule,
+        rule: Some(id("no")),
+        rule_text: Some(Arc::new(text)),
+        level: None,
+        revision: 9,
+    }
 }
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {

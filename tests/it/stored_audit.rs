@@ -7,15 +7,31 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portcullis::audit::filter::RecordFilter;
-use portcullis::audit::record::{Actor, Content, RecordType, Subject};
-use portcullis::policy::rule::{Action, ConnectionType};
+use portcullis::audit::record::{Actor, Content, Record, RecordType, Subject};
+use portcullis::audit::rule_text::RuleText;
+use portcullis::engine::sessions::Scope;
+use portcullis::engine::{Engine, Options};
+use portcullis::policy::decision::{Decision, Reason};
+use portcullis::policy::name::Id;
+use portcullis::policy::plan::Mutation;
+use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::server::verify_audit;
 
-use crate::audit_engine::{DEFAULT, add_rule, check, erasure, key, open, sealed_units, settle, signed, small_units};
+use crate::audit_engine::{
+    DEFAULT, add_rule, change, check, erasure, key, open, recorded, sealed_units, settle, signed, small_units,
+};
 use crate::clock::until;
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/audit-v1")
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// What was open when a golden log was written has long reached any usual age.
+fn ageless() -> Options {
+    let mut options = small_units();
+    options.sessions.max_age = Duration::from_hours(24 * 36_500);
+    options.sessions.idle = Duration::from_hours(24 * 36_500);
+    options
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -34,15 +50,11 @@ fn copy(from: &Path, to: &Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_and_the_sessions_of_version_1_read_as_what_was_written() {
     let directory = tempfile::tempdir().unwrap();
-    copy(&golden(), directory.path());
+    copy(&golden("audit-v1"), directory.path());
     let verifier = key(1).verifier().to_string();
     let outcome = verify_audit(directory.path(), Some(&verifier), None, &mut |_, _| true).unwrap();
     assert_eq!(outcome.faults, []);
-    let mut options = small_units();
-    // What was open when it was written has long reached any usual age.
-    options.sessions.max_age = Duration::from_hours(24 * 36_500);
-    options.sessions.idle = Duration::from_hours(24 * 36_500);
-    let engine = open(directory.path(), key(1), options);
+    let engine = open(directory.path(), key(1), ageless());
     let log = engine.audit();
     let of_type = |record_type| {
         let filter = RecordFilter { types: vec![record_type], ..RecordFilter::default() };
@@ -56,6 +68,14 @@ async fn the_log_and_the_sessions_of_version_1_read_as_what_was_written() {
     assert_eq!((newest.connection_type, &*newest.endpoint), (ConnectionType::Shell, DEFAULT));
     let Subject::Person(person) = &decisions[0].subject else { panic!() };
     assert_eq!((&*person.email, person.address), ("kept@example.com", "2001:db8::7".parse().unwrap()));
+    let denied = decisions.iter().find_map(|record| match &record.entry.content {
+        Content::Decision(decision) if decision.reason == Reason::DenyRule => Some(decision.clone()),
+        _ => None,
+    });
+    let denied = denied.unwrap();
+    assert_eq!((denied.rule.unwrap().as_str(), denied.rule_text), ("bad", None), "this version did not keep it");
+    let Content::SessionRevoked(revoked) = &of_type(RecordType::SessionRevoked)[0].entry.content else { panic!() };
+    assert_eq!(revoked.revocation.as_ref().unwrap().rule_text, None);
     for (record_type, count) in [(RecordType::SessionRevoked, 1), (RecordType::Erased, 1), (RecordType::Gap, 0)] {
         assert_eq!(of_type(record_type).len(), count, "{record_type:?}");
     }
@@ -91,6 +111,75 @@ async fn write_the_golden_audit_log() {
     signed(&engine).await;
     engine.close();
     for part in ["audit", "sessions"] {
-        copy(&directory.path().join(part), &golden().join(part));
+        copy(&directory.path().join(part), &golden("audit-v1").join(part));
+    }
+}
+
+/// A rule with a description, by a range or by a group.
+async fn deny(engine: &Engine, id: &str, source: Source, description: &str) {
+    let patch = RulePatch {
+        action: Some(Action::Deny),
+        source: Some(source),
+        description: Some(description.into()),
+        ..RulePatch::default()
+    };
+    change(engine, Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch }).await;
+}
+
+fn texts() -> [RuleText; 3] {
+    let text = |source, description: &str| RuleText { source, description: description.into() };
+    [
+        text(Source::Range("203.0.113.0/24".parse().unwrap()), "known attackers"),
+        text(Source::Range("2001:db8::/32".parse().unwrap()), ""),
+        text(Source::Group(Id::parse("listed").unwrap()), "the list: Düsseldorf"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_and_the_sessions_with_texts_of_rules_read_as_what_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    copy(&golden("audit-v1-rule-texts"), directory.path());
+    let verifier = key(1).verifier().to_string();
+    let outcome = verify_audit(directory.path(), Some(&verifier), None, &mut |_, _| true).unwrap();
+    assert_eq!(outcome.faults, []);
+    let engine = open(directory.path(), key(1), ageless());
+    let filter = RecordFilter { decision: Some(Decision::Deny), ..RecordFilter::default() };
+    let denials = engine.audit().list(&filter, None, 1_000).unwrap().records;
+    let text = |record: &Record| match &record.entry.content {
+        Content::Decision(decision) => decision.rule_text.as_deref().cloned(),
+        _ => None,
+    };
+    assert_eq!(denials.iter().rev().map(text).collect::<Vec<_>>(), texts().map(Some));
+    let (_, active) = engine.sessions().find(&Scope::All, |_| true, 10);
+    assert_eq!(active.len(), 1, "one is not revoked");
+    let revoked = engine.sessions().list(None, &|record, _| record.revocation.is_some(), None, 10);
+    let revoked: Vec<_> = revoked.into_iter().map(|session| session.record.revocation.unwrap().rule_text).collect();
+    assert_eq!(revoked.len(), 2);
+    assert!(revoked.iter().all(|text| text.as_deref() == Some(&texts()[0])), "{revoked:?}");
+    engine.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "writes the golden files of the current version; run by hand when the format gets a new one"]
+async fn write_the_golden_audit_log_with_texts_of_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path(), key(1), small_units());
+    for ip in ["203.0.113.1", "203.0.113.2", "192.0.2.1"] {
+        check(&engine, "revoked@example.com", ip, ConnectionType::Shell, DEFAULT).await.unwrap();
+    }
+    let id = Id::parse("listed").unwrap();
+    let ranges = ["198.51.100.0/24".parse().unwrap()].into_iter().collect();
+    change(&engine, Mutation::CreateGroup { id, description: "".into(), ranges }).await;
+    for (id, RuleText { source, description }) in ["bad", "plain", "by-group"].into_iter().zip(texts()) {
+        deny(&engine, id, source, &description).await;
+    }
+    for ip in ["203.0.113.9", "2001:db8::9", "198.51.100.9"] {
+        check(&engine, "denied@example.com", ip, ConnectionType::Shell, DEFAULT).await.unwrap();
+    }
+    recorded(&engine, RecordType::SessionRevoked, 2).await;
+    signed(&engine).await;
+    engine.close();
+    for part in ["audit", "sessions"] {
+        copy(&directory.path().join(part), &golden("audit-v1-rule-texts").join(part));
     }
 }

@@ -91,6 +91,7 @@ pub mod merkle;
 pub mod note;
 pub mod policy_change;
 pub mod record;
+pub mod rule_text;
 pub mod session;
 pub mod terms;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::merkle::Hash;
+use super::rule_text::RuleText;
 use super::session::{SessionId, SessionRecord};
 use portcullis_policy::address::{Address, Range};
 use portcullis_policy::decision::{Level, Reason};
@@ -142,6 +143,8 @@ pub struct DecisionRecord {
     pub endpoint: Arc<str>,
     /// The rule that matched first, where it decided.
     pub rule: Option<Id>,
+    /// What that rule was, where it denied; none in records that older versions wrote.
+    pub rule_text: Option<Arc<RuleText>>,
     /// Whose own access refused, as a level of the endpoint's name.
     pub level: Option<Level>,
     /// The session that the connection belongs to.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::rule_text::RuleText;
 use portcullis_policy::decision::{Level, Reason};
 use portcullis_policy::name::Id;
 use portcullis_policy::rule::ConnectionType;
@@ -56,6 +57,8 @@ pub struct Revocation {
     pub reason: Reason,
     /// The rule that now denies.
     pub rule: Option<Id>,
+    /// What that rule was; none in records that older versions wrote.
+    pub rule_text: Option<Arc<RuleText>>,
     /// Whose access now refuses, as a level of the endpoint's name.
     pub level: Option<Level>,
     /// The revision that did it: the cluster's where the cluster refuses, else the organization's; 0 where that is gone.

@@ -47,7 +47,7 @@ fn figures(overview: &v1::Overview) -> String {
             table::connection_type(event.connection_type),
             event.endpoint.clone(),
             record::reason(event.reason()),
-            if event.rule.is_empty() { event.node.clone() } else { event.rule.clone() },
+            record::denied_by(event),
         ]
     };
     let events = table::grid(headings, overview.firewall_events.iter().map(row));

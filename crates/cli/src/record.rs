@@ -12,6 +12,9 @@ use portcullis_proto::v1::policy_object::Object;
 /// How many changed objects a summary names.
 const OBJECTS_NAMED: usize = 3;
 
+/// How many characters of a rule's description a line or a table shows.
+const DESCRIPTION_SHOWN: usize = 48;
+
 /// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -39,6 +42,10 @@ pub(super) struct Facts {
     pub(super) endpoint: String,
     /// The rule that decided, that allowed the session, or that revoked it.
     pub(super) rule: String,
+    /// The range of that rule, or the full name of its group, as it was; only where it denied or revoked.
+    pub(super) rule_source: String,
+    /// The description of that rule, as it was; only where it denied or revoked.
+    pub(super) rule_description: String,
     /// The node whose access denied or revoked.
     pub(super) node: String,
     pub(super) session: String,
@@ -123,6 +130,8 @@ impl Facts {
             connection_type: table::connection_type(decision.connection_type),
             endpoint: decision.endpoint.clone(),
             rule: decision.rule.clone(),
+            rule_source: decision.rule_source.clone(),
+            rule_description: decision.rule_description.clone(),
             node: decision.node.clone(),
             session: decision.session.clone(),
             revision: number(decision.revision),
@@ -148,6 +157,8 @@ impl Facts {
             Self {
                 reason: reason(session.revoke_reason()),
                 rule: session.revoke_rule.clone(),
+                rule_source: session.revoke_rule_source.clone(),
+                rule_description: session.revoke_rule_description.clone(),
                 node: session.revoke_node.clone(),
                 revision: number(session.revoke_revision),
                 ..facts
@@ -157,10 +168,49 @@ impl Facts {
         }
     }
 
-    /// The rule; the node if there is none.
-    pub(super) fn by(&self) -> &str {
-        if self.rule.is_empty() { &self.node } else { &self.rule }
+    /// The rule or the node, for people.
+    pub(super) fn by(&self) -> String {
+        rule_or_node(&self.rule, &self.rule_source, &self.rule_description, &self.node)
     }
+}
+
+/// What denied a check, for people.
+pub(super) fn denied_by(event: &v1::FirewallEvent) -> String {
+    rule_or_node(&event.rule, &event.rule_source, &event.rule_description, &event.node)
+}
+
+/// What revoked a session, for people; empty where nothing did.
+pub(super) fn revoked_by(session: &v1::Session) -> String {
+    let v1::Session { revoke_rule, revoke_rule_source, revoke_rule_description, revoke_node, .. } = session;
+    match rule_or_node(revoke_rule, revoke_rule_source, revoke_rule_description, revoke_node) {
+        by if by.is_empty() => reason(session.revoke_reason()),
+        by => by,
+    }
+}
+
+/// A rule that denied as it was then, such as `deny 198.51.100.0/24 "known attackers" (rule-1)`, so that it says something
+/// after the rule was deleted. A rule of which only the name is known is named; without a rule, the node is.
+fn rule_or_node(rule: &str, source: &str, description: &str, node: &str) -> String {
+    if rule.is_empty() {
+        return node.to_owned();
+    }
+    if source.is_empty() {
+        return rule.to_owned();
+    }
+    let source = match source.rsplit_once("/addressGroups/") {
+        Some((_, group)) => format!("group {group}"),
+        None => source.to_owned(),
+    };
+    let id = rule.rsplit('/').next().unwrap_or(rule);
+    if description.is_empty() {
+        return format!("deny {source} ({id})");
+    }
+    let mut shown: String = description.chars().take(DESCRIPTION_SHOWN).collect();
+    if shown.len() < description.len() {
+        shown.push('…');
+    }
+    // Quotes in it are escaped, so that no description passes for what comes behind it.
+    format!("deny {source} {shown:?} ({id})")
 }
 
 /// A reason in a word; empty if there is none.
@@ -224,5 +274,28 @@ pub(super) fn object_name(object: &v1::PolicyObject) -> Option<&str> {
         Object::PolicyTest(test) => Some(&test.name),
         Object::Digest(digest) => Some(&digest.name),
         Object::RuleOrder(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_that_denied_is_shown_as_it_was() {
+        let (rule, group) = ("organizations/acme/rules/bad", "organizations/acme/addressGroups/listed");
+        for (source, description, shown) in [
+            ("198.51.100.0/24", "known attackers", "deny 198.51.100.0/24 \"known attackers\" (bad)"),
+            ("any", "", "deny any (bad)"),
+            (group, "", "deny group listed (bad)"),
+            ("::/0", "a \" (other)\nb é", "deny ::/0 \"a \\\" (other)\\nb é\" (bad)"),
+            // Of a version that did not record it.
+            ("", "", rule),
+        ] {
+            assert_eq!(rule_or_node(rule, source, description, ""), shown);
+        }
+        assert_eq!(rule_or_node("", "", "", "cluster"), "cluster");
+        let long = rule_or_node(rule, "any", &"ü".repeat(1_024), "");
+        assert_eq!(long, format!("deny any \"{}…\" (bad)", "ü".repeat(DESCRIPTION_SHOWN)));
     }
 }

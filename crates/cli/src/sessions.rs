@@ -99,9 +99,19 @@ async fn end(args: &EndArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> 
     context.list(&ended, table)
 }
 
+/// What revoked sessions is a column only where there is something to say.
 fn table(list: &v1::ListSessionsResponse) -> String {
-    let headings = ["USER", "ADDRESS", "TYPE", "STARTED", "STATUS", "ENDPOINT", "NAME"];
-    table::grid(headings, list.sessions.iter().map(row))
+    let by: Vec<String> = list.sessions.iter().map(record::revoked_by).collect();
+    if by.iter().all(String::is_empty) {
+        let headings = ["USER", "ADDRESS", "TYPE", "STARTED", "STATUS", "ENDPOINT", "NAME"];
+        return table::grid(headings, list.sessions.iter().map(row));
+    }
+    let headings = ["USER", "ADDRESS", "TYPE", "STARTED", "STATUS", "REVOKED BY", "ENDPOINT", "NAME"];
+    let rows = list.sessions.iter().zip(by).map(|(session, by)| {
+        let [user, address, connection_type, started, status, endpoint, name] = row(session);
+        [user, address, connection_type, started, status, by, endpoint, name]
+    });
+    table::grid(headings, rows)
 }
 
 fn row(session: &v1::Session) -> [String; 7] {

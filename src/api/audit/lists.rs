@@ -155,8 +155,12 @@ impl Api {
         let count = page.size;
         let SessionPage { sessions, next } =
             self.read(move |engine| engine.list_sessions(&filter, cursor, count)).await?;
-        let sessions = sessions.iter().map(to_session).collect();
+        let messages = sessions.iter().map(|(session, behind)| (to_session(session), *behind));
+        let (shown, dropped) = page.take_until(messages, |(message, _)| message.encoded_len());
+        // Where a session did not fit, the next page begins behind the last one that did.
+        let next = if dropped.is_some() { shown.last().map(|(_, behind)| *behind) } else { next };
         let next_page_token = next.map(|next| page.token(&show_cursor(next))).unwrap_or_default();
+        let sessions = shown.into_iter().map(|(message, _)| message).collect();
         Ok(Response::new(v1::ListSessionsResponse { sessions, next_page_token }))
     }
 

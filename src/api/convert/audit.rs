@@ -14,11 +14,13 @@ use crate::audit::record::{
     Content, DecisionRecord, DigestRecord, GroupRecord, Object, ObjectChange, Person, PolicyChangeRecord, Record,
     RecordType, Subject,
 };
+use crate::audit::rule_text::RuleText;
 use crate::audit::session::{EndReason, SessionRecord};
 use crate::engine::sessions::Session;
 use crate::policy::decision::{Decision, Level};
 use crate::policy::name::{CLUSTER, Id, Name, NodePath};
 use crate::policy::plan::etag_of_group;
+use crate::policy::rule::Source;
 use crate::proto::{same_variants, v1};
 use v1::audit_record::Content as ContentMessage;
 use v1::policy_object::Object as ObjectMessage;
@@ -99,6 +101,16 @@ fn rule_name(organization: Option<&Id>, rule: Option<&Id>) -> String {
     }
 }
 
+/// The source and the description of a rule as they were; empty where they are not known.
+fn rule_text_parts(organization: Option<&Id>, text: Option<&RuleText>) -> (String, String) {
+    let Some(RuleText { source, description }) = text else { return Default::default() };
+    let source = match source {
+        Source::Range(range) => range.to_string(),
+        Source::Group(group) => Name::group(organization.map_or("", Id::as_str), group).to_string(),
+    };
+    (source, description.to_string())
+}
+
 fn person(subject: &Subject) -> Option<&Person> {
     match subject {
         Subject::Person(person) => Some(person),
@@ -137,6 +149,7 @@ fn to_decision(content: &DecisionRecord, organization: Option<&Id>, subject: &Su
         connection_type,
         endpoint,
         rule,
+        rule_text,
         level,
         session,
         session_opened: _,
@@ -145,6 +158,7 @@ fn to_decision(content: &DecisionRecord, organization: Option<&Id>, subject: &Su
         request_id,
         lease: _,
     } = content;
+    let (rule_source, rule_description) = rule_text_parts(organization, rule_text.as_deref());
     let session = organization.zip(*session).map(|(organization, id)| Name::session(organization, id).to_string());
     v1::DecisionRecord {
         decision_id: id.to_string(),
@@ -160,8 +174,8 @@ fn to_decision(content: &DecisionRecord, organization: Option<&Id>, subject: &Su
         revision: to_i64(*revision),
         cluster_revision: to_i64(*cluster_revision),
         request_id: request_id.to_string(),
-        rule_source: String::new(),
-        rule_description: String::new(),
+        rule_source,
+        rule_description,
     }
 }
 
@@ -181,6 +195,8 @@ fn session_message(session: &SessionRecord, organization: Option<&Id>, subject: 
     } = session;
     let state = to_state(if end.is_some() { SessionState::Ended } else { SessionState::Active });
     let revoked = revocation.as_ref();
+    let (revoke_rule_source, revoke_rule_description) =
+        rule_text_parts(organization, revoked.and_then(|revoked| revoked.rule_text.as_deref()));
     v1::Session {
         name: organization.map(|organization| Name::session(organization, id).to_string()).unwrap_or_default(),
         user_email: email(subject),
@@ -201,6 +217,8 @@ fn session_message(session: &SessionRecord, organization: Option<&Id>, subject: 
         revoke_rule: rule_name(organization, revoked.and_then(|revoked| revoked.rule.as_ref())),
         revoke_node: node_at(revoked.and_then(|revoked| revoked.level), endpoint),
         revoke_revision: to_i64(revoked.map(|revoked| revoked.revision).unwrap_or_default()),
+        revoke_rule_source,
+        revoke_rule_description,
     }
 }
 

@@ -26,6 +26,10 @@ pub(super) const FRAME_RECORDS_MAX: usize = 8_192;
 /// Bytes of records after which a frame is full.
 const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Bytes of records after which a unit ends with the next tile, for its records are in memory until it is sealed. Usual
+/// records never reach it: only a flood of denials by rules with long descriptions does.
+const UNIT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 /// Buffers with at most this capacity are reused for other records.
 const SPARE_BYTES_MAX: usize = 1024;
 
@@ -49,6 +53,8 @@ pub(super) struct Encoder {
 #[derive(Default)]
 pub(super) struct OpenUnit {
     pub(super) len: usize,
+    /// Of its records, as they are stored.
+    pub(super) bytes: usize,
     pub(super) slots: HashMap<SlotKey, u32, RandomState>,
     /// By slot.
     pub(super) commitments: Vec<Commitment>,
@@ -94,6 +100,9 @@ impl Encoder {
     /// The next frame of `records`; none where there are none.
     pub(super) fn frame(&mut self, records: &mut Drain<'_, Queued>) -> Option<Frame> {
         records.as_slice().first()?;
+        if self.unit.bytes >= UNIT_BYTES_MAX {
+            self.end_unit();
+        }
         let mut frame = self.spare.pop().unwrap_or_default();
         frame.first_sequence = self.sequence;
         frame.begins_unit = self.unit.len == 0;
@@ -165,6 +174,7 @@ impl Encoder {
         let body = make_tail(bytes, opening.as_ref(), begins_unit);
         self.sequence += 1;
         self.unit.len += 1;
+        self.unit.bytes += body.len();
         EncodedRecord { entry, body, leaf, slot, opening, organization_sequence }
     }
 

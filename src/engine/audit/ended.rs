@@ -41,13 +41,14 @@ impl AuditLog {
         Ok(None)
     }
 
-    /// Ended sessions that were recorded below `before`, newest end first, and where the next page goes on.
+    /// Ended sessions that were recorded below `before`, newest end first, each with the sequence of its record; and where
+    /// the next page goes on.
     pub(in crate::engine) fn list_ended(
         &self,
         filter: &SessionFilter,
         before: u64,
         count_max: usize,
-    ) -> Result<(Vec<Session>, Option<u64>), AuditError> {
+    ) -> Result<(Vec<(u64, Session)>, Option<u64>), AuditError> {
         // The conditions that an index can answer; the others are checked record by record.
         let records = RecordFilter {
             organization: filter.organization.clone(),
@@ -64,7 +65,8 @@ impl AuditLog {
             _ => false,
         };
         let page = self.search(&records, &passes, Some(before), count_max)?;
-        Ok((page.records.into_iter().filter_map(ended_session).collect(), page.next_before))
+        let ended = |record: Record| Some((record.sequence, ended_session(record)?));
+        Ok((page.records.into_iter().filter_map(ended).collect(), page.next_before))
     }
 }
 

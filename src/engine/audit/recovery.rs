@@ -211,6 +211,7 @@ fn open_unit(unit: &TailUnit) -> OpenUnit {
     };
     OpenUnit {
         len: content.len(),
+        bytes: content.bytes(),
         slots: (0..).zip(&content.openings).filter_map(identity).collect(),
         commitments: content.openings.iter().map(|opening| opening.commitment).collect(),
         end_requested: false,

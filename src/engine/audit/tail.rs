@@ -99,6 +99,11 @@ impl UnitContent {
         self.len
     }
 
+    /// The bytes of its records, as they are stored.
+    pub(super) fn bytes(&self) -> usize {
+        self.bodies.iter().map(|tile| tile.bytes.len()).sum()
+    }
+
     /// A record as it is stored.
     pub(super) fn body(&self, index: usize) -> Option<&[u8]> {
         self.bodies.get(index / TILE_LEAVES)?.get(index % TILE_LEAVES)

@@ -81,7 +81,7 @@ impl SessionTable {
             }
             (Content::SessionRevoked(session), Some(slot)) => {
                 shard.unfold(slot);
-                shard.replace(slot, session);
+                shard.replace(slot, session.clone());
             }
             // The record of its opening is missing, perhaps in a gap. This record holds the whole session too, and its
             // PEP may be about to end it.
@@ -105,7 +105,10 @@ impl SessionTable {
     }
 
     /// Adds a session under its id, unless it is known or has ended.
-    fn open(&self, shard: &mut Shard, session: Session) {
+    fn open(&self, shard: &mut Shard, mut session: Session) {
+        if let Some(revocation) = &mut session.record.revocation {
+            shard.share_text(revocation);
+        }
         let record = &session.record;
         if record.end.is_some() || shard.slot(record.id).is_some() {
             return;

@@ -16,6 +16,7 @@ use super::slab::{Active, Slab};
 use super::timers::Timers;
 use super::{AdmissionKey, Admitted, Renewed, Session};
 use crate::audit::record::{Person, Subject};
+use crate::audit::rule_text::RuleText;
 use crate::audit::session::{Revocation, SessionEnd, SessionId, SessionRecord};
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
@@ -63,6 +64,8 @@ pub(super) struct Shard {
     /// newer.
     folds: HashMap<u64, u32, RandomState>,
     pub(super) timers: Timers,
+    /// What the last revocation named as its rule. One rule may revoke all sessions, which then share this.
+    rule_text: Option<Arc<RuleText>>,
     totals: Arc<Totals>,
 }
 
@@ -77,6 +80,7 @@ impl Shard {
             ids: HashMap::default(),
             folds: HashMap::default(),
             timers: Timers::default(),
+            rule_text: None,
             totals,
         }
     }
@@ -167,9 +171,19 @@ impl Shard {
         Some(session)
     }
 
+    /// Has a revocation share its text with the one before it, where they are equal.
+    pub(super) fn share_text(&mut self, revocation: &mut Revocation) {
+        let Some(text) = &mut revocation.rule_text else { return };
+        match &self.rule_text {
+            Some(last) if last == text => *text = Arc::clone(last),
+            _ => self.rule_text = Some(Arc::clone(text)),
+        }
+    }
+
     /// Marks a session as revoked.
-    pub(super) fn revoke(&mut self, slot: u32, revocation: Revocation) -> Option<&Session> {
+    pub(super) fn revoke(&mut self, slot: u32, mut revocation: Revocation) -> Option<&Session> {
         self.unfold(slot);
+        self.share_text(&mut revocation);
         let active = self.slab.at_mut(slot)?;
         active.session.record.revocation = Some(Revocation { time: whole(revocation.time), ..revocation });
         Some(&active.session)
@@ -202,10 +216,13 @@ impl Shard {
     }
 
     /// Replaces the record of a session, except for its end.
-    pub(super) fn replace(&mut self, slot: u32, record: &SessionRecord) {
+    pub(super) fn replace(&mut self, slot: u32, mut record: SessionRecord) {
+        if let Some(revocation) = &mut record.revocation {
+            self.share_text(revocation);
+        }
         if let Some(active) = self.slab.at_mut(slot) {
             let endpoint = Arc::clone(&active.session.record.endpoint);
-            active.session.record = SessionRecord { endpoint, end: None, ..record.clone() };
+            active.session.record = SessionRecord { endpoint, end: None, ..record };
             self.requeue(slot);
         }
     }

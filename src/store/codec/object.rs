@@ -109,7 +109,7 @@ fn block<W: Word>(first: W, length: u8) -> Decoded<Block<W>> {
     required(Block::new(first, length), "range")
 }
 
-fn to_source(source: &Source) -> stored::Source {
+pub(super) fn to_source(source: &Source) -> stored::Source {
     let source = match source {
         Source::Range(range) => {
             let mut packed = stored::Ranges::default();
@@ -121,7 +121,7 @@ fn to_source(source: &Source) -> stored::Source {
     stored::Source { source: Some(source) }
 }
 
-fn from_source(source: Option<stored::Source>) -> Decoded<Source> {
+pub(super) fn from_source(source: Option<stored::Source>) -> Decoded<Source> {
     let stored::Source { source } = required(source, "source")?;
     match required(source, "source")? {
         stored::source::Source::Group(group) => Ok(Source::Group(id(&group)?)),

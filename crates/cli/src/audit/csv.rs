@@ -10,7 +10,7 @@ use crate::times::rfc3339;
 use portcullis_proto::v1;
 
 /// The names of the columns.
-const COLUMNS: [&str; 22] = [
+const COLUMNS: [&str; 24] = [
     "sequence",
     "organization_sequence",
     "time",
@@ -33,6 +33,8 @@ const COLUMNS: [&str; 22] = [
     "actor",
     "comment",
     "detail",
+    "rule_source",
+    "rule_description",
 ];
 
 /// The first row.
@@ -70,6 +72,8 @@ pub(super) fn row(record: &v1::AuditRecord) -> String {
         facts.actor,
         facts.comment,
         facts.detail,
+        facts.rule_source,
+        facts.rule_description,
     ])
 }
 

@@ -15,7 +15,7 @@ pub(super) fn records(records: &[v1::AuditRecord]) -> String {
 
 fn row(record: &v1::AuditRecord) -> [String; 10] {
     let facts = Facts::of(record);
-    let by = facts.by().to_owned();
+    let by = facts.by();
     let Facts {
         ip, user_email, connection_type, endpoint, reason, end_reason, actor, comment, detail, session, ..
     } = facts;

@@ -38,7 +38,7 @@ impl Lines {
             Kind::Allow | Kind::Deny | Kind::Ended | Kind::Revoked => {
                 let by = match kind {
                     Kind::Revoked | Kind::Ended => format!("{} {}", facts.by(), facts.session).trim_start().to_owned(),
-                    _ => facts.by().to_owned(),
+                    _ => facts.by(),
                 };
                 let texts = [&facts.ip, &facts.user_email, &facts.connection_type, &facts.endpoint, why, &by];
                 texts.map(|text| cell(text)).join("  ")

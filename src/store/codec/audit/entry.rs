@@ -3,6 +3,7 @@
 //! Invariant: decoding what was encoded gives the same record, with times to the microsecond.
 //! Not here: changes of policy (`policy_change`) and sessions (`session`), which are parts of records.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
@@ -10,7 +11,7 @@ use prost::Message;
 use super::super::error::{CodecError, Decoded};
 use super::super::field;
 use super::super::object::required;
-use super::parts::{from_connection_type, from_level, from_reason, optional_id};
+use super::parts::{from_connection_type, from_level, from_reason, from_rule_text, optional_id};
 use super::{policy_change, session, wire};
 use crate::audit::commitment::COMMITMENTS_FIELD;
 use crate::audit::merkle::Hash;
@@ -162,6 +163,7 @@ fn from_decision(decision: stored::AuditDecision) -> Decoded<DecisionRecord> {
         cluster_revision,
         request_id,
         lease_millis,
+        rule_text,
     } = decision;
     let session_boot = if session_boot == 0 { boot } else { session_boot };
     Ok(DecisionRecord {
@@ -170,6 +172,7 @@ fn from_decision(decision: stored::AuditDecision) -> Decoded<DecisionRecord> {
         connection_type: required(from_connection_type(connection_type), "connection type")?,
         endpoint: endpoint.into(),
         rule: optional_id(&rule)?,
+        rule_text: rule_text.map(from_rule_text).transpose()?.map(Arc::new),
         level: from_level(level),
         session: (session_number != 0).then_some(SessionId { boot: session_boot, number: session_number }),
         session_opened,

@@ -3,6 +3,7 @@
 //! Invariant: a snapshot decodes to the sessions it was made of, with times to the microsecond.
 //! Not here: which sessions are active (`engine::sessions`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use prost::Message;
@@ -10,9 +11,11 @@ use prost::Message;
 use super::super::error::{CodecError, Decoded};
 use super::super::object::{address_bytes, address_from, id, required};
 use super::parts::{
-    from_connection_type, from_level, from_reason, optional_id, to_connection_type, to_level, to_reason,
+    from_connection_type, from_level, from_reason, from_rule_text, optional_id, to_connection_type, to_level,
+    to_reason, to_rule_text,
 };
 use crate::audit::record::{Person, Subject};
+use crate::audit::rule_text::RuleText;
 use crate::audit::session::{EndReason, Revocation, SessionEnd, SessionId, SessionRecord};
 use crate::policy::name::{Id, NodePath};
 use crate::policy::time::Timestamp;
@@ -55,39 +58,74 @@ pub struct Renewal {
 
 /// The bytes of a snapshot.
 pub fn encode_session_snapshot(shards: &[ShardSessions]) -> Vec<u8> {
-    let session = |StoredSession { organization: _, subject, record }: &StoredSession| {
+    // One rule may have revoked all sessions, so each text is written once.
+    let mut texts = Texts::default();
+    let mut session = |StoredSession { organization: _, subject, record }: &StoredSession| {
         let person = match subject {
             Subject::Person(person) => Some(person),
             Subject::Nobody | Subject::Actor(_) | Subject::Erased => None,
         };
         stored::StoredSession {
-            session: Some(to_session(record)),
+            session: Some(without_text(record)),
             user_email: person.map(|person| person.email.to_string()).unwrap_or_default(),
             address: person.map(|person| address_bytes(Some(person.address))).unwrap_or_default(),
             erased: matches!(subject, Subject::Erased),
+            revoke_rule_text: texts.number(record.revocation.as_ref().and_then(|revoked| revoked.rule_text.as_ref())),
         }
     };
     let shard = |ShardSessions { shard, sequence, sessions }: &ShardSessions| stored::SessionShard {
         shard: *shard,
         sequence: *sequence,
-        sessions: sessions.iter().map(session).collect(),
+        sessions: sessions.iter().map(&mut session).collect(),
     };
-    stored::SessionSnapshot { shards: shards.iter().map(shard).collect() }.encode_to_vec()
+    let shards = shards.iter().map(shard).collect();
+    stored::SessionSnapshot { shards, rule_texts: texts.stored }.encode_to_vec()
 }
 
 /// The sessions that a snapshot holds.
 pub fn decode_session_snapshot(bytes: &[u8]) -> Result<Vec<ShardSessions>, CodecError> {
-    let stored::SessionSnapshot { shards } = stored::SessionSnapshot::decode(bytes)?;
+    let stored::SessionSnapshot { shards, rule_texts } = stored::SessionSnapshot::decode(bytes)?;
+    let texts = rule_texts.into_iter().map(|text| Ok(Arc::new(from_rule_text(text)?)));
+    let texts = texts.collect::<Decoded<Vec<_>>>()?;
     let shard = |stored::SessionShard { shard, sequence, sessions }| {
-        let sessions = sessions.into_iter().map(from_stored_session).collect::<Decoded<_>>()?;
+        let session = |session| from_stored_session(session, &texts);
+        let sessions = sessions.into_iter().map(session).collect::<Decoded<_>>()?;
         Ok(ShardSessions { shard, sequence, sessions })
     };
     shards.into_iter().map(shard).collect()
 }
 
-fn from_stored_session(session: stored::StoredSession) -> Decoded<StoredSession> {
-    let stored::StoredSession { session, user_email, address, erased } = session;
-    let record = from_session(required(session, "session")?)?;
+/// The texts of rules that a snapshot holds, each once.
+#[derive(Default)]
+struct Texts {
+    stored: Vec<stored::AuditRuleText>,
+    numbers: HashMap<Arc<RuleText>, u32>,
+    /// The last one and its number: sessions that one rule revoked lie together, and comparing pointers is cheaper.
+    last: Option<(Arc<RuleText>, u32)>,
+}
+
+impl Texts {
+    /// The number of a text, from 1 on; 0 where there is none.
+    fn number(&mut self, text: Option<&Arc<RuleText>>) -> u32 {
+        let Some(text) = text else { return 0 };
+        if let Some((_, number)) = self.last.as_ref().filter(|(last, _)| Arc::ptr_eq(last, text)) {
+            return *number;
+        }
+        let number = *self.numbers.entry(Arc::clone(text)).or_insert_with(|| {
+            self.stored.push(to_rule_text(text));
+            u32::try_from(self.stored.len()).unwrap_or_default()
+        });
+        self.last = Some((Arc::clone(text), number));
+        number
+    }
+}
+
+fn from_stored_session(session: stored::StoredSession, texts: &[Arc<RuleText>]) -> Decoded<StoredSession> {
+    let stored::StoredSession { session, user_email, address, erased, revoke_rule_text } = session;
+    let mut record = from_session(required(session, "session")?)?;
+    if let (Some(index), Some(revocation)) = (revoke_rule_text.checked_sub(1), &mut record.revocation) {
+        revocation.rule_text = Some(Arc::clone(required(texts.get(index as usize), "rule text")?));
+    }
     let path = NodePath::parse(&record.endpoint).map_err(|_| CodecError::Invalid("endpoint"))?;
     let organization = id(path.organization)?;
     let subject = if erased {
@@ -125,6 +163,12 @@ pub fn decode_renewal(bytes: &[u8]) -> Result<Renewal, CodecError> {
 }
 
 pub(super) fn to_session(record: &SessionRecord) -> stored::AuditSession {
+    let text = record.revocation.as_ref().and_then(|revoked| revoked.rule_text.as_deref());
+    stored::AuditSession { revoke_rule_text: text.map(to_rule_text), ..without_text(record) }
+}
+
+/// A session but for what the rule was that revoked it.
+fn without_text(record: &SessionRecord) -> stored::AuditSession {
     let SessionRecord {
         id: SessionId { boot, number },
         connection_type,
@@ -158,6 +202,7 @@ pub(super) fn to_session(record: &SessionRecord) -> stored::AuditSession {
         revoke_rule: revoked.and_then(|revoked| revoked.rule.as_ref()).map(name).unwrap_or_default(),
         revoke_level: revoked.and_then(|revoked| revoked.level).map(to_level).unwrap_or_default().into(),
         revoke_revision: revoked.map(|revoked| revoked.revision).unwrap_or_default(),
+        revoke_rule_text: None,
     }
 }
 
@@ -182,6 +227,7 @@ pub(super) fn from_session(session: stored::AuditSession) -> Decoded<SessionReco
         revoke_rule,
         revoke_level: _,
         revoke_revision,
+        revoke_rule_text,
     } = session;
     let revocation = match from_reason(reason) {
         None => None,
@@ -189,6 +235,7 @@ pub(super) fn from_session(session: stored::AuditSession) -> Decoded<SessionReco
             time: Timestamp::from_micros(revoke_micros),
             reason,
             rule: optional_id(&revoke_rule)?,
+            rule_text: revoke_rule_text.map(from_rule_text).transpose()?.map(Arc::new),
             level: from_level(level),
             revision: revoke_revision,
         }),

@@ -7,7 +7,10 @@ use std::ops::Range;
 
 use super::parts::{to_connection_type, to_level, to_reason};
 use crate::audit::record::{DecisionId, DecisionRecord};
+use crate::audit::rule_text::RuleText;
+use crate::policy::address::Range as AddressRange;
 use crate::policy::name::Id;
+use crate::policy::rule::Source;
 
 /// How a field's value is written (protocol buffers, wire types).
 const VARINT: u32 = 0;
@@ -30,10 +33,7 @@ pub(super) fn decision_entry(out: &mut Vec<u8>, head: &Head<'_>, decision: &Deci
     number(out, 3, u64::from(head.person));
     fixed(out, 4, head.time_micros.to_le_bytes());
     text(out, 5, head.organization);
-    key(out, 6, COUNTED);
-    let start = out.len();
-    decision_fields(out, decision);
-    count_from(out, start);
+    message(out, 6, |out| decision_fields(out, decision));
 }
 
 fn decision_fields(out: &mut Vec<u8>, decision: &DecisionRecord) {
@@ -43,6 +43,7 @@ fn decision_fields(out: &mut Vec<u8>, decision: &DecisionRecord) {
         connection_type,
         endpoint,
         rule,
+        rule_text,
         level,
         session,
         session_opened,
@@ -67,6 +68,32 @@ fn decision_fields(out: &mut Vec<u8>, decision: &DecisionRecord) {
     number(out, 12, *cluster_revision);
     text(out, 13, request_id);
     number(out, 14, lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)));
+    if let Some(text) = rule_text {
+        message(out, 15, |out| rule_text_fields(out, text));
+    }
+}
+
+fn rule_text_fields(out: &mut Vec<u8>, RuleText { source, description }: &RuleText) {
+    message(out, 1, |out| match source {
+        Source::Range(range) => message(out, 1, |out| range_fields(out, *range)),
+        Source::Group(id) => text(out, 2, id.as_str()),
+    });
+    text(out, 2, description);
+}
+
+/// One range, as `Ranges` packs it.
+fn range_fields(out: &mut Vec<u8>, range: AddressRange) {
+    match range {
+        AddressRange::Any => number(out, 1, 1),
+        AddressRange::V4(block) => {
+            let [a, b, c, d] = block.first().to_be_bytes();
+            bytes(out, 2, &[a, b, c, d, block.prefix_length()]);
+        }
+        AddressRange::V6(block) => message(out, 3, |out| {
+            out.extend_from_slice(&block.first().to_be_bytes());
+            out.push(block.prefix_length());
+        }),
+    }
 }
 
 /// Turns the bytes of a record into those of its tail record: the entry, an encoded opening where there is one, whether a
@@ -88,6 +115,14 @@ pub(super) fn tail_record(out: &mut Vec<u8>, opening: Option<&[u8]>, begins_unit
     }
     number(out, 3, u64::from(begins_unit));
     entry
+}
+
+/// Appends a field that is counted and written even if it is empty.
+fn message(out: &mut Vec<u8>, field: u32, content: impl FnOnce(&mut Vec<u8>)) {
+    key(out, field, COUNTED);
+    let start = out.len();
+    content(out);
+    count_from(out, start);
 }
 
 /// Inserts the number of the bytes from `start` on before them.
