@@ -52,6 +52,8 @@ mod cli_edit;
 mod cli_parse;
 /// The command line over whole policies and revisions.
 mod cli_policy;
+/// The session of an administrator.
+mod cli_session;
 /// A clock that a test moves.
 mod clock;
 /// `kill -9`, and a sled directory that is lost or damaged.

@@ -14,6 +14,7 @@ use super::color::{ColorWhen, Colors};
 use super::comparison;
 use super::error::of_call;
 use super::exit::Exit;
+use super::flags::Flags;
 use super::names::organization_of;
 use super::output::Output;
 use super::pages::{self, LimitArgs, Page};
@@ -28,13 +29,15 @@ pub(super) struct Context<'a> {
     pub(super) output: &'a mut Output,
     /// The address of the server, as it was typed.
     server: &'a str,
+    /// What the server calls by its fields, in the words of the command.
+    flags: &'a Flags,
     /// The organization of a change that may wait for its confirmation.
     waiting: Option<String>,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(client: Client, server: &'a str, output: &'a mut Output) -> Self {
-        Self { client, output, server, waiting: None }
+    pub(super) fn new(client: Client, server: &'a str, flags: &'a Flags, output: &'a mut Output) -> Self {
+        Self { client, output, server, flags, waiting: None }
     }
 
     /// Shows an answer.
@@ -162,7 +165,14 @@ impl<'a> Context<'a> {
     /// Shows a preview, and tells by the exit status whether a gate would refuse it.
     pub(super) fn previewed(&mut self, preview: &v1::PreviewChangeResponse, when: ColorWhen) -> anyhow::Result<Exit> {
         let colors = Colors::of(when, self.output);
-        self.output.show(preview, |preview| comparison::preview(preview, colors))?;
+        let flags = self.flags;
+        self.output.show(preview, |preview| {
+            let mut preview = preview.clone();
+            for refusal in &mut preview.refusals {
+                refusal.message = flags.in_words(&refusal.message);
+            }
+            comparison::preview(&preview, colors)
+        })?;
         Ok(if preview.refusals.is_empty() { Exit::Success } else { Exit::Denied })
     }
 

@@ -123,16 +123,16 @@ impl ServerCommand {
             return result;
         }
         let Self { ask, path } = self;
+        let flags = Flags::of(&Ask::augment_subcommands(Command::new("portcullis")), &path);
         let server = &client.server;
         let result = client::call(server, async |client| {
-            let mut context = Context::new(client, server, output);
+            let mut context = Context::new(client, server, &flags, output);
             let exit = ask.run(&mut context).await?;
             context.tell_confirmation().await;
             Ok(exit)
         });
         result.map_err(|mut error| {
             if let Some(call) = error.downcast_mut::<CallError>() {
-                let flags = Flags::of(&Ask::augment_subcommands(Command::new("portcullis")), &path);
                 *call = flags.translate(call.clone());
             }
             error
