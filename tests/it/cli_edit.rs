@@ -289,7 +289,7 @@ async fn a_forced_deletion_says_what_went_with_it_and_who_gets_in_now() {
     has(
         &notes,
         &[
-            "1 node below it goes with it",
+            "1 node below it went with it",
             below,
             "alters who gets in",
             "+ permitted from now on: every IPv6 address (::/0); most IPv4 addresses: 0.0.0.0/1",

@@ -98,14 +98,17 @@ fn masked(line: &str) -> String {
     };
     let is_made_up =
         |part: &str| part.len() >= 16 && part.chars().all(|letter| letter.is_ascii_hexdigit() || letter == '-');
-    let words = line.split_inclusive(|letter: char| " (),/;".contains(letter)).map(|word| {
+    let parts: Vec<&str> = line.split_inclusive(|letter: char| " (),/;".contains(letter)).collect();
+    let words = parts.iter().enumerate().map(|(at, word)| {
         let bare = word.trim_end_matches(|letter: char| " (),/;".contains(letter));
         let tail = &word[bare.len()..];
+        let is_cell = tail == " " && parts.get(at + 1) == Some(&" ");
         match bare {
+            _ if is_time(bare) && is_cell => format!("{:width$}{tail}", "<time>", width = bare.len()),
             _ if is_time(bare) => format!("<time>{tail}"),
             _ if is_made_up(bare) => format!("<id>{tail}"),
             _ if bare.strip_prefix("rule-").is_some_and(is_made_up) => format!("rule-<id>{tail}"),
-            _ => word.to_owned(),
+            _ => (*word).to_owned(),
         }
     });
     words.collect::<String>().trim_end().replace("<time> <time>", "<time>")

@@ -52,6 +52,8 @@ mod cli_edit;
 mod cli_parse;
 /// The command line over whole policies and revisions.
 mod cli_policy;
+/// Previews through the command line.
+mod cli_preview;
 /// The session of an administrator.
 mod cli_session;
 /// A clock that a test moves.

@@ -4,6 +4,7 @@
 //! was not done is told with "would".
 //! Not here: computing the effect, which the server does; the access that is gained and lost (`difference`).
 
+use super::alterations;
 use super::color::{Colors, Look};
 use super::difference::{self, Told};
 use super::record;
@@ -25,16 +26,16 @@ pub(super) fn preview(preview: &v1::PreviewChangeResponse, colors: Colors) -> St
     if preview.changes.is_empty() {
         text.push("nothing would change\n".to_owned());
     }
-    text.push(preview.changes.iter().map(|change| clean(&would(change)) + "\n").collect());
+    let is_silent = preview.differences.is_empty() && !preview.truncated && !preview.changes.is_empty();
+    text.push(preview.changes.iter().map(|change| clean(&(would(change) + &settings(change))) + "\n").collect());
     text.push(side_effects(&preview.changes, colors));
     text.push(difference::text(&preview.differences, Told::Would, colors));
+    text.extend(is_silent.then(|| "\nnobody would gain or lose access\n".to_owned()));
     text.push(revocations(preview, colors));
+    text.extend(preview.replay.as_ref().map(replayed));
     let (errors, others): (Vec<_>, Vec<_>) =
         preview.problems_added.iter().partition(|problem| problem.severity() == v1::Severity::Error);
     text.push(problems("problems that would come", errors.into_iter().chain(others).collect(), Look::Yellow, colors));
-    if let Some(replay) = &preview.replay {
-        text.push(replayed(replay));
-    }
     text.push(problems("problems that would go", preview.problems_resolved.iter().collect(), Look::Green, colors));
     if preview.truncated {
         text.push(
@@ -61,7 +62,14 @@ pub(super) fn revisions(compared: &v1::CompareRevisionsResponse, colors: Colors)
 
 /// The changed objects, one a line.
 pub(super) fn changes(changes: &[v1::ObjectChange]) -> String {
-    changes.iter().map(|change| clean(&record::change(change)) + "\n").collect()
+    changes.iter().map(|change| clean(&(record::change(change) + &settings(change))) + "\n").collect()
+}
+
+/// Which settings of an object are altered, after a colon; empty where none can be told.
+fn settings(change: &v1::ObjectChange) -> String {
+    let Some((before, after)) = change.before.as_ref().zip(change.after.as_ref()) else { return String::new() };
+    let altered = alterations::of(before, after);
+    if altered.is_empty() { String::new() } else { format!(": {}", altered.join(", ")) }
 }
 
 /// The revocations that a change would cause, at once and later.
@@ -141,11 +149,16 @@ fn moment(message: &str, from: Option<&prost_types::Timestamp>) -> String {
 
 fn replayed(replay: &v1::Replay) -> String {
     let v1::Replay { decision_count, newly_denied_count, newly_permitted_count, users, user_count, .. } = replay;
-    let decisions = if *decision_count == 1 { "recorded decision" } else { "recorded decisions" };
-    let mut text = vec![format!(
-        "\nof {decision_count} {decisions}, {newly_denied_count} would have been denied and {newly_permitted_count} \
-         allowed instead\n"
-    )];
+    let decisions = if *decision_count == 1 { "decision" } else { "decisions" };
+    let since = table::time(replay.from_time.as_ref());
+    let text = match (newly_denied_count, newly_permitted_count) {
+        (0, 0) => format!("\nof {decision_count} {decisions} since {since}, none would have been made differently\n"),
+        (denied, permitted) => format!(
+            "\nof {decision_count} {decisions} since {since}, {denied} would have been denied and {permitted} allowed \
+             instead\n"
+        ),
+    };
+    let mut text = vec![text];
     for user in users.iter().take(NAMES_SHOWN) {
         let email = if user.user_email.is_empty() { "(nobody named)" } else { &user.user_email };
         let (denied, permitted) = (user.newly_denied_count, user.newly_permitted_count);

@@ -6,6 +6,7 @@
 //! Invariant: commands write through [`Output`] only, so that a closed pipe is not a failure.
 //! Not here: checking a policy, which the server does; the service and its files.
 
+mod alterations;
 mod answered;
 mod audit;
 mod change;

@@ -96,7 +96,9 @@ async fn end(args: &EndArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> 
             }
         }
     }
-    context.list(&ended, table)
+    context.list(&ended, table)?;
+    context.output.note("note: this records that the connections are closed; it is the portal that closes them");
+    Ok(Exit::Success)
 }
 
 /// What revoked sessions is a column only where there is something to say.

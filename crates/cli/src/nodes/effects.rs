@@ -6,7 +6,6 @@
 use portcullis_client::{CallError, answer};
 
 use super::args::UpdateArgs;
-use super::view;
 use crate::change::ChangeArgs;
 use crate::color::{ColorWhen, Colors};
 use crate::comparison::REQUIRED_PROJECTS;
@@ -14,7 +13,7 @@ use crate::context::Context;
 use crate::difference::{self, Told};
 use crate::names::{organization_of, split_node};
 use crate::record::object_name;
-use crate::table::clean;
+use crate::table::{self, clean};
 use portcullis_proto::v1;
 use portcullis_proto::v1::policy_object::Object;
 
@@ -50,7 +49,7 @@ pub(super) fn of_first_project(change: &ChangeArgs, name: &str, context: &mut Co
     let organization = clean(&organization_of(name));
     let would = if change.validate_only { "would require" } else { "requires" };
     context.output.note(&format!(
-        "note: {organization} {would} projects from now on, because this is its first one: {REQUIRED_PROJECTS}; to \
+        "note: {organization} {would} projects from now on, because this is its first project: {REQUIRED_PROJECTS}; to \
          permit them again: portcullis nodes update {organization} --require-projects=false"
     ));
 }
@@ -79,8 +78,8 @@ pub(super) fn of_deletion(change: &ChangeArgs, effect: &v1::PreviewChangeRespons
     // The first is the node itself.
     let below: Vec<String> = nodes.skip(1).map(clean).collect();
     if !below.is_empty() {
-        let (nodes, go) = if below.len() == 1 { ("node", "goes") } else { ("nodes", "go") };
-        let verb = if told == Told::Would { "would go" } else { go };
+        let nodes = if below.len() == 1 { "node" } else { "nodes" };
+        let verb = if told == Told::Would { "would go" } else { "went" };
         context.output.note(&format!("note: {} {nodes} below it {verb} with it: {}", below.len(), some(&below)));
     }
     if effect.revocation_count > 0 {
@@ -99,7 +98,7 @@ pub(super) fn of_update(args: &UpdateArgs, before: &v1::Node, after: &v1::Node, 
         of_access(&args.change, Some(before), after, context);
     }
     if args.gates.given() {
-        let gates = match view::gates(after.change_gates.as_ref()) {
+        let gates = match table::gates(after.change_gates.as_ref()) {
             none if none.is_empty() => "none".to_owned(),
             gates => gates,
         };
@@ -128,7 +127,7 @@ pub(super) fn of_access(change: &ChangeArgs, before: Option<&v1::Node>, after: &
 /// The entries of an access, each in a word.
 fn sources(node: &v1::Node) -> Vec<String> {
     let entries = node.access.iter().flat_map(|access| &access.entries);
-    entries.map(|entry| clean(&view::source(entry))).collect()
+    entries.map(|entry| clean(&table::entry_source(entry))).collect()
 }
 
 /// The first of some names, and how many more there are.

@@ -46,7 +46,11 @@ async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Re
         client.list_rules(v1::ListRulesRequest { parent: parent.clone(), page_size, page_token }).await
     });
     let rules = rules.await?;
-    context.list(&rules, view::rules)
+    context.list(&rules, view::rules)?;
+    if rules.rules.is_empty() {
+        context.output.note(&effects::nothing_denied(&names.name()));
+    }
+    Ok(Exit::Success)
 }
 
 async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -198,12 +202,14 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
     if args.preview.preview {
         return context.preview(&parent, Asked::ReplaceRules(request)).await;
     }
+    let before = effects::all(&parent, context).await;
     let replaced = answer(context.client.firewall().replace_rules(request).await)
         .map_err(|error| read.locations.locate(error, &args.file, ""))?;
     context.note_change(&args.change, Some(parent.clone()));
     let v1::ReplaceRulesResponse { rules, etag, revision } = replaced;
     let list = v1::ListRulesResponse { rules, etag, revision, ..Default::default() };
     effects::of_list(&args.change, &parent, list, context).await?;
+    effects::of_replacement(&args.change, &parent, before, context).await;
     effects::of_denials(&args.change, &parent, context).await?;
     Ok(Exit::Success)
 }

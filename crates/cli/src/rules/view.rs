@@ -14,8 +14,8 @@ pub(super) fn rules(list: &v1::ListRulesResponse) -> String {
             rule.position.to_string(),
             names::id(&rule.name).to_owned(),
             action(rule),
-            source(rule),
-            connection_types(rule),
+            table::rule_source(rule),
+            table::rule_types(rule),
             state(rule),
             rule.match_count.to_string(),
             rule.description.clone(),
@@ -30,8 +30,8 @@ pub(super) fn rule(rule: &v1::Rule) -> String {
         ("name", rule.name.clone()),
         ("position", rule.position.to_string()),
         ("action", action(rule)),
-        ("source", source(rule)),
-        ("types", connection_types(rule)),
+        ("source", table::rule_source(rule)),
+        ("types", table::rule_types(rule)),
         ("state", state(rule)),
         ("description", rule.description.clone()),
         ("created", table::time(rule.create_time.as_ref())),
@@ -44,23 +44,8 @@ pub(super) fn rule(rule: &v1::Rule) -> String {
     ]) + &table::problems(&rule.problems)
 }
 
-fn action(rule: &v1::Rule) -> String {
+pub(super) fn action(rule: &v1::Rule) -> String {
     table::word(rule.action().as_str_name(), "ACTION_")
-}
-
-fn source(rule: &v1::Rule) -> String {
-    match &rule.source {
-        Some(v1::rule::Source::Range(range)) => range.clone(),
-        Some(v1::rule::Source::AddressGroup(group)) => format!("group {}", names::id(group)),
-        None => String::new(),
-    }
-}
-
-fn connection_types(rule: &v1::Rule) -> String {
-    if rule.connection_types.is_empty() {
-        return "all".to_owned();
-    }
-    rule.connection_types.iter().map(|number| table::connection_type(*number)).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether the rule is in force. Expiry goes by the clock of the server.
