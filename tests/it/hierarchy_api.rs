@@ -75,6 +75,7 @@ async fn a_node_of_every_kind_is_created_with_its_default_read_changed_and_delet
         let name = if parent.is_empty() { format!("{collection}/{id}") } else { format!("{parent}/{collection}/{id}") };
         let expected = Node {
             name: name.clone(),
+            require_projects: parent.is_empty().then_some(false),
             revision,
             access: Some(access(mode)),
             etag: created.etag.clone(),

@@ -48,6 +48,8 @@ mod cli_audit;
 mod cli_config;
 /// Everyday edits through the command line.
 mod cli_edit;
+/// The command line over address groups.
+mod cli_groups;
 /// The command line as it is typed.
 mod cli_parse;
 /// The command line over whole policies and revisions.
@@ -71,6 +73,8 @@ mod direct_wait;
 mod disk_full;
 /// The engine over a clock and a disk that tests control.
 mod engine;
+/// Single entries of allowlists.
+mod entries_api;
 /// Why a decision is what it is.
 mod explain;
 /// Gates and policy tests through the API.
@@ -100,6 +104,8 @@ mod malformed_rules;
 mod malformed_transport;
 /// The semantics as a slow, obvious evaluator.
 mod naive;
+/// Address groups patched by streams.
+mod patch_ranges;
 /// Effective access and permitted ranges, against a naive computation.
 mod permitted_api;
 /// The whole policy in one message, through the API.

@@ -6,8 +6,8 @@
 
 use portcullis::proto::v1::{
     AddRangesRequest, AddressGroup, ChangeOptions, CreateAddressGroupRequest, DeleteAddressGroupRequest,
-    GetAddressGroupRequest, ListAddressGroupsRequest, ListRangesRequest, RemoveRangesRequest, ReplaceRangesRequest,
-    UpdateAddressGroupRequest,
+    GetAddressGroupRequest, GroupCreation, ListAddressGroupsRequest, ListRangesRequest, PatchRangesRequest,
+    RemoveRangesRequest, ReplaceRangesRequest, UpdateAddressGroupRequest,
 };
 use prost_types::FieldMask;
 use tonic::{Code, Response, Status};
@@ -17,6 +17,9 @@ use crate::malformed_rules::NO_RANGES;
 use crate::refusals::{FOREIGN, GROUP, ORGANIZATION, OTHER, RULE, Table};
 
 const MISSING: &str = "organizations/default/addressGroups/missing";
+
+/// What is sent, and what it is refused with: code, reason, fields.
+type PatchCase<'a> = (&'a str, Vec<PatchRangesRequest>, (Code, &'a str), &'a [&'a str]);
 
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
@@ -187,6 +190,82 @@ async fn a_stream_of_ranges_that_is_not_as_announced_is_refused() {
     let answer = replace(&t, vec![counted(3, &["x", "any"])]).await;
     t.invalid("count and range", answer, &["expected_count", "ranges[0]"]).await;
     t.finish(19).await;
+}
+
+#[tokio::test]
+async fn a_patch_that_is_not_as_announced_or_makes_no_sense_is_refused() {
+    let mut t = Table::start().await;
+    let patch = async |messages: Vec<PatchRangesRequest>| t.firewall().patch_ranges(tokio_stream::iter(messages)).await;
+    let later = |add: &[&str], remove: &[&str]| PatchRangesRequest {
+        add: texts(add),
+        remove: texts(remove),
+        ..PatchRangesRequest::default()
+    };
+    let first = |add: &[&str], remove: &[&str]| PatchRangesRequest { name: GROUP.to_owned(), ..later(add, remove) };
+    let counted = |add_count, remove_count, message| PatchRangesRequest {
+        expected_add_count: add_count,
+        expected_remove_count: remove_count,
+        ..message
+    };
+    let creating = |message| PatchRangesRequest {
+        name: "organizations/default/addressGroups/new".to_owned(),
+        create: Some(GroupCreation::default()),
+        ..message
+    };
+    let mismatch = (Code::InvalidArgument, "COUNT_MISMATCH");
+    let invalid = (Code::InvalidArgument, "INVALID_FIELD");
+    let etag = "group-0".to_owned();
+    let named = |name: &str| PatchRangesRequest { name: name.to_owned(), ..first(&["x"], &["y"]) };
+    let others = PatchRangesRequest {
+        create: Some(GroupCreation::default()),
+        etag: etag.clone(),
+        options: Some(ChangeOptions::default()),
+        ..counted(1, 1, first(&["x"], &[]))
+    };
+    let again = ["name", "etag", "create", "expected_add_count", "expected_remove_count", "options", "add[1]"];
+    let long = Some(GroupCreation { description: "x".repeat(1_025) });
+    let cases: Vec<PatchCase<'_>> = vec![
+        ("one too few", vec![counted(2, 0, first(&["any"], &[]))], mismatch, &["expected_add_count"]),
+        (
+            "one too many",
+            vec![counted(0, 1, first(&[], &["any"])), later(&[], &["::"])],
+            mismatch,
+            &["expected_remove_count"],
+        ),
+        (
+            "both wrong",
+            vec![counted(2, 2, first(&["any"], &[]))],
+            mismatch,
+            &["expected_add_count", "expected_remove_count"],
+        ),
+        ("count and range", vec![counted(3, 0, first(&["x"], &[]))], invalid, &["expected_add_count", "add[0]"]),
+        ("negative", vec![counted(-1, -1, first(&[], &[]))], invalid, &["expected_add_count", "expected_remove_count"]),
+        ("both directions", vec![first(&["10.1.0.0/16"], &["::ffff:10.1.0.0/112"])], invalid, &["remove[0]"]),
+        ("fields again", vec![first(&["any"], &[]), others], invalid, &again),
+        ("no message", vec![], invalid, &["name"]),
+        ("no group", vec![named("organizations/default")], invalid, &["name", "add[0]", "remove[0]"]),
+        ("removes from a new group", vec![creating(first(&[], &["any"]))], invalid, &["remove"]),
+        ("etag of a new group", vec![creating(PatchRangesRequest { etag, ..first(&[], &[]) })], invalid, &["etag"]),
+        (
+            "long description",
+            vec![PatchRangesRequest { create: long, ..creating(first(&[], &[])) }],
+            invalid,
+            &["create.description"],
+        ),
+    ];
+    let mut answers = Vec::new();
+    for (case, messages, (code, reason), paths) in cases {
+        answers.push((case, patch(messages).await, code, reason, paths));
+    }
+    for (case, answer, code, reason, paths) in answers {
+        t.refused(case, answer, code, reason, paths).await;
+    }
+    for (case, range, _) in NO_RANGES {
+        let stream = vec![first(&["192.0.2.1"], &["192.0.2.2", range]), later(&["192.0.2.3", range], &[])];
+        let answer = t.firewall().patch_ranges(tokio_stream::iter(stream)).await;
+        t.invalid(case, answer, &["remove[1]", "add[2]"]).await;
+    }
+    t.finish(30).await;
 }
 
 #[tokio::test]

@@ -116,6 +116,11 @@ impl NodePatch {
         }
     }
 
+    /// Whether it does no more than remove entries, which is also permitted where a limit was lowered below what is there.
+    pub(crate) fn only_removes_entries(&self) -> bool {
+        matches!(self.entries, Some(EntriesEdit::Remove(_)))
+    }
+
     /// `node` with the values of the patch. The caller sets the times and `changed_at`.
     pub(crate) fn applied_to(&self, node: &Node) -> Node {
         Node {

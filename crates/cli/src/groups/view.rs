@@ -48,22 +48,16 @@ pub(super) fn patched(patched: &v1::PatchRangesResponse, adds: bool, is_made: bo
         still_covered_count,
         still_covered_ranges,
     } = patched;
-    let mut text = group(address_group.as_ref().unwrap_or(&v1::AddressGroup::default()));
+    let record = group(address_group.as_ref().unwrap_or(&v1::AddressGroup::default()));
     let would = if is_made { "" } else { "would be " };
-    if adds {
-        text += &format!("\n{} {would}added", ranges(*added_count));
-        if *present_count > 0 {
-            text += &format!(", {} in the group already", was(*present_count));
-        }
+    let (did, rest) = if adds {
+        (format!("{} {would}added", ranges(*added_count)), and_were(*present_count, "in the group already"))
     } else {
-        text += &format!("\n{} {would}removed", ranges(*removed_count));
-        if *absent_count > 0 {
-            text += &format!(", {} not in the group", was(*absent_count));
-        }
-    }
-    text.push('\n');
-    text += &listed("not in the group", absent_ranges, *absent_count);
-    text + &listed("still covered", still_covered_ranges, *still_covered_count)
+        (format!("{} {would}removed", ranges(*removed_count)), and_were(*absent_count, "not in the group"))
+    };
+    let absent = listed("not in the group", absent_ranges, *absent_count);
+    let covered = listed("still covered", still_covered_ranges, *still_covered_count);
+    format!("{record}\n{did}{rest}\n{absent}{covered}")
 }
 
 /// Ranges that were to be removed, one a line, and how many more there are.
@@ -84,6 +78,11 @@ fn ranges(count: i64) -> String {
     if count == 1 { "1 range".to_owned() } else { format!("{count} ranges") }
 }
 
-fn was(count: i64) -> String {
-    if count == 1 { "1 was".to_owned() } else { format!("{count} were") }
+/// How many of what was given had no effect; empty if all had one.
+fn and_were(count: i64, what: &str) -> String {
+    match count {
+        0 => String::new(),
+        1 => format!(", 1 was {what}"),
+        count => format!(", {count} were {what}"),
+    }
 }

@@ -161,7 +161,7 @@ impl Which {
     /// An error in the words of the command line.
     fn explain(&self, error: CallError) -> CallError {
         let error = with_fields(error, |field| {
-            let (_, index) = field.rsplit_once('[')?;
+            let (_, index) = field.rsplit_once("entries[").or_else(|| field.rsplit_once("sources["))?;
             let index: usize = index.split_once(']')?.0.parse().ok()?;
             match self.arguments.get(index) {
                 Some(argument) => Some(format!("argument {}, `{argument}`", index + 1)),
@@ -200,26 +200,27 @@ fn source(node: &str, text: &str) -> Source {
 fn shown_addition(added: &v1::AddAccessEntriesResponse, given: usize, is_made: bool) -> String {
     let v1::AddAccessEntriesResponse { node, added_count, updated_count } = added;
     let would = if is_made { "" } else { "would be " };
-    let mut text = format!("{} {would}added", entries(*added_count));
-    if *updated_count > 0 {
-        text += &format!(", {} {would}described anew", entries(*updated_count));
-    }
+    let described = match *updated_count {
+        0 => String::new(),
+        count => format!(", {} {would}described anew", entries(count)),
+    };
     let present = i64::try_from(given).unwrap_or(i64::MAX).saturating_sub(*added_count).saturating_sub(*updated_count);
-    if present > 0 {
-        text +=
-            &format!(", {} there already", if present == 1 { "1 was".to_owned() } else { format!("{present} were") });
-    }
-    with_node(&text, node.as_ref())
+    let there = match present {
+        1 => ", 1 was there already".to_owned(),
+        2.. => format!(", {present} were there already"),
+        _ => String::new(),
+    };
+    with_node(&format!("{} {would}added{described}{there}", entries(*added_count)), node.as_ref())
 }
 
 fn shown_removal(removed: &v1::RemoveAccessEntriesResponse, is_made: bool) -> String {
     let v1::RemoveAccessEntriesResponse { node, removed_count, still_covered } = removed;
     let would = if is_made { "" } else { "would be " };
-    let mut text = format!("{} {would}removed", entries(*removed_count));
-    for v1::CoveredSource { range, covered_by } in still_covered {
-        text += &format!("\nstill permitted: {}, by {}", clean(range), clean(covered_by));
-    }
-    with_node(&text, node.as_ref())
+    let line = |v1::CoveredSource { range, covered_by }: &v1::CoveredSource| {
+        format!("\nstill permitted: {}, by {}", clean(range), clean(covered_by))
+    };
+    let covered: String = still_covered.iter().map(line).collect();
+    with_node(&format!("{} {would}removed{covered}", entries(*removed_count)), node.as_ref())
 }
 
 fn with_node(text: &str, node: Option<&v1::Node>) -> String {

@@ -59,9 +59,12 @@ impl Task<'_> {
         let old = &self.organization.node;
         let name = Name::organization(&self.organization.id).to_string();
         check_etag(&name, etag, &etag_of_node(old.changed_at))?;
-        let patch = &*self.checked(&name, old, None, patch)?;
+        let asked = patch;
+        let patch = &*self.checked(&name, old, None, asked)?;
         self.refuse()?;
-        self.planner.check_entry_limit(patch)?;
+        if !asked.only_removes_entries() {
+            self.planner.check_entry_limit(patch)?;
+        }
         let node = self.planner.changed_node(old, patch, self.revision);
         Ok(node.map(|node| Delta::SetOrganization { node }).into_iter().collect())
     }
@@ -75,9 +78,12 @@ impl Task<'_> {
         let name = self.node_name(&key);
         let Some(old) = self.organization.nodes.get(&key) else { return Err(PlanError::NotFound(name)) };
         check_etag(&name, etag, &etag_of_node(old.changed_at))?;
-        let patch = &*self.checked(&name, old, Some(key.kind()), patch)?;
+        let asked = patch;
+        let patch = &*self.checked(&name, old, Some(key.kind()), asked)?;
         self.refuse()?;
-        self.planner.check_entry_limit(patch)?;
+        if !asked.only_removes_entries() {
+            self.planner.check_entry_limit(patch)?;
+        }
         let node = self.planner.changed_node(old, patch, self.revision);
         Ok(node.map(|node| Delta::SetNode { key, node }).into_iter().collect())
     }

@@ -85,6 +85,7 @@ impl Planner<'_> {
     ) -> Result<Option<Effect>, PlanError> {
         let cluster = self.cluster;
         check_etag(CLUSTER, etag, &etag_of_node(cluster.node.changed_at))?;
+        let only_removes = patch.only_removes_entries();
         let edited;
         let patch = if let Some(edit) = &patch.entries {
             edited = edited_cluster(&cluster.node.access, edit, &mut violations)?;
@@ -97,7 +98,9 @@ impl Planner<'_> {
             patch
         };
         refuse(violations)?;
-        self.check_entry_limit(patch)?;
+        if !only_removes {
+            self.check_entry_limit(patch)?;
+        }
         let revision = cluster.revision + 1;
         Ok(self.changed_node(&cluster.node, patch, revision).map(|node| Effect::Cluster { revision, node }))
     }
