@@ -12,6 +12,9 @@ use tonic::Code;
 use crate::clock::Hand;
 use crate::harness::{Service, assert_error, rule};
 
+/// 2026-12-24T18:00:00Z.
+const CHRISTMAS_EVE: Duration = Duration::from_hours(499_482);
+
 /// What a command printed, and its exit status.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -113,7 +116,7 @@ async fn an_id_that_can_be_a_project_or_an_organization_is_refused_with_both_spe
 
 #[tokio::test]
 async fn a_change_that_waits_says_how_and_until_when_to_confirm_it_for_every_command() {
-    let hand = Hand::at(Duration::from_secs(1_798_135_200));
+    let hand = Hand::at(CHRISTMAS_EVE);
     let service = Service::start_at(&hand).await;
     run(&service, "groups create office --range 10.0.0.0/8").await.done();
     let mut revision = 2;
@@ -199,7 +202,7 @@ async fn a_rule_that_never_wins_says_so_and_by_which_rule_after_every_change() {
 
 #[tokio::test]
 async fn an_expired_rule_is_shown_as_expired_and_a_disabled_one_as_disabled() {
-    let hand = Hand::at(Duration::from_secs(1_798_135_200));
+    let hand = Hand::at(CHRISTMAS_EVE);
     let service = Service::start_at(&hand).await;
     run(&service, "rules create --id guest --action allow --range 192.0.2.1 --expire-time 2026-12-24T18:00:03Z")
         .await

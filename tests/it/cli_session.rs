@@ -14,8 +14,11 @@ use crate::harness::Service;
 /// What ends the output of a command.
 const MARK: &str = "@@@ ended with ";
 
+/// Text that stands for another, which has these letters only.
+type Placeholder = (&'static str, fn(char) -> bool);
+
 /// What stands for text that differs from run to run.
-const PLACEHOLDERS: &[(&str, fn(char) -> bool)] = &[
+const PLACEHOLDERS: &[Placeholder] = &[
     ("<id>", |letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-'),
     ("<time>", |letter| letter.is_ascii_digit() || "-T:.Z ".contains(letter)),
     ("<number>", |letter| letter.is_ascii_digit()),
@@ -58,7 +61,8 @@ async fn run(service: &Service, steps: &[Step]) -> Vec<(String, String)> {
         "portcullis() {{ case \" $* \" in *\" --output \"*) {binary} \"$@\";; *) {binary} \"$@\" --output table;; esac; }}\n"
     );
     for step in steps {
-        script += &format!("{}\nstatus=$?; echo; echo '{MARK}'$status; (exit $status)\n", step.command);
+        let told = format!("{}\nstatus=$?; echo; echo '{MARK}'$status; (exit $status)\n", step.command);
+        script.push_str(&told);
     }
     let mut bash = Command::new("bash");
     bash.args(["-c", &format!("exec 2>&1\n{script}")]).current_dir(folder.path()).stdin(Stdio::null());
@@ -83,10 +87,11 @@ fn is_like(shown: &str, came: &str) -> bool {
 fn matches(shown: &str, came: &str) -> bool {
     let first = PLACEHOLDERS.iter().filter_map(|of| shown.find(of.0).map(|at| (at, of))).min_by_key(|(at, _)| *at);
     let Some((at, (placeholder, holds))) = first else { return shown == came };
-    let (before, after) = (&shown[..at], &shown[at + placeholder.len()..]);
+    let (before, after) = shown.split_at(at);
+    let after = after.strip_prefix(placeholder).unwrap();
     let Some(rest) = came.strip_prefix(before) else { return false };
     let longest = rest.find(|letter| !holds(letter)).unwrap_or(rest.len());
-    (1..=longest).rev().any(|end| matches(after, &rest[end..]))
+    (1..=longest).rev().any(|end| matches(after, rest.split_at(end).1))
 }
 
 /// A line with placeholders for times and made-up ids.
@@ -101,7 +106,7 @@ fn masked(line: &str) -> String {
     let parts: Vec<&str> = line.split_inclusive(|letter: char| " (),/;".contains(letter)).collect();
     let words = parts.iter().enumerate().map(|(at, word)| {
         let bare = word.trim_end_matches(|letter: char| " (),/;".contains(letter));
-        let tail = &word[bare.len()..];
+        let tail = word.split_at(bare.len()).1;
         let is_cell = tail == " " && parts.get(at + 1) == Some(&" ");
         match bare {
             _ if is_time(bare) && is_cell => format!("{:width$}{tail}", "<time>", width = bare.len()),

@@ -3,6 +3,9 @@
 //! Invariant: a setting that is lost is told as one that is altered.
 //! Not here: which objects a change alters (`comparison`).
 
+use std::collections::{HashMap, HashSet};
+
+use super::settings;
 use super::table::{self, clean};
 use super::times::rfc3339;
 use portcullis_proto::v1;
@@ -29,8 +32,8 @@ pub(super) fn of_rule(before: &v1::Rule, after: &v1::Rule) -> Vec<String> {
     let expiry = |rule: &v1::Rule| rule.expire_time.as_ref().map_or_else(|| "never".to_owned(), rfc3339);
     let fields = [
         ("action", action(before), action(after)),
-        ("source", table::rule_source(before), table::rule_source(after)),
-        ("types", table::rule_types(before), table::rule_types(after)),
+        ("source", settings::rule_source(before), settings::rule_source(after)),
+        ("types", settings::rule_types(before), settings::rule_types(after)),
         ("state", state(before), state(after)),
         ("expires", expiry(before), expiry(after)),
         ("description", quoted(&before.description), quoted(&after.description)),
@@ -54,15 +57,29 @@ fn of_node(before: &v1::Node, after: &v1::Node) -> Vec<String> {
     };
     let (old, new) = (entries(before), entries(after));
     let only = |these: &[v1::AccessEntry], others: &[v1::AccessEntry]| -> Vec<String> {
-        let known: std::collections::HashSet<String> = others.iter().map(table::entry_source).collect();
-        these.iter().map(table::entry_source).filter(|source| !known.contains(source)).collect()
+        let known: HashSet<String> = others.iter().map(settings::entry_source).collect();
+        these.iter().map(settings::entry_source).filter(|source| !known.contains(source)).collect()
     };
     for (sign, sources) in [("+", only(&new, &old)), ("-", only(&old, &new))] {
-        let more = sources.len().saturating_sub(ENTRIES_SHOWN);
+        let rest = sources.len().saturating_sub(ENTRIES_SHOWN);
         texts.extend(sources.iter().take(ENTRIES_SHOWN).map(|source| format!("{sign} entry {}", clean(source))));
-        texts.extend((more > 0).then(|| format!("{sign} {more} more entries")));
+        texts.extend((rest > 0).then(|| format!("{sign} {rest} more entries")));
     }
+    let described: HashMap<String, &str> =
+        old.iter().map(|entry| (settings::entry_source(entry), entry.description.as_str())).collect();
+    let anew: Vec<String> = new.iter().filter_map(|entry| described_anew(entry, &described)).collect();
+    let rest = anew.len().saturating_sub(ENTRIES_SHOWN);
+    texts.extend(anew.into_iter().take(ENTRIES_SHOWN));
+    texts.extend((rest > 0).then(|| format!("{rest} more descriptions of entries")));
     texts
+}
+
+/// An entry whose description alone is another.
+fn described_anew(entry: &v1::AccessEntry, before: &HashMap<String, &str>) -> Option<String> {
+    let source = settings::entry_source(entry);
+    let old = before.get(&source).filter(|old| **old != entry.description)?;
+    let (old, new) = (quoted(old), quoted(&entry.description));
+    Some(format!("entry {} description {} -> {}", clean(&source), clean(&old), clean(&new)))
 }
 
 fn of_group(before: &v1::AddressGroup, after: &v1::AddressGroup) -> Vec<String> {
@@ -87,9 +104,9 @@ fn of_test(before: &v1::PolicyTest, after: &v1::PolicyTest) -> Vec<String> {
 
 /// Gates in words, those without as `none`.
 fn gates(node: &v1::Node) -> String {
-    match table::gates(node.change_gates.as_ref()) {
-        none if none.is_empty() => "none".to_owned(),
-        gates => gates,
+    match settings::gates(node.change_gates.as_ref()) {
+        empty if empty.is_empty() => "none".to_owned(),
+        words => words,
     }
 }
 

@@ -8,7 +8,7 @@ use super::alterations;
 use super::color::{Colors, Look};
 use super::difference::{self, Told};
 use super::record;
-use super::table::{self, clean, word};
+use super::table::{self, clean, rest, word};
 use super::times::rfc3339;
 use portcullis_proto::v1;
 use portcullis_proto::v1::policy_object::Object;
@@ -35,8 +35,18 @@ pub(super) fn preview(preview: &v1::PreviewChangeResponse, colors: Colors) -> St
     text.extend(preview.replay.as_ref().map(replayed));
     let (errors, others): (Vec<_>, Vec<_>) =
         preview.problems_added.iter().partition(|problem| problem.severity() == v1::Severity::Error);
-    text.push(problems("problems that would come", errors.into_iter().chain(others).collect(), Look::Yellow, colors));
-    text.push(problems("problems that would go", preview.problems_resolved.iter().collect(), Look::Green, colors));
+    text.push(problems(
+        "problems that would come",
+        &errors.into_iter().chain(others).collect::<Vec<_>>(),
+        Look::Yellow,
+        colors,
+    ));
+    text.push(problems(
+        "problems that would go",
+        &preview.problems_resolved.iter().collect::<Vec<_>>(),
+        Look::Green,
+        colors,
+    ));
     if preview.truncated {
         text.push(
             "\nthe server left something out, because the answer would be too large: there is more than this\n".into(),
@@ -171,7 +181,7 @@ fn replayed(replay: &v1::Replay) -> String {
     text.concat()
 }
 
-fn problems(what: &str, problems: Vec<&v1::Problem>, look: Look, colors: Colors) -> String {
+fn problems(what: &str, problems: &[&v1::Problem], look: Look, colors: Colors) -> String {
     let mut text = if problems.is_empty() { Vec::new() } else { vec![format!("\n{}\n", colors.paint(look, what))] };
     for problem in problems.iter().take(PROBLEMS_SHOWN) {
         let code = word(problem.code().as_str_name(), "PROBLEM_CODE_");
@@ -180,13 +190,4 @@ fn problems(what: &str, problems: Vec<&v1::Problem>, look: Look, colors: Colors)
     }
     text.push(rest(problems.len(), PROBLEMS_SHOWN, "problem"));
     text.concat()
-}
-
-/// How many are left out; empty where none are.
-pub(super) fn rest(count: usize, shown_max: usize, what: &str) -> String {
-    match count.saturating_sub(shown_max) {
-        0 => String::new(),
-        1 => format!("  and 1 more {what}\n"),
-        more => format!("  and {more} more {what}s\n"),
-    }
 }

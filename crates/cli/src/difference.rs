@@ -10,8 +10,7 @@ use std::collections::HashMap;
 use prost_types::Timestamp;
 
 use super::color::{Colors, Look};
-use super::comparison::rest;
-use super::table::{clean, connection_type};
+use super::table::{clean, connection_type, rest};
 use super::times::rfc3339;
 use portcullis_proto::v1;
 

@@ -38,6 +38,7 @@ mod record;
 mod revisions;
 mod rules;
 mod sessions;
+mod settings;
 mod shadow;
 mod table;
 mod times;

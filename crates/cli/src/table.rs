@@ -6,7 +6,6 @@
 use comfy_table::{Table, presets};
 use prost_types::Timestamp;
 
-use super::names::id;
 use super::times::rfc3339;
 use portcullis_proto::v1;
 
@@ -69,40 +68,12 @@ pub(super) fn connection_type(number: i32) -> String {
         .map_or_else(|_| number.to_string(), |value| word(value.as_str_name(), "CONNECTION_TYPE_"))
 }
 
-/// Which addresses a rule is about: a range, or a group by its id.
-pub(super) fn rule_source(rule: &v1::Rule) -> String {
-    match &rule.source {
-        Some(v1::rule::Source::Range(range)) => range.clone(),
-        Some(v1::rule::Source::AddressGroup(group)) => format!("group {}", id(group)),
-        None => String::new(),
-    }
-}
-
-/// The connection types of a rule in words.
-pub(super) fn rule_types(rule: &v1::Rule) -> String {
-    if rule.connection_types.is_empty() {
-        return "all".to_owned();
-    }
-    rule.connection_types.iter().map(|number| connection_type(*number)).collect::<Vec<_>>().join(", ")
-}
-
-/// The gates in words; empty if there are none.
-pub(super) fn gates(gates: Option<&v1::ChangeGates>) -> String {
-    let Some(v1::ChangeGates { guard_ips, max_revocations, refuse_open_to_internet }) = gates else {
-        return String::new();
-    };
-    let guarded = (!guard_ips.is_empty()).then(|| format!("guards {}", guard_ips.join(" ")));
-    let revoked = max_revocations.map(|max| format!("revokes at most {max}"));
-    let open = refuse_open_to_internet.then(|| "opens nothing to the internet".to_owned());
-    guarded.into_iter().chain(revoked).chain(open).collect::<Vec<_>>().join(", ")
-}
-
-/// What an entry permits: a range, or a group by its id.
-pub(super) fn entry_source(entry: &v1::AccessEntry) -> String {
-    match &entry.source {
-        Some(v1::access_entry::Source::Range(range)) => range.clone(),
-        Some(v1::access_entry::Source::AddressGroup(group)) => format!("group {}", id(group)),
-        None => String::new(),
+/// How many are left out, as a line; empty where none are.
+pub(super) fn rest(count: usize, shown_max: usize, what: &str) -> String {
+    match count.saturating_sub(shown_max) {
+        0 => String::new(),
+        1 => format!("  and 1 more {what}\n"),
+        more => format!("  and {more} more {what}s\n"),
     }
 }
 

@@ -13,7 +13,8 @@ use crate::context::Context;
 use crate::difference::{self, Told};
 use crate::names::{organization_of, split_node};
 use crate::record::object_name;
-use crate::table::{self, clean};
+use crate::settings;
+use crate::table::clean;
 use portcullis_proto::v1;
 use portcullis_proto::v1::policy_object::Object;
 
@@ -98,9 +99,9 @@ pub(super) fn of_update(args: &UpdateArgs, before: &v1::Node, after: &v1::Node, 
         of_access(&args.change, Some(before), after, context);
     }
     if args.gates.given() {
-        let gates = match table::gates(after.change_gates.as_ref()) {
-            none if none.is_empty() => "none".to_owned(),
-            gates => gates,
+        let gates = match settings::gates(after.change_gates.as_ref()) {
+            empty if empty.is_empty() => "none".to_owned(),
+            words => words,
         };
         let are = if args.change.validate_only { "would be" } else { "are now" };
         context.output.note(&format!("note: the gates of {} {are}: {}", clean(&after.name), clean(&gates)));
@@ -127,7 +128,7 @@ pub(super) fn of_access(change: &ChangeArgs, before: Option<&v1::Node>, after: &
 /// The entries of an access, each in a word.
 fn sources(node: &v1::Node) -> Vec<String> {
     let entries = node.access.iter().flat_map(|access| &access.entries);
-    entries.map(|entry| clean(&table::entry_source(entry))).collect()
+    entries.map(|entry| clean(&settings::entry_source(entry))).collect()
 }
 
 /// The first of some names, and how many more there are.

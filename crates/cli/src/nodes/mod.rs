@@ -45,8 +45,8 @@ pub(super) async fn run(args: NodesArgs, context: &mut Context<'_>) -> anyhow::R
 }
 
 async fn list(names: &OrganizationArgs, args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let named = args.parent.as_deref().map(|parent| names.node(parent)).transpose()?;
-    let parent = named.or_else(|| names.given()).unwrap_or_default();
+    let given = args.parent.as_deref().map(|parent| names.node(parent)).transpose()?;
+    let parent = given.or_else(|| names.given()).unwrap_or_default();
     let (recursive, mut client) = (args.recursive, context.client.hierarchy());
     let nodes = pages::all(async |page_size, page_token| {
         client.list_nodes(v1::ListNodesRequest { parent: parent.clone(), page_size, page_token, recursive }).await
@@ -143,10 +143,8 @@ async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Conte
     }
     let is_last = effects::is_last_required_project(&name, context).await;
     // Only a forced deletion takes other nodes with it, or permits more than before.
-    let effect = match args.force {
-        true => context.ask_preview(&name, Asked::DeleteNode(request.clone())).await.ok(),
-        false => None,
-    };
+    let effect =
+        if args.force { context.ask_preview(&name, Asked::DeleteNode(request.clone())).await.ok() } else { None };
     answer(context.client.hierarchy().delete_node(request).await)?;
     context.deleted(&args.change, &name)?;
     if let Some(effect) = effect {

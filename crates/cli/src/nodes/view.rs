@@ -3,7 +3,7 @@
 //! Invariant: an empty allowlist is shown as one that permits nobody, never left out.
 //! Not here: the JSON form (`portcullis-proto`).
 
-use crate::table;
+use crate::{settings, table};
 use portcullis_proto::v1;
 
 /// The most ranges that a table shows; JSON has all.
@@ -26,7 +26,7 @@ pub(super) fn node(node: &v1::Node) -> String {
         ("display name", node.display_name.clone()),
         ("require projects", if node.require_projects() { "true".to_owned() } else { String::new() }),
         ("access", own_mode(node)),
-        ("gates", table::gates(node.change_gates.as_ref())),
+        ("gates", settings::gates(node.change_gates.as_ref())),
         ("waits for confirmation", pending(node.pending_revision.as_ref())),
         ("created", table::time(node.create_time.as_ref())),
         ("updated", table::time(node.update_time.as_ref())),
@@ -89,7 +89,7 @@ fn entries(heading: &str, entries: &[v1::AccessEntry]) -> String {
     if entries.is_empty() {
         return format!("\n{heading}: none, so nobody is permitted\n");
     }
-    let row = |entry: &v1::AccessEntry| [table::entry_source(entry), entry.description.clone()];
+    let row = |entry: &v1::AccessEntry| [settings::entry_source(entry), entry.description.clone()];
     format!("\n{heading}:\n{}", table::grid(["SOURCE", "DESCRIPTION"], entries.iter().map(row)))
 }
 

@@ -14,7 +14,8 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::names::organization_of;
 use crate::pages::{self, PAGE_SIZE};
-use crate::table::{self, clean};
+use crate::settings;
+use crate::table::clean;
 use portcullis_proto::v1;
 
 /// The most deleted or updated rules that are named after a replacement.
@@ -120,7 +121,9 @@ pub(super) async fn of_replacement(
     let Some((before, after)) = before.zip(all(parent, context).await) else { return };
     let after: HashMap<&str, &v1::Rule> = after.iter().map(|rule| (rule.name.as_str(), rule)).collect();
     let note = |before: &v1::Rule| match after.get(before.name.as_str()) {
-        None => Some(format!("note: deleted {}: {} {}", before.name, view::action(before), table::rule_source(before))),
+        None => {
+            Some(format!("note: deleted {}: {} {}", before.name, view::action(before), settings::rule_source(before)))
+        }
         Some(after) => {
             let altered = alterations::of_rule(before, after);
             (!altered.is_empty()).then(|| format!("note: updated {}: {}", before.name, altered.join(", ")))

@@ -3,7 +3,7 @@
 //! Invariant: a row has what decides a check: position, action, source, types, and whether the rule is in force.
 //! Not here: the JSON form (`portcullis-proto`).
 
-use crate::{names, table};
+use crate::{names, settings, table};
 use portcullis_proto::v1;
 
 /// Rules, one a line, and below them their problems.
@@ -14,8 +14,8 @@ pub(super) fn rules(list: &v1::ListRulesResponse) -> String {
             rule.position.to_string(),
             names::id(&rule.name).to_owned(),
             action(rule),
-            table::rule_source(rule),
-            table::rule_types(rule),
+            settings::rule_source(rule),
+            settings::rule_types(rule),
             state(rule),
             rule.match_count.to_string(),
             rule.description.clone(),
@@ -30,8 +30,8 @@ pub(super) fn rule(rule: &v1::Rule) -> String {
         ("name", rule.name.clone()),
         ("position", rule.position.to_string()),
         ("action", action(rule)),
-        ("source", table::rule_source(rule)),
-        ("types", table::rule_types(rule)),
+        ("source", settings::rule_source(rule)),
+        ("types", settings::rule_types(rule)),
         ("state", state(rule)),
         ("description", rule.description.clone()),
         ("created", table::time(rule.create_time.as_ref())),
