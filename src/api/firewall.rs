@@ -19,7 +19,7 @@ use crate::proto::v1::{
 
 serve!(FirewallService {
     changes create_rule(CreateRuleRequest) -> Rule;
-    at_once get_rule(GetRuleRequest) -> Rule;
+    waits get_rule(GetRuleRequest) -> Rule;
     waits list_rules(ListRulesRequest) -> ListRulesResponse;
     changes update_rule(UpdateRuleRequest) -> Rule;
     changes delete_rule(DeleteRuleRequest) -> ();

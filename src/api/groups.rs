@@ -14,7 +14,7 @@ use super::mutation::{ChangedOrganization, given};
 use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64, transport};
 use crate::policy::plan::{Mutation, etag_of_group};
-use crate::policy::problems::Resource;
+use crate::policy::problems::{Problem, Resource};
 use crate::proto::v1::{self, ErrorReason};
 
 /// Fields of a group that an update may name.
@@ -76,7 +76,7 @@ impl Api {
         let revision_shown = to_i64(revision);
         let mut answer =
             v1::ListAddressGroupsResponse { address_groups, next_page_token, etag, revision: revision_shown, problems };
-        let is_listed = |resource: &Resource| match (resource, &ends) {
+        let is_listed = |problem: &Problem| match (&problem.resource, &ends) {
             (Resource::Group(id), Some(ends)) => ends.contains(id),
             _ => false,
         };

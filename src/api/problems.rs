@@ -21,7 +21,7 @@ use crate::engine::directory::{OrganizationView, Published};
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
 use crate::policy::organization::{Cluster, Organization};
-use crate::policy::problems::{self, Code, Problem, Resource};
+use crate::policy::problems::{self, Code, Problem};
 use crate::policy::rule::RuleMatches;
 use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::time::Timestamp;
@@ -72,7 +72,7 @@ impl Api {
         Ok(at_revision(v1::ListProblemsResponse { problems, next_page_token }, revision))
     }
 
-    /// The problems of the rules or groups that a list shows, the worst first, as many as fit beside `answer_bytes`.
+    /// The problems that concern the rules or groups of an answer, the worst first, as many as fit beside `answer_bytes`.
     ///
     /// One sweep finds those of the whole organization. It is kept for the other pages and other lists, until the policy
     /// changes or a minute ends. It has a pool of its own, so that a list does not wait for previews.
@@ -80,7 +80,7 @@ impl Api {
         &self,
         published: Arc<Published>,
         answer_bytes: usize,
-        is_listed: impl Fn(&Resource) -> bool,
+        is_listed: impl Fn(&Problem) -> bool,
     ) -> Result<Vec<v1::Problem>, Status> {
         let (cluster, now) = (self.engine()?.directory().cluster(), self.engine()?.clock().now());
         let id = published.view.organization.id.clone();
@@ -91,7 +91,7 @@ impl Api {
         let engine = Arc::clone(self.engine()?);
         let find = move || examine(&engine, &scope, now, problems::of_firewall);
         let found = list_work.recall(list_problems, key, find).await?;
-        let listed = found.iter().filter(|problem| is_listed(&problem.resource));
+        let listed = found.iter().filter(|problem| is_listed(problem));
         let room = (ANSWER_BYTES_MAX - LIST_BYTES_RESERVED).saturating_sub(answer_bytes);
         let messages = listed.map(|problem| to_problem(Some(&id), problem));
         Ok(fitting(messages, room.min(ANSWER_BYTES_MAX / 4)).0)

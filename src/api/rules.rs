@@ -13,15 +13,16 @@ use super::convert::names;
 use super::convert::names::{optional_id, organization, rule_of};
 use super::convert::options::Mask;
 use super::convert::reader::{ReadChange, Reader};
-use super::convert::rule::{SETTABLE, patch, to_rule};
+use super::convert::rule::{SETTABLE, at_moment, patch, to_rule};
 use super::mutation::{ChangedOrganization, given};
 use super::paging::PageRequest;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
 use crate::policy::document::RuleSpec;
 use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, etag_of_rules};
-use crate::policy::problems::Resource;
+use crate::policy::problems::{Problem, Resource};
 use crate::policy::rule::{Rule, RulePatch};
+use crate::policy::time::Timestamp;
 use crate::proto::v1;
 
 /// Rules in the answer of a call that changes the whole list.
@@ -34,7 +35,7 @@ impl Api {
         request: v1::CreateRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_create_rule(request)).await?;
-        rule_answer(&changed)
+        rule_answer(&changed, self.engine()?.clock().now())
     }
 
     pub(super) fn read_create_rule(&self, request: v1::CreateRuleRequest) -> ReadChange {
@@ -50,14 +51,23 @@ impl Api {
         read.change_inside(parent, Some(mutation))
     }
 
-    pub(super) fn get_rule(&self, request: v1::GetRuleRequest) -> Result<Response<v1::Rule>, Status> {
-        let v1::GetRuleRequest { name } = request;
+    pub(super) async fn get_rule(&self, request: v1::GetRuleRequest) -> Result<Response<v1::Rule>, Status> {
+        let v1::GetRuleRequest { name, include_problems } = request;
         let (organization, id) =
             names::rule(&name).map_err(|error| status::invalid_field("name", error.to_string()))?;
         let published = self.published(&organization)?;
         let view = &published.view;
         let (index, rule) = view.organization.rule(id.as_str()).ok_or_else(|| status::not_found(&name))?;
-        Ok(at_revision(to_rule(view, index, rule), view.organization.revision))
+        let revision = view.organization.revision;
+        let mut shown = at_moment(to_rule(view, index, rule), rule, self.engine()?.clock().now());
+        if include_problems {
+            let concerns = |problem: &Problem| {
+                let is_rule = |resource: &Resource| matches!(resource, Resource::Rule(of) if *of == id);
+                is_rule(&problem.resource) || problem.related.iter().any(is_rule)
+            };
+            shown.problems = self.problems_of_listed(Arc::clone(&published), shown.encoded_len(), concerns).await?;
+        }
+        Ok(at_revision(shown, revision))
     }
 
     pub(super) async fn list_rules(
@@ -70,13 +80,15 @@ impl Api {
         let view = &published.view;
         let etag = etag_of_rules(view.organization.rules_changed_at);
         let page = page.of_state(etag.clone())?;
+        let now = self.engine()?.clock().now();
         let rules = view.organization.rules.iter().enumerate().skip(page.offset());
-        let (rules, next_page_token) = page.page_by_offset(rules.map(|(index, rule)| to_rule(view, index, rule)));
+        let (rules, next_page_token) =
+            page.page_by_offset(rules.map(|(index, rule)| at_moment(to_rule(view, index, rule), rule, now)));
         let (first, count, revision) = (page.offset(), rules.len(), view.organization.revision);
         let (revision_shown, problems) = (to_i64(revision), Vec::new());
         let mut answer = v1::ListRulesResponse { rules, next_page_token, etag, revision: revision_shown, problems };
         let organization = Arc::clone(&view.organization);
-        let is_listed = |resource: &Resource| match resource {
+        let is_listed = |problem: &Problem| match &problem.resource {
             Resource::Rule(id) => {
                 organization.rule(id.as_str()).is_some_and(|(index, _)| index.wrapping_sub(first) < count)
             }
@@ -92,7 +104,7 @@ impl Api {
         request: v1::UpdateRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_update_rule(request)).await?;
-        rule_answer(&changed)
+        rule_answer(&changed, self.engine()?.clock().now())
     }
 
     pub(super) fn read_update_rule(&self, request: v1::UpdateRuleRequest) -> ReadChange {
@@ -132,7 +144,7 @@ impl Api {
         request: v1::MoveRuleRequest,
     ) -> Result<Response<v1::Rule>, Status> {
         let changed = self.make(caller, self.read_move_rule(request)).await?;
-        rule_answer(&changed)
+        rule_answer(&changed, self.engine()?.clock().now())
     }
 
     pub(super) fn read_move_rule(&self, request: v1::MoveRuleRequest) -> ReadChange {
@@ -150,7 +162,7 @@ impl Api {
         request: v1::ReorderRulesRequest,
     ) -> Result<Response<v1::ReorderRulesResponse>, Status> {
         let changed = self.make(caller, self.read_reorder_rules(request)).await?;
-        let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
+        let (rules, etag) = (shown_rules(&changed, self.engine()?.clock().now()), list_etag(&changed));
         let answer = v1::ReorderRulesResponse { rules, etag, revision: to_i64(changed.revision) };
         Ok(at_revision(answer, changed.revision))
     }
@@ -172,7 +184,7 @@ impl Api {
         request: v1::ReplaceRulesRequest,
     ) -> Result<Response<v1::ReplaceRulesResponse>, Status> {
         let changed = self.make(caller, self.read_replace_rules(request)).await?;
-        let (rules, etag) = (shown_rules(&changed), list_etag(&changed));
+        let (rules, etag) = (shown_rules(&changed, self.engine()?.clock().now()), list_etag(&changed));
         let answer = v1::ReplaceRulesResponse { rules, etag, revision: to_i64(changed.revision) };
         Ok(at_revision(answer, changed.revision))
     }
@@ -214,15 +226,15 @@ fn new_rule(read: &mut Reader, field: &str, organization: Option<&Id>, rule: v1:
     patch(read, field, organization.map(Id::as_str), rule, &Mask::All)
 }
 
-fn rule_answer(changed: &ChangedOrganization) -> Result<Response<v1::Rule>, Status> {
+fn rule_answer(changed: &ChangedOrganization, now: Timestamp) -> Result<Response<v1::Rule>, Status> {
     let found = changed.object.as_ref().and_then(|id| changed.view.organization.rule(id.as_str()));
     let (index, rule) = found.ok_or_else(|| status::not_found("the rule"))?;
-    Ok(at_revision(changed_rule(changed, index, rule), changed.revision))
+    Ok(at_revision(changed_rule(changed, index, rule, now), changed.revision))
 }
 
 /// A rule after a change, or as it would be.
-fn changed_rule(changed: &ChangedOrganization, index: usize, rule: &Rule) -> v1::Rule {
-    let mut shown = to_rule(&changed.view, index, rule);
+fn changed_rule(changed: &ChangedOrganization, index: usize, rule: &Rule, now: Timestamp) -> v1::Rule {
+    let mut shown = at_moment(to_rule(&changed.view, index, rule), rule, now);
     shown.etag = changed.etag(shown.etag);
     shown.revision = to_i64(changed.revision);
     shown
@@ -233,10 +245,10 @@ fn list_etag(changed: &ChangedOrganization) -> String {
 }
 
 /// The first rules of a list, as many as are shown and fit.
-fn shown_rules(changed: &ChangedOrganization) -> Vec<v1::Rule> {
+fn shown_rules(changed: &ChangedOrganization, now: Timestamp) -> Vec<v1::Rule> {
     let mut room = ANSWER_BYTES_MAX - ANSWER_BYTES_RESERVED;
     let rules = changed.view.organization.rules.iter().enumerate().take(RULES_SHOWN_MAX);
-    let rules = rules.map(|(index, rule)| changed_rule(changed, index, rule));
+    let rules = rules.map(|(index, rule)| changed_rule(changed, index, rule, now));
     let fits = |rule: &v1::Rule| {
         let left = room.checked_sub(rule.encoded_len() + 6);
         room = left.unwrap_or(0);

@@ -309,8 +309,7 @@ async fn a_flood_of_denials_by_a_rule_with_a_long_description_ends_units_early()
             description: Some(long.as_str().into()),
             ..RulePatch::default()
         };
-        audit_engine::change(engine, Mutation::CreateRule { id: Id::parse("all").unwrap(), position: None, patch })
-            .await;
+        audit_engine::change(engine, Mutation::CreateRule { id: Id::parse("all").ok(), position: None, patch }).await;
         for _ in 0..count {
             let answer = audit_engine::check(engine, "", "192.0.2.1", policy::ConnectionType::Preview, DEFAULT).await;
             assert_eq!(answer.unwrap().reason, portcullis::policy::decision::Reason::DenyRule);

@@ -163,7 +163,7 @@ async fn a_preview_takes_what_fits_one_message_and_says_so_where_it_does_not() {
         let preview = ["groups", command, "block", "--file", "-", "--preview"];
         let (status, shown, told) = run(&service, &preview, &list).await;
         assert_eq!(status, Some(0), "{told}");
-        assert!(shown.contains("- denied"), "{shown}");
+        assert!(shown.contains("- would be denied"), "{shown}");
     }
     let (status, shown, told) = run(&service, &["groups", "create", "--range", "x", "--preview"], "").await;
     assert_eq!(status, Some(1), "{shown}");

@@ -64,8 +64,18 @@ fn wrong_usage_that_the_parser_cannot_see_is_status_2() {
     let usages: &[&[&str]] = &[
         &["nodes", "create", "cluster"],
         &["nodes", "create", "organizations/acme/workspaces/dev"],
-        &["nodes", "create", "acme", "--range", "192.0.2.1"],
-        &["nodes", "update", "acme"],
+        &["nodes", "create", "organizations/acme", "--range", "192.0.2.1"],
+        &["nodes", "update", "organizations/acme"],
+        // The id of a project or of an organization.
+        &["nodes", "create", "web"],
+        &["nodes", "delete", "web"],
+        &["nodes", "list", "web"],
+        &["nodes", "effective", "web"],
+        &["problems", "web"],
+        &["sessions", "list", "--endpoint", "web"],
+        &["check", "--ip", "192.0.2.1", "--type", "shell", "--endpoint", "web"],
+        &["explain", "--ip", "192.0.2.1", "--type", "shell", "--endpoint", "web"],
+        &["nodes", "update", "projects/web", "--gates-guard-ip", "none", "--gates-guard-ip", "192.0.2.1"],
         &["groups", "add", "office"],
         &["groups", "replace", "office"],
         &["rules", "update", "office", "--type", "all", "--type", "shell"],
@@ -90,7 +100,8 @@ fn server_that_is_not_there_is_status_1_and_named() {
 /// The hazard: a script takes "nobody answered" for "allowed".
 #[test]
 fn check_without_an_answer_is_not_allowed() {
-    let check = ["check", "--ip", "192.0.2.1", "--type", "shell", "--endpoint", "acme", "--server", NOBODY];
+    let check =
+        ["check", "--ip", "192.0.2.1", "--type", "shell", "--endpoint", "organizations/acme", "--server", NOBODY];
     assert_eq!(portcullis(&check).status.code(), Some(1));
     assert_eq!(portcullis(&["check-health", "--server", NOBODY]).status.code(), Some(1));
 }

@@ -73,10 +73,10 @@ async fn a_file_is_planned_applied_exported_and_applied_again_without_effect() {
     assert_eq!(planned.status.code(), Some(0), "{}", text(&planned.stderr));
     let shown = text(&planned.stdout);
     for expected in [
-        "created organizations/default/rules/office",
-        "- denied",
-        "organizations/default/projects/- (shell)",
-        "0.0.0.0/0",
+        "would create organizations/default/rules/office",
+        "- would be denied from now on:",
+        "organizations/default/projects/- (shell, preview)",
+        "most IPv4 addresses",
     ] {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }
@@ -97,7 +97,7 @@ async fn a_file_is_planned_applied_exported_and_applied_again_without_effect() {
     let json = text(&run(&service, &["policy", "export", "--output", "json"], "").await.stdout);
     assert!(json.starts_with('{'), "{json}");
     let planned = text(&run(&service, &["policy", "plan", "-", "--output", "table"], &json).await.stdout);
-    assert!(planned.starts_with("nothing is altered"), "{planned}");
+    assert!(planned.starts_with("nothing would change"), "{planned}");
     let without = text(&run(&service, &["policy", "export", "--omit-ranges"], "").await.stdout);
     assert!(without.contains("ranges_omitted: true") && !without.contains("2001:db8::/48"), "{without}");
     let applied = run(&service, &["policy", "apply", "-", "--output", "table"], &without).await;
@@ -229,7 +229,11 @@ async fn a_single_change_is_previewed_by_its_own_command_and_not_made() {
     let deny = ["rules", "create", "--action", "deny", "--range", "10.2.0.0/16", "--position", "1"];
     let previewed = run(&service, &[&deny[..], &show].concat(), "").await;
     assert_eq!(previewed.status.code(), Some(0), "{}", text(&previewed.stderr));
-    assert!(text(&previewed.stdout).contains("- denied  10.2.0.0/16"), "{}", text(&previewed.stdout));
+    assert!(
+        text(&previewed.stdout).contains("- would be denied from now on: 10.2.0.0/16"),
+        "{}",
+        text(&previewed.stdout)
+    );
     let close = ["nodes", "update", "projects/web", "--access", "allow-list", "--range", "10.3.0.0/16"];
     let previewed = run(&service, &[&close[..], &show].concat(), "").await;
     assert_eq!(previewed.status.code(), Some(3), "{}", text(&previewed.stdout));
@@ -245,7 +249,7 @@ async fn a_single_change_is_previewed_by_its_own_command_and_not_made() {
         assert!(!previewed.stdout.is_empty(), "{change:?}");
     }
     let planned = run(&service, &["policy", "plan", "-", "--output", "table"], FILE).await;
-    assert!(text(&planned.stdout).starts_with("nothing is altered"), "{}", text(&planned.stdout));
+    assert!(text(&planned.stdout).starts_with("nothing would change"), "{}", text(&planned.stdout));
     service.stop().await;
 }
 

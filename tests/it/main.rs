@@ -48,6 +48,8 @@ mod cli_apply;
 mod cli_audit;
 /// What `serve` takes, and what of it wins.
 mod cli_config;
+/// Everyday edits through the command line.
+mod cli_edit;
 /// The flags that errors of the command line name.
 mod cli_flags;
 /// The command line over address groups.
@@ -56,6 +58,10 @@ mod cli_groups;
 mod cli_parse;
 /// The command line over whole policies and revisions.
 mod cli_policy;
+/// Previews through the command line.
+mod cli_preview;
+/// The session of an administrator.
+mod cli_session;
 /// A clock that a test moves.
 mod clock;
 /// `kill -9`, and a sled directory that is lost or damaged.

@@ -170,7 +170,12 @@ async fn no_malformed_name_of_an_organization_or_rule_is_looked_up() {
         .chain(["organizations/default/rules/first/", "organizations/default/projects/p/rules/first", &long])
     {
         let name = name.to_owned();
-        t.invalid(&name, t.firewall().get_rule(GetRuleRequest { name: name.clone() }).await, &["name"]).await;
+        t.invalid(
+            &name,
+            t.firewall().get_rule(GetRuleRequest { name: name.clone(), ..Default::default() }).await,
+            &["name"],
+        )
+        .await;
         let request = DeleteRuleRequest { name: name.clone(), ..DeleteRuleRequest::default() };
         t.invalid(&name, t.firewall().delete_rule(request).await, &["name"]).await;
         let request = MoveRuleRequest { name: name.clone(), position: 1, ..MoveRuleRequest::default() };

@@ -50,7 +50,7 @@ async fn order(service: &Service) -> Vec<String> {
 
 /// One rule.
 pub(crate) async fn get(service: &Service, id: &str) -> Rule {
-    service.firewall().get_rule(GetRuleRequest { name: name(id) }).await.unwrap().into_inner()
+    service.firewall().get_rule(GetRuleRequest { name: name(id), ..Default::default() }).await.unwrap().into_inner()
 }
 
 async fn set(service: &Service, request: UpdateRuleRequest) -> Rule {
@@ -99,7 +99,7 @@ async fn a_rule_is_created_read_changed_and_deleted_and_every_answer_names_the_r
     };
     assert_eq!(created, expected);
     assert!(!created.etag.is_empty() && created.create_time.is_some() && created.match_count_start_time.is_some());
-    let read = firewall.get_rule(GetRuleRequest { name: name("first") }).await.unwrap();
+    let read = firewall.get_rule(GetRuleRequest { name: name("first"), ..Default::default() }).await.unwrap();
     assert_eq!((header(&read), read.into_inner()), (2, created.clone()));
 
     let changed = firewall.update_rule(update("first", rule(Action::Allow, "any"), &["action"])).await.unwrap();
@@ -162,7 +162,7 @@ async fn what_does_not_exist_is_not_found_whatever_is_asked_of_it() {
     let found = |answer: Result<Response<Rule>, Status>| assert_error(answer, Code::NotFound, "NOT_FOUND");
     for name in ["organizations/default/rules/no", "organizations/no/rules/no"] {
         let name = name.to_owned();
-        found(firewall.get_rule(GetRuleRequest { name: name.clone() }).await);
+        found(firewall.get_rule(GetRuleRequest { name: name.clone(), ..Default::default() }).await);
         let request = MoveRuleRequest { name: name.clone(), position: -1, ..Default::default() };
         found(firewall.move_rule(request).await);
         let stale = Rule { name: name.clone(), etag: "x".to_owned(), ..Rule::default() };

@@ -28,7 +28,7 @@ async fn add(service: &Service, id: &str, rule: Rule) {
 
 async fn get(service: &Service, id: &str) -> Rule {
     let name = format!("{ORGANIZATION}/rules/{id}");
-    service.firewall().get_rule(GetRuleRequest { name }).await.unwrap().into_inner()
+    service.firewall().get_rule(GetRuleRequest { name, ..Default::default() }).await.unwrap().into_inner()
 }
 
 /// Which rule decides: its id, or nothing.

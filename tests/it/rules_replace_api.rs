@@ -47,7 +47,11 @@ async fn replacing_rules_keeps_what_rules_of_the_same_name_have_seen() {
     assert_eq!((changed_now.match_count, changed_now.create_time), (1, changed.create_time));
     assert!(changed_now.etag != changed.etag && changed_now.description == "new");
     assert_eq!((made_up.match_count, fresh.match_count, fresh.name.clone()), (0, 0, name("fresh")));
-    assert_error(service.firewall().get_rule(GetRuleRequest { name: name("gone") }).await, Code::NotFound, "NOT_FOUND");
+    assert_error(
+        service.firewall().get_rule(GetRuleRequest { name: name("gone"), ..Default::default() }).await,
+        Code::NotFound,
+        "NOT_FOUND",
+    );
     // The same list again is no change, another order is one.
     assert_eq!(replace(&service, now.rules.clone(), false).await.revision, now.revision);
     let turned = replace(&service, now.rules.iter().rev().cloned().collect(), false).await;

@@ -123,7 +123,7 @@ async fn deny(engine: &Engine, id: &str, source: Source, description: &str) {
         description: Some(description.into()),
         ..RulePatch::default()
     };
-    change(engine, Mutation::CreateRule { id: Id::parse(id).unwrap(), position: None, patch }).await;
+    change(engine, Mutation::CreateRule { id: Id::parse(id).ok(), position: None, patch }).await;
 }
 
 fn texts() -> [RuleText; 3] {
@@ -169,7 +169,7 @@ async fn write_the_golden_audit_log_with_texts_of_rules() {
     }
     let id = Id::parse("listed").unwrap();
     let ranges = ["198.51.100.0/24".parse().unwrap()].into_iter().collect();
-    change(&engine, Mutation::CreateGroup { id, description: "".into(), ranges }).await;
+    change(&engine, Mutation::CreateGroup { id: Some(id), description: "".into(), ranges }).await;
     for (id, RuleText { source, description }) in ["bad", "plain", "by-group"].into_iter().zip(texts()) {
         deny(&engine, id, source, &description).await;
     }

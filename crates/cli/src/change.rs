@@ -106,6 +106,13 @@ impl ChangeArgs {
     }
 }
 
+impl ChangeArgs {
+    /// Whether the change is undone unless it is confirmed.
+    pub(super) fn waits(&self) -> bool {
+        self.confirm_within.is_some()
+    }
+}
+
 impl EtagArgs {
     /// The etag of the request; empty where none was given.
     pub(super) fn etag(&self) -> String {

@@ -42,7 +42,7 @@ pub(super) async fn run(args: CheckArgs, context: &mut Context<'_>) -> anyhow::R
     let request = v1::CheckRequest {
         ip: args.connection.ip,
         connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
-        endpoint: args.organization.node(&args.connection.endpoint),
+        endpoint: args.organization.node(&args.connection.endpoint)?,
         user_email: args.user_email,
         min_revision: args.min_revision,
         min_cluster_revision: args.min_cluster_revision,

@@ -1,42 +1,56 @@
 //! The effect of a change as text: changed objects, gained and lost access, refusals.
 //!
-//! Invariant: an answer that was cut is shown with a line that says so.
-//! Not here: computing the effect, which the server does.
+//! Invariant: nothing is left out without a line that says how much; a whole address family is never left out. What
+//! was not done is told with "would".
+//! Not here: computing the effect, which the server does; the access that is gained and lost (`difference`).
 
+use super::alterations;
 use super::color::{Colors, Look};
+use super::difference::{self, Told};
 use super::record;
-use super::table::{clean, connection_type, word};
+use super::table::{self, clean, rest, word};
+use super::times::rfc3339;
 use portcullis_proto::v1;
+use portcullis_proto::v1::policy_object::Object;
 
-/// The most ranges, sessions or users that a list in the text shows.
-const RANGES_SHOWN: usize = 8;
+/// The most sessions or users that a list in the text shows.
+const NAMES_SHOWN: usize = 8;
 
-/// A preview.
+/// The most problems of one kind of list that the text shows.
+const PROBLEMS_SHOWN: usize = 20;
+
+/// A preview, the most important first: what refuses it, what it changes, who gets in or is kept out, whose sessions end,
+/// and last what it leaves untidy.
 pub(super) fn preview(preview: &v1::PreviewChangeResponse, colors: Colors) -> String {
-    let mut text = vec![changes(&preview.changes)];
+    let mut text = vec![refusals(&preview.refusals, colors)];
     if preview.changes.is_empty() {
-        text.push("nothing is altered\n".to_owned());
+        text.push("nothing would change\n".to_owned());
     }
-    text.push(differences(&preview.differences, colors));
-    if preview.revocation_count > 0 {
-        let count = preview.revocation_count;
-        let line = format!("\n{}\n", counted(count, "active session is revoked", "active sessions are revoked"));
-        text.push(colors.paint(Look::Red, &line));
-        for session in preview.revoked_sessions.iter().take(RANGES_SHOWN) {
-            text.push(format!("  {}\n", clean(session)));
-        }
-    }
-    if let Some(replay) = &preview.replay {
-        text.push(replayed(replay));
-    }
-    text.push(problems("problems that come", &preview.problems_added, Look::Yellow, colors));
-    text.push(problems("problems that go", &preview.problems_resolved, Look::Green, colors));
-    for refusal in &preview.refusals {
-        let reason = word(refusal.reason().as_str_name(), "ERROR_REASON_");
-        text.push(format!("\n{} {reason}: {}\n", colors.paint(Look::Red, "refused:"), clean(&refusal.message)));
-    }
+    let is_silent = preview.differences.is_empty() && !preview.truncated && !preview.changes.is_empty();
+    text.push(preview.changes.iter().map(|change| clean(&(would(change) + &settings(change))) + "\n").collect());
+    text.push(side_effects(&preview.changes, colors));
+    text.push(difference::text(&preview.differences, Told::Would, colors));
+    text.extend(is_silent.then(|| "\nnobody would gain or lose access\n".to_owned()));
+    text.push(revocations(preview, colors));
+    text.extend(preview.replay.as_ref().map(replayed));
+    let (errors, others): (Vec<_>, Vec<_>) =
+        preview.problems_added.iter().partition(|problem| problem.severity() == v1::Severity::Error);
+    text.push(problems(
+        "problems that would come",
+        &errors.into_iter().chain(others).collect::<Vec<_>>(),
+        Look::Yellow,
+        colors,
+    ));
+    text.push(problems(
+        "problems that would go",
+        &preview.problems_resolved.iter().collect::<Vec<_>>(),
+        Look::Green,
+        colors,
+    ));
     if preview.truncated {
-        text.push("\nthe answer is cut: there is more than this\n".to_owned());
+        text.push(
+            "\nthe server left something out, because the answer would be too large: there is more than this\n".into(),
+        );
     }
     text.concat()
 }
@@ -47,78 +61,133 @@ pub(super) fn revisions(compared: &v1::CompareRevisionsResponse, colors: Colors)
     if compared.changes.is_empty() {
         text.push("nothing differs\n".to_owned());
     }
-    text.push(differences(&compared.differences, colors));
+    text.push(difference::text(&compared.differences, Told::Is, colors));
     if compared.truncated {
-        text.push("\nthe answer is cut: there is more than this\n".to_owned());
+        text.push(
+            "\nthe server left something out, because the answer would be too large: there is more than this\n".into(),
+        );
     }
     text.concat()
 }
 
 /// The changed objects, one a line.
 pub(super) fn changes(changes: &[v1::ObjectChange]) -> String {
-    changes.iter().map(|change| clean(&record::change(change)) + "\n").collect()
+    changes.iter().map(|change| clean(&(record::change(change) + &settings(change))) + "\n").collect()
 }
 
-/// Gained and lost access. Nodes with the same difference are listed together.
-fn differences(differences: &[v1::AccessDifference], colors: Colors) -> String {
-    let mut text = Vec::new();
-    let mut rest: Vec<&v1::AccessDifference> = differences.iter().collect();
-    while let Some(first) = rest.first().copied() {
-        let same = |other: &v1::AccessDifference| {
-            other.newly_permitted == first.newly_permitted && other.newly_denied == first.newly_denied
-        };
-        let (alike, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|other| same(other));
-        text.push("\n".to_owned());
-        for of in &alike {
-            text.push(format!("{} ({})\n", clean(&of.node), connection_type(of.connection_type)));
-        }
-        text.push(flips("+ permitted", &first.newly_permitted, Look::Green, colors));
-        text.push(flips("- denied", &first.newly_denied, Look::Red, colors));
-        rest = others;
+/// Which settings of an object are altered, after a colon; empty where none can be told.
+fn settings(change: &v1::ObjectChange) -> String {
+    let Some((before, after)) = change.before.as_ref().zip(change.after.as_ref()) else { return String::new() };
+    let altered = alterations::of(before, after);
+    if altered.is_empty() { String::new() } else { format!(": {}", altered.join(", ")) }
+}
+
+/// The revocations that a change would cause, at once and later.
+fn revocations(preview: &v1::PreviewChangeResponse, colors: Colors) -> String {
+    let v1::PreviewChangeResponse { revocation_count: count, later_revocation_count: later, revoked_sessions, .. } =
+        preview;
+    if *count == 0 {
+        return String::new();
     }
+    let sessions = if *count == 1 { "active session" } else { "active sessions" };
+    let when = match count - later {
+        _ if *later == 0 => String::new(),
+        0 => " at a later moment, where they last until then".to_owned(),
+        now => format!(": {now} at once, {later} at a later moment where they last until then"),
+    };
+    let line = format!("\n{count} {sessions} would be revoked{when}\n");
+    let mut text = vec![colors.paint(Look::Red, &line)];
+    text.extend(revoked_sessions.iter().take(NAMES_SHOWN).map(|session| format!("  {}\n", clean(session))));
+    text.push(rest(usize::try_from(*count).unwrap_or(usize::MAX), NAMES_SHOWN, "session"));
     text.concat()
 }
 
-fn flips(what: &str, ranges: &[String], look: Look, colors: Colors) -> String {
-    if ranges.is_empty() {
+/// An object and what would be done to it.
+fn would(change: &v1::ObjectChange) -> String {
+    let (verb, object) = match (&change.before, &change.after) {
+        (None, Some(after)) => ("create", after),
+        (Some(before), None) => ("delete", before),
+        (_, Some(after)) => ("update", after),
+        (None, None) => return "would change nothing".to_owned(),
+    };
+    match (&object.object, record::object_name(object)) {
+        (Some(Object::RuleOrder(_)), _) => "would reorder the rules".to_owned(),
+        (_, Some(name)) => format!("would {verb} {name}"),
+        (_, None) => format!("would {verb} something that this program does not know"),
+    }
+}
+
+/// What a change would do besides, without that it was typed.
+fn side_effects(changes: &[v1::ObjectChange], colors: Colors) -> String {
+    let node = |object: &Option<v1::PolicyObject>| match object.as_ref().and_then(|object| object.object.as_ref()) {
+        Some(Object::Node(node)) => Some(node.clone()),
+        _ => None,
+    };
+    let sets = |change: &v1::ObjectChange| {
+        let (before, after) = (node(&change.before)?, node(&change.after)?);
+        (!before.require_projects() && after.require_projects()).then_some(after.name)
+    };
+    let line = |name: String| {
+        let line = format!("{} would require projects: {REQUIRED_PROJECTS}", clean(&name));
+        format!("{}\n", colors.paint(Look::Yellow, &line))
+    };
+    changes.iter().filter_map(sets).map(line).collect()
+}
+
+/// What an organization that requires projects denies.
+pub(super) const REQUIRED_PROJECTS: &str =
+    "checks of projects that do not exist, and of everything below them, are denied";
+
+fn refusals(refusals: &[v1::Refusal], colors: Colors) -> String {
+    let line = |refusal: &v1::Refusal| {
+        let reason = word(refusal.reason().as_str_name(), "ERROR_REASON_");
+        let moment = moment(&refusal.message, refusal.from_time.as_ref());
+        format!("{} {reason}: {}{moment}\n", colors.paint(Look::Red, "would be refused:"), clean(&refusal.message))
+    };
+    let lines: String = refusals.iter().map(line).collect();
+    if lines.is_empty() { lines } else { lines + "\n" }
+}
+
+/// When something begins, where its message does not say so.
+fn moment(message: &str, from: Option<&prost_types::Timestamp>) -> String {
+    let Some(from) = from else { return String::new() };
+    if message.contains(&rfc3339(from)) || message.contains(&table::time(Some(from))) {
         return String::new();
     }
-    let shown: Vec<String> = ranges.iter().take(RANGES_SHOWN).map(|range| clean(range)).collect();
-    let more = ranges.len() - shown.len();
-    let more = if more > 0 { format!(" and {more} more ranges") } else { String::new() };
-    format!("  {}  {}{more}\n", colors.paint(look, what), shown.join(" "))
+    format!(" (from {} on)", rfc3339(from))
 }
 
 fn replayed(replay: &v1::Replay) -> String {
     let v1::Replay { decision_count, newly_denied_count, newly_permitted_count, users, user_count, .. } = replay;
-    let mut text = vec![format!(
-        "\nof {}, {newly_denied_count} would have been denied and {newly_permitted_count} allowed instead\n",
-        counted(*decision_count, "recorded decision", "recorded decisions")
-    )];
-    for user in users.iter().take(RANGES_SHOWN) {
+    let decisions = if *decision_count == 1 { "decision" } else { "decisions" };
+    let since = table::time(replay.from_time.as_ref());
+    let text = match (newly_denied_count, newly_permitted_count) {
+        (0, 0) => format!("\nof {decision_count} {decisions} since {since}, none would have been made differently\n"),
+        (denied, permitted) => format!(
+            "\nof {decision_count} {decisions} since {since}, {denied} would have been denied and {permitted} allowed \
+             instead\n"
+        ),
+    };
+    let mut text = vec![text];
+    for user in users.iter().take(NAMES_SHOWN) {
         let email = if user.user_email.is_empty() { "(nobody named)" } else { &user.user_email };
         let (denied, permitted) = (user.newly_denied_count, user.newly_permitted_count);
-        text.push(format!("  {}: {denied} denied, {permitted} allowed\n", clean(email)));
+        text.push(format!("  {}: {denied} would have been denied, {permitted} allowed\n", clean(email)));
     }
-    let more = usize::try_from(*user_count).unwrap_or_default().saturating_sub(RANGES_SHOWN);
-    if more > 0 {
-        text.push(format!("  and {more} more users\n"));
-    }
+    text.push(rest(usize::try_from(*user_count).unwrap_or_default(), NAMES_SHOWN, "user"));
     if replay.truncated {
         text.push("  the log is longer than could be read in time: these are the newest decisions\n".to_owned());
     }
     text.concat()
 }
 
-fn problems(what: &str, problems: &[v1::Problem], look: Look, colors: Colors) -> String {
+fn problems(what: &str, problems: &[&v1::Problem], look: Look, colors: Colors) -> String {
     let mut text = if problems.is_empty() { Vec::new() } else { vec![format!("\n{}\n", colors.paint(look, what))] };
-    for problem in problems {
+    for problem in problems.iter().take(PROBLEMS_SHOWN) {
         let code = word(problem.code().as_str_name(), "PROBLEM_CODE_");
-        text.push(format!("  {code} {}: {}\n", clean(&problem.resource), clean(&problem.message)));
+        let moment = moment(&problem.message, problem.from_time.as_ref());
+        text.push(format!("  {code} {}: {}{moment}\n", clean(&problem.resource), clean(&problem.message)));
     }
+    text.push(rest(problems.len(), PROBLEMS_SHOWN, "problem"));
     text.concat()
-}
-
-fn counted(count: i64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }

@@ -1,20 +1,25 @@
 //! What a command that asks a server works with, and the ends that such commands have in common.
 //!
-//! Invariant: a change that was only validated is never shown as one that was made.
+//! Invariant: a change that was only validated is never shown as one that was made. A change that is undone unless it is
+//! confirmed says how to confirm it, and until when.
 //! Not here: what is asked, and how an answer looks as a table: each command knows that.
 
-use portcullis_client::{Client, answer};
+use portcullis_client::{Client, DEFAULT_ADDRESS, answer};
 use prost::{Message, Name};
 use tonic::{Response, Status};
 
+use super::answered::Answered;
 use super::change::ChangeArgs;
 use super::color::{ColorWhen, Colors};
 use super::comparison;
+use super::error::of_call;
 use super::exit::Exit;
+use super::flags::Flags;
 use super::names::organization_of;
 use super::output::Output;
 use super::pages::{self, LimitArgs, Page};
-use super::table::clean;
+use super::table::{self, clean};
+use super::times::local;
 use portcullis_proto::v1;
 use portcullis_proto::v1::mutation::Request as Asked;
 
@@ -22,9 +27,19 @@ use portcullis_proto::v1::mutation::Request as Asked;
 pub(super) struct Context<'a> {
     pub(super) client: Client,
     pub(super) output: &'a mut Output,
+    /// The address of the server, as it was typed.
+    server: &'a str,
+    /// What the server calls by its fields, in the words of the command.
+    flags: &'a Flags,
+    /// The organization of a change that may wait for its confirmation.
+    waiting: Option<String>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub(super) fn new(client: Client, server: &'a str, flags: &'a Flags, output: &'a mut Output) -> Self {
+        Self { client, output, server, flags, waiting: None }
+    }
+
     /// Shows an answer.
     pub(super) fn show<M: Message + Name>(
         &mut self,
@@ -58,37 +73,88 @@ impl Context<'_> {
     }
 
     /// Shows what a change made of an object, or would make of it.
-    pub(super) fn changed<M: Message + Name>(
+    pub(super) fn changed<M: Message + Name + Answered>(
         &mut self,
         change: &ChangeArgs,
         message: &M,
         table: impl FnOnce(&M) -> String,
     ) -> anyhow::Result<Exit> {
-        self.note_if_validated(change);
+        self.note_change(change, message.organization());
         self.show(message, table)
     }
 
     /// Shows that an object was deleted, or would be.
     pub(super) fn deleted(&mut self, change: &ChangeArgs, name: &str) -> anyhow::Result<Exit> {
+        // What is deleted may be described before its name.
+        self.note_change(change, name.rsplit(' ').next().map(organization_of));
         let did = if change.validate_only { "would delete" } else { "deleted" };
-        self.changed(change, &(), |()| format!("{did} {}\n", clean(name)))
+        self.show(&(), |()| format!("{did} {}\n", clean(name)))
     }
 
-    /// Says on the standard error that nothing was changed, where that is so.
-    pub(super) fn note_if_validated(&mut self, change: &ChangeArgs) {
+    /// Says on the standard error that nothing was changed, where that is so. Otherwise remembers a change that is to be
+    /// confirmed.
+    pub(super) fn note_change(&mut self, change: &ChangeArgs, organization: Option<String>) {
         if change.validate_only {
             self.output.note("note: validated only, nothing was changed");
+        } else if change.waits() {
+            match organization {
+                Some(_) => self.waiting = organization,
+                None => self.output.note(NOTHING_WAITS),
+            }
         }
     }
 
-    /// Shows what a request would do to the organization or the cluster that `name` belongs to.
-    pub(super) async fn preview(&mut self, name: &str, request: Asked) -> anyhow::Result<Exit> {
+    /// Says how to confirm the change that was made, and until when.
+    pub(super) async fn tell_confirmation(&mut self) {
+        let Some(organization) = self.waiting.take() else { return };
+        let request = v1::GetNodeRequest { name: organization.clone() };
+        let pending = match answer(self.client.hierarchy().get_node(request).await) {
+            Ok(node) => node.pending_revision,
+            Err(error) => {
+                let error = of_call(&error);
+                let note = format!(
+                    "note: the change was made, and is undone unless it is confirmed; how it is called cannot be told: \
+                     {error}; see `portcullis nodes get {organization}`"
+                );
+                return self.output.note(&note);
+            }
+        };
+        let Some(v1::PendingRevision { revision, revert_time }) = pending else {
+            return self.output.note(NOTHING_WAITS);
+        };
+        let until = revert_time.unwrap_or_default();
+        self.output.note(&format!(
+            "note: revision {revision} of {organization} is undone at {} local time ({}) unless it is confirmed before:\n  \
+             portcullis revisions confirm {organization}/revisions/{revision}{}",
+            local(&until),
+            table::time(Some(&until)),
+            self.server_flag()
+        ));
+    }
+
+    /// The flag that leads a command to this server; empty where it goes there anyway.
+    fn server_flag(&self) -> String {
+        let usual = std::env::var("PORTCULLIS_SERVER").unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned());
+        if self.server == usual { String::new() } else { format!(" --server {}", self.server) }
+    }
+
+    /// What a request would do to the organization or the cluster that `name` belongs to.
+    pub(super) async fn ask_preview(
+        &self,
+        name: &str,
+        request: Asked,
+    ) -> Result<v1::PreviewChangeResponse, portcullis_client::CallError> {
         let request = v1::PreviewChangeRequest {
             parent: organization_of(name),
             mutations: vec![v1::Mutation { request: Some(request) }],
             replay_within: None,
         };
-        let preview = answer(self.client.analysis().preview_change(request).await)?;
+        answer(self.client.analysis().preview_change(request).await)
+    }
+
+    /// Shows what a request would do to the organization or the cluster that `name` belongs to.
+    pub(super) async fn preview(&mut self, name: &str, request: Asked) -> anyhow::Result<Exit> {
+        let preview = self.ask_preview(name, request).await?;
         let exit = self.previewed(&preview, ColorWhen::Auto)?;
         if exit == Exit::Denied {
             self.output.note("error: a gate would refuse the change");
@@ -99,7 +165,30 @@ impl Context<'_> {
     /// Shows a preview, and tells by the exit status whether a gate would refuse it.
     pub(super) fn previewed(&mut self, preview: &v1::PreviewChangeResponse, when: ColorWhen) -> anyhow::Result<Exit> {
         let colors = Colors::of(when, self.output);
-        self.output.show(preview, |preview| comparison::preview(preview, colors))?;
+        let flags = self.flags;
+        self.output.show(preview, |preview| {
+            let mut preview = preview.clone();
+            for refusal in &mut preview.refusals {
+                refusal.message = flags.in_words(&refusal.message);
+            }
+            comparison::preview(&preview, colors)
+        })?;
         Ok(if preview.refusals.is_empty() { Exit::Success } else { Exit::Denied })
     }
+
+    /// Says problems on the standard error, the worst first.
+    pub(super) fn note_problems(&mut self, problems: &[v1::Problem]) {
+        for problem in problems.iter().take(PROBLEMS_NOTED) {
+            let line = table::problem(problem);
+            self.output.note(&line);
+        }
+        if let more @ 1.. = problems.len().saturating_sub(PROBLEMS_NOTED) {
+            self.output.note(&format!("note: and {more} more problems: see them with `portcullis problems`"));
+        }
+    }
 }
+
+const NOTHING_WAITS: &str = "note: nothing waits for a confirmation, because the change altered nothing";
+
+/// The most problems that a change is told with.
+const PROBLEMS_NOTED: usize = 10;

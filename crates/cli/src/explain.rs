@@ -33,7 +33,7 @@ pub(super) async fn run(args: ExplainArgs, context: &mut Context<'_>) -> anyhow:
     let request = v1::ExplainRequest {
         ip: args.connection.ip,
         connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
-        endpoint: args.organization.node(&args.connection.endpoint),
+        endpoint: args.organization.node(&args.connection.endpoint)?,
         at_time: args.at,
     };
     let explained = answer(context.client.analysis().explain(request).await)?;

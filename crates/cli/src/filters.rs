@@ -6,6 +6,7 @@
 use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
 
+use super::error::UsageError;
 use super::names::OrganizationArgs;
 use super::times::parse_moment;
 use super::words::{ConnectionType, Decision};
@@ -24,7 +25,7 @@ pub(super) struct FilterArgs {
     /// Only users who came from this range: an address, CIDR notation or `any`
     #[arg(long, value_name = "RANGE")]
     ip_range: Option<String>,
-    /// Only this node and all below it: a full name, `projects/…` of the organization, or an organization's id
+    /// Only this node and all below it: a full name, or `projects/…` of the organization
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
     /// Only this firewall rule: its id or full name
@@ -67,8 +68,13 @@ pub(super) enum AuditType {
 
 impl FilterArgs {
     /// The request for the first page of sessions.
-    pub(super) fn sessions(&self, parent: String, names: &OrganizationArgs) -> v1::ListSessionsRequest {
-        v1::ListSessionsRequest {
+    pub(super) fn sessions(
+        &self,
+        parent: String,
+        names: &OrganizationArgs,
+    ) -> Result<v1::ListSessionsRequest, UsageError> {
+        let endpoint = self.endpoint.as_ref().map(|given| names.node(given)).transpose()?;
+        Ok(v1::ListSessionsRequest {
             parent,
             page_size: 0,
             page_token: String::new(),
@@ -76,19 +82,23 @@ impl FilterArgs {
             connection_type: connection_type(self.connection_type),
             user_email: self.user_email.clone().unwrap_or_default(),
             ip_range: self.ip_range.clone().unwrap_or_default(),
-            endpoint: self.endpoint.as_ref().map(|given| names.node(given)).unwrap_or_default(),
+            endpoint: endpoint.unwrap_or_default(),
             rule: self.rule.as_ref().map(|given| names.rule(given)).unwrap_or_default(),
             start_time: self.since,
             end_time: self.until,
-        }
+        })
     }
 }
 
 impl RecordFilterArgs {
     /// The request for the first page of records.
-    pub(super) fn records(&self, parent: String, names: &OrganizationArgs) -> v1::ListAuditRecordsRequest {
-        let filters = self.filters.sessions(parent, names);
-        v1::ListAuditRecordsRequest {
+    pub(super) fn records(
+        &self,
+        parent: String,
+        names: &OrganizationArgs,
+    ) -> Result<v1::ListAuditRecordsRequest, UsageError> {
+        let filters = self.filters.sessions(parent, names)?;
+        Ok(v1::ListAuditRecordsRequest {
             parent: filters.parent,
             page_size: 0,
             page_token: String::new(),
@@ -101,7 +111,7 @@ impl RecordFilterArgs {
             start_time: filters.start_time,
             end_time: filters.end_time,
             types: audit_types(&self.types),
-        }
+        })
     }
 }
 

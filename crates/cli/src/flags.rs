@@ -128,7 +128,7 @@ impl Flags {
     }
 
     /// A message in which flags are named in place of fields.
-    fn in_words(&self, message: &str) -> String {
+    pub(super) fn in_words(&self, message: &str) -> String {
         let mut message = message.to_owned();
         for word in WORDS {
             let field = format!("`{}`", word.field);

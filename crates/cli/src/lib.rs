@@ -6,6 +6,8 @@
 //! Invariant: commands write through [`Output`] only, so that a closed pipe is not a failure.
 //! Not here: checking a policy, which the server does; the service and its files.
 
+mod alterations;
+mod answered;
 mod audit;
 mod change;
 mod check;
@@ -15,6 +17,7 @@ mod color;
 mod comparison;
 mod context;
 mod deletions;
+mod difference;
 mod error;
 mod events;
 mod exit;
@@ -35,6 +38,7 @@ mod record;
 mod revisions;
 mod rules;
 mod sessions;
+mod settings;
 mod shadow;
 mod table;
 mod times;
@@ -121,10 +125,16 @@ impl ServerCommand {
             return result;
         }
         let Self { ask, path } = self;
-        let result = client::call(&client.server, async |client| ask.run(&mut Context { client, output }).await);
+        let flags = Flags::of(&Ask::augment_subcommands(Command::new("portcullis")), &path);
+        let server = &client.server;
+        let result = client::call(server, async |client| {
+            let mut context = Context::new(client, server, &flags, output);
+            let exit = ask.run(&mut context).await?;
+            context.tell_confirmation().await;
+            Ok(exit)
+        });
         result.map_err(|mut error| {
             if let Some(call) = error.downcast_mut::<CallError>() {
-                let flags = Flags::of(&Ask::augment_subcommands(Command::new("portcullis")), &path);
                 *call = flags.translate(call.clone());
             }
             error

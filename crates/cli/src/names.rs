@@ -1,12 +1,13 @@
 //! Resource names from what was typed: full names as they are, ids below an organization.
 //!
 //! Invariant: a text with a `/` that is not a short form goes to the server unchanged, so that an error shows what was
-//! typed.
+//! typed. An id alone stands for a node only where one kind of node is possible.
 //! Not here: whether a name is well-formed or exists, which the server checks.
 
 use clap::Args;
 
 use super::error::UsageError;
+use super::table::clean;
 use portcullis_policy::name::{CLUSTER, NodePath};
 
 /// The organization that ids belong to.
@@ -66,8 +67,24 @@ impl OrganizationArgs {
         below(&self.name(), "sessions", given)
     }
 
-    /// The full name of a node: `cluster`, an organization's id, `projects/…` of the organization, or a full name.
-    pub(super) fn node(&self, given: &str) -> String {
+    /// The full name of a node: `cluster`, `projects/…` of the organization, or a full name. An id alone is the
+    /// organization itself where it has that id; any other could be a project as well, and is refused.
+    pub(super) fn node(&self, given: &str) -> Result<String, UsageError> {
+        let own = self.name();
+        match given {
+            CLUSTER => Ok(CLUSTER.to_owned()),
+            _ if given.starts_with("projects/") => Ok(format!("{own}/{given}")),
+            _ if given.contains('/') => Ok(given.to_owned()),
+            _ if organization(given) == own => Ok(own),
+            _ => Err(UsageError(format!(
+                "`{0}` can be a project or an organization: write `projects/{0}` or `organizations/{0}`",
+                clean(given)
+            ))),
+        }
+    }
+
+    /// The full name of what has records and sessions: `cluster`, or an organization by its id or full name.
+    pub(super) fn parent(&self, given: &str) -> String {
         match given {
             CLUSTER => CLUSTER.to_owned(),
             _ if given.starts_with("projects/") => format!("{}/{given}", self.name()),
@@ -79,7 +96,7 @@ impl OrganizationArgs {
 impl ParentArgs {
     /// The full name of the parent.
     pub(super) fn name(&self) -> String {
-        self.parent.as_deref().map_or_else(|| self.organization.name(), |given| self.organization.node(given))
+        self.parent.as_deref().map_or_else(|| self.organization.name(), |given| self.organization.parent(given))
     }
 
     /// The organization that ids belong to: the one that was given, otherwise the parent if it is one.
@@ -137,12 +154,27 @@ mod tests {
         let names = OrganizationArgs { organization: Some("acme".to_owned()) };
         assert_eq!(names.rule("office"), "organizations/acme/rules/office");
         assert_eq!(names.rule("organizations/other/rules/office"), "organizations/other/rules/office");
-        assert_eq!(names.node("cluster"), "cluster");
-        assert_eq!(names.node("other"), "organizations/other");
-        assert_eq!(names.node("projects/web/workspaces/dev"), "organizations/acme/projects/web/workspaces/dev");
+        assert_eq!(names.parent("other"), "organizations/other");
         assert_eq!(OrganizationArgs { organization: None }.name(), "organizations/default");
         let full = OrganizationArgs { organization: Some("organizations/acme".to_owned()) };
         assert_eq!(full.group("office"), "organizations/acme/addressGroups/office");
+    }
+
+    /// The hazard: the id of a project is taken for an organization, which is then created, deleted or asked about.
+    #[test]
+    fn id_alone_is_no_node_unless_it_is_the_organization() {
+        let names = OrganizationArgs { organization: Some("acme".to_owned()) };
+        let node = |given: &str| names.node(given).map_err(|error| error.to_string());
+        for (given, expected) in [
+            ("cluster", "cluster"),
+            ("acme", "organizations/acme"),
+            ("organizations/web", "organizations/web"),
+            ("projects/web/workspaces/dev", "organizations/acme/projects/web/workspaces/dev"),
+        ] {
+            assert_eq!(node(given).as_deref(), Ok(expected));
+        }
+        let refused = node("web").unwrap_err();
+        assert!(refused.contains("`projects/web` or `organizations/web`"), "{refused}");
     }
 
     /// The hazard: a filter by a rule of another organization, which matches nothing, so that the log looks quiet.

@@ -15,8 +15,8 @@ use portcullis_proto::v1;
 
 #[derive(Args, Debug)]
 pub(super) struct ProblemsArgs {
-    /// The node to look at, with all below it: an organization, `projects/…` of it, or `cluster` [default: the
-    /// organization that `--organization` names]
+    /// The node to look at, with all below it: `organizations/…`, `projects/…` of the organization, or `cluster`
+    /// [default: the organization that `--organization` names]
     #[arg(value_name = "NAME")]
     node: Option<String>,
     #[command(flatten)]
@@ -27,7 +27,8 @@ pub(super) struct ProblemsArgs {
 
 pub(super) async fn run(args: ProblemsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let mut client = context.client.analysis();
-    let parent = args.node.as_deref().map_or_else(|| args.organization.name(), |node| args.organization.node(node));
+    let named = args.node.as_deref().map(|node| args.organization.node(node)).transpose()?;
+    let parent = named.unwrap_or_else(|| args.organization.name());
     let list = pages::all(async |page_size, page_token| {
         client.list_problems(v1::ListProblemsRequest { parent: parent.clone(), page_size, page_token }).await
     });

@@ -250,6 +250,7 @@ fn summary(changes: &[v1::ObjectChange]) -> String {
     parts.join(", ")
 }
 
+/// An altered object, and what was done to it.
 pub(super) fn change(change: &v1::ObjectChange) -> String {
     let (verb, object) = match (&change.before, &change.after) {
         (None, Some(after)) => ("created", after),
@@ -257,14 +258,22 @@ pub(super) fn change(change: &v1::ObjectChange) -> String {
         (_, Some(after)) => ("updated", after),
         (None, None) => return "changed nothing".to_owned(),
     };
-    match &object.object {
-        Some(Object::Rule(rule)) => format!("{verb} {}", rule.name),
-        Some(Object::AddressGroup(group)) => format!("{verb} {}", group.name),
-        Some(Object::Node(node)) => format!("{verb} {}", node.name),
-        Some(Object::PolicyTest(test)) => format!("{verb} {}", test.name),
-        Some(Object::RuleOrder(_)) => "reordered the rules".to_owned(),
-        Some(Object::Digest(digest)) => format!("{verb} {}", digest.name),
-        None => format!("{verb} something that this program does not know"),
+    match (&object.object, object_name(object)) {
+        (Some(Object::RuleOrder(_)), _) => "reordered the rules".to_owned(),
+        (_, Some(name)) => format!("{verb} {name}"),
+        (_, None) => format!("{verb} something that this program does not know"),
+    }
+}
+
+/// The full name of an object; none where it has none.
+pub(super) fn object_name(object: &v1::PolicyObject) -> Option<&str> {
+    match object.object.as_ref()? {
+        Object::Rule(rule) => Some(&rule.name),
+        Object::AddressGroup(group) => Some(&group.name),
+        Object::Node(node) => Some(&node.name),
+        Object::PolicyTest(test) => Some(&test.name),
+        Object::Digest(digest) => Some(&digest.name),
+        Object::RuleOrder(_) => None,
     }
 }
 

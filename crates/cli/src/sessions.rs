@@ -71,7 +71,7 @@ pub(super) async fn run(args: SessionsArgs, context: &mut Context<'_>) -> anyhow
 async fn list(args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let first = v1::ListSessionsRequest {
         state: args.state.map_or(v1::SessionState::Unspecified, v1::SessionState::from).into(),
-        ..args.filters.sessions(args.parent.name(), &args.parent.names())
+        ..args.filters.sessions(args.parent.name(), &args.parent.names())?
     };
     let mut client = context.client.audit();
     let fetch = async |page_size, page_token| {
@@ -96,7 +96,9 @@ async fn end(args: &EndArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> 
             }
         }
     }
-    context.list(&ended, table)
+    context.list(&ended, table)?;
+    context.output.note("note: this records that the connections are closed; it is the portal that closes them");
+    Ok(Exit::Success)
 }
 
 /// What revoked sessions is a column only where there is something to say.

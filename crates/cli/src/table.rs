@@ -38,11 +38,18 @@ pub(super) fn lines(values: &[String]) -> String {
 
 /// Problems below a list; empty if there are none.
 pub(super) fn problems(problems: &[v1::Problem]) -> String {
-    let line = |problem: &v1::Problem| {
-        let severity = severity(problem.severity);
-        clean(&format!("{severity}: {}: {}", problem.resource, problem.message)) + "\n"
-    };
+    let line = |of: &v1::Problem| problem(of) + "\n";
     if problems.is_empty() { String::new() } else { "\n".to_owned() + &problems.iter().map(line).collect::<String>() }
+}
+
+/// A problem in one line.
+pub(super) fn problem(problem: &v1::Problem) -> String {
+    let from = match problem.from_time.as_ref().map(|from| time(Some(from))) {
+        Some(from) if !problem.message.contains(&from) => format!(" (from {from} on)"),
+        _ => String::new(),
+    };
+    let severity = severity(problem.severity);
+    clean(&format!("{severity}: {}: {}{from}", problem.resource, problem.message))
 }
 
 /// A time to the second; empty if there is none.
@@ -59,6 +66,15 @@ pub(super) fn word(name: &str, prefix: &str) -> String {
 pub(super) fn connection_type(number: i32) -> String {
     v1::ConnectionType::try_from(number)
         .map_or_else(|_| number.to_string(), |value| word(value.as_str_name(), "CONNECTION_TYPE_"))
+}
+
+/// How many are left out, as a line; empty where none are.
+pub(super) fn rest(count: usize, shown_max: usize, what: &str) -> String {
+    match count.saturating_sub(shown_max) {
+        0 => String::new(),
+        1 => format!("  and 1 more {what}\n"),
+        more => format!("  and {more} more {what}s\n"),
+    }
 }
 
 /// A text with its control characters escaped.

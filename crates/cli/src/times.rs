@@ -43,6 +43,16 @@ pub(super) fn rfc3339(time: &Timestamp) -> String {
     }
 }
 
+/// A time to the second, by the clock on the wall of this machine.
+pub(super) fn local(time: &Timestamp) -> String {
+    match jiff::Timestamp::from_second(time.seconds) {
+        Ok(timestamp) => {
+            timestamp.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+        }
+        Err(_) => rfc3339(time),
+    }
+}
+
 fn days(text: &str) -> Option<Duration> {
     let days: u64 = text.strip_suffix('d')?.parse().ok()?;
     days.checked_mul(24 * 60 * 60).map(Duration::from_secs)

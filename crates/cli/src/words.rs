@@ -17,7 +17,7 @@ pub(super) struct ConnectionArgs {
     /// What the user opens
     #[arg(long = "type", value_enum, value_name = "TYPE")]
     pub(super) connection_type: ConnectionType,
-    /// The node that the user connects to: a full name, `projects/…` of the organization, or an organization's id
+    /// The node that the user connects to: a full name, or `projects/…` of the organization
     #[arg(long, value_name = "NAME")]
     pub(super) endpoint: String,
 }

@@ -13,6 +13,7 @@ use crate::policy::group::Group;
 use crate::policy::name::Name;
 use crate::policy::plan::{etag_of_group, etag_of_rule};
 use crate::policy::rule::{ConnectionTypes, Rule, RuleMatches, RulePatch, Source};
+use crate::policy::time::Timestamp;
 use crate::proto::v1;
 use crate::proto::v1::rule::Source as RuleSource;
 
@@ -45,6 +46,8 @@ pub(in crate::api) fn patch(
         match_count_start_time: _,
         last_match_time: _,
         revision: _,
+        expired: _,
+        problems: _,
     } = rule;
     let mut patch = RulePatch::default();
     if mask.names("action", action != 0) {
@@ -148,7 +151,15 @@ pub(super) fn rule_message(
         match_count_start_time: matches.map(|matches| to_time(matches.start)),
         last_match_time: matches.and_then(|matches| matches.last).map(to_time),
         revision: to_i64(revision),
+        // Only an answer of the present moment can tell.
+        expired: false,
+        problems: Vec::new(),
     }
+}
+
+/// Says of a rule whether it has expired.
+pub(in crate::api) fn at_moment(shown: v1::Rule, rule: &Rule, now: Timestamp) -> v1::Rule {
+    v1::Rule { expired: rule.expire_time.is_some_and(|expires| expires <= now), ..shown }
 }
 
 /// A group as the API shows it. Its ranges are left out: `ListRanges` has them.

@@ -92,7 +92,7 @@ async fn write(
 ) -> anyhow::Result<()> {
     let mut request = v1::ListAuditRecordsRequest {
         page_size: pages::PAGE_SIZE,
-        ..args.filters.records(args.parent.name(), &args.parent.names())
+        ..args.filters.records(args.parent.name(), &args.parent.names())?
     };
     if args.format == Form::Csv && target.write(&csv::header())? == Reader::Gone {
         return Ok(());

@@ -101,7 +101,7 @@ impl AuditArgs {
 }
 
 async fn list(args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let first = args.filters.records(args.parent.name(), &args.parent.names());
+    let first = args.filters.records(args.parent.name(), &args.parent.names())?;
     let mut client = context.client.audit();
     let fetch = async |page_size, page_token| {
         client.list_audit_records(v1::ListAuditRecordsRequest { page_size, page_token, ..first.clone() }).await
@@ -121,7 +121,7 @@ async fn checkpoint(context: &mut Context<'_>) -> anyhow::Result<Exit> {
 
 async fn erase_user(args: EraseUserArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let given = args.parent.as_deref();
-    let parent = given.map_or_else(|| args.organization.name(), |given| args.organization.node(given));
+    let parent = given.map_or_else(|| args.organization.name(), |given| args.organization.parent(given));
     if !args.yes {
         let (email, parent) = (table::clean(&args.user_email), table::clean(&parent));
         let message =

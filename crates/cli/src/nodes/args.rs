@@ -23,7 +23,8 @@ pub(crate) struct NodesArgs {
 }
 
 const NODE_NAMES: &str = "A node is named by its full name (`organizations/acme/projects/web`), by the part from \
-                          `projects/` on, by an organization's id, or as `cluster`.";
+                          `projects/` on, or as `cluster`. An id alone could be a project or an organization and is \
+                          refused, unless it is the id of the organization that `--organization` names.";
 
 #[derive(Subcommand, Debug)]
 pub(super) enum NodesCommand {
@@ -112,33 +113,72 @@ pub(super) struct UpdateArgs {
     pub(super) preview: PreviewArgs,
 }
 
-/// The gates of an organization or of the cluster. If any is given, they replace all present ones.
+/// The gates of an organization or of the cluster. A flag replaces its own gate, the others stay as they are.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Gates for every change")]
 pub(super) struct NodeGateArgs {
-    /// An address that no change may deny anything that it is allowed now; may be given several times
+    /// An address that no change may deny anything that it is allowed now; may be given several times, and replaces the
+    /// present ones; `none` for no address
     #[arg(long = "gates-guard-ip", value_name = "ADDRESS")]
     gates_guard_ips: Vec<String>,
-    /// How many active sessions one change may revoke
-    #[arg(long = "gates-max-revocations", value_name = "COUNT")]
-    gates_max_revocations: Option<i64>,
+    /// How many active sessions one change may revoke, or `none` for any number
+    #[arg(long = "gates-max-revocations", value_name = "COUNT", value_parser = parse_max)]
+    gates_max_revocations: Option<MaxRevocations>,
     /// Refuse changes that would open something to every IPv4 or every IPv6 address
-    #[arg(long = "gates-refuse-open-to-internet")]
-    gates_refuse_open_to_internet: bool,
+    #[arg(long = "gates-refuse-open-to-internet", value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    gates_refuse_open_to_internet: Option<bool>,
     /// Remove all gates
     #[arg(long, conflicts_with_all = ["gates_guard_ips", "gates_max_revocations", "gates_refuse_open_to_internet"])]
     no_gates: bool,
 }
 
+/// What a flag sets the gate of revocations to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MaxRevocations(Option<i64>);
+
+/// What a flag is given to remove its gate.
+const NONE: &str = "none";
+
+fn parse_max(text: &str) -> Result<MaxRevocations, String> {
+    match text {
+        NONE => Ok(MaxRevocations(None)),
+        _ => text.parse().map(|max| MaxRevocations(Some(max))).map_err(|_| format!("write a number, or `{NONE}`")),
+    }
+}
+
 impl NodeGateArgs {
-    /// The gates; none if no flag about them was given.
-    pub(super) fn gates(&self) -> Option<v1::ChangeGates> {
-        let gates = v1::ChangeGates {
-            guard_ips: self.gates_guard_ips.clone(),
-            max_revocations: self.gates_max_revocations,
-            refuse_open_to_internet: self.gates_refuse_open_to_internet,
-        };
-        (self.no_gates || gates != v1::ChangeGates::default()).then_some(gates)
+    /// Whether any flag about gates was given.
+    pub(super) fn given(&self) -> bool {
+        self.no_gates
+            || !self.gates_guard_ips.is_empty()
+            || self.gates_max_revocations.is_some()
+            || self.gates_refuse_open_to_internet.is_some()
+    }
+
+    /// Whether what was given about gates makes sense.
+    pub(super) fn check(&self) -> Result<(), UsageError> {
+        let is_doubtful = self.gates_guard_ips.len() > 1 && self.gates_guard_ips.iter().any(|given| given == NONE);
+        let message = || UsageError(format!("`--gates-guard-ip {NONE}` removes the gate: give it alone"));
+        if is_doubtful { Err(message()) } else { Ok(()) }
+    }
+
+    /// The gates of a node with those that were given in place of its own.
+    pub(super) fn over(&self, before: Option<&v1::Node>) -> v1::ChangeGates {
+        let mut gates = before.and_then(|before| before.change_gates.clone()).unwrap_or_default();
+        if self.no_gates {
+            gates = v1::ChangeGates::default();
+        }
+        if !self.gates_guard_ips.is_empty() {
+            gates.guard_ips = self.gates_guard_ips.iter().filter(|given| *given != NONE).cloned().collect();
+        }
+        if let Some(MaxRevocations(max)) = self.gates_max_revocations {
+            gates.max_revocations = max;
+        }
+        if let Some(refuse) = self.gates_refuse_open_to_internet {
+            gates.refuse_open_to_internet = refuse;
+        }
+        gates
     }
 }
 
@@ -176,6 +216,11 @@ pub(super) struct DeleteArgs {
 }
 
 impl AccessArgs {
+    /// Whether the access is given.
+    pub(super) fn given(&self) -> bool {
+        self.mode.is_some()
+    }
+
     /// The access of the node, and where its ranges came from; none if no flag about it was given.
     pub(super) fn access(&self, node: &str) -> anyhow::Result<Option<(v1::Access, Origins)>> {
         let Some(mode) = self.mode else {

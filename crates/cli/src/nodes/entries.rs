@@ -93,7 +93,7 @@ pub(super) async fn run(
 }
 
 async fn add(names: &OrganizationArgs, args: AddArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let name = names.node(&args.entries.node);
+    let name = names.node(&args.entries.node)?;
     let which = args.entries.read(&name)?;
     let entry =
         |source: &Source| v1::AccessEntry { source: Some(source.clone()), description: args.description.clone() };
@@ -114,7 +114,7 @@ async fn add(names: &OrganizationArgs, args: AddArgs, context: &mut Context<'_>)
 }
 
 async fn remove(names: &OrganizationArgs, args: RemoveArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let name = names.node(&args.entries.node);
+    let name = names.node(&args.entries.node)?;
     let which = args.entries.read(&name)?;
     let source = |source: &Source| v1::AccessSource {
         source: Some(match source.clone() {

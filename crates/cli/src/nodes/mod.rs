@@ -1,9 +1,10 @@
 //! `portcullis nodes`: the hierarchy of allowlists.
 //!
 //! Invariant: an update names exactly the fields that were typed in its mask, so that it alters nothing else.
-//! Not here: the flags (`args`) and how nodes are shown (`view`).
+//! Not here: the flags (`args`), how nodes are shown (`view`), what a change causes besides (`effects`).
 
 mod args;
+mod effects;
 mod entries;
 mod view;
 
@@ -26,7 +27,7 @@ pub(super) async fn run(args: NodesArgs, context: &mut Context<'_>) -> anyhow::R
     match args.command {
         NodesCommand::List(args) => list(&names, &args, context).await,
         NodesCommand::Get(args) => {
-            let request = v1::GetNodeRequest { name: names.node(&args.node) };
+            let request = v1::GetNodeRequest { name: names.node(&args.node)? };
             let node = answer(context.client.hierarchy().get_node(request).await)?;
             context.show(&node, view::node)
         }
@@ -35,7 +36,7 @@ pub(super) async fn run(args: NodesArgs, context: &mut Context<'_>) -> anyhow::R
         NodesCommand::Entries(args) => entries::run(&names, args, context).await,
         NodesCommand::Delete(args) => delete(&names, &args, context).await,
         NodesCommand::Effective(args) => {
-            let request = v1::GetEffectiveAccessRequest { name: names.node(&args.node) };
+            let request = v1::GetEffectiveAccessRequest { name: names.node(&args.node)? };
             let access = answer(context.client.hierarchy().get_effective_access(request).await)?;
             context.show(&access, view::effective_access)
         }
@@ -44,7 +45,8 @@ pub(super) async fn run(args: NodesArgs, context: &mut Context<'_>) -> anyhow::R
 }
 
 async fn list(names: &OrganizationArgs, args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let parent = args.parent.as_deref().map(|parent| names.node(parent)).or_else(|| names.given()).unwrap_or_default();
+    let given = args.parent.as_deref().map(|parent| names.node(parent)).transpose()?;
+    let parent = given.or_else(|| names.given()).unwrap_or_default();
     let (recursive, mut client) = (args.recursive, context.client.hierarchy());
     let nodes = pages::all(async |page_size, page_token| {
         client.list_nodes(v1::ListNodesRequest { parent: parent.clone(), page_size, page_token, recursive }).await
@@ -54,7 +56,7 @@ async fn list(names: &OrganizationArgs, args: &ListArgs, context: &mut Context<'
 }
 
 async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let name = names.node(&args.node);
+    let name = names.node(&args.node)?;
     let (parent, node_id) = split_node(&name)?;
     let (access, origins) = args.fields.access.access(&name)?.unzip();
     let node = v1::Node {
@@ -72,31 +74,43 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
     if args.preview.preview {
         return context.preview(&name, Asked::CreateNode(request)).await;
     }
+    let is_first = effects::would_be_first_project(&name, context).await;
     let node = answer(context.client.hierarchy().create_node(request).await)
         .map_err(|error| with_fields(error, |field| line_of(origins.as_ref(), field)))?;
-    context.changed(&args.change, &node, view::node)
+    context.changed(&args.change, &node, view::node)?;
+    if is_first {
+        effects::of_first_project(&args.change, &name, context);
+    }
+    effects::of_access(&args.change, None, &node, context);
+    Ok(Exit::Success)
 }
 
 async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let name = names.node(&args.node);
+    let name = names.node(&args.node)?;
+    let (access, origins) = args.fields.access.access(&name)?.unzip();
+    args.gates.check()?;
+    let before = effects::present(&name, &args, context).await?;
     let mut node = v1::Node { name: name.clone(), etag: args.etag.etag(), ..v1::Node::default() };
     let mut paths = Vec::new();
-    if let Some(display_name) = args.fields.display_name {
-        node.display_name = display_name;
+    if let Some(display_name) = &args.fields.display_name {
+        node.display_name.clone_from(display_name);
         paths.push("display_name");
     }
     if args.fields.require_projects.is_some() {
         node.require_projects = args.fields.require_projects;
         paths.push("require_projects");
     }
-    let (access, origins) = args.fields.access.access(&name)?.unzip();
     if access.is_some() {
         node.access = access;
         paths.push("access");
     }
-    if let Some(gates) = args.gates.gates() {
-        node.change_gates = Some(gates);
+    if args.gates.given() {
+        node.change_gates = Some(args.gates.over(before.as_ref()));
         paths.push("change_gates");
+        // The gates that no flag names are those that were read, so they must still be the present ones.
+        if node.etag.is_empty() {
+            node.etag = before.as_ref().map(|before| before.etag.clone()).unwrap_or_default();
+        }
     }
     if paths.is_empty() {
         let message = "nothing to change: give `--display-name`, `--require-projects`, `--access` or gates";
@@ -109,11 +123,15 @@ async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Contex
     }
     let node = answer(context.client.hierarchy().update_node(request).await)
         .map_err(|error| with_fields(error, |field| line_of(origins.as_ref(), field)))?;
-    context.changed(&args.change, &node, view::node)
+    context.changed(&args.change, &node, view::node)?;
+    if let Some(before) = &before {
+        effects::of_update(&args, before, &node, context);
+    }
+    Ok(Exit::Success)
 }
 
 async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let name = names.node(&args.node);
+    let name = names.node(&args.node)?;
     let request = v1::DeleteNodeRequest {
         name: name.clone(),
         etag: args.etag.etag(),
@@ -123,12 +141,23 @@ async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Conte
     if args.preview.preview {
         return context.preview(&name, Asked::DeleteNode(request)).await;
     }
+    let is_last = effects::is_last_required_project(&name, context).await;
+    // Only a forced deletion takes other nodes with it, or permits more than before.
+    let effect =
+        if args.force { context.ask_preview(&name, Asked::DeleteNode(request.clone())).await.ok() } else { None };
     answer(context.client.hierarchy().delete_node(request).await)?;
-    context.deleted(&args.change, &name)
+    context.deleted(&args.change, &name)?;
+    if let Some(effect) = effect {
+        effects::of_deletion(&args.change, &effect, context);
+    }
+    if is_last {
+        effects::of_last_project(&args.change, &name, context);
+    }
+    Ok(Exit::Success)
 }
 
 async fn permitted(names: &OrganizationArgs, args: &PermittedArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let (name, mut client) = (names.node(&args.node), context.client.hierarchy());
+    let (name, mut client) = (names.node(&args.node)?, context.client.hierarchy());
     let connection_type = v1::ConnectionType::from(args.connection_type).into();
     let permitted = pages::all(async |page_size, page_token| {
         let request = v1::ListPermittedRangesRequest { name: name.clone(), connection_type, page_size, page_token };

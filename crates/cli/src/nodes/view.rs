@@ -3,7 +3,7 @@
 //! Invariant: an empty allowlist is shown as one that permits nobody, never left out.
 //! Not here: the JSON form (`portcullis-proto`).
 
-use crate::{names, table};
+use crate::{settings, table};
 use portcullis_proto::v1;
 
 /// The most ranges that a table shows; JSON has all.
@@ -26,7 +26,7 @@ pub(super) fn node(node: &v1::Node) -> String {
         ("display name", node.display_name.clone()),
         ("require projects", if node.require_projects() { "true".to_owned() } else { String::new() }),
         ("access", own_mode(node)),
-        ("gates", gates(node.change_gates.as_ref())),
+        ("gates", settings::gates(node.change_gates.as_ref())),
         ("waits for confirmation", pending(node.pending_revision.as_ref())),
         ("created", table::time(node.create_time.as_ref())),
         ("updated", table::time(node.update_time.as_ref())),
@@ -37,17 +37,6 @@ pub(super) fn node(node: &v1::Node) -> String {
         Some(access) if access.mode() == v1::AccessMode::AllowList => record + &entries("entries", &access.entries),
         _ => record,
     }
-}
-
-/// The gates in words; empty if there are none.
-fn gates(gates: Option<&v1::ChangeGates>) -> String {
-    let Some(v1::ChangeGates { guard_ips, max_revocations, refuse_open_to_internet }) = gates else {
-        return String::new();
-    };
-    let guarded = (!guard_ips.is_empty()).then(|| format!("guards {}", guard_ips.join(" ")));
-    let revoked = max_revocations.map(|max| format!("revokes at most {max}"));
-    let open = refuse_open_to_internet.then(|| "opens nothing to the internet".to_owned());
-    guarded.into_iter().chain(revoked).chain(open).collect::<Vec<_>>().join(", ")
 }
 
 fn pending(pending: Option<&v1::PendingRevision>) -> String {
@@ -100,14 +89,7 @@ fn entries(heading: &str, entries: &[v1::AccessEntry]) -> String {
     if entries.is_empty() {
         return format!("\n{heading}: none, so nobody is permitted\n");
     }
-    let row = |entry: &v1::AccessEntry| {
-        let source = match &entry.source {
-            Some(v1::access_entry::Source::Range(range)) => range.clone(),
-            Some(v1::access_entry::Source::AddressGroup(group)) => format!("group {}", names::id(group)),
-            None => String::new(),
-        };
-        [source, entry.description.clone()]
-    };
+    let row = |entry: &v1::AccessEntry| [settings::entry_source(entry), entry.description.clone()];
     format!("\n{heading}:\n{}", table::grid(["SOURCE", "DESCRIPTION"], entries.iter().map(row)))
 }
 

@@ -77,7 +77,7 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
     let test = v1::PolicyTest {
         ip: args.connection.ip,
         connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
-        endpoint: names.node(&args.connection.endpoint),
+        endpoint: names.node(&args.connection.endpoint)?,
         expected_decision: v1::Decision::from(args.expect).into(),
         description: args.description,
         end_time: args.until,

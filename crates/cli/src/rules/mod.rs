@@ -1,9 +1,11 @@
 //! `portcullis rules`: the ordered firewall of an organization.
 //!
 //! Invariant: an update names exactly the fields that were typed in its mask, so that it alters nothing else.
-//! Not here: the flags (`args`), how rules are shown (`view`), reading the file of `replace` (`file`).
+//! Not here: the flags (`args`), how rules are shown (`view`), what a change causes besides (`effects`), reading the
+//! file of `replace` (`file`).
 
 mod args;
+mod effects;
 mod file;
 mod view;
 
@@ -25,7 +27,7 @@ pub(super) async fn run(args: RulesArgs, context: &mut Context<'_>) -> anyhow::R
     match args.command {
         RulesCommand::List => list(&names, context).await,
         RulesCommand::Get(args) => {
-            let request = v1::GetRuleRequest { name: names.rule(&args.rule) };
+            let request = v1::GetRuleRequest { name: names.rule(&args.rule), include_problems: true };
             let rule = answer(context.client.firewall().get_rule(request).await)?;
             context.show(&rule, view::rule)
         }
@@ -44,7 +46,11 @@ async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Re
         client.list_rules(v1::ListRulesRequest { parent: parent.clone(), page_size, page_token }).await
     });
     let rules = rules.await?;
-    context.list(&rules, view::rules)
+    context.list(&rules, view::rules)?;
+    if rules.rules.is_empty() {
+        context.output.note(&effects::nothing_denied(&names.name()));
+    }
+    Ok(Exit::Success)
 }
 
 async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -77,7 +83,8 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
         return context.preview(&parent, Asked::CreateRule(request)).await;
     }
     let rule = answer(context.client.firewall().create_rule(request).await)?;
-    context.changed(&args.change, &rule, view::rule)
+    context.changed(&args.change, &rule, view::rule)?;
+    effects::of_rule(&args.change, &rule.name, context).await
 }
 
 async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -121,8 +128,13 @@ async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Contex
     if args.preview.preview {
         return context.preview(&name, Asked::UpdateRule(request)).await;
     }
+    let denied = effects::denies(&name, context).await;
     let rule = answer(context.client.firewall().update_rule(request).await)?;
-    context.changed(&args.change, &rule, view::rule)
+    context.changed(&args.change, &rule, view::rule)?;
+    if denied && !effects::is_denying(&rule) {
+        effects::of_denials(&args.change, &name, context).await?;
+    }
+    effects::of_rule(&args.change, &name, context).await
 }
 
 async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -132,8 +144,13 @@ async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Conte
     if args.preview.preview {
         return context.preview(&name, Asked::DeleteRule(request)).await;
     }
+    let denied = effects::denies(&name, context).await;
     answer(context.client.firewall().delete_rule(request).await)?;
-    context.deleted(&args.change, &name)
+    context.deleted(&args.change, &name)?;
+    if denied {
+        effects::of_denials(&args.change, &name, context).await?;
+    }
+    Ok(Exit::Success)
 }
 
 async fn move_rule(names: &OrganizationArgs, args: &MoveArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -148,7 +165,8 @@ async fn move_rule(names: &OrganizationArgs, args: &MoveArgs, context: &mut Cont
         return context.preview(&name, Asked::MoveRule(request)).await;
     }
     let rule = answer(context.client.firewall().move_rule(request).await)?;
-    context.changed(&args.change, &rule, view::rule)
+    context.changed(&args.change, &rule, view::rule)?;
+    effects::of_rule(&args.change, &rule.name, context).await
 }
 
 async fn reorder(names: &OrganizationArgs, args: &ReorderArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -163,9 +181,10 @@ async fn reorder(names: &OrganizationArgs, args: &ReorderArgs, context: &mut Con
         return context.preview(&parent, Asked::ReorderRules(request)).await;
     }
     let reordered = answer(context.client.firewall().reorder_rules(request).await)?;
-    context.note_if_validated(&args.change);
+    context.note_change(&args.change, Some(parent.clone()));
     let v1::ReorderRulesResponse { rules, etag, revision } = reordered;
-    context.list(&v1::ListRulesResponse { rules, etag, revision, ..Default::default() }, view::rules)
+    let list = v1::ListRulesResponse { rules, etag, revision, ..Default::default() };
+    effects::of_list(&args.change, &parent, list, context).await
 }
 
 async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -184,9 +203,14 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
         let previewed = context.preview(&parent, Asked::ReplaceRules(request)).await;
         return previewed.map_err(|error| read.locations.locate_in(error, &args.file, "mutations[0].replace_rules."));
     }
+    let before = effects::all(&parent, context).await;
     let replaced = answer(context.client.firewall().replace_rules(request).await)
         .map_err(|error| read.locations.locate(error, &args.file, ""))?;
-    context.note_if_validated(&args.change);
+    context.note_change(&args.change, Some(parent.clone()));
     let v1::ReplaceRulesResponse { rules, etag, revision } = replaced;
-    context.list(&v1::ListRulesResponse { rules, etag, revision, ..Default::default() }, view::rules)
+    let list = v1::ListRulesResponse { rules, etag, revision, ..Default::default() };
+    effects::of_list(&args.change, &parent, list, context).await?;
+    effects::of_replacement(&args.change, &parent, before, context).await;
+    effects::of_denials(&args.change, &parent, context).await?;
+    Ok(Exit::Success)
 }

@@ -3,7 +3,7 @@
 //! Invariant: a row has what decides a check: position, action, source, types, and whether the rule is in force.
 //! Not here: the JSON form (`portcullis-proto`).
 
-use crate::{names, table};
+use crate::{names, settings, table};
 use portcullis_proto::v1;
 
 /// Rules, one a line, and below them their problems.
@@ -14,8 +14,8 @@ pub(super) fn rules(list: &v1::ListRulesResponse) -> String {
             rule.position.to_string(),
             names::id(&rule.name).to_owned(),
             action(rule),
-            source(rule),
-            connection_types(rule),
+            settings::rule_source(rule),
+            settings::rule_types(rule),
             state(rule),
             rule.match_count.to_string(),
             rule.description.clone(),
@@ -30,8 +30,8 @@ pub(super) fn rule(rule: &v1::Rule) -> String {
         ("name", rule.name.clone()),
         ("position", rule.position.to_string()),
         ("action", action(rule)),
-        ("source", source(rule)),
-        ("types", connection_types(rule)),
+        ("source", settings::rule_source(rule)),
+        ("types", settings::rule_types(rule)),
         ("state", state(rule)),
         ("description", rule.description.clone()),
         ("created", table::time(rule.create_time.as_ref())),
@@ -41,33 +41,22 @@ pub(super) fn rule(rule: &v1::Rule) -> String {
         ("last match", table::time(rule.last_match_time.as_ref())),
         ("etag", rule.etag.clone()),
         ("revision", rule.revision.to_string()),
-    ])
+    ]) + &table::problems(&rule.problems)
 }
 
-fn action(rule: &v1::Rule) -> String {
+pub(super) fn action(rule: &v1::Rule) -> String {
     table::word(rule.action().as_str_name(), "ACTION_")
 }
 
-fn source(rule: &v1::Rule) -> String {
-    match &rule.source {
-        Some(v1::rule::Source::Range(range)) => range.clone(),
-        Some(v1::rule::Source::AddressGroup(group)) => format!("group {}", names::id(group)),
-        None => String::new(),
-    }
-}
-
-fn connection_types(rule: &v1::Rule) -> String {
-    if rule.connection_types.is_empty() {
-        return "all".to_owned();
-    }
-    rule.connection_types.iter().map(|number| table::connection_type(*number)).collect::<Vec<_>>().join(", ")
-}
-
-/// Whether the rule is in force. Expiry goes by the clock of the server, which reports expired rules as problems.
+/// Whether the rule is in force. Expiry goes by the clock of the server.
 fn state(rule: &v1::Rule) -> String {
-    match (rule.disabled, &rule.expire_time) {
-        (true, _) => "disabled".to_owned(),
-        (false, None) => "enabled".to_owned(),
-        (false, Some(_)) => format!("until {}", table::time(rule.expire_time.as_ref())),
+    let time = table::time(rule.expire_time.as_ref());
+    match (rule.disabled, rule.expired, &rule.expire_time) {
+        (true, _, None) => "disabled".to_owned(),
+        (true, false, Some(_)) => format!("disabled, until {time}"),
+        (true, true, Some(_)) => format!("disabled, expired {time}"),
+        (false, _, None) => "enabled".to_owned(),
+        (false, false, Some(_)) => format!("until {time}"),
+        (false, true, Some(_)) => format!("expired {time}"),
     }
 }

@@ -14,6 +14,9 @@ impl Task<'_> {
         self.refuse()?;
         match self.organization.pending.as_deref() {
             Some(pending) if pending.revision == revision => Ok(vec![Delta::Confirm { revision }]),
+            _ if revision == 0 || revision > self.organization.revision => {
+                Err(PlanError::NotFound(Name::revision(&self.organization.id, &revision).to_string()))
+            }
             _ => Err(PlanError::NothingToConfirm {
                 organization: Name::organization(&self.organization.id).to_string(),
                 revision,

@@ -82,7 +82,8 @@ pub enum PlanError {
     },
     /// The change does not wait for a confirmation.
     #[error(
-        "revision {revision} of `{organization}` does not wait for a confirmation: it was confirmed or undone before"
+        "revision {revision} of `{organization}` does not wait for a confirmation: it never did, or it was confirmed or \
+         undone before"
     )]
     NothingToConfirm {
         /// The organization's name.

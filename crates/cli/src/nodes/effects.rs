@@ -1,0 +1,158 @@
+//! What a change of nodes causes besides: required projects, nodes that go with another, entries that are lost.
+//!
+//! Invariant: a change that was made is never told as failed because one of these questions was not answered.
+//! Not here: the changes themselves, and what previews tell.
+
+use portcullis_client::{CallError, answer};
+
+use super::args::UpdateArgs;
+use crate::change::ChangeArgs;
+use crate::color::{ColorWhen, Colors};
+use crate::comparison::REQUIRED_PROJECTS;
+use crate::context::Context;
+use crate::difference::{self, Told};
+use crate::names::{organization_of, split_node};
+use crate::record::object_name;
+use crate::settings;
+use crate::table::clean;
+use portcullis_proto::v1;
+use portcullis_proto::v1::policy_object::Object;
+
+/// The most names that a note has.
+const NAMES_SHOWN: usize = 8;
+
+/// The node before an update, where the update depends on it or may lose something of it.
+pub(super) async fn present(
+    name: &str,
+    args: &UpdateArgs,
+    context: &Context<'_>,
+) -> Result<Option<v1::Node>, CallError> {
+    if !args.gates.given() && !args.fields.access.given() {
+        return Ok(None);
+    }
+    answer(context.client.hierarchy().get_node(v1::GetNodeRequest { name: name.to_owned() }).await).map(Some)
+}
+
+/// Whether a new node would be the first project of an organization that does not require projects yet.
+pub(super) async fn would_be_first_project(name: &str, context: &Context<'_>) -> bool {
+    is_project(name)
+        && requires_projects(name, context).await == Some(false)
+        && projects(name, context).await.is_empty()
+}
+
+/// Whether a node is the last project of an organization that requires projects.
+pub(super) async fn is_last_required_project(name: &str, context: &Context<'_>) -> bool {
+    is_project(name) && requires_projects(name, context).await == Some(true) && projects(name, context).await == [name]
+}
+
+/// Says what the first project brings about.
+pub(super) fn of_first_project(change: &ChangeArgs, name: &str, context: &mut Context<'_>) {
+    let organization = clean(&organization_of(name));
+    let would = if change.validate_only { "would require" } else { "requires" };
+    context.output.note(&format!(
+        "note: {organization} {would} projects from now on, because this is its first project: {REQUIRED_PROJECTS}; to \
+         permit them again: portcullis nodes update {organization} --require-projects=false"
+    ));
+}
+
+/// Says what stays when the last project goes.
+pub(super) fn of_last_project(change: &ChangeArgs, name: &str, context: &mut Context<'_>) {
+    let organization = clean(&organization_of(name));
+    let would = if change.validate_only {
+        "would have no project left and still require"
+    } else {
+        "has no project left and still requires"
+    };
+    context.output.note(&format!(
+        "note: {organization} {would} projects: every check of a project, and of everything below one, is denied; to \
+         permit them: portcullis nodes update {organization} --require-projects=false"
+    ));
+}
+
+/// Says which nodes a deletion takes with it, and whom it lets in or keeps out.
+pub(super) fn of_deletion(change: &ChangeArgs, effect: &v1::PreviewChangeResponse, context: &mut Context<'_>) {
+    let told = if change.validate_only { Told::Would } else { Told::Is };
+    let nodes = effect.changes.iter().filter(|change| change.after.is_none()).filter_map(|change| {
+        let before = change.before.as_ref()?;
+        matches!(before.object, Some(Object::Node(_))).then(|| object_name(before)).flatten()
+    });
+    // The first is the node itself.
+    let below: Vec<String> = nodes.skip(1).map(clean).collect();
+    if !below.is_empty() {
+        let nodes = if below.len() == 1 { "node" } else { "nodes" };
+        let verb = if told == Told::Would { "would go" } else { "went" };
+        context.output.note(&format!("note: {} {nodes} below it {verb} with it: {}", below.len(), some(&below)));
+    }
+    if effect.revocation_count > 0 {
+        context.output.note(&format!("note: active sessions that it revokes: {}", effect.revocation_count));
+    }
+    let colors = Colors::of(ColorWhen::Never, context.output);
+    let differences = difference::text(&effect.differences, told, colors);
+    if !differences.is_empty() {
+        context.output.note(&format!("note: the deletion alters who gets in:{}", differences.trim_end()));
+    }
+}
+
+/// Says what an update took away, and which gates are left.
+pub(super) fn of_update(args: &UpdateArgs, before: &v1::Node, after: &v1::Node, context: &mut Context<'_>) {
+    if args.fields.access.given() {
+        of_access(&args.change, Some(before), after, context);
+    }
+    if args.gates.given() {
+        let gates = match settings::gates(after.change_gates.as_ref()) {
+            empty if empty.is_empty() => "none".to_owned(),
+            words => words,
+        };
+        let are = if args.change.validate_only { "would be" } else { "are now" };
+        context.output.note(&format!("note: the gates of {} {are}: {}", clean(&after.name), clean(&gates)));
+    }
+}
+
+/// Says which entries an access has lost, and that it permits nobody where that is so.
+pub(super) fn of_access(change: &ChangeArgs, before: Option<&v1::Node>, after: &v1::Node, context: &mut Context<'_>) {
+    let name = clean(&after.name);
+    let now = sources(after);
+    let lost: Vec<String> =
+        before.map(sources).unwrap_or_default().into_iter().filter(|source| !now.contains(source)).collect();
+    let (loses, permits) = if change.validate_only { ("would lose", "would permit") } else { ("has lost", "permits") };
+    if !lost.is_empty() {
+        let entries = if lost.len() == 1 { "the entry" } else { "the entries" };
+        context.output.note(&format!("note: {name} {loses} {entries} {}", some(&lost)));
+    }
+    let is_list = after.access.as_ref().is_some_and(|access| access.mode() == v1::AccessMode::AllowList);
+    if is_list && now.is_empty() {
+        context.output.note(&format!("note: {name} {permits} nobody: its allowlist has no entries"));
+    }
+}
+
+/// The entries of an access, each in a word.
+fn sources(node: &v1::Node) -> Vec<String> {
+    let entries = node.access.iter().flat_map(|access| &access.entries);
+    entries.map(|entry| clean(&settings::entry_source(entry))).collect()
+}
+
+/// The first of some names, and how many more there are.
+fn some(names: &[String]) -> String {
+    let shown = names.iter().take(NAMES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn is_project(name: &str) -> bool {
+    split_node(name).is_ok_and(|(parent, _)| !parent.is_empty() && parent == organization_of(name))
+}
+
+/// Whether the organization of a node requires projects; none where that is not known.
+async fn requires_projects(name: &str, context: &Context<'_>) -> Option<bool> {
+    let request = v1::GetNodeRequest { name: organization_of(name) };
+    answer(context.client.hierarchy().get_node(request).await).ok().map(|node| node.require_projects())
+}
+
+/// The first two projects of the organization of a node.
+async fn projects(name: &str, context: &Context<'_>) -> Vec<String> {
+    let request = v1::ListNodesRequest { parent: organization_of(name), page_size: 2, ..Default::default() };
+    let listed = answer(context.client.hierarchy().list_nodes(request).await);
+    listed.map(|list| list.nodes.into_iter().map(|node| node.name).collect()).unwrap_or_default()
+}
