@@ -4,7 +4,7 @@
 //! Not here: the file that people write (`cli_policy`).
 
 use portcullis::proto::v1::{
-    AccessMode, Action, AddressGroup, ApplyPolicyRequest, ApplyPolicyResponse, ConnectionType,
+    AccessMode, Action, AddressGroup, ApplyPolicyRequest, ApplyPolicyResponse, ChangeOptions, ConnectionType,
     CreateAddressGroupRequest, Decision, ExportPolicyRequest, GetNodeRequest, ListRangesRequest, Node, Policy,
     PolicyTest, Rule, rule::Source,
 };
@@ -156,7 +156,12 @@ async fn a_group_that_goes_must_not_be_named_and_ranges_are_replaced_exactly() {
     assert_eq!(fields(&status), ["policy.rules[0].address_group"]);
     policy.rules.remove(0);
     policy.policy_tests.clear();
-    apply(&service, policy).await.unwrap();
+    // The test that goes would fail: that takes saying so.
+    assert_error(apply(&service, policy.clone()).await, Code::FailedPrecondition, "TESTS_FAILED");
+    let options = ChangeOptions { override_tests: true, ..ChangeOptions::default() };
+    let (parent, policy, options) = (DEFAULT.to_owned(), Some(policy), Some(options));
+    let request = ApplyPolicyRequest { parent, policy, options, ..ApplyPolicyRequest::default() };
+    service.analysis().apply_policy(request).await.unwrap();
     let group = CreateAddressGroupRequest {
         parent: DEFAULT.to_owned(),
         address_group: Some(AddressGroup { ranges: vec!["192.0.2.0/24".to_owned()], ..AddressGroup::default() }),
