@@ -342,9 +342,9 @@ async fn revisions_are_listed_shown_compared_confirmed_and_gone_back_to() {
         "deny",
     ];
     assert_eq!(run(&service, &tested, "").await.status.code(), Some(0));
-    // Going back removes the test, which is judged as it was.
+    // Going back takes the test away with the rule that it is about: that takes saying so.
     assert_eq!(run(&service, &["revisions", "rollback", "1"], "").await.status.code(), Some(3));
-    let back = ["revisions", "rollback", "1", "--override-tests"];
-    assert_eq!(run(&service, &back, "").await.status.code(), Some(0));
+    let forced = ["revisions", "rollback", "1", "--override-tests"];
+    assert_eq!(run(&service, &forced, "").await.status.code(), Some(0));
     service.stop().await;
 }

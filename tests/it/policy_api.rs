@@ -157,12 +157,11 @@ async fn a_group_that_goes_must_not_be_named_and_ranges_are_replaced_exactly() {
     policy.rules.remove(0);
     // The test that goes with the group would fail.
     policy.policy_tests.clear();
-    let request = ApplyPolicyRequest {
-        parent: DEFAULT.to_owned(),
-        policy: Some(policy),
-        options: Some(ChangeOptions { override_tests: true, ..ChangeOptions::default() }),
-        ..ApplyPolicyRequest::default()
-    };
+    // The test that goes would fail: that takes saying so.
+    assert_error(apply(&service, policy.clone()).await, Code::FailedPrecondition, "TESTS_FAILED");
+    let options = ChangeOptions { override_tests: true, ..ChangeOptions::default() };
+    let (parent, policy, options) = (DEFAULT.to_owned(), Some(policy), Some(options));
+    let request = ApplyPolicyRequest { parent, policy, options, ..ApplyPolicyRequest::default() };
     service.analysis().apply_policy(request).await.unwrap();
     let group = CreateAddressGroupRequest {
         parent: DEFAULT.to_owned(),
