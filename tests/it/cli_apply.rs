@@ -185,8 +185,12 @@ async fn at_a_terminal_apply_shows_the_plan_and_changes_nothing_without_a_yes() 
     for no in ["n\n", "\n", "yess\n", "\u{4}"] {
         let ended = terminal::run(&service, &apply, "Apply? [y/N]", no, nothing).await;
         assert_eq!((ended.status, ended.stdout.as_str()), (Some(1), ""), "{}", ended.shown);
-        assert!(ended.shown.contains("created organizations/default/rules/rest"), "{}", ended.shown);
-        assert!(ended.shown.contains("- denied") && ended.shown.contains("nothing was applied"), "{}", ended.shown);
+        assert!(ended.shown.contains("would create organizations/default/rules/rest"), "{}", ended.shown);
+        assert!(
+            ended.shown.contains("- would be denied") && ended.shown.contains("nothing was applied"),
+            "{}",
+            ended.shown
+        );
     }
     assert_eq!(policy(&service).await.revision, 1);
     let ended = terminal::run(&service, &apply, "Apply? [y/N]", "y\n", nothing).await;

@@ -287,7 +287,7 @@ async fn commands_say_on_what_they_acted_what_is_there_now_and_what_is_still_per
     assert!(run(&service, &again, "").await.1.contains("0 entries added, 1 was there already"));
     let (status, shown, _) = run(&service, &with(&["remove", "projects/web", "192.0.2.0/24", "--preview"]), "").await;
     assert_eq!(status, Some(0));
-    assert!(shown.contains("- denied") && shown.contains("192.0.2.0/24"), "{shown}");
+    assert!(shown.contains("- would be denied") && shown.contains("192.0.2.0/24"), "{shown}");
     let (status, _, told) = run(&service, &with(&["remove", "projects/web", "192.0.2.7", "198.51.100.7"]), "").await;
     assert_eq!(status, Some(1));
     assert!(
