@@ -268,6 +268,9 @@ pub(super) fn to_policy(view: &OrganizationView, omit_ranges: bool) -> v1::Polic
         .nodes
         .iter()
         .map(|(key, node)| to_node(Name::node(id, key).to_string(), Some(id), organization.revision, node));
+    // Having no gates is said, so that applying the policy takes newer ones away.
+    let own = to_own_node(organization);
+    let own = v1::Node { change_gates: Some(own.change_gates.unwrap_or_default()), ..own };
     let group = |group: &Arc<crate::policy::group::Group>| {
         let ranges = group.ranges().iter().map(|range| range.to_string());
         let ranges = if omit_ranges { Vec::new() } else { ranges.collect() };
@@ -277,7 +280,7 @@ pub(super) fn to_policy(view: &OrganizationView, omit_ranges: bool) -> v1::Polic
         organization: Name::organization(id).to_string(),
         etag: etag_of_policy(organization.revision),
         revision: to_i64(organization.revision),
-        nodes: std::iter::once(to_own_node(organization)).chain(below).collect(),
+        nodes: std::iter::once(own).chain(below).collect(),
         address_groups: organization.groups.values().map(group).collect(),
         rules: organization.rules.iter().enumerate().map(|(index, rule)| to_rule(view, index, rule)).collect(),
         ranges_omitted: omit_ranges,

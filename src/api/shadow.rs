@@ -11,12 +11,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
 
 use super::caller::Caller;
+use super::convert::audit::rule_text_parts;
 use super::convert::decision::{to_connection_type, to_decision, to_reason};
 use super::convert::names::{self, organization};
 use super::convert::to_time;
 use super::paging::PageRequest;
 use super::policy::to_policy;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, preview, status, to_i64};
+use crate::audit::rule_text::RuleText;
 use crate::engine::audit::AuditError;
 use crate::engine::change::{ChangeRequest, ChangeTarget};
 use crate::engine::directory::OrganizationView;
@@ -25,6 +27,10 @@ use crate::policy::decision::Reason;
 use crate::policy::name::{Id, Name};
 use crate::policy::plan::{Mutation, PlanError, ShadowStep};
 use crate::proto::v1::{self, ErrorReason};
+
+/// Why gates are not judged when a shadow policy is set.
+const GATES_REFUSED: &str = "gates judge a shadow policy when it is promoted: leave `guard_ips`, `max_revocations`, \
+                             `refuse_open_to_internet` and `override_tests` out, and give them then";
 
 /// The most divergences buffered for a subscriber.
 const SENT_AHEAD_MAX: usize = 64;
@@ -40,13 +46,19 @@ impl Api {
         let v1::SetShadowPolicyRequest { parent, mutations, options } = request;
         let mut read = self.change_reader(options);
         read.refuse_confirm_within();
+        if read.options.gates.is_given() {
+            read.add("options", GATES_REFUSED);
+        }
         let id = organization(&mut read, "parent", &parent);
         preview::check_count(&mut read, mutations.len());
         let id = read.result(id)?;
         let mut steps = Vec::with_capacity(mutations.len());
         for (path, step) in self.read_mutations(mutations).await? {
-            let ChangeRequest { target, violations, .. } =
+            let ChangeRequest { target, violations, gates, .. } =
                 step.map_err(|violations| preview::refused(Some(&path), PlanError::Invalid(violations)))?;
+            if gates.is_given() {
+                return Err(status::invalid_field(&format!("{path}.options"), GATES_REFUSED));
+            }
             match target {
                 ChangeTarget::Organization { id: of, mutation } if of == id => {
                     steps.push(ShadowStep { path, mutation, violations });
@@ -202,9 +214,13 @@ fn to_shadow(id: &Id, shadow: &Shadow) -> v1::ShadowPolicy {
 
 fn to_divergence(id: &Id, divergence: &Divergence) -> v1::Divergence {
     let Divergence { number, time, address, email, connection_type, endpoint, enforced, tried } = divergence;
-    let rule = |(_, rule): &(Reason, Option<Id>)| {
-        rule.as_ref().map(|rule| Name::rule(id, rule).to_string()).unwrap_or_default()
+    let rule = |(_, rule): &(Reason, Option<(Id, RuleText)>)| {
+        let name = rule.as_ref().map(|(rule, _)| Name::rule(id, rule).to_string()).unwrap_or_default();
+        let (source, description) = rule_text_parts(Some(id), rule.as_ref().map(|(_, text)| text));
+        (name, source, description)
     };
+    let (enforced_rule, rule_source, rule_description) = rule(enforced);
+    let (shadow_rule, shadow_rule_source, shadow_rule_description) = rule(tried);
     v1::Divergence {
         number: to_i64(*number),
         time: Some(to_time(*time)),
@@ -214,9 +230,13 @@ fn to_divergence(id: &Id, divergence: &Divergence) -> v1::Divergence {
         endpoint: endpoint.to_string(),
         decision: to_decision(enforced.0.decision()).into(),
         reason: to_reason(enforced.0).into(),
-        rule: rule(enforced),
+        rule: enforced_rule,
         shadow_decision: to_decision(tried.0.decision()).into(),
         shadow_reason: to_reason(tried.0).into(),
-        shadow_rule: rule(tried),
+        shadow_rule,
+        rule_source,
+        rule_description,
+        shadow_rule_source,
+        shadow_rule_description,
     }
 }

@@ -61,6 +61,13 @@ pub struct GateOptions {
     pub override_tests: bool,
 }
 
+impl GateOptions {
+    /// Whether the caller gave any.
+    pub fn is_given(&self) -> bool {
+        self.override_tests || !self.gates.is_empty()
+    }
+}
+
 impl Compiled {
     /// A version of an organization. Compiled anew unless it is the one that is published.
     pub(super) fn of(organization: Arc<Organization>, published: Option<&Published>) -> Self {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::broadcast;
 
 use super::question::Question;
+use crate::audit::rule_text::RuleText;
 use crate::locks::IgnorePoison;
 use crate::policy::address::Address;
 use crate::policy::decision::{Decision, Reason, Verdict};
@@ -43,9 +44,9 @@ pub struct Divergence {
     /// The node.
     pub endpoint: Arc<str>,
     /// What the policy said: why, and by which rule.
-    pub enforced: (Reason, Option<Id>),
+    pub enforced: (Reason, Option<(Id, RuleText)>),
     /// What the shadow policy said: why, and by which rule.
-    pub tried: (Reason, Option<Id>),
+    pub tried: (Reason, Option<(Id, RuleText)>),
 }
 
 /// A shadow policy and what it has counted.
@@ -120,7 +121,9 @@ impl Shadow {
         }
         let count = if tried.decision() == Decision::Deny { &self.denied } else { &self.permitted };
         count.fetch_add(1, Ordering::Relaxed);
-        let said = |verdict: &Verdict<'_>| (verdict.reason, verdict.rule.map(|(_, rule)| rule.id.clone()));
+        let said = |verdict: &Verdict<'_>| {
+            (verdict.reason, verdict.rule.map(|(_, rule)| (rule.id.clone(), RuleText::of(rule))))
+        };
         let mut kept = self.kept.lock().ignore_poison();
         let divergence = Divergence {
             number: kept.back().map_or(1, |last| last.number + 1),

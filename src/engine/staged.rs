@@ -73,9 +73,10 @@ impl<'a> Staged<'a> {
         untouched + self.organizations.values().filter(|(staged, _)| staged.is_some()).count()
     }
 
-    /// Whether any organization has policy tests. Tests that this batch adds do not count.
+    /// Whether any organization has policy tests.
     pub(super) fn has_tests(&self) -> bool {
-        self.state.organizations.values().any(|organization| !organization.tests.is_empty())
+        let staged = self.organizations.values().filter_map(|(staged, _)| staged.as_ref());
+        self.state.organizations.values().chain(staged).any(|organization| !organization.tests.is_empty())
     }
 }
 

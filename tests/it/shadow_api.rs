@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 
 use portcullis::proto::v1::mutation::Request;
 use portcullis::proto::v1::{
-    Action, CheckRequest, ConnectionType, CreateRuleRequest, Decision, DeleteShadowPolicyRequest, Divergence,
-    EraseUserRequest, GetShadowPolicyRequest, ListDivergencesRequest, Mutation, PromoteShadowPolicyRequest, Reason,
-    SetShadowPolicyRequest, ShadowPolicy, WatchDivergencesRequest,
+    Action, ChangeOptions, CheckRequest, ConnectionType, CreateRuleRequest, Decision, DeleteShadowPolicyRequest,
+    Divergence, EraseUserRequest, GetShadowPolicyRequest, ListDivergencesRequest, Mutation, PromoteShadowPolicyRequest,
+    Reason, SetShadowPolicyRequest, ShadowPolicy, WatchDivergencesRequest,
 };
 use tonic::{Code, Status};
 
@@ -90,6 +90,7 @@ async fn a_candidate_is_tried_on_every_check_and_enforced_on_none_until_it_is_pr
         assert_eq!((oldest.decision(), oldest.reason()), (Decision::Allow, Reason::DefaultAllow));
         assert_eq!((oldest.shadow_decision(), oldest.shadow_reason()), (Decision::Deny, Reason::DenyRule));
         assert_eq!(oldest.shadow_rule, format!("{DEFAULT}/rules/tried"));
+        assert_eq!((oldest.rule_source.as_str(), oldest.shadow_rule_source.as_str()), ("", "10.0.0.0/8"));
     }
     for number in [1, 2] {
         assert_eq!(watched.message().await.unwrap().unwrap().number, number);
@@ -177,11 +178,32 @@ async fn the_command_line_tries_a_file_and_promotes_it() {
     check(&service, "ann@example.com", "10.0.0.1").await;
     let (_, shown) = run(&["shadow", "divergences"], "").await;
     assert!(shown.contains("ann@example.com 10.0.0.1"), "{shown}");
-    assert!(shown.contains("allow (default-allow), would be deny (deny-rule tried)"), "{shown}");
+    assert!(shown.contains("allow (default-allow), would be deny 10.0.0.0/8 (tried)"), "{shown}");
     let (_, shown) = run(&["shadow", "get"], "").await;
     assert!(shown.contains("would be denied   1"), "{shown}");
     assert_eq!(run(&["shadow", "promote"], "").await.0, Some(0));
     assert_eq!(check(&service, "ann@example.com", "10.0.0.1").await, Decision::Deny);
     assert_eq!(run(&["shadow", "get"], "").await.0, Some(1));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn gates_are_refused_where_a_shadow_policy_is_set_and_not_ignored() {
+    let service = Service::start().await;
+    let gated = ChangeOptions { guard_ips: vec!["192.0.2.1".to_owned()], ..ChangeOptions::default() };
+    let step = |options| {
+        let (parent, rule) = (DEFAULT.to_owned(), Some(rule(Action::Deny, "192.0.2.0/24")));
+        let create = CreateRuleRequest { parent, rule, options, ..CreateRuleRequest::default() };
+        vec![Mutation { request: Some(Request::CreateRule(create)) }]
+    };
+    for (mutations, options, field) in
+        [(step(None), Some(gated.clone()), "options"), (step(Some(gated)), None, "mutations[0].create_rule.options")]
+    {
+        let request = SetShadowPolicyRequest { parent: DEFAULT.to_owned(), mutations, options };
+        let answer = service.analysis().set_shadow_policy(request).await;
+        let status = assert_error(answer, Code::InvalidArgument, "INVALID_FIELD");
+        assert_eq!(fields(&status), [field]);
+    }
+    assert_error(get(&service).await, Code::NotFound, "NOT_FOUND");
     service.stop().await;
 }

@@ -155,6 +155,9 @@ fn deleted(before: &Organization, items: &mut Items) {
     for (_, group) in before.groups.iter() {
         items.add(&format!("addressGroups/{}", group.id), Some(group_object(group, group.ranges())), None);
     }
+    for test in before.tests.iter() {
+        items.add(&format!("policyTests/{}", test.id), Some(Object::Test(Arc::new(test.clone()))), None);
+    }
 }
 
 fn altered(deltas: &[Delta], before: &Organization, after: &Organization, items: &mut Items) {

@@ -4,7 +4,8 @@
 //! as recorded, not yet safe for a terminal or a spreadsheet.
 //! Not here: the whole record, which only JSON has.
 
-use super::table;
+use super::names::id;
+use super::{settings, table};
 use portcullis_proto::v1;
 use portcullis_proto::v1::audit_record::Content;
 use portcullis_proto::v1::policy_object::Object;
@@ -191,9 +192,11 @@ pub(super) fn revoked_by(session: &v1::Session) -> String {
 /// A rule that denied as it was then, such as `deny 198.51.100.0/24 "known attackers" (rule-1)`, so that it says something
 /// after the rule was deleted. A rule of which only the name is known is named; without a rule, the node is.
 fn rule_or_node(rule: &str, source: &str, description: &str, node: &str) -> String {
-    if rule.is_empty() {
-        return node.to_owned();
-    }
+    if rule.is_empty() { node.to_owned() } else { rule_as_it_was("deny", rule, source, description) }
+}
+
+/// A rule as it was, with what it did in a word.
+pub(super) fn rule_as_it_was(action: &str, rule: &str, source: &str, description: &str) -> String {
     if source.is_empty() {
         return rule.to_owned();
     }
@@ -201,16 +204,20 @@ fn rule_or_node(rule: &str, source: &str, description: &str, node: &str) -> Stri
         Some((_, group)) => format!("group {group}"),
         None => source.to_owned(),
     };
-    let id = rule.rsplit('/').next().unwrap_or(rule);
+    format!("{action} {} ({})", with_description(&source, description), id(rule))
+}
+
+/// Which addresses a rule is about, with its description in quotes if it has one.
+fn with_description(source: &str, description: &str) -> String {
     if description.is_empty() {
-        return format!("deny {source} ({id})");
+        return source.to_owned();
     }
     let mut shown: String = description.chars().take(DESCRIPTION_SHOWN).collect();
     if shown.len() < description.len() {
         shown.push('…');
     }
     // Quotes in it are escaped, so that no description passes for what comes behind it.
-    format!("deny {source} {shown:?} ({id})")
+    format!("{source} {shown:?}")
 }
 
 /// A reason in a word; empty if there is none.
@@ -260,6 +267,11 @@ pub(super) fn change(change: &v1::ObjectChange) -> String {
     };
     match (&object.object, object_name(object)) {
         (Some(Object::RuleOrder(_)), _) => "reordered the rules".to_owned(),
+        (Some(Object::Rule(rule)), _) if change.after.is_none() => {
+            let action = table::word(rule.action().as_str_name(), "ACTION_");
+            let what = with_description(&settings::rule_source(rule), &rule.description);
+            format!("deleted {}: {action} {what}", rule.name)
+        }
         (_, Some(name)) => format!("{verb} {name}"),
         (_, None) => format!("{verb} something that this program does not know"),
     }

@@ -9,11 +9,12 @@ use portcullis_client::{CallError, answer};
 use super::change::{ChangeArgs, ForceArgs};
 use super::context::Context;
 use super::exit::Exit;
-use super::names::{OrganizationArgs, id};
+use super::names::OrganizationArgs;
 use super::output::{Format, Reader};
 use super::pages::LimitArgs;
 use super::policy::read;
 use super::ranges_file::read_text;
+use super::record::rule_as_it_was;
 use super::{comparison, deletions, revisions, table};
 use portcullis_proto::v1::mutation::Request as Asked;
 use portcullis_proto::{to_json, v1};
@@ -158,14 +159,18 @@ async fn follow(parent: String, context: &mut Context<'_>) -> anyhow::Result<Exi
 }
 
 fn line(divergence: &v1::Divergence) -> String {
-    let decided = |decision: v1::Decision, reason: v1::Reason, rule: &str| {
+    let decided = |decision: v1::Decision, reason: v1::Reason, rule: &str, source: &str, description: &str| {
         let decision = table::word(decision.as_str_name(), "DECISION_");
-        let reason = table::word(reason.as_str_name(), "REASON_");
-        let why = format!("{reason} {}", id(rule));
-        format!("{decision} ({})", why.trim_end())
+        match rule {
+            "" => format!("{decision} ({})", table::word(reason.as_str_name(), "REASON_")),
+            rule => rule_as_it_was(&decision, rule, source, description),
+        }
     };
-    let enforced = decided(divergence.decision(), divergence.reason(), &divergence.rule);
-    let tried = decided(divergence.shadow_decision(), divergence.shadow_reason(), &divergence.shadow_rule);
+    let v1::Divergence { rule, rule_source, rule_description, .. } = divergence;
+    let enforced = decided(divergence.decision(), divergence.reason(), rule, rule_source, rule_description);
+    let v1::Divergence { shadow_rule, shadow_rule_source: source, shadow_rule_description: description, .. } =
+        divergence;
+    let tried = decided(divergence.shadow_decision(), divergence.shadow_reason(), shadow_rule, source, description);
     let (time, kind) = (table::time(divergence.time.as_ref()), table::connection_type(divergence.connection_type));
     let who = [divergence.user_email.as_str(), divergence.ip.as_str()].join(" ");
     table::clean(&format!("{time} {kind} {} {}: {enforced}, would be {tried}", who.trim(), divergence.endpoint)) + "\n"

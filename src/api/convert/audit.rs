@@ -102,7 +102,8 @@ fn rule_name(organization: Option<&Id>, rule: Option<&Id>) -> String {
 }
 
 /// The source and the description of a rule as they were; empty where they are not known.
-fn rule_text_parts(organization: Option<&Id>, text: Option<&RuleText>) -> (String, String) {
+/// The source and the description of a rule as it was; both are empty where nothing is known of one.
+pub(in crate::api) fn rule_text_parts(organization: Option<&Id>, text: Option<&RuleText>) -> (String, String) {
     let Some(RuleText { source, description }) = text else { return Default::default() };
     let source = match source {
         Source::Range(range) => range.to_string(),
