@@ -26,7 +26,7 @@ pub(super) async fn of_rule(change: &ChangeArgs, name: &str, context: &mut Conte
     if !change.validate_only {
         let request = v1::GetRuleRequest { name: name.to_owned(), include_problems: true };
         if let Ok(rule) = answer(context.client.firewall().get_rule(request).await) {
-            context.note_problems(&caused(&rule.problems));
+            context.note_problems(&caused(&rule.problems, std::slice::from_ref(&rule)));
         }
     }
     Ok(Exit::Success)
@@ -50,7 +50,7 @@ pub(super) async fn of_list(
     if !change.validate_only {
         let request = v1::ListRulesRequest { parent: parent.to_owned(), page_size: PAGE_SIZE, ..Default::default() };
         if let Ok(list) = answer(context.client.firewall().list_rules(request).await) {
-            context.note_problems(&caused(&list.problems));
+            context.note_problems(&caused(&list.problems, &list.rules));
         }
     }
     Ok(Exit::Success)
@@ -138,8 +138,18 @@ pub(super) async fn of_replacement(
     }
 }
 
-/// The problems that a change can cause. That a rule has not matched for long is none of them.
-fn caused(problems: &[v1::Problem]) -> Vec<v1::Problem> {
-    let is_caused = |problem: &&v1::Problem| problem.code() != v1::ProblemCode::UnusedRule;
+/// The problems that a change of these rules can cause and that its author has not meant. An exception above a rule for
+/// everybody is meant. That a rule has not matched for long, or alters nothing yet, comes with time.
+fn caused(problems: &[v1::Problem], rules: &[v1::Rule]) -> Vec<v1::Problem> {
+    let is_for_everybody = |name: &str| rules.iter().any(|rule| rule.name == name && names_a_whole_family(rule));
+    let is_caused = |problem: &&v1::Problem| match problem.code() {
+        v1::ProblemCode::UnusedRule | v1::ProblemCode::RedundantRule => false,
+        v1::ProblemCode::PartlyShadowedRule => !is_for_everybody(&problem.resource),
+        _ => true,
+    };
     problems.iter().filter(is_caused).cloned().collect()
+}
+
+fn names_a_whole_family(rule: &v1::Rule) -> bool {
+    matches!(&rule.source, Some(v1::rule::Source::Range(range)) if ["any", "0.0.0.0/0", "::/0"].contains(&range.as_str()))
 }
