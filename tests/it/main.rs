@@ -64,6 +64,8 @@ mod cli_preview;
 mod cli_session;
 /// A clock that a test moves.
 mod clock;
+/// Changes that end the waiting of others and wait themselves.
+mod confirmations_api;
 /// `kill -9`, and a sled directory that is lost or damaged.
 mod crash_kill;
 /// Power cuts.

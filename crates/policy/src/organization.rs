@@ -60,7 +60,8 @@ pub struct Pending {
     pub revision: u64,
     /// When it is undone.
     pub until: Timestamp,
-    /// The organization before the change, which an undo restores. It has no pending change of its own.
+    /// What an undo restores: the last state of the organization that waits for no confirmation. That is the one before
+    /// the change, or, where the change itself ended the waiting of another, the one before that.
     pub base: Arc<Organization>,
 }
 
