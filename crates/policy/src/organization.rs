@@ -103,6 +103,11 @@ impl Organization {
         self.rules.iter().enumerate().find(|(_, rule)| rule.id.as_str() == id)
     }
 
+    /// How many rules have expired. Only when this number changes can decisions differ from moment to moment.
+    pub fn count_expired(&self, now: Timestamp) -> usize {
+        self.rules.iter().filter(|rule| rule.expire_time.is_some_and(|time| time <= now)).count()
+    }
+
     /// Whether a node, or the organization itself (no key), has children.
     pub(crate) fn has_children(&self, key: Option<&NodeKey>) -> bool {
         match key {
