@@ -40,7 +40,7 @@ impl Task<'_> {
         let Err(at) = tests.binary_search_by(|known| known.id.cmp(&test.id)) else {
             return Err(PlanError::AlreadyExists(self.test_name(&test.id)));
         };
-        if test.end_time.is_some_and(|end| end <= self.planner.now) {
+        if test.has_ended(self.planner.now) {
             let description = "has passed, so the test would say nothing: give a later moment, or leave it out";
             self.violation("policy_test.end_time", description);
         }
@@ -58,22 +58,6 @@ impl Task<'_> {
         self.refuse()?;
         tests.remove(at);
         Ok(vec![Delta::SetTests { tests }])
-    }
-
-    /// Refuses tests of a document that are not there yet and have ended already. Going back to an earlier policy may bring
-    /// such tests back.
-    pub(super) fn check_test_ends(&mut self, wanted: &[TestSpec]) {
-        let has_ended = |test: &&TestSpec| test.end_time.is_some_and(|end| end <= self.planner.now);
-        let ended: Vec<&TestSpec> = wanted.iter().filter(has_ended).collect();
-        if ended.is_empty() {
-            return;
-        }
-        let known: HashSet<_> = self.organization.tests.iter().map(settings_of_test).collect();
-        for test in ended.into_iter().filter(|test| !known.contains(&settings_of_spec(test))) {
-            let description =
-                "is in the past, so that the test asks for nothing: give a later moment, or leave the test out";
-            self.violation(&format!("policy.policy_tests[{}].end_time", test.index), description);
-        }
     }
 
     /// The deltas that replace the tests by those of a document.
