@@ -136,6 +136,8 @@ mod policy_guards;
 mod policy_identity;
 /// Policies that have some sections only, through the API.
 mod policy_sections;
+/// What refusals tell of policy tests, and tests that have ended.
+mod policy_tests_api;
 /// The portal's own examples, through real gRPC.
 mod portal_examples;
 /// Previews through the API.
