@@ -176,6 +176,8 @@ mod sessions_recovery;
 mod sessions_table;
 /// Policies that are tried and not enforced.
 mod shadow_api;
+/// What stays permitted by others of what is removed.
+mod still_in_api;
 /// The data directory: one owner, one format, room for bad times.
 mod store_directory;
 /// Disks that fail and lose power, for the tests of what is stored.

@@ -16,16 +16,17 @@ mod made_up;
 mod mutation;
 mod nodes;
 mod organizations;
+mod permitting;
 mod rules;
 mod shadow;
 mod task;
 mod tests;
 mod widening;
 
-pub use entries::covering_entry;
 pub use error::{PlanError, VIOLATIONS_MAX, Violation};
 pub use etag::{etag_of_group, etag_of_node, etag_of_policy, etag_of_rule, etag_of_rules};
 pub use mutation::{Mutation, ShadowStep};
+pub use permitting::{Permitted, Permitting};
 pub use task::Planner;
 
 use confirm::check_pending;
