@@ -34,6 +34,8 @@ const ANY_ID: &str = "-";
 /// The ranges of one direction, as far as they have come.
 struct Half {
     field: &'static str,
+    /// The name of the group.
+    group: Arc<str>,
     ranges: Vec<Range>,
     count: usize,
     count_max: usize,
@@ -60,8 +62,8 @@ struct Asked {
 }
 
 impl Half {
-    fn new(field: &'static str, count_max: usize) -> Self {
-        Self { field, ranges: Vec::new(), count: 0, count_max, malformed: Vec::new() }
+    fn new(field: &'static str, group: &Arc<str>, count_max: usize) -> Self {
+        Self { field, group: Arc::clone(group), ranges: Vec::new(), count: 0, count_max, malformed: Vec::new() }
     }
 
     /// Reads the ranges of one message.
@@ -69,7 +71,7 @@ impl Half {
         let first = self.count;
         self.count += texts.len();
         if self.count > self.count_max {
-            let what = "ranges of an address group";
+            let what = format!("ranges of `{}`", self.group);
             return Err(status::plan(PlanError::LimitReached { what, max: self.count_max, would_be: self.count }));
         }
         self.ranges.reserve(texts.len());
@@ -124,8 +126,8 @@ impl Patch {
         }
         let create =
             create.map(|v1::GroupCreation { description }| read.description("create.description", &description));
-        let max = api.limits.ranges_per_group_max;
-        let (mut add_half, mut remove_half) = (Half::new("add", max), Half::new("remove", max));
+        let (name, max) = (Arc::from(name), api.limits.ranges_per_group_max);
+        let (mut add_half, mut remove_half) = (Half::new("add", &name, max), Half::new("remove", &name, max));
         add_half.extend(&mut read, &add)?;
         remove_half.extend(&mut read, &remove)?;
         let expected = [expected_add_count, expected_remove_count];

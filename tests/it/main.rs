@@ -93,6 +93,8 @@ mod harness;
 mod hierarchy_api;
 /// What a change permits and denies differently, against enumerating every address.
 mod impact;
+/// Limits of a policy's size.
+mod limits_api;
 /// Pages of every list.
 mod lists_api;
 /// A load of changes whose acknowledgements are remembered.

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use super::error::PlanError;
 use super::identity::{Symbol, paired};
-use super::task::{Task, check_limit};
+use super::task::Task;
 use crate::address::Address;
 use crate::change::Delta;
 use crate::decision::Decision;
@@ -17,7 +17,7 @@ use crate::policy_test::PolicyTest;
 use crate::rule::ConnectionType;
 use crate::time::Timestamp;
 
-const LIMITED: &str = "policy tests of an organization";
+const LIMITED: &str = "policy tests";
 
 /// What makes two tests equal, whatever their ids are.
 type Settings<'a> = (Address, ConnectionType, &'a str, Decision, &'a str, Option<Timestamp>);
@@ -45,7 +45,7 @@ impl Task<'_> {
             self.violation("policy_test.end_time", description);
         }
         self.refuse()?;
-        check_limit(LIMITED, tests.len() + 1, self.planner.limits.tests_per_organization_max)?;
+        self.check_own_limit(LIMITED, tests.len() + 1, self.planner.limits.tests_per_organization_max)?;
         tests.insert(at, test);
         Ok(vec![Delta::SetTests { tests }])
     }
@@ -76,7 +76,7 @@ impl Task<'_> {
             }
             tests.push(test.to_test(id));
         }
-        check_limit(LIMITED, tests.len(), self.planner.limits.tests_per_organization_max)?;
+        self.check_own_limit(LIMITED, tests.len(), self.planner.limits.tests_per_organization_max)?;
         tests.sort_by(|one, other| one.id.cmp(&other.id));
         let differs = tests != **present;
         Ok(if differs { vec![Delta::SetTests { tests }] } else { Vec::new() })
