@@ -272,12 +272,11 @@ fn patched(changed: &ChangedOrganization, asked: &Asked) -> Result<Response<v1::
 /// A range that a group does not have, and the ranges that its addresses are still in.
 fn to_removal(group: &Group, range: Range) -> v1::RangeToRemove {
     let wider = group.ranges().wider(range).map(|wider| wider.to_string());
-    let (covering_ranges, covering_count) = match &wider {
-        Some(wider) => (vec![wider.clone()], 1),
-        None => {
-            let inside = || group.ranges().inside(range);
-            (inside().take(COVERING_MAX).map(|range| range.to_string()).collect(), inside().count())
-        }
+    let (covering_ranges, covering_count) = if let Some(wider) = &wider {
+        (vec![wider.clone()], 1)
+    } else {
+        let inside = || group.ranges().inside(range);
+        (inside().take(COVERING_MAX).map(|range| range.to_string()).collect(), inside().count())
     };
     v1::RangeToRemove {
         range: range.to_string(),

@@ -17,9 +17,9 @@ use crate::harness::{Service, assert_error, rule};
 
 const DEFAULT: &str = "organizations/default";
 
-fn waiting(within: u64) -> Option<ChangeOptions> {
+fn waiting(within: u64) -> ChangeOptions {
     let confirm_within = Some(Duration::from_secs(within).try_into().unwrap());
-    Some(ChangeOptions { confirm_within, ..ChangeOptions::default() })
+    ChangeOptions { confirm_within, ..ChangeOptions::default() }
 }
 
 fn name(revision: i64) -> String {
@@ -32,13 +32,14 @@ async fn add_waiting(service: &Service, id: &str, within: u64) -> i64 {
         parent: DEFAULT.to_owned(),
         rule: Some(rule(Action::Deny, "any")),
         rule_id: id.to_owned(),
-        options: waiting(within),
+        options: Some(waiting(within)),
         ..CreateRuleRequest::default()
     };
     service.firewall().create_rule(request).await.unwrap().into_inner().revision
 }
 
-async fn rollback(service: &Service, revision: i64, options: Option<ChangeOptions>) -> Revision {
+async fn rollback(service: &Service, revision: i64, options: impl Into<Option<ChangeOptions>>) -> Revision {
+    let options = options.into();
     let request = RollbackRevisionRequest { name: name(revision), options, ..RollbackRevisionRequest::default() };
     service.analysis().rollback_revision(request).await.unwrap().into_inner()
 }
@@ -147,7 +148,7 @@ async fn a_rollback_that_is_confirmed_or_need_not_be_stays() {
     assert_eq!(rules(&service).await, ["lock"], "it was confirmed");
 
     let name = format!("{DEFAULT}/rules/lock");
-    let delete = DeleteRuleRequest { name, options: waiting(4), ..DeleteRuleRequest::default() };
+    let delete = DeleteRuleRequest { name, options: Some(waiting(4)), ..DeleteRuleRequest::default() };
     service.firewall().delete_rule(delete).await.unwrap();
     rollback(&service, again.revision, None).await;
     assert_eq!((rules(&service).await, pending(&service).await), (vec!["lock".to_owned()], None));

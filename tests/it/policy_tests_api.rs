@@ -17,6 +17,8 @@ use crate::moments_api::{ALLOWED, SOON, TOMORROW, WORLD, add_test, after, expire
 
 const DEFAULT: &str = "organizations/default";
 
+const ADVICE: &str = "alter the change, or set `override_tests`";
+
 async fn tests(service: &Service) -> Vec<PolicyTest> {
     let request = ListPolicyTestsRequest { parent: DEFAULT.to_owned(), ..ListPolicyTestsRequest::default() };
     service.analysis().list_policy_tests(request).await.unwrap().into_inner().policy_tests
@@ -43,7 +45,6 @@ async fn a_refusal_tells_what_was_expected_what_is_decided_and_why() {
         assert_eq!(status.code(), Code::FailedPrecondition);
         status.message().to_owned()
     };
-    const ADVICE: &str = "alter the change, or set `override_tests`";
     // A new test that fails is not broken by the change: it does not hold.
     let refused = add_test(&service, "world", test_of(WORLD, Decision::Allow)).await;
     let expected = format!(
