@@ -29,7 +29,7 @@ impl Api {
     ) -> Result<Response<BatchCheckResponse>, Status> {
         let BatchCheckRequest { requests } = request;
         if requests.len() > BATCH_MAX {
-            let (what, max, would_be) = ("requests of a batch", BATCH_MAX, requests.len());
+            let (what, max, would_be) = ("requests of a batch".to_owned(), BATCH_MAX, requests.len());
             return Err(status::plan(PlanError::LimitReached { what, max, would_be }));
         }
         let questions = read_batch(requests)?;

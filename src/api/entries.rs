@@ -18,14 +18,20 @@ use super::{Api, at_revision, status};
 use crate::policy::name::Id;
 use crate::policy::node::{AccessEntry, EntriesEdit, Node, NodePatch};
 use crate::policy::organization::Organization;
-use crate::policy::plan::covering_entry;
+use crate::policy::plan::{Permitted, Permitting};
 use crate::policy::rule::Source;
 use crate::policy::state::Outcome;
 use crate::proto::v1;
 use crate::proto::v1::access_source::Source as AskedSource;
 
-/// The removed entries for which one that still covers them is looked for. Each takes a pass over the entries left.
+/// The removed entries for which those that still permit them are looked for. Each takes a pass over the entries left.
 const LOOKED_AT_MAX: usize = 1_000;
+
+/// The same of address groups, for which a pass can take as long as they are large.
+const GROUPS_LOOKED_AT_MAX: usize = 20;
+
+/// Entries that an answer names for one whose addresses are still permitted.
+const COVERING_MAX: usize = 10;
 
 /// A node before and after its entries were edited.
 struct EditedEntries {
@@ -149,18 +155,34 @@ fn node_of<'a>(outcome: &'a Outcome, name: &str) -> Option<&'a Node> {
     }
 }
 
-/// The removed ranges that an entry which is left covers.
+/// The removed entries whose addresses those that are left still permit.
 fn still_covered(edited: &EditedEntries) -> Vec<v1::CoveredSource> {
     let organization: Option<&Organization> = edited.outcome.organization().map(|organization| &**organization);
     let id = organization.map(|organization| organization.id.as_str());
     let left: HashSet<&Source> = edited.after.iter().map(|entry| &entry.source).collect();
-    let removed = edited.before.iter().filter(|entry| !left.contains(&entry.source)).take(LOOKED_AT_MAX);
-    let covered = removed.filter_map(|entry| match &entry.source {
-        Source::Range(range) => {
-            let by = covering_entry(*range, &edited.after, organization)?;
-            Some(v1::CoveredSource { range: range.to_string(), covered_by: to_source_name(id, &by.source) })
-        }
-        Source::Group(_) => None,
+    let removed = || edited.before.iter().map(|entry| &entry.source).filter(|source| !left.contains(source));
+    let is_group = |source: &&Source| matches!(source, Source::Group(_));
+    let groups = removed().filter(is_group).take(GROUPS_LOOKED_AT_MAX);
+    let ranges = removed().filter(|source| !is_group(source)).take(LOOKED_AT_MAX);
+    let looked_at: HashSet<&Source> = ranges.chain(groups).collect();
+    let permitting = Permitting::new(&edited.after, organization);
+    let mut told = HashSet::new();
+    let removed = removed().filter(|source| looked_at.contains(source) && told.insert(*source));
+    let covered = removed.filter_map(|source| {
+        let Permitted { entries, by_one, is_whole } = permitting.of(source)?;
+        let name = |entry: &&AccessEntry| to_source_name(id, &entry.source);
+        let (range, address_group) = match source {
+            Source::Range(range) => (range.to_string(), String::new()),
+            Source::Group(_) => (String::new(), to_source_name(id, source)),
+        };
+        Some(v1::CoveredSource {
+            range,
+            covered_by: entries.first().filter(|_| by_one).map(name).unwrap_or_default(),
+            address_group,
+            covering_entries: entries.iter().take(COVERING_MAX).map(name).collect(),
+            covering_count: count(entries.len()),
+            partly: !is_whole,
+        })
     });
     covered.collect()
 }

@@ -218,7 +218,7 @@ impl Api {
             count += message.ranges.len();
             if count > self.limits.ranges_per_group_max {
                 let refusal = crate::policy::plan::PlanError::LimitReached {
-                    what: "ranges of an address group",
+                    what: format!("ranges of `{name}`"),
                     max: self.limits.ranges_per_group_max,
                     would_be: count,
                 };

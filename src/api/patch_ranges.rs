@@ -15,6 +15,8 @@ use super::convert::rule::to_group;
 use super::mutation::{ChangedOrganization, given};
 use super::{Api, at_revision, status, to_i64, transport};
 use crate::policy::address::Range;
+use crate::policy::group::Group;
+use crate::policy::intervals::Share;
 use crate::policy::name::Id;
 use crate::policy::plan::{Mutation, PlanError, Violation};
 use crate::policy::ranges::RangeList;
@@ -23,12 +25,17 @@ use crate::proto::v1::{self, ErrorReason};
 /// Ranges without effect that an answer names.
 const NAMED_MAX: usize = 100;
 
+/// Ranges that an answer names for one whose addresses are still in the group.
+const COVERING_MAX: usize = 10;
+
 /// The id by which a creation lets the server make one up.
 const ANY_ID: &str = "-";
 
 /// The ranges of one direction, as far as they have come.
 struct Half {
     field: &'static str,
+    /// The name of the group.
+    group: Arc<str>,
     ranges: Vec<Range>,
     count: usize,
     count_max: usize,
@@ -55,8 +62,8 @@ struct Asked {
 }
 
 impl Half {
-    fn new(field: &'static str, count_max: usize) -> Self {
-        Self { field, ranges: Vec::new(), count: 0, count_max, malformed: Vec::new() }
+    fn new(field: &'static str, group: &Arc<str>, count_max: usize) -> Self {
+        Self { field, group: Arc::clone(group), ranges: Vec::new(), count: 0, count_max, malformed: Vec::new() }
     }
 
     /// Reads the ranges of one message.
@@ -64,7 +71,7 @@ impl Half {
         let first = self.count;
         self.count += texts.len();
         if self.count > self.count_max {
-            let what = "ranges of an address group";
+            let what = format!("ranges of `{}`", self.group);
             return Err(status::plan(PlanError::LimitReached { what, max: self.count_max, would_be: self.count }));
         }
         self.ranges.reserve(texts.len());
@@ -119,8 +126,8 @@ impl Patch {
         }
         let create =
             create.map(|v1::GroupCreation { description }| read.description("create.description", &description));
-        let max = api.limits.ranges_per_group_max;
-        let (mut add_half, mut remove_half) = (Half::new("add", max), Half::new("remove", max));
+        let (name, max) = (Arc::from(name), api.limits.ranges_per_group_max);
+        let (mut add_half, mut remove_half) = (Half::new("add", &name, max), Half::new("remove", &name, max));
         add_half.extend(&mut read, &add)?;
         remove_half.extend(&mut read, &remove)?;
         let expected = [expected_add_count, expected_remove_count];
@@ -244,8 +251,8 @@ fn patched(changed: &ChangedOrganization, asked: &Asked) -> Result<Response<v1::
     let new = asked.added.without(&before).len();
     let absent = asked.removed.without(&before);
     let removed = asked.removed.without(&absent);
-    let after = group.ranges();
-    let is_covered = |found: &(Range, Option<Range>)| found.1.is_some();
+    let is_covered = |range: &Range| group.set().share_of(*range) != Share::Nothing;
+    let shown_of = |range: Range| to_removal(group, range);
     let mut shown = to_group(view, group);
     shown.etag = changed.etag(shown.etag);
     shown.revision = to_i64(changed.revision);
@@ -255,15 +262,29 @@ fn patched(changed: &ChangedOrganization, asked: &Asked) -> Result<Response<v1::
         removed_count: count(removed.len()),
         present_count: count(asked.added.len() - new),
         absent_count: count(absent.len()),
-        absent_ranges: after.covering(&absent).take(NAMED_MAX).map(to_removal).collect(),
-        still_covered_count: count(after.covering(&removed).filter(is_covered).count()),
-        still_covered_ranges: after.covering(&removed).filter(is_covered).take(NAMED_MAX).map(to_removal).collect(),
+        absent_ranges: absent.iter().take(NAMED_MAX).map(shown_of).collect(),
+        still_covered_count: count(removed.iter().filter(is_covered).count()),
+        still_covered_ranges: removed.iter().filter(is_covered).take(NAMED_MAX).map(shown_of).collect(),
     };
     Ok(at_revision(answer, changed.revision))
 }
 
-fn to_removal((range, by): (Range, Option<Range>)) -> v1::RangeToRemove {
-    v1::RangeToRemove { range: range.to_string(), covered_by: by.map(|by| by.to_string()).unwrap_or_default() }
+/// A range that a group does not have, and the ranges that its addresses are still in.
+fn to_removal(group: &Group, range: Range) -> v1::RangeToRemove {
+    let wider = group.ranges().wider(range).map(|wider| wider.to_string());
+    let (covering_ranges, covering_count) = if let Some(wider) = &wider {
+        (vec![wider.clone()], 1)
+    } else {
+        let inside = || group.ranges().inside(range);
+        (inside().take(COVERING_MAX).map(|range| range.to_string()).collect(), inside().count())
+    };
+    v1::RangeToRemove {
+        range: range.to_string(),
+        covered_by: wider.unwrap_or_default(),
+        covering_ranges,
+        covering_count: count(covering_count),
+        partly: group.set().share_of(range) == Share::Part,
+    }
 }
 
 fn count(count: usize) -> i64 {

@@ -93,5 +93,5 @@ fn judged(test: &PolicyTest, version: &Version<'_>, now: Timestamp) -> Judged {
         Moment::Now => now,
         Moment::At(time) => time,
     });
-    Judged { actual: test.actual(version, now), fail_time }
+    Judged { actual: test.actual(version, now), fail_time, ended: test.has_ended(now) }
 }

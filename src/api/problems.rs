@@ -75,7 +75,7 @@ impl Api {
     /// The problems that concern the rules or groups of an answer, the worst first, as many as fit beside `answer_bytes`.
     ///
     /// One sweep finds those of the whole organization. It is kept for the other pages and other lists, until the policy
-    /// changes or a minute ends. It has a pool of its own, so that a list does not wait for previews.
+    /// changes, a rule expires or a minute ends. It has a pool of its own, so that a list does not wait for previews.
     pub(super) async fn problems_of_listed(
         &self,
         published: Arc<Published>,
@@ -85,7 +85,8 @@ impl Api {
         let (cluster, now) = (self.engine()?.directory().cluster(), self.engine()?.clock().now());
         let id = published.view.organization.id.clone();
         let (revision, minute) = (published.view.organization.revision, now.seconds() / 60);
-        let key = format!("{id} {revision} {} {minute}", cluster.cluster.revision);
+        let expired = published.view.organization.count_expired(now);
+        let key = format!("{id} {revision} {} {minute} {expired}", cluster.cluster.revision);
         let scope = NodeScope { published, cluster, key: None };
         let Shared { list_work, list_problems, .. } = &*self.shared;
         let engine = Arc::clone(self.engine()?);

@@ -11,6 +11,7 @@ use super::directory::Directory;
 use super::judging::Judge;
 use super::sessions::SessionTable;
 use super::staged::Staged;
+use super::unconfirmed::deadline;
 use crate::policy::change::{Change, Effect};
 use crate::policy::limits::Limits;
 use crate::policy::name::Id;
@@ -52,9 +53,13 @@ impl Planning<'_> {
             let revision = current.revision();
             return Ok(Planned::Nothing(changed(current.clone(), current, revision, self.directory, self.clock)));
         };
-        let confirm_until = confirm_within.map(|within| now.after(within));
-        let mut change = Change { actor, comment, confirm_until, ..Change::new(now, effect) };
         let before = organization.as_ref().and_then(|id| self.staged.organization(id)).cloned();
+        let confirm_until = confirm_within.map(|within| {
+            let (asked, waiting) = (now.after(within), before.as_deref().and_then(deadline));
+            // What nobody confirmed yet does not stay longer than its author asked for.
+            waiting.map_or(asked, |waiting| waiting.min(asked))
+        });
+        let mut change = Change { actor, comment, confirm_until, ..Change::new(now, effect) };
         let outcome = PolicyState::outcome(&change, before.as_ref());
         if is_gated {
             let judge = Judge { staged: &self.staged, directory: self.directory, sessions: self.sessions };

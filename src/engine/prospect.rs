@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::directory::{Directory, Published, PublishedCluster};
 use super::sessions::{Scope, SessionTable};
+use crate::policy::broken_tests::broken_tests;
 use crate::policy::change::{Delta, Effect};
 use crate::policy::gates::Gates;
-use crate::policy::judging::{Refusal, broken_tests};
+use crate::policy::judging::Refusal;
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
 use crate::policy::organization::{Cluster, Organization};
@@ -155,9 +156,11 @@ impl Prospect {
         for prospected in &self.organizations {
             let (before, after) = (prospected.before(self), prospected.after(self));
             refusals.extend(options.gates.refusals(before.as_ref(), after.as_ref(), self.now));
-            let Some((broken, from)) = broken_tests(before.as_ref(), after.as_ref(), self.now) else { continue };
+            let broken = broken_tests(before.as_ref(), after.as_ref(), self.now);
+            let Some(from) = broken.iter().map(|test| test.from).min() else { continue };
             if options.override_tests {
-                overridden.extend(broken);
+                overridden.extend(broken.into_iter().map(|test| test.id));
+                overridden.dedup();
             } else {
                 refusals.push(Refusal::TestsFailed { organization: prospected.id.clone(), broken, from });
             }

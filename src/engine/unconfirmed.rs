@@ -1,6 +1,7 @@
 //! A change that waits for its confirmation: until when, and what undoes it.
 //!
-//! Invariant: undoing brings back exactly what the policy was before the change.
+//! Invariant: undoing brings back exactly the last policy that waited for no confirmation. What nobody confirmed never
+//! stays, nor longer than until the first deadline.
 //! Not here: when it is undone (`writer`); confirming, which is a change like any other.
 
 use super::change::{ChangeRequest, ChangeTarget};

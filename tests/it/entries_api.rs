@@ -19,25 +19,25 @@ use crate::cli_groups::run;
 use crate::harness::{Service, access, allow_list, assert_error, fields};
 
 const ORGANIZATION: &str = "organizations/default";
-const PROJECT: &str = "organizations/default/projects/web";
-const OFFICE: &str = "organizations/default/addressGroups/office";
+pub(crate) const PROJECT: &str = "organizations/default/projects/web";
+pub(crate) const OFFICE: &str = "organizations/default/addressGroups/office";
 
 /// A range, or the full name of a group.
 fn is_group(text: &str) -> bool {
     text.starts_with("organizations/")
 }
 
-fn entry(source: &str, description: &str) -> AccessEntry {
+pub(crate) fn entry(source: &str, description: &str) -> AccessEntry {
     let text = source.to_owned();
     let source = if is_group(source) { Source::AddressGroup(text) } else { Source::Range(text) };
     AccessEntry { source: Some(source), description: description.to_owned() }
 }
 
-fn addition(node: &str, entries: Vec<AccessEntry>) -> AddAccessEntriesRequest {
+pub(crate) fn addition(node: &str, entries: Vec<AccessEntry>) -> AddAccessEntriesRequest {
     AddAccessEntriesRequest { name: node.to_owned(), entries, ..AddAccessEntriesRequest::default() }
 }
 
-fn removal(node: &str, sources: &[&str]) -> RemoveAccessEntriesRequest {
+pub(crate) fn removal(node: &str, sources: &[&str]) -> RemoveAccessEntriesRequest {
     let source = |text: &&str| AccessSource {
         source: Some(if is_group(text) {
             Removed::AddressGroup((*text).to_owned())
@@ -49,11 +49,17 @@ fn removal(node: &str, sources: &[&str]) -> RemoveAccessEntriesRequest {
     RemoveAccessEntriesRequest { name: node.to_owned(), sources, ..RemoveAccessEntriesRequest::default() }
 }
 
-async fn add(service: &Service, request: AddAccessEntriesRequest) -> Result<AddAccessEntriesResponse, Status> {
+pub(crate) async fn add(
+    service: &Service,
+    request: AddAccessEntriesRequest,
+) -> Result<AddAccessEntriesResponse, Status> {
     service.hierarchy().add_access_entries(request).await.map(Response::into_inner)
 }
 
-async fn remove(service: &Service, request: RemoveAccessEntriesRequest) -> Result<RemoveAccessEntriesResponse, Status> {
+pub(crate) async fn remove(
+    service: &Service,
+    request: RemoveAccessEntriesRequest,
+) -> Result<RemoveAccessEntriesResponse, Status> {
     service.hierarchy().remove_access_entries(request).await.map(Response::into_inner)
 }
 
@@ -75,7 +81,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// A service with a group `office` of `10.0.0.0/8`, and a project with an allowlist of one range.
-async fn prepared() -> Service {
+pub(crate) async fn prepared() -> Service {
     let service = Service::start().await;
     let group = AddressGroup { ranges: vec!["10.0.0.0/8".to_owned()], ..AddressGroup::default() };
     let request = CreateAddressGroupRequest {
@@ -113,7 +119,13 @@ async fn entries_are_added_and_removed_and_the_others_stay() {
     add(&service, addition(PROJECT, vec![entry("10.9.0.0/16", ""), entry("192.0.2.128/25", "")])).await.unwrap();
     let removed = remove(&service, removal(PROJECT, &["192.0.2.128/25", "10.9.0.0/16", "198.51.100.7"])).await.unwrap();
     assert_eq!(removed.removed_count, 3);
-    let covered = |range: &str, by: &str| CoveredSource { range: range.to_owned(), covered_by: by.to_owned() };
+    let covered = |range: &str, by: &str| CoveredSource {
+        range: range.to_owned(),
+        covered_by: by.to_owned(),
+        covering_entries: vec![by.to_owned()],
+        covering_count: 1,
+        ..CoveredSource::default()
+    };
     assert_eq!(removed.still_covered, [covered("10.9.0.0/16", OFFICE), covered("192.0.2.128/25", "192.0.2.0/24")]);
     assert_eq!(entries(&removed.node.unwrap()), pairs(&[("192.0.2.0/24", "first floor"), (OFFICE, "")]));
     assert_eq!(service.check("198.51.100.7", PROJECT).await.message, "endpoint_restricted");

@@ -64,6 +64,8 @@ mod cli_preview;
 mod cli_session;
 /// A clock that a test moves.
 mod clock;
+/// Changes that end the waiting of others and wait themselves.
+mod confirmations_api;
 /// `kill -9`, and a sled directory that is lost or damaged.
 mod crash_kill;
 /// Power cuts.
@@ -91,6 +93,8 @@ mod harness;
 mod hierarchy_api;
 /// What a change permits and denies differently, against enumerating every address.
 mod impact;
+/// Limits of a policy's size.
+mod limits_api;
 /// Pages of every list.
 mod lists_api;
 /// A load of changes whose acknowledgements are remembered.
@@ -134,6 +138,8 @@ mod policy_guards;
 mod policy_identity;
 /// Policies that have some sections only, through the API.
 mod policy_sections;
+/// What refusals tell of policy tests, and tests that have ended.
+mod policy_tests_api;
 /// The portal's own examples, through real gRPC.
 mod portal_examples;
 /// Previews through the API.
@@ -172,6 +178,8 @@ mod sessions_recovery;
 mod sessions_table;
 /// Policies that are tried and not enforced.
 mod shadow_api;
+/// What stays permitted by others of what is removed.
+mod still_in_api;
 /// The data directory: one owner, one format, room for bad times.
 mod store_directory;
 /// Disks that fail and lose power, for the tests of what is stored.

@@ -8,10 +8,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use portcullis::policy::address::Range;
-use portcullis::policy::decision::Decision;
+use portcullis::policy::broken_tests::broken_tests;
+use portcullis::policy::decision::{Decision, Reason};
 use portcullis::policy::gates::Gates;
 use portcullis::policy::impact::Impact;
-use portcullis::policy::judging::{Losses, Refusal, broken_tests};
+use portcullis::policy::judging::{Losses, Refusal};
 use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{Id, NodePath};
 use portcullis::policy::organization::Organization;
@@ -287,9 +288,14 @@ fn tests(before: &World, after: &World, drafts: &[(Draft, u32)]) {
     }
     let (old, new) = (Compiled::new(&before), Compiled::new(&after));
     let broken = broken_tests(old.version().as_ref(), new.version().as_ref(), time(NOW));
-    let moment = expected.iter().map(|(_, from)| *from).min();
-    let ids: BTreeSet<Id> = expected.into_iter().map(|(id, _)| id).collect();
-    assert_eq!(broken, moment.map(|from| (ids.into_iter().collect(), from)));
+    for test in &broken {
+        let at = test.from.time().unwrap_or(time(NOW));
+        assert_ne!(test.reason.map_or(Decision::Deny, Reason::decision), test.expected, "{test:?} at {at}");
+    }
+    let mut found: Vec<(Id, Moment)> = broken.into_iter().map(|test| (test.id, test.from)).collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
     // Asked alone, a test says when it fails.
     let known = before.organization.iter().flat_map(|own| own.tests.iter());
     for test in known {

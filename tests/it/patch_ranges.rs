@@ -6,9 +6,7 @@
 use std::time::Duration;
 
 use portcullis::config::Config;
-use portcullis::policy::address::Range;
 use portcullis::policy::limits::Limits;
-use portcullis::policy::ranges::RangeList;
 use portcullis::proto::v1::firewall_service_client::FirewallServiceClient;
 use portcullis::proto::v1::mutation::Request as Asked;
 use portcullis::proto::v1::rule::Source;
@@ -17,22 +15,18 @@ use portcullis::proto::v1::{
     GroupCreation, ListRangesRequest, ListSessionsRequest, Mutation, PatchRangesRequest, PatchRangesResponse,
     PreviewChangeRequest, RangeToRemove, SessionState, SetShadowPolicyRequest,
 };
-use proptest::collection::vec;
-use proptest::prelude::*;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use crate::campaign::rounds;
 use crate::clock::{Hand, until};
 use crate::harness::{Service, assert_error, fields, rule};
-use crate::strategies::range_text;
 
 const ORGANIZATION: &str = "organizations/default";
 
 /// As many ranges as are well above 3 MiB, none of them a range of the documentation.
 const MANY: u32 = 300_000;
 
-type Answer = Result<Response<PatchRangesResponse>, Status>;
+pub(crate) type Answer = Result<Response<PatchRangesResponse>, Status>;
 
 fn name(id: &str) -> String {
     format!("{ORGANIZATION}/addressGroups/{id}")
@@ -47,7 +41,7 @@ pub(crate) fn addresses(count: u32) -> impl Iterator<Item = String> {
     (0..count).map(|number| std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string())
 }
 
-fn first(id: &str, add: &[&str], remove: &[&str]) -> PatchRangesRequest {
+pub(crate) fn first(id: &str, add: &[&str], remove: &[&str]) -> PatchRangesRequest {
     PatchRangesRequest { name: name(id), ..later(add, remove) }
 }
 
@@ -65,11 +59,11 @@ fn stream_of(first: PatchRangesRequest, add: &[String]) -> Vec<PatchRangesReques
     std::iter::once(first).chain(parts).collect()
 }
 
-async fn patch(service: &Service, messages: Vec<PatchRangesRequest>) -> Answer {
+pub(crate) async fn patch(service: &Service, messages: Vec<PatchRangesRequest>) -> Answer {
     service.firewall().patch_ranges(tokio_stream::iter(messages)).await
 }
 
-async fn create(service: &Service, id: &str, ranges: &[&str]) {
+pub(crate) async fn create(service: &Service, id: &str, ranges: &[&str]) {
     patch(service, vec![creation(id, ranges)]).await.unwrap();
 }
 
@@ -107,8 +101,16 @@ pub(crate) async fn sessions(service: &Service) -> (usize, usize) {
     (listed.len(), listed.iter().filter(|session| session.revoke_time.is_some()).count())
 }
 
+/// A range to remove, and the wider one that is left.
 fn removal(range: &str, covered_by: &str) -> RangeToRemove {
-    RangeToRemove { range: range.to_owned(), covered_by: covered_by.to_owned() }
+    let covering_ranges: Vec<String> = Some(covered_by.to_owned()).into_iter().filter(|by| !by.is_empty()).collect();
+    RangeToRemove {
+        range: range.to_owned(),
+        covered_by: covered_by.to_owned(),
+        covering_count: i64::try_from(covering_ranges.len()).unwrap(),
+        covering_ranges,
+        partly: false,
+    }
 }
 
 #[tokio::test]
@@ -372,27 +374,4 @@ async fn a_patch_can_be_previewed_and_tried_in_a_shadow_policy() {
     assert_eq!(ranges(&service, "block").await, ["198.51.100.0/24"]);
     assert!(revision(&service).await <= before + 1);
     service.stop().await;
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: rounds(300, 3_000), failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// The narrowest wider range, against looking at all of them.
-    #[test]
-    fn the_narrowest_wider_range_is_found(outer in vec(range_text(), 0..24), inner in vec(range_text(), 0..12)) {
-        let parsed = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect::<Vec<Range>>();
-        let (outer, inner) = (parsed(&outer), parsed(&inner));
-        let size = |range: &Range| match range {
-            Range::Any => 0,
-            Range::V4(block) => 1 + block.prefix_length(),
-            Range::V6(block) => 1 + block.prefix_length(),
-        };
-        let expected = |range: Range| {
-            outer.iter().filter(|wide| **wide != range && wide.covers(range)).max_by_key(|wide| size(wide)).copied()
-        };
-        let (list, of): (RangeList, RangeList) = (outer.iter().copied().collect(), inner.iter().copied().collect());
-        let found: Vec<_> = list.covering(&of).collect();
-        let all: Vec<_> = of.iter().map(|range| (range, expected(range))).collect();
-        prop_assert_eq!(found, all);
-    }
 }

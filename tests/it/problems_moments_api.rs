@@ -281,3 +281,23 @@ async fn the_command_line_shows_from_when_on_something_is_a_problem() {
     assert!(lines.starts_with("error locks-everyone-out organizations/default\n"), "{lines}");
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_list_shows_what_holds_after_an_expiry_within_the_same_minute() {
+    let hand = Hand::new();
+    let service = Service::start_at(&hand).await;
+    let soon = Timestamp { seconds: 1_800_000_003, nanos: 0 };
+    add(&service, "office", Action::Allow, "10.0.0.0/8", Some(soon)).await;
+    add(&service, "rest", Action::Deny, "any", None).await;
+    let listed = async || {
+        let request = ListRulesRequest { parent: DEFAULT.to_owned(), ..ListRulesRequest::default() };
+        let found = service.firewall().list_rules(request).await.unwrap().into_inner().problems;
+        found.iter().map(Problem::code).collect::<Vec<_>>()
+    };
+    assert!(!listed().await.contains(&ProblemCode::ExpiredRule));
+    hand.advance(Duration::from_millis(2_999));
+    assert!(!listed().await.contains(&ProblemCode::ExpiredRule));
+    hand.advance(Duration::from_millis(1));
+    assert!(listed().await.contains(&ProblemCode::ExpiredRule), "{:?}", listed().await);
+    service.stop().await;
+}

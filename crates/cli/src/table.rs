@@ -68,6 +68,13 @@ pub(super) fn connection_type(number: i32) -> String {
         .map_or_else(|_| number.to_string(), |value| word(value.as_str_name(), "CONNECTION_TYPE_"))
 }
 
+/// The first of some names, and how many more there are.
+pub(super) fn some_of(names: &[String], count: i64) -> String {
+    let more = count.saturating_sub(i64::try_from(names.len()).unwrap_or(i64::MAX));
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    clean(&names.join(", ")) + &more
+}
+
 /// How many are left out, as a line; empty where none are.
 pub(super) fn rest(count: usize, shown_max: usize, what: &str) -> String {
     match count.saturating_sub(shown_max) {

@@ -24,6 +24,17 @@ pub struct IntervalMap<W> {
     labels: Vec<u32>,
 }
 
+/// How much of something is in a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// No address.
+    Nothing,
+    /// Some of the addresses.
+    Part,
+    /// Every address.
+    Whole,
+}
+
 impl<W> Default for IntervalSet<W> {
     fn default() -> Self {
         Self { intervals: Vec::new() }
@@ -155,6 +166,16 @@ impl<W: Word> IntervalSet<W> {
     pub fn meets(&self, first: W, last: W) -> bool {
         let at = self.intervals.partition_point(|(_, end)| *end < first);
         self.intervals.get(at).is_some_and(|(start, _)| *start <= last)
+    }
+
+    /// How much of `first..=last` is in the set.
+    pub(super) fn share_of(&self, first: W, last: W) -> Share {
+        let at = self.intervals.partition_point(|(_, end)| *end < first);
+        match self.intervals.get(at) {
+            Some((start, end)) if *start <= first && last <= *end => Share::Whole,
+            Some((start, _)) if *start <= last => Share::Part,
+            _ => Share::Nothing,
+        }
     }
 
     /// Appends an interval, which must not start before the last one starts.

@@ -5,14 +5,13 @@
 //!
 //! Invariant: a change is refused only for what it makes worse. Both sides are decided as the evaluator decides, and
 //! what was so before, or was going to be so, refuses nothing.
-//! Not here: counting the sessions that would be revoked (`engine`), and who may pass over a refusal.
-
-use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+//! Not here: which tests break (`broken_tests`), counting the sessions that would be revoked (`engine`), and who may pass
+//! over a refusal.
 
 use thiserror::Error;
 
 use super::address::Address;
+use super::broken_tests::{BrokenTest, Told};
 use super::decision::Decision;
 use super::gates::Gates;
 use super::impact::{Opening, TargetClass, openings, target_classes};
@@ -72,15 +71,12 @@ pub enum Refusal {
         from: Moment,
     },
     /// Policy tests fail because of the change.
-    #[error(
-        "the change breaks {} of `organizations/{organization}`, {}{}: alter the change, or set `override_tests`",
-        counted(.broken.len() as u64, "policy test"), list(.broken), on(.from)
-    )]
+    #[error("{}: alter the change, or set `override_tests`", Told { organization, broken })]
     TestsFailed {
         /// The organization that has the tests.
         organization: Id,
-        /// The ids of the tests.
-        broken: Vec<Id>,
+        /// The tests.
+        broken: Vec<BrokenTest>,
         /// The first moment at which one of them fails.
         from: Moment,
     },
@@ -106,13 +102,6 @@ fn on(from: &Moment) -> String {
 /// A count with its noun, in the singular or the plural.
 fn counted(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}
-
-fn list(ids: &[Id]) -> String {
-    const SHOWN_MAX: usize = 5;
-    let shown: Vec<String> = ids.iter().take(SHOWN_MAX).map(|id| format!("`{id}`")).collect();
-    let more = if ids.len() > SHOWN_MAX { ", …" } else { "" };
-    format!("{}{more}", shown.join(", "))
 }
 
 impl Gates {
@@ -216,34 +205,9 @@ fn opened(before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timest
     Some(Refusal::OpenToInternet { node: targets.name(&after?.organization.id), family, connection_type, from })
 }
 
-/// The tests that a change breaks, and the first moment at which it does; none where it breaks none. Those of the version
-/// before are judged too, also where the change removes them. A test that was going to fail at that moment is not broken;
-/// one that is new, and fails at any moment, is.
-pub fn broken_tests(
-    before: Option<&Version<'_>>,
-    after: Option<&Version<'_>>,
-    now: Timestamp,
-) -> Option<(Vec<Id>, Moment)> {
-    let tests = |version: Option<&Version<'_>>| version.map(|version| Arc::clone(&version.organization.tests));
-    let (old, new) = (tests(before).unwrap_or_default(), tests(after).unwrap_or_default());
-    let was: HashSet<_> = old.iter().map(PolicyTest::assertion).collect();
-    let is: HashSet<_> = new.iter().map(PolicyTest::assertion).collect();
-    let removed = old.iter().filter(|test| !is.contains(&test.assertion()));
-    let (mut broken, mut first) = (BTreeSet::new(), None);
-    for test in new.iter().chain(removed) {
-        let fails = test.failing(after, now);
-        let newly = if was.contains(&test.assertion()) { fails.and_not(&test.failing(before, now)) } else { fails };
-        if let Some(from) = newly.first() {
-            first = first.into_iter().chain([from]).min();
-            broken.insert(test.id.clone());
-        }
-    }
-    Some((broken.into_iter().collect(), first?))
-}
-
 impl PolicyTest {
     /// What a test says, whatever its id and description are.
-    fn assertion(&self) -> (Address, ConnectionType, &str, bool, Option<Timestamp>) {
+    pub(super) fn assertion(&self) -> (Address, ConnectionType, &str, bool, Option<Timestamp>) {
         let Self { id: _, address, connection_type, endpoint, expected, description: _, end_time } = self;
         (*address, *connection_type, endpoint, *expected == Decision::Allow, *end_time)
     }

@@ -83,6 +83,7 @@
 //! Not here: where policies are kept and which one is current, which is up to the service.
 
 pub mod address;
+pub mod broken_tests;
 pub mod change;
 mod classes;
 mod covered;

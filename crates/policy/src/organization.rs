@@ -60,7 +60,8 @@ pub struct Pending {
     pub revision: u64,
     /// When it is undone.
     pub until: Timestamp,
-    /// The organization before the change, which an undo restores. It has no pending change of its own.
+    /// What an undo restores: the last state of the organization that waits for no confirmation. That is the one before
+    /// the change, or, where the change itself ended the waiting of another, the one before that.
     pub base: Arc<Organization>,
 }
 
@@ -100,6 +101,11 @@ impl Organization {
     /// A rule and its index; none when there is no rule of this id.
     pub fn rule(&self, id: &str) -> Option<(usize, &Arc<Rule>)> {
         self.rules.iter().enumerate().find(|(_, rule)| rule.id.as_str() == id)
+    }
+
+    /// How many rules have expired. Only when this number changes can decisions differ from moment to moment.
+    pub fn count_expired(&self, now: Timestamp) -> usize {
+        self.rules.iter().filter(|rule| rule.expire_time.is_some_and(|time| time <= now)).count()
     }
 
     /// Whether a node, or the organization itself (no key), has children.

@@ -29,3 +29,10 @@ pub struct PolicyTest {
     /// The moment from which on the test need not hold; none means that it holds always.
     pub end_time: Option<Timestamp>,
 }
+
+impl PolicyTest {
+    /// Whether the test asks for nothing any more.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        self.end_time.is_some_and(|end| end <= now)
+    }
+}

@@ -4,7 +4,7 @@
 //! Not here: names of groups (`group`) and who uses a list.
 
 use super::address::{Address, Block, Range};
-use super::intervals::IntervalSet;
+use super::intervals::{IntervalSet, Share};
 use super::word::Word;
 
 /// A sorted list of canonical ranges. No ranges are merged, and a duplicate counts once (design.md §2.6). `any` comes
@@ -89,18 +89,27 @@ impl<W: Word> BlockColumns<W> {
         Self::from_sorted(merged)
     }
 
-    /// The blocks of `inner`, each with the narrowest block of this list that is wider and contains it.
-    fn covering<'a>(&'a self, inner: &'a Self) -> impl Iterator<Item = (Block<W>, Option<Block<W>>)> + 'a {
-        let mut wider = self.iter_from(0).peekable();
-        // Blocks nest or are apart, so those that contain an address are a chain of at most one for each prefix length.
-        let mut open: Vec<Block<W>> = Vec::new();
-        inner.iter_from(0).map(move |block| {
-            while let Some(next) = wider.next_if(|next| *next < block) {
-                while open.pop_if(|last| last.last() < next.first()).is_some() {}
-                open.push(next);
+    /// The narrowest block that is wider than another and contains it.
+    fn wider(&self, block: Block<W>) -> Option<Block<W>> {
+        let wider = (0..block.prefix_length()).rev();
+        wider.filter_map(|length| Block::new(block.first().network(length), length)).find(|wide| self.has(*wide))
+    }
+
+    fn has(&self, block: Block<W>) -> bool {
+        let from = self.firsts.partition_point(|first| *first < block.first());
+        self.iter_from(from).take_while(|next| next.first() == block.first()).any(|next| next == block)
+    }
+
+    /// The blocks from one address to another, without those that lie in another of them.
+    fn widest(&self, first: W, last: W) -> impl Iterator<Item = Block<W>> + '_ {
+        let from = self.firsts.partition_point(|start| *start < first);
+        let mut end = None;
+        self.iter_from(from).take_while(move |block| block.first() <= last).filter(move |block| {
+            let is_widest = block.last() <= last && end.is_none_or(|end| end < block.first());
+            if is_widest {
+                end = Some(block.last());
             }
-            while open.pop_if(|last| last.last() < block.first()).is_some() {}
-            (block, open.last().copied())
+            is_widest
         })
     }
 }
@@ -152,13 +161,32 @@ impl RangeList {
         }
     }
 
-    /// The ranges of `inner`, each with the narrowest range of this list that is wider and contains it.
-    pub fn covering<'a>(&'a self, inner: &'a Self) -> impl Iterator<Item = (Range, Option<Range>)> + 'a {
+    /// The narrowest range that is wider than another and contains it.
+    pub fn wider(&self, range: Range) -> Option<Range> {
         let any = self.any.then_some(Range::Any);
-        let v4 = self.v4.covering(&inner.v4).map(|(block, by)| (Range::V4(block), by.map(Range::V4)));
-        let v6 = self.v6.covering(&inner.v6).map(|(block, by)| (Range::V6(block), by.map(Range::V6)));
-        let blocks = v4.chain(v6).map(move |(range, by)| (range, by.or(any)));
-        inner.any.then_some((Range::Any, None)).into_iter().chain(blocks)
+        match range {
+            Range::Any => None,
+            Range::V4(block) => self.v4.wider(block).map(Range::V4).or(any),
+            Range::V6(block) => self.v6.wider(block).map(Range::V6).or(any),
+        }
+    }
+
+    /// The ranges that lie in another, which is not among them, in the list's order. Those that lie in one of them are
+    /// left out.
+    pub fn inside(&self, range: Range) -> impl Iterator<Item = Range> + '_ {
+        let v4 = match range {
+            Range::Any => Some((u32::MIN, u32::MAX)),
+            Range::V4(block) => Some((block.first(), block.last())),
+            Range::V6(_) => None,
+        };
+        let v6 = match range {
+            Range::Any => Some((u128::MIN, u128::MAX)),
+            Range::V6(block) => Some((block.first(), block.last())),
+            Range::V4(_) => None,
+        };
+        let v4 = v4.into_iter().flat_map(|(first, last)| self.v4.widest(first, last)).map(Range::V4);
+        let v6 = v6.into_iter().flat_map(|(first, last)| self.v6.widest(first, last)).map(Range::V6);
+        v4.chain(v6)
     }
 
     /// The addresses that the ranges cover together.
@@ -227,6 +255,19 @@ impl RangeSet {
     /// Whether some address is in both sets. Fast when `other` has few intervals.
     pub fn meets(&self, other: &Self) -> bool {
         self.v4.meets_any(&other.v4) || self.v6.meets_any(&other.v6)
+    }
+
+    /// How much of a range is in the set.
+    pub fn share_of(&self, range: Range) -> Share {
+        match range {
+            Range::V4(block) => self.v4.share_of(block.first(), block.last()),
+            Range::V6(block) => self.v6.share_of(block.first(), block.last()),
+            Range::Any => {
+                let v4 = self.v4.share_of(u32::MIN, u32::MAX);
+                let v6 = self.v6.share_of(u128::MIN, u128::MAX);
+                if v4 == v6 { v4 } else { Share::Part }
+            }
+        }
     }
 
     /// Whether every address of `self` is in `other`.

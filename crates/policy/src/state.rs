@@ -112,10 +112,8 @@ impl PolicyState {
                 Some(before) => {
                     let mut organization = (**before).clone();
                     organization.apply(*revision, change.time, deltas);
-                    organization.pending = change.confirm_until.map(|until| {
-                        let base = Arc::new(Organization { pending: None, ..(**before).clone() });
-                        Arc::new(Pending { revision: *revision, until, base })
-                    });
+                    let pending = |until| Arc::new(Pending { revision: *revision, until, base: base_of(before) });
+                    organization.pending = change.confirm_until.map(pending);
                     Outcome::Organization(Arc::new(organization))
                 }
                 None => Outcome::Deleted(id.clone(), *revision),
@@ -169,4 +167,10 @@ impl PolicyState {
             Err(OutOfOrder { scope, current, change: effect.revision() })
         }
     }
+}
+
+/// What undoing a change restores. The organization before it may hold another change that waits, which nobody has
+/// confirmed either: then it is what that one restores.
+fn base_of(before: &Arc<Organization>) -> Arc<Organization> {
+    before.pending.as_ref().map_or_else(|| Arc::clone(before), |waiting| Arc::clone(&waiting.base))
 }

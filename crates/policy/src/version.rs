@@ -4,7 +4,7 @@
 //! Not here: which version is current (`engine`).
 
 use super::address::Address;
-use super::decision::Decision;
+use super::decision::{Decision, Verdict};
 use super::name::NodePath;
 use super::organization::{Cluster, Organization};
 use super::rule::ConnectionType;
@@ -35,12 +35,20 @@ impl Version<'_> {
         target: &str,
         now: Timestamp,
     ) -> Decision {
-        match NodePath::parse(target) {
-            Ok(target) if target.organization == self.organization.id.as_str() => {
-                self.snapshot.decide(self.cluster_snapshot, address, connection_type, &target, now).decision()
-            }
-            _ => Decision::Deny,
-        }
+        self.verdict(address, connection_type, target, now).map_or(Decision::Deny, |verdict| verdict.decision())
+    }
+
+    /// The same with its reason; none for a target that is not a node's name, or belongs to another organization.
+    pub fn verdict(
+        &self,
+        address: Address,
+        connection_type: ConnectionType,
+        target: &str,
+        now: Timestamp,
+    ) -> Option<Verdict<'_>> {
+        let target = NodePath::parse(target).ok()?;
+        let is_inside = target.organization == self.organization.id.as_str();
+        is_inside.then(|| self.snapshot.decide(self.cluster_snapshot, address, connection_type, &target, now))
     }
 
     /// Whether everything but the firewall allows a connection: never for a target that is always denied.

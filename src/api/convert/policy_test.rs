@@ -34,6 +34,7 @@ pub(in crate::api) fn read_test(
         actual_decision: _,
         end_time,
         fail_time: _,
+        ended: _,
     } = test;
     let id = optional_id(read, id_field, id);
     let address = read.address(&format!("{field}.ip"), &ip);
@@ -67,6 +68,8 @@ pub(in crate::api) struct Judged {
     pub(in crate::api) actual: Decision,
     /// The first moment from now on at which the test fails.
     pub(in crate::api) fail_time: Option<Timestamp>,
+    /// Whether the test has ended.
+    pub(in crate::api) ended: bool,
 }
 
 /// A test as the API shows it. `judged` is what the policy decides, if it was computed.
@@ -82,5 +85,6 @@ pub(in crate::api) fn to_test(organization: &str, test: &PolicyTest, judged: Opt
         actual_decision: judged.map_or(v1::Decision::Unspecified, |judged| to_decision(judged.actual)).into(),
         end_time: end_time.map(to_time),
         fail_time: judged.and_then(|judged| judged.fail_time).map(to_time),
+        ended: judged.is_some_and(|judged| judged.ended),
     }
 }

@@ -62,9 +62,14 @@ pub(super) fn patched(patched: &v1::PatchRangesResponse, adds: bool, is_made: bo
 
 /// Ranges that were to be removed, one a line, and how many more there are.
 fn listed(what: &str, removals: &[v1::RangeToRemove], count: i64) -> String {
-    let line = |removal: &v1::RangeToRemove| match removal.covered_by.as_str() {
-        "" => table::clean(&format!("{what}: {}", removal.range)) + "\n",
-        by => table::clean(&format!("{what}: {}, its addresses stay in the group by {by}", removal.range)) + "\n",
+    let line = |removal: &v1::RangeToRemove| {
+        let by = table::some_of(&removal.covering_ranges, removal.covering_count);
+        let stay = match removal.covering_count {
+            0 => String::new(),
+            _ if removal.partly => format!(", some of its addresses stay in the group by {by}"),
+            _ => format!(", its addresses stay in the group by {by}"),
+        };
+        table::clean(&format!("{what}: {}{stay}", removal.range)) + "\n"
     };
     let lines: String = removals.iter().take(RANGES_SHOWN).map(line).collect();
     let shown = i64::try_from(removals.len().min(RANGES_SHOWN)).unwrap_or(i64::MAX);

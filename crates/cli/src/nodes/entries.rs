@@ -216,8 +216,10 @@ fn shown_addition(added: &v1::AddAccessEntriesResponse, given: usize, is_made: b
 fn shown_removal(removed: &v1::RemoveAccessEntriesResponse, is_made: bool) -> String {
     let v1::RemoveAccessEntriesResponse { node, removed_count, still_covered } = removed;
     let would = if is_made { "" } else { "would be " };
-    let line = |v1::CoveredSource { range, covered_by }: &v1::CoveredSource| {
-        format!("\nstill permitted: {}, by {}", clean(range), clean(covered_by))
+    let line = |of: &v1::CoveredSource| {
+        let still = if of.partly { "still permitted in part" } else { "still permitted" };
+        let by = crate::table::some_of(&of.covering_entries, of.covering_count);
+        format!("\n{still}: {}{}, by {by}", clean(&of.range), clean(&of.address_group))
     };
     let covered: String = still_covered.iter().map(line).collect();
     with_node(&format!("{} {would}removed{covered}", entries(*removed_count)), node.as_ref())

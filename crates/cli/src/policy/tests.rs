@@ -104,17 +104,17 @@ async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Re
     Ok(if tests.policy_tests.iter().any(fails) { Exit::Denied } else { Exit::Success })
 }
 
-/// Whether a test fails now. One that has ended has no moment at which it fails.
+/// Whether a test fails now.
 fn fails(test: &v1::PolicyTest) -> bool {
-    test.actual_decision != test.expected_decision && (test.end_time.is_none() || test.fail_time.is_some())
+    test.actual_decision != test.expected_decision && !test.ended
 }
 
 /// Whether a test passes, fails, will fail, or asserts nothing any more.
 fn outcome(test: &v1::PolicyTest) -> String {
     match &test.fail_time {
+        _ if test.ended => "ended".to_owned(),
         _ if fails(test) => "FAILS".to_owned(),
         Some(time) => format!("passes, will fail at {}", rfc3339(time)),
-        None if test.actual_decision != test.expected_decision => "has ended".to_owned(),
         None => "passes".to_owned(),
     }
 }

@@ -113,7 +113,7 @@ impl Task<'_> {
             }
             let old = old.map(|old| Arc::clone(old.ranges())).unwrap_or_default();
             let new = ranges.as_ref().unwrap_or(&old);
-            let limit = check_limit("ranges of an address group", new.len(), limits.ranges_per_group_max);
+            let limit = check_limit("ranges", || name.to_string(), new.len(), limits.ranges_per_group_max);
             steps.limits.extend(limit.err());
             ranges_of_all += new.len();
             if *new != old {
@@ -126,10 +126,10 @@ impl Task<'_> {
                 steps.deltas.push(Delta::SetGroupContent { id: id.clone(), content });
             }
         }
-        let what = "ranges of all address groups of an organization";
-        steps.limits.extend(check_limit(what, ranges_of_all, limits.ranges_per_organization_max).err());
-        let what = "address groups of an organization";
-        steps.limits.extend(check_limit(what, groups.len(), limits.groups_per_organization_max).err());
+        let what = "ranges of all address groups";
+        steps.limits.extend(self.check_own_limit(what, ranges_of_all, limits.ranges_per_organization_max).err());
+        let what = "address groups";
+        steps.limits.extend(self.check_own_limit(what, groups.len(), limits.groups_per_organization_max).err());
         steps.left_out =
             organization.groups.iter().map(|(id, _)| id).filter(|id| !named.contains(id)).cloned().collect();
         steps
@@ -147,7 +147,8 @@ impl Task<'_> {
             ..own.clone()
         };
         self.check_node_patch(None, own, "policy.nodes[0]");
-        self.planner.check_entry_limit(own)?;
+        // Refused where there is no violation to be told first, in any of the nodes.
+        let mut limits = self.planner.check_entry_limit(own, || Name::organization(&organization.id).to_string());
         deltas.extend(
             self.planner
                 .changed_node(&organization.node, own, self.revision)
@@ -162,7 +163,8 @@ impl Task<'_> {
                 self.violation(&format!("policy.nodes[{index}].name"), description);
             }
         }
-        check_limit("nodes of an organization", wanted.len(), self.planner.limits.nodes_per_organization_max)?;
+        limits =
+            limits.and(self.check_own_limit("nodes", wanted.len(), self.planner.limits.nodes_per_organization_max));
         for (key, NodeSpec { index, patch, .. }) in &wanted {
             let field = format!("policy.nodes[{index}]");
             // A parent that seems to be missing may be the node whose name could not be read.
@@ -172,7 +174,8 @@ impl Task<'_> {
                 self.violation(&format!("{field}.name"), format!("its parent `{name}` is not among the nodes: add it"));
             }
             self.check_node_patch(Some(key.kind()), patch, &field);
-            self.planner.check_entry_limit(patch)?;
+            let name = || Name::node(&organization.id, key).to_string();
+            limits = limits.and(self.planner.check_entry_limit(patch, name));
             deltas.extend(self.node_to(organization, key, patch));
         }
         let removed = organization.nodes.iter().map(|(key, _)| key).filter(|key| !wanted.contains_key(*key));
@@ -181,7 +184,7 @@ impl Task<'_> {
             key.parent().is_none_or(|parent| wanted.contains_key(&parent) || organization.nodes.get(&parent).is_none())
         });
         deltas.extend(topmost.map(|key| Delta::RemoveNode { key: key.clone() }));
-        Ok(deltas)
+        limits.map(|()| deltas)
     }
 
     fn node_to(&self, organization: &Organization, key: &NodeKey, patch: &NodePatch) -> Option<Delta> {

@@ -8,11 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::error::{PlanError, Violation};
-use crate::address::Range;
+use super::permitting::{Permitted, Permitting};
 use crate::name::Name;
 use crate::node::{Access, AccessEntry, EntriesEdit};
 use crate::organization::Organization;
-use crate::ranges::RangeList;
 use crate::rule::Source;
 
 /// The most bytes that the entries of a node may have in an answer, as for entries that are set as a whole.
@@ -24,7 +23,10 @@ const BYTES_BESIDE_TEXTS: usize = 12;
 /// The length of the longest range in text.
 const RANGE_BYTES_MAX: usize = 43;
 
-/// The absent sources for which an entry that still permits them is looked for. Nobody reads more, and each takes a
+/// The entries that still permit an absent source and are named.
+const ENTRIES_SHOWN_MAX: usize = 3;
+
+/// The absent sources for which entries that still permit them are looked for. Nobody reads more, and each takes a
 /// pass over all entries.
 const COVERED_SHOWN_MAX: usize = 100;
 
@@ -54,9 +56,11 @@ pub(super) fn edited(
         EntriesEdit::Remove(sources) => {
             let known: HashSet<&Source> = present.iter().map(|entry| &entry.source).collect();
             let absent = sources.iter().enumerate().filter(|(_, source)| !known.contains(source));
+            let mut absent = absent.peekable();
+            let permitting = absent.peek().map(|_| Permitting::new(present, organization));
             violations.extend(absent.enumerate().map(|(count, (index, source))| {
-                let among = if count < COVERED_SHOWN_MAX { present } else { &[][..] };
-                absent_source(index, source, among, organization)
+                let permitting = permitting.as_ref().filter(|_| count < COVERED_SHOWN_MAX);
+                absent_source(index, source, permitting, organization)
             }));
             let removed: HashSet<&Source> = sources.iter().collect();
             let left = present.iter().filter(|entry| !removed.contains(&entry.source)).cloned();
@@ -100,7 +104,7 @@ fn bytes_of(entry: &AccessEntry, organization: Option<&Organization>) -> usize {
 fn absent_source(
     index: usize,
     source: &Source,
-    present: &[AccessEntry],
+    permitting: Option<&Permitting<'_>>,
     organization: Option<&Organization>,
 ) -> Violation {
     let name = |source: &Source| match (source, organization) {
@@ -108,31 +112,27 @@ fn absent_source(
         (Source::Group(id), Some(organization)) => Name::group(&organization.id, id).to_string(),
         (Source::Group(id), None) => id.to_string(),
     };
-    let (field, covering) = match source {
-        Source::Range(range) => ("range", covering_entry(*range, present, organization)),
-        Source::Group(_) => ("address_group", None),
+    let field = match source {
+        Source::Range(_) => "range",
+        Source::Group(_) => "address_group",
     };
-    let what = match covering {
-        Some(entry) => format!("its entry `{}` still permits it: remove that one if it is meant", name(&entry.source)),
-        None => "no other permits all of it: name the entries as they are".to_owned(),
+    let what = match permitting.map(|permitting| permitting.of(source)) {
+        Some(Some(Permitted { entries, is_whole, .. })) => {
+            let shown = entries.iter().take(ENTRIES_SHOWN_MAX).map(|entry| format!("`{}`", name(&entry.source)));
+            let more = if entries.len() > ENTRIES_SHOWN_MAX { ", …" } else { "" };
+            let part = if is_whole { "it" } else { "a part of it" };
+            let (noun, verb, those) = match entries.len() {
+                1 => ("entry", "permits", "that one if it is"),
+                _ => ("entries", "permit", "those if they are"),
+            };
+            let shown = shown.collect::<Vec<_>>().join(", ");
+            format!("its {noun} {shown}{more} still {verb} {part}: remove {those} meant")
+        }
+        Some(None) => "no other permits any of it: name the entries as they are".to_owned(),
+        None => "name the entries as they are".to_owned(),
     };
     Violation::new(
         format!("sources[{index}].{field}"),
         format!("`{}` is no entry of the allowlist; {what}", name(source)),
     )
-}
-
-/// The first entry that permits every address of a range.
-pub fn covering_entry<'a>(
-    range: Range,
-    entries: &'a [AccessEntry],
-    organization: Option<&Organization>,
-) -> Option<&'a AccessEntry> {
-    let wanted = RangeList::from_iter([range]).to_set();
-    entries.iter().find(|entry| match &entry.source {
-        Source::Range(other) => other.covers(range),
-        Source::Group(id) => organization
-            .and_then(|organization| organization.groups.get(id.as_str()))
-            .is_some_and(|group| wanted.is_subset(group.set())),
-    })
 }

@@ -105,8 +105,8 @@ pub enum PlanError {
          in the server's configuration"
     )]
     LimitReached {
-        /// What is limited, in the plural.
-        what: &'static str,
+        /// What is limited, in the plural, and of which object.
+        what: String,
         /// The limit.
         max: usize,
         /// The number after the change.

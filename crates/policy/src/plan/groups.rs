@@ -27,12 +27,8 @@ impl Task<'_> {
         }
         self.refuse()?;
         let limits = self.planner.limits;
-        check_limit(
-            "address groups of an organization",
-            self.organization.groups.len() + 1,
-            limits.groups_per_organization_max,
-        )?;
-        self.check_range_limits(0, ranges.len())?;
+        self.check_own_limit("address groups", self.organization.groups.len() + 1, limits.groups_per_organization_max)?;
+        self.check_range_limits(&id, 0, ranges.len())?;
         let mut deltas = vec![Delta::SetGroup { id: id.clone(), description }];
         if !ranges.is_empty() {
             deltas.push(Delta::SetGroupContent { id, content: GroupContent::Whole(ranges) });
@@ -104,7 +100,7 @@ impl Task<'_> {
         if ranges == **group.ranges() {
             return Ok(Vec::new());
         }
-        self.check_range_limits(group.ranges().len(), ranges.len())?;
+        self.check_range_limits(&id, group.ranges().len(), ranges.len())?;
         Ok(vec![Delta::SetGroupContent { id, content: GroupContent::Whole(ranges) }])
     }
 
@@ -114,18 +110,18 @@ impl Task<'_> {
         }
         let old = group.ranges().len();
         if added.len() > removed.len() {
-            self.check_range_limits(old, old + added.len() - removed.len())?;
+            self.check_range_limits(&id, old, old + added.len() - removed.len())?;
         }
         Ok(vec![Delta::SetGroupContent { id, content: GroupContent::Patch { added, removed } }])
     }
 
     /// Refuses a group that grows from `old` to `new` ranges when that exceeds a limit.
-    fn check_range_limits(&self, old: usize, new: usize) -> Result<(), PlanError> {
+    fn check_range_limits(&self, id: &Id, old: usize, new: usize) -> Result<(), PlanError> {
         let limits = self.planner.limits;
-        check_limit("ranges of an address group", new, limits.ranges_per_group_max)?;
+        check_limit("ranges", || self.group_name(id), new, limits.ranges_per_group_max)?;
         let all: usize = self.organization.groups.values().map(|group| group.ranges().len()).sum();
-        check_limit(
-            "ranges of all address groups of an organization",
+        self.check_own_limit(
+            "ranges of all address groups",
             (all + new).saturating_sub(old),
             limits.ranges_per_organization_max,
         )

@@ -16,16 +16,17 @@ mod made_up;
 mod mutation;
 mod nodes;
 mod organizations;
+mod permitting;
 mod rules;
 mod shadow;
 mod task;
 mod tests;
 mod widening;
 
-pub use entries::covering_entry;
 pub use error::{PlanError, VIOLATIONS_MAX, Violation};
 pub use etag::{etag_of_group, etag_of_node, etag_of_policy, etag_of_rule, etag_of_rules};
 pub use mutation::{Mutation, ShadowStep};
+pub use permitting::{Permitted, Permitting};
 pub use task::Planner;
 
 use confirm::check_pending;
@@ -52,7 +53,7 @@ impl Planner<'_> {
         if !ends_pending {
             check_pending(organization)?;
         }
-        let mut task = Task { planner: *self, organization, revision: organization.revision + 1, violations };
+        let task = Task { planner: *self, organization, revision: organization.revision + 1, violations };
         match mutation {
             Mutation::CreateRule { id, position, patch } => task.create_rule(id, position, &patch),
             Mutation::UpdateRule { id, etag, patch } => task.update_rule(&id, etag.as_deref(), &patch),
@@ -79,9 +80,6 @@ impl Planner<'_> {
             Mutation::CreateTest { test } => task.create_test(test),
             Mutation::DeleteTest { id } => task.delete_test(&id),
             Mutation::ReplacePolicy { document, etag, goes_back, force } => {
-                if !goes_back {
-                    task.check_test_ends(document.tests.as_deref().unwrap_or_default());
-                }
                 let deltas = task.replace_policy(*document, etag.as_deref(), force)?;
                 // A rollback to the present policy still ends the waiting, as a confirmation.
                 let pending = organization.pending.as_deref().filter(|_| goes_back && deltas.is_empty());

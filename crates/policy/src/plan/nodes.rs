@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::entries::edited;
 use super::error::PlanError;
 use super::etag::{check_etag, etag_of_node};
-use super::task::{INHERIT_REFUSED, REQUIRE_PROJECTS_REFUSED, Task, check_limit};
+use super::task::{INHERIT_REFUSED, REQUIRE_PROJECTS_REFUSED, Task};
 use super::widening::refuse_widening;
 use crate::change::Delta;
 use crate::name::{Name, NodeKey, NodeKind};
@@ -30,12 +30,8 @@ impl Task<'_> {
         }
         self.check_node_patch(Some(key.kind()), patch, "node");
         self.refuse()?;
-        check_limit(
-            "nodes of an organization",
-            organization.nodes.len() + 1,
-            self.planner.limits.nodes_per_organization_max,
-        )?;
-        self.planner.check_entry_limit(patch)?;
+        self.check_own_limit("nodes", organization.nodes.len() + 1, self.planner.limits.nodes_per_organization_max)?;
+        self.planner.check_entry_limit(patch, || self.node_name(&key))?;
         let default = if key.kind() == NodeKind::Project { Access::nobody() } else { Access::Inherit };
         let node = patch.applied_to(&Node::new(default, self.planner.now, self.revision));
         let first_project = key.kind() == NodeKind::Project && organization.nodes.is_empty();
@@ -64,7 +60,7 @@ impl Task<'_> {
         let patch = &*self.checked(&name, old, None, asked)?;
         self.refuse()?;
         if !asked.only_removes_entries() {
-            self.planner.check_entry_limit(patch)?;
+            self.planner.check_entry_limit(patch, || name)?;
         }
         let node = self.planner.changed_node(old, patch, self.revision);
         Ok(node.map(|node| Delta::SetOrganization { node }).into_iter().collect())
@@ -83,7 +79,7 @@ impl Task<'_> {
         let patch = &*self.checked(&name, old, Some(key.kind()), asked)?;
         self.refuse()?;
         if !asked.only_removes_entries() {
-            self.planner.check_entry_limit(patch)?;
+            self.planner.check_entry_limit(patch, || name)?;
         }
         let node = self.planner.changed_node(old, patch, self.revision);
         Ok(node.map(|node| Delta::SetNode { key, node }).into_iter().collect())

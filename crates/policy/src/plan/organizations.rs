@@ -7,7 +7,7 @@ use super::confirm::check_pending;
 use super::entries::edited;
 use super::error::{PlanError, Violation, refuse};
 use super::etag::{check_etag, etag_of_node};
-use super::task::{INHERIT_REFUSED, Planner, REQUIRE_PROJECTS_REFUSED, check_limit};
+use super::task::{INHERIT_REFUSED, Planner, REQUIRE_PROJECTS_REFUSED};
 use crate::change::Effect;
 use crate::name::{CLUSTER, Id, Name};
 use crate::node::{Access, EntriesEdit, Node, NodePatch};
@@ -43,8 +43,11 @@ impl Planner<'_> {
             "does not exist, because a new organization has no address groups: list ranges",
         );
         refuse(violations)?;
-        check_limit("organizations", organizations + 1, self.limits.organizations_max)?;
-        self.check_entry_limit(patch)?;
+        let (what, max, would_be) = ("organizations".to_owned(), self.limits.organizations_max, organizations + 1);
+        if would_be > max {
+            return Err(PlanError::LimitReached { what, max, would_be });
+        }
+        self.check_entry_limit(patch, || Name::organization(&id).to_string())?;
         let revision = last_revision + 1;
         let node = patch.applied_to(&Node::new(Access::AllowAll, self.now, revision));
         Ok(Effect::CreateOrganization { id, revision, node })
@@ -99,7 +102,7 @@ impl Planner<'_> {
         };
         refuse(violations)?;
         if !only_removes {
-            self.check_entry_limit(patch)?;
+            self.check_entry_limit(patch, || CLUSTER.to_owned())?;
         }
         let revision = cluster.revision + 1;
         Ok(self.changed_node(&cluster.node, patch, revision).map(|node| Effect::Cluster { revision, node }))

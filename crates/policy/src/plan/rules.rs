@@ -9,14 +9,14 @@ use std::sync::Arc;
 use super::error::PlanError;
 use super::etag::{check_etag, etag_of_rule, etag_of_rules};
 use super::identity::{Symbol, paired};
-use super::task::{Task, check_limit};
+use super::task::Task;
 use crate::change::Delta;
 use crate::document::RuleSpec;
 use crate::name::{Id, MadeUpKind, Name};
 use crate::rule::{Action, ConnectionTypes, Rule, RulePatch, Source};
 use crate::time::Timestamp;
 
-const LIMITED: &str = "rules of an organization";
+const LIMITED: &str = "rules";
 
 /// What makes two rules equal, whatever their ids are.
 type Settings<'a> = (Action, &'a Source, ConnectionTypes, &'a str, bool, Option<Timestamp>);
@@ -55,7 +55,7 @@ impl Task<'_> {
         self.check_group("rule.address_group", patch.source.as_ref());
         let rule = self.new_rule(id, patch, "rule");
         self.refuse()?;
-        check_limit(LIMITED, count, self.planner.limits.rules_per_organization_max)?;
+        self.check_own_limit(LIMITED, count, self.planner.limits.rules_per_organization_max)?;
         Ok(index.zip(rule).map(|(index, rule)| Delta::InsertRule { index, rule }).into_iter().collect())
     }
 
@@ -163,7 +163,7 @@ impl Task<'_> {
             }
             new.push(rule);
         }
-        check_limit(LIMITED, new.len(), self.planner.limits.rules_per_organization_max)?;
+        self.check_own_limit(LIMITED, new.len(), self.planner.limits.rules_per_organization_max)?;
         if new.iter().eq(present.iter().map(|rule| &**rule)) {
             return Ok(Vec::new());
         }

@@ -36,9 +36,10 @@ pub(super) struct Task<'a> {
 }
 
 impl Planner<'_> {
-    pub(super) fn check_entry_limit(&self, patch: &NodePatch) -> Result<(), PlanError> {
+    /// Refuses more entries than the node of a name may have.
+    pub(super) fn check_entry_limit(&self, patch: &NodePatch, name: impl FnOnce() -> String) -> Result<(), PlanError> {
         let entries = patch.access.as_ref().map_or(0, |access| access.entries().len());
-        check_limit("entries of a node", entries, self.limits.entries_per_node_max)
+        check_limit("entries", name, entries, self.limits.entries_per_node_max)
     }
 
     /// The node with the patch's values, changed at `revision`; none when nothing changes.
@@ -53,6 +54,11 @@ impl Planner<'_> {
 }
 
 impl Task<'_> {
+    /// Refuses more of something than the organization may have.
+    pub(super) fn check_own_limit(&self, what: &str, would_be: usize, max: usize) -> Result<(), PlanError> {
+        check_limit(what, || Name::organization(&self.organization.id).to_string(), would_be, max)
+    }
+
     /// Adds a violation when a source names a group that does not exist.
     pub(super) fn check_group(&mut self, field: &str, source: Option<&Source>) {
         if let Some(Source::Group(id)) = source
@@ -76,6 +82,15 @@ impl Task<'_> {
     }
 }
 
-pub(super) fn check_limit(what: &'static str, would_be: usize, max: usize) -> Result<(), PlanError> {
-    if would_be <= max { Ok(()) } else { Err(PlanError::LimitReached { what, max, would_be }) }
+/// Refuses more of something than an object may have. `of` is its name.
+pub(super) fn check_limit(
+    what: &str,
+    of: impl FnOnce() -> String,
+    would_be: usize,
+    max: usize,
+) -> Result<(), PlanError> {
+    if would_be <= max {
+        return Ok(());
+    }
+    Err(PlanError::LimitReached { what: format!("{what} of `{}`", of()), max, would_be })
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use super::error::PlanError;
 use super::identity::{Symbol, paired};
-use super::task::{Task, check_limit};
+use super::task::Task;
 use crate::address::Address;
 use crate::change::Delta;
 use crate::decision::Decision;
@@ -17,7 +17,7 @@ use crate::policy_test::PolicyTest;
 use crate::rule::ConnectionType;
 use crate::time::Timestamp;
 
-const LIMITED: &str = "policy tests of an organization";
+const LIMITED: &str = "policy tests";
 
 /// What makes two tests equal, whatever their ids are.
 type Settings<'a> = (Address, ConnectionType, &'a str, Decision, &'a str, Option<Timestamp>);
@@ -40,12 +40,12 @@ impl Task<'_> {
         let Err(at) = tests.binary_search_by(|known| known.id.cmp(&test.id)) else {
             return Err(PlanError::AlreadyExists(self.test_name(&test.id)));
         };
-        if test.end_time.is_some_and(|end| end <= self.planner.now) {
+        if test.has_ended(self.planner.now) {
             let description = "has passed, so the test would say nothing: give a later moment, or leave it out";
             self.violation("policy_test.end_time", description);
         }
         self.refuse()?;
-        check_limit(LIMITED, tests.len() + 1, self.planner.limits.tests_per_organization_max)?;
+        self.check_own_limit(LIMITED, tests.len() + 1, self.planner.limits.tests_per_organization_max)?;
         tests.insert(at, test);
         Ok(vec![Delta::SetTests { tests }])
     }
@@ -58,22 +58,6 @@ impl Task<'_> {
         self.refuse()?;
         tests.remove(at);
         Ok(vec![Delta::SetTests { tests }])
-    }
-
-    /// Refuses tests of a document that are not there yet and have ended already. Going back to an earlier policy may bring
-    /// such tests back.
-    pub(super) fn check_test_ends(&mut self, wanted: &[TestSpec]) {
-        let has_ended = |test: &&TestSpec| test.end_time.is_some_and(|end| end <= self.planner.now);
-        let ended: Vec<&TestSpec> = wanted.iter().filter(has_ended).collect();
-        if ended.is_empty() {
-            return;
-        }
-        let known: HashSet<_> = self.organization.tests.iter().map(settings_of_test).collect();
-        for test in ended.into_iter().filter(|test| !known.contains(&settings_of_spec(test))) {
-            let description =
-                "is in the past, so that the test asks for nothing: give a later moment, or leave the test out";
-            self.violation(&format!("policy.policy_tests[{}].end_time", test.index), description);
-        }
     }
 
     /// The deltas that replace the tests by those of a document.
@@ -92,7 +76,7 @@ impl Task<'_> {
             }
             tests.push(test.to_test(id));
         }
-        check_limit(LIMITED, tests.len(), self.planner.limits.tests_per_organization_max)?;
+        self.check_own_limit(LIMITED, tests.len(), self.planner.limits.tests_per_organization_max)?;
         tests.sort_by(|one, other| one.id.cmp(&other.id));
         let differs = tests != **present;
         Ok(if differs { vec![Delta::SetTests { tests }] } else { Vec::new() })
