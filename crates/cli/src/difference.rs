@@ -58,6 +58,47 @@ pub(super) fn text(differences: &[v1::AccessDifference], told: Told, colors: Col
     groups.iter().map(|group| group.text(told, colors)).collect()
 }
 
+/// Whole address families, or most of one, that are permitted or denied differently: what opens one first, a line for each
+/// period.
+pub(super) fn families(differences: &[v1::AccessDifference], told: Told) -> Vec<String> {
+    let mut heads: Vec<(Weight, String, Vec<(&str, Vec<i32>)>)> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for of in differences {
+        for flip in Flip::of(of).filter(|flip| flip.weight() != Weight::SomeRanges) {
+            let head = flip.head(told);
+            let index = *known.entry(head.clone()).or_insert(heads.len());
+            if heads.len() == index {
+                heads.push((flip.weight(), head, Vec::new()));
+            }
+            let Some((.., nodes)) = heads.get_mut(index) else { continue };
+            match nodes.last_mut() {
+                Some((node, types)) if *node == of.node => types.push(of.connection_type),
+                _ => nodes.push((&of.node, vec![of.connection_type])),
+            }
+        }
+    }
+    heads.sort_by_key(|(weight, ..)| *weight);
+    let line = |(_, head, nodes): (Weight, String, Vec<(&str, Vec<i32>)>)| format!("{head}, at {}", named(&nodes));
+    heads.into_iter().map(line).collect()
+}
+
+/// The most nodes that a line about address families names.
+const NODES_NAMED: usize = 3;
+
+/// The first nodes with their connection types, and how many more there are.
+fn named(nodes: &[(&str, Vec<i32>)]) -> String {
+    let node = |(node, types): &(&str, Vec<i32>)| {
+        let types: Vec<String> = types.iter().map(|number| connection_type(*number)).collect();
+        format!("{} ({})", clean(node), types.join(", "))
+    };
+    let shown: Vec<String> = nodes.iter().take(NODES_NAMED).map(node).collect();
+    match nodes.len().saturating_sub(NODES_NAMED) {
+        0 => shown.join(", "),
+        1 => format!("{} and 1 more node", shown.join(", ")),
+        more => format!("{} and {more} more nodes", shown.join(", ")),
+    }
+}
+
 fn groups(differences: &[v1::AccessDifference]) -> Vec<Group<'_>> {
     let mut targets: Vec<(&v1::AccessDifference, Vec<Flip<'_>>)> = Vec::new();
     let mut known: HashMap<(&str, i32), usize> = HashMap::new();
@@ -128,6 +169,22 @@ impl<'a> Flip<'a> {
         let label = format!("{sign} {would}{word} {}:", self.period());
         let cut = if self.truncated { "; the server names no more than these" } else { "" };
         format!("  {} {}{cut}\n", colors.paint(look, &label), shown(self.ranges))
+    }
+
+    /// The families that it is about, and what becomes of them.
+    fn head(&self, told: Told) -> String {
+        let would = if told == Told::Would { "would be " } else { "" };
+        let word = if self.permitted { "permitted" } else { "denied" };
+        let family = |family: Family| match (family.is_whole(self.ranges), family.share(self.ranges) >= HALF) {
+            (true, _) => Some(format!("every {} address", family.name())),
+            (false, true) => Some(format!("most {} addresses", family.name())),
+            (false, false) => None,
+        };
+        let families: Vec<String> = match self.ranges.iter().any(|range| range == ANY) {
+            true => vec!["every IPv4 and every IPv6 address".to_owned()],
+            false => Family::BOTH.into_iter().filter_map(family).collect(),
+        };
+        format!("{would}{word} {}: {}", self.period(), families.join(" and "))
     }
 
     fn period(&self) -> String {
