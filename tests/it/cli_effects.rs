@@ -341,5 +341,29 @@ async fn a_preview_names_a_fault_as_the_change_does() {
         assert_eq!(made.notes, previewed.notes, "{command}");
         assert!(!made.notes.contains("mutations["), "{made:?}");
     }
+    let moved = run(&service, "rules move office 99").await;
+    assert!(moved.notes.contains("`99` is not a position: give one from 1 to 1\n"), "{moved:?}");
+    service.stop().await;
+}
+
+/// The hazard: the largest change is the one that says the least.
+#[tokio::test]
+async fn what_is_too_large_to_be_foreseen_is_compared_afterwards() {
+    let service = Service::start().await;
+    run(&service, "groups create block").await.done();
+    run(&service, "rules create --id block --action deny --group block").await.done();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ranges");
+    let many: String =
+        (0..180_000).map(|number| format!("2001:db8:0:1:2:3:{:x}:{:x}\n", number >> 16, number & 0xffff)).collect();
+    std::fs::write(&file, format!("0.0.0.0/1\n128.0.0.0/1\n{many}")).unwrap();
+    let add = format!("groups add block --file {}", file.display());
+    let (_, notes) = run(&service, &format!("{add} --validate-only")).await.done();
+    assert!(notes.contains("what it causes besides is not told, because the change has more than 3 MiB"), "{notes}");
+    let (_, notes) = run(&service, &add).await.done();
+    let family = "note: denied from now on: every IPv4 address, at organizations/default (shell, preview)\n";
+    assert!(notes.contains(family) && notes.contains("problems it brought is not told"), "{notes}");
+    let (_, notes) = run(&service, &add).await.done();
+    assert_eq!(notes, "note: nothing changed: what was given is so already\n");
     service.stop().await;
 }

@@ -85,13 +85,26 @@ pub(super) fn families(differences: &[v1::AccessDifference], told: Told) -> Vec<
 /// The most nodes that a line about address families names.
 const NODES_NAMED: usize = 3;
 
+/// How the name of the projects that do not exist ends.
+pub(super) const UNREGISTERED: &str = "/projects/-";
+
 /// The first nodes with their connection types, and how many more there are.
 fn named(nodes: &[(&str, Vec<i32>)]) -> String {
     let node = |(node, types): &(&str, Vec<i32>)| {
         let types: Vec<String> = types.iter().map(|number| connection_type(*number)).collect();
-        format!("{} ({})", clean(node), types.join(", "))
+        let node = match node.strip_suffix(UNREGISTERED) {
+            Some(organization) => format!("projects of {} that do not exist", clean(organization)),
+            None => clean(node),
+        };
+        format!("{node} ({})", types.join(", "))
     };
-    let shown: Vec<String> = nodes.iter().take(NODES_NAMED).map(node).collect();
+    // What does not exist is decided as the organization is, where that is in the list.
+    let is_told = |(name, types): &&(&str, Vec<i32>)| {
+        let organization = name.strip_suffix(UNREGISTERED);
+        !nodes.iter().any(|(other, of_other)| Some(*other) == organization && of_other == types)
+    };
+    let nodes: Vec<&(&str, Vec<i32>)> = nodes.iter().filter(is_told).collect();
+    let shown: Vec<String> = nodes.iter().copied().take(NODES_NAMED).map(node).collect();
     match nodes.len().saturating_sub(NODES_NAMED) {
         0 => shown.join(", "),
         1 => format!("{} and 1 more node", shown.join(", ")),

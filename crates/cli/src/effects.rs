@@ -3,7 +3,7 @@
 //! Invariant: a change never fails because its effects cannot be told. What was so before the change is not told.
 //! Not here: computing effects, which the server does; whole previews (`comparison`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use portcullis_client::answer;
@@ -13,7 +13,7 @@ use super::change::ChangeArgs;
 use super::color::{ColorWhen, Colors};
 use super::comparison::REQUIRED_PROJECTS;
 use super::context::Context;
-use super::difference::{self, Told};
+use super::difference::{self, Told, UNREGISTERED};
 use super::error::of_call;
 use super::names::organization_of;
 use super::table::clean;
@@ -143,10 +143,11 @@ impl Effects {
 
     /// Who gets in and who is kept out, in the detail that is to be told.
     fn differences(&self, preview: &v1::PreviewChangeResponse, told: Told, context: &Context<'_>) -> Vec<String> {
+        let differences = surprising(preview);
         if self.detail == Detail::Families {
-            return families(&preview.differences, told);
+            return families(&differences, told);
         }
-        let text = difference::text(&preview.differences, told, Colors::of(ColorWhen::Never, context.output));
+        let text = difference::text(&differences, told, Colors::of(ColorWhen::Never, context.output));
         let alters = if told == Told::Would { "would alter" } else { "alters" };
         let note = || format!("note: the change {alters} who gets in:{}", text.trim_end());
         (!text.is_empty()).then(note).into_iter().collect()
@@ -200,6 +201,46 @@ fn besides(preview: &v1::PreviewChangeResponse, told: Told) -> Vec<String> {
     lines
 }
 
+/// The differences without what is typed or told by other words: whom a new node keeps out, whom one that is deleted no
+/// longer lets in, and what becomes of projects
+/// that do not exist where the organization requires projects or no longer does.
+fn surprising(preview: &v1::PreviewChangeResponse) -> Vec<v1::AccessDifference> {
+    let typed: HashSet<&str> =
+        preview.changes.iter().filter_map(|change| created(change).or(deleted(change))).collect();
+    let requires: Vec<(String, bool)> = preview.changes.iter().filter_map(required).collect();
+    let kept = |of: &v1::AccessDifference| {
+        let organization = of.node.strip_suffix(UNREGISTERED);
+        let is_told = requires.iter().any(|(name, _)| Some(name.as_str()) == organization);
+        let newly_denied = if typed.contains(of.node.as_str()) { Vec::new() } else { of.newly_denied.clone() };
+        let is_empty = newly_denied.is_empty() && of.newly_permitted.is_empty();
+        (!is_told && !is_empty).then(|| v1::AccessDifference { newly_denied, ..of.clone() })
+    };
+    preview.differences.iter().filter_map(kept).collect()
+}
+
+fn node(object: Option<&v1::PolicyObject>) -> Option<&v1::Node> {
+    match object?.object.as_ref()? {
+        Object::Node(node) => Some(node),
+        _ => None,
+    }
+}
+
+/// The name of the node that a change creates, if it creates one.
+fn created(change: &v1::ObjectChange) -> Option<&str> {
+    node(change.after.as_ref()).filter(|_| change.before.is_none()).map(|node| node.name.as_str())
+}
+
+/// The name of the node that a change deletes, if it deletes one.
+fn deleted(change: &v1::ObjectChange) -> Option<&str> {
+    node(change.before.as_ref()).filter(|_| change.after.is_none()).map(|node| node.name.as_str())
+}
+
+/// The organization for which a change alters whether it requires projects, and whether it then does.
+fn required(change: &v1::ObjectChange) -> Option<(String, bool)> {
+    let (before, after) = (node(change.before.as_ref())?, node(change.after.as_ref())?);
+    (before.require_projects() != after.require_projects()).then(|| (after.name.clone(), after.require_projects()))
+}
+
 /// Whole address families that get in or are kept out.
 fn families(differences: &[v1::AccessDifference], told: Told) -> Vec<String> {
     let mut lines: Vec<String> =
@@ -228,35 +269,28 @@ fn revocations(preview: &v1::PreviewChangeResponse, told: Told) -> impl Iterator
 
 /// Organizations that require projects from now on, or no longer.
 fn required_projects(changes: &[v1::ObjectChange], told: Told) -> Vec<String> {
-    let node = |object: &Option<v1::PolicyObject>| match object.as_ref().and_then(|object| object.object.as_ref()) {
-        Some(Object::Node(node)) => Some(node.clone()),
-        _ => None,
-    };
-    let is_created = |change: &v1::ObjectChange| change.before.is_none() && node(&change.after).is_some();
-    let because = if changes.iter().any(is_created) { ", because this is its first project" } else { "" };
-    let would = told == Told::Would;
-    let line = |change: &v1::ObjectChange| {
-        let (before, after) = (node(&change.before)?, node(&change.after)?);
-        let name = clean(&after.name);
-        match (before.require_projects(), after.require_projects()) {
-            (false, true) => {
-                let requires = if would { "would require" } else { "requires" };
-                Some(format!(
+    let is_first = changes.iter().any(|change| created(change).is_some());
+    let because = if is_first { ", because this is its first project" } else { "" };
+    let line = |(name, requires): (String, bool)| {
+        let name = clean(&name);
+        match requires {
+            true => {
+                let requires = if told == Told::Would { "would require" } else { "requires" };
+                format!(
                     "note: {name} {requires} projects from now on{because}: {REQUIRED_PROJECTS}; to permit them again: \
                      portcullis nodes update {name} --require-projects=false"
-                ))
+                )
             }
-            (true, false) => {
-                let requires = if would { "would no longer require" } else { "no longer requires" };
-                Some(format!(
-                    "note: {name} {requires} projects: checks of projects that do not exist, and of everything below them, \
-                     are decided by the access of {name}"
-                ))
+            false => {
+                let requires = if told == Told::Would { "would no longer require" } else { "no longer requires" };
+                format!(
+                    "note: {name} {requires} projects: checks of projects that do not exist, and of everything below \
+                     them, are decided as those of {name} are"
+                )
             }
-            _ => None,
         }
     };
-    changes.iter().filter_map(line).collect()
+    changes.iter().filter_map(required).map(line).collect()
 }
 
 /// The problems that a change brings and that its author has not meant. An exception above a rule for everybody is meant.
