@@ -75,6 +75,11 @@ fn rules() -> Vec<Case> {
         ),
         case(&[ALLOW, REST], "rules move rest 1", &["rules/office: the rule never wins", LOCKED_OUT]),
         case(
+            &[],
+            "rules create --id rest --action deny --range any --type shell",
+            &["error: organizations/default: nobody can connect for shell connections, because"],
+        ),
+        case(
             &[ALLOW, REST],
             "rules update rest --disabled --validate-only",
             &["note: would be permitted from now on: most IPv4 addresses"],
@@ -354,8 +359,8 @@ async fn what_is_too_large_to_be_foreseen_is_compared_afterwards() {
     run(&service, "rules create --id block --action deny --group block").await.done();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ranges");
-    let many: String =
-        (0..180_000).map(|number| format!("2001:db8:0:1:2:3:{:x}:{:x}\n", number >> 16, number & 0xffff)).collect();
+    let range = |number: u32| format!("2001:db8:0:1:2:3:{:x}:{:x}", number >> 16, number & 0xffff);
+    let many = (0..180_000).map(range).collect::<Vec<_>>().join("\n");
     std::fs::write(&file, format!("0.0.0.0/1\n128.0.0.0/1\n{many}")).unwrap();
     let add = format!("groups add block --file {}", file.display());
     let (_, notes) = run(&service, &format!("{add} --validate-only")).await.done();

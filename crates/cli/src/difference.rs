@@ -37,10 +37,13 @@ struct Flip<'a> {
     to: Option<Timestamp>,
 }
 
+/// A node with connection types.
+type Typed<'a> = (&'a str, Vec<i32>);
+
 /// Nodes at which the same is decided differently, each with its connection types.
 struct Group<'a> {
     flips: Vec<Flip<'a>>,
-    nodes: Vec<(&'a str, Vec<i32>)>,
+    nodes: Vec<Typed<'a>>,
 }
 
 /// How much a difference matters: what opens a family to everybody comes first.
@@ -61,7 +64,7 @@ pub(super) fn text(differences: &[v1::AccessDifference], told: Told, colors: Col
 /// Whole address families, or most of one, that are permitted or denied differently: what opens one first, a line for each
 /// period.
 pub(super) fn families(differences: &[v1::AccessDifference], told: Told) -> Vec<String> {
-    let mut heads: Vec<(Weight, String, Vec<(&str, Vec<i32>)>)> = Vec::new();
+    let mut heads: Vec<(Weight, String, Vec<Typed<'_>>)> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for of in differences {
         for flip in Flip::of(of).filter(|flip| flip.weight() != Weight::SomeRanges) {
@@ -78,7 +81,7 @@ pub(super) fn families(differences: &[v1::AccessDifference], told: Told) -> Vec<
         }
     }
     heads.sort_by_key(|(weight, ..)| *weight);
-    let line = |(_, head, nodes): (Weight, String, Vec<(&str, Vec<i32>)>)| format!("{head}, at {}", named(&nodes));
+    let line = |(_, head, nodes): (Weight, String, Vec<Typed<'_>>)| format!("{head}, at {}", named(&nodes));
     heads.into_iter().map(line).collect()
 }
 
@@ -89,8 +92,8 @@ const NODES_NAMED: usize = 3;
 pub(super) const UNREGISTERED: &str = "/projects/-";
 
 /// The first nodes with their connection types, and how many more there are.
-fn named(nodes: &[(&str, Vec<i32>)]) -> String {
-    let node = |(node, types): &(&str, Vec<i32>)| {
+fn named(nodes: &[Typed<'_>]) -> String {
+    let node = |(node, types): &Typed<'_>| {
         let types: Vec<String> = types.iter().map(|number| connection_type(*number)).collect();
         let node = match node.strip_suffix(UNREGISTERED) {
             Some(organization) => format!("projects of {} that do not exist", clean(organization)),
@@ -99,11 +102,11 @@ fn named(nodes: &[(&str, Vec<i32>)]) -> String {
         format!("{node} ({})", types.join(", "))
     };
     // What does not exist is decided as the organization is, where that is in the list.
-    let is_told = |(name, types): &&(&str, Vec<i32>)| {
+    let is_told = |(name, types): &&Typed<'_>| {
         let organization = name.strip_suffix(UNREGISTERED);
         !nodes.iter().any(|(other, of_other)| Some(*other) == organization && of_other == types)
     };
-    let nodes: Vec<&(&str, Vec<i32>)> = nodes.iter().filter(is_told).collect();
+    let nodes: Vec<&Typed<'_>> = nodes.iter().filter(is_told).collect();
     let shown: Vec<String> = nodes.iter().copied().take(NODES_NAMED).map(node).collect();
     match nodes.len().saturating_sub(NODES_NAMED) {
         0 => shown.join(", "),
@@ -193,9 +196,10 @@ impl<'a> Flip<'a> {
             (false, true) => Some(format!("most {} addresses", family.name())),
             (false, false) => None,
         };
-        let families: Vec<String> = match self.ranges.iter().any(|range| range == ANY) {
-            true => vec!["every IPv4 and every IPv6 address".to_owned()],
-            false => Family::BOTH.into_iter().filter_map(family).collect(),
+        let families: Vec<String> = if self.ranges.iter().any(|range| range == ANY) {
+            vec!["every IPv4 address and every IPv6 address".to_owned()]
+        } else {
+            Family::BOTH.into_iter().filter_map(family).collect()
         };
         format!("{would}{word} {}: {}", self.period(), families.join(" and "))
     }

@@ -124,7 +124,9 @@ impl Effects {
                 if told == Told::Would && !problems.is_empty() {
                     lines.push("note: problems that would come:".to_owned());
                 }
-                lines.iter().for_each(|line| context.output.note(line));
+                for line in &lines {
+                    context.output.note(line);
+                }
                 context.note_problems(&problems);
             }
             Foreseen::Unknown(why) => {
@@ -169,7 +171,9 @@ impl Effects {
         let named = |revision: i64| format!("{}/revisions/{revision}", organization_of(&self.name));
         let request = v1::CompareRevisionsRequest { base: named(before), name: named(after) };
         if let Ok(compared) = answer(context.client.analysis().compare_revisions(request).await) {
-            families(&compared.differences, told).iter().for_each(|line| context.output.note(line));
+            for line in families(&compared.differences, told) {
+                context.output.note(&line);
+            }
         }
         let how = "see `portcullis problems` and `portcullis sessions list`";
         context.output.note(&not_told("which sessions it revoked and which problems it brought", how));
@@ -273,21 +277,19 @@ fn required_projects(changes: &[v1::ObjectChange], told: Told) -> Vec<String> {
     let because = if is_first { ", because this is its first project" } else { "" };
     let line = |(name, requires): (String, bool)| {
         let name = clean(&name);
-        match requires {
-            true => {
-                let requires = if told == Told::Would { "would require" } else { "requires" };
-                format!(
-                    "note: {name} {requires} projects from now on{because}: {REQUIRED_PROJECTS}; to permit them again: \
-                     portcullis nodes update {name} --require-projects=false"
-                )
-            }
-            false => {
-                let requires = if told == Told::Would { "would no longer require" } else { "no longer requires" };
-                format!(
-                    "note: {name} {requires} projects: checks of projects that do not exist, and of everything below \
-                     them, are decided as those of {name} are"
-                )
-            }
+        let would = told == Told::Would;
+        if requires {
+            let requires = if would { "would require" } else { "requires" };
+            format!(
+                "note: {name} {requires} projects from now on{because}: {REQUIRED_PROJECTS}; to permit them again: \
+                 portcullis nodes update {name} --require-projects=false"
+            )
+        } else {
+            let requires = if would { "would no longer require" } else { "no longer requires" };
+            format!(
+                "note: {name} {requires} projects: checks of projects that do not exist, and of everything below them, \
+                 are decided as those of {name} are"
+            )
         }
     };
     changes.iter().filter_map(required).map(line).collect()

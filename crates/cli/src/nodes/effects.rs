@@ -97,8 +97,8 @@ fn of_access(change: &ChangeArgs, before: &v1::Node, after: &v1::Node, context: 
 pub(super) fn of_new_access(node: &v1::Node, context: &mut Context<'_>) {
     let is_list = node.access.as_ref().is_some_and(|access| access.mode() == v1::AccessMode::AllowList);
     if is_list && sources(node).is_empty() {
-        let note = format!("note: {} would permit nobody: its allowlist has no entries", clean(&node.name));
-        context.output.note(&note);
+        let name = clean(&node.name);
+        context.output.note(&format!("note: {name} would permit nobody: its allowlist has no entries"));
     }
 }
 
