@@ -4,7 +4,6 @@
 //! after a colon what to do. The problem itself names the resource.
 //! Not here: codes and severities (`problems`).
 
-use super::convert::decision::to_connection_type;
 use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::problems::{Code, Problem, Resource};
 use crate::policy::time::Timestamp;
@@ -63,7 +62,7 @@ pub(super) fn message(organization: Option<&Id>, problem: &Problem) -> String {
 /// The message of a problem that can begin at a later moment, when rules have expired.
 fn message_of_moment(problem: &Problem, related: &str) -> String {
     let types = match problem.connection_types.as_slice() {
-        [one] => format!(" for {}", to_connection_type(*one).as_str_name()),
+        [one] => format!(" for {one} connections"),
         _ => String::new(),
     };
     let ranges = shown_ranges(problem);
@@ -75,7 +74,7 @@ fn message_of_moment(problem: &Problem, related: &str) -> String {
     match problem.code {
         Code::GuardedAddressLockedOut => format!(
             "{begin}the guarded address {ranges} loses what it is allowed now{types}: extend the rules that expire then, \
-             or take it out of `guard_ips`"
+             or take it out of the guarded addresses"
         ),
         Code::FailingTest if later.is_some() => format!(
             "{begin}the policy decides otherwise than the test expects: extend the rules that expire then, or give the \

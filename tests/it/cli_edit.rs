@@ -65,9 +65,10 @@ async fn the_first_project_says_that_projects_are_required_and_the_last_one_that
     let (shown, notes) = run(&service, "nodes create projects/web").await.done();
     has(&shown, &["organizations/default/projects/web"]);
     has(&notes, &["requires projects from now on", "projects that do not exist, and of everything below them", lift]);
-    has(&notes, &["organizations/default/projects/web permits nobody"]);
+    has(&notes, &["organizations/default/projects/web: the access permits nobody"]);
+    assert!(!notes.contains("denied from now on"), "{notes}");
     let (_, notes) = run(&service, "nodes create projects/ops --access allow-all").await.done();
-    assert_eq!(notes, "");
+    has(&notes, &["note: permitted from now on: every IPv4 address and every IPv6 address, at organizations/default/"]);
     let (_, notes) = run(&service, "nodes delete projects/ops").await.done();
     assert_eq!(notes, "");
     let (shown, notes) = run(&service, "nodes delete projects/web").await.done();
@@ -216,7 +217,9 @@ async fn an_expired_rule_is_shown_as_expired_and_a_disabled_one_as_disabled() {
     }
     let (shown, notes) = run(&service, "rules update guest --description gone").await.done();
     has(&shown, &["expired 2026-12-24T18:00:03Z"]);
-    has(&notes, &["has expired"]);
+    assert_eq!(notes, "", "it was expired before");
+    let past = "rules create --id past --action allow --range 192.0.2.3 --expire-time 2026-12-24T18:00:01Z";
+    has(&run(&service, past).await.done().1, &["has expired"]);
     let (shown, _) = run(&service, "rules update guest --disabled").await.done();
     has(&shown, &["disabled, expired 2026-12-24T18:00:03Z"]);
     service.stop().await;
@@ -225,14 +228,15 @@ async fn an_expired_rule_is_shown_as_expired_and_a_disabled_one_as_disabled() {
 #[tokio::test]
 async fn the_end_of_the_last_denial_is_said() {
     let service = Service::start().await;
-    let open = "no rule of organizations/default denies anything now";
+    let open =
+        "note: permitted from now on: every IPv4 address and every IPv6 address, at organizations/default (shell";
     let create = "rules create --id rest --action deny --range any";
     run(&service, create).await.done();
     run(&service, "rules create --id lab --action deny --range 192.0.2.0/24 --position 1").await.done();
     let (_, notes) = run(&service, "rules delete lab").await.done();
     assert_eq!(notes, "");
     let (_, notes) = run(&service, "rules delete rest").await.done();
-    has(&notes, &[open, "allows every address"]);
+    has(&notes, &[open]);
     for update in ["--action allow", "--disabled"] {
         run(&service, create).await.done();
         has(&run(&service, &format!("rules update rest {update}")).await.done().1, &[open]);
@@ -256,11 +260,13 @@ async fn entries_and_gates_that_an_update_loses_are_said_and_a_gate_that_is_not_
     run(&service, "groups create office --range 10.0.0.0/8").await.done();
     let list = "nodes update default --access allow-list --range 192.0.2.0/24 --range 198.51.100.7 --group office";
     let (_, notes) = run(&service, list).await.done();
-    assert_eq!(notes, "");
+    let expected = "note: denied from now on: most IPv4 addresses and every IPv6 address, at organizations/default (shell, \
+                    preview)\n";
+    assert_eq!(notes, expected);
     let (_, notes) = run(&service, "nodes update default --access allow-list --range 192.0.2.0/24").await.done();
     assert_eq!(notes, "note: organizations/default has lost the entries 198.51.100.7, group office\n");
     let (_, notes) = run(&service, "nodes update default --access allow-list").await.done();
-    has(&notes, &["has lost the entry 192.0.2.0/24", "organizations/default permits nobody"]);
+    has(&notes, &["has lost the entry 192.0.2.0/24", "organizations/default: the access permits nobody"]);
     run(&service, "nodes update default --access allow-all").await.done();
 
     let set =

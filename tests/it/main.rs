@@ -50,6 +50,7 @@ mod cli_audit;
 mod cli_config;
 /// Everyday edits through the command line.
 mod cli_edit;
+mod cli_effects;
 /// The flags that errors of the command line name.
 mod cli_flags;
 /// The command line over address groups.

@@ -112,7 +112,7 @@ async fn a_lock_out_that_will_come_is_listed_with_its_moment_and_comes_true() {
     assert!(is_later(failing) && failing.severity() == Severity::Error, "{failing:?}");
     let words = format!(
         "from {LATER_TEXT} on, the guarded address `203.0.113.9` loses what it is allowed now: extend the rules that \
-         expire then, or take it out of `guard_ips`"
+         expire then, or take it out of the guarded addresses"
     );
     assert_eq!(guarded[0].message, words);
 

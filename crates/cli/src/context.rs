@@ -4,7 +4,9 @@
 //! confirmed says how to confirm it, and until when.
 //! Not here: what is asked, and how an answer looks as a table: each command knows that.
 
-use portcullis_client::{Client, DEFAULT_ADDRESS, answer};
+use std::time::Duration;
+
+use portcullis_client::{CallError, Client, DEFAULT_ADDRESS, answer};
 use prost::{Message, Name};
 use tonic::{Response, Status};
 
@@ -12,7 +14,7 @@ use super::answered::Answered;
 use super::change::ChangeArgs;
 use super::color::{ColorWhen, Colors};
 use super::comparison;
-use super::error::of_call;
+use super::error::{of_call, with_violations};
 use super::exit::Exit;
 use super::flags::Flags;
 use super::names::organization_of;
@@ -143,18 +145,20 @@ impl<'a> Context<'a> {
         &self,
         name: &str,
         request: Asked,
-    ) -> Result<v1::PreviewChangeResponse, portcullis_client::CallError> {
+        replay: Option<Duration>,
+    ) -> Result<v1::PreviewChangeResponse, CallError> {
         let request = v1::PreviewChangeRequest {
             parent: organization_of(name),
             mutations: vec![v1::Mutation { request: Some(request) }],
-            replay_within: None,
+            replay_within: replay.and_then(|replay| replay.try_into().ok()),
         };
-        answer(self.client.analysis().preview_change(request).await)
+        let preview = answer(self.client.analysis().preview_change(request).await);
+        preview.map_err(|error| with_violations(error, |violation| violation.field = of_change(&violation.field)))
     }
 
     /// Shows what a request would do to the organization or the cluster that `name` belongs to.
     pub(super) async fn preview(&mut self, name: &str, request: Asked) -> anyhow::Result<Exit> {
-        let preview = self.ask_preview(name, request).await?;
+        let preview = self.ask_preview(name, request, None).await?;
         let exit = self.previewed(&preview, ColorWhen::Auto)?;
         if exit == Exit::Denied {
             self.output.note("error: a gate would refuse the change");
@@ -185,6 +189,14 @@ impl<'a> Context<'a> {
         if let more @ 1.. = problems.len().saturating_sub(PROBLEMS_NOTED) {
             self.output.note(&format!("note: and {more} more problems: see them with `portcullis problems`"));
         }
+    }
+}
+
+/// A field of a preview as the change itself has it.
+fn of_change(field: &str) -> String {
+    match field.strip_prefix("mutations[0].") {
+        Some(mutation) => mutation.split_once('.').map_or("preview", |(_, field)| field).to_owned(),
+        None => field.to_owned(),
     }
 }
 

@@ -37,10 +37,13 @@ struct Flip<'a> {
     to: Option<Timestamp>,
 }
 
+/// A node with connection types.
+type Typed<'a> = (&'a str, Vec<i32>);
+
 /// Nodes at which the same is decided differently, each with its connection types.
 struct Group<'a> {
     flips: Vec<Flip<'a>>,
-    nodes: Vec<(&'a str, Vec<i32>)>,
+    nodes: Vec<Typed<'a>>,
 }
 
 /// How much a difference matters: what opens a family to everybody comes first.
@@ -56,6 +59,60 @@ pub(super) fn text(differences: &[v1::AccessDifference], told: Told, colors: Col
     let mut groups = groups(differences);
     groups.sort_by_key(|group| group.flips.iter().map(Flip::weight).min());
     groups.iter().map(|group| group.text(told, colors)).collect()
+}
+
+/// Whole address families, or most of one, that are permitted or denied differently: what opens one first, a line for each
+/// period.
+pub(super) fn families(differences: &[v1::AccessDifference], told: Told) -> Vec<String> {
+    let mut heads: Vec<(Weight, String, Vec<Typed<'_>>)> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for of in differences {
+        for flip in Flip::of(of).filter(|flip| flip.weight() != Weight::SomeRanges) {
+            let head = flip.head(told);
+            let index = *known.entry(head.clone()).or_insert(heads.len());
+            if heads.len() == index {
+                heads.push((flip.weight(), head, Vec::new()));
+            }
+            let Some((.., nodes)) = heads.get_mut(index) else { continue };
+            match nodes.last_mut() {
+                Some((node, types)) if *node == of.node => types.push(of.connection_type),
+                _ => nodes.push((&of.node, vec![of.connection_type])),
+            }
+        }
+    }
+    heads.sort_by_key(|(weight, ..)| *weight);
+    let line = |(_, head, nodes): (Weight, String, Vec<Typed<'_>>)| format!("{head}, at {}", named(&nodes));
+    heads.into_iter().map(line).collect()
+}
+
+/// The most nodes that a line about address families names.
+const NODES_NAMED: usize = 3;
+
+/// How the name of the projects that do not exist ends.
+pub(super) const UNREGISTERED: &str = "/projects/-";
+
+/// The first nodes with their connection types, and how many more there are.
+fn named(nodes: &[Typed<'_>]) -> String {
+    let node = |(node, types): &Typed<'_>| {
+        let types: Vec<String> = types.iter().map(|number| connection_type(*number)).collect();
+        let node = match node.strip_suffix(UNREGISTERED) {
+            Some(organization) => format!("projects of {} that do not exist", clean(organization)),
+            None => clean(node),
+        };
+        format!("{node} ({})", types.join(", "))
+    };
+    // What does not exist is decided as the organization is, where that is in the list.
+    let is_told = |(name, types): &&Typed<'_>| {
+        let organization = name.strip_suffix(UNREGISTERED);
+        !nodes.iter().any(|(other, of_other)| Some(*other) == organization && of_other == types)
+    };
+    let nodes: Vec<&Typed<'_>> = nodes.iter().filter(is_told).collect();
+    let shown: Vec<String> = nodes.iter().copied().take(NODES_NAMED).map(node).collect();
+    match nodes.len().saturating_sub(NODES_NAMED) {
+        0 => shown.join(", "),
+        1 => format!("{} and 1 more node", shown.join(", ")),
+        more => format!("{} and {more} more nodes", shown.join(", ")),
+    }
 }
 
 fn groups(differences: &[v1::AccessDifference]) -> Vec<Group<'_>> {
@@ -128,6 +185,23 @@ impl<'a> Flip<'a> {
         let label = format!("{sign} {would}{word} {}:", self.period());
         let cut = if self.truncated { "; the server names no more than these" } else { "" };
         format!("  {} {}{cut}\n", colors.paint(look, &label), shown(self.ranges))
+    }
+
+    /// The families that it is about, and what becomes of them.
+    fn head(&self, told: Told) -> String {
+        let would = if told == Told::Would { "would be " } else { "" };
+        let word = if self.permitted { "permitted" } else { "denied" };
+        let family = |family: Family| match (family.is_whole(self.ranges), family.share(self.ranges) >= HALF) {
+            (true, _) => Some(format!("every {} address", family.name())),
+            (false, true) => Some(format!("most {} addresses", family.name())),
+            (false, false) => None,
+        };
+        let families: Vec<String> = if self.ranges.iter().any(|range| range == ANY) {
+            vec!["every IPv4 address and every IPv6 address".to_owned()]
+        } else {
+            Family::BOTH.into_iter().filter_map(family).collect()
+        };
+        format!("{would}{word} {}: {}", self.period(), families.join(" and "))
     }
 
     fn period(&self) -> String {

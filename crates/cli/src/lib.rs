@@ -18,6 +18,7 @@ mod comparison;
 mod context;
 mod deletions;
 mod difference;
+mod effects;
 mod error;
 mod events;
 mod exit;

@@ -4,11 +4,14 @@
 //! Not here: the flags (`args`), how ranges are read (`ranges_file`) and cut into messages (`upload`).
 
 mod args;
+mod exchange;
 mod view;
 
 use portcullis_client::{CallError, answer};
 
+use super::change::ChangeArgs;
 use super::context::Context;
+use super::effects::{self, Effects};
 use super::error::{UsageError, with_fields};
 use super::exit::Exit;
 use super::names::OrganizationArgs;
@@ -73,8 +76,12 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
         let name = first.name.clone();
         return preview(&name, Asked::PatchRanges(Patch::Add.whole(first, ranges)), &origins, context).await;
     }
+    let effects = of_patch(Patch::Add, &first, &ranges, context).await;
     let created = send_patch(context, first, ranges, Patch::Add, &origins).await?;
-    context.changed(&args.change, &created.address_group.unwrap_or_default(), view::group)
+    let group = created.address_group.unwrap_or_default();
+    context.changed(&args.change, &group, view::group)?;
+    tell(&effects, &args.change, &group, context).await;
+    Ok(Exit::Success)
 }
 
 async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -87,8 +94,11 @@ async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Contex
     let update_mask = Some(prost_types::FieldMask { paths: vec!["description".to_owned()] });
     let options = args.change.options();
     let request = v1::UpdateAddressGroupRequest { address_group: Some(group), update_mask, options };
+    let effects = Effects::of(&names.group(&args.group), Asked::UpdateAddressGroup(request.clone()), context).await;
     let group = answer(context.client.firewall().update_address_group(request).await)?;
-    context.changed(&args.change, &group, view::group)
+    context.changed(&args.change, &group, view::group)?;
+    effects.tell(&args.change, context).await;
+    Ok(Exit::Success)
 }
 
 async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -98,8 +108,11 @@ async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Conte
     if args.preview.preview {
         return context.preview(&name, Asked::DeleteAddressGroup(request)).await;
     }
+    let effects = Effects::of(&name, Asked::DeleteAddressGroup(request.clone()), context).await;
     answer(context.client.firewall().delete_address_group(request).await)?;
-    context.deleted(&args.change, &name)
+    context.deleted(&args.change, &name)?;
+    effects.tell(&args.change, context).await;
+    Ok(Exit::Success)
 }
 
 async fn patch(
@@ -110,15 +123,21 @@ async fn patch(
 ) -> anyhow::Result<Exit> {
     args.ranges.require("nothing to add or remove")?;
     let (ranges, origins) = args.ranges.read()?.split();
+    if ranges.is_empty() {
+        return Err(UsageError("nothing to add or remove: the file has no ranges".to_owned()).into());
+    }
     let name = names.group(&args.group);
     let (etag, options) = (args.etag.etag(), args.change.options());
     let first = v1::PatchRangesRequest { name: name.clone(), etag, options, ..v1::PatchRangesRequest::default() };
     if args.preview.preview {
         return preview(&name, Asked::PatchRanges(patch.whole(first, ranges)), &origins, context).await;
     }
+    let effects = of_patch(patch, &first, &ranges, context).await;
     let patched = send_patch(context, first, ranges, patch, &origins).await?;
     let is_made = !args.change.validate_only;
-    context.changed(&args.change, &patched, |patched| view::patched(patched, patch == Patch::Add, is_made))
+    context.changed(&args.change, &patched, |patched| view::patched(patched, patch == Patch::Add, is_made))?;
+    tell(&effects, &args.change, &patched.address_group.unwrap_or_default(), context).await;
+    Ok(Exit::Success)
 }
 
 async fn ranges(names: &OrganizationArgs, args: &GetArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -147,8 +166,43 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
         let request = v1::ReplaceRangesRequest { ranges, ..first };
         return preview(&name, Asked::ReplaceRanges(request), &origins, context).await;
     }
-    let group = send_replacement(context, first, ranges, &origins).await?;
-    context.changed(&args.change, &group, view::group)
+    let effects = if is_large(&ranges) {
+        Effects::too_large(&first.name, context).await
+    } else {
+        let request = v1::ReplaceRangesRequest { ranges: ranges.clone(), ..first.clone() };
+        Effects::of(&first.name, Asked::ReplaceRanges(request), context).await
+    };
+    let before = exchange::before(&first.name, context).await;
+    let group = send_replacement(context, first, ranges.clone(), &origins).await?;
+    context.changed(&args.change, &group, view::group)?;
+    if let Some(before) = before {
+        context.output.note(&exchange::told(&args.change, &before, &ranges, group.range_count));
+    }
+    tell(&effects, &args.change, &group, context).await;
+    Ok(Exit::Success)
+}
+
+/// What adding or removing ranges will cause.
+async fn of_patch(patch: Patch, first: &v1::PatchRangesRequest, ranges: &[String], context: &Context<'_>) -> Effects {
+    if is_large(ranges) {
+        return Effects::too_large(&first.name, context).await;
+    }
+    let request = patch.whole(first.clone(), ranges.to_vec());
+    Effects::of(&first.name, Asked::PatchRanges(request), context).await
+}
+
+/// Whether ranges are too many to be sent twice.
+fn is_large(ranges: &[String]) -> bool {
+    ranges.iter().map(String::len).sum::<usize>() > effects::BYTES_MAX
+}
+
+/// Says what a change of a group caused, and that the group stands for nobody where that is so.
+async fn tell(effects: &Effects, change: &ChangeArgs, group: &v1::AddressGroup, context: &mut Context<'_>) {
+    if group.range_count == 0 {
+        let (has, stands) = if change.validate_only { ("would have", "stand") } else { ("has", "stands") };
+        context.output.note(&format!("note: {} {has} no ranges, and {stands} for nobody", table::clean(&group.name)));
+    }
+    effects.tell(change, context).await;
 }
 
 /// Streams `ranges` after the message `first`, as one change that replaces all ranges.

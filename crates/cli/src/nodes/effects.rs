@@ -1,16 +1,15 @@
-//! What a change of nodes causes besides: required projects, nodes that go with another, entries that are lost.
+//! What a change of nodes does that its answer does not show: the last project, nodes that go with another, lost entries.
 //!
 //! Invariant: a change that was made is never told as failed because one of these questions was not answered.
-//! Not here: the changes themselves, and what previews tell.
+//! Not here: the changes themselves, guards (`guards`), and what a preview foresees (`crate::effects`).
 
 use portcullis_client::{CallError, answer};
 
 use super::args::UpdateArgs;
+use super::guards;
 use crate::change::ChangeArgs;
-use crate::color::{ColorWhen, Colors};
-use crate::comparison::REQUIRED_PROJECTS;
 use crate::context::Context;
-use crate::difference::{self, Told};
+use crate::difference::Told;
 use crate::names::{organization_of, split_node};
 use crate::record::object_name;
 use crate::settings;
@@ -33,32 +32,15 @@ pub(super) async fn present(
     answer(context.client.hierarchy().get_node(v1::GetNodeRequest { name: name.to_owned() }).await).map(Some)
 }
 
-/// Whether a new node would be the first project of an organization that does not require projects yet.
-pub(super) async fn would_be_first_project(name: &str, context: &Context<'_>) -> bool {
-    is_project(name)
-        && requires_projects(name, context).await == Some(false)
-        && projects(name, context).await.is_empty()
-}
-
 /// Whether a node is the last project of an organization that requires projects.
 pub(super) async fn is_last_required_project(name: &str, context: &Context<'_>) -> bool {
     is_project(name) && requires_projects(name, context).await == Some(true) && projects(name, context).await == [name]
 }
 
-/// Says what the first project brings about.
-pub(super) fn of_first_project(change: &ChangeArgs, name: &str, context: &mut Context<'_>) {
-    let organization = clean(&organization_of(name));
-    let would = if change.validate_only { "would require" } else { "requires" };
-    context.output.note(&format!(
-        "note: {organization} {would} projects from now on, because this is its first project: {REQUIRED_PROJECTS}; to \
-         permit them again: portcullis nodes update {organization} --require-projects=false"
-    ));
-}
-
 /// Says what stays when the last project goes.
-pub(super) fn of_last_project(change: &ChangeArgs, name: &str, context: &mut Context<'_>) {
+pub(super) fn of_last_project(told: Told, name: &str, context: &mut Context<'_>) {
     let organization = clean(&organization_of(name));
-    let would = if change.validate_only {
+    let would = if told == Told::Would {
         "would have no project left and still require"
     } else {
         "has no project left and still requires"
@@ -69,10 +51,9 @@ pub(super) fn of_last_project(change: &ChangeArgs, name: &str, context: &mut Con
     ));
 }
 
-/// Says which nodes a deletion takes with it, and whom it lets in or keeps out.
-pub(super) fn of_deletion(change: &ChangeArgs, effect: &v1::PreviewChangeResponse, context: &mut Context<'_>) {
-    let told = if change.validate_only { Told::Would } else { Told::Is };
-    let nodes = effect.changes.iter().filter(|change| change.after.is_none()).filter_map(|change| {
+/// Says which nodes a deletion takes with it.
+pub(super) fn of_deletion(told: Told, changes: &[v1::ObjectChange], context: &mut Context<'_>) {
+    let nodes = changes.iter().filter(|change| change.after.is_none()).filter_map(|change| {
         let before = change.before.as_ref()?;
         matches!(before.object, Some(Object::Node(_))).then(|| object_name(before)).flatten()
     });
@@ -83,20 +64,12 @@ pub(super) fn of_deletion(change: &ChangeArgs, effect: &v1::PreviewChangeRespons
         let verb = if told == Told::Would { "would go" } else { "went" };
         context.output.note(&format!("note: {} {nodes} below it {verb} with it: {}", below.len(), some(&below)));
     }
-    if effect.revocation_count > 0 {
-        context.output.note(&format!("note: active sessions that it revokes: {}", effect.revocation_count));
-    }
-    let colors = Colors::of(ColorWhen::Never, context.output);
-    let differences = difference::text(&effect.differences, told, colors);
-    if !differences.is_empty() {
-        context.output.note(&format!("note: the deletion alters who gets in:{}", differences.trim_end()));
-    }
 }
 
 /// Says what an update took away, and which gates are left.
-pub(super) fn of_update(args: &UpdateArgs, before: &v1::Node, after: &v1::Node, context: &mut Context<'_>) {
+pub(super) async fn of_update(args: &UpdateArgs, before: &v1::Node, after: &v1::Node, context: &mut Context<'_>) {
     if args.fields.access.given() {
-        of_access(&args.change, Some(before), after, context);
+        of_access(&args.change, before, after, context);
     }
     if args.gates.given() {
         let gates = match settings::gates(after.change_gates.as_ref()) {
@@ -105,23 +78,27 @@ pub(super) fn of_update(args: &UpdateArgs, before: &v1::Node, after: &v1::Node, 
         };
         let are = if args.change.validate_only { "would be" } else { "are now" };
         context.output.note(&format!("note: the gates of {} {are}: {}", clean(&after.name), clean(&gates)));
+        guards::tell(&args.change, before, after, context).await;
     }
 }
 
-/// Says which entries an access has lost, and that it permits nobody where that is so.
-pub(super) fn of_access(change: &ChangeArgs, before: Option<&v1::Node>, after: &v1::Node, context: &mut Context<'_>) {
-    let name = clean(&after.name);
+/// Says which entries an access has lost.
+fn of_access(change: &ChangeArgs, before: &v1::Node, after: &v1::Node, context: &mut Context<'_>) {
     let now = sources(after);
-    let lost: Vec<String> =
-        before.map(sources).unwrap_or_default().into_iter().filter(|source| !now.contains(source)).collect();
-    let (loses, permits) = if change.validate_only { ("would lose", "would permit") } else { ("has lost", "permits") };
+    let lost: Vec<String> = sources(before).into_iter().filter(|source| !now.contains(source)).collect();
+    let loses = if change.validate_only { "would lose" } else { "has lost" };
     if !lost.is_empty() {
         let entries = if lost.len() == 1 { "the entry" } else { "the entries" };
-        context.output.note(&format!("note: {name} {loses} {entries} {}", some(&lost)));
+        context.output.note(&format!("note: {} {loses} {entries} {}", clean(&after.name), some(&lost)));
     }
-    let is_list = after.access.as_ref().is_some_and(|access| access.mode() == v1::AccessMode::AllowList);
-    if is_list && now.is_empty() {
-        context.output.note(&format!("note: {name} {permits} nobody: its allowlist has no entries"));
+}
+
+/// Says that an organization that is not made yet would permit nobody, which is a problem of one that is.
+pub(super) fn of_new_access(node: &v1::Node, context: &mut Context<'_>) {
+    let is_list = node.access.as_ref().is_some_and(|access| access.mode() == v1::AccessMode::AllowList);
+    if is_list && sources(node).is_empty() {
+        let name = clean(&node.name);
+        context.output.note(&format!("note: {name} would permit nobody: its allowlist has no entries"));
     }
 }
 

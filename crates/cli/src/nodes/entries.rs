@@ -4,17 +4,21 @@
 //! permitted of what was removed.
 //! Not here: setting an access as a whole (`args`).
 
+use std::collections::HashSet;
+
 use clap::{Args, Subcommand};
 use portcullis_client::{CallError, answer};
 
 use super::view;
 use crate::change::{ChangeArgs, EtagArgs, PreviewArgs};
 use crate::context::Context;
+use crate::effects::Effects;
 use crate::error::{UsageError, with_fields};
 use crate::exit::Exit;
 use crate::names::{OrganizationArgs, group_beside};
 use crate::ranges_file::{Origins, Ranges};
 use crate::table::clean;
+use portcullis_policy::address::Range;
 use portcullis_proto::v1;
 use portcullis_proto::v1::access_entry::Source;
 use portcullis_proto::v1::access_source::Source as Removed;
@@ -106,11 +110,14 @@ async fn add(names: &OrganizationArgs, args: AddArgs, context: &mut Context<'_>)
     if args.preview.preview {
         return preview(&name, Asked::AddAccessEntries(request), &which, context).await;
     }
-    let given = request.entries.len();
+    let given = which.distinct();
+    let effects = Effects::of(&name, Asked::AddAccessEntries(request.clone()), context).await;
     let added = answer(context.client.hierarchy().add_access_entries(request).await);
     let added = added.map_err(|error| which.explain(error))?;
     let is_made = !args.change.validate_only;
-    context.changed(&args.change, &added, |added| shown_addition(added, given, is_made))
+    context.changed(&args.change, &added, |added| shown_addition(added, given, is_made))?;
+    effects.tell(&args.change, context).await;
+    Ok(Exit::Success)
 }
 
 async fn remove(names: &OrganizationArgs, args: RemoveArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -131,10 +138,13 @@ async fn remove(names: &OrganizationArgs, args: RemoveArgs, context: &mut Contex
     if args.preview.preview {
         return preview(&name, Asked::RemoveAccessEntries(request), &which, context).await;
     }
+    let effects = Effects::of(&name, Asked::RemoveAccessEntries(request.clone()), context).await;
     let removed = answer(context.client.hierarchy().remove_access_entries(request).await);
     let removed = removed.map_err(|error| which.explain(error))?;
     let is_made = !args.change.validate_only;
-    context.changed(&args.change, &removed, |removed| shown_removal(removed, is_made))
+    context.changed(&args.change, &removed, |removed| shown_removal(removed, is_made))?;
+    effects.tell(&args.change, context).await;
+    Ok(Exit::Success)
 }
 
 async fn preview(name: &str, request: Asked, which: &Which, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -152,12 +162,24 @@ impl WhichArgs {
             );
         }
         let (texts, origins) = Ranges::read(&self.sources, self.file.as_deref())?.split();
+        if texts.is_empty() {
+            return Err(UsageError("nothing to add or remove: the file has no ranges and no groups".to_owned()).into());
+        }
         let sources = texts.iter().map(|text| source(node, text)).collect();
         Ok(Which { sources, typed_count: self.sources.len(), origins })
     }
 }
 
 impl Which {
+    /// How many different entries were typed.
+    fn distinct(&self) -> usize {
+        let key = |source: &Source| match source {
+            Source::Range(range) => range.parse().map_or_else(|_| range.clone(), |range: Range| range.to_string()),
+            Source::AddressGroup(group) => group.clone(),
+        };
+        self.sources.iter().map(key).collect::<HashSet<_>>().len()
+    }
+
     /// An error in the words of the command line.
     fn explain(&self, error: CallError) -> CallError {
         let error = with_fields(error, |field| {

@@ -6,11 +6,14 @@
 mod args;
 mod effects;
 mod entries;
+mod guards;
 mod view;
 
 use portcullis_client::answer;
 
 use super::context::Context;
+use super::difference::Told;
+use super::effects::{Detail, Effects};
 use super::error::{UsageError, with_fields};
 use super::exit::Exit;
 use super::names::{OrganizationArgs, split_node};
@@ -74,14 +77,14 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
     if args.preview.preview {
         return context.preview(&name, Asked::CreateNode(request)).await;
     }
-    let is_first = effects::would_be_first_project(&name, context).await;
+    let foreseen = Effects::of(&name, Asked::CreateNode(request.clone()), context).await;
     let node = answer(context.client.hierarchy().create_node(request).await)
         .map_err(|error| with_fields(error, |field| line_of(origins.as_ref(), field)))?;
     context.changed(&args.change, &node, view::node)?;
-    if is_first {
-        effects::of_first_project(&args.change, &name, context);
+    if parent.is_empty() && args.change.validate_only {
+        effects::of_new_access(&node, context);
     }
-    effects::of_access(&args.change, None, &node, context);
+    foreseen.tell(&args.change, context).await;
     Ok(Exit::Success)
 }
 
@@ -121,12 +124,14 @@ async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Contex
     if args.preview.preview {
         return context.preview(&name, Asked::UpdateNode(request)).await;
     }
+    let foreseen = Effects::of(&name, Asked::UpdateNode(request.clone()), context).await;
     let node = answer(context.client.hierarchy().update_node(request).await)
         .map_err(|error| with_fields(error, |field| line_of(origins.as_ref(), field)))?;
     context.changed(&args.change, &node, view::node)?;
     if let Some(before) = &before {
-        effects::of_update(&args, before, &node, context);
+        effects::of_update(&args, before, &node, context).await;
     }
+    foreseen.tell(&args.change, context).await;
     Ok(Exit::Success)
 }
 
@@ -138,21 +143,22 @@ async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Conte
         force: args.force,
         options: args.change.options(),
     };
-    if args.preview.preview {
-        return context.preview(&name, Asked::DeleteNode(request)).await;
-    }
     let is_last = effects::is_last_required_project(&name, context).await;
-    // Only a forced deletion takes other nodes with it, or permits more than before.
-    let effect =
-        if args.force { context.ask_preview(&name, Asked::DeleteNode(request.clone())).await.ok() } else { None };
+    if args.preview.preview {
+        let exit = context.preview(&name, Asked::DeleteNode(request)).await?;
+        if is_last {
+            effects::of_last_project(Told::Would, &name, context);
+        }
+        return Ok(exit);
+    }
+    let foreseen = Effects::of(&name, Asked::DeleteNode(request.clone()), context).await.in_detail(Detail::Ranges);
     answer(context.client.hierarchy().delete_node(request).await)?;
     context.deleted(&args.change, &name)?;
-    if let Some(effect) = effect {
-        effects::of_deletion(&args.change, &effect, context);
-    }
+    effects::of_deletion(args.change.told(), foreseen.changes(), context);
     if is_last {
-        effects::of_last_project(&args.change, &name, context);
+        effects::of_last_project(args.change.told(), &name, context);
     }
+    foreseen.tell(&args.change, context).await;
     Ok(Exit::Success)
 }
 

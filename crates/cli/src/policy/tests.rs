@@ -4,17 +4,19 @@
 //! Not here: refusing changes that break a test, which the server does.
 
 use clap::{Args, Subcommand};
-use portcullis_client::answer;
+use portcullis_client::{CallError, answer};
 use prost_types::Timestamp;
 
 use crate::change::ChangeArgs;
 use crate::context::Context;
+use crate::effects::Effects;
 use crate::exit::Exit;
 use crate::names::{OrganizationArgs, id};
 use crate::times::{parse_time, rfc3339};
 use crate::words::{ConnectionArgs, Decision};
 use crate::{pages, table};
 use portcullis_proto::v1;
+use portcullis_proto::v1::mutation::Request as Asked;
 
 #[derive(Args, Debug)]
 pub(super) struct TestsArgs {
@@ -67,8 +69,11 @@ pub(super) async fn run(names: &OrganizationArgs, args: TestsArgs, context: &mut
         TestsCommand::Delete(args) => {
             let name = names.test(&args.test);
             let request = v1::DeletePolicyTestRequest { name: name.clone(), options: args.change.options() };
+            let effects = Effects::of(&name, Asked::DeletePolicyTest(request.clone()), context).await;
             answer(context.client.analysis().delete_policy_test(request).await)?;
-            context.deleted(&args.change, &name)
+            context.deleted(&args.change, &name)?;
+            effects.tell(&args.change, context).await;
+            Ok(Exit::Success)
         }
     }
 }
@@ -89,8 +94,22 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
         policy_test_id: args.id,
         options: args.change.options(),
     };
+    let effects = Effects::of(&request.parent, Asked::CreatePolicyTest(request.clone()), context).await;
     let test = answer(context.client.analysis().create_policy_test(request).await)?;
-    context.changed(&args.change, &test, |test| lines(std::slice::from_ref(test)))
+    context.changed(&args.change, &test, record)?;
+    let node = v1::GetNodeRequest { name: test.endpoint.clone() };
+    if answer(context.client.hierarchy().get_node(node).await).is_err_and(|error| is_missing(&error)) {
+        context.output.note(&format!(
+            "note: {} does not exist: the test asserts what a check of an unknown node gets",
+            table::clean(&test.endpoint)
+        ));
+    }
+    effects.tell(&args.change, context).await;
+    Ok(Exit::Success)
+}
+
+fn is_missing(error: &CallError) -> bool {
+    error.refusal().is_some_and(|refusal| refusal.reason == "NOT_FOUND")
 }
 
 async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -119,8 +138,26 @@ fn outcome(test: &v1::PolicyTest) -> String {
     }
 }
 
+fn word(decision: v1::Decision) -> String {
+    table::word(decision.as_str_name(), "DECISION_")
+}
+
+/// One test with every field.
+fn record(test: &v1::PolicyTest) -> String {
+    table::record([
+        ("name", test.name.clone()),
+        ("outcome", outcome(test)),
+        ("address", test.ip.clone()),
+        ("type", table::connection_type(test.connection_type)),
+        ("endpoint", test.endpoint.clone()),
+        ("expected", word(test.expected_decision())),
+        ("actual", word(test.actual_decision())),
+        ("until", table::time(test.end_time.as_ref())),
+        ("description", test.description.clone()),
+    ])
+}
+
 fn lines(tests: &[v1::PolicyTest]) -> String {
-    let word = |decision: v1::Decision| table::word(decision.as_str_name(), "DECISION_");
     let row = |test: &v1::PolicyTest| {
         [
             id(&test.name).to_owned(),

@@ -1,8 +1,8 @@
 //! `portcullis rules`: the ordered firewall of an organization.
 //!
 //! Invariant: an update names exactly the fields that were typed in its mask, so that it alters nothing else.
-//! Not here: the flags (`args`), how rules are shown (`view`), what a change causes besides (`effects`), reading the
-//! file of `replace` (`file`).
+//! Not here: the flags (`args`), how rules are shown (`view`), what a change of all rules did (`effects`), reading
+//! the file of `replace` (`file`).
 
 mod args;
 mod effects;
@@ -12,6 +12,7 @@ mod view;
 use portcullis_client::answer;
 
 use super::context::Context;
+use super::effects::Effects;
 use super::exit::Exit;
 use super::names::{OrganizationArgs, group_beside};
 use super::pages;
@@ -82,9 +83,11 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
     if args.preview.preview {
         return context.preview(&parent, Asked::CreateRule(request)).await;
     }
+    let effects = Effects::of(&parent, Asked::CreateRule(request.clone()), context).await;
     let rule = answer(context.client.firewall().create_rule(request).await)?;
     context.changed(&args.change, &rule, view::rule)?;
-    effects::of_rule(&args.change, &rule.name, context).await
+    effects.tell(&args.change, context).await;
+    Ok(Exit::Success)
 }
 
 async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -128,13 +131,11 @@ async fn update(names: &OrganizationArgs, args: UpdateArgs, context: &mut Contex
     if args.preview.preview {
         return context.preview(&name, Asked::UpdateRule(request)).await;
     }
-    let denied = effects::denies(&name, context).await;
+    let effects = Effects::of(&name, Asked::UpdateRule(request.clone()), context).await;
     let rule = answer(context.client.firewall().update_rule(request).await)?;
     context.changed(&args.change, &rule, view::rule)?;
-    if denied && !effects::is_denying(&rule) {
-        effects::of_denials(&args.change, &name, context).await?;
-    }
-    effects::of_rule(&args.change, &name, context).await
+    effects.tell(&args.change, context).await;
+    Ok(Exit::Success)
 }
 
 async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -144,12 +145,10 @@ async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Conte
     if args.preview.preview {
         return context.preview(&name, Asked::DeleteRule(request)).await;
     }
-    let denied = effects::denies(&name, context).await;
+    let effects = Effects::of(&name, Asked::DeleteRule(request.clone()), context).await;
     answer(context.client.firewall().delete_rule(request).await)?;
     context.deleted(&args.change, &name)?;
-    if denied {
-        effects::of_denials(&args.change, &name, context).await?;
-    }
+    effects.tell(&args.change, context).await;
     Ok(Exit::Success)
 }
 
@@ -164,9 +163,11 @@ async fn move_rule(names: &OrganizationArgs, args: &MoveArgs, context: &mut Cont
     if args.preview.preview {
         return context.preview(&name, Asked::MoveRule(request)).await;
     }
+    let effects = Effects::of(&name, Asked::MoveRule(request.clone()), context).await;
     let rule = answer(context.client.firewall().move_rule(request).await)?;
     context.changed(&args.change, &rule, view::rule)?;
-    effects::of_rule(&args.change, &rule.name, context).await
+    effects.tell(&args.change, context).await;
+    Ok(Exit::Success)
 }
 
 async fn reorder(names: &OrganizationArgs, args: &ReorderArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -180,11 +181,14 @@ async fn reorder(names: &OrganizationArgs, args: &ReorderArgs, context: &mut Con
     if args.preview.preview {
         return context.preview(&parent, Asked::ReorderRules(request)).await;
     }
+    let effects = Effects::of(&parent, Asked::ReorderRules(request.clone()), context).await;
     let reordered = answer(context.client.firewall().reorder_rules(request).await)?;
     context.note_change(&args.change, Some(parent.clone()));
     let v1::ReorderRulesResponse { rules, etag, revision } = reordered;
     let list = v1::ListRulesResponse { rules, etag, revision, ..Default::default() };
-    effects::of_list(&args.change, &parent, list, context).await
+    effects::show(&args.change, &parent, &list, context)?;
+    effects.tell(&args.change, context).await;
+    Ok(Exit::Success)
 }
 
 async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
@@ -201,16 +205,20 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
     };
     if args.preview.preview {
         let previewed = context.preview(&parent, Asked::ReplaceRules(request)).await;
-        return previewed.map_err(|error| read.locations.locate_in(error, &args.file, "mutations[0].replace_rules."));
+        return previewed.map_err(|error| read.locations.locate_in(error, &args.file, ""));
     }
-    let before = effects::all(&parent, context).await;
+    let is_empty = request.rules.is_empty();
+    let effects = Effects::of(&parent, Asked::ReplaceRules(request.clone()), context).await;
     let replaced = answer(context.client.firewall().replace_rules(request).await)
         .map_err(|error| read.locations.locate(error, &args.file, ""))?;
     context.note_change(&args.change, Some(parent.clone()));
     let v1::ReplaceRulesResponse { rules, etag, revision } = replaced;
     let list = v1::ListRulesResponse { rules, etag, revision, ..Default::default() };
-    effects::of_list(&args.change, &parent, list, context).await?;
-    effects::of_replacement(&args.change, &parent, before, context).await;
-    effects::of_denials(&args.change, &parent, context).await?;
+    effects::show(&args.change, &parent, &list, context)?;
+    effects::of_replacement(&args.change, effects.changes(), context);
+    if is_empty {
+        context.output.note(&effects::no_rules(&args.change, &parent));
+    }
+    effects.tell(&args.change, context).await;
     Ok(Exit::Success)
 }

@@ -91,7 +91,8 @@ impl Task<'_> {
         }
         let count = self.organization.rules.len();
         // The position after the last one means the end, as when a rule is created.
-        let index = self.index(position, count + 1).map(|index| index.min(count - 1));
+        let is_end = usize::try_from(position).is_ok_and(|position| position == count + 1);
+        let index = if is_end { Some(count - 1) } else { self.index(position, count) };
         self.refuse()?;
         Ok(index.filter(|index| *index != from).map(|index| Delta::MoveRule { id, index }).into_iter().collect())
     }
