@@ -4,6 +4,7 @@
 //! was not done is told with "would".
 //! Not here: computing the effect, which the server does; the access that is gained and lost (`difference`).
 
+use super::advice::of_problem;
 use super::alterations;
 use super::color::{Colors, Look};
 use super::difference::{self, Told};
@@ -186,7 +187,7 @@ fn problems(what: &str, problems: &[&v1::Problem], look: Look, colors: Colors) -
     for problem in problems.iter().take(PROBLEMS_SHOWN) {
         let code = word(problem.code().as_str_name(), "PROBLEM_CODE_");
         let moment = moment(&problem.message, problem.from_time.as_ref());
-        text.push(format!("  {code} {}: {}{moment}\n", clean(&problem.resource), clean(&problem.message)));
+        text.push(format!("  {code} {}: {}{moment}\n", clean(&problem.resource), clean(&of_problem(problem))));
     }
     text.push(rest(problems.len(), PROBLEMS_SHOWN, "problem"));
     text.concat()

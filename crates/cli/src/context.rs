@@ -165,15 +165,18 @@ impl<'a> Context<'a> {
     /// Shows a preview, and tells by the exit status whether a gate would refuse it.
     pub(super) fn previewed(&mut self, preview: &v1::PreviewChangeResponse, when: ColorWhen) -> anyhow::Result<Exit> {
         let colors = Colors::of(when, self.output);
-        let flags = self.flags;
-        self.output.show(preview, |preview| {
-            let mut preview = preview.clone();
-            for refusal in &mut preview.refusals {
-                refusal.message = flags.in_words(&refusal.message);
-            }
-            comparison::preview(&preview, colors)
-        })?;
+        let text = comparison::preview(&self.in_words(preview), colors);
+        self.output.show(preview, |_| text)?;
         Ok(if preview.refusals.is_empty() { Exit::Success } else { Exit::Denied })
+    }
+
+    /// A preview whose refusals are in the words of the command line.
+    pub(super) fn in_words(&self, preview: &v1::PreviewChangeResponse) -> v1::PreviewChangeResponse {
+        let mut preview = preview.clone();
+        for refusal in &mut preview.refusals {
+            refusal.message = self.flags.in_words(&refusal.message);
+        }
+        preview
     }
 
     /// Says problems on the standard error, the worst first.

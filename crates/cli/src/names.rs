@@ -32,6 +32,11 @@ pub(super) struct ParentArgs {
 const DEFAULT_ORGANIZATION: &str = "default";
 
 impl OrganizationArgs {
+    /// The organization as it was typed, or not.
+    pub(super) fn of(organization: Option<String>) -> Self {
+        Self { organization }
+    }
+
     /// The full name of the organization.
     pub(super) fn name(&self) -> String {
         self.given().unwrap_or_else(|| organization(DEFAULT_ORGANIZATION))

@@ -149,7 +149,7 @@ async fn asked(
         return Ok(Answer::Apply { etag });
     }
     let colors = Colors::of(ColorWhen::Auto, context.output);
-    context.output.note(comparison::preview(&preview, colors).trim_end());
+    context.output.note(comparison::preview(&context.in_words(&preview), colors).trim_end());
     if !preview.refusals.is_empty() {
         context.output.note("error: a gate refuses the change, and nothing was applied");
         return Ok(Answer::Stop(Exit::Denied));
