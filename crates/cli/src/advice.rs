@@ -73,7 +73,12 @@ const PHRASES: &[Phrase] = &[
         own: "use `--validate-only`",
         otherwise: "use `--validate-only` of the command that makes the change",
     },
-    Phrase { said: "is before `start_time`", flag: "since", own: "is before `--since`", otherwise: "is before its start" },
+    Phrase {
+        said: "is before `start_time`",
+        flag: "since",
+        own: "is before `--since`",
+        otherwise: "is before its start",
+    },
     Phrase {
         said: "leave `guard_ips`, `max_revocations`, `refuse_open_to_internet` and `override_tests` out",
         flag: "guard-ip",
@@ -137,8 +142,7 @@ fn of_gates(message: &str, gates: &Gates) -> String {
         ("raise `max_revocations`", own.unwrap_or_else(kept))
     } else {
         let own = gates.refuses_open_to_internet.then(|| "leave out `--refuse-open-to-internet`".to_owned());
-        let kept =
-            || format!("lift the gate that `{keeper}` keeps ({update} --gates-refuse-open-to-internet=false`)");
+        let kept = || format!("lift the gate that `{keeper}` keeps ({update} --gates-refuse-open-to-internet=false`)");
         ("clear `refuse_open_to_internet`", own.unwrap_or_else(kept))
     };
     at_last(message, said, &instead)
@@ -151,7 +155,7 @@ fn between<'a>(text: &'a str, before: &str, behind: &str) -> Option<&'a str> {
 
 /// Replaces a phrase at its last place: advice is the end of a message, and what was typed comes before. A phrase that
 /// stands behind a backtick is quoted.
-fn at_last(message: &str, said: &str, instead: &str) -> String {
+pub(super) fn at_last(message: &str, said: &str, instead: &str) -> String {
     match message.rsplit_once(said) {
         Some((before, behind)) if !before.ends_with('`') => format!("{before}{instead}{behind}"),
         _ => message.to_owned(),
@@ -159,7 +163,7 @@ fn at_last(message: &str, said: &str, instead: &str) -> String {
 }
 
 /// A message in which values are named as they are typed.
-fn in_values(message: &str) -> String {
+pub(super) fn in_values(message: &str) -> String {
     let is_part = |character: char| character.is_ascii_uppercase() || character == '_';
     let mut text = String::with_capacity(message.len());
     let mut rest = message;
@@ -193,7 +197,10 @@ mod tests {
         let with = flags(&["range", "group", "force"], Gates::default());
         let without = flags(&[], Gates::default());
         assert_eq!(in_words("is required: give a `range` or an `address_group`", &with).matches("--").count(), 2);
-        assert_eq!(in_words("deleting x: set `force` if that is meant", &with), "deleting x: set `--force` if that is meant");
+        assert_eq!(
+            in_words("deleting x: set `force` if that is meant", &with),
+            "deleting x: set `--force` if that is meant"
+        );
         assert!(in_words("alter it, or set `override_tests`", &without).contains("`--override-tests` of the command"));
         assert_eq!(in_words("use ACCESS_MODE_INHERIT, or else", &with), "use `inherit`, or else");
     }
@@ -227,7 +234,10 @@ mod tests {
         let told = in_words(guard, &flags(&["guard-ip"], gates(&["2001:DB8:0::7"], None)));
         assert!(told.ends_with("or leave the address out of `--guard-ip`"), "{told}");
         let told = in_words(guard, &flags(&["guard-ip"], gates(&["192.0.2.1"], None)));
-        assert!(told.contains("that `organizations/o` keeps (`portcullis nodes update organizations/o --gates-"), "{told}");
+        assert!(
+            told.contains("that `organizations/o` keeps (`portcullis nodes update organizations/o --gates-"),
+            "{told}"
+        );
         let max = "the change would revoke 12 sessions, and at most 3 may be revoked: alter the change, or raise \
                    `max_revocations`";
         let told = in_words(max, &flags(&[], gates(&[], Some("3"))));

@@ -17,8 +17,8 @@ use crate::deletions;
 use crate::exit::Exit;
 use crate::names::OrganizationArgs;
 use crate::ranges_file::read_text;
+use crate::times::parse_span;
 use crate::{comparison, table};
-use portcullis_policy::time::parse_duration;
 use portcullis_proto::v1;
 use portcullis_proto::v1::mutation::Request as Asked;
 
@@ -33,7 +33,7 @@ pub(super) struct PlanArgs {
     /// The policy file, `-` for standard input
     file: String,
     /// Decide the recorded checks of this long ago again, to show which would change
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_span)]
     replay: Duration,
     /// Exit with 4 if the file would change anything, with 0 if not; with 3 still where a gate would refuse it
     #[arg(long)]
