@@ -15,6 +15,7 @@ use super::comparison;
 use super::error::of_call;
 use super::exit::Exit;
 use super::flags::Flags;
+use super::forced::{self, Previewed};
 use super::names::organization_of;
 use super::output::Output;
 use super::pages::{self, LimitArgs, Page};
@@ -154,12 +155,24 @@ impl<'a> Context<'a> {
 
     /// Shows what a request would do to the organization or the cluster that `name` belongs to.
     pub(super) async fn preview(&mut self, name: &str, request: Asked) -> anyhow::Result<Exit> {
-        let preview = self.ask_preview(name, request).await?;
-        let exit = self.previewed(&preview, ColorWhen::Auto)?;
+        let request = v1::PreviewChangeRequest {
+            parent: organization_of(name),
+            mutations: vec![v1::Mutation { request: Some(request) }],
+            replay_within: None,
+        };
+        let previewed = forced::preview(&self.client, request).await?;
+        let exit = self.previewed(&previewed.preview, ColorWhen::Auto)?;
         if exit == Exit::Denied {
             self.output.note("error: a gate would refuse the change");
         }
-        Ok(exit)
+        Ok(self.note_force(&previewed).unwrap_or(exit))
+    }
+
+    /// Says that a change needs `--force`, where it does. Returns the exit status for that.
+    pub(super) fn note_force(&mut self, previewed: &Previewed) -> Option<Exit> {
+        let needs_force = previewed.needs_force(self.flags)?;
+        self.output.note(&needs_force);
+        Some(Exit::Failure)
     }
 
     /// Shows a preview, and tells by the exit status whether a gate would refuse it.

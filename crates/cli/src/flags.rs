@@ -22,6 +22,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("end_time", &["until"]),
     ("user_email", &["user", "user-email"]),
     ("guard_ips", &["guard-ip"]),
+    ("change_gates", &["gates-guard-ip"]),
     ("replay_within", &["replay"]),
     ("page_size", &["limit"]),
     ("rules", &["rule"]),

@@ -25,6 +25,7 @@ mod exit;
 mod explain;
 mod filters;
 mod flags;
+mod forced;
 mod groups;
 mod names;
 mod nodes;
