@@ -84,14 +84,14 @@ impl Flags {
         }
         let subject = command.get_positionals().next().and_then(|arg| typed.value(arg.get_id().as_str()));
         flags.has_subject = subject.is_some();
-        let names = OrganizationArgs::of(typed.value("organization"));
+        let organization = OrganizationArgs::of(typed.value("organization"));
         let is_file = flags.subject.as_deref() == Some("FILE");
         let named = subject.filter(|name| !is_file && (name == CLUSTER || name.starts_with("organizations/")));
         flags.gates = Gates {
             guarded: typed.values("guard_ips"),
             max_revocations: typed.value("max_revocations"),
             refuses_open_to_internet: typed.value("refuse_open_to_internet").as_deref() == Some("true"),
-            keeper: named.map_or_else(|| names.name(), |name| organization_of(&name)),
+            keeper: named.map_or_else(|| organization.name(), |name| organization_of(&name)),
         };
         flags
     }

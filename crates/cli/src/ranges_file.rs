@@ -113,7 +113,7 @@ pub(super) fn read_text(file: &str) -> anyhow::Result<String> {
 /// Where a file stops being text.
 fn not_utf8(file: &str, error: &FromUtf8Error) -> UsageError {
     let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = before.split(|byte| *byte == b'\n').count();
     let in_line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
     let column = String::from_utf8_lossy(in_line).chars().count() + 1;
     UsageError(format!(

@@ -70,7 +70,9 @@ pub(in crate::policy) fn parse(text: &str, faults: &mut Faults) -> Document {
         for (at, message) in repaired {
             found.add_unreadable(at, message);
         }
-        open.into_iter().for_each(|at| found.mute(at));
+        for at in open {
+            found.mute(at);
+        }
         *faults = found;
         return document;
     }
