@@ -9,7 +9,6 @@
 
 use portcullis_policy::address::Address;
 
-use super::flags::Flags;
 use portcullis_proto::v1;
 
 /// What a server advises, and what that is at the command line.
@@ -100,18 +99,18 @@ pub(super) struct Gates {
     pub(super) keeper: String,
 }
 
-/// A message in which flags are named in place of fields.
-pub(super) fn in_words(message: &str, flags: &Flags) -> String {
-    let mut message = of_gates(message, &flags.gates);
+/// A message in which flags are named in place of fields. `has` tells which flags the command has.
+pub(super) fn in_words(message: &str, has: impl Fn(&str) -> bool, gates: &Gates) -> String {
+    let mut message = of_gates(message, gates);
     for Phrase { said, flag, own, otherwise } in PHRASES {
-        message = at_last(&message, said, if flags.has(flag) { own } else { otherwise });
+        message = at_last(&message, said, if has(flag) { own } else { otherwise });
     }
     in_values(&message)
 }
 
 /// The message of a problem, in the words of the command line.
 pub(super) fn of_problem(problem: &v1::Problem) -> String {
-    let keeper = super::names::organization_of(&problem.resource);
+    let keeper = problem.resource.split('/').take(2).collect::<Vec<_>>().join("/");
     let gate = format!(
         "take it out of the guarded addresses of `{keeper}` (`portcullis nodes update {keeper} --gates-guard-ip none` \
          removes all of them)"
@@ -176,7 +175,7 @@ pub(super) fn in_values(message: &str) -> String {
             text.push_str(value);
         } else {
             text.push('`');
-            text.push_str(&super::table::word(value, prefix));
+            text.push_str(&value.strip_prefix(prefix).unwrap_or(value).to_lowercase().replace('_', "-"));
             text.push('`');
         }
         rest = behind;
@@ -188,8 +187,14 @@ pub(super) fn in_values(message: &str) -> String {
 mod tests {
     use super::*;
 
-    fn flags(long: &[&str], gates: Gates) -> Flags {
-        Flags::for_tests(long, gates)
+    struct Typed(Vec<String>, Gates);
+
+    fn flags(long: &[&str], gates: Gates) -> Typed {
+        Typed(long.iter().map(|long| (*long).to_owned()).collect(), gates)
+    }
+
+    fn in_words(message: &str, Typed(long, gates): &Typed) -> String {
+        super::in_words(message, |flag| long.iter().any(|long| long == flag), gates)
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) struct Flags {
     subject: Option<String>,
     /// Whether that was typed.
     has_subject: bool,
-    pub(super) gates: Gates,
+    gates: Gates,
 }
 
 impl Typed {
@@ -103,7 +103,7 @@ impl Flags {
     }
 
     #[cfg(test)]
-    pub(super) fn for_tests(long: &[&str], gates: Gates) -> Self {
+    fn for_tests(long: &[&str], gates: Gates) -> Self {
         let long = long.iter().map(|long| (*long).to_owned()).collect();
         Self { long, subject: None, has_subject: false, gates }
     }
@@ -118,13 +118,13 @@ impl Flags {
     }
 
     /// Whether the command has a flag.
-    pub(super) fn has(&self, flag: &str) -> bool {
+    fn has(&self, flag: &str) -> bool {
         self.long.iter().any(|long| long == flag)
     }
 
     /// A message in which flags are named in place of fields.
     pub(super) fn in_words(&self, message: &str) -> String {
-        advice::in_words(message, self)
+        advice::in_words(message, |flag| self.has(flag), &self.gates)
     }
 
     /// The argument that a field of the request was made from.
