@@ -7,6 +7,7 @@ mod completions;
 mod examples;
 mod reference;
 mod serve;
+mod usage;
 mod verify;
 
 use std::ffi::OsString;
@@ -33,8 +34,8 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, 2 wrong usage, 3 denied, or refused by a gate, 4 a plan has \
-                           changes.";
+const EXIT_STATUS: &str = "Exit status: 0 done or allowed, 1 failed, refused by the server, or answered with no, 2 wrong usage, 3 \
+                           denied, or refused by a gate or a policy test, 4 a plan has changes.";
 
 #[derive(Subcommand, Debug)]
 enum Command {
@@ -49,7 +50,9 @@ enum Command {
 impl Cli {
     /// Parses the arguments, the first being the program's own name.
     pub fn try_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let matches = Self::command().try_get_matches_from(args)?;
+        let args: Vec<OsString> = args.into_iter().collect();
+        let matches = Self::command().try_get_matches_from(&args);
+        let matches = matches.map_err(|error| usage::advise(error, &Self::command(), &args))?;
         let cli = Self::from_arg_matches(&matches)?;
         if !matches!(cli.command, Command::Server(_)) {
             refuse_client_flags(&matches)?;

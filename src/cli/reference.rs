@@ -15,10 +15,15 @@ const HEAD: &str = "<!-- Made from the program by `just docs`: change the help t
 const EXIT_STATUS: &str = "\n## Exit status\n\n\
                            | status | meaning |\n|---|---|\n\
                            | 0 | done, or the connection is allowed |\n\
-                           | 1 | failed: nobody answered, or the server refused |\n\
-                           | 2 | wrong usage: nothing was asked or done |\n\
+                           | 1 | failed: nobody answered, the server refused, or a question was not answered with `y` |\n\
+                           | 2 | wrong usage, or a malformed file: nothing was asked or done |\n\
                            | 3 | the connection is denied, a gate refused the change, or a policy test fails |\n\
-                           | 4 | `policy plan --exit-code`: the file would change the policy |\n";
+                           | 4 | `policy plan --exit-code`: the file would change the policy |\n\n\
+                           Of the refusals of a server, 3 is for what the policy's own safeguards refuse: guarded addresses, \
+                           `--max-revocations`, `--refuse-open-to-internet`, and policy tests that break. All others exit \
+                           with 1: a change that needs `--force` or `--allow-empty`, an etag that is no longer current, a \
+                           change that waits for its confirmation, a limit, an invalid field, something that does not exist. \
+                           Previews and plans exit as the change would.\n";
 
 /// Every command that `command` has, with its flags and examples.
 pub(super) fn markdown(command: &Command) -> String {

@@ -139,3 +139,54 @@ fn reader_that_goes_away_is_no_failure() {
     child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
     assert_eq!((child.wait().unwrap().code(), message.as_str()), (Some(0), ""));
 }
+
+/// The hazard: a person is told that something is wrong, and not how to write it.
+#[test]
+fn wrong_usage_is_told_with_what_to_write() {
+    let update = ["rules", "update", "office"];
+    for (usage, says) in [
+        (&["policy", "plan", "-", "--replay", "10"][..], "`10s`, `10m`, `10h` or `10d`"),
+        (&["policy", "plan", "-", "--replay", "10seconds"], "write `10s`"),
+        (&[&update[..], &["--expire-time", "2026-11-30"]].concat(), "`2026-11-30T00:00:00Z`"),
+        (&[&update[..], &["--expire-time", "2026-11-30 18:00"]].concat(), "`2026-11-30T18:00:00Z`"),
+        (&[&update[..], &["--disabled", "false"]].concat(), "`--disabled=false`"),
+        (&["rules", "create", "--action", "deny"], "--group"),
+        (&["groups", "update", "office", "--range", "192.0.2.1"], "`portcullis groups add`"),
+        (&["audit", "list", "--since", "10"], "`10h`"),
+    ] {
+        let output = portcullis(usage);
+        assert_eq!(output.status.code(), Some(2), "{usage:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{usage:?}: {says} in {}", stderr(&output));
+        assert!(!stderr(&output).contains("'-- --"), "{usage:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn times_and_durations_are_written_in_several_ways() {
+    let connection = ["--ip", "192.0.2.1", "--type", "shell", "--endpoint", "organization"];
+    let update = ["rules", "update", "office"];
+    for usage in [
+        [&["explain"], &connection[..], &["--at", "+2h"]].concat(),
+        [&["explain"], &connection[..], &["--at", "2h"]].concat(),
+        [&update[..], &["--expire-time", "2h"]].concat(),
+        [&update[..], &["--expire-time", "+7d"]].concat(),
+        [&update[..], &["--expire-time", "none"]].concat(),
+        [&update[..], &["--disabled=false", "--confirm-within", "7d"]].concat(),
+        ["rules", "create", "--action", "deny", "--range", "any", "--expire-time", "never"].to_vec(),
+    ] {
+        // Nobody answers: it was understood.
+        let output = portcullis(&[&usage[..], &["--server", NOBODY]].concat());
+        assert_eq!(output.status.code(), Some(1), "{usage:?}: {}", stderr(&output));
+    }
+}
+
+/// The hazard: what refuses nothing is listed among what refuses.
+#[test]
+fn what_passes_over_a_refusal_is_no_gate() {
+    let output = portcullis(&["policy", "apply", "--help"]);
+    let help = std::str::from_utf8(&output.stdout).unwrap();
+    let gates = help.split("\nGates:").nth(1).unwrap().split("\n\n").next().unwrap();
+    assert!(gates.contains("--guard-ip") && !help.split("\nGates:").nth(1).unwrap().contains("--force"), "{help}");
+    let options = help.split("\nChange options:").nth(1).unwrap().split("\nGates:").next().unwrap();
+    assert!(options.contains("--force") && options.contains("--override-tests"), "{help}");
+}

@@ -94,7 +94,7 @@ async fn a_whole_family_comes_before_single_ranges_and_untidiness_comes_last() {
             "would delete organizations/default/rules/v6",
             "organizations/default (shell, preview)",
             "+ would be permitted from now on: every IPv6 address (::/0)",
-            "of 1 decision since ",
+            "of 1 connection that was checked since ",
             "problems that would",
         ],
     );

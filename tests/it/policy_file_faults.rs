@@ -34,8 +34,8 @@ fn every_fault_of_a_file_is_told_once_at_its_place() {
     for case in CASES.split("\n=== ").skip(1) {
         let (name, rest) = case.split_once('\n').unwrap();
         let (file, expected) = rest.split_once("\n--- says\n").unwrap();
-        // Tabs and the missing last line break of a file are written visibly.
-        let file = format!("{file}\n").replace("<TAB>", "\t");
+        // Tabs, NUL and the missing last line break of a file are written visibly.
+        let file = format!("{file}\n").replace("<TAB>", "\t").replace("<NUL>", "\0");
         let (status, told) = planned(&file);
         if (status, told.trim_end()) != (Some(2), expected.trim_end()) {
             wrong.push(format!("=== {name}\n{file}--- says, with {status:?}\n{told}"));
@@ -44,4 +44,20 @@ fn every_fault_of_a_file_is_told_once_at_its_place() {
     }
     assert!(count >= 30, "{count} cases");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The hazard: a file that an editor saved in another encoding is refused without a word of where.
+#[test]
+fn a_file_that_is_no_text_is_refused_at_its_place() {
+    let file = std::env::temp_dir().join(format!("portcullis-not-utf8-{}.yaml", std::process::id()));
+    std::fs::write(&file, b"rules:\n  - {action: deny, range: \"\xff\"}\n").unwrap();
+    let path = file.to_str().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["policy", "plan", path, "--server", NOBODY])
+        .output()
+        .unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains(&format!("{path}:2:28: the file is not a text in UTF-8")), "{told}");
 }

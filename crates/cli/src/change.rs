@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::difference::Told;
-use portcullis_policy::time::parse_duration;
+use super::times::parse_span;
 use portcullis_proto::v1;
 
 /// How a change is to be made.
@@ -23,8 +23,8 @@ pub(super) struct ChangeArgs {
     pub(super) validate_only: bool,
     #[command(flatten)]
     gates: GateArgs,
-    /// Undo the change unless `portcullis revisions confirm` comes within this time, such as `5m`
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Change options")]
+    /// Undo the change unless `portcullis revisions confirm` comes within this time, such as `5m`; at most `7d`
+    #[arg(long, value_name = "DURATION", value_parser = parse_span, help_heading = "Change options")]
     confirm_within: Option<Duration>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct GateArgs {
     #[arg(long)]
     refuse_open_to_internet: bool,
     /// Make the change even if it breaks policy tests; the audit record names the tests
-    #[arg(long)]
+    #[arg(long, help_heading = "Change options")]
     override_tests: bool,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct EtagArgs {
 
 /// Whether nodes may be deleted in a way that lets somebody in.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Gates")]
+#[command(next_help_heading = "Change options")]
 pub(super) struct ForceArgs {
     /// Make the change also where it deletes a node in a way that permits addresses which the node keeps out now
     #[arg(long)]

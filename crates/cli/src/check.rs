@@ -11,8 +11,8 @@ use super::context::Context;
 use super::exit::Exit;
 use super::names::OrganizationArgs;
 use super::table;
+use super::times::parse_span;
 use super::words::ConnectionArgs;
-use portcullis_policy::time::parse_duration;
 use portcullis_proto::v1;
 
 #[derive(Args, Debug)]
@@ -31,7 +31,7 @@ pub(super) struct CheckArgs {
     #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
     min_cluster_revision: i64,
     /// End the session of an allowed shell if it is not renewed for this long
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
     session_lease: Option<Duration>,
     /// An identifier of your own, recorded with the decision
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
@@ -42,7 +42,7 @@ pub(super) async fn run(args: CheckArgs, context: &mut Context<'_>) -> anyhow::R
     let request = v1::CheckRequest {
         ip: args.connection.ip,
         connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
-        endpoint: args.organization.node(&args.connection.endpoint)?,
+        endpoint: args.organization.endpoint(&args.connection.endpoint)?,
         user_email: args.user_email,
         min_revision: args.min_revision,
         min_cluster_revision: args.min_cluster_revision,

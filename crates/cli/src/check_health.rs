@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::context::Context;
 use super::exit::Exit;
 use super::output::Format;
-use portcullis_policy::time::parse_duration;
+use super::times::parse_span;
 
 #[derive(Args, Debug)]
 pub(super) struct CheckHealthArgs {
@@ -24,7 +24,7 @@ pub(super) struct CheckHealthArgs {
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
     /// Wait this long for a connection and an answer
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_span)]
     timeout: Duration,
 }
 

@@ -4,6 +4,7 @@
 //! was not done is told with "would".
 //! Not here: computing the effect, which the server does; the access that is gained and lost (`difference`).
 
+use super::advice::of_problem;
 use super::alterations;
 use super::color::{Colors, Look};
 use super::difference::{self, Told};
@@ -159,12 +160,14 @@ fn moment(message: &str, from: Option<&prost_types::Timestamp>) -> String {
 
 fn replayed(replay: &v1::Replay) -> String {
     let v1::Replay { decision_count, newly_denied_count, newly_permitted_count, users, user_count, .. } = replay;
-    let decisions = if *decision_count == 1 { "decision" } else { "decisions" };
+    let connections = if *decision_count == 1 { "connection that was" } else { "connections that were" };
     let since = table::time(replay.from_time.as_ref());
+    // Both sides are policies: what was decided then may have been decided by an earlier one.
+    let begin = format!("\nof {decision_count} {connections} checked since {since}, the changed policy would");
     let text = match (newly_denied_count, newly_permitted_count) {
-        (0, 0) => format!("\nof {decision_count} {decisions} since {since}, none would have been made differently\n"),
+        (0, 0) => format!("{begin} decide none differently from the present one\n"),
         (denied, permitted) => format!(
-            "\nof {decision_count} {decisions} since {since}, {denied} would have been denied and {permitted} allowed \
+            "{begin} decide some differently from the present one: {denied} would be denied and {permitted} allowed \
              instead\n"
         ),
     };
@@ -172,11 +175,11 @@ fn replayed(replay: &v1::Replay) -> String {
     for user in users.iter().take(NAMES_SHOWN) {
         let email = if user.user_email.is_empty() { "(nobody named)" } else { &user.user_email };
         let (denied, permitted) = (user.newly_denied_count, user.newly_permitted_count);
-        text.push(format!("  {}: {denied} would have been denied, {permitted} allowed\n", clean(email)));
+        text.push(format!("  {}: {denied} would be denied, {permitted} allowed\n", clean(email)));
     }
     text.push(rest(usize::try_from(*user_count).unwrap_or_default(), NAMES_SHOWN, "user"));
     if replay.truncated {
-        text.push("  the log is longer than could be read in time: these are the newest decisions\n".to_owned());
+        text.push("  the log is longer than could be read in time: these are the newest connections\n".to_owned());
     }
     text.concat()
 }
@@ -186,7 +189,7 @@ fn problems(what: &str, problems: &[&v1::Problem], look: Look, colors: Colors) -
     for problem in problems.iter().take(PROBLEMS_SHOWN) {
         let code = word(problem.code().as_str_name(), "PROBLEM_CODE_");
         let moment = moment(&problem.message, problem.from_time.as_ref());
-        text.push(format!("  {code} {}: {}{moment}\n", clean(&problem.resource), clean(&problem.message)));
+        text.push(format!("  {code} {}: {}{moment}\n", clean(&problem.resource), clean(&of_problem(problem))));
     }
     text.push(rest(problems.len(), PROBLEMS_SHOWN, "problem"));
     text.concat()

@@ -17,6 +17,7 @@ use super::comparison;
 use super::error::{of_call, with_violations};
 use super::exit::Exit;
 use super::flags::Flags;
+use super::forced::{self, Previewed};
 use super::names::organization_of;
 use super::output::Output;
 use super::pages::{self, LimitArgs, Page};
@@ -147,37 +148,43 @@ impl<'a> Context<'a> {
         request: Asked,
         replay: Option<Duration>,
     ) -> Result<v1::PreviewChangeResponse, CallError> {
-        let request = v1::PreviewChangeRequest {
-            parent: organization_of(name),
-            mutations: vec![v1::Mutation { request: Some(request) }],
-            replay_within: replay.and_then(|replay| replay.try_into().ok()),
-        };
-        let preview = answer(self.client.analysis().preview_change(request).await);
-        preview.map_err(|error| with_violations(error, |violation| violation.field = of_change(&violation.field)))
+        let request = preview_of(name, request, replay);
+        answer(self.client.analysis().preview_change(request).await).map_err(in_words_of_change)
     }
 
     /// Shows what a request would do to the organization or the cluster that `name` belongs to.
     pub(super) async fn preview(&mut self, name: &str, request: Asked) -> anyhow::Result<Exit> {
-        let preview = self.ask_preview(name, request, None).await?;
-        let exit = self.previewed(&preview, ColorWhen::Auto)?;
+        let previewed =
+            forced::preview(&self.client, preview_of(name, request, None)).await.map_err(in_words_of_change)?;
+        let exit = self.previewed(&previewed.preview, ColorWhen::Auto)?;
         if exit == Exit::Denied {
             self.output.note("error: a gate would refuse the change");
         }
-        Ok(exit)
+        Ok(self.note_force(&previewed).unwrap_or(exit))
+    }
+
+    /// Says that a change needs `--force`, where it does. Returns the exit status for that.
+    pub(super) fn note_force(&mut self, previewed: &Previewed) -> Option<Exit> {
+        let needs_force = previewed.needs_force(self.flags)?;
+        self.output.note(&needs_force);
+        Some(Exit::Failure)
     }
 
     /// Shows a preview, and tells by the exit status whether a gate would refuse it.
     pub(super) fn previewed(&mut self, preview: &v1::PreviewChangeResponse, when: ColorWhen) -> anyhow::Result<Exit> {
         let colors = Colors::of(when, self.output);
-        let flags = self.flags;
-        self.output.show(preview, |preview| {
-            let mut preview = preview.clone();
-            for refusal in &mut preview.refusals {
-                refusal.message = flags.in_words(&refusal.message);
-            }
-            comparison::preview(&preview, colors)
-        })?;
+        let text = comparison::preview(&self.in_words(preview), colors);
+        self.output.show(preview, |_| text)?;
         Ok(if preview.refusals.is_empty() { Exit::Success } else { Exit::Denied })
+    }
+
+    /// A preview whose refusals are in the words of the command line.
+    pub(super) fn in_words(&self, preview: &v1::PreviewChangeResponse) -> v1::PreviewChangeResponse {
+        let mut preview = preview.clone();
+        for refusal in &mut preview.refusals {
+            refusal.message = self.flags.in_words(&refusal.message);
+        }
+        preview
     }
 
     /// Says problems on the standard error, the worst first.
@@ -190,6 +197,20 @@ impl<'a> Context<'a> {
             self.output.note(&format!("note: and {more} more problems: see them with `portcullis problems`"));
         }
     }
+}
+
+/// The preview of one change of the organization or the cluster that `name` belongs to.
+fn preview_of(name: &str, request: Asked, replay: Option<Duration>) -> v1::PreviewChangeRequest {
+    v1::PreviewChangeRequest {
+        parent: organization_of(name),
+        mutations: vec![v1::Mutation { request: Some(request) }],
+        replay_within: replay.and_then(|replay| replay.try_into().ok()),
+    }
+}
+
+/// The error of a preview with the fields that the change itself would name.
+fn in_words_of_change(error: CallError) -> CallError {
+    with_violations(error, |violation| violation.field = of_change(&violation.field))
 }
 
 /// A field of a preview as the change itself has it.

@@ -12,7 +12,7 @@ use super::context::Context;
 use super::exit::Exit;
 use super::names::{OrganizationArgs, id};
 use super::table;
-use super::times::parse_moment;
+use super::times::parse_moment_or_later;
 use super::words::ConnectionArgs;
 use portcullis_proto::v1;
 
@@ -22,8 +22,9 @@ pub(super) struct ExplainArgs {
     organization: OrganizationArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
-    /// Decide with the present policy, but for this moment: rules that expire by then do not match
-    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    /// Decide with the present policy, but for this moment: rules that expire by then do not match. In RFC 3339, or how
+    /// long ago, such as `2h`, or how long from now, such as `+2h`
+    #[arg(long, value_name = "TIME", value_parser = parse_moment_or_later)]
     at: Option<Timestamp>,
     #[command(flatten)]
     color: ColorArgs,
@@ -33,7 +34,7 @@ pub(super) async fn run(args: ExplainArgs, context: &mut Context<'_>) -> anyhow:
     let request = v1::ExplainRequest {
         ip: args.connection.ip,
         connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
-        endpoint: args.organization.node(&args.connection.endpoint)?,
+        endpoint: args.organization.endpoint(&args.connection.endpoint)?,
         at_time: args.at,
     };
     let explained = answer(context.client.analysis().explain(request).await)?;

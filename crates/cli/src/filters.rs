@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
 
 use super::error::UsageError;
-use super::names::OrganizationArgs;
+use super::names::{Parent, ParentArgs};
+use super::table::clean;
 use super::times::parse_moment;
 use super::words::{ConnectionType, Decision};
 use portcullis_proto::v1;
@@ -68,12 +69,16 @@ pub(super) enum AuditType {
 
 impl FilterArgs {
     /// The request for the first page of sessions.
-    pub(super) fn sessions(
-        &self,
-        parent: String,
-        names: &OrganizationArgs,
-    ) -> Result<v1::ListSessionsRequest, UsageError> {
+    pub(super) fn sessions(&self, parent: &ParentArgs) -> Result<v1::ListSessionsRequest, UsageError> {
+        let (Parent { name: parent, node }, names) = (parent.parent()?, parent.names());
         let endpoint = self.endpoint.as_ref().map(|given| names.node(given)).transpose()?;
+        if let (Some(node), Some(endpoint)) = (&node, &endpoint) {
+            let (node, endpoint) = (clean(node), clean(endpoint));
+            return Err(UsageError(format!(
+                "PARENT is the node `{node}`, and `--endpoint` is `{endpoint}`: give one of them"
+            )));
+        }
+        let endpoint = endpoint.or(node);
         Ok(v1::ListSessionsRequest {
             parent,
             page_size: 0,
@@ -92,12 +97,8 @@ impl FilterArgs {
 
 impl RecordFilterArgs {
     /// The request for the first page of records.
-    pub(super) fn records(
-        &self,
-        parent: String,
-        names: &OrganizationArgs,
-    ) -> Result<v1::ListAuditRecordsRequest, UsageError> {
-        let filters = self.filters.sessions(parent, names)?;
+    pub(super) fn records(&self, parent: &ParentArgs) -> Result<v1::ListAuditRecordsRequest, UsageError> {
+        let filters = self.filters.sessions(parent)?;
         Ok(v1::ListAuditRecordsRequest {
             parent: filters.parent,
             page_size: 0,

@@ -6,6 +6,7 @@
 //! Invariant: commands write through [`Output`] only, so that a closed pipe is not a failure.
 //! Not here: checking a policy, which the server does; the service and its files.
 
+mod advice;
 mod alterations;
 mod answered;
 mod audit;
@@ -25,6 +26,7 @@ mod exit;
 mod explain;
 mod filters;
 mod flags;
+mod forced;
 mod groups;
 mod names;
 mod nodes;
@@ -51,7 +53,7 @@ use portcullis_client::CallError;
 
 use context::Context;
 use error::UsageError;
-use flags::Flags;
+use flags::{Flags, Typed};
 use output::Format;
 
 pub use audit::VerifyFiles;
@@ -75,8 +77,7 @@ pub struct ClientArgs {
 #[derive(Debug)]
 pub struct ServerCommand {
     ask: Box<Ask>,
-    /// The names of the commands that were typed.
-    path: Vec<String>,
+    typed: Typed,
 }
 
 /// The commands that ask a server.
@@ -125,8 +126,8 @@ impl ServerCommand {
         if let Some(result) = self.ask.run_offline(verify_files, output) {
             return result;
         }
-        let Self { ask, path } = self;
-        let flags = Flags::of(&Ask::augment_subcommands(Command::new("portcullis")), &path);
+        let Self { ask, typed } = self;
+        let flags = Flags::of(&Ask::augment_subcommands(Command::new("portcullis")), &typed);
         let server = &client.server;
         let result = client::call(server, async |client| {
             let mut context = Context::new(client, server, &flags, output);
@@ -156,11 +157,11 @@ pub fn report(error: &anyhow::Error, output: &mut Output) -> Exit {
 // The commands are private, so they are parsed through the public type around them.
 impl FromArgMatches for ServerCommand {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ask::from_arg_matches(matches).map(|ask| Self { ask: Box::new(ask), path: flags::path(matches) })
+        Ask::from_arg_matches(matches).map(|ask| Self { ask: Box::new(ask), typed: Typed::of(matches) })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.path = flags::path(matches);
+        self.typed = Typed::of(matches);
         self.ask.update_from_arg_matches(matches)
     }
 }

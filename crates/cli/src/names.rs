@@ -21,17 +21,26 @@ pub(super) struct OrganizationArgs {
 /// Whose sessions or records are asked for.
 #[derive(Args, Debug)]
 pub(super) struct ParentArgs {
-    /// Whose to show: an organization, or `cluster` for all of them [default: the one that `--organization` names]
+    /// Whose to show: an organization, a node inside one, or `cluster` for all [default: the organization that
+    /// `--organization` names]
     #[arg(value_name = "PARENT")]
     parent: Option<String>,
     #[command(flatten)]
     organization: OrganizationArgs,
 }
 
+/// The word of policy files for the organization itself.
+const ORGANIZATION: &str = "organization";
+
 /// The organization that a fresh server has.
 const DEFAULT_ORGANIZATION: &str = "default";
 
 impl OrganizationArgs {
+    /// The organization as it was typed, or not.
+    pub(super) fn of(organization: Option<String>) -> Self {
+        Self { organization }
+    }
+
     /// The full name of the organization.
     pub(super) fn name(&self) -> String {
         self.given().unwrap_or_else(|| organization(DEFAULT_ORGANIZATION))
@@ -76,11 +85,19 @@ impl OrganizationArgs {
             _ if given.starts_with("projects/") => Ok(format!("{own}/{given}")),
             _ if given.contains('/') => Ok(given.to_owned()),
             _ if organization(given) == own => Ok(own),
+            ORGANIZATION => {
+                Err(UsageError(format!("`{ORGANIZATION}` is the word of policy files: write `{}`", clean(&own))))
+            }
             _ => Err(UsageError(format!(
                 "`{0}` can be a project or an organization: write `projects/{0}` or `organizations/{0}`",
                 clean(given)
             ))),
         }
+    }
+
+    /// The full name of the node of a connection: as `node`, and `organization` as in a policy file.
+    pub(super) fn endpoint(&self, given: &str) -> Result<String, UsageError> {
+        if given == ORGANIZATION { Ok(self.name()) } else { self.node(given) }
     }
 
     /// The full name of what has records and sessions: `cluster`, or an organization by its id or full name.
@@ -94,16 +111,44 @@ impl OrganizationArgs {
 }
 
 impl ParentArgs {
-    /// The full name of the parent.
-    pub(super) fn name(&self) -> String {
-        self.parent.as_deref().map_or_else(|| self.organization.name(), |given| self.organization.parent(given))
+    /// Whose records are asked for. A node inside an organization is that organization, seen at this node.
+    pub(super) fn parent(&self) -> Result<Parent, UsageError> {
+        let given = self.parent.as_deref();
+        let Some(given) = given.filter(|given| given.starts_with("projects/") || given.matches('/').count() > 1) else {
+            let name = given.map_or_else(|| self.organization.name(), |given| self.organization.parent(given));
+            return Ok(Parent { name, node: None });
+        };
+        let node = self.organization.node(given)?;
+        NodePath::parse(&node).map_err(|error| UsageError(format!("PARENT: {error}")))?;
+        Ok(Parent { name: organization_of(&node), node: Some(node) })
+    }
+
+    /// The full name of the parent, for what only organizations and the cluster have.
+    pub(super) fn whole(&self, what: &str) -> Result<String, UsageError> {
+        match self.parent()? {
+            Parent { name, node: None } => Ok(name),
+            Parent { name, node: Some(node) } => Err(UsageError(format!(
+                "PARENT: `{}` is inside an organization, and {what} of an organization or of `cluster` only: write `{}`",
+                clean(&node),
+                clean(id(&name))
+            ))),
+        }
     }
 
     /// The organization that ids belong to: the one that was given, otherwise the parent if it is one.
     pub(super) fn names(&self) -> OrganizationArgs {
-        let parent = self.parent.as_ref().filter(|parent| *parent != CLUSTER).cloned();
-        OrganizationArgs { organization: self.organization.organization.clone().or(parent) }
+        let given = self.organization.organization.clone();
+        let parent = || self.parent().ok().map(|parent| parent.name).filter(|parent| parent != CLUSTER);
+        OrganizationArgs { organization: given.or_else(parent) }
     }
+}
+
+/// Whose sessions or records are asked for.
+pub(super) struct Parent {
+    /// The full name of an organization, or `cluster`.
+    pub(super) name: String,
+    /// The node inside the organization to which they are limited.
+    pub(super) node: Option<String>,
 }
 
 /// The full name of an organization.
@@ -184,13 +229,19 @@ mod tests {
             parent: Some(parent.to_owned()),
             organization: OrganizationArgs { organization: organization.map(str::to_owned) },
         };
-        assert_eq!(parent("acme", None).name(), "organizations/acme");
+        let whole = |of: ParentArgs| of.whole("").unwrap();
+        assert_eq!(whole(parent("acme", None)), "organizations/acme");
         assert_eq!(parent("acme", None).names().rule("office"), "organizations/acme/rules/office");
-        assert_eq!(parent("cluster", None).name(), "cluster");
+        assert_eq!(whole(parent("cluster", None)), "cluster");
+        let inside = parent("organizations/acme/projects/web", None);
+        assert_eq!(inside.parent().unwrap().name, "organizations/acme");
+        assert_eq!(inside.parent().unwrap().node.as_deref(), Some("organizations/acme/projects/web"));
+        assert_eq!(inside.names().rule("office"), "organizations/acme/rules/office");
+        assert!(inside.whole("x").is_err() && parent("organizations/acme/rules/a", None).parent().is_err());
         assert_eq!(parent("cluster", Some("acme")).names().rule("office"), "organizations/acme/rules/office");
         let given =
             ParentArgs { parent: None, organization: OrganizationArgs { organization: Some("acme".to_owned()) } };
-        assert_eq!(given.name(), "organizations/acme");
+        assert_eq!(whole(given), "organizations/acme");
     }
 
     /// The hazard: a group of the same id in another organization.

@@ -19,7 +19,7 @@ pub(super) struct OverviewArgs {
 }
 
 pub(super) async fn run(args: OverviewArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let request = v1::GetOverviewRequest { parent: args.parent.name() };
+    let request = v1::GetOverviewRequest { parent: args.parent.whole("figures are")? };
     let overview = answer(context.client.audit().get_overview(request).await)?;
     context.show(&overview, figures)
 }

@@ -5,6 +5,7 @@
 
 use clap::Args;
 
+use super::advice::of_problem;
 use super::color::{ColorArgs, Colors, Look};
 use super::context::Context;
 use super::exit::Exit;
@@ -53,7 +54,7 @@ fn lines(problems: &[v1::Problem], colors: Colors) -> String {
         };
         let severity = colors.paint(look, &table::word(problem.severity().as_str_name(), "SEVERITY_"));
         let code = table::word(problem.code().as_str_name(), "PROBLEM_CODE_");
-        let (resource, message) = (table::clean(&problem.resource), table::clean(&problem.message));
+        let (resource, message) = (table::clean(&problem.resource), table::clean(&of_problem(problem)));
         let from = problem.from_time.as_ref().map(|from| format!(" from {}", rfc3339(from))).unwrap_or_default();
         lines.push(format!("{severity} {code} {resource}{from}\n    {message}\n"));
     }

@@ -5,11 +5,13 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::string::FromUtf8Error;
 
 use anyhow::Context;
 use clap::Args;
 
 use super::error::UsageError;
+use super::table::clean;
 
 /// How the paths of lists that carry ranges end, in requests.
 const LISTS: [&str; 5] = ["ranges[", "entries[", "add[", "remove[", "sources["];
@@ -99,10 +101,23 @@ impl Origins {
 
 /// The text of a file. `-` is standard input.
 pub(super) fn read_text(file: &str) -> anyhow::Result<String> {
-    if file != "-" {
-        return fs::read_to_string(file).with_context(|| format!("cannot read `{file}`"));
+    let mut bytes = Vec::new();
+    if file == "-" {
+        io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+    } else {
+        bytes = fs::read(file).with_context(|| format!("cannot read `{file}`"))?;
     }
-    let mut text = String::new();
-    io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-    Ok(text)
+    String::from_utf8(bytes).map_err(|error| not_utf8(file, &error).into())
+}
+
+/// Where a file stops being text.
+fn not_utf8(file: &str, error: &FromUtf8Error) -> UsageError {
+    let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+    let line = before.split(|byte| *byte == b'\n').count();
+    let in_line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let column = String::from_utf8_lossy(in_line).chars().count() + 1;
+    UsageError(format!(
+        "{}:{line}:{column}: the file is not a text in UTF-8 from here on: save it as UTF-8",
+        clean(file)
+    ))
 }

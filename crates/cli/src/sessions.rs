@@ -71,7 +71,7 @@ pub(super) async fn run(args: SessionsArgs, context: &mut Context<'_>) -> anyhow
 async fn list(args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let first = v1::ListSessionsRequest {
         state: args.state.map_or(v1::SessionState::Unspecified, v1::SessionState::from).into(),
-        ..args.filters.sessions(args.parent.name(), &args.parent.names())?
+        ..args.filters.sessions(&args.parent)?
     };
     let mut client = context.client.audit();
     let fetch = async |page_size, page_token| {

@@ -6,6 +6,7 @@
 use comfy_table::{Table, presets};
 use prost_types::Timestamp;
 
+use super::advice::of_problem;
 use super::times::rfc3339;
 use portcullis_proto::v1;
 
@@ -44,12 +45,13 @@ pub(super) fn problems(problems: &[v1::Problem]) -> String {
 
 /// A problem in one line.
 pub(super) fn problem(problem: &v1::Problem) -> String {
+    let message = of_problem(problem);
     let from = match problem.from_time.as_ref().map(|from| time(Some(from))) {
-        Some(from) if !problem.message.contains(&from) => format!(" (from {from} on)"),
+        Some(from) if !message.contains(&from) => format!(" (from {from} on)"),
         _ => String::new(),
     };
     let severity = severity(problem.severity);
-    clean(&format!("{severity}: {}: {}{from}", problem.resource, problem.message))
+    clean(&format!("{severity}: {}: {message}{from}", problem.resource))
 }
 
 /// A time to the second; empty if there is none.

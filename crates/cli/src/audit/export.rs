@@ -90,10 +90,8 @@ async fn write(
     progress: &Progress,
     written: &mut usize,
 ) -> anyhow::Result<()> {
-    let mut request = v1::ListAuditRecordsRequest {
-        page_size: pages::PAGE_SIZE,
-        ..args.filters.records(args.parent.name(), &args.parent.names())?
-    };
+    let mut request =
+        v1::ListAuditRecordsRequest { page_size: pages::PAGE_SIZE, ..args.filters.records(&args.parent)? };
     if args.format == Form::Csv && target.write(&csv::header())? == Reader::Gone {
         return Ok(());
     }

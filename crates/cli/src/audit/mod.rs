@@ -101,7 +101,7 @@ impl AuditArgs {
 }
 
 async fn list(args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
-    let first = args.filters.records(args.parent.name(), &args.parent.names())?;
+    let first = args.filters.records(&args.parent)?;
     let mut client = context.client.audit();
     let fetch = async |page_size, page_token| {
         client.list_audit_records(v1::ListAuditRecordsRequest { page_size, page_token, ..first.clone() }).await

@@ -12,7 +12,7 @@ use super::color::{ColorArgs, Colors};
 use super::context::Context;
 use super::exit::Exit;
 use super::filters::{AuditType, audit_types, connection_type};
-use super::names::ParentArgs;
+use super::names::{Parent, ParentArgs};
 use super::output::Reader;
 use super::pages;
 use super::words::ConnectionType;
@@ -57,7 +57,7 @@ pub(super) async fn run(args: EventsArgs, context: &mut Context<'_>) -> anyhow::
     }
     let connection_types = args.connection_type.map(|given| connection_type(Some(given)));
     let request = v1::WatchEventsRequest {
-        parent: args.parent.name(),
+        parent: args.parent.whole("events are followed")?,
         after_sequence: args.after_sequence,
         types: audit_types(&args.types),
         connection_types: connection_types.into_iter().collect(),
@@ -67,8 +67,10 @@ pub(super) async fn run(args: EventsArgs, context: &mut Context<'_>) -> anyhow::
 
 /// Prints the newest records, the oldest of them first, as `tail` does.
 async fn newest(args: &EventsArgs, lines: Lines, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let Parent { name, node } = args.parent.parent()?;
     let first = v1::ListAuditRecordsRequest {
-        parent: args.parent.name(),
+        parent: name,
+        endpoint: node.unwrap_or_default(),
         connection_type: connection_type(args.connection_type),
         types: audit_types(&args.types),
         ..Default::default()

@@ -48,7 +48,8 @@ pub(super) enum NodesCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
-    /// The node whose children to list [default: the one that `--organization` names]
+    /// The node whose children to list [default: the organization that `--organization` names; without that, the
+    /// organizations are listed]
     #[arg(value_name = "NODE")]
     pub(super) parent: Option<String>,
     /// List everything below the node

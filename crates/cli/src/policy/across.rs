@@ -6,27 +6,27 @@
 use std::collections::{HashMap, HashSet};
 
 use super::faults::{Faults, shown};
-use super::kinds::{full_name, is_id, is_node};
+use super::kinds::{full_id, full_name, is_id, is_node};
 use super::yaml::{Entry, Map, Node};
 use crate::names::OrganizationArgs;
 
 /// Checks a file whose values are checked already.
 pub(super) fn check(policy: &Map, names: &OrganizationArgs, faults: &mut Faults) {
     let mut across = Across { names, faults };
-    across.once(policy, "rules", "id", |id| names.rule(id));
-    across.once(policy, "groups", "id", |id| names.group(id));
-    across.once(policy, "tests", "id", |id| names.test(id));
-    let nodes = across.once(policy, "nodes", "node", |name| full_name(name, names));
+    across.once(policy, "rules", "id", "rules");
+    across.once(policy, "groups", "id", "addressGroups");
+    across.once(policy, "tests", "id", "policyTests");
+    let nodes = across.once(policy, "nodes", "node", "");
     across.parents(policy, &nodes);
     if policy.get("groups").is_some_and(|groups| groups.map().is_none() && groups.text().is_none()) {
         across.references(policy);
     }
-    across.omitted(policy);
+    across.ranges(policy);
 }
 
 /// Checks the rules of a file of which nothing else is used.
 pub(super) fn check_rules(policy: &Map, names: &OrganizationArgs, faults: &mut Faults) {
-    Across { names, faults }.once(policy, "rules", "id", |id| names.rule(id));
+    Across { names, faults }.once(policy, "rules", "id", "rules");
 }
 
 struct Across<'a> {
@@ -35,19 +35,23 @@ struct Across<'a> {
 }
 
 impl Across<'_> {
-    /// Every name of a section may be there once. Returns the names.
-    fn once(
-        &mut self,
-        policy: &Map,
-        section: &str,
-        key: &str,
-        name: impl Fn(&str) -> String,
-    ) -> HashMap<String, (usize, u32)> {
+    /// Every name of a section may be there once. Returns the names. `collection` is that of the ids; empty for nodes.
+    fn once(&mut self, policy: &Map, section: &str, key: &str, collection: &str) -> HashMap<String, (usize, u32)> {
         let mut seen = HashMap::new();
         for (index, node) in policy.items(section).iter().enumerate() {
             let Some(entry) = node.map().and_then(|map| map.entry(key)) else { continue };
             let Some(given) = entry.value.text() else { continue };
-            let full = name(given);
+            let is_malformed = match collection {
+                "" => !is_node(given, self.names),
+                collection => !is_id(given, collection, self.names),
+            };
+            if is_malformed {
+                continue;
+            }
+            let full = match collection {
+                "" => full_name(given, self.names),
+                collection => full_id(given, collection, self.names),
+            };
             if let Some((first, line)) = seen.get(&full) {
                 let message = format!("{} is that of {section}[{first}] in line {line} already", shown(given));
                 self.faults.add(entry.value.at, &format!("{section}[{index}].{key}"), message);
@@ -102,25 +106,36 @@ impl Across<'_> {
             return;
         };
         // One that is malformed is a fault already.
-        let is_name = !given.is_empty() && !known.contains(&self.names.group(given));
-        if is_name && is_id(given) {
+        if is_id(given, "addressGroups", self.names) && !known.contains(&self.names.group(given)) {
             let message = format!("{} is not among the groups of the file: add it, or name another", shown(given));
             self.faults.add(entry.value.at, &path(), message);
         }
     }
 
-    /// A file that leaves the ranges out has none.
-    fn omitted(&mut self, policy: &Map) {
-        if policy.flag("ranges_omitted") != Some(true) {
-            return;
-        }
+    /// A file that leaves the ranges out has none, and any other has those of every group: a group never comes out empty
+    /// because somebody forgot its ranges.
+    fn ranges(&mut self, policy: &Map) {
+        let are_omitted = policy.flag("ranges_omitted") == Some(true);
         for (index, group) in policy.items("groups").iter().enumerate() {
-            if let Some(entry) = group.map().and_then(|map| map.entry("ranges"))
-                && !entry.value.items().is_empty()
-            {
-                let message = "are given, and `ranges_omitted` says that they are left out: remove one of the two";
-                self.faults.add(entry.at, &format!("groups[{index}].ranges"), message);
+            let Some(map) = group.map() else { continue };
+            let path = format!("groups[{index}]");
+            match map.entry("ranges") {
+                Some(entry) if are_omitted && !entry.value.items().is_empty() => {
+                    let message = "are given, and `ranges_omitted` says that they are left out: remove one of the two";
+                    self.faults.add(entry.at, &format!("{path}.ranges"), message);
+                }
+                None if !are_omitted && !has_unknown(map) => {
+                    let message = "`ranges` is missing: write them, `ranges: []` for none, or `ranges_omitted: true` at the top \
+                                   of the file, which keeps those of all groups";
+                    self.faults.add(group.at, &path, message);
+                }
+                _ => {}
             }
         }
     }
+}
+
+/// Whether a group has a key that is refused: it may be misspelled, or merge others.
+fn has_unknown(group: &Map) -> bool {
+    group.entries.iter().any(|entry| !matches!(&*entry.key, "id" | "description"))
 }

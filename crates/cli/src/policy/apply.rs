@@ -15,10 +15,11 @@ use crate::color::{ColorArgs, ColorWhen, Colors};
 use crate::context::Context;
 use crate::deletions;
 use crate::exit::Exit;
+use crate::forced::{self, Previewed};
 use crate::names::OrganizationArgs;
 use crate::ranges_file::read_text;
+use crate::times::parse_span;
 use crate::{comparison, table};
-use portcullis_policy::time::parse_duration;
 use portcullis_proto::v1;
 use portcullis_proto::v1::mutation::Request as Asked;
 
@@ -33,7 +34,7 @@ pub(super) struct PlanArgs {
     /// The policy file, `-` for standard input
     file: String,
     /// Decide the recorded checks of this long ago again, to show which would change
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_span)]
     replay: Duration,
     /// Exit with 4 if the file would change anything, with 0 if not; with 3 still where a gate would refuse it
     #[arg(long)]
@@ -79,8 +80,12 @@ pub(super) async fn plan(names: &OrganizationArgs, args: &PlanArgs, context: &mu
         options: args.gates.given().then(|| args.gates.options()),
         ..Default::default()
     };
-    let preview = previewed(request, &read, &args.file, args.replay, context).await?;
-    let exit = context.previewed(&preview, args.color.color)?;
+    let previewed = previewed(request, &read, &args.file, args.replay, context).await?;
+    let preview = &previewed.preview;
+    let exit = context.previewed(preview, args.color.color)?;
+    if let Some(exit) = context.note_force(&previewed) {
+        return Ok(exit);
+    }
     Ok(if exit == Exit::Success && args.exit_code && !preview.changes.is_empty() { Exit::Changes } else { exit })
 }
 
@@ -90,13 +95,13 @@ async fn previewed(
     file: &str,
     replay: Duration,
     context: &Context<'_>,
-) -> anyhow::Result<v1::PreviewChangeResponse> {
+) -> anyhow::Result<Previewed> {
     let request = v1::PreviewChangeRequest {
         parent: request.parent.clone(),
         mutations: vec![v1::Mutation { request: Some(Asked::ApplyPolicy(request)) }],
         replay_within: Some(replay.try_into()?),
     };
-    let preview = answer(context.client.analysis().preview_change(request).await);
+    let preview = forced::preview(&context.client, request).await;
     preview.map_err(|error| read.locations.locate(error, file, IN_PREVIEW).into())
 }
 
@@ -143,16 +148,21 @@ async fn asked(
     file: &str,
     context: &mut Context<'_>,
 ) -> anyhow::Result<Answer> {
-    let preview = previewed(request.clone(), read, file, REPLAY, context).await?;
+    let previewed = previewed(request.clone(), read, file, REPLAY, context).await?;
+    let preview = &previewed.preview;
     let etag = if request.etag.is_empty() { preview.etag.clone() } else { request.etag.clone() };
     if preview.changes.is_empty() {
         return Ok(Answer::Apply { etag });
     }
     let colors = Colors::of(ColorWhen::Auto, context.output);
-    context.output.note(comparison::preview(&preview, colors).trim_end());
+    context.output.note(comparison::preview(&context.in_words(preview), colors).trim_end());
     if !preview.refusals.is_empty() {
         context.output.note("error: a gate refuses the change, and nothing was applied");
         return Ok(Answer::Stop(Exit::Denied));
+    }
+    if let Some(exit) = context.note_force(&previewed) {
+        context.output.note("nothing was applied");
+        return Ok(Answer::Stop(exit));
     }
     if context.output.ask("\nApply?")? {
         return Ok(Answer::Apply { etag });

@@ -50,8 +50,9 @@ pub(super) struct Group {
     pub(super) id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) description: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) ranges: Vec<String>,
+    /// Absent where the file leaves the ranges out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ranges: Option<Vec<String>>,
 }
 
 #[derive(Serialize, Debug)]

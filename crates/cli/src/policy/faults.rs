@@ -20,6 +20,8 @@ const CHARACTERS_MAX: usize = 80;
 pub(super) struct Faults {
     count: usize,
     first: BTreeSet<Fault>,
+    /// The places of what could not be read.
+    unreadable: BTreeSet<Position>,
 }
 
 /// Ordered by place.
@@ -31,8 +33,12 @@ struct Fault {
 }
 
 impl Faults {
-    /// Notes a fault of the value with this path; the path of what concerns the file itself is empty.
+    /// Notes a fault of the value with this path; the path of what concerns the file itself is empty. Of what could not be
+    /// read, nothing else is told.
     pub(super) fn add(&mut self, at: Position, path: &str, message: impl Into<String>) {
+        if self.unreadable.contains(&at) {
+            return;
+        }
         self.count += 1;
         if self.first.len() >= SHOWN_MAX && self.first.last().is_some_and(|last| last.at <= at) {
             return;
@@ -41,6 +47,17 @@ impl Faults {
         if self.first.len() > SHOWN_MAX {
             self.first.pop_last();
         }
+    }
+
+    /// Notes that the file cannot be read at a place.
+    pub(super) fn add_unreadable(&mut self, at: Position, message: impl Into<String>) {
+        self.add(at, "", message);
+        self.mute(at);
+    }
+
+    /// Nothing is told of what stands at a place.
+    pub(super) fn mute(&mut self, at: Position) {
+        self.unreadable.insert(at);
     }
 
     /// All of them as an error; none if there are none.
@@ -53,8 +70,7 @@ impl Faults {
             [] => Ok(()),
             [only] => Err(UsageError(only.clone())),
             _ => {
-                let file = if file == "-" { "standard input" } else { file };
-                Err(UsageError(format!("{} has {} faults\n  {}", clean(file), self.count, lines.join("\n  "))))
+                Err(UsageError(format!("{} has {} faults\n  {}", clean(of_file(file)), self.count, lines.join("\n  "))))
             }
         }
     }
@@ -63,6 +79,11 @@ impl Faults {
 fn line(file: &str, Fault { at, path, message }: &Fault) -> String {
     let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
     clean(&format!("{}{path}{message}", place(file, *at)))
+}
+
+/// What a message calls a file.
+pub(super) fn of_file(file: &str) -> &str {
+    if file == "-" { "standard input" } else { file }
 }
 
 /// A place in a file, as the beginning of a line.

@@ -127,9 +127,14 @@ pub(super) fn is_node(given: &str, names: &OrganizationArgs) -> bool {
     node_name(given, names).is_ok()
 }
 
-/// Whether the last part of a text is an id.
-pub(super) fn is_id(text: &str) -> bool {
-    Id::parse(crate::names::id(text)).is_ok()
+/// Whether a text is the id, or the full name, of what may be in a collection of the organization.
+pub(super) fn is_id(text: &str, collection: &str, names: &OrganizationArgs) -> bool {
+    id(text, collection, names).is_ok()
+}
+
+/// The full name of what is in a collection of the organization.
+pub(super) fn full_id(given: &str, collection: &str, names: &OrganizationArgs) -> String {
+    if given.contains('/') { given.to_owned() } else { format!("{}/{collection}/{given}", names.name()) }
 }
 
 /// The full name of a node of the file.

@@ -3,13 +3,13 @@
 //! Invariant: a field is found by the schema that it was read by, or else the nearest part that it is in.
 //! Not here: faults that are found without a server (`walk`).
 
-use portcullis_client::CallError;
+use portcullis_client::{CallError, Violation};
 
-use super::faults::place;
+use super::faults::{of_file, place};
 use super::kinds::full_name;
 use super::schema::{Kind, Object, POLICY};
 use super::yaml::{Node, Position};
-use crate::error::with_violations;
+use crate::advice::{at_last, in_values};
 use crate::names::OrganizationArgs;
 
 /// The values of a file with their places.
@@ -32,16 +32,47 @@ impl Locations {
         Self { root: Some(root), nodes }
     }
 
-    /// Names refused fields by their line and column in the file, and by its keys. `prefix` is the path of the policy in
-    /// the request.
-    pub(crate) fn locate(&self, error: CallError, file: &str, prefix: &str) -> CallError {
-        with_violations(error, |violation| {
-            let Some((at, path)) = violation.field.strip_prefix(prefix).and_then(|field| self.find(field)) else {
-                return;
-            };
-            violation.field = format!("{}{path}", place(file, at));
-            violation.description = in_words_of_a_file(&violation.description);
-        })
+    /// Names refused fields by their line and column in the file, and by its keys, in the order of the file. `prefix` is the
+    /// path of the policy in the request.
+    pub(crate) fn locate(&self, mut error: CallError, file: &str, prefix: &str) -> CallError {
+        let CallError::Refused(refusal) = &mut error else { return error };
+        // The server says so of what it left out, with the field of the next fault.
+        let left_out = |violation: &Violation| {
+            let count = violation.description.strip_prefix("and ")?.strip_suffix(" more")?;
+            let number: usize = count.strip_prefix("at least ").unwrap_or(count).parse().ok()?;
+            Some((number, count.starts_with("at least ")))
+        };
+        let more = refusal.violations.last().and_then(left_out);
+        let rest = if more.is_some() { refusal.violations.pop() } else { None };
+        let mut located = Vec::new();
+        let mut others = Vec::new();
+        for mut violation in std::mem::take(&mut refusal.violations) {
+            match violation.field.strip_prefix(prefix).and_then(|field| self.find(field)) {
+                Some((at, path)) => {
+                    violation.field = format!("{}{path}", place(file, at));
+                    violation.description = in_words_of_a_file(&violation.description);
+                    located.push((at, violation));
+                }
+                None => others.push(violation),
+            }
+        }
+        located.sort_by_key(|(at, _)| *at);
+        let is_of_file = others.is_empty() && !located.is_empty();
+        let count = located.len() + more.map_or(0, |(number, _)| number);
+        refusal.violations = located.into_iter().map(|(_, violation)| violation).chain(others).collect();
+        match refusal.violations.as_slice() {
+            [only] if is_of_file && more.is_none() => {
+                refusal.message = only.to_string();
+                refusal.violations.clear();
+            }
+            _ if is_of_file => {
+                let at_least = if more.is_some_and(|(_, is_least)| is_least) { "at least " } else { "" };
+                refusal.message = format!("{} has {at_least}{count} faults", of_file(file));
+                refusal.violations.extend(rest.map(|rest| Violation { field: of_file(file).to_owned(), ..rest }));
+            }
+            _ => refusal.violations.extend(rest),
+        }
+        error
     }
 
     /// The same for an error that may be another than that of a call.
@@ -87,17 +118,7 @@ fn part<'a>(object: &'static Object, field: &'a str) -> Option<(&'static super::
     Some((key, index, rest.strip_prefix('.').unwrap_or(rest)))
 }
 
-/// A message of the server in which the fields of the API have the names of the file.
+/// A message of the server in which what it advises has the names of the file. What was written in the file stays.
 fn in_words_of_a_file(message: &str) -> String {
-    let words = [
-        ("`address_group`", "`group`"),
-        ("`address_groups`", "`groups`"),
-        ("`policy_tests`", "`tests`"),
-        ("`expire_time`", "`expires`"),
-        ("`end_time`", "`until`"),
-        ("ACCESS_MODE_INHERIT", "`inherit`"),
-        ("ACCESS_MODE_ALLOW_ALL", "`allow-all`"),
-        ("ACCESS_MODE_ALLOW_LIST", "`allow-list`"),
-    ];
-    words.into_iter().fold(message.to_owned(), |message, (field, word)| message.replace(field, word))
+    in_values(&at_last(message, "give a `range` or an `address_group`", "give a `range` or a `group`"))
 }

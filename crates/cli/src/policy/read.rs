@@ -8,7 +8,7 @@ use super::faults::Faults;
 use super::kinds::full_name;
 use super::locations::Locations;
 use super::schema::{Kind, POLICY, SECTIONS};
-use super::walk;
+use super::walk::{self, Use};
 use super::yaml::{self, Map, Node, Position, Value};
 use crate::error::UsageError;
 use crate::names::OrganizationArgs;
@@ -56,16 +56,16 @@ pub(crate) fn rules(file: &str, text: &str, names: &OrganizationArgs) -> Result<
     let is_list = matches!(root.value, Value::List(_));
     let has_rules = root.map().is_some_and(|map| map.entry("rules").is_some());
     if !is_list && !has_rules && !is_cut {
-        let message = "there are no `rules` in it: write `rules: []` to delete all rules";
+        let message = "there are no `rules` in it: write them, or `rules: []` to delete all rules";
         faults.add(Position { line: 1, column: 1 }, "", message);
     }
     if is_list {
         // The list of rules is the value of the key in a whole policy.
         if let Some(key) = POLICY.key("rules") {
-            walk::check(&root, &key.kind, "rules", names, &mut faults);
+            walk::check_as(&root, &key.kind, "rules", Use::Rules, names, &mut faults);
         }
     } else if !matches!(root.value, Value::Nothing) {
-        walk::check(&root, &Kind::Object(&POLICY), "", names, &mut faults);
+        walk::check_as(&root, &Kind::Object(&POLICY), "", Use::Rules, names, &mut faults);
     }
     let root = if is_list { as_document(root) } else { root };
     if let (Some(map), false) = (root.map(), is_cut) {

@@ -61,6 +61,18 @@ impl Object {
     pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
         self.keys.iter().find(|key| key.name == name)
     }
+
+    /// Whether an object can be without a key that it has: not advice to give where that would be refused.
+    pub(super) fn may_lack(&self, key: &Key) -> bool {
+        let is_either = self.either.is_some_and(|(one, other)| [one, other].contains(&key.name));
+        // Groups have their ranges, unless the file says that they are left out.
+        !key.is_required && !is_either && key.name != "ranges"
+    }
+}
+
+/// Whether any object of a file has a key of this name.
+pub(super) fn is_key(name: &str) -> bool {
+    [&POLICY, &RULE, &GROUP, &NODE, &ENTRY, &GATES, &TEST].iter().any(|object| object.key(name).is_some())
 }
 
 /// The name that stands for the organization itself among the nodes.

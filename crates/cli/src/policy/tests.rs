@@ -5,14 +5,13 @@
 
 use clap::{Args, Subcommand};
 use portcullis_client::{CallError, answer};
-use prost_types::Timestamp;
 
 use crate::change::ChangeArgs;
 use crate::context::Context;
 use crate::effects::Effects;
 use crate::exit::Exit;
 use crate::names::{OrganizationArgs, id};
-use crate::times::{parse_time, rfc3339};
+use crate::times::{Expiry, parse_expiry, rfc3339};
 use crate::words::{ConnectionArgs, Decision};
 use crate::{pages, table};
 use portcullis_proto::v1;
@@ -47,9 +46,10 @@ struct CreateArgs {
     /// What the test is for
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
-    /// From when on the test need not hold, such as `2030-01-31T18:00:00Z`; without it, it holds always
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    until: Option<Timestamp>,
+    /// From when on the test need not hold, such as `2030-01-31T18:00:00Z`, or how long from now, such as `7d`; without
+    /// it, or with `never`, it holds always
+    #[arg(long, value_name = "TIME", value_parser = parse_expiry)]
+    until: Option<Expiry>,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -82,10 +82,10 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
     let test = v1::PolicyTest {
         ip: args.connection.ip,
         connection_type: v1::ConnectionType::from(args.connection.connection_type).into(),
-        endpoint: names.node(&args.connection.endpoint)?,
+        endpoint: names.endpoint(&args.connection.endpoint)?,
         expected_decision: v1::Decision::from(args.expect).into(),
         description: args.description,
-        end_time: args.until,
+        end_time: args.until.and_then(Expiry::time),
         ..v1::PolicyTest::default()
     };
     let request = v1::CreatePolicyTestRequest {

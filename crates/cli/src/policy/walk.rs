@@ -8,18 +8,40 @@ use std::collections::HashMap;
 use super::faults::{Faults, shown};
 use super::kinds::{self, nearest, what};
 use super::schema::{Key, Kind, Object, POLICY, SECTIONS};
-use super::yaml::{Map, Node, Position, Value, ends_in_colon};
+use super::yaml::{Map, Node, Position, Value, ends_in_colon, lacks_space, split_key};
 use crate::names::OrganizationArgs;
 
 /// Checks the value of a whole file, or of its rules alone.
 pub(super) fn check(root: &Node, kind: &Kind, path: &str, names: &OrganizationArgs, faults: &mut Faults) {
-    let mut walk = Walk { names, faults, path: path.to_owned() };
-    walk.value(root, kind, root.at);
+    check_as(root, kind, path, Use::Policy, names, faults);
+}
+
+/// What a file is read for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// All of its sections.
+    Policy,
+    /// The rules, which must be there.
+    Rules,
+}
+
+/// Checks the value of a file for a use.
+pub(super) fn check_as(
+    root: &Node,
+    kind: &Kind,
+    path: &str,
+    purpose: Use,
+    names: &OrganizationArgs,
+    faults: &mut Faults,
+) {
+    let mut walk = Walk { names, faults, purpose, path: path.to_owned() };
+    walk.value(root, kind, root.at, true);
 }
 
 struct Walk<'a> {
     names: &'a OrganizationArgs,
     faults: &'a mut Faults,
+    purpose: Use,
     /// The path of the value that is checked, in the words of the file.
     path: String,
 }
@@ -40,22 +62,25 @@ impl Walk<'_> {
     }
 
     /// `at` is the place of the key, or of the value where it has none.
-    fn value(&mut self, node: &Node, kind: &Kind, at: Position) {
+    fn value(&mut self, node: &Node, kind: &Kind, at: Position, is_optional: bool) {
         match (&node.value, kind) {
             (Value::Unreadable, _) => {}
-            (Value::Nothing, _) => self.missing_value(at, kind),
+            (Value::Nothing, _) => self.missing_value(at, kind, is_optional),
             (Value::Map(map), Kind::Object(object)) => self.object(node.at, map, object),
             (Value::List(items), Kind::List(kind, max)) => {
                 if items.len() > *max {
                     self.fault(at, format!("has {} items: write {max} at most", items.len()));
                 }
                 for (index, item) in items.iter().enumerate() {
-                    self.below(format_args!("[{index}]"), |walk| walk.value(item, kind, item.at));
+                    self.below(format_args!("[{index}]"), |walk| walk.value(item, kind, item.at, true));
                 }
             }
             (Value::Map(map), _) if cut_address(map).is_some() => {
                 let address = cut_address(map).unwrap_or_default();
                 self.fault(node.at, format!("`{address}` ends in a colon: quote it, as in `\"{address}\"`"));
+            }
+            (Value::Scalar { text, quoted: false }, Kind::List(..) | Kind::Object(_)) if split_key(text).is_some() => {
+                self.fault(node.at, lacks_space(text));
             }
             (_, Kind::List(item, _)) => {
                 let form = "one below the other, each behind a `-`, or between `[` and `]`";
@@ -73,19 +98,24 @@ impl Walk<'_> {
         }
     }
 
-    fn missing_value(&mut self, at: Position, kind: &Kind) {
+    fn missing_value(&mut self, at: Position, kind: &Kind, is_optional: bool) {
         let key = self.path.rsplit('.').next().unwrap_or_default();
-        let message = match kind {
-            _ if key.ends_with(']') => format!("has no value: write {}, or leave the item out", what(kind)),
-            Kind::List(..) if SECTIONS.contains(&key) && key == self.path => {
-                format!("has no value: write `{key}: []` to empty it, or leave the line out to keep what is there")
+        let is_section = SECTIONS.contains(&key) && key == self.path;
+        let (advice, otherwise) = match kind {
+            _ if key.ends_with(']') => (format!("write {}", what(kind)), "leave the item out"),
+            Kind::List(..) if self.purpose == Use::Rules && self.path == "rules" => {
+                ("write the rules, or `rules: []` to delete all of them".to_owned(), "")
             }
-            Kind::List(..) => format!("has no value: write `{key}: []` for none, or leave the line out"),
-            Kind::Object(_) => format!("has no value: write `{key}: {{}}` for none, or leave the line out"),
-            Kind::Text => format!("has no value: write `{key}: \"\"` for none, quote the text, or leave the line out"),
-            _ => format!("has no value: write {}, or leave the line out", what(kind)),
+            Kind::List(..) if is_section => {
+                (format!("write `{key}: []` to empty it"), "leave the line out to keep what is there")
+            }
+            Kind::List(..) => (format!("write `{key}: []` for none"), "leave the line out"),
+            Kind::Object(_) => (format!("write `{key}: {{}}` for none"), "leave the line out"),
+            Kind::Text => (format!("write `{key}: \"\"` for none, quote the text"), "leave the line out"),
+            _ => (format!("write {}", what(kind)), "leave the line out"),
         };
-        self.fault(at, message);
+        let otherwise = if is_optional && !otherwise.is_empty() { format!(", or {otherwise}") } else { String::new() };
+        self.fault(at, format!("has no value: {advice}{otherwise}"));
     }
 
     fn object(&mut self, at: Position, map: &Map, object: &'static Object) {
@@ -102,7 +132,7 @@ impl Walk<'_> {
                     let line = first.line;
                     walk.fault(entry.at, format!("is there twice, first in line {line}: keep one of them"));
                 } else {
-                    walk.value(&entry.value, &key.kind, entry.at);
+                    walk.value(&entry.value, &key.kind, entry.at, object.may_lack(key));
                 }
             });
             seen.entry(key.name).or_insert(entry.at);
@@ -121,6 +151,10 @@ impl Walk<'_> {
     fn unknown(&mut self, given: &str, at: Position, object: &'static Object) -> Option<&'static str> {
         let names = object.keys.iter().map(|key: &'static Key| key.name);
         let near = nearest(given, names.clone());
+        if let Some((key, _)) = split_key(given) {
+            self.fault(at, lacks_space(given));
+            return object.key(key).map(|key| key.name);
+        }
         let message = match near {
             _ if given == "<<" => "merges keys, which a policy file cannot do: write the keys out".to_owned(),
             Some(near) => format!("is not a key of {}: did you mean `{near}`?", object.what),

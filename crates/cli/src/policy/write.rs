@@ -24,7 +24,7 @@ pub(super) fn document(policy: &v1::Policy) -> Document {
         organization: id(parent).to_owned(),
         ranges_omitted: policy.ranges_omitted,
         rules: policy.rules.iter().map(rule).collect(),
-        groups: policy.address_groups.iter().map(group).collect(),
+        groups: policy.address_groups.iter().map(|of| group(of, policy.ranges_omitted)).collect(),
         nodes: policy.nodes.iter().map(|of| node(parent, of)).collect(),
         tests: policy.policy_tests.iter().map(|of| test(parent, of)).collect(),
     }
@@ -48,8 +48,9 @@ fn rule(rule: &v1::Rule) -> Rule {
     }
 }
 
-fn group(group: &v1::AddressGroup) -> Group {
-    Group { id: id(&group.name).to_owned(), description: group.description.clone(), ranges: group.ranges.clone() }
+fn group(group: &v1::AddressGroup, are_omitted: bool) -> Group {
+    let ranges = (!are_omitted).then(|| group.ranges.clone());
+    Group { id: id(&group.name).to_owned(), description: group.description.clone(), ranges }
 }
 
 /// A node's name below its organization.

@@ -4,15 +4,16 @@
 //! Not here: what is done with them.
 
 use anyhow::bail;
-use clap::{Args, Subcommand, ValueEnum};
-use prost_types::Timestamp;
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use crate::change::{ChangeArgs, EtagArgs, PreviewArgs};
 use crate::error::UsageError;
 use crate::names::OrganizationArgs;
-use crate::times::parse_time;
+use crate::times::parse_expiry;
 use crate::words::{ConnectionType, Decision};
 use portcullis_proto::v1;
+
+pub(super) use crate::times::Expiry;
 
 #[derive(Args, Debug)]
 pub(crate) struct RulesArgs {
@@ -49,6 +50,7 @@ pub(super) struct GetArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("source").args(["range", "group"]).required(true))]
 pub(super) struct CreateArgs {
     /// The id of the new rule; without it the server makes one up
     #[arg(long, value_name = "ID")]
@@ -57,7 +59,7 @@ pub(super) struct CreateArgs {
     #[arg(long, value_enum)]
     pub(super) action: Decision,
     /// The addresses that the rule matches: an address, CIDR notation or `any`
-    #[arg(long, value_name = "RANGE", required_unless_present = "group", conflicts_with = "group")]
+    #[arg(long, value_name = "RANGE")]
     pub(super) range: Option<String>,
     /// The address group whose ranges the rule matches: its id or full name
     #[arg(long, value_name = "GROUP")]
@@ -71,9 +73,10 @@ pub(super) struct CreateArgs {
     /// Keep the rule, but do not let it match
     #[arg(long)]
     pub(super) disabled: bool,
-    /// When the rule stops matching, such as `2030-01-31T18:00:00Z`
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub(super) expire_time: Option<Timestamp>,
+    /// When the rule stops matching, such as `2030-01-31T18:00:00Z`, or how long from now, such as `2h` or `7d`; without
+    /// it, or with `never`, it does not
+    #[arg(long, value_name = "TIME", value_parser = parse_expiry)]
+    pub(super) expire_time: Option<Expiry>,
     /// Where to put the rule, from 1 on
     #[arg(long, value_name = "POSITION")]
     pub(super) position: Option<i32>,
@@ -119,7 +122,8 @@ pub(super) struct UpdateFields {
     /// Keep the rule, but do not let it match
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) disabled: Option<bool>,
-    /// When the rule stops matching, such as `2030-01-31T18:00:00Z`, or `never`
+    /// When the rule stops matching, such as `2030-01-31T18:00:00Z`, or how long from now, such as `2h` or `7d`, or
+    /// `never`
     #[arg(long, value_name = "TIME", value_parser = parse_expiry)]
     pub(super) expire_time: Option<Expiry>,
 }
@@ -186,13 +190,6 @@ pub(super) enum ConnectionTypes {
     All,
 }
 
-/// What an update sets the expire time to.
-#[derive(Clone, Debug)]
-pub(super) enum Expiry {
-    At(Timestamp),
-    Never,
-}
-
 /// The connection types of a rule; `all` is the empty list.
 pub(super) fn connection_types(given: &[ConnectionTypes]) -> anyhow::Result<Vec<i32>> {
     let mut types = Vec::new();
@@ -207,8 +204,4 @@ pub(super) fn connection_types(given: &[ConnectionTypes]) -> anyhow::Result<Vec<
         bail!(UsageError("`--type all` is every connection type: give it alone".to_owned()));
     }
     Ok(types)
-}
-
-fn parse_expiry(text: &str) -> Result<Expiry, String> {
-    if text == "never" { Ok(Expiry::Never) } else { parse_time(text).map(Expiry::At) }
 }

@@ -69,7 +69,7 @@ async fn create(names: &OrganizationArgs, args: CreateArgs, context: &mut Contex
             .collect(),
         description: args.description,
         disabled: args.disabled,
-        expire_time: args.expire_time,
+        expire_time: args.expire_time.and_then(Expiry::time),
         ..v1::Rule::default()
     };
     let parent = names.name();

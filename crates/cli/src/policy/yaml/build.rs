@@ -3,6 +3,8 @@
 //! Invariant: no file makes it recurse, or keep more values than are allowed.
 //! Not here: the tree (`mod`), the words for syntax errors (`syntax`).
 
+use std::borrow::Cow;
+
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StructureStyle, Tag, options};
 
 use super::{Document, Entry, Map, Node, Position, Value, syntax};
@@ -41,10 +43,53 @@ enum Next {
     Stop,
 }
 
+/// How often a file is read again, and how many bytes in all.
+const REPAIRS_MAX: usize = 100;
+const REPAIRED_BYTES_MAX: usize = 64 << 20;
+
 /// Reads a file. Its faults of syntax are noted.
+///
+/// A fault that takes one character does not hide the rest of the file: the character is replaced, in memory, and the file
+/// is read again.
 pub(in crate::policy) fn parse(text: &str, faults: &mut Faults) -> Document {
+    let mut text = Cow::Borrowed(text);
+    let repairs_max = REPAIRS_MAX.min(REPAIRED_BYTES_MAX / text.len().max(1));
+    let mut repaired = Vec::new();
+    loop {
+        let mut found = Faults::default();
+        let attempt = attempt(&text, &mut found);
+        let Attempt { document, error, open } = attempt;
+        if let Some((at, message, repair)) = error {
+            let mended = repair.filter(|_| repaired.len() < repairs_max).and_then(|repair| repair.mend(&text));
+            repaired.push((at, message));
+            if let Some(mended) = mended {
+                text = Cow::Owned(mended);
+                continue;
+            }
+        }
+        for (at, message) in repaired {
+            found.add_unreadable(at, message);
+        }
+        for at in open {
+            found.mute(at);
+        }
+        *faults = found;
+        return document;
+    }
+}
+
+/// What came of reading once.
+struct Attempt {
+    document: Document,
+    /// The error of syntax that ended it.
+    error: Option<(Position, String, Option<syntax::Repair>)>,
+    /// The places of the brackets that are open there: what they hold is not known.
+    open: Vec<Position>,
+}
+
+fn attempt(text: &str, faults: &mut Faults) -> Attempt {
     let mut builder = Builder { open: Vec::new(), root: None, values: 0, is_too_large: false, faults };
-    let mut cut = None;
+    let (mut cut, mut wrong) = (None, None);
     for event in Parser::new_from_str_with_options(text, parser_options()) {
         match event {
             Ok((event, span)) => match builder.take(event, &span) {
@@ -56,22 +101,24 @@ pub(in crate::policy) fn parse(text: &str, faults: &mut Faults) -> Document {
             },
             Err(error) => {
                 let bracket = builder.open.iter().find(|open| open.is_flow).map(|open| open.at);
-                let (at, message) = syntax::explain(text, &error, bracket);
-                builder.faults.add(at, "", message);
-                cut = Some(at);
+                let explained = syntax::explain(text, &error, bracket);
+                cut = Some(explained.0);
+                wrong = Some(explained);
                 break;
             }
         }
     }
     if builder.is_too_large {
         // Nobody wants to read what else is wrong with it.
-        return Document { root: Node { at: Position::default(), value: Value::Unreadable }, is_cut: true };
+        let root = Node { at: Position::default(), value: Value::Unreadable };
+        return Attempt { document: Document { root, is_cut: true }, error: None, open: Vec::new() };
     }
+    let open = builder.open.iter().filter(|open| open.is_flow).map(|open| open.at).collect();
     let mut root = builder.finish();
     if let Some(at) = cut {
         cut_end(&mut root, at);
     }
-    Document { root, is_cut: cut.is_some() }
+    Attempt { document: Document { root, is_cut: cut.is_some() }, error: wrong, open }
 }
 
 fn parser_options() -> Options {
@@ -165,8 +212,13 @@ impl Builder<'_> {
         match self.open.last_mut().map(|open| &mut open.value) {
             None => self.root = Some(node),
             Some(Building::List(items)) => items.push(node),
-            Some(Building::Map { key: key @ None, .. }) => {
+            Some(Building::Map { map, key: key @ None }) => {
                 let name = match node.value {
+                    Value::Scalar { text, quoted: false } if matches!(&*text, "" | "~") => {
+                        let message = "a key is missing before this place: write `key: value`, without a `?`";
+                        self.faults.add(node.at, "", message);
+                        None
+                    }
                     Value::Scalar { text, .. } => Some(text),
                     Value::Unreadable => None,
                     Value::Nothing | Value::List(_) | Value::Map(_) => {
@@ -174,6 +226,8 @@ impl Builder<'_> {
                         None
                     }
                 };
+                // Nobody knows which key was meant.
+                map.is_cut |= name.is_none();
                 *key = Some((node.at, name));
             }
             Some(Building::Map { map, key }) => {
@@ -226,7 +280,7 @@ impl Open {
     fn closed(self, is_cut: bool) -> Node {
         let value = match self.value {
             Building::List(items) => Value::List(items),
-            Building::Map { map, .. } => Value::Map(Map { is_cut, ..map }),
+            Building::Map { map, .. } => Value::Map(Map { is_cut: is_cut || map.is_cut, ..map }),
         };
         Node { at: self.at, value }
     }

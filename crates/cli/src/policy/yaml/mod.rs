@@ -11,7 +11,7 @@ mod build;
 mod syntax;
 
 pub(super) use build::parse;
-pub(super) use syntax::ends_in_colon;
+pub(super) use syntax::{ends_in_colon, lacks_space, split_key};
 
 /// A place in a file. Both count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
