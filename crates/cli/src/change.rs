@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::difference::Told;
 use portcullis_policy::time::parse_duration;
 use portcullis_proto::v1;
 
@@ -107,6 +108,11 @@ impl ChangeArgs {
 }
 
 impl ChangeArgs {
+    /// How to tell what the change did: it was not made where it was only validated.
+    pub(super) fn told(&self) -> Told {
+        if self.validate_only { Told::Would } else { Told::Is }
+    }
+
     /// Whether the change is undone unless it is confirmed.
     pub(super) fn waits(&self) -> bool {
         self.confirm_within.is_some()

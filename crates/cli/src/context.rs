@@ -12,6 +12,8 @@ use super::answered::Answered;
 use super::change::ChangeArgs;
 use super::color::{ColorWhen, Colors};
 use super::comparison;
+use super::consequences;
+use super::difference::Told;
 use super::error::of_call;
 use super::exit::Exit;
 use super::flags::Flags;
@@ -156,6 +158,7 @@ impl<'a> Context<'a> {
     pub(super) async fn preview(&mut self, name: &str, request: Asked) -> anyhow::Result<Exit> {
         let preview = self.ask_preview(name, request).await?;
         let exit = self.previewed(&preview, ColorWhen::Auto)?;
+        self.note_consequences(&organization_of(name), &preview.changes).await;
         if exit == Exit::Denied {
             self.output.note("error: a gate would refuse the change");
         }
@@ -174,6 +177,20 @@ impl<'a> Context<'a> {
             comparison::preview(&preview, colors)
         })?;
         Ok(if preview.refusals.is_empty() { Exit::Success } else { Exit::Denied })
+    }
+
+    /// Says on the standard error what the changes of a preview would bring about besides.
+    pub(super) async fn note_consequences(&mut self, parent: &str, changes: &[v1::ObjectChange]) {
+        for note in consequences::of_preview(parent, changes, Told::Would, &self.client).await {
+            self.output.note(&note);
+        }
+    }
+
+    /// Says on the standard error what changes that were made, or only validated, bring about besides.
+    pub(super) async fn note_change_consequences(&mut self, parent: &str, changes: &[v1::ObjectChange], told: Told) {
+        for note in consequences::of_change(parent, changes, told, &self.client).await {
+            self.output.note(&note);
+        }
     }
 
     /// Says problems on the standard error, the worst first.

@@ -8,7 +8,7 @@ use portcullis_client::{CallError, answer};
 use super::args::UpdateArgs;
 use crate::change::ChangeArgs;
 use crate::color::{ColorWhen, Colors};
-use crate::comparison::REQUIRED_PROJECTS;
+use crate::consequences::{REQUIRED_PROJECTS, no_project_left};
 use crate::context::Context;
 use crate::difference::{self, Told};
 use crate::names::{organization_of, split_node};
@@ -57,16 +57,8 @@ pub(super) fn of_first_project(change: &ChangeArgs, name: &str, context: &mut Co
 
 /// Says what stays when the last project goes.
 pub(super) fn of_last_project(change: &ChangeArgs, name: &str, context: &mut Context<'_>) {
-    let organization = clean(&organization_of(name));
-    let would = if change.validate_only {
-        "would have no project left and still require"
-    } else {
-        "has no project left and still requires"
-    };
-    context.output.note(&format!(
-        "note: {organization} {would} projects: every check of a project, and of everything below one, is denied; to \
-         permit them: portcullis nodes update {organization} --require-projects=false"
-    ));
+    let told = if change.validate_only { Told::Would } else { Told::Is };
+    context.output.note(&no_project_left(&organization_of(name), told));
 }
 
 /// Says which nodes a deletion takes with it, and whom it lets in or keeps out.

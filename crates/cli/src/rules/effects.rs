@@ -10,7 +10,9 @@ use portcullis_client::answer;
 use super::view;
 use crate::alterations;
 use crate::change::ChangeArgs;
+pub(super) use crate::consequences::{is_denying, nothing_denied};
 use crate::context::Context;
+use crate::difference::Told;
 use crate::exit::Exit;
 use crate::names::organization_of;
 use crate::pages::{self, PAGE_SIZE};
@@ -62,11 +64,6 @@ pub(super) async fn denies(name: &str, context: &Context<'_>) -> bool {
     answer(context.client.firewall().get_rule(request).await).is_ok_and(|rule| is_denying(&rule))
 }
 
-/// Whether a rule denies anything now.
-pub(super) fn is_denying(rule: &v1::Rule) -> bool {
-    rule.action() == v1::Action::Deny && !rule.disabled && !rule.expired
-}
-
 /// Says so where no rule is left that denies.
 pub(super) async fn of_denials(change: &ChangeArgs, name: &str, context: &mut Context<'_>) -> anyhow::Result<()> {
     if change.validate_only {
@@ -86,17 +83,8 @@ pub(super) async fn of_denials(change: &ChangeArgs, name: &str, context: &mut Co
             break;
         }
     }
-    context.output.note(&nothing_denied(&parent));
+    context.output.note(&nothing_denied(&parent, Told::Is));
     Ok(())
-}
-
-/// What a firewall without a deny rule does.
-pub(super) fn nothing_denied(parent: &str) -> String {
-    let parent = clean(parent);
-    format!(
-        "note: no rule of {parent} denies anything now: the firewall allows every address, by default where no rule \
-         matches"
-    )
 }
 
 /// All rules of an organization; none where they cannot be read.
