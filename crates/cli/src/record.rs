@@ -259,8 +259,8 @@ fn summary(changes: &[v1::ObjectChange]) -> String {
 }
 
 /// How many objects are altered, also those that are only counted.
-pub(super) fn objects(changes: &[v1::ObjectChange]) -> i64 {
-    changes.iter().map(|change| counted(change).map_or(1, |(_, count)| count)).sum()
+pub(super) fn objects<'a>(changes: impl IntoIterator<Item = &'a v1::ObjectChange>) -> i64 {
+    changes.into_iter().map(|change| counted(change).map_or(1, |(_, count)| count)).sum()
 }
 
 /// The collection and the number of objects that are only counted, where a change stands for such. Older records do not

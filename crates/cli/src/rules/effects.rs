@@ -10,15 +10,18 @@ use portcullis_client::answer;
 use super::view;
 use crate::alterations;
 use crate::change::ChangeArgs;
+use crate::comparison;
 pub(super) use crate::consequences::{is_denying, nothing_denied};
 use crate::context::Context;
 use crate::difference::Told;
 use crate::exit::Exit;
 use crate::names::organization_of;
 use crate::pages::{self, PAGE_SIZE};
+use crate::record;
 use crate::settings;
-use crate::table::clean;
+use crate::table::{clean, number};
 use portcullis_proto::v1;
+use portcullis_proto::v1::mutation::Request as Asked;
 
 /// The most deleted or updated rules that are named after a replacement.
 const CHANGES_NOTED: usize = 100;
@@ -97,15 +100,7 @@ pub(super) async fn all(parent: &str, context: &Context<'_>) -> Option<Vec<v1::R
 }
 
 /// Says which rules a replacement deleted, and which settings of the others it altered.
-pub(super) async fn of_replacement(
-    change: &ChangeArgs,
-    parent: &str,
-    before: Option<Vec<v1::Rule>>,
-    context: &mut Context<'_>,
-) {
-    if change.validate_only {
-        return;
-    }
+pub(super) async fn of_replacement(parent: &str, before: Option<Vec<v1::Rule>>, context: &mut Context<'_>) {
     let Some((before, after)) = before.zip(all(parent, context).await) else { return };
     let after: HashMap<&str, &v1::Rule> = after.iter().map(|rule| (rule.name.as_str(), rule)).collect();
     let note = |before: &v1::Rule| match after.get(before.name.as_str()) {
@@ -124,6 +119,23 @@ pub(super) async fn of_replacement(
     if let more @ 1.. = notes.len().saturating_sub(CHANGES_NOTED) {
         context.output.note(&format!("note: and {more} more rules were deleted or updated"));
     }
+}
+
+/// Says which rules a replacement that was only validated would delete, and which settings of the others it would alter.
+pub(super) async fn of_judged_replacement(request: v1::ReplaceRulesRequest, context: &mut Context<'_>) {
+    let parent = request.parent.clone();
+    let Ok(preview) = context.ask_preview(&parent, Asked::ReplaceRules(request)).await else { return };
+    let (others, altered): (Vec<_>, Vec<_>) =
+        preview.changes.iter().filter(|of| of.before.is_some()).partition(|of| record::counted(of).is_some());
+    let told = altered.iter().take(CHANGES_NOTED).copied().cloned().collect::<Vec<_>>();
+    for line in comparison::changes(&told, Told::Would).lines() {
+        context.output.note(&format!("note: {line}"));
+    }
+    let more = (altered.len() - told.len()).try_into().unwrap_or(i64::MAX);
+    if let more @ 1.. = record::objects(others.into_iter()) + more {
+        context.output.note(&format!("note: and {} more rules would be deleted or updated", number(more)));
+    }
+    context.note_consequences(&parent, &preview.changes).await;
 }
 
 /// The problems that a change of these rules can cause and that its author has not meant. An exception above a rule for

@@ -205,13 +205,17 @@ async fn replace(names: &OrganizationArgs, args: &ReplaceArgs, context: &mut Con
         return previewed.map_err(|error| read.locations.locate_in(error, &args.file, "mutations[0].replace_rules."));
     }
     let before = effects::all(&parent, context).await;
-    let replaced = answer(context.client.firewall().replace_rules(request).await)
+    let replaced = answer(context.client.firewall().replace_rules(request.clone()).await)
         .map_err(|error| read.locations.locate(error, &args.file, ""))?;
     context.note_change(&args.change, Some(parent.clone()));
     let v1::ReplaceRulesResponse { rules, etag, revision } = replaced;
     let list = v1::ListRulesResponse { rules, etag, revision, ..Default::default() };
     effects::of_list(&args.change, &parent, list, context).await?;
-    effects::of_replacement(&args.change, &parent, before, context).await;
+    if args.change.validate_only {
+        effects::of_judged_replacement(request, context).await;
+        return Ok(Exit::Success);
+    }
+    effects::of_replacement(&parent, before, context).await;
     effects::of_denials(&args.change, &parent, context).await?;
     Ok(Exit::Success)
 }
