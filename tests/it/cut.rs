@@ -162,7 +162,7 @@ fn assert_deletes_all(changes: &[ObjectChange], truncated: bool, case: &str) -> 
     }
     let first = ["policyTests/outside", "projects/web", "addressGroups/office", "rules/r0000"];
     assert_eq!(names.get(..4).unwrap(), first.map(|name| format!("{DEFAULT}/{name}")), "{case}");
-    assert_eq!((names.len() as i64 + counted, truncated), (8_003, true), "{case}");
+    assert_eq!((i64::try_from(names.len()).unwrap() + counted, truncated), (8_003, true), "{case}");
     assert!(counted > 1_000, "{case}");
     counted
 }
@@ -209,11 +209,11 @@ async fn large_deletion_names_what_matters_and_counts_the_rest() {
     assert_eq!(assert_deletes_all(&change.changes, change.truncated, "revision"), counted);
     let request = ListAuditRecordsRequest { parent: DEFAULT.to_owned(), ..ListAuditRecordsRequest::default() };
     let records = service.audit().list_audit_records(request).await.unwrap().into_inner().audit_records;
-    let recorded = records.into_iter().filter_map(|record| match record.content {
+    let mut recorded = records.into_iter().filter_map(|record| match record.content {
         Some(audit_record::Content::PolicyChange(change)) if change.revision == 3 => Some(change),
         _ => None,
     });
-    let recorded = recorded.last().unwrap();
+    let recorded = recorded.next_back().unwrap();
     assert!(assert_deletes_all(&recorded.changes, recorded.truncated, "record") > 7_000);
     service.stop().await;
 }

@@ -70,7 +70,6 @@ mod crash_kill;
 mod crash_power;
 /// Changes that are too large for an answer, a record or a text.
 mod cut;
-mod cut;
 /// The compiled policy against the naive evaluator.
 mod decisions;
 /// The direct way of Checks against the service behind it.

@@ -116,13 +116,11 @@ async fn loses_last_project(parent: &str, changes: &[v1::ObjectChange], told: To
         return false;
     }
     let own = changes.iter().filter_map(|change| node(change.after.as_ref())).find(|node| node.name == parent);
-    let requires = match own {
-        Some(own) => own.require_projects(),
-        None => {
-            let request = v1::GetNodeRequest { name: parent.to_owned() };
-            let own = answer(client.hierarchy().get_node(request).await);
-            own.is_ok_and(|own| own.require_projects())
-        }
+    let requires = if let Some(own) = own {
+        own.require_projects()
+    } else {
+        let request = v1::GetNodeRequest { name: parent.to_owned() };
+        answer(client.hierarchy().get_node(request).await).is_ok_and(|own| own.require_projects())
     };
     if !requires {
         return false;

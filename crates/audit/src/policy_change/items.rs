@@ -213,9 +213,8 @@ fn weight(object: &Object, owner_in_text: Option<usize>) -> usize {
     let is_text = owner_in_text.is_some();
     let range = |range: &Range| match (range, is_text) {
         (Range::Any, false) => 2,
-        (Range::V4(_), false) => 5,
+        (Range::V4(_), false) | (Range::Any, true) => 5,
         (Range::V6(_), false) => 17,
-        (Range::Any, true) => 5,
         (Range::V4(_), true) => 20,
         (Range::V6(_), true) => 45,
     };

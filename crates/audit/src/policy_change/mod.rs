@@ -158,7 +158,7 @@ fn rule_items(ids: &BTreeSet<Id>, before: &Organization, after: &Organization, i
         organization.rules.get(index).map(|rule| (index, Arc::clone(rule)))
     };
     for are_deleted in [true, false] {
-        for id in ids.iter().filter(|id| !new.contains_key(*id) == are_deleted) {
+        for id in ids.iter().filter(|id| new.contains_key(*id) != are_deleted) {
             let (old, new) = (at(&old, before, id), at(&new, after, id));
             if old.as_ref().map(|(_, rule)| rule) != new.as_ref().map(|(_, rule)| rule) {
                 let [old, new] = [&old, &new].map(|of| of.as_ref().map(|(index, rule)| (*index, rule)));

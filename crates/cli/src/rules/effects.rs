@@ -132,7 +132,7 @@ pub(super) async fn of_judged_replacement(request: v1::ReplaceRulesRequest, cont
         context.output.note(&format!("note: {line}"));
     }
     let more = (altered.len() - told.len()).try_into().unwrap_or(i64::MAX);
-    if let more @ 1.. = record::objects(others.into_iter()) + more {
+    if let more @ 1.. = record::objects(others) + more {
         context.output.note(&format!("note: and {} more rules would be deleted or updated", number(more)));
     }
     context.note_consequences(&parent, &preview.changes).await;
