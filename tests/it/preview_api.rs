@@ -218,7 +218,7 @@ async fn groups_nodes_whole_policies_deletions_and_the_cluster_can_be_previewed(
         ..UpdateNodeRequest::default()
     };
     let previewed = preview(&service, "cluster", vec![Request::UpdateNode(cluster)]).await.unwrap();
-    assert_eq!(at(&previewed, DEFAULT).1[0], "0.0.0.0/1");
+    assert_eq!(at(&previewed, DEFAULT).1[0], "::/0");
     assert_eq!((previewed.revocation_count, previewed.revision), (1, 1));
     service.stop().await;
 }
