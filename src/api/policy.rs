@@ -16,7 +16,7 @@ use super::convert::policy_test::{read_test, to_test};
 use super::convert::reader::{ReadChange, Reader};
 use super::convert::rule::{to_group, to_rule};
 use super::convert::{Faults, audit};
-use super::differences::Differences;
+use super::differences::fitting_changes;
 use super::mutation::given;
 use super::rules::read_rules;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, status, to_i64};
@@ -54,17 +54,16 @@ impl Api {
         let cluster = self.engine()?.directory().cluster();
         let (engine, now) = (Arc::clone(self.engine()?), self.engine()?.clock().now());
         let answer = self.shared.heavy.run(move || {
-            let mut differences = Differences::default();
             let altered = before.map(|before| Engine::alterations(&before, &after));
             let altered = audit::object_changes(&altered.unwrap_or_default(), Some(&after.id), revision);
-            let altered = differences.take_changes(altered);
+            let (altered, altered_cut) = fitting_changes(altered);
             let (problems, cut) = super::problems::of_organization(&engine, &after, &cluster.cluster, now);
             v1::ApplyPolicyResponse {
                 revision: to_i64(revision),
                 etag: etag_of_policy(revision),
                 changes: altered,
                 problems,
-                truncated: differences.truncated || cut,
+                truncated: altered_cut || cut,
             }
         });
         Ok(at_revision(answer.await?, revision))

@@ -13,7 +13,7 @@ use tonic_types::StatusExt;
 use super::convert::names::{self, NodeName};
 use super::convert::reader::ReadChange;
 use super::convert::{Faults, audit, to_time};
-use super::differences::Differences;
+use super::differences::{Differences, fitting_changes};
 use super::problems::{self, Known};
 use super::{Api, at_revision, status, to_i64};
 use crate::engine::change::{ChangeRequest, ChangeTarget};
@@ -223,10 +223,11 @@ fn answer(
     let one = prospect.organizations.first().filter(|_| of_cluster.is_none());
     let before = one.and_then(|one| one.before.as_ref()).map(|before| before.organization.revision);
     let (owner, revision) = (one.map(|one| &one.id), of_cluster.or(before).unwrap_or_default());
-    let changes = differences.take_changes(audit::object_changes(&preview.changes, owner, revision + 1));
+    let (changes, changes_cut) = fitting_changes(audit::object_changes(&preview.changes, owner, revision + 1));
+    let (differences, differences_cut) = differences.finish();
     Ok(v1::PreviewChangeResponse {
         revision: to_i64(revision),
-        differences: differences.items,
+        differences,
         revocation_count: to_i64(revoked.count()),
         revoked_sessions: revoked
             .listed
@@ -235,7 +236,7 @@ fn answer(
             .collect(),
         problems_added: added,
         problems_resolved: resolved,
-        truncated: differences.truncated || cut,
+        truncated: differences_cut || changes_cut || cut,
         changes,
         refusals: refusals.collect(),
         replay,

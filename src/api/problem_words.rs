@@ -5,7 +5,7 @@
 //! Not here: codes and severities (`problems`).
 
 use crate::policy::name::{CLUSTER, Id, Name};
-use crate::policy::problems::{Code, Problem, Resource};
+use crate::policy::problems::{Code, Problem, RANGES_MAX, RELATED_MAX, Resource};
 use crate::policy::time::Timestamp;
 
 /// The name of a resource of an organization, or of the cluster.
@@ -111,6 +111,10 @@ fn shown_ranges(problem: &Problem) -> String {
         [] => String::new(),
         [one] => format!("`{one}`"),
         [first, _] => format!("`{first}` and 1 more range"),
+        // A problem has no more ranges than these: there may be many more.
+        [first, rest @ ..] if problem.ranges.len() >= RANGES_MAX => {
+            format!("`{first}` and at least {} more ranges", rest.len())
+        }
         [first, rest @ ..] => format!("`{first}` and {} more ranges", rest.len()),
     }
 }
@@ -123,6 +127,9 @@ fn shown_names(organization: Option<&Id>, resources: &[Resource]) -> String {
         (None, _) => String::new(),
         (Some((last, [])), 0) => last.clone(),
         (Some((last, before)), 0) => format!("{} and {last}", before.join(", ")),
+        (Some(_), more) if resources.len() >= RELATED_MAX => {
+            format!("{} and at least {more} more", names.join(", "))
+        }
         (Some(_), more) => format!("{} and {more} more", names.join(", ")),
     }
 }

@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::convert::names;
 use super::convert::reader::ReadChange;
 use super::convert::{audit, to_time};
-use super::differences::Differences;
+use super::differences::{Differences, fitting_changes};
 use super::mutation::given;
 use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64};
@@ -30,26 +30,30 @@ impl Api {
     ) -> Result<Response<v1::ListRevisionsResponse>, Status> {
         let v1::ListRevisionsRequest { parent, page_size, page_token } = request;
         let (id, page) = PageRequest::of_organization("revisions", &parent, page_size, &page_token)?;
-        let current = self.published(&id)?.view.organization.revision;
+        let published = self.published(&id)?;
+        let present = &published.view.organization;
         let before = match page.cursor.as_deref().map(str::parse) {
             None => None,
             Some(Ok(before)) => Some(before),
             Some(Err(_)) => return Err(status::invalid_field("page_token", "is no token of this list")),
         };
         let entries = self.engine()?.revisions(&id, before, page.size + 1).await.map_err(status::history)?;
-        let revisions = entries.iter().map(|entry| to_revision(&id, entry, None));
+        let revisions = entries.iter().map(|entry| to_revision(&id, entry, None, Some(present)));
         let (revisions, more) = page.take(revisions, prost::Message::encoded_len);
         let last = revisions.last().filter(|_| more);
         let next_page_token = last.map(|last| page.token(&last.revision.to_string())).unwrap_or_default();
-        Ok(at_revision(v1::ListRevisionsResponse { revisions, next_page_token }, current))
+        Ok(at_revision(v1::ListRevisionsResponse { revisions, next_page_token }, present.revision))
     }
 
     pub(super) async fn get_revision(&self, request: v1::GetRevisionRequest) -> Result<Response<v1::Revision>, Status> {
         let v1::GetRevisionRequest { name } = request;
         let (id, revision) = read_name("name", &name)?;
         let detail = self.detail(&name, &id, revision).await?;
-        let revision = to_revision(&id, &detail.entry, Some(&detail.changes));
-        Ok(at_revision(revision, self.published(&id).map_or(0, |published| published.view.organization.revision)))
+        // The revisions of an organization that was deleted can still be read.
+        let published = self.published(&id).ok();
+        let present = published.as_ref().map(|published| &*published.view.organization);
+        let revision = to_revision(&id, &detail.entry, Some(&detail.changes), present);
+        Ok(at_revision(revision, present.map_or(0, |present| present.revision)))
     }
 
     async fn detail(&self, name: &str, id: &Id, revision: u64) -> Result<RevisionDetail, Status> {
@@ -80,8 +84,9 @@ impl Api {
             let mut differences = Differences::default();
             differences.add(&prospect);
             let changes = Engine::alterations(&before, &after);
-            let changes = differences.take_changes(audit::object_changes(&changes, Some(&id), revision));
-            v1::CompareRevisionsResponse { changes, differences: differences.items, truncated: differences.truncated }
+            let (changes, changes_cut) = fitting_changes(audit::object_changes(&changes, Some(&id), revision));
+            let (differences, differences_cut) = differences.finish();
+            v1::CompareRevisionsResponse { changes, differences, truncated: differences_cut || changes_cut }
         };
         Ok(Response::new(self.shared.heavy.run(compare).await?))
     }
@@ -137,12 +142,14 @@ impl Api {
         let (before, after, validate_only) = (changed.before, changed.view.organization, changed.validate_only);
         let answer = self.shared.heavy.run(move || {
             let altered = before.map(|before| Engine::alterations(&before, &after)).unwrap_or_default();
-            let mut revision = to_revision(&id, &entry, Some(&altered));
+            let mut revision = to_revision(&id, &entry, Some(&altered), Some(&after));
             if validate_only && let Some(change) = &mut revision.policy_change {
                 // Who made the present revision, and why, says nothing about a change that was not made.
+                revision.revert_time = None;
                 *change = v1::PolicyChange {
                     revision: change.revision,
                     changes: std::mem::take(&mut change.changes),
+                    truncated: change.truncated,
                     ..v1::PolicyChange::default()
                 };
             }
@@ -156,9 +163,17 @@ fn read_name(field: &str, name: &str) -> Result<(Id, u64), Status> {
     names::revision(name).map_err(|description| status::invalid_field(field, description))
 }
 
-fn to_revision(id: &Id, entry: &RevisionEntry, changes: Option<&[ObjectChange]>) -> v1::Revision {
+/// A revision. `present` is the organization as it is now, which may wait for the revision to be confirmed.
+fn to_revision(
+    id: &Id,
+    entry: &RevisionEntry,
+    changes: Option<&[ObjectChange]>,
+    present: Option<&Organization>,
+) -> v1::Revision {
     let RevisionEntry { revision, time, actor, comment, confirm_until, overridden_tests, .. } = entry;
     let changes = changes.map(|changes| audit::object_changes(changes, Some(id), *revision)).unwrap_or_default();
+    let (changes, truncated) = fitting_changes(changes);
+    let pending = present.and_then(|present| present.pending.as_ref()).filter(|pending| pending.revision == *revision);
     v1::Revision {
         name: Name::revision(id, revision).to_string(),
         revision: to_i64(*revision),
@@ -170,6 +185,8 @@ fn to_revision(id: &Id, entry: &RevisionEntry, changes: Option<&[ObjectChange]>)
             changes,
             overridden_tests: overridden_tests.iter().map(|test| Name::policy_test(id, test).to_string()).collect(),
             revert_time: confirm_until.map(to_time),
+            truncated,
         }),
+        revert_time: pending.map(|pending| to_time(pending.until)),
     }
 }

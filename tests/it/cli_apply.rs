@@ -125,7 +125,7 @@ async fn what_was_exported_and_the_example_change_nothing_when_they_are_applied_
         let omitted = ends_with(&service, 0, &["policy", "export", "--omit-ranges"], "").await.0;
         for again in [file, file, &exported, &exported, &omitted] {
             let (said, _) = ends_with(&service, 0, &["policy", "apply", "-", "--output", "table"], again).await;
-            assert!(said.starts_with("the policy is that already"), "{said}");
+            assert!(said.starts_with("the policy of organizations/default is that already"), "{said}");
             ends_with(&service, 0, &["policy", "plan", "-", "--exit-code"], again).await;
         }
         assert_eq!(policy(&service).await, before, "no revision, no new etag");
@@ -236,7 +236,7 @@ async fn a_rollback_and_a_promotion_say_what_they_deleted_tests_included() {
     assert!(told.contains("`--force`"), "{told}");
     let back = [&back[..], &["--force"]].concat();
     let (_, told) = ends_with(&service, 0, &[&back[..], &["--validate-only"]].concat(), "").await;
-    assert!(told.contains("note: would be deleted organizations/default/policyTests/outside"), "{told}");
+    assert!(told.contains("note: would delete organizations/default/policyTests/outside"), "{told}");
     let (_, told) = ends_with(&service, 0, &back, "").await;
     for name in ["rules/rest", "addressGroups/office", "projects/web", "policyTests/outside"] {
         assert!(told.contains(&format!("note: deleted organizations/default/{name}")), "{name} in {told}");

@@ -91,7 +91,11 @@ async fn a_file_is_planned_applied_exported_and_applied_again_without_effect() {
     for again in [exported.as_str(), FILE] {
         let applied = run(&service, &["policy", "apply", "-", "--output", "table"], again).await;
         let shown = text(&applied.stdout);
-        assert!(shown.starts_with("the policy is that already, revision 2"), "{shown}{}", text(&applied.stderr));
+        assert!(
+            shown.starts_with("the policy of organizations/default is that already, revision 2"),
+            "{shown}{}",
+            text(&applied.stderr)
+        );
     }
     // JSON is YAML too.
     let json = text(&run(&service, &["policy", "export", "--output", "json"], "").await.stdout);

@@ -71,6 +71,8 @@ mod confirmations_api;
 mod crash_kill;
 /// Power cuts.
 mod crash_power;
+/// Changes that are too large for an answer, a record or a text.
+mod cut;
 /// The compiled policy against the naive evaluator.
 mod decisions;
 /// The direct way of Checks against the service behind it.

@@ -179,7 +179,7 @@ async fn going_back_and_promoting_need_force_where_they_delete_and_say_what_they
     assert_widens(preview(&service, Request::RollbackRevision(rollback_to(base, false))).await, &named);
     assert_eq!(revision(&service).await, full);
     let gone =
-        [format!("{WEB}/workspaces/narrow"), format!("{DEFAULT}/rules/late"), format!("{DEFAULT}/policyTests/must")];
+        [format!("{DEFAULT}/policyTests/must"), format!("{WEB}/workspaces/narrow"), format!("{DEFAULT}/rules/late")];
     // Judging only answers with the present revision and with what would be altered.
     let options = Some(ChangeOptions { validate_only: true, ..ChangeOptions::default() });
     let request = RollbackRevisionRequest { options, ..rollback_to(base, true) };

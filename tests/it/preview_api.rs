@@ -196,7 +196,7 @@ async fn groups_nodes_whole_policies_deletions_and_the_cluster_can_be_previewed(
     other.nodes[0].access = Some(allow_list(&["10.0.0.0/8"]));
     let apply = ApplyPolicyRequest { parent: DEFAULT.to_owned(), policy: Some(other), ..ApplyPolicyRequest::default() };
     let previewed = preview(&service, DEFAULT, vec![Request::ApplyPolicy(apply)]).await.unwrap();
-    assert_eq!((at(&previewed, DEFAULT).1.len(), at(&previewed, DEFAULT).1[0]), (9, "0.0.0.0/5"));
+    assert_eq!((at(&previewed, DEFAULT).1.len(), at(&previewed, DEFAULT).1[0]), (9, "::/0"));
     assert_eq!(previewed.changes.len(), 1);
 
     service.add_rule("shut", Action::Deny, "192.0.2.0/24").await;
@@ -218,7 +218,7 @@ async fn groups_nodes_whole_policies_deletions_and_the_cluster_can_be_previewed(
         ..UpdateNodeRequest::default()
     };
     let previewed = preview(&service, "cluster", vec![Request::UpdateNode(cluster)]).await.unwrap();
-    assert_eq!(at(&previewed, DEFAULT).1[0], "0.0.0.0/1");
+    assert_eq!(at(&previewed, DEFAULT).1[0], "::/0");
     assert_eq!((previewed.revocation_count, previewed.revision), (1, 1));
     service.stop().await;
 }

@@ -21,6 +21,7 @@ pub(super) fn of(before: &v1::PolicyObject, after: &v1::PolicyObject) -> Vec<Str
         (Some(Object::Node(before)), Some(Object::Node(after))) => of_node(before, after),
         (Some(Object::AddressGroup(before)), Some(Object::AddressGroup(after))) => of_group(before, after),
         (Some(Object::PolicyTest(before)), Some(Object::PolicyTest(after))) => of_test(before, after),
+        (Some(Object::Digest(before)), Some(Object::Digest(after))) => of_digest(before, after),
         _ => Vec::new(),
     }
 }
@@ -83,10 +84,31 @@ fn described_anew(entry: &v1::AccessEntry, before: &HashMap<String, &str>) -> Op
 }
 
 fn of_group(before: &v1::AddressGroup, after: &v1::AddressGroup) -> Vec<String> {
-    altered([
+    // A change holds the ranges that it took away before it, and those that it added after it.
+    let (removed, added) = (before.ranges.len(), after.ranges.len());
+    let is_exchanged = before.range_count == after.range_count && removed + added > 0;
+    let mut texts = altered([
         ("ranges", before.range_count.to_string(), after.range_count.to_string()),
         ("description", quoted(&before.description), quoted(&after.description)),
-    ])
+    ]);
+    texts.extend(is_exchanged.then(|| format!("ranges {added} added and {removed} removed")));
+    texts
+}
+
+/// What is left of an object that is too large to be compared here: how many parts it has.
+fn of_digest(before: &v1::ObjectDigest, after: &v1::ObjectDigest) -> Vec<String> {
+    // Of objects that are only counted, both have the number of them.
+    if before.item_count == after.item_count && before.sha256 == after.sha256 {
+        return Vec::new();
+    }
+    let parts = match after.name.matches('/').count() {
+        _ if after.name.contains("/addressGroups/") => "ranges",
+        // It is the organization, or the order of its rules.
+        1 => "entries or rules",
+        _ => "entries",
+    };
+    let others = if before.item_count == after.item_count { ", not the same" } else { "" };
+    vec![format!("{parts} {} -> {}{others}", before.item_count, after.item_count)]
 }
 
 fn of_test(before: &v1::PolicyTest, after: &v1::PolicyTest) -> Vec<String> {

@@ -1,18 +1,18 @@
 //! The effect of a change as text: changed objects, gained and lost access, refusals.
 //!
-//! Invariant: nothing is left out without a line that says how much; a whole address family is never left out. What
-//! was not done is told with "would".
+//! Invariant: what the answer has and the text has not is counted in a line; what the server has left out is counted too,
+//! or a line says that there is more. What was not done is told with "would".
 //! Not here: computing the effect, which the server does; the access that is gained and lost (`difference`).
 
 use super::advice::of_problem;
 use super::alterations;
 use super::color::{Colors, Look};
+use super::consequences::{REQUIRED_PROJECTS, requires_projects_anew};
 use super::difference::{self, Told};
 use super::record;
 use super::table::{self, clean, rest, word};
 use super::times::rfc3339;
 use portcullis_proto::v1;
-use portcullis_proto::v1::policy_object::Object;
 
 /// The most sessions or users that a list in the text shows.
 const NAMES_SHOWN: usize = 8;
@@ -28,7 +28,7 @@ pub(super) fn preview(preview: &v1::PreviewChangeResponse, colors: Colors) -> St
         text.push("nothing would change\n".to_owned());
     }
     let is_silent = preview.differences.is_empty() && !preview.truncated && !preview.changes.is_empty();
-    text.push(preview.changes.iter().map(|change| clean(&(would(change) + &settings(change))) + "\n").collect());
+    text.push(changes(&preview.changes, Told::Would));
     text.push(side_effects(&preview.changes, colors));
     text.push(difference::text(&preview.differences, Told::Would, colors));
     text.extend(is_silent.then(|| "\nnobody would gain or lose access\n".to_owned()));
@@ -58,7 +58,7 @@ pub(super) fn preview(preview: &v1::PreviewChangeResponse, colors: Colors) -> St
 
 /// Two revisions.
 pub(super) fn revisions(compared: &v1::CompareRevisionsResponse, colors: Colors) -> String {
-    let mut text = vec![changes(&compared.changes)];
+    let mut text = vec![changes(&compared.changes, Told::Is)];
     if compared.changes.is_empty() {
         text.push("nothing differs\n".to_owned());
     }
@@ -72,8 +72,8 @@ pub(super) fn revisions(compared: &v1::CompareRevisionsResponse, colors: Colors)
 }
 
 /// The changed objects, one a line.
-pub(super) fn changes(changes: &[v1::ObjectChange]) -> String {
-    changes.iter().map(|change| clean(&(record::change(change) + &settings(change))) + "\n").collect()
+pub(super) fn changes(changes: &[v1::ObjectChange], told: Told) -> String {
+    changes.iter().map(|change| clean(&(record::change(change, told) + &settings(change))) + "\n").collect()
 }
 
 /// Which settings of an object are altered, after a colon; empty where none can be told.
@@ -103,41 +103,14 @@ fn revocations(preview: &v1::PreviewChangeResponse, colors: Colors) -> String {
     text.concat()
 }
 
-/// An object and what would be done to it.
-fn would(change: &v1::ObjectChange) -> String {
-    let (verb, object) = match (&change.before, &change.after) {
-        (None, Some(after)) => ("create", after),
-        (Some(before), None) => ("delete", before),
-        (_, Some(after)) => ("update", after),
-        (None, None) => return "would change nothing".to_owned(),
-    };
-    match (&object.object, record::object_name(object)) {
-        (Some(Object::RuleOrder(_)), _) => "would reorder the rules".to_owned(),
-        (_, Some(name)) => format!("would {verb} {name}"),
-        (_, None) => format!("would {verb} something that this program does not know"),
-    }
-}
-
 /// What a change would do besides, without that it was typed.
 fn side_effects(changes: &[v1::ObjectChange], colors: Colors) -> String {
-    let node = |object: &Option<v1::PolicyObject>| match object.as_ref().and_then(|object| object.object.as_ref()) {
-        Some(Object::Node(node)) => Some(node.clone()),
-        _ => None,
-    };
-    let sets = |change: &v1::ObjectChange| {
-        let (before, after) = (node(&change.before)?, node(&change.after)?);
-        (!before.require_projects() && after.require_projects()).then_some(after.name)
-    };
     let line = |name: String| {
         let line = format!("{} would require projects: {REQUIRED_PROJECTS}", clean(&name));
         format!("{}\n", colors.paint(Look::Yellow, &line))
     };
-    changes.iter().filter_map(sets).map(line).collect()
+    requires_projects_anew(changes).map(line).collect()
 }
-
-/// What an organization that requires projects denies.
-pub(super) const REQUIRED_PROJECTS: &str =
-    "checks of projects that do not exist, and of everything below them, are denied";
 
 fn refusals(refusals: &[v1::Refusal], colors: Colors) -> String {
     let line = |refusal: &v1::Refusal| {

@@ -14,6 +14,8 @@ use super::answered::Answered;
 use super::change::ChangeArgs;
 use super::color::{ColorWhen, Colors};
 use super::comparison;
+use super::consequences;
+use super::difference::Told;
 use super::error::{of_call, with_violations};
 use super::exit::Exit;
 use super::flags::Flags;
@@ -154,9 +156,11 @@ impl<'a> Context<'a> {
 
     /// Shows what a request would do to the organization or the cluster that `name` belongs to.
     pub(super) async fn preview(&mut self, name: &str, request: Asked) -> anyhow::Result<Exit> {
+        let parent = organization_of(name);
         let previewed =
             forced::preview(&self.client, preview_of(name, request, None)).await.map_err(in_words_of_change)?;
         let exit = self.previewed(&previewed.preview, ColorWhen::Auto)?;
+        self.note_consequences(&parent, &previewed.preview.changes).await;
         if exit == Exit::Denied {
             self.output.note("error: a gate would refuse the change");
         }
@@ -185,6 +189,20 @@ impl<'a> Context<'a> {
             refusal.message = self.flags.in_words(&refusal.message);
         }
         preview
+    }
+
+    /// Says on the standard error what the changes of a preview would bring about besides.
+    pub(super) async fn note_consequences(&mut self, parent: &str, changes: &[v1::ObjectChange]) {
+        for note in consequences::of_preview(parent, changes, Told::Would, &self.client).await {
+            self.output.note(&note);
+        }
+    }
+
+    /// Says on the standard error what changes that were made, or only validated, bring about besides.
+    pub(super) async fn note_change_consequences(&mut self, parent: &str, changes: &[v1::ObjectChange], told: Told) {
+        for note in consequences::of_change(parent, changes, told, &self.client).await {
+            self.output.note(&note);
+        }
     }
 
     /// Says problems on the standard error, the worst first.

@@ -1,7 +1,7 @@
 //! Who gets in and who is kept out, as text.
 //!
-//! Invariant: a whole address family comes first and is never left out. What is left out is counted, for each family by
-//! itself.
+//! Invariant: of what the server tells, a whole address family comes first and is never left out. Ranges that are left out,
+//! by the server or here, are counted for each family by itself; where an older server does not count, a line says so.
 //! Not here: computing the differences, which the server does.
 
 use std::cmp::Reverse;
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use prost_types::Timestamp;
 
 use super::color::{Colors, Look};
-use super::table::{clean, connection_type, rest};
+use super::table::{clean, connection_type, number, rest};
 use super::times::rfc3339;
 use portcullis_proto::v1;
 
@@ -32,6 +32,8 @@ pub(super) enum Told {
 struct Flip<'a> {
     permitted: bool,
     ranges: &'a [String],
+    /// How many there are of IPv4 and of IPv6, also those that the server left out. Older servers do not tell.
+    counts: Option<[i64; 2]>,
     truncated: bool,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
@@ -158,14 +160,18 @@ impl Group<'_> {
 impl<'a> Flip<'a> {
     /// What is permitted and what is denied by one difference.
     fn of(of: &'a v1::AccessDifference) -> impl Iterator<Item = Self> {
-        let flip = |permitted, ranges: &'a [String]| Self {
+        let flip = |permitted, ranges: &'a [String], counts: &Option<v1::RangeCount>| Self {
             permitted,
             ranges,
+            counts: counts.map(|counts| [counts.ipv4_count, counts.ipv6_count]),
             truncated: of.truncated,
             from: of.from_time,
             to: of.to_time,
         };
-        let flips = [flip(true, &of.newly_permitted), flip(false, &of.newly_denied)];
+        let flips = [
+            flip(true, &of.newly_permitted, &of.newly_permitted_count),
+            flip(false, &of.newly_denied, &of.newly_denied_count),
+        ];
         flips.into_iter().filter(|flip| !flip.ranges.is_empty())
     }
 
@@ -183,8 +189,8 @@ impl<'a> Flip<'a> {
             if self.permitted { ("+", "permitted", Look::Green) } else { ("-", "denied", Look::Red) };
         let would = if told == Told::Would { "would be " } else { "" };
         let label = format!("{sign} {would}{word} {}:", self.period());
-        let cut = if self.truncated { "; the server names no more than these" } else { "" };
-        format!("  {} {}{cut}\n", colors.paint(look, &label), shown(self.ranges))
+        let cut = if self.truncated && self.counts.is_none() { "; the server names no more than these" } else { "" };
+        format!("  {} {}{cut}\n", colors.paint(look, &label), shown(self.ranges, self.counts))
     }
 
     /// The families that it is about, and what becomes of them.
@@ -268,7 +274,7 @@ impl Family {
     }
 
     /// The ranges of the family: all of it in a word, or the widest ones and how many more there are.
-    fn text(self, ranges: &[String]) -> Option<String> {
+    fn text(self, ranges: &[String], counts: Option<[i64; 2]>) -> Option<String> {
         if self.is_whole(ranges) {
             return Some(format!("every {} address ({})", self.name(), self.whole()));
         }
@@ -276,10 +282,12 @@ impl Family {
         own.sort_by_key(|range| self.prefix(range));
         let shown: Vec<String> = own.iter().take(RANGES_SHOWN).map(|range| clean(range)).collect();
         let most = if self.share(ranges) >= HALF { format!("most {} addresses: ", self.name()) } else { String::new() };
-        let more = match own.len() - shown.len() {
+        let known = i64::try_from(own.len()).unwrap_or(i64::MAX);
+        let count = counts.map_or(known, |[ipv4, ipv6]| if self == Self::Ipv4 { ipv4 } else { ipv6 }).max(known);
+        let more = match count - i64::try_from(shown.len()).unwrap_or(i64::MAX) {
             0 => String::new(),
             1 => format!(" and 1 more {} range", self.name()),
-            more => format!(" and {more} more {} ranges", self.name()),
+            more => format!(" and {} more {} ranges", number(more), self.name()),
         };
         (!own.is_empty()).then(|| format!("{most}{}{more}", shown.join(" ")))
     }
@@ -289,13 +297,13 @@ impl Family {
 const ANY: &str = "any";
 
 /// Ranges, the family of which there is more first.
-fn shown(ranges: &[String]) -> String {
+fn shown(ranges: &[String], counts: Option<[i64; 2]>) -> String {
     if ranges.iter().any(|range| range == ANY) {
         return format!("every IPv4 and every IPv6 address ({ANY})");
     }
     let mut families = Family::BOTH;
     families.sort_by_key(|family| Reverse((family.is_whole(ranges), family.share(ranges) >= HALF)));
-    let texts: Vec<String> = families.iter().filter_map(|family| family.text(ranges)).collect();
+    let texts: Vec<String> = families.iter().filter_map(|family| family.text(ranges, counts)).collect();
     texts.join("; ")
 }
 
@@ -336,6 +344,17 @@ mod tests {
                         10.0.0.0/16 10.1.0.0/16 10.2.0.0/16 10.3.0.0/16 10.4.0.0/16 10.5.0.0/16 10.6.0.0/16 and 5 \
                         more IPv4 ranges\n\nsmall (shell)\n  + would be permitted from now on: 192.0.2.1\n";
         assert_eq!(shown, expected);
+        // The server shows a part, and counts all.
+        let count = |ipv4_count, ipv6_count| Some(v1::RangeCount { ipv4_count, ipv6_count });
+        let newly_permitted = ranges(&["::/0", "10.0.0.0/8", "192.0.2.1"]);
+        let cut = v1::AccessDifference {
+            newly_permitted,
+            newly_permitted_count: count(20_000, 1),
+            truncated: true,
+            ..difference("n", &[], &[], (0, 0))
+        };
+        let expected = "every IPv6 address (::/0); 10.0.0.0/8 192.0.2.1 and 19,998 more IPv4 ranges\n";
+        assert!(told(&[cut]).ends_with(expected));
         assert!(told(&[difference("n", &[], &["128.0.0.0/1", "0.0.0.0/2"], (0, 0))]).contains("most IPv4 addresses: "));
     }
 

@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::change::ChangeArgs;
 use super::color::{ColorWhen, Colors};
-use super::comparison::REQUIRED_PROJECTS;
+use super::consequences::REQUIRED_PROJECTS;
 use super::context::Context;
 use super::difference::{self, Told, UNREGISTERED};
 use super::error::of_call;

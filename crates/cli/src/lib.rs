@@ -16,6 +16,7 @@ mod check_health;
 mod client;
 mod color;
 mod comparison;
+mod consequences;
 mod context;
 mod deletions;
 mod difference;

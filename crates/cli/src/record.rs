@@ -4,6 +4,7 @@
 //! as recorded, not yet safe for a terminal or a spreadsheet.
 //! Not here: the whole record, which only JSON has.
 
+use super::difference::Told;
 use super::names::id;
 use super::{settings, table};
 use portcullis_proto::v1;
@@ -249,32 +250,85 @@ fn missing(gap: &v1::Gap) -> String {
 }
 
 fn summary(changes: &[v1::ObjectChange]) -> String {
-    let mut parts: Vec<String> = changes.iter().take(OBJECTS_NAMED).map(change).collect();
-    let rest = changes.len().saturating_sub(OBJECTS_NAMED);
+    let mut parts: Vec<String> = changes.iter().take(OBJECTS_NAMED).map(|of| change(of, Told::Is)).collect();
+    let rest = objects(changes.get(OBJECTS_NAMED..).unwrap_or_default());
     if rest > 0 {
-        parts.push(format!("and {rest} more"));
+        parts.push(format!("and {} more", table::number(rest)));
     }
     parts.join(", ")
 }
 
-/// An altered object, and what was done to it.
-pub(super) fn change(change: &v1::ObjectChange) -> String {
+/// How many objects are altered, also those that are only counted.
+pub(super) fn objects<'a>(changes: impl IntoIterator<Item = &'a v1::ObjectChange>) -> i64 {
+    changes.into_iter().map(|change| counted(change).map_or(1, |(_, count)| count)).sum()
+}
+
+/// The collection and the number of objects that are only counted, where a change stands for such. Older records do not
+/// tell of which collection they are.
+pub(super) fn counted(change: &v1::ObjectChange) -> Option<(&str, i64)> {
+    let object = change.after.as_ref().or(change.before.as_ref())?;
+    let Some(Object::Digest(digest)) = &object.object else { return None };
+    let below = digest.name.splitn(3, '/').nth(2)?.strip_prefix("others")?;
+    if below.is_empty() {
+        return Some(("", digest.item_count));
+    }
+    Some((below.strip_prefix('/')?, digest.item_count))
+}
+
+/// An altered object, and what was done to it or would be.
+pub(super) fn change(change: &v1::ObjectChange, told: Told) -> String {
+    let is_done = told == Told::Is;
     let (verb, object) = match (&change.before, &change.after) {
-        (None, Some(after)) => ("created", after),
-        (Some(before), None) => ("deleted", before),
-        (_, Some(after)) => ("updated", after),
-        (None, None) => return "changed nothing".to_owned(),
+        (None, Some(after)) => (if is_done { "created" } else { "would create" }, after),
+        (Some(before), None) => (if is_done { "deleted" } else { "would delete" }, before),
+        (_, Some(after)) => (if is_done { "updated" } else { "would update" }, after),
+        (None, None) => return if is_done { "changed nothing" } else { "would change nothing" }.to_owned(),
     };
+    if let Some((collection, count)) = counted(change) {
+        return more(verb, collection, count, told);
+    }
     match (&object.object, object_name(object)) {
-        (Some(Object::RuleOrder(_)), _) => "reordered the rules".to_owned(),
+        (Some(Object::RuleOrder(_)), _) => {
+            if is_done { "reordered the rules" } else { "would reorder the rules" }.to_owned()
+        }
         (Some(Object::Rule(rule)), _) if change.after.is_none() => {
             let action = table::word(rule.action().as_str_name(), "ACTION_");
             let what = with_description(&settings::rule_source(rule), &rule.description);
-            format!("deleted {}: {action} {what}", rule.name)
+            format!("{verb} {}: {action} {what}", rule.name)
         }
         (_, Some(name)) => format!("{verb} {name}"),
         (_, None) => format!("{verb} something that this program does not know"),
     }
+}
+
+/// The collection of an object.
+pub(super) fn collection(change: &v1::ObjectChange) -> &'static str {
+    let object = change.after.as_ref().or(change.before.as_ref()).and_then(|object| object.object.as_ref());
+    match object {
+        Some(Object::Rule(_) | Object::RuleOrder(_)) => "rules",
+        Some(Object::AddressGroup(_)) => "addressGroups",
+        Some(Object::Node(_)) => "nodes",
+        Some(Object::PolicyTest(_)) => "policyTests",
+        Some(Object::Digest(_)) | None => "objects",
+    }
+}
+
+/// What was done to objects that are not named.
+pub(super) fn more(verb: &str, collection: &str, count: i64, told: Told) -> String {
+    let (one, many) = match collection {
+        "rules" => ("rule", "rules"),
+        "nodes" => ("node", "nodes"),
+        "addressGroups" => ("address group", "address groups"),
+        "policyTests" => ("policy test", "policy tests"),
+        // What was done to them is not known either.
+        _ => ("object", "objects"),
+    };
+    let verb = match (collection, told) {
+        ("", Told::Is) => "altered",
+        ("", Told::Would) => "would alter",
+        _ => verb,
+    };
+    format!("{verb} {} more {}", table::number(count), if count == 1 { one } else { many })
 }
 
 /// The full name of an object; none where it has none.

@@ -9,8 +9,9 @@ use portcullis_client::answer;
 use super::change::{ChangeArgs, EtagArgs, ForceArgs};
 use super::color::{ColorArgs, Colors};
 use super::context::Context;
+use super::difference::Told;
 use super::exit::Exit;
-use super::names::OrganizationArgs;
+use super::names::{OrganizationArgs, organization_of};
 use super::pages::LimitArgs;
 use super::{comparison, deletions, table};
 use portcullis_proto::v1;
@@ -99,9 +100,17 @@ pub(super) async fn run(args: RevisionsArgs, context: &mut Context<'_>) -> anyho
             let (name, options) = (names.revision(&args.revision), args.change.options());
             let request =
                 v1::RollbackRevisionRequest { name, etag: args.etag.etag(), force: args.force.force, options };
+            let target = request.name.clone();
             let revision = answer(client.rollback_revision(request).await)?;
             deletions::note(context.output, &args.change, changes(&revision));
-            context.changed(&args.change, &revision, detail)
+            let told = args.change.told();
+            context.changed(&args.change, &revision, |revision| match told {
+                Told::Is => detail(revision),
+                // The answer has the present revision.
+                Told::Would => would_go_back(&target, changes(revision)),
+            })?;
+            context.note_change_consequences(&organization_of(&target), changes(&revision), told).await;
+            Ok(Exit::Success)
         }
         RevisionsCommand::Confirm(args) => {
             let options = v1::ChangeOptions { comment: args.comment, ..v1::ChangeOptions::default() };
@@ -119,7 +128,14 @@ fn lines(revisions: &[v1::Revision]) -> String {
         let time = table::time(revision.create_time.as_ref());
         [revision.revision.to_string(), time, change.actor, change.comment]
     };
-    table::grid(["REVISION", "TIME", "BY", "COMMENT"], revisions.iter().map(row))
+    if revisions.iter().all(|revision| revision.revert_time.is_none()) {
+        return table::grid(["REVISION", "TIME", "BY", "COMMENT"], revisions.iter().map(row));
+    }
+    let with_wait = |revision: &v1::Revision| {
+        let [number, time, by, comment] = row(revision);
+        [number, time, by, table::time(revision.revert_time.as_ref()), comment]
+    };
+    table::grid(["REVISION", "TIME", "BY", "UNDONE UNLESS CONFIRMED BY", "COMMENT"], revisions.iter().map(with_wait))
 }
 
 /// What a revision altered.
@@ -127,16 +143,27 @@ pub(super) fn changes(revision: &v1::Revision) -> &[v1::ObjectChange] {
     revision.policy_change.as_ref().map_or(&[], |change| &change.changes)
 }
 
+/// What going back to a revision would alter.
+fn would_go_back(target: &str, changes: &[v1::ObjectChange]) -> String {
+    if changes.is_empty() {
+        return format!("the policy is that of {} already\n", table::clean(target));
+    }
+    format!("would go back to {}\n{}", table::clean(target), comparison::changes(changes, Told::Would))
+}
+
 /// A revision, and what it altered.
 pub(super) fn detail(revision: &v1::Revision) -> String {
     let change = revision.policy_change.clone().unwrap_or_default();
+    // It was confirmed, or undone.
+    let agreed = change.revert_time.filter(|_| revision.revert_time.is_none());
     let fields = [
         ("name", revision.name.clone()),
         ("time", table::time(revision.create_time.as_ref())),
         ("by", change.actor),
         ("comment", change.comment),
-        ("undone unless confirmed by", table::time(change.revert_time.as_ref())),
+        ("undone unless confirmed by", table::time(revision.revert_time.as_ref())),
+        ("was to be confirmed by", table::time(agreed.as_ref())),
         ("tests broken on purpose", change.overridden_tests.join(" ")),
     ];
-    table::record(fields) + &comparison::changes(&change.changes)
+    table::record(fields) + &comparison::changes(&change.changes, Told::Is)
 }

@@ -8,6 +8,7 @@ use portcullis_client::{CallError, answer};
 
 use super::change::{ChangeArgs, ForceArgs};
 use super::context::Context;
+use super::difference::Told;
 use super::exit::Exit;
 use super::names::OrganizationArgs;
 use super::output::{Format, Reader};
@@ -90,12 +91,17 @@ pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::
             let request = v1::PromoteShadowPolicyRequest { parent, force, options };
             let revision = answer(client.promote_shadow_policy(request).await)?;
             deletions::note(context.output, &args.change, revisions::changes(&revision));
-            let verb = if args.change.validate_only { "would be promoted" } else { "promoted" };
+            let told = args.change.told();
             let text = |revision: &v1::Revision| {
-                let changes = comparison::changes(revisions::changes(revision));
-                format!("{verb}, revision {}\n{changes}", revision.revision)
+                let changes = comparison::changes(revisions::changes(revision), told);
+                match told {
+                    Told::Is => format!("promoted, revision {}\n{changes}", revision.revision),
+                    Told::Would => format!("would be promoted, after revision {}\n{changes}", revision.revision),
+                }
             };
-            context.changed(&args.change, &revision, text)
+            context.changed(&args.change, &revision, text)?;
+            context.note_change_consequences(&names.name(), revisions::changes(&revision), told).await;
+            Ok(Exit::Success)
         }
         ShadowCommand::Divergences(args) if args.follow => follow(parent, context).await,
         ShadowCommand::Divergences(args) => {

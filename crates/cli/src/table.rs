@@ -77,12 +77,26 @@ pub(super) fn some_of(names: &[String], count: i64) -> String {
     clean(&names.join(", ")) + &more
 }
 
+/// A number with its thousands apart.
+pub(super) fn number(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    text.extend((number < 0).then_some('-'));
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// How many are left out, as a line; empty where none are.
 pub(super) fn rest(count: usize, shown_max: usize, what: &str) -> String {
     match count.saturating_sub(shown_max) {
         0 => String::new(),
         1 => format!("  and 1 more {what}\n"),
-        more => format!("  and {more} more {what}s\n"),
+        more => format!("  and {} more {what}s\n", number(i64::try_from(more).unwrap_or(i64::MAX))),
     }
 }
 
@@ -127,6 +141,15 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(clean("a\u{1b}[2Jb\nc\u{9b}d\u{202e}e — é"), "a\\u{1b}[2Jb\\nc\\u{9b}d\\u{202e}e — é");
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (count, text) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (123_456, "123,456"), (-1_234_567, "-1,234,567")]
+        {
+            assert_eq!(number(count), text);
+        }
     }
 
     #[test]

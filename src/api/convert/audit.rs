@@ -10,6 +10,7 @@ use super::rule::rule_message;
 use super::to_time;
 use crate::api::to_i64;
 use crate::audit::filter::SessionState;
+use crate::audit::policy_change;
 use crate::audit::record::{
     Content, DecisionRecord, DigestRecord, GroupRecord, Object, ObjectChange, Person, PolicyChangeRecord, Record,
     RecordType, Subject,
@@ -101,7 +102,6 @@ fn rule_name(organization: Option<&Id>, rule: Option<&Id>) -> String {
     }
 }
 
-/// The source and the description of a rule as they were; empty where they are not known.
 /// The source and the description of a rule as it was; both are empty where nothing is known of one.
 pub(in crate::api) fn rule_text_parts(organization: Option<&Id>, text: Option<&RuleText>) -> (String, String) {
     let Some(RuleText { source, description }) = text else { return Default::default() };
@@ -231,6 +231,7 @@ fn to_policy_change(change: &PolicyChangeRecord, organization: Option<&Id>, subj
         revision: to_i64(*revision),
         comment: comment.to_string(),
         changes: object_changes(changes, organization, *revision),
+        truncated: changes.iter().any(policy_change::is_count),
         overridden_tests: overridden_tests.iter().map(test).collect(),
         revert_time: confirm_until.map(to_time),
     }
@@ -248,6 +249,18 @@ pub(in crate::api) fn object_changes(
         after: after.as_ref().map(object),
     };
     changes.iter().map(change).collect()
+}
+
+/// Whether a change stands for objects that are only counted.
+pub(in crate::api) fn is_count(change: &v1::ObjectChange) -> bool {
+    let is_count = |object: &v1::PolicyObject| match &object.object {
+        // Behind `organizations` and the id. A change of the cluster alters one object.
+        Some(ObjectMessage::Digest(digest)) => {
+            digest.name.splitn(3, '/').nth(2).is_some_and(policy_change::is_count_key)
+        }
+        _ => false,
+    };
+    change.before.iter().chain(&change.after).any(is_count)
 }
 
 fn to_object(object: &Object, organization: Option<&Id>, revision: u64) -> v1::PolicyObject {
@@ -273,6 +286,7 @@ fn to_object(object: &Object, organization: Option<&Id>, revision: u64) -> v1::P
                 item_count: to_i64(*item_count),
                 sha256: sha256.to_vec(),
                 first_ranges: first_ranges.iter().map(ToString::to_string).collect(),
+                object_count: if policy_change::is_count_key(key) { to_i64(*item_count) } else { 1 },
             })
         }
     };

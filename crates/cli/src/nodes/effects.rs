@@ -8,6 +8,7 @@ use portcullis_client::{CallError, answer};
 use super::args::UpdateArgs;
 use super::guards;
 use crate::change::ChangeArgs;
+use crate::consequences::no_project_left;
 use crate::context::Context;
 use crate::difference::Told;
 use crate::names::{organization_of, split_node};
@@ -39,16 +40,7 @@ pub(super) async fn is_last_required_project(name: &str, context: &Context<'_>) 
 
 /// Says what stays when the last project goes.
 pub(super) fn of_last_project(told: Told, name: &str, context: &mut Context<'_>) {
-    let organization = clean(&organization_of(name));
-    let would = if told == Told::Would {
-        "would have no project left and still require"
-    } else {
-        "has no project left and still requires"
-    };
-    context.output.note(&format!(
-        "note: {organization} {would} projects: every check of a project, and of everything below one, is denied; to \
-         permit them: portcullis nodes update {organization} --require-projects=false"
-    ));
+    context.output.note(&no_project_left(&organization_of(name), told));
 }
 
 /// Says which nodes a deletion takes with it.

@@ -14,12 +14,13 @@ use crate::change::{ChangeArgs, EtagArgs, ForceArgs, GateArgs};
 use crate::color::{ColorArgs, ColorWhen, Colors};
 use crate::context::Context;
 use crate::deletions;
+use crate::difference::Told;
 use crate::exit::Exit;
 use crate::forced::{self, Previewed};
 use crate::names::OrganizationArgs;
 use crate::ranges_file::read_text;
 use crate::times::parse_span;
-use crate::{comparison, table};
+use crate::{comparison, record, table};
 use portcullis_proto::v1;
 use portcullis_proto::v1::mutation::Request as Asked;
 
@@ -83,6 +84,7 @@ pub(super) async fn plan(names: &OrganizationArgs, args: &PlanArgs, context: &mu
     let previewed = previewed(request, &read, &args.file, args.replay, context).await?;
     let preview = &previewed.preview;
     let exit = context.previewed(preview, args.color.color)?;
+    context.note_consequences(&names.name(), &preview.changes).await;
     if let Some(exit) = context.note_force(&previewed) {
         return Ok(exit);
     }
@@ -126,7 +128,7 @@ pub(super) async fn apply(
             Answer::Stop(exit) => return Ok(exit),
         }
     }
-    let applied = answer(context.client.analysis().apply_policy(request).await)
+    let applied = answer(context.client.analysis().apply_policy(request.clone()).await)
         .map_err(|error| read.locations.locate(error, &args.file, "policy."));
     let applied = match applied {
         Err(error) if asks && is_stale(&error) => {
@@ -138,7 +140,13 @@ pub(super) async fn apply(
     if applied.truncated {
         context.output.note("note: the answer is cut: it names only a part of what is altered");
     }
-    context.changed(&args.change, &applied, applied_text)
+    let told = args.change.told();
+    context.changed(&args.change, &applied, |applied| applied_text(&request.parent, applied, told))?;
+    // What a plan has told needs no second time.
+    if !asks {
+        context.note_change_consequences(&request.parent, &applied.changes, told).await;
+    }
+    Ok(Exit::Success)
 }
 
 /// Shows the plan, and asks whether to apply it. A plan that changes nothing needs no answer.
@@ -156,6 +164,7 @@ async fn asked(
     }
     let colors = Colors::of(ColorWhen::Auto, context.output);
     context.output.note(comparison::preview(&context.in_words(preview), colors).trim_end());
+    context.note_consequences(&request.parent, &preview.changes).await;
     if !preview.refusals.is_empty() {
         context.output.note("error: a gate refuses the change, and nothing was applied");
         return Ok(Answer::Stop(Exit::Denied));
@@ -175,16 +184,18 @@ fn is_stale(error: &CallError) -> bool {
     error.refusal().is_some_and(|refusal| refusal.reason == "STALE_ETAG")
 }
 
-fn applied_text(applied: &v1::ApplyPolicyResponse) -> String {
-    let mut text = match applied.changes.len() {
-        0 => "the policy is that already".to_owned(),
-        1 => "1 object is altered".to_owned(),
-        count => format!("{count} objects are altered"),
+fn applied_text(parent: &str, applied: &v1::ApplyPolicyResponse, told: Told) -> String {
+    let revision = applied.revision;
+    let mut text = match (record::objects(&applied.changes), told) {
+        (0, _) => format!("the policy of {} is that already, revision {revision}\n", table::clean(parent)),
+        (1, Told::Is) => format!("1 object is altered, revision {revision}\n"),
+        (count, Told::Is) => format!("{} objects are altered, revision {revision}\n", table::number(count)),
+        (1, Told::Would) => format!("1 object would be altered, after revision {revision}\n"),
+        (count, Told::Would) => {
+            format!("{} objects would be altered, after revision {revision}\n", table::number(count))
+        }
     };
-    text.push_str(", revision ");
-    text.push_str(&applied.revision.to_string());
-    text.push('\n');
-    text.push_str(&comparison::changes(&applied.changes));
+    text.push_str(&comparison::changes(&applied.changes, told));
     text.push_str(&table::problems(&applied.problems));
     text
 }

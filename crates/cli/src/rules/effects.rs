@@ -6,6 +6,7 @@
 use super::view;
 use crate::alterations;
 use crate::change::ChangeArgs;
+pub(super) use crate::consequences::nothing_denied;
 use crate::context::Context;
 use crate::difference::Told;
 use crate::exit::Exit;
@@ -34,15 +35,6 @@ pub(super) fn show(
         context.output.note(&note);
     }
     Ok(Exit::Success)
-}
-
-/// What a firewall without a deny rule does.
-pub(super) fn nothing_denied(parent: &str) -> String {
-    let parent = clean(parent);
-    format!(
-        "note: no rule of {parent} denies anything now: the firewall allows every address, by default where no rule \
-         matches"
-    )
 }
 
 /// What a firewall without rules does.

@@ -12,6 +12,7 @@ mod view;
 use portcullis_client::answer;
 
 use super::context::Context;
+use super::difference::Told;
 use super::effects::Effects;
 use super::exit::Exit;
 use super::names::{OrganizationArgs, group_beside};
@@ -49,7 +50,7 @@ async fn list(names: &OrganizationArgs, context: &mut Context<'_>) -> anyhow::Re
     let rules = rules.await?;
     context.list(&rules, view::rules)?;
     if rules.rules.is_empty() {
-        context.output.note(&effects::nothing_denied(&names.name()));
+        context.output.note(&effects::nothing_denied(&names.name(), Told::Is));
     }
     Ok(Exit::Success)
 }
