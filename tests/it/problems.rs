@@ -429,6 +429,21 @@ fn expected_of_node(naive: &Naive<'_>, permitted: &Mask, node: &Access) -> Kinds
     expected
 }
 
+/// The organization is open from a later moment on; or now, though something says that this is not meant.
+fn expected_opened(naive: &Naive<'_>, permitted: &Mask, cluster: &Cluster) -> Vec<Kind> {
+    let covers_family = |mask: &Mask| is_subset(&naive.v4, mask) || is_subset(&naive.v6, mask);
+    let open = |of, at| covers_family(&and(permitted, &naive.firewall(of, at, None).0));
+    let rules = &naive.organization.rules;
+    let denies = |rule: &Arc<Rule>| rule.action == Action::Deny && covers_family(naive.source(&rule.source));
+    let node = &naive.organization.node;
+    let restricted = matches!(node.access, Access::AllowList(_))
+        || node.gates.refuse_open_to_internet
+        || cluster.node.gates.refuse_open_to_internet
+        || rules.iter().any(denies);
+    let opened = begins(naive, Code::OpenToInternet, open).into_iter();
+    opened.filter(|(_, from, _)| restricted || from.is_some()).collect()
+}
+
 fn expected_of_entries(naive: &Naive<'_>, node: &Access) -> Kinds {
     let mut expected = BTreeMap::new();
     for entry in node.entries() {
@@ -468,7 +483,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
     let snapshot = Snapshot::compile(organization, &mut MembersCache::default());
     let cluster_snapshot = ClusterSnapshot::compile(cluster);
     let examined = examined(organization, &snapshot, cluster, &cluster_snapshot);
-    let found = problems::of_organization(&examined);
+    let found = problems::of_organization(&examined).problems;
     let naive = Naive::new(organization, cluster);
     let permitted = and(&naive.access(&organization.node.access), &naive.access(&cluster.node.access));
     for (place, rule) in organization.rules.iter().enumerate() {
@@ -496,7 +511,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
         assert_eq!(without_entries(of_resource(&found, &resource)), without_entries(expected), "{node:?}");
         // Asked about by itself, a node that inherits has what its parent's setting has.
         if let Some((_, effective)) = organization.effective_access(key) {
-            let alone = problems::of_node(&examined, key);
+            let alone = problems::of_node(&examined, key).problems;
             let expected = expected_of_node(&naive, &permitted, effective);
             assert_eq!(without_entries(of_resource(&alone, &resource)), without_entries(expected), "{node:?}");
         }
@@ -507,6 +522,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
     }
     let locked = |of, at| is_empty(&and(&permitted, &naive.firewall(of, at, None).0));
     expected.extend(begins(&naive, Code::LocksEveryoneOut, locked).into_iter().map(|kind| (kind, Mask::default())));
+    expected.extend(expected_opened(&naive, &permitted, cluster).into_iter().map(|kind| (kind, Mask::default())));
     let kinds = |kinds: Kinds| kinds.into_keys().collect::<Vec<_>>();
     assert_eq!(kinds(of_resource(&found, &Resource::Organization)), kinds(expected));
 }
