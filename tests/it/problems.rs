@@ -202,9 +202,35 @@ fn cluster_access() -> impl Strategy<Value = Access> {
     prop_oneof![3 => Just(Access::AllowAll), 1 => list]
 }
 
+/// Rules of nested ranges that expire one after the other: long stairs of winners, of which each range alters a part.
+fn nested_rule() -> impl Strategy<Value = RuleModel> {
+    let ranges = ["any", "any", "0.0.0.0/0", "10.0.0.0/24", "10.0.0.0/26", "10.0.0.64/26", "10.0.0.0/28", "10.0.0.3"];
+    let range = select(ranges.to_vec()).prop_map(|text| Source::Range(text.parse().unwrap()));
+    let group = Just(Source::Group(id("one")));
+    let source = prop_oneof![6 => range, 1 => group];
+    let expires = prop_oneof![1 => Just(None), 8 => (110..130_i64).prop_map(Some)];
+    let types = select(vec![vec![], vec![], vec![], vec![], vec![ConnectionType::Shell]]);
+    let action = select(vec![Action::Allow, Action::Deny]);
+    (action, source, types, expires).prop_map(|(action, source, types, expires)| RuleModel {
+        action,
+        source,
+        types,
+        disabled: false,
+        expires,
+    })
+}
+
+pub(crate) fn model() -> impl Strategy<Value = (Organization, Cluster)> {
+    model_of(prop::collection::vec(rule(), 0..8).boxed())
+}
+
+fn nested_model() -> impl Strategy<Value = (Organization, Cluster)> {
+    model_of(prop::collection::vec(nested_rule(), 4..16).boxed())
+}
+
 prop_compose! {
-    pub(crate) fn model()(
-        rules in prop::collection::vec(rule(), 0..8),
+    fn model_of(of_rules: BoxedStrategy<Vec<RuleModel>>)(
+        rules in of_rules,
         groups in (prop::collection::vec(range(), 1..4), prop::collection::vec(range(), 1..4)),
         own in access(true),
         project in access(true),
@@ -532,6 +558,11 @@ proptest! {
 
     #[test]
     fn problems_are_just_those_that_enumerating_every_address_finds((organization, cluster) in model()) {
+        compare(&organization, &cluster);
+    }
+
+    #[test]
+    fn so_are_those_of_rules_that_expire_one_after_the_other_in_nested_ranges((organization, cluster) in nested_model()) {
         compare(&organization, &cluster);
     }
 }
