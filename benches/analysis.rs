@@ -187,6 +187,24 @@ fn moments() {
             begun.elapsed(),
             if impact.horizon().is_some() { ", cut" } else { "" }
         );
+        let begun = Instant::now();
+        let found = problems::of_organization(&Examined {
+            organization: &before,
+            snapshot: &snapshots[0],
+            cluster: &cluster,
+            cluster_snapshot: &cluster_snapshot,
+            now,
+            matches: &|_| None,
+            unused_since: Timestamp::from_millis(0),
+            nat64_prefixes: &[],
+        });
+        println!(
+            "  its problems: {:.2?} (goal < 2 s), {} steps, {} found{}",
+            begun.elapsed(),
+            found.steps,
+            found.problems.len(),
+            if found.incomplete { ", some left out" } else { "" }
+        );
     }
 }
 

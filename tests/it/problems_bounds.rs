@@ -88,7 +88,7 @@ fn what_takes_too_many_steps_is_left_out_and_nothing_else_is_said() {
     // Rules for all addresses are not fully known, so nothing is said of them.
     for problem in &found.problems {
         let rule = match &problem.resource {
-            Resource::Rule(id) => id.as_str()[1..].parse::<u32>().unwrap(),
+            Resource::Rule(id) => id.as_str().trim_start_matches('r').parse::<u32>().unwrap(),
             Resource::Organization => continue,
             other => panic!("{other:?}"),
         };

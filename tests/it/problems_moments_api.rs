@@ -216,11 +216,11 @@ async fn an_opening_that_will_come_is_shown_by_everything_that_shows_problems_an
 async fn an_organization_that_will_be_open_is_listed_and_one_that_is_meant_to_be_open_is_not() {
     let hand = Hand::new();
     let service = Service::start_at(&hand).await;
-    let none = Vec::<&Problem>::new();
-    assert_eq!(of(&problems(&service, DEFAULT).await, ProblemCode::OpenToInternet), none, "without any rule");
+    let nothing = Vec::<&Problem>::new();
+    assert_eq!(of(&problems(&service, DEFAULT).await, ProblemCode::OpenToInternet), nothing, "without any rule");
     // A rule that denies some addresses says nothing of the others.
     add(&service, "one", Action::Deny, "198.51.100.7", None).await;
-    assert_eq!(of(&problems(&service, DEFAULT).await, ProblemCode::OpenToInternet), none);
+    assert_eq!(of(&problems(&service, DEFAULT).await, ProblemCode::OpenToInternet), nothing);
     add(&service, "office", Action::Allow, "203.0.113.0/24", None).await;
     add(&service, "rest", Action::Deny, "any", Some(LATER)).await;
     let found = problems(&service, DEFAULT).await;
@@ -243,7 +243,7 @@ async fn an_organization_that_will_be_open_is_listed_and_one_that_is_meant_to_be
     assert!(is_now(opened(&problems(&service, DEFAULT).await, DEFAULT)));
     let request = DeleteRuleRequest { name: format!("{DEFAULT}/rules/rest"), ..DeleteRuleRequest::default() };
     service.firewall().delete_rule(request).await.unwrap();
-    assert_eq!(of(&problems(&service, DEFAULT).await, ProblemCode::OpenToInternet), none);
+    assert_eq!(of(&problems(&service, DEFAULT).await, ProblemCode::OpenToInternet), nothing);
     // So does a gate.
     let gates = ChangeGates { refuse_open_to_internet: true, ..ChangeGates::default() };
     let node = Node { name: "cluster".to_owned(), change_gates: Some(gates), ..Node::default() };

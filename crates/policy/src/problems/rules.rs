@@ -28,7 +28,9 @@ pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets, left: &mut S
     let found = TypeSegments::all(examined, levels, &ends);
     let mut steps = Steps::new(0);
     let intervals = found.iter().map(TypeSegments::interval_count).sum();
-    found.iter().for_each(|found| steps.note(&found.steps));
+    for found in &found {
+        steps.note(&found.steps);
+    }
     let mut judged = Judged { examined, ends: &ends, found: &found, steps: Steps::of(examined, intervals), left };
     let mut sources = HashMap::new();
     let mut problems = Vec::new();

@@ -66,7 +66,9 @@ impl TypeSegments {
         let v6 = Segments::new(ends, &sources, &sources.v6, &levels.permitted.v6, &mut alters, &mut of_v6);
         let shadows = Shadows::new(&sources, ends, &mut of_shadows, &mut related);
         let mut steps = of_v4;
-        [of_v6, of_shadows, related].iter().for_each(|other| steps.note(other));
+        for other in [of_v6, of_shadows, related] {
+            steps.note(&other);
+        }
         Self { connection_types, v4, v6, alters, shadows, interval_count, steps }
     }
 
@@ -289,7 +291,9 @@ fn unmatched<W: Word>(
         }
     };
     let before = events.first().map_or(Some(W::MAX), |(first, ..)| first.previous());
-    before.into_iter().for_each(|last| note(0, W::MIN, last));
+    if let Some(last) = before {
+        note(0, W::MIN, last);
+    }
     sweep(events, |at, last, events| {
         for (_, ends, source) in events {
             let latest = sources.latest.get(*source).map_or(0, |(latest, ..)| *latest);

@@ -49,7 +49,9 @@ impl Shadows {
             }
             let rank = ends.rank(rule);
             if families.iter().any(|tree| tree.least(source) < rank) {
-                families.iter_mut().for_each(|tree| tree.raise(source, rank, rule));
+                for tree in &mut families {
+                    tree.raise(source, rank, rule);
+                }
                 continue;
             }
             let mut covering = BTreeSet::new();

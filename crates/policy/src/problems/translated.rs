@@ -60,10 +60,11 @@ pub(super) fn problems(
         for (of_type, twins) in found.iter().zip(&twins) {
             let pieces = of_type.v4.pieces(index as usize);
             for (translation, twins) in translations.iter().zip(twins) {
-                match compare(ends, pieces, *translation, twins, steps) {
-                    None => return problems,
-                    Some(None) => {}
-                    Some(Some((from, twins))) => add(&mut finding, from, &twins, &of_type.connection_types),
+                if let Some((from, twins)) = compare(ends, pieces, *translation, twins, steps) {
+                    add(&mut finding, from, &twins, &of_type.connection_types);
+                }
+                if steps.is_short() {
+                    return problems;
                 }
             }
         }
@@ -106,21 +107,21 @@ fn add(finding: &mut Option<Finding>, from: Moment, twins: &IntervalSet<u128>, c
 /// The first moment at which a rule that denies wins at addresses whose twins are allowed, and those twins.
 type First = (Moment, IntervalSet<u128>);
 
-/// What is found of a rule that wins in some pieces; none when there are too few steps.
+/// What is found of a rule that wins in some pieces. Not all of it when there are too few steps.
 fn compare(
     ends: &Ends,
     pieces: &[Piece<u32>],
     translation: Translation,
     twins: &[Twins<'_>],
     steps: &mut Steps,
-) -> Option<Option<First>> {
+) -> Option<First> {
     let mut found: Option<First> = None;
     for piece in pieces {
         let from = twins.partition_point(|twins| twins.originals.1 < piece.first);
         let twins = twins.get(from..).unwrap_or_default();
         for twins in twins.iter().take_while(|twins| twins.originals.0 <= piece.last) {
             if !steps.take(1) {
-                return None;
+                return found;
             }
             let end = ends.time(ends.rank(piece.rule));
             let from = twins.allowed.first_from(ends.moment(piece.begin));
@@ -134,7 +135,7 @@ fn compare(
             }
         }
     }
-    Some(found)
+    found
 }
 
 fn problem(
