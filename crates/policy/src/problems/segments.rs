@@ -194,6 +194,12 @@ impl Sources {
         self.in_order.iter().copied()
     }
 
+    /// The source of a rule.
+    pub(super) fn of_rule(&self, rule: u32) -> Option<usize> {
+        let at = self.in_order.partition_point(|(other, _)| *other < rule);
+        self.in_order.get(at).filter(|(other, _)| *other == rule).map(|(_, source)| *source)
+    }
+
     pub(super) fn hidden_by(&self, rule: u32) -> Option<u32> {
         self.hidden.get(&rule).copied()
     }

@@ -54,6 +54,10 @@ impl Shadows {
                 }
                 continue;
             }
+            if let Some(one) = one_coverer(&families, sources, source, rank, related) {
+                found.covering.insert(rule, vec![one]);
+                continue;
+            }
             let mut covering = BTreeSet::new();
             if families.iter().all(|tree| tree.add_coverers(source, rank, related, &mut covering)) {
                 found.covering.insert(rule, covering.into_iter().collect());
@@ -73,6 +77,16 @@ impl Shadows {
             None => Shadow::Wins,
         }
     }
+}
+
+/// The first of the rules known at one address of a source that ends at `rank` or later and covers all of the source.
+fn one_coverer(families: &[Tree; 2], sources: &Sources, source: usize, rank: u32, steps: &mut Steps) -> Option<u32> {
+    let of_first = families.iter().find_map(|tree| Some(tree.lasting_at(tree.runs(source).first()?.0, rank)))?;
+    of_first.into_iter().find(|rule| {
+        let of_rule = sources.of_rule(*rule);
+        steps.take(families.iter().map(|tree| tree.runs(source).len()).sum())
+            && of_rule.is_some_and(|of_rule| families.iter().all(|tree| tree.covers(of_rule, source)))
+    })
 }
 
 /// The latest end so far at each elementary interval of a family.
@@ -151,7 +165,7 @@ impl Tree {
     fn raise_below(&mut self, place: Place, run: (usize, usize), rank: u32, rule: u32) {
         let (at, from, to) = place;
         let mut node = self.node(at);
-        if run.1 <= from || to <= run.0 || node.whole >= rank {
+        if run.1 <= from || to <= run.0 || node.least >= rank {
             return;
         }
         if run.0 <= from && to <= run.1 {
@@ -165,6 +179,21 @@ impl Tree {
         if let Some(place) = self.nodes.get_mut(at) {
             *place = node;
         }
+    }
+
+    /// The rules with an end at `rank` or later that are known to cover an elementary interval, in order.
+    fn lasting_at(&self, interval: usize, rank: u32) -> BTreeSet<u32> {
+        let path = std::iter::successors(Some(self.size + interval), |at| (*at > 1).then_some(*at / 2));
+        path.map(|at| self.node(at)).filter(|node| node.whole >= rank).map(|node| node.rule).collect()
+    }
+
+    /// Whether one source holds all addresses of another.
+    fn covers(&self, source: usize, other: usize) -> bool {
+        let runs = self.runs(source);
+        self.runs(other).iter().all(|(first, end)| {
+            let at = runs.partition_point(|(_, end)| end <= first);
+            runs.get(at).is_some_and(|(from, to)| from <= first && end <= to)
+        })
     }
 
     /// Adds rules that end at `rank` or later and together cover a source, all of which such rules cover. Says whether the
