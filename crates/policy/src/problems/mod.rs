@@ -12,6 +12,7 @@ mod problem;
 mod rules;
 mod segments;
 mod shadows;
+mod sources;
 mod stairs;
 mod steps;
 mod translated;

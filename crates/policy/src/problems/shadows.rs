@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::ends::Ends;
 use super::problem::RELATED_MAX;
-use super::segments::Sources;
+use super::sources::Sources;
 use super::steps::Steps;
 use crate::word::Word;
 
