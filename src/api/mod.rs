@@ -30,6 +30,7 @@ mod permitted;
 mod policy;
 mod policy_tests;
 mod preview;
+mod problem_changes;
 mod problem_words;
 mod problems;
 mod revisions;

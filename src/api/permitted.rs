@@ -172,7 +172,7 @@ fn of_access(engine: &Engine, scope: &NodeScope, now: Timestamp) -> Vec<v1::Prob
         let name = Name::organization(&organization.id).to_string();
         return problem(&name, &organization.node.access).into_iter().collect();
     };
-    let of_node = examine(engine, scope, now, |examined| problems::of_node(examined, key)).into_iter();
+    let of_node = examine(engine, scope, now, |examined| problems::of_node(examined, key)).problems.into_iter();
     let own = of_node.filter(|problem| problem.resource == problems::Resource::Node(key.clone()));
     own.map(|problem| to_problem(Some(&organization.id), &problem)).collect()
 }

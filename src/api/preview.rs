@@ -3,7 +3,6 @@
 //! Invariant: the code that reads a call also reads the mutation of a preview.
 //! Not here: planning (`engine::preview`), replaying past connections (`engine::replay`).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +13,18 @@ use super::convert::names::{self, NodeName};
 use super::convert::reader::ReadChange;
 use super::convert::{Faults, audit, to_time};
 use super::differences::{Differences, fitting_changes};
-use super::problems::{self, Known};
+use super::problem_changes::Beginnings;
+use super::problems::{self, Fitting, Known};
 use super::{Api, at_revision, status, to_i64};
 use crate::engine::change::{ChangeRequest, ChangeTarget};
 use crate::engine::preview::Preview;
 use crate::engine::prospect::{GateOptions, Prospect};
 use crate::engine::{Engine, Flipped, Replay};
-use crate::policy::address::Range;
 use crate::policy::limits::Limits;
 use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::node::NodePatch;
 use crate::policy::plan::{Mutation, PlanError, Violation, etag_of_policy};
-use crate::policy::problems::{Code, Problem, Resource};
-use crate::policy::rule::ConnectionType;
+use crate::policy::problems::Problem;
 use crate::policy::time::Timestamp;
 use crate::policy::version::Version;
 use crate::proto::v1;
@@ -247,7 +245,8 @@ fn answer(
 
 /// The problems that come and go, and whether some are left out.
 fn problems_of(engine: &Engine, prospect: &Prospect) -> (Vec<v1::Problem>, Vec<v1::Problem>, bool) {
-    let (mut added, mut resolved) = (Vec::new(), Vec::new());
+    let (mut added, mut resolved) = (Fitting::new(PROBLEMS_BYTES_MAX), Fitting::new(PROBLEMS_BYTES_MAX));
+    let mut cut = false;
     for prospected in &prospect.organizations {
         let known = engine.directory().organization(prospected.id.as_str()).map(|published| Known::of(&published.view));
         let known = known.unwrap_or_default();
@@ -259,28 +258,15 @@ fn problems_of(engine: &Engine, prospect: &Prospect) -> (Vec<v1::Problem>, Vec<v
             let after = find(prospected.after(prospect));
             (before.join().unwrap_or_default(), after)
         });
+        cut |= before.incomplete || after.incomplete;
         let of = |problem: &Problem| problems::to_problem(Some(&prospected.id), problem);
-        let (old, new): (Keys<'_>, Keys<'_>) = (keys(&before), keys(&after));
-        added.extend(after.iter().filter(|problem| !old.contains(&key(problem))).map(of));
-        resolved.extend(before.iter().filter(|problem| !new.contains(&key(problem))).map(of));
+        let (old, new) = (Beginnings::of(&before), Beginnings::of(&after));
+        added.extend(after.problems.iter().filter(|problem| old.lacks_or_has_later(problem)).map(of));
+        resolved.extend(before.problems.iter().filter(|problem| new.lacks(problem)).map(of));
     }
-    let (added, cut) = problems::fitting(added, PROBLEMS_BYTES_MAX);
-    let (resolved, cut_too) = problems::fitting(resolved, PROBLEMS_BYTES_MAX);
-    (added, resolved, cut || cut_too)
+    cut |= added.cut || resolved.cut;
+    (added.problems, resolved.problems, cut)
 }
-
-/// What distinguishes one problem from another.
-type Key<'a> = (Code, &'a Resource, &'a [Range], &'a [ConnectionType], Option<Timestamp>);
-type Keys<'a> = HashSet<Key<'a>>;
-
-fn key(problem: &Problem) -> Key<'_> {
-    (problem.code, &problem.resource, &problem.ranges, &problem.connection_types, problem.from)
-}
-
-fn keys(problems: &[Problem]) -> Keys<'_> {
-    problems.iter().map(key).collect()
-}
-
 fn to_replay(from: Timestamp, replay: Replay) -> v1::Replay {
     let Replay { decisions, flipped, users, truncated } = replay;
     let user_count = i32::try_from(users.len()).unwrap_or(i32::MAX);

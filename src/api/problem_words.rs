@@ -71,6 +71,7 @@ fn message_of_moment(problem: &Problem, related: &str) -> String {
         Some(later) => (format!("{later}, "), ", or extend the rules that expire then"),
         None => (String::new(), ""),
     };
+    let unregistered = if problem.unregistered { ", at projects that are not registered too" } else { "" };
     match problem.code {
         Code::GuardedAddressLockedOut => format!(
             "{begin}the guarded address {ranges} loses what it is allowed now{types}: extend the rules that expire then, \
@@ -84,7 +85,7 @@ fn message_of_moment(problem: &Problem, related: &str) -> String {
             "the policy decides otherwise than the test expects: correct the policy, or delete the test".to_owned()
         }
         Code::OpenToInternet => format!(
-            "{begin}every address of a whole family gets in{types}: restrict the access{extend}, unless everybody is meant"
+            "{begin}every address of a whole family gets in{types}{unregistered}: restrict the access{extend}, unless everybody is meant"
         ),
         Code::Ipv4OnlyCatchAll => format!(
             "{begin}the rule leaves {ranges} open{types}, while it denies all of the other address family: give it the \
@@ -107,7 +108,7 @@ fn message_of_moment(problem: &Problem, related: &str) -> String {
 
 /// The first range, and how many more there are.
 fn shown_ranges(problem: &Problem) -> String {
-    match problem.ranges.as_slice() {
+    match &*problem.ranges {
         [] => String::new(),
         [one] => format!("`{one}`"),
         [first, _] => format!("`{first}` and 1 more range"),

@@ -21,7 +21,7 @@ use crate::engine::directory::{OrganizationView, Published};
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
 use crate::policy::organization::{Cluster, Organization};
-use crate::policy::problems::{self, Code, Problem};
+use crate::policy::problems::{self, Code, Found, Problem};
 use crate::policy::rule::RuleMatches;
 use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
 use crate::policy::time::Timestamp;
@@ -66,10 +66,10 @@ impl Api {
                 Some(key) => problems::of_node(examined, key),
             })
         };
-        let problems = self.shared.heavy.run(find).await?;
-        let messages = problems.iter().map(|problem| to_problem(Some(&id), problem));
-        let (problems, next_page_token) = page.page_by_offset(messages.skip(page.offset()));
-        Ok(at_revision(v1::ListProblemsResponse { problems, next_page_token }, revision))
+        let Found { problems, incomplete, .. } = self.shared.heavy.run(find).await?;
+        let messages = problems.iter().skip(page.offset()).map(|problem| to_problem(Some(&id), problem));
+        let (problems, next_page_token) = page.page_by_offset(messages);
+        Ok(at_revision(v1::ListProblemsResponse { problems, next_page_token, incomplete }, revision))
     }
 
     /// The problems that concern the rules or groups of an answer, the worst first, as many as fit beside `answer_bytes`.
@@ -90,7 +90,7 @@ impl Api {
         let scope = NodeScope { published, cluster, key: None };
         let Shared { list_work, list_problems, .. } = &*self.shared;
         let engine = Arc::clone(self.engine()?);
-        let find = move || examine(&engine, &scope, now, problems::of_firewall);
+        let find = move || examine(&engine, &scope, now, problems::of_firewall).problems;
         let found = list_work.recall(list_problems, key, find).await?;
         let listed = found.iter().filter(|problem| is_listed(problem));
         let room = (ANSWER_BYTES_MAX - LIST_BYTES_RESERVED).saturating_sub(answer_bytes);
@@ -104,7 +104,8 @@ impl Api {
         let found = problems::of_cluster(&cluster.cluster);
         let messages = found.iter().map(|problem| to_problem(None, problem));
         let (problems, next_page_token) = page.page_by_offset(messages.skip(page.offset()));
-        Ok(at_revision(v1::ListProblemsResponse { problems, next_page_token }, cluster.cluster.revision))
+        let answer = v1::ListProblemsResponse { problems, next_page_token, incomplete: false };
+        Ok(at_revision(answer, cluster.cluster.revision))
     }
 }
 
@@ -126,7 +127,7 @@ impl Known {
 }
 
 /// The problems of a version that is not published.
-pub(super) fn of_version(engine: &Engine, version: &Version<'_>, known: &Known, now: Timestamp) -> Vec<Problem> {
+pub(super) fn of_version(engine: &Engine, version: &Version<'_>, known: &Known, now: Timestamp) -> Found {
     let organization = version.organization;
     let matches = |index: usize| {
         let rule = organization.rules.get(index)?;
@@ -154,20 +155,44 @@ pub(super) fn of_organization(
     let snapshot = Snapshot::compile(organization, &mut MembersCache::default());
     let cluster_snapshot = ClusterSnapshot::compile(cluster);
     let version = Version { organization, snapshot: &snapshot, cluster, cluster_snapshot: &cluster_snapshot };
-    let problems = of_version(engine, &version, &Known::default(), now);
-    fitting(problems.iter().map(|problem| to_problem(Some(&organization.id), problem)), ANSWER_BYTES_MAX / 4)
+    let Found { problems, incomplete, .. } = of_version(engine, &version, &Known::default(), now);
+    let messages = problems.iter().map(|problem| to_problem(Some(&organization.id), problem));
+    let (problems, cut) = fitting(messages, ANSWER_BYTES_MAX / 4);
+    (problems, cut || incomplete)
 }
 
 /// The first problems, as many as fit, and whether some are left out.
 pub(super) fn fitting(problems: impl IntoIterator<Item = v1::Problem>, bytes_max: usize) -> (Vec<v1::Problem>, bool) {
-    let (mut bytes, mut cut) = (0, false);
-    let fits = |problem: &v1::Problem| {
-        bytes += problem.encoded_len() + 6;
-        cut |= bytes > bytes_max;
-        !cut
-    };
-    let problems = problems.into_iter().take_while(fits).collect();
-    (problems, cut)
+    let mut fitting = Fitting::new(bytes_max);
+    fitting.extend(problems);
+    (fitting.problems, fitting.cut)
+}
+
+/// The first of many problems, as many as fit.
+pub(super) struct Fitting {
+    pub(super) problems: Vec<v1::Problem>,
+    /// Whether some are left out.
+    pub(super) cut: bool,
+    bytes_left: usize,
+}
+
+impl Fitting {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { problems: Vec::new(), cut: false, bytes_left: bytes_max }
+    }
+
+    /// Adds problems until one does not fit. From then on none is added.
+    pub(super) fn extend(&mut self, problems: impl IntoIterator<Item = v1::Problem>) {
+        for problem in problems {
+            let left = self.bytes_left.checked_sub(problem.encoded_len() + 6);
+            self.cut |= left.is_none();
+            if self.cut {
+                return;
+            }
+            self.bytes_left = left.unwrap_or_default();
+            self.problems.push(problem);
+        }
+    }
 }
 
 /// Examines the organization of a scope.
@@ -192,7 +217,7 @@ pub(super) fn examine<T>(
 
 /// A problem as the API has it.
 pub(super) fn to_problem(organization: Option<&Id>, problem: &Problem) -> v1::Problem {
-    let Problem { code, resource, ranges, related, connection_types: _, since: _, from } = problem;
+    let Problem { code, resource, ranges, related, connection_types: _, since: _, from, unregistered: _ } = problem;
     let (api_code, severity) = code_and_severity(*code);
     v1::Problem {
         code: api_code.into(),

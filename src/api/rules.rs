@@ -3,6 +3,7 @@
 //! Invariant: an answer shows the policy right after its change, or the current one.
 //! Not here: the meaning of a mutation (`policy::plan`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use prost::Message;
@@ -84,16 +85,12 @@ impl Api {
         let rules = view.organization.rules.iter().enumerate().skip(page.offset());
         let (rules, next_page_token) =
             page.page_by_offset(rules.map(|(index, rule)| at_moment(to_rule(view, index, rule), rule, now)));
-        let (first, count, revision) = (page.offset(), rules.len(), view.organization.revision);
+        let listed = view.organization.rules.iter().skip(page.offset()).take(rules.len());
+        let (listed, revision): (HashSet<Id>, _) =
+            (listed.map(|rule| rule.id.clone()).collect(), view.organization.revision);
         let (revision_shown, problems) = (to_i64(revision), Vec::new());
         let mut answer = v1::ListRulesResponse { rules, next_page_token, etag, revision: revision_shown, problems };
-        let organization = Arc::clone(&view.organization);
-        let is_listed = |problem: &Problem| match &problem.resource {
-            Resource::Rule(id) => {
-                organization.rule(id.as_str()).is_some_and(|(index, _)| index.wrapping_sub(first) < count)
-            }
-            _ => false,
-        };
+        let is_listed = |problem: &Problem| matches!(&problem.resource, Resource::Rule(id) if listed.contains(id));
         answer.problems = self.problems_of_listed(published, answer.encoded_len(), is_listed).await?;
         Ok(at_revision(answer, revision))
     }

@@ -151,6 +151,8 @@ mod preview_api;
 mod problems;
 /// Problems through the API and the command line.
 mod problems_api;
+/// Problems of policies that take too many steps.
+mod problems_bounds;
 /// Problems that begin later, through the API and the command line.
 mod problems_moments_api;
 /// Denied addresses that get in translated, against asking about every twin.

@@ -202,9 +202,35 @@ fn cluster_access() -> impl Strategy<Value = Access> {
     prop_oneof![3 => Just(Access::AllowAll), 1 => list]
 }
 
+/// Rules of nested ranges that expire one after the other: long stairs of winners, of which each range alters a part.
+fn nested_rule() -> impl Strategy<Value = RuleModel> {
+    let ranges = ["any", "any", "0.0.0.0/0", "10.0.0.0/24", "10.0.0.0/26", "10.0.0.64/26", "10.0.0.0/28", "10.0.0.3"];
+    let range = select(ranges.to_vec()).prop_map(|text| Source::Range(text.parse().unwrap()));
+    let group = Just(Source::Group(id("one")));
+    let source = prop_oneof![6 => range, 1 => group];
+    let expires = prop_oneof![1 => Just(None), 8 => (110..130_i64).prop_map(Some)];
+    let types = select(vec![vec![], vec![], vec![], vec![], vec![ConnectionType::Shell]]);
+    let action = select(vec![Action::Allow, Action::Deny]);
+    (action, source, types, expires).prop_map(|(action, source, types, expires)| RuleModel {
+        action,
+        source,
+        types,
+        disabled: false,
+        expires,
+    })
+}
+
+pub(crate) fn model() -> impl Strategy<Value = (Organization, Cluster)> {
+    model_of(prop::collection::vec(rule(), 0..8).boxed())
+}
+
+fn nested_model() -> impl Strategy<Value = (Organization, Cluster)> {
+    model_of(prop::collection::vec(nested_rule(), 4..16).boxed())
+}
+
 prop_compose! {
-    pub(crate) fn model()(
-        rules in prop::collection::vec(rule(), 0..8),
+    fn model_of(of_rules: BoxedStrategy<Vec<RuleModel>>)(
+        rules in of_rules,
         groups in (prop::collection::vec(range(), 1..4), prop::collection::vec(range(), 1..4)),
         own in access(true),
         project in access(true),
@@ -429,6 +455,21 @@ fn expected_of_node(naive: &Naive<'_>, permitted: &Mask, node: &Access) -> Kinds
     expected
 }
 
+/// The organization is open from a later moment on; or now, though something says that this is not meant.
+fn expected_opened(naive: &Naive<'_>, permitted: &Mask, cluster: &Cluster) -> Vec<Kind> {
+    let covers_family = |mask: &Mask| is_subset(&naive.v4, mask) || is_subset(&naive.v6, mask);
+    let open = |of, at| covers_family(&and(permitted, &naive.firewall(of, at, None).0));
+    let rules = &naive.organization.rules;
+    let denies = |rule: &Arc<Rule>| rule.action == Action::Deny && covers_family(naive.source(&rule.source));
+    let node = &naive.organization.node;
+    let restricted = matches!(node.access, Access::AllowList(_))
+        || node.gates.refuse_open_to_internet
+        || cluster.node.gates.refuse_open_to_internet
+        || rules.iter().any(denies);
+    let opened = begins(naive, Code::OpenToInternet, open).into_iter();
+    opened.filter(|(_, from, _)| restricted || from.is_some()).collect()
+}
+
 fn expected_of_entries(naive: &Naive<'_>, node: &Access) -> Kinds {
     let mut expected = BTreeMap::new();
     for entry in node.entries() {
@@ -468,7 +509,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
     let snapshot = Snapshot::compile(organization, &mut MembersCache::default());
     let cluster_snapshot = ClusterSnapshot::compile(cluster);
     let examined = examined(organization, &snapshot, cluster, &cluster_snapshot);
-    let found = problems::of_organization(&examined);
+    let found = problems::of_organization(&examined).problems;
     let naive = Naive::new(organization, cluster);
     let permitted = and(&naive.access(&organization.node.access), &naive.access(&cluster.node.access));
     for (place, rule) in organization.rules.iter().enumerate() {
@@ -496,7 +537,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
         assert_eq!(without_entries(of_resource(&found, &resource)), without_entries(expected), "{node:?}");
         // Asked about by itself, a node that inherits has what its parent's setting has.
         if let Some((_, effective)) = organization.effective_access(key) {
-            let alone = problems::of_node(&examined, key);
+            let alone = problems::of_node(&examined, key).problems;
             let expected = expected_of_node(&naive, &permitted, effective);
             assert_eq!(without_entries(of_resource(&alone, &resource)), without_entries(expected), "{node:?}");
         }
@@ -507,6 +548,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
     }
     let locked = |of, at| is_empty(&and(&permitted, &naive.firewall(of, at, None).0));
     expected.extend(begins(&naive, Code::LocksEveryoneOut, locked).into_iter().map(|kind| (kind, Mask::default())));
+    expected.extend(expected_opened(&naive, &permitted, cluster).into_iter().map(|kind| (kind, Mask::default())));
     let kinds = |kinds: Kinds| kinds.into_keys().collect::<Vec<_>>();
     assert_eq!(kinds(of_resource(&found, &Resource::Organization)), kinds(expected));
 }
@@ -516,6 +558,11 @@ proptest! {
 
     #[test]
     fn problems_are_just_those_that_enumerating_every_address_finds((organization, cluster) in model()) {
+        compare(&organization, &cluster);
+    }
+
+    #[test]
+    fn so_are_those_of_rules_that_expire_one_after_the_other_in_nested_ranges((organization, cluster) in nested_model()) {
         compare(&organization, &cluster);
     }
 }

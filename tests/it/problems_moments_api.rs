@@ -11,9 +11,9 @@ use portcullis::config::{Config, Nat64Prefixes, ServeArgs};
 use portcullis::proto::v1::mutation::Request;
 use portcullis::proto::v1::{
     AccessMode, Action, ApplyPolicyRequest, ChangeGates, ChangeOptions, ConnectionType, CreatePolicyTestRequest,
-    CreateRuleRequest, Decision, ExportPolicyRequest, GetEffectiveAccessRequest, ListProblemsRequest, ListRulesRequest,
-    Mutation, Node, PolicyTest, PreviewChangeRequest, Problem, ProblemCode, Rule, Severity, UpdateNodeRequest,
-    UpdateRuleRequest,
+    CreateRuleRequest, Decision, DeleteRuleRequest, ExportPolicyRequest, GetEffectiveAccessRequest,
+    ListProblemsRequest, ListRulesRequest, Mutation, Node, PolicyTest, PreviewChangeRequest, PreviewChangeResponse,
+    Problem, ProblemCode, Rule, Severity, UpdateNodeRequest, UpdateRuleRequest,
 };
 use prost_types::Timestamp;
 
@@ -41,6 +41,28 @@ fn one(problems: &[Problem], code: ProblemCode) -> &Problem {
         [problem] => problem,
         found => panic!("not one {code:?}: {found:?} of {problems:?}"),
     }
+}
+
+/// The opening of a resource.
+fn opened<'a>(problems: &'a [Problem], resource: &str) -> &'a Problem {
+    let found = of(problems, ProblemCode::OpenToInternet);
+    let of_resource: Vec<_> = found.into_iter().filter(|problem| problem.resource == resource).collect();
+    match of_resource.as_slice() {
+        [problem] => problem,
+        _ => panic!("`{resource}` has not one opening: {problems:?}"),
+    }
+}
+
+/// A preview of another expire time.
+async fn preview_update(service: &Service, rule: Rule) -> PreviewChangeResponse {
+    let mask = prost_types::FieldMask { paths: vec!["expire_time".to_owned()] };
+    let request = UpdateRuleRequest { rule: Some(rule), update_mask: Some(mask), ..UpdateRuleRequest::default() };
+    let request = PreviewChangeRequest {
+        parent: DEFAULT.to_owned(),
+        mutations: vec![Mutation { request: Some(Request::UpdateRule(request)) }],
+        ..PreviewChangeRequest::default()
+    };
+    service.analysis().preview_change(request).await.unwrap().into_inner()
 }
 
 async fn add(service: &Service, id: &str, action: Action, range: &str, expire_time: Option<Timestamp>) -> Rule {
@@ -142,8 +164,9 @@ async fn an_opening_that_will_come_is_shown_by_everything_that_shows_problems_an
     add_test(&service, "v6-stays-out", "2001:db8::1", Decision::Deny, None).await;
 
     let found = problems(&service, DEFAULT).await;
-    let open = one(&found, ProblemCode::OpenToInternet);
-    assert!(is_later(open) && open.resource == web, "{open:?}");
+    let open = opened(&found, &web);
+    assert!(is_later(open), "{open:?}");
+    assert_eq!(opened(&found, DEFAULT).message, open.message, "the first project closed those that are not registered");
     let forgets = one(&found, ProblemCode::Ipv4OnlyCatchAll);
     assert!(is_later(forgets) && forgets.resource == rest && forgets.ranges == ["::/0"], "{forgets:?}");
     assert!(is_later(one(&found, ProblemCode::FailingTest)), "{found:?}");
@@ -152,7 +175,7 @@ async fn an_opening_that_will_come_is_shown_by_everything_that_shows_problems_an
 
     let request = GetEffectiveAccessRequest { name: web.clone() };
     let effective = service.hierarchy().get_effective_access(request).await.unwrap().into_inner();
-    assert_eq!(one(&effective.problems, ProblemCode::OpenToInternet), open);
+    assert_eq!(opened(&effective.problems, &web), open);
     let request = ListRulesRequest { parent: DEFAULT.to_owned(), ..Default::default() };
     let listed = service.firewall().list_rules(request).await.unwrap().into_inner();
     assert_eq!(one(&listed.problems, ProblemCode::Ipv4OnlyCatchAll), forgets);
@@ -160,29 +183,73 @@ async fn an_opening_that_will_come_is_shown_by_everything_that_shows_problems_an
     let policy = service.analysis().export_policy(request).await.unwrap().into_inner();
     let request = ApplyPolicyRequest { parent: DEFAULT.to_owned(), policy: Some(policy), ..Default::default() };
     let applied = service.analysis().apply_policy(request).await.unwrap().into_inner();
-    assert_eq!(one(&applied.problems, ProblemCode::OpenToInternet), open);
+    assert_eq!(opened(&applied.problems, &web), open);
 
-    // A preview tells that the opening would come sooner, and that the later one would go.
+    // A preview tells that the opening would come sooner. It is the same one, so it does not go. One that comes later is
+    // neither new nor gone, and one that never comes is gone.
     let sooner = Timestamp { seconds: LATER.seconds - 1_800, nanos: 0 };
-    let mut rule = listed.rules[2].clone();
-    rule.expire_time = Some(sooner);
-    let request = UpdateRuleRequest { rule: Some(rule), ..UpdateRuleRequest::default() };
-    let request = PreviewChangeRequest {
-        parent: DEFAULT.to_owned(),
-        mutations: vec![Mutation { request: Some(Request::UpdateRule(request)) }],
-        ..PreviewChangeRequest::default()
-    };
-    let previewed = service.analysis().preview_change(request).await.unwrap().into_inner();
-    assert_eq!(one(&previewed.problems_added, ProblemCode::OpenToInternet).from_time, Some(sooner));
-    assert_eq!(one(&previewed.problems_resolved, ProblemCode::OpenToInternet).from_time, Some(LATER));
+    let later = Timestamp { seconds: LATER.seconds + 1_800, nanos: 0 };
+    let of_time = |expire_time| Rule { expire_time, ..listed.rules[2].clone() };
+    for resource in [&web, DEFAULT] {
+        let previewed = preview_update(&service, of_time(Some(sooner))).await;
+        assert_eq!(opened(&previewed.problems_added, resource).from_time, Some(sooner));
+        assert_eq!(previewed.problems_resolved, []);
+        let previewed = preview_update(&service, of_time(Some(later))).await;
+        assert_eq!((&*previewed.problems_added, &*previewed.problems_resolved), (&[][..], &[][..]));
+        let previewed = preview_update(&service, of_time(None)).await;
+        assert_eq!(previewed.problems_added, []);
+        assert_eq!(opened(&previewed.problems_resolved, resource).from_time, Some(LATER));
+    }
 
     assert_eq!(service.check("2001:db8::1", &web).await.decision(), Decision::Deny);
     hand.advance(Duration::from_hours(1));
     assert_eq!(service.check("2001:db8::1", &web).await.decision(), Decision::Allow);
     let found = problems(&service, DEFAULT).await;
-    for code in [ProblemCode::OpenToInternet, ProblemCode::Ipv4OnlyCatchAll, ProblemCode::FailingTest] {
+    for code in [ProblemCode::Ipv4OnlyCatchAll, ProblemCode::FailingTest] {
         assert!(is_now(one(&found, code)), "{found:?}");
     }
+    assert!(is_now(opened(&found, &web)) && is_now(opened(&found, DEFAULT)), "{found:?}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn an_organization_that_will_be_open_is_listed_and_one_that_is_meant_to_be_open_is_not() {
+    let hand = Hand::new();
+    let service = Service::start_at(&hand).await;
+    let nothing = Vec::<&Problem>::new();
+    assert_eq!(of(&problems(&service, DEFAULT).await, ProblemCode::OpenToInternet), nothing, "without any rule");
+    // A rule that denies some addresses says nothing of the others.
+    add(&service, "one", Action::Deny, "198.51.100.7", None).await;
+    assert_eq!(of(&problems(&service, DEFAULT).await, ProblemCode::OpenToInternet), nothing);
+    add(&service, "office", Action::Allow, "203.0.113.0/24", None).await;
+    add(&service, "rest", Action::Deny, "any", Some(LATER)).await;
+    let found = problems(&service, DEFAULT).await;
+    let open = opened(&found, DEFAULT);
+    assert!(is_later(open) && open.severity() == Severity::Error, "{open:?}");
+    let words = format!(
+        "from {LATER_TEXT} on, every address of a whole family gets in, at projects that are not registered too: restrict \
+         the access, or extend the rules that expire then, unless everybody is meant"
+    );
+    assert_eq!(open.message, words);
+    let unregistered = format!("{DEFAULT}/projects/unknown");
+    for name in [DEFAULT, &unregistered] {
+        assert_eq!(service.check("2001:db8::1", name).await.decision(), Decision::Deny);
+    }
+    hand.advance(Duration::from_hours(1));
+    for name in [DEFAULT, &unregistered] {
+        assert_eq!(service.check("2001:db8::1", name).await.decision(), Decision::Allow);
+    }
+    // The rule that has expired says what was meant.
+    assert!(is_now(opened(&problems(&service, DEFAULT).await, DEFAULT)));
+    let request = DeleteRuleRequest { name: format!("{DEFAULT}/rules/rest"), ..DeleteRuleRequest::default() };
+    service.firewall().delete_rule(request).await.unwrap();
+    assert_eq!(of(&problems(&service, DEFAULT).await, ProblemCode::OpenToInternet), nothing);
+    // So does a gate.
+    let gates = ChangeGates { refuse_open_to_internet: true, ..ChangeGates::default() };
+    let node = Node { name: "cluster".to_owned(), change_gates: Some(gates), ..Node::default() };
+    let request = UpdateNodeRequest { node: Some(node), ..UpdateNodeRequest::default() };
+    service.hierarchy().update_node(request).await.unwrap();
+    assert!(is_now(opened(&problems(&service, DEFAULT).await, DEFAULT)));
     service.stop().await;
 }
 
@@ -198,15 +265,10 @@ async fn a_preview_of_an_expire_time_tells_the_problems_that_come_with_it() {
     // Three seconds later the policy would be open: that is what the preview has to say.
     let soon = Timestamp { seconds: LATER.seconds - 3_597, nanos: 0 };
     rest.expire_time = Some(soon);
-    let request = UpdateRuleRequest { rule: Some(rest), ..UpdateRuleRequest::default() };
-    let request = PreviewChangeRequest {
-        parent: DEFAULT.to_owned(),
-        mutations: vec![Mutation { request: Some(Request::UpdateRule(request)) }],
-        ..PreviewChangeRequest::default()
-    };
-    let previewed = service.analysis().preview_change(request).await.unwrap().into_inner();
-    for code in [ProblemCode::OpenToInternet, ProblemCode::FailingTest] {
-        let problem = one(&previewed.problems_added, code);
+    let previewed = preview_update(&service, rest).await;
+    let web = format!("{DEFAULT}/projects/web");
+    let added = &previewed.problems_added;
+    for problem in [opened(added, &web), opened(added, DEFAULT), one(added, ProblemCode::FailingTest)] {
         assert_eq!(problem.from_time, Some(soon), "{problem:?}");
         assert!(problem.message.starts_with("from 2027-01-15T08:00:03Z on, "), "{problem:?}");
     }

@@ -141,7 +141,7 @@ fn compare(organization: &Organization, cluster: &Cluster) {
     let cluster_snapshot = ClusterSnapshot::compile(cluster);
     let prefixes: [Nat64Prefix; 1] = ["2001:db8:0:64::/64".parse().unwrap()];
     let examined = examined(organization, &snapshot, cluster, &cluster_snapshot);
-    let found = problems::of_organization(&Examined { nat64_prefixes: &prefixes, ..examined });
+    let found = problems::of_organization(&Examined { nat64_prefixes: &prefixes, ..examined }).problems;
     let mut of_rules: BTreeMap<&Resource, Vec<&Problem>> = BTreeMap::new();
     for problem in &found {
         of_rules.entry(&problem.resource).or_default().push(problem);

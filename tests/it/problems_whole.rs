@@ -81,7 +81,7 @@ fn is_allowed(naive: &Naive<'_>, permitted: bool, at_point: usize, of: Connectio
 fn compare(organization: &Organization, cluster: &Cluster, tests: &[TestModel]) {
     let snapshot = Snapshot::compile(organization, &mut MembersCache::default());
     let cluster_snapshot = ClusterSnapshot::compile(cluster);
-    let found = problems::of_organization(&examined(organization, &snapshot, cluster, &cluster_snapshot));
+    let found = problems::of_organization(&examined(organization, &snapshot, cluster, &cluster_snapshot)).problems;
     let naive = Naive::new(organization, cluster);
     let levels = and(&naive.access(&organization.node.access), &naive.access(&cluster.node.access));
     let permitted = |at_point: usize| levels[at_point / 64] >> (at_point % 64) & 1 == 1;
@@ -110,7 +110,7 @@ fn compare(organization: &Organization, cluster: &Cluster, tests: &[TestModel]) 
         let at_point = (0..514).find(|at| point(*at) == address).unwrap();
         let of_address = found
             .iter()
-            .filter(|problem| problem.code == Code::GuardedAddressLockedOut && problem.ranges == [address.into()]);
+            .filter(|problem| problem.code == Code::GuardedAddressLockedOut && *problem.ranges == [address.into()]);
         let kind = |problem: &problems::Problem| {
             assert_eq!(problem.resource, Resource::Organization);
             (problem.code, problem.from.map(Timestamp::millis), problem.connection_types.clone())

@@ -36,7 +36,9 @@ pub(super) async fn run(args: ProblemsArgs, context: &mut Context<'_>) -> anyhow
     let list = list.await?;
     let colors = Colors::of(args.color.color, context.output);
     context.list(&list, |list| lines(&list.problems, colors))?;
-    if list.problems.is_empty() {
+    if list.incomplete {
+        context.output.note("note: some problems are left out, because finding them in this policy takes too long");
+    } else if list.problems.is_empty() {
         context.output.note("note: no problems were found");
     }
     Ok(Exit::Success)

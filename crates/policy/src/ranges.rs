@@ -226,6 +226,11 @@ impl RangeSet {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
+    /// The number of intervals that it consists of.
+    pub(crate) fn interval_count(&self) -> usize {
+        self.v4.intervals().len() + self.v6.intervals().len()
+    }
+
     /// Whether the address is in the set.
     pub fn contains(&self, address: Address) -> bool {
         match address {

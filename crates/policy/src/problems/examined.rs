@@ -6,7 +6,7 @@
 use super::translation::Nat64Prefix;
 use crate::organization::{Cluster, Organization};
 use crate::ranges::RangeSet;
-use crate::rule::RuleMatches;
+use crate::rule::{ConnectionType, RuleMatches};
 use crate::snapshot::{ClusterSnapshot, Snapshot};
 use crate::time::Timestamp;
 use crate::timed_set::TimedSet;
@@ -82,5 +82,18 @@ impl LevelSets {
             permitted_from: [shell_permitted, preview_permitted],
             open_from: [shell_open, preview_open],
         }
+    }
+
+    /// The moments at which what permits all of some families is open to every address of one of them.
+    pub(super) fn opened(&self, [v4, v6]: [bool; 2]) -> impl Iterator<Item = (ConnectionType, Timeline)> {
+        ConnectionType::ALL.into_iter().zip(&self.open_from).map(move |(connection_type, [of_v4, of_v6])| {
+            let of_families = [(v4, of_v4), (v6, of_v6)].into_iter().filter(|(listed, _)| *listed);
+            (connection_type, Timeline::any(of_families.map(|(_, timeline)| timeline)))
+        })
+    }
+
+    /// Whether nothing is known of what begins after some moment.
+    pub(super) fn has_horizon(&self) -> bool {
+        self.allowed_from.iter().any(|allowed| allowed.horizon().is_some())
     }
 }

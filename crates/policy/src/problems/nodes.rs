@@ -7,23 +7,29 @@ use std::collections::HashMap;
 
 use super::examined::{Examined, LevelSets};
 use super::problem::{Code, Problem, Resource};
-use super::whole::by_moment;
-use crate::address::Range;
+use super::steps::Steps;
+use super::whole::{by_moment, is_whole_family};
 use crate::name::NodeKey;
 use crate::node::Access;
 use crate::ranges::{RangeList, RangeSet};
-use crate::rule::{ConnectionType, Source};
+use crate::rule::Source;
 use crate::timeline::{Moment, Timeline};
 
 /// The problems of the node `key` and the nodes below it. Without a key, those of all nodes and of the organization.
-pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets, key: Option<&NodeKey>) -> Vec<Problem> {
+/// Ranges are taken from those that are `left`.
+pub(super) fn problems(
+    examined: &Examined<'_>,
+    levels: &LevelSets,
+    key: Option<&NodeKey>,
+    left: &mut Steps,
+) -> Vec<Problem> {
     let organization = examined.organization;
     let mut judged: HashMap<Vec<&Source>, Vec<Problem>> = HashMap::new();
-    let mut firewall = Firewall::new(examined, levels);
+    let mut firewall = Firewall { examined, levels, findings: HashMap::new(), left };
     let mut problems = Vec::new();
     if key.is_none() {
         let access = &organization.node.access;
-        problems.extend(entries(&mut firewall, access).into_iter().map(|problem| problem.of(Resource::Organization)));
+        problems.extend(entries(&mut firewall, access));
         if nobody(examined, access) {
             problems.push(Problem::new(Code::NoAddresses, Resource::Organization));
         }
@@ -73,13 +79,10 @@ struct Firewall<'a, 'e> {
     examined: &'e Examined<'a>,
     levels: &'e LevelSets,
     findings: HashMap<Source, Option<Problem>>,
+    left: &'e mut Steps,
 }
 
-impl<'a, 'e> Firewall<'a, 'e> {
-    fn new(examined: &'e Examined<'a>, levels: &'e LevelSets) -> Self {
-        Self { examined, levels, findings: HashMap::new() }
-    }
-
+impl Firewall<'_, '_> {
     /// What is wrong with an entry of this source. The caller puts in the node.
     fn of_entry(&mut self, source: &Source) -> Option<Problem> {
         if let Some(known) = self.findings.get(source) {
@@ -90,13 +93,15 @@ impl<'a, 'e> Firewall<'a, 'e> {
             Source::Range(_) => Vec::new(),
             Source::Group(id) => vec![Resource::Group(id.clone())],
         };
-        let problem = |code| Problem { related, ..Problem::new(code, Resource::Organization).with_ranges(&set) };
-        let finding = if set.is_empty() {
-            Some(problem(Code::EmptyGroup))
+        let fault = if set.is_empty() {
+            Some((Code::EmptyGroup, Moment::Now))
         } else {
-            let from = self.never_reached_from(&set);
-            from.map(|from| Problem { from: from.time(), ..problem(Code::UnreachableEntry) })
+            self.never_reached_from(&set).map(|from| (Code::UnreachableEntry, from))
         };
+        let finding = fault.map(|(code, from)| {
+            let problem = Problem::new(code, Resource::Organization).with_ranges(&set, self.left);
+            Problem { related, from: from.time(), ..problem }
+        });
         self.findings.insert(source.clone(), finding.clone());
         finding
     }
@@ -108,14 +113,6 @@ impl<'a, 'e> Firewall<'a, 'e> {
         }
         let reached = self.levels.allowed_from.each_ref().map(|allowed| allowed.within(set).somebody());
         Timeline::any(&reached).negated().first()
-    }
-
-    /// The moments at which the nodes with an access setting are open to every address of a family that it permits.
-    fn opened(&self, [v4, v6]: [bool; 2]) -> impl Iterator<Item = (ConnectionType, Timeline)> {
-        ConnectionType::ALL.into_iter().zip(&self.levels.open_from).map(move |(connection_type, [of_v4, of_v6])| {
-            let of_families = [(v4, of_v4), (v6, of_v6)].into_iter().filter(|(listed, _)| *listed);
-            (connection_type, Timeline::any(of_families.map(|(_, timeline)| timeline)))
-        })
     }
 }
 
@@ -130,13 +127,14 @@ fn judge(firewall: &mut Firewall<'_, '_>, access: &Access) -> Vec<Problem> {
     }
     let listed = listed(examined, access);
     if !listed.is_subset(&levels.organization) {
-        problems.push(problem(Code::ExceedsOrganization).with_ranges(&listed.difference(&levels.organization)));
+        let outside = listed.difference(&levels.organization);
+        problems.push(problem(Code::ExceedsOrganization).with_ranges(&outside, firewall.left));
     }
     let full = RangeSet::full();
     let families = [full.v4.is_subset(&set.v4), full.v6.is_subset(&set.v6)];
     if families != [false, false] {
         problems.push(problem(Code::AllowsAll));
-        problems.extend(by_moment(&problem(Code::OpenToInternet), firewall.opened(families)));
+        problems.extend(by_moment(&problem(Code::OpenToInternet), levels.opened(families)));
     }
     problems
 }
@@ -166,12 +164,4 @@ fn listed(examined: &Examined<'_>, access: &Access) -> RangeSet {
     }
     ranges.retain(|range| !is_whole_family(*range));
     set.union(&ranges.into_iter().collect::<RangeList>().to_set())
-}
-
-fn is_whole_family(range: Range) -> bool {
-    match range {
-        Range::Any => true,
-        Range::V4(block) => block.prefix_length() == 0,
-        Range::V6(block) => block.prefix_length() == 0,
-    }
 }

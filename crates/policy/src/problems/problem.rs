@@ -3,6 +3,9 @@
 //! Invariant: problems sort by code, the most severe first.
 //! Not here: finding problems (`rules`, `nodes`), words for people (`api`).
 
+use std::sync::Arc;
+
+use super::steps::Steps;
 use crate::address::Range;
 use crate::name::{Id, NodeKey};
 use crate::ranges::RangeSet;
@@ -11,6 +14,9 @@ use crate::time::Timestamp;
 
 /// The number of ranges that a problem can list.
 pub const RANGES_MAX: usize = 1_000;
+
+/// The number of ranges that all problems of an analysis together can list. After them, each lists one.
+pub(super) const RANGES_OF_ALL_MAX: u64 = 1_000_000;
 
 /// The number of related resources that a problem can list.
 pub const RELATED_MAX: usize = 100;
@@ -24,7 +30,7 @@ pub enum Code {
     GuardedAddressLockedOut,
     /// A policy test fails.
     FailingTest,
-    /// Every address of a family can connect to the node.
+    /// Every address of a family can connect to the organization or the node.
     OpenToInternet,
     /// The access setting permits nobody.
     NoAddresses,
@@ -54,6 +60,32 @@ pub enum Code {
     TranslatedAddress,
 }
 
+impl Code {
+    /// Whether every problem of this kind is found, with all its ranges, however many steps that takes: see
+    /// [`Found::incomplete`]. The ranges of an [`Code::Ipv4OnlyCatchAll`] can be fewer.
+    pub fn is_always_found(self) -> bool {
+        match self {
+            Self::GuardedAddressLockedOut
+            | Self::FailingTest
+            | Self::OpenToInternet
+            | Self::NoAddresses
+            | Self::Ipv4OnlyCatchAll
+            | Self::AllowsAll
+            | Self::EmptyGroup
+            | Self::ExpiredRule
+            | Self::UnusedGroup => true,
+            Self::LocksEveryoneOut
+            | Self::ShadowedRule
+            | Self::ExceedsOrganization
+            | Self::UnreachableEntry
+            | Self::RedundantRule
+            | Self::UnusedRule
+            | Self::PartlyShadowedRule
+            | Self::TranslatedAddress => false,
+        }
+    }
+}
+
 /// An object that has a problem, or that is related to one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
@@ -80,21 +112,23 @@ pub struct Problem {
     pub resource: Resource,
     /// The addresses that the problem concerns, at the moment of `from`, as the fewest ranges, at most [`RANGES_MAX`];
     /// empty when it does not concern certain addresses.
-    pub ranges: Vec<Range>,
+    pub ranges: Arc<[Range]>,
     /// Other objects that cause the problem, at most [`RELATED_MAX`].
     pub related: Vec<Resource>,
     /// The connection types that the problem concerns; empty means all.
     pub connection_types: Vec<ConnectionType>,
     /// For [`Code::UnusedRule`]: when the rule last matched, or since when its matches are counted.
     pub since: Option<Timestamp>,
+    /// For [`Code::OpenToInternet`] of an organization: whether projects that are not registered are open as well.
+    pub unregistered: bool,
     /// The first moment at which it is a problem; none means that it is one now.
     pub from: Option<Timestamp>,
 }
 
 impl Problem {
     pub(super) fn new(code: Code, resource: Resource) -> Self {
-        let (ranges, related, connection_types) = (Vec::new(), Vec::new(), Vec::new());
-        Self { code, resource, ranges, related, connection_types, since: None, from: None }
+        let (ranges, related, connection_types) = (Arc::default(), Vec::new(), Vec::new());
+        Self { code, resource, ranges, related, connection_types, since: None, unregistered: false, from: None }
     }
 
     /// It is a problem from a moment on, which is not before `now`.
@@ -102,8 +136,28 @@ impl Problem {
         Self { from: (now < moment).then_some(moment), ..self }
     }
 
-    pub(super) fn with_ranges(mut self, set: &RangeSet) -> Self {
-        self.ranges = set.ranges().take(RANGES_MAX).collect();
-        self
+    /// Lists the ranges of a set, of those that are left for all problems.
+    pub(super) fn with_ranges(self, set: &RangeSet, left: &mut Steps) -> Self {
+        Self { ranges: listed(set, left), ..self }
     }
+}
+
+/// The ranges of a set that a problem lists, of those that are left for all problems.
+pub(super) fn listed(set: &RangeSet, left: &mut Steps) -> Arc<[Range]> {
+    let mut ranges: Vec<Range> = set.ranges().take(RANGES_MAX).collect();
+    if !left.take(ranges.len()) {
+        ranges.truncate(1);
+    }
+    ranges.into()
+}
+
+/// What an analysis finds.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The problems, the most severe first.
+    pub problems: Vec<Problem>,
+    /// Whether some problems, or some of their ranges, are left out, because finding them takes too many steps.
+    pub incomplete: bool,
+    /// The number of steps that it took, beside one pass over the policy.
+    pub steps: u64,
 }

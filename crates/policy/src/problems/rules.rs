@@ -7,9 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::ends::Ends;
 use super::examined::{Examined, LevelSets};
-use super::problem::{Code, Problem, RANGES_MAX, RELATED_MAX, Resource};
-use super::segments::{End, TypeSegments};
+use super::problem::{Code, Found, Problem, RELATED_MAX, Resource, listed};
+use super::segments::TypeSegments;
+use super::shadows::Shadow;
+use super::steps::Steps;
 use super::translated;
 use crate::address::Range;
 use crate::name::Id;
@@ -18,88 +21,119 @@ use crate::organization::Organization;
 use crate::ranges::RangeSet;
 use crate::rule::{Action, ConnectionType, Rule, Source};
 
-/// The problems of the rules, of the groups, and of the firewall as a whole.
-pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets) -> Vec<Problem> {
+/// The problems of the rules, of the groups, and of the firewall as a whole. Ranges are taken from those that are `left`.
+pub(super) fn problems(examined: &Examined<'_>, levels: &LevelSets, left: &mut Steps) -> Found {
     let organization = examined.organization;
-    let found = TypeSegments::all(examined, levels);
-    let mut coverers = HashMap::new();
+    let ends = Ends::new(examined);
+    let found = TypeSegments::all(examined, levels, &ends);
+    let mut steps = Steps::new(0);
+    let intervals = found.iter().map(TypeSegments::interval_count).sum();
+    for found in &found {
+        steps.note(&found.steps);
+    }
+    let mut judged = Judged { examined, ends: &ends, found: &found, steps: Steps::of(examined, intervals), left };
+    let mut sources = HashMap::new();
     let mut problems = Vec::new();
     for (index, rule) in organization.rules.iter().enumerate() {
-        problems.extend(of_rule(examined, &found, &mut coverers, index, rule));
+        let source = sources.entry(&rule.source).or_insert_with(|| organization.source_set(&rule.source));
+        judged.add_rule(index, rule, source, &mut problems);
     }
-    let catch_alls = catch_alls(examined, levels, &found);
-    problems.extend(translated::problems(examined, levels, &found, &catch_alls));
+    steps.note(&judged.steps);
+    let catch_alls = catch_alls(examined, &ends, &found, left);
+    let mut of_translated = Steps::of(examined, intervals);
+    problems.extend(translated::problems(examined, levels, &ends, &found, &catch_alls, (&mut of_translated, left)));
+    steps.note(&of_translated);
     problems.extend(catch_alls.into_values().map(|(problem, _)| problem));
     problems.extend(groups(organization));
-    problems
+    Found { problems, incomplete: steps.is_short(), steps: steps.taken() }
 }
 
-fn of_rule(
-    examined: &Examined<'_>,
-    found: &[TypeSegments],
-    coverers: &mut HashMap<(Source, usize, End), Vec<u32>>,
-    index: usize,
-    rule: &Rule,
-) -> Vec<Problem> {
-    let problem = |code| Problem::new(code, Resource::Rule(rule.id.clone()));
-    if rule.disabled {
-        return Vec::new();
-    }
-    if End::of(rule) <= End::At(examined.now) {
-        return vec![problem(Code::ExpiredRule)];
-    }
-    let source = examined.organization.source_set(&rule.source);
-    if source.is_empty() {
-        let mut problem = problem(Code::EmptyGroup);
-        if let Source::Group(id) = &rule.source {
-            problem.related.push(Resource::Group(id.clone()));
+/// What rules are judged by.
+struct Judged<'a, 'e> {
+    examined: &'e Examined<'a>,
+    ends: &'e Ends,
+    found: &'e [TypeSegments],
+    steps: Steps,
+    left: &'e mut Steps,
+}
+
+impl Judged<'_, '_> {
+    fn add_rule(&mut self, index: usize, rule: &Rule, source: &RangeSet, problems: &mut Vec<Problem>) {
+        let problem = |code| Problem::new(code, Resource::Rule(rule.id.clone()));
+        if rule.disabled {
+            return;
         }
-        return vec![problem];
+        if u32::try_from(index).is_ok_and(|index| self.ends.rank(index) == 0) {
+            problems.push(problem(Code::ExpiredRule));
+            return;
+        }
+        if source.is_empty() {
+            let mut problem = problem(Code::EmptyGroup);
+            if let Source::Group(id) = &rule.source {
+                problem.related.push(Resource::Group(id.clone()));
+            }
+            problems.push(problem);
+            return;
+        }
+        if let Some(related) = self.never_wins(index, rule) {
+            problems.push(Problem { related, ..problem(Code::ShadowedRule) });
+            return;
+        }
+        let found = self.found;
+        let applicable = || found.iter().filter(|found| found.has(rule));
+        if applicable().all(|found| found.piece_count(index) == 0) {
+            // It is not known whether it wins.
+            return;
+        }
+        let known = applicable().all(|found| found.knows(source));
+        if known && !applicable().any(|found| found.alters(index)) {
+            problems.push(problem(Code::RedundantRule));
+        }
+        let matches = (self.examined.matches)(index);
+        let last = matches.map(|matches| matches.last.unwrap_or(matches.start).max(matches.start));
+        if let Some(since) = last.filter(|last| *last < self.examined.unused_since) {
+            problems.push(Problem { since: Some(since), ..problem(Code::UnusedRule) });
+        }
+        let cost = source.interval_count() + applicable().map(|found| found.piece_count(index)).sum::<usize>();
+        if known && self.steps.take(cost) {
+            let won = applicable().fold(RangeSet::default(), |won, found| won.union(&found.won(index)));
+            let covered = source.difference(&won);
+            if !covered.is_empty() {
+                problems.push(problem(Code::PartlyShadowedRule).with_ranges(&covered, self.left));
+            }
+        }
     }
-    let applicable = || found.iter().enumerate().filter(|(_, found)| found.has(rule));
-    let won = applicable().fold(RangeSet::default(), |won, (_, found)| won.union(&found.won(index)));
-    if won.is_empty() {
-        let mut problem = problem(Code::ShadowedRule);
+
+    /// The rules because of which a rule never wins, where it is known that it never does.
+    fn never_wins(&self, index: usize, rule: &Rule) -> Option<Vec<Resource>> {
         let mut covering = BTreeSet::new();
-        for (of, found) in applicable() {
-            let key = (rule.source.clone(), of, End::of(rule));
-            let known = coverers.entry(key).or_insert_with(|| found.coverers(&source, End::of(rule), examined));
-            covering.extend(known.iter().copied());
+        for found in self.found.iter().filter(|found| found.has(rule)) {
+            match found.shadow(index) {
+                Shadow::Never(rules) => covering.extend(rules.iter().copied()),
+                Shadow::Unknown | Shadow::Wins => return None,
+            }
         }
-        let rules = covering.into_iter().filter_map(|index| examined.organization.rules.get(index as usize));
-        problem.related = rules.take(RELATED_MAX).map(|rule| Resource::Rule(rule.id.clone())).collect();
-        return vec![problem];
+        let rules = covering.into_iter().filter_map(|index| self.examined.organization.rules.get(index as usize));
+        Some(rules.take(RELATED_MAX).map(|rule| Resource::Rule(rule.id.clone())).collect())
     }
-    let mut problems = Vec::new();
-    if !applicable().any(|(_, found)| found.alters(index)) {
-        problems.push(problem(Code::RedundantRule));
-    }
-    let matches = (examined.matches)(index);
-    let last = matches.map(|matches| matches.last.unwrap_or(matches.start).max(matches.start));
-    if let Some(since) = last.filter(|last| *last < examined.unused_since) {
-        problems.push(Problem { since: Some(since), ..problem(Code::UnusedRule) });
-    }
-    let covered = source.difference(&won);
-    if !covered.is_empty() {
-        problems.push(problem(Code::PartlyShadowedRule).with_ranges(&covered));
-    }
-    problems
 }
 
 /// Rules that deny every address of one family, while no rule matches some addresses of the other from some moment of
 /// their lives on. Each with its index and those addresses.
 fn catch_alls(
     examined: &Examined<'_>,
-    levels: &LevelSets,
+    ends: &Ends,
     found: &[TypeSegments],
+    left: &mut Steps,
 ) -> BTreeMap<usize, (Problem, Arc<RangeSet>)> {
     let organization = examined.organization;
     let full = RangeSet::full();
-    let unmatched: Vec<_> = found.iter().map(|found| found.first_unmatched(examined, levels)).collect();
+    let unmatched: Vec<_> = found.iter().map(|found| found.first_unmatched(ends)).collect();
     let (mut families, mut unions) = (HashMap::new(), HashMap::new());
     let mut problems = BTreeMap::new();
     for (index, rule) in organization.rules.iter().enumerate() {
-        if rule.action != Action::Deny || rule.disabled || End::of(rule) <= End::At(examined.now) {
+        let lives_at = |at| rule.expire_time.is_none_or(|end| at < end);
+        if rule.action != Action::Deny || rule.disabled || !lives_at(examined.now) {
             continue;
         }
         let (all_v4, all_v6) = *families.entry(&rule.source).or_insert_with(|| {
@@ -111,7 +145,7 @@ fn catch_alls(
         }
         let applicable = found.iter().zip(&unmatched).filter_map(|(found, [v4, v6])| {
             let (at, open) = if all_v4 { v6 } else { v4 }.as_ref()?;
-            (found.has(rule) && End::At(*at) < End::of(rule)).then_some((*at, &found.connection_types, open))
+            (found.has(rule) && lives_at(*at)).then_some((*at, &found.connection_types, open))
         });
         let applicable: Vec<_> = applicable.collect();
         let Some(from) = applicable.iter().map(|(at, ..)| *at).min() else { continue };
@@ -119,11 +153,11 @@ fn catch_alls(
         let types: Vec<ConnectionType> = first().flat_map(|(_, of, _)| of.iter().copied()).collect();
         let (open, ranges) = unions.entry((all_v4, types.clone())).or_insert_with(|| {
             let open = first().fold(RangeSet::default(), |open, (.., set)| open.union(set));
-            let ranges: Vec<Range> = open.ranges().take(RANGES_MAX).collect();
+            let ranges: Arc<[Range]> = listed(&open, left);
             (Arc::new(open), ranges)
         });
         let problem = Problem::new(Code::Ipv4OnlyCatchAll, Resource::Rule(rule.id.clone())).from(from, examined.now);
-        let problem = Problem { connection_types: types, ranges: ranges.clone(), ..problem };
+        let problem = Problem { connection_types: types, ranges: Arc::clone(ranges), ..problem };
         problems.insert(index, (problem, Arc::clone(open)));
     }
     problems

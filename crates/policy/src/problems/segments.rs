@@ -3,40 +3,32 @@
 //! A sweep over the ranges of all rules yields them. In a segment, at any moment, the first rule that is not expired
 //! wins. So a rule wins from the moment when all earlier rules are expired until it expires itself.
 //!
-//! Invariant: what is said of a segment holds at every moment from the given one on. Rules are identified by their
-//! 0-based index.
-//! Not here: what of it is a problem (`rules`, `translated`).
+//! Invariant: what is said of a segment holds at every moment from the given one on, and nothing is said of those that
+//! the sweep did not come to because there were too few steps. Rules are identified by their 0-based index.
+//! Not here: how winners follow from matching rules (`stairs`), what of it is a problem (`rules`, `translated`).
 
-use std::collections::{BTreeSet, HashMap};
-
+use super::ends::{Ends, MaxTree, NEVER};
 use super::examined::{Examined, LevelSets};
-use super::problem::RELATED_MAX;
+use super::shadows::{Shadow, Shadows};
+use super::sources::{Sources, applies};
+use super::stairs::{Piece, Stairs};
+use super::steps::Steps;
 use crate::intervals::IntervalSet;
 use crate::ranges::RangeSet;
-use crate::rule::{Action, ConnectionType, Rule, Source};
+use crate::rule::{ConnectionType, Rule};
 use crate::time::Timestamp;
 use crate::word::Word;
 
-/// When a rule stops matching. `Never` is later than every moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum End {
-    At(Timestamp),
-    Never,
-}
+/// Rules that are named as the reason why others never win, in one analysis.
+const RELATED_STEPS: u64 = 1_000_000;
 
-impl End {
-    pub(super) fn of(rule: &Rule) -> Self {
-        rule.expire_time.map_or(Self::Never, Self::At)
-    }
-}
-
-/// The segments of one family for one connection type, and the rules that win in each of them, one after the other.
+/// Where the rules of one family win, for one connection type.
 pub(super) struct Segments<W> {
-    /// For each segment: its first and its last address, and the index in `winners` at which its winners begin.
-    bounds: Vec<(W, W, usize)>,
-    winners: Vec<u32>,
-    /// For each rule: the addresses at which it wins at some moment.
-    won: Vec<IntervalSet<W>>,
+    /// In the order of rules, and of addresses for each.
+    pieces: Vec<Piece<W>>,
+    /// From this address on nothing is known; none means that all is.
+    unknown_from: Option<W>,
+    unmatched: Option<(u32, IntervalSet<W>)>,
 }
 
 /// The segments of one connection type, or of both where no rule tells them apart.
@@ -46,33 +38,52 @@ pub(super) struct TypeSegments {
     v6: Segments<u128>,
     /// For each rule: whether removing it would alter a decision.
     alters: Vec<bool>,
+    shadows: Shadows,
+    /// The number of intervals of all sources.
+    interval_count: usize,
+    /// The steps that finding all this took.
+    pub(super) steps: Steps,
 }
 
 impl TypeSegments {
     /// The segments of every connection type.
-    pub(super) fn all(examined: &Examined<'_>, levels: &LevelSets) -> Vec<Self> {
+    pub(super) fn all(examined: &Examined<'_>, levels: &LevelSets, ends: &Ends) -> Vec<Self> {
+        let new = |types: &[ConnectionType]| Self::new(examined, levels, ends, types.to_vec());
         if !examined.snapshot.firewall().tells_types_apart() {
-            return vec![Self::new(examined, levels, ConnectionType::ALL.to_vec())];
+            return vec![new(&ConnectionType::ALL)];
         }
-        ConnectionType::ALL.into_iter().map(|of| Self::new(examined, levels, vec![of])).collect()
+        ConnectionType::ALL.iter().map(|of| new(std::slice::from_ref(of))).collect()
     }
 
-    fn new(examined: &Examined<'_>, levels: &LevelSets, connection_types: Vec<ConnectionType>) -> Self {
-        let sources = Sources::new(examined, &connection_types);
+    fn new(examined: &Examined<'_>, levels: &LevelSets, ends: &Ends, connection_types: Vec<ConnectionType>) -> Self {
+        let sources = Sources::new(examined, ends, &connection_types);
         let mut alters = vec![false; examined.organization.rules.len()];
-        let v4 = Segments::new(examined, &sources, &sources.v4, &levels.permitted.v4, &mut alters);
-        let v6 = Segments::new(examined, &sources, &sources.v6, &levels.permitted.v6, &mut alters);
-        Self { connection_types, v4, v6, alters }
+        let interval_count = sources.v4.len() + sources.v6.len();
+        let steps = Steps::of(examined, interval_count);
+        let (mut of_v4, mut of_v6, mut of_shadows, mut related) = (steps, steps, steps, Steps::new(RELATED_STEPS));
+        let v4 = Segments::new(ends, &sources, &sources.v4, &levels.permitted.v4, &mut alters, &mut of_v4);
+        let v6 = Segments::new(ends, &sources, &sources.v6, &levels.permitted.v6, &mut alters, &mut of_v6);
+        let shadows = Shadows::new(&sources, ends, &mut of_shadows, &mut related);
+        let mut steps = of_v4;
+        for other in [of_v6, of_shadows, related] {
+            steps.note(&other);
+        }
+        Self { connection_types, v4, v6, alters, shadows, interval_count, steps }
     }
 
     /// The first moment at which some permitted addresses of a family are matched by no rule, and those addresses: of
     /// IPv4, and of IPv6.
-    pub(super) fn first_unmatched(&self, examined: &Examined<'_>, levels: &LevelSets) -> [Option<Unmatched>; 2] {
-        let v4 = self.v4.first_unmatched(examined, &levels.permitted.v4);
-        let v6 = self.v6.first_unmatched(examined, &levels.permitted.v6);
-        let of_v4 = |v4| RangeSet { v4, ..RangeSet::default() };
-        let of_v6 = |v6| RangeSet { v6, ..RangeSet::default() };
-        [v4.map(|(at, set)| (at, of_v4(set))), v6.map(|(at, set)| (at, of_v6(set)))]
+    pub(super) fn first_unmatched(&self, ends: &Ends) -> [Option<Unmatched>; 2] {
+        let of_v4 = |v4: &IntervalSet<u32>| RangeSet { v4: v4.clone(), ..RangeSet::default() };
+        let of_v6 = |v6: &IntervalSet<u128>| RangeSet { v6: v6.clone(), ..RangeSet::default() };
+        let v4 = self.v4.unmatched.as_ref().and_then(|(at, set)| Some((ends.time(*at)?, of_v4(set))));
+        let v6 = self.v6.unmatched.as_ref().and_then(|(at, set)| Some((ends.time(*at)?, of_v6(set))));
+        [v4, v6]
+    }
+
+    /// The number of intervals that the rules' sources have, each source counted once.
+    pub(super) fn interval_count(&self) -> usize {
+        self.interval_count
     }
 
     /// Whether a rule is among those that the segments are made of.
@@ -85,224 +96,131 @@ impl TypeSegments {
         self.alters.get(index).copied().unwrap_or_default()
     }
 
-    /// The addresses at which a rule wins at some moment.
+    /// Whether all is known of a rule with this source.
+    pub(super) fn knows(&self, source: &RangeSet) -> bool {
+        self.v4.knows(&source.v4) && self.v6.knows(&source.v6)
+    }
+
+    /// Whether a rule ever wins.
+    pub(super) fn shadow(&self, index: usize) -> Shadow<'_> {
+        u32::try_from(index).map_or(Shadow::Unknown, |rule| self.shadows.of(rule))
+    }
+
+    /// In how many pieces a rule wins.
+    pub(super) fn piece_count(&self, index: usize) -> usize {
+        self.v4.pieces(index).len() + self.v6.pieces(index).len()
+    }
+
+    /// The known addresses at which a rule wins at some moment.
     pub(super) fn won(&self, index: usize) -> RangeSet {
-        RangeSet {
-            v4: self.v4.won.get(index).cloned().unwrap_or_default(),
-            v6: self.v6.won.get(index).cloned().unwrap_or_default(),
-        }
+        RangeSet { v4: self.v4.won(index), v6: self.v6.won(index) }
     }
-
-    /// The rules that together keep a rule with this source and end from winning.
-    pub(super) fn coverers(&self, source: &RangeSet, end: End, examined: &Examined<'_>) -> Vec<u32> {
-        let mut rules = BTreeSet::new();
-        self.v4.add_coverers(&source.v4, end, examined, &mut rules);
-        self.v6.add_coverers(&source.v6, end, examined, &mut rules);
-        rules.into_iter().collect()
-    }
-}
-
-fn applies(rule: &Rule, connection_types: &[ConnectionType]) -> bool {
-    connection_types.iter().any(|of| rule.connection_types.applies_to(*of))
 }
 
 /// Addresses that no rule matches, and from which moment on.
 pub(super) type Unmatched = (Timestamp, RangeSet);
 
-/// The distinct sources of the rules that apply to a connection type.
-struct Sources {
-    /// For each source: the rules that have it.
-    rules: Vec<Vec<u32>>,
-    /// The intervals of all sources: first address, last address, source.
-    v4: Vec<(u32, u32, usize)>,
-    v6: Vec<(u128, u128, usize)>,
-}
-
-impl Sources {
-    fn new(examined: &Examined<'_>, connection_types: &[ConnectionType]) -> Self {
-        let organization = examined.organization;
-        let mut numbers: HashMap<&Source, usize> = HashMap::new();
-        let mut sources = Self { rules: Vec::new(), v4: Vec::new(), v6: Vec::new() };
-        for (index, rule) in (0_u32..).zip(organization.rules.iter()) {
-            let alive = !rule.disabled && End::of(rule) > End::At(examined.now);
-            if !alive || !applies(rule, connection_types) {
-                continue;
-            }
-            let number = *numbers.entry(&rule.source).or_insert_with(|| {
-                let number = sources.rules.len();
-                sources.rules.push(Vec::new());
-                let set = organization.source_set(&rule.source);
-                sources.v4.extend(set.v4.intervals().iter().map(|(first, last)| (*first, *last, number)));
-                sources.v6.extend(set.v6.intervals().iter().map(|(first, last)| (*first, *last, number)));
-                number
-            });
-            let Some(rules) = sources.rules.get_mut(number) else { continue };
-            // After two rules with the same source that never expire, no other can win, even if one of the two is
-            // removed.
-            let lasting = rules.iter().filter_map(|index| organization.rules.get(*index as usize));
-            if lasting.filter(|rule| rule.expire_time.is_none()).count() < 2 {
-                rules.push(index);
-            }
-        }
-        sources
-    }
-}
+/// An address at which a source begins or ends, whether it ends, and the source. Beginnings come first: where one rule
+/// follows another, what the first one hides does not come out in between.
+type Event<W> = (W, bool, usize);
 
 impl<W: Word> Segments<W> {
     fn new(
-        examined: &Examined<'_>,
+        ends: &Ends,
         sources: &Sources,
         items: &[(W, W, usize)],
         permitted: &IntervalSet<W>,
         alters: &mut [bool],
+        steps: &mut Steps,
     ) -> Self {
-        let rules = &examined.organization.rules;
-        let mut found =
-            Self { bounds: Vec::new(), winners: Vec::new(), won: vec![IntervalSet::default(); rules.len()] };
-        let mut events: Vec<(W, bool, usize)> = Vec::with_capacity(2 * items.len());
+        let mut events: Vec<Event<W>> = Vec::with_capacity(2 * items.len());
         for (first, last, source) in items {
-            events.push((*first, true, *source));
-            events.extend(last.next().map(|after| (after, false, *source)));
+            events.push((*first, false, *source));
+            events.extend(last.next().map(|after| (after, true, *source)));
         }
         events.sort_unstable();
-        let mut active: BTreeSet<u32> = BTreeSet::new();
-        let mut rest = events.as_slice();
-        while let Some((at, ..)) = rest.first().copied() {
-            while let [(event_at, begins, source), following @ ..] = rest
-                && *event_at == at
-            {
-                for rule in sources.rules.get(*source).into_iter().flatten() {
-                    if *begins {
-                        active.insert(*rule);
-                    } else {
-                        active.remove(rule);
-                    }
+        let unmatched = unmatched(&events, sources, permitted);
+        let mut stairs = Stairs::new(ends);
+        let unknown_from = sweep(&events, |at, last, events| {
+            let mut sufficed = true;
+            for (_, ends, source) in events {
+                for rule in sources.rules(*source) {
+                    sufficed =
+                        sufficed && if *ends { stairs.leave(*rule, at, steps) } else { stairs.enter(*rule, at, steps) };
                 }
-                rest = following;
             }
-            let last = rest.first().map_or(Some(W::MAX), |(next, ..)| next.previous());
-            if let Some(last) = last.filter(|_| !active.is_empty()) {
-                found.add_segment(examined, at, last, &active, permitted, alters);
-            }
-        }
-        found
+            sufficed && stairs.settle((at, last), permitted, alters, steps)
+        });
+        Self { pieces: stairs.finish(unknown_from), unknown_from, unmatched }
     }
 
-    /// Every segment, as its first and last address and the indexes of its winners in their order. There is at least
-    /// one winner.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (W, W, &[u32])> {
-        let ends = self.bounds.iter().skip(1).map(|(.., next)| *next).chain([self.winners.len()]);
-        self.bounds
-            .iter()
-            .zip(ends)
-            .map(|((first, last, start), end)| (*first, *last, self.winners.get(*start..end).unwrap_or_default()))
+    fn knows(&self, source: &IntervalSet<W>) -> bool {
+        self.unknown_from.is_none_or(|from| !source.meets(from, W::MAX))
     }
 
-    fn first_unmatched(
-        &self,
-        examined: &Examined<'_>,
-        permitted: &IntervalSet<W>,
-    ) -> Option<(Timestamp, IntervalSet<W>)> {
-        let unmatched = permitted.difference(&self.matched());
-        if !unmatched.is_empty() {
-            return Some((examined.now, unmatched));
-        }
-        let mut found: Option<(Timestamp, IntervalSet<W>)> = None;
-        for (first, last, winners) in self.iter() {
-            // No rule lives longer than the last winner.
-            let last_winner = winners.last().and_then(|index| examined.organization.rules.get(*index as usize));
-            let Some(at) = last_winner.and_then(|rule| rule.expire_time) else { continue };
-            if found.as_ref().is_some_and(|(known, _)| *known < at) || !permitted.meets(first, last) {
-                continue;
-            }
-            if found.as_ref().is_none_or(|(known, _)| at < *known) {
-                found = Some((at, IntervalSet::default()));
-            }
-            if let Some((_, set)) = &mut found {
-                set.push(first, last);
-            }
-        }
-        found.map(|(at, set)| (at, set.intersection(permitted)))
+    /// Whether all is known of every rule.
+    pub(super) fn is_known(&self) -> bool {
+        self.unknown_from.is_none()
     }
 
-    fn matched(&self) -> IntervalSet<W> {
-        let mut matched = IntervalSet::default();
-        for (first, last, _) in &self.bounds {
-            matched.push(*first, *last);
-        }
-        matched
+    /// The known pieces in which a rule wins, ascending.
+    pub(super) fn pieces(&self, index: usize) -> &[Piece<W>] {
+        let from = self.pieces.partition_point(|piece| (piece.rule as usize) < index);
+        let to = self.pieces.partition_point(|piece| piece.rule as usize <= index);
+        self.pieces.get(from..to).unwrap_or_default()
     }
 
-    /// Adds a segment: which rules win in it, and which of them would alter a decision if they were removed.
-    fn add_segment(
-        &mut self,
-        examined: &Examined<'_>,
-        first: W,
-        last: W,
-        active: &BTreeSet<u32>,
-        permitted: &IntervalSet<W>,
-        alters: &mut [bool],
-    ) {
-        let rule = |index: u32| examined.organization.rules.get(index as usize);
-        let start = self.winners.len();
-        let mut begin = End::At(examined.now);
-        let mut rest = active.iter().copied();
-        while let Some(index) = rest.next() {
-            let Some(winner) = rule(index) else { continue };
-            let end = End::of(winner);
-            if begin < end {
-                self.winners.push(index);
-                if let Some(won) = self.won.get_mut(index as usize) {
-                    won.push(first, last);
-                }
-                let followers = rest.clone().filter_map(rule).map(|rule| (End::of(rule), rule.action));
-                if alters.get(index as usize) == Some(&false)
-                    && differs(winner.action, begin, end, followers)
-                    && permitted.meets(first, last)
-                    && let Some(alters) = alters.get_mut(index as usize)
-                {
-                    *alters = true;
-                }
-                begin = end;
-            }
-            if begin == End::Never {
-                break;
-            }
-        }
-        self.bounds.push((first, last, start));
-    }
-
-    /// Adds, for each segment that meets the source, the first winner that lasts until `end` or longer.
-    fn add_coverers(&self, source: &IntervalSet<W>, end: End, examined: &Examined<'_>, covering: &mut BTreeSet<u32>) {
-        let rules = &examined.organization.rules;
-        let lasts = |index: &&u32| rules.get(**index as usize).is_some_and(|rule| End::of(rule) >= end);
-        for (first, last) in source.intervals() {
-            let from = self.bounds.partition_point(|(_, end, _)| end < first);
-            for (at, (begin, _, winners)) in self.bounds.iter().enumerate().skip(from) {
-                if begin > last || covering.len() > RELATED_MAX {
-                    break;
-                }
-                let until = self.bounds.get(at + 1).map_or(self.winners.len(), |(.., next)| *next);
-                let winners = self.winners.get(*winners..until).unwrap_or_default();
-                covering.extend(winners.iter().find(lasts));
-            }
-        }
+    fn won(&self, index: usize) -> IntervalSet<W> {
+        let mut won = IntervalSet::default();
+        self.pieces(index).iter().for_each(|piece| won.push(piece.first, piece.last));
+        won
     }
 }
 
-/// Whether, at some moment from `begin` to `end`, the rules that follow decide otherwise than `action`. When none of
-/// them matches, the firewall allows.
-fn differs(action: Action, mut begin: End, end: End, followers: impl Iterator<Item = (End, Action)>) -> bool {
-    for (follower_end, follower) in followers {
-        if begin < follower_end {
-            if follower != action {
-                return true;
-            }
-            begin = follower_end;
-        }
-        if begin >= end {
-            return false;
+/// Calls `step` for every segment in which a source begins or ends, with its first and its last address and the events at
+/// the first, until it says no. Then tells where that was.
+fn sweep<W: Word>(events: &[Event<W>], mut step: impl FnMut(W, W, &[Event<W>]) -> bool) -> Option<W> {
+    let mut chunks = events.chunk_by(|(one, ..), (other, ..)| one == other).peekable();
+    while let Some(chunk) = chunks.next() {
+        let Some((at, ..)) = chunk.first().copied() else { continue };
+        let next = chunks.peek().and_then(|next| next.first());
+        let last = next.and_then(|(next, ..)| next.previous()).unwrap_or(W::MAX);
+        if !step(at, last, chunk) {
+            return Some(at);
         }
     }
-    action != Action::Allow
+    None
+}
+
+/// The first moment, by its rank, at which some permitted addresses are matched by no rule, and those addresses.
+fn unmatched<W: Word>(
+    events: &[Event<W>],
+    sources: &Sources,
+    permitted: &IntervalSet<W>,
+) -> Option<(u32, IntervalSet<W>)> {
+    let mut matching = MaxTree::new(sources.len());
+    let mut found: Option<(u32, IntervalSet<W>)> = None;
+    let mut note = |rank: u32, first: W, last: W| {
+        if rank == NEVER || found.as_ref().is_some_and(|(known, _)| *known < rank) || !permitted.meets(first, last) {
+            return;
+        }
+        if found.as_ref().is_none_or(|(known, _)| rank < *known) {
+            found = Some((rank, IntervalSet::default()));
+        }
+        if let Some((_, set)) = &mut found {
+            set.push(first, last);
+        }
+    };
+    let before = events.first().map_or(Some(W::MAX), |(first, ..)| first.previous());
+    if let Some(last) = before {
+        note(0, W::MIN, last);
+    }
+    sweep(events, |at, last, events| {
+        for (_, ends, source) in events {
+            matching.set(*source, if *ends { 0 } else { sources.latest(*source) });
+        }
+        note(matching.greatest(), at, last);
+        true
+    });
+    found.map(|(rank, set)| (rank, set.intersection(permitted)))
 }

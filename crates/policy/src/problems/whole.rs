@@ -1,4 +1,4 @@
-//! The problems of a policy as a whole: who is locked out, and which of its own demands it does not meet.
+//! The problems of a policy as a whole: who is locked out, who gets in, and which of its own demands it does not meet.
 //!
 //! Invariant: what is locked out or fails is decided as a Check would be, at every moment from the given one on.
 //! Not here: single rules (`rules`) and nodes (`nodes`).
@@ -9,7 +9,9 @@ use super::examined::{Examined, LevelSets};
 use super::problem::{Code, Problem, Resource};
 use crate::address::Range;
 use crate::name::Name;
-use crate::rule::ConnectionType;
+use crate::node::Access;
+use crate::ranges::RangeSet;
+use crate::rule::{Action, ConnectionType, Source};
 use crate::timeline::{Moment, Timeline};
 
 /// One problem for each moment at which something begins, with the connection types for which it begins then.
@@ -36,6 +38,49 @@ pub(super) fn locks(levels: &LevelSets) -> Vec<Problem> {
     )
 }
 
+/// The connection types for which every address of a family gets into the organization itself, and so into every project
+/// that inherits its access, registered or not.
+///
+/// An organization without any restriction is open, and meant to be: each is when it is made. So what is open now is a
+/// problem only where a fact of the policy says that it is not meant; what becomes open later always is.
+pub(super) fn opened(examined: &Examined<'_>, levels: &LevelSets) -> Vec<Problem> {
+    let is_restricted = is_restricted(examined);
+    let opened = levels.opened([true, true]);
+    let unregistered = !examined.organization.node.require_projects;
+    by_moment(
+        &Problem { unregistered, ..Problem::new(Code::OpenToInternet, Resource::Organization) },
+        opened.filter(|(_, open)| is_restricted || !open.holds_at(Moment::Now)),
+    )
+}
+
+/// Whether an organization is meant to be closed to most addresses: it has an allowlist, a gate of the organization or the
+/// cluster refuses changes that open it, or a rule, in force or not any more, denies all of a family. A rule that denies
+/// single addresses says nothing of the others.
+fn is_restricted(examined: &Examined<'_>) -> bool {
+    let Examined { organization, cluster, .. } = examined;
+    let denies_family = || {
+        let denying = organization.rules.iter().filter(|rule| rule.action == Action::Deny);
+        denying.map(|rule| &rule.source).any(|source| match source {
+            Source::Range(range) => is_whole_family(*range),
+            Source::Group(id) => organization.groups.get(id.as_str()).is_some_and(|group| {
+                let (full, set) = (RangeSet::full(), group.set());
+                full.v4.is_subset(&set.v4) || full.v6.is_subset(&set.v6)
+            }),
+        })
+    };
+    matches!(organization.node.access, Access::AllowList(_))
+        || organization.node.gates.and(&cluster.node.gates).refuse_open_to_internet
+        || denies_family()
+}
+
+pub(super) fn is_whole_family(range: Range) -> bool {
+    match range {
+        Range::Any => true,
+        Range::V4(block) => block.prefix_length() == 0,
+        Range::V6(block) => block.prefix_length() == 0,
+    }
+}
+
 /// The guarded addresses that will lose a connection that they are allowed now.
 ///
 /// Time alters only what the firewall allows. So an address loses something at a node exactly where it loses it at the
@@ -50,7 +95,7 @@ pub(super) fn guarded(examined: &Examined<'_>) -> Vec<Problem> {
         let now = allowed.into_iter().filter(|(_, allowed)| allowed.holds_at(Moment::Now));
         let problem = Problem::new(Code::GuardedAddressLockedOut, Resource::Organization);
         by_moment(
-            &Problem { ranges: vec![Range::from(address)], ..problem },
+            &Problem { ranges: [Range::from(address)].into(), ..problem },
             now.map(|(of, allowed)| (of, allowed.negated())),
         )
     };
