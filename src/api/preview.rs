@@ -178,11 +178,7 @@ fn previewed(engine: &Engine, plan: Plan, mut options: GateOptions, within: Dura
         Plan::Deletion(id, etag, force) => engine.preview_deletion(&id, etag.as_deref(), force, limits)?,
         Plan::Cluster(patches) => engine.preview_cluster(patches, limits)?,
     };
-    let own = match preview.prospect.organizations.as_slice() {
-        [one] if preview.of_cluster().is_none() => one.before.as_ref().map(|before| &before.organization.node.gates),
-        _ => Some(&preview.prospect.cluster_before.cluster.node.gates),
-    };
-    options.gates = own.map_or_else(|| options.gates.clone(), |own| options.gates.and(own));
+    options.gates = options.gates.and(&preview.prospect.own_gates());
     Ok(answer(engine, &preview, &options, within))
 }
 

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use super::directory::{Directory, Published, PublishedCluster};
+use super::directory::{Published, PublishedCluster};
 use super::sessions::{Scope, SessionTable};
-use crate::policy::change::{Delta, Effect};
+use crate::policy::change::Delta;
 use crate::policy::gates::Gates;
 use crate::policy::judging::{Refusal, broken_tests};
 use crate::policy::members::MembersCache;
@@ -69,13 +69,15 @@ impl GateOptions {
 }
 
 impl Compiled {
-    /// A version of an organization. Compiled anew unless it is the one that is published.
-    pub(super) fn of(organization: Arc<Organization>, published: Option<&Published>) -> Self {
-        let snapshot = match published {
-            Some(published) if Arc::ptr_eq(&published.view.organization, &organization) => published.snapshot.clone(),
-            _ => Snapshot::compile(&organization, &mut MembersCache::default()),
-        };
+    /// A version of an organization, compiled.
+    pub(super) fn of(organization: Arc<Organization>) -> Self {
+        let snapshot = Snapshot::compile(&organization, &mut MembersCache::default());
         Self { organization, snapshot }
+    }
+
+    /// The published version of an organization.
+    pub(super) fn published(published: &Published) -> Self {
+        Self { organization: Arc::clone(&published.view.organization), snapshot: published.snapshot.clone() }
     }
 
     /// The version after deltas.
@@ -125,28 +127,40 @@ impl Prospect {
         }
     }
 
-    /// A change of the cluster, which affects every organization.
+    /// A change of the cluster, which affects every organization. They come in the order of their ids.
     pub(super) fn of_cluster(
         now: Timestamp,
         before: Arc<PublishedCluster>,
         after: Arc<Cluster>,
-        directory: &Directory,
+        organizations: impl IntoIterator<Item = Compiled>,
     ) -> Self {
         let snapshot = ClusterSnapshot::compile(&after);
-        let organizations = directory.organizations_after(None, usize::MAX);
-        let same = |published: &Arc<Published>| {
-            let organization = Arc::clone(&published.view.organization);
-            let compiled = Some(Compiled { organization, snapshot: published.snapshot.clone() });
-            let id = published.view.organization.id.clone();
-            Prospected { id, before: compiled.clone(), after: compiled }
+        let same = |compiled: Compiled| {
+            let id = compiled.organization.id.clone();
+            Prospected { id, before: Some(compiled.clone()), after: Some(compiled) }
         };
         Self {
             now,
             cluster_before: before,
             cluster_after: Arc::new(PublishedCluster { cluster: after, snapshot }),
-            organizations: organizations.iter().map(same).collect(),
+            organizations: organizations.into_iter().map(same).collect(),
             scope: Scope::All,
         }
+    }
+
+    /// The gates of what the change is about, as they are and as they would be, together: neither those that a change
+    /// lifts nor those that it sets are passed over.
+    pub fn own_gates(&self) -> Gates {
+        let of_cluster = [&self.cluster_before, &self.cluster_after].map(|of| Some(&of.cluster.node.gates));
+        let of_organization = |one: &Prospected| {
+            [&one.before, &one.after].map(|of| of.as_ref().map(|compiled| compiled.organization.node.gates.clone()))
+        };
+        let [before, after] = match (&self.scope, self.organizations.as_slice()) {
+            (Scope::All, _) => of_cluster.map(|gates| gates.cloned()),
+            (_, [one]) => of_organization(one),
+            _ => [None, None],
+        };
+        before.unwrap_or_default().and(&after.unwrap_or_default())
     }
 
     /// What the gates refuse; and the policy tests that break, where the caller overrides them.
@@ -170,12 +184,5 @@ impl Prospect {
             }
         }
         (refusals, overridden)
-    }
-
-    /// Whether there is anything that could refuse the change.
-    pub(super) fn is_gated(gates: &Gates, effect: &Effect, before: Option<&Organization>, any_tests: bool) -> bool {
-        let sets_tests = matches!(effect, Effect::Organization { deltas, .. }
-            if deltas.iter().any(|delta| matches!(delta, Delta::SetTests { .. })));
-        !gates.is_empty() || sets_tests || any_tests || before.is_some_and(|before| !before.tests.is_empty())
     }
 }
