@@ -24,6 +24,7 @@ use portcullis::engine::question;
 use portcullis::policy::address::Address;
 use portcullis::policy::document::Document;
 use portcullis::policy::explain::{self, Attempt};
+use portcullis::policy::forecast::Budget;
 use portcullis::policy::gates::Gates;
 use portcullis::policy::group::Group;
 use portcullis::policy::impact::Impact;
@@ -175,7 +176,7 @@ fn moments() {
         let guard = (0..100).map(|number| Address::V4((1 << 24) + 256 * number)).collect();
         let gates = Gates { guard, max_revocations: None, refuse_open_to_internet: true };
         let begun = Instant::now();
-        let refusals = gates.refusals(Some(&old), Some(&new), now);
+        let refusals = gates.refusals(Some(&old), Some(&new), now, &Budget::default());
         let judged = begun.elapsed();
         let begun = Instant::now();
         let impact = Impact::new(Some(old), Some(new), now);

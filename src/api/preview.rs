@@ -21,6 +21,7 @@ use crate::engine::preview::Preview;
 use crate::engine::prospect::{GateOptions, Prospect};
 use crate::engine::{Engine, Flipped, Replay};
 use crate::policy::address::Range;
+use crate::policy::forecast::Budget;
 use crate::policy::limits::Limits;
 use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::node::NodePatch;
@@ -191,7 +192,7 @@ fn answer(
     let prospect = &preview.prospect;
     let mut differences = Differences::default();
     differences.add(prospect);
-    let revoked = prospect.revoked(engine.sessions(), NAMED_MAX);
+    let revoked = prospect.revoked(engine.sessions(), NAMED_MAX, &Budget::default());
     let (refusals, _) = prospect.refusals(options, engine.sessions());
     let refusals = refusals.iter().map(|refusal| v1::Refusal {
         reason: status::refusal_reason(refusal).into(),
@@ -231,7 +232,7 @@ fn answer(
             .collect(),
         problems_added: added,
         problems_resolved: resolved,
-        truncated: differences.truncated || cut,
+        truncated: differences.truncated || cut || revoked.uncounted_in.is_some(),
         changes,
         refusals: refusals.collect(),
         replay,

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use super::directory::{Published, PublishedCluster};
 use super::sessions::{Scope, SessionTable};
+use crate::policy::breakage::{Broken, broken_tests};
 use crate::policy::change::Delta;
+use crate::policy::forecast::Budget;
 use crate::policy::gates::Gates;
-use crate::policy::judging::{Refusal, broken_tests};
+use crate::policy::judging::{Judged, Refusal};
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
 use crate::policy::organization::{Cluster, Organization};
@@ -166,21 +168,30 @@ impl Prospect {
     /// What the gates refuse; and the policy tests that break, where the caller overrides them.
     pub fn refusals(&self, options: &GateOptions, sessions: &SessionTable) -> (Vec<Refusal>, Vec<Id>) {
         let (mut refusals, mut overridden) = (Vec::new(), Vec::new());
+        let (for_gates, for_tests) = (Budget::default(), Budget::default());
         for prospected in &self.organizations {
             let (before, after) = (prospected.before(self), prospected.after(self));
-            refusals.extend(options.gates.refusals(before.as_ref(), after.as_ref(), self.now));
-            let Some((broken, from)) = broken_tests(before.as_ref(), after.as_ref(), self.now) else { continue };
+            refusals.extend(options.gates.refusals(before.as_ref(), after.as_ref(), self.now, &for_gates));
+            let Broken { tests, unknown } = broken_tests(before.as_ref(), after.as_ref(), self.now, &for_tests);
+            let organization = &prospected.id;
             if options.override_tests {
-                overridden.extend(broken);
-            } else {
-                refusals.push(Refusal::TestsFailed { organization: prospected.id.clone(), broken, from });
+                overridden.extend(tests.into_iter().map(|(id, _)| id).chain(unknown));
+                continue;
+            }
+            if !tests.is_empty() {
+                refusals.push(Refusal::TestsFailed { organization: organization.clone(), broken: tests });
+            }
+            if !unknown.is_empty() {
+                refusals.push(Refusal::CannotJudge { organization: organization.clone(), judged: Judged::Tests });
             }
         }
         if let Some(max) = options.gates.max_revocations {
-            let revoked = self.revoked(sessions, 0);
+            let revoked = self.revoked(sessions, 0, &Budget::default());
             let would_be = revoked.count();
-            if let Some(from) = revoked.exceeds(max) {
-                refusals.push(Refusal::TooManyRevocations { would_be, max, from });
+            if let Some((from, by_then)) = revoked.exceeds(max) {
+                refusals.push(Refusal::TooManyRevocations { would_be, by_then, max, from });
+            } else if let Some(organization) = revoked.uncounted_in {
+                refusals.push(Refusal::CannotJudge { organization, judged: Judged::Revocations });
             }
         }
         (refusals, overridden)

@@ -83,6 +83,7 @@
 //! Not here: where policies are kept and which one is current, which is up to the service.
 
 pub mod address;
+pub mod breakage;
 pub mod change;
 mod classes;
 mod covered;
@@ -91,6 +92,7 @@ pub mod decision;
 pub mod document;
 pub mod explain;
 pub mod firewall;
+pub mod forecast;
 pub mod gates;
 pub mod group;
 pub mod impact;
@@ -109,6 +111,7 @@ pub mod policy_test;
 pub mod problems;
 pub mod ranges;
 pub mod rule;
+mod rule_sets;
 pub mod snapshot;
 pub mod state;
 pub mod table;
