@@ -153,12 +153,12 @@ impl Prospect {
     /// The gates of what the change is about, as they are and as they would be, together: neither those that a change
     /// lifts nor those that it sets are passed over.
     pub fn own_gates(&self) -> Gates {
-        let of_cluster = [&self.cluster_before, &self.cluster_after].map(|of| Some(&of.cluster.node.gates));
+        let of_cluster = [&self.cluster_before, &self.cluster_after].map(|of| Some(Arc::clone(&of.cluster.node.gates)));
         let of_organization = |one: &Prospected| {
             [&one.before, &one.after].map(|of| of.as_ref().map(|compiled| compiled.organization.node.gates.clone()))
         };
         let [before, after] = match (&self.scope, self.organizations.as_slice()) {
-            (Scope::All, _) => of_cluster.map(|gates| gates.cloned()),
+            (Scope::All, _) => of_cluster,
             (_, [one]) => of_organization(one),
             _ => [None, None],
         };

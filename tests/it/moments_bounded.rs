@@ -78,7 +78,7 @@ fn nested(action: impl Fn(u32) -> Action) -> Organization {
 }
 
 fn alternating(number: u32) -> Action {
-    if number / 2 % 2 == 0 { Action::Deny } else { Action::Allow }
+    if (number / 2).is_multiple_of(2) { Action::Deny } else { Action::Allow }
 }
 
 /// The same with a rule that denies everybody at its end.
@@ -155,9 +155,9 @@ fn what_takes_too_many_steps_is_refused_with_what_to_do() {
         let gates = Gates { guard: vec![narrow(2)], ..Gates::default() };
         let refused = gates.refusals(old, new, now(), &Budget::new(1_000));
         assert_eq!(refused, [Refusal::CannotJudge { organization: id("default"), judged: Judged::Guards }]);
-        let text = refused[0].to_string();
-        assert!(text.contains("`organizations/default`") && text.contains("cannot be judged"), "{text}");
-        assert!(text.contains("let fewer rules expire, or make the change without `guard_ips`"), "{text}");
+        let message = refused[0].to_string();
+        assert!(message.contains("`organizations/default`") && message.contains("cannot be judged"), "{message}");
+        assert!(message.contains("let fewer rules expire, or make the change without `guard_ips`"), "{message}");
         assert!(matches!(&gates.refusals(old, new, now(), &Budget::default())[..], [Refusal::GuardViolated { .. }]));
         let broken = broken_tests(old, new, now(), &Budget::new(1_000));
         assert_eq!(broken, Broken { tests: Vec::new(), unknown: vec![id("t2"), id("t4")] });

@@ -70,6 +70,9 @@ struct Sources {
     latest: Vec<u32>,
 }
 
+/// The first and the last of some addresses of a family; none where it has none of them.
+type Bounds<W> = Option<(W, W)>;
+
 /// The set that another becomes when the rules of a source enter or leave it.
 struct Sweep<'a> {
     sets: &'a mut RuleSets,
@@ -235,7 +238,7 @@ fn words(points: &[Address]) -> (Vec<u32>, Vec<u128>) {
 }
 
 /// The first and the last address of each family.
-fn bounds(range: Range) -> (Option<(u32, u32)>, Option<(u128, u128)>) {
+fn bounds(range: Range) -> (Bounds<u32>, Bounds<u128>) {
     match range {
         Range::Any => (Some((u32::MIN, u32::MAX)), Some((u128::MIN, u128::MAX))),
         Range::V4(block) => (Some((block.first(), block.last())), None),
@@ -244,7 +247,7 @@ fn bounds(range: Range) -> (Option<(u32, u32)>, Option<(u128, u128)>) {
 }
 
 /// An interval from one to another of the addresses that are asked about; none where it has none of them.
-fn rounded<W: Word>(bounds: Option<(W, W)>, asked: Option<&[W]>) -> Option<(W, W)> {
+fn rounded<W: Word>(bounds: Bounds<W>, asked: Option<&[W]>) -> Bounds<W> {
     let ((first, last), Some(asked)) = (bounds?, asked) else { return bounds };
     let from = asked.get(asked.partition_point(|word| *word < first))?;
     let to = asked.get(asked.partition_point(|word| *word <= last).checked_sub(1)?)?;
