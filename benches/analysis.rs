@@ -24,6 +24,7 @@ use portcullis::engine::question;
 use portcullis::policy::address::Address;
 use portcullis::policy::document::Document;
 use portcullis::policy::explain::{self, Attempt};
+use portcullis::policy::forecast::{Budget, Comparison, Event};
 use portcullis::policy::gates::Gates;
 use portcullis::policy::group::Group;
 use portcullis::policy::impact::Impact;
@@ -129,14 +130,23 @@ fn expiring(what: &str) -> Organization {
     let rule = |number: u32| {
         let source = match what {
             "of a range of its own" => Source::Range(narrow(number).parse().unwrap()),
-            "of every address" => Source::Range("any".parse().unwrap()),
+            "of every address" | "of every address, and all deny" => Source::Range("any".parse().unwrap()),
+            // Thousands of each size.
+            "each within those before" => {
+                let range = format!("{}/{}", Address::V4(7 << 24), number * 31 / MANY);
+                Source::Range(range.parse().unwrap())
+            }
             "of one group of 100,000 ranges" => Source::Group(id("large")),
             _ if number.is_multiple_of(2) => Source::Range(narrow(number).parse().unwrap()),
             _ => Source::Range("any".parse().unwrap()),
         };
         Arc::new(Rule {
             source,
-            action: if (number / 2).is_multiple_of(2) { Action::Deny } else { Action::Allow },
+            action: match what {
+                "of every address, and all deny" | "half of a range of its own, and all deny" => Action::Deny,
+                _ if (number / 2).is_multiple_of(2) => Action::Deny,
+                _ => Action::Allow,
+            },
             connection_types: std::iter::empty().collect(),
             expire_time: (number < MANY - 1).then(|| Timestamp::from_millis(1_000_000 + 1_000 * i64::from(number))),
             id: id(&format!("r{number}")),
@@ -156,6 +166,9 @@ fn moments() {
         "of every address",
         "of one group of 100,000 ranges",
         "half of a range of its own, half of every address",
+        "of every address, and all deny",
+        "half of a range of its own, and all deny",
+        "each within those before",
     ] {
         let before = expiring(what);
         let mut after = before.clone();
@@ -175,7 +188,7 @@ fn moments() {
         let guard = (0..100).map(|number| Address::V4((1 << 24) + 256 * number)).collect();
         let gates = Gates { guard, max_revocations: None, refuse_open_to_internet: true };
         let begun = Instant::now();
-        let refusals = gates.refusals(Some(&old), Some(&new), now);
+        let refusals = gates.refusals(Some(&old), Some(&new), now, &Budget::default());
         let judged = begun.elapsed();
         let begun = Instant::now();
         let impact = Impact::new(Some(old), Some(new), now);
@@ -205,6 +218,15 @@ fn moments() {
             found.problems.len(),
             if found.incomplete { ", some left out" } else { "" }
         );
+        // Sessions from addresses of which each has other rules, where rules have a range of their own.
+        let [one, other] = [old, new].map(|version| version.snapshot.firewall());
+        let (begun, budget) = (Instant::now(), Budget::default());
+        let comparison = Comparison::new(Some(one), Some(other), None, now);
+        let judged = (0..20_000)
+            .map(|number| Address::V4((1 << 24) + 512 * number))
+            .map(|address| comparison.first(Event::Lost, address, ConnectionType::Shell, &budget).is_ok());
+        let within = judged.filter(|judged| *judged).count();
+        println!("    20,000 sessions judged {:.2?}, {within} of them within the budget (goal < 4 s)", begun.elapsed());
     }
 }
 

@@ -45,7 +45,7 @@ serve!(AnalysisService, type WatchDivergencesStream = super::shadow::Divergences
     at_once list_divergences(v1::ListDivergencesRequest) -> v1::ListDivergencesResponse;
     at_once watch_divergences(v1::WatchDivergencesRequest) -> super::shadow::Divergences;
     changes create_policy_test(v1::CreatePolicyTestRequest) -> v1::PolicyTest;
-    at_once list_policy_tests(v1::ListPolicyTestsRequest) -> v1::ListPolicyTestsResponse;
+    waits list_policy_tests(v1::ListPolicyTestsRequest) -> v1::ListPolicyTestsResponse;
     changes delete_policy_test(v1::DeletePolicyTestRequest) -> ();
 });
 

@@ -13,6 +13,9 @@ use super::convert::reader::ReadChange;
 use super::node_scope::version;
 use super::paging::PageRequest;
 use super::{Api, at_revision, status};
+use crate::engine::directory::{Published, PublishedCluster};
+use crate::policy::breakage::failures;
+use crate::policy::forecast::TooCostly;
 use crate::policy::plan::Mutation;
 use crate::policy::policy_test::PolicyTest;
 use crate::policy::time::Timestamp;
@@ -41,11 +44,12 @@ impl Api {
         let test = organization.tests.iter().find(is_it).ok_or_else(|| status::not_found("the policy test"))?;
         // A new test passes, unless it was created with `override_tests`: then the answer shows what is decided instead.
         let published = self.published(&organization.id)?;
-        let judged = judged(test, &version(&published, &self.engine()?.directory().cluster()), self.now()?);
-        Ok(at_revision(to_test(organization.id.as_str(), test, Some(&judged)), changed.revision))
+        let cluster = self.engine()?.directory().cluster();
+        let judged = judged(&[test], &version(&published, &cluster), self.now()?);
+        Ok(at_revision(to_test(organization.id.as_str(), test, judged.first()), changed.revision))
     }
 
-    pub(super) fn list_policy_tests(
+    pub(super) async fn list_policy_tests(
         &self,
         request: v1::ListPolicyTestsRequest,
     ) -> Result<Response<v1::ListPolicyTestsResponse>, Status> {
@@ -53,17 +57,8 @@ impl Api {
         let (id, page) = PageRequest::of_organization("policy tests", &parent, page_size, &page_token)?;
         let published = self.published(&id)?;
         let (cluster, now) = (self.engine()?.directory().cluster(), self.now()?);
-        let version = version(&published, &cluster);
-        let organization = &published.view.organization;
-        let after = |test: &&PolicyTest| page.cursor.as_deref().is_none_or(|cursor| test.id.as_str() > cursor);
-        let tests = organization.tests.iter().filter(after);
-        let shown = |test| to_test(organization.id.as_str(), test, Some(&judged(test, &version, now)));
-        let tests = tests.map(|test| (test, shown(test)));
-        let (tests, more) = page.take(tests, |(_, test)| prost::Message::encoded_len(test));
-        let last = tests.last().filter(|_| more);
-        let next_page_token = last.map(|(test, _)| page.token(test.id.as_str())).unwrap_or_default();
-        let policy_tests = tests.into_iter().map(|(_, test)| test).collect();
-        Ok(at_revision(v1::ListPolicyTestsResponse { policy_tests, next_page_token }, organization.revision))
+        // Judging them takes a pass over all rules where very many rules expire.
+        self.shared.heavy.run(move || page_of_tests(&page, &published, &cluster, now)).await
     }
 
     pub(super) fn read_delete_policy_test(&self, request: v1::DeletePolicyTestRequest) -> ReadChange {
@@ -87,11 +82,38 @@ impl Api {
     }
 }
 
-/// What a version decides about a test from `now` on.
-fn judged(test: &PolicyTest, version: &Version<'_>, now: Timestamp) -> Judged {
-    let fail_time = test.failing(Some(version), now).first().map(|first| match first {
-        Moment::Now => now,
-        Moment::At(time) => time,
-    });
-    Judged { actual: test.actual(version, now), fail_time, ended: test.has_ended(now) }
+fn page_of_tests(
+    page: &PageRequest,
+    published: &Published,
+    cluster: &PublishedCluster,
+    now: Timestamp,
+) -> Response<v1::ListPolicyTestsResponse> {
+    let organization = &published.view.organization;
+    let after = |test: &&PolicyTest| page.cursor.as_deref().is_none_or(|cursor| test.id.as_str() > cursor);
+    let tests: Vec<&PolicyTest> = organization.tests.iter().filter(after).collect();
+    let judged = judged(&tests, &version(published, cluster), now);
+    let shown = |(test, judged)| (test, to_test(organization.id.as_str(), test, Some(judged)));
+    let tests = tests.into_iter().zip(&judged).map(shown);
+    let (tests, more) = page.take(tests, |(_, test)| prost::Message::encoded_len(test));
+    let last = tests.last().filter(|_| more);
+    let next_page_token = last.map(|(test, _)| page.token(test.id.as_str())).unwrap_or_default();
+    let policy_tests = tests.into_iter().map(|(_, test)| test).collect();
+    at_revision(v1::ListPolicyTestsResponse { policy_tests, next_page_token }, organization.revision)
+}
+
+/// What a version decides about tests from `now` on. Where it takes too long to find out when one fails later, no moment is
+/// told.
+fn judged(tests: &[&PolicyTest], version: &Version<'_>, now: Timestamp) -> Vec<Judged> {
+    let failures = failures(tests, version, now);
+    let judged = |(test, first): (&&PolicyTest, Result<Option<Moment>, TooCostly>)| {
+        let actual = test.actual(version, now);
+        let fails_now = actual != test.expected && test.is_on(now);
+        let fail_time = match first.ok().flatten() {
+            Some(Moment::At(time)) => Some(time),
+            Some(Moment::Now) => Some(now),
+            None => fails_now.then_some(now),
+        };
+        Judged { actual, fail_time, ended: test.has_ended(now) }
+    };
+    tests.iter().zip(failures).map(judged).collect()
 }

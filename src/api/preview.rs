@@ -20,6 +20,7 @@ use crate::engine::change::{ChangeRequest, ChangeTarget};
 use crate::engine::preview::Preview;
 use crate::engine::prospect::{GateOptions, Prospect};
 use crate::engine::{Engine, Flipped, Replay};
+use crate::policy::forecast::Budget;
 use crate::policy::limits::Limits;
 use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::node::NodePatch;
@@ -176,11 +177,7 @@ fn previewed(engine: &Engine, plan: Plan, mut options: GateOptions, within: Dura
         Plan::Deletion(id, etag, force) => engine.preview_deletion(&id, etag.as_deref(), force, limits)?,
         Plan::Cluster(patches) => engine.preview_cluster(patches, limits)?,
     };
-    let own = match preview.prospect.organizations.as_slice() {
-        [one] if preview.of_cluster().is_none() => one.before.as_ref().map(|before| &before.organization.node.gates),
-        _ => Some(&preview.prospect.cluster_before.cluster.node.gates),
-    };
-    options.gates = own.map_or_else(|| options.gates.clone(), |own| options.gates.and(own));
+    options.gates = options.gates.and(&preview.prospect.own_gates());
     Ok(answer(engine, &preview, &options, within))
 }
 
@@ -193,7 +190,7 @@ fn answer(
     let prospect = &preview.prospect;
     let mut differences = Differences::default();
     differences.add(prospect);
-    let revoked = prospect.revoked(engine.sessions(), NAMED_MAX);
+    let revoked = prospect.revoked(engine.sessions(), NAMED_MAX, &Budget::default());
     let (refusals, _) = prospect.refusals(options, engine.sessions());
     let refusals = refusals.iter().map(|refusal| v1::Refusal {
         reason: status::refusal_reason(refusal).into(),
@@ -234,7 +231,7 @@ fn answer(
             .collect(),
         problems_added: added,
         problems_resolved: resolved,
-        truncated: differences_cut || changes_cut || cut,
+        truncated: differences_cut || changes_cut || cut || revoked.uncounted_in.is_some(),
         changes,
         refusals: refusals.collect(),
         replay,

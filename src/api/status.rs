@@ -10,7 +10,7 @@ use crate::engine::HistoryError;
 use crate::engine::audit::AuditError;
 use crate::engine::change::ChangeError;
 use crate::engine::question::CheckError;
-use crate::policy::judging::Refusal;
+use crate::policy::judging::{Judged, Refusal};
 use crate::policy::plan::{PlanError, VIOLATIONS_MAX, Violation};
 use crate::proto::v1::ErrorReason;
 
@@ -145,10 +145,16 @@ pub(super) fn change(refusal: ChangeError) -> Status {
 /// The reason that a gate's refusal has.
 pub(super) fn refusal_reason(refusal: &Refusal) -> ErrorReason {
     match refusal {
-        Refusal::GuardViolated { .. } => ErrorReason::GuardViolated,
-        Refusal::TooManyRevocations { .. } => ErrorReason::TooManyRevocations,
-        Refusal::OpenToInternet { .. } => ErrorReason::OpenToInternet,
-        Refusal::TestsFailed { .. } => ErrorReason::TestsFailed,
+        Refusal::GuardViolated { .. } | Refusal::CannotJudge { judged: Judged::Guards, .. } => {
+            ErrorReason::GuardViolated
+        }
+        Refusal::TooManyRevocations { .. } | Refusal::CannotJudge { judged: Judged::Revocations, .. } => {
+            ErrorReason::TooManyRevocations
+        }
+        Refusal::OpenToInternet { .. } | Refusal::CannotJudge { judged: Judged::Openness, .. } => {
+            ErrorReason::OpenToInternet
+        }
+        Refusal::TestsFailed { .. } | Refusal::CannotJudge { judged: Judged::Tests, .. } => ErrorReason::TestsFailed,
     }
 }
 

@@ -1,6 +1,7 @@
-//! The gates of a change, judged where the change is planned: on exactly the version that it alters.
+//! The gates of a change, judged where the change is planned: on exactly the version that it alters, and on the
+//! cluster and the organizations as the changes before it leave them.
 //!
-//! Invariant: a change that a gate refuses leaves no trace; one that breaks tests on purpose says so on the record.
+//! Invariant: two changes of one batch are judged as if the first was already made. A change that a gate refuses leaves no trace; one that breaks tests on purpose says so on the record.
 //! Not here: the gates themselves (`policy::gates`).
 
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use super::prospect::{Compiled, GateOptions, Prospect};
 use super::sessions::SessionTable;
 use super::staged::Staged;
 use crate::policy::change::{Change, Effect, OVERRIDDEN_TESTS_MAX};
+use crate::policy::node::Node;
+use crate::policy::organization::Organization;
 use crate::policy::state::Outcome;
 
 /// What a change is judged by.
@@ -29,39 +32,55 @@ impl Judge<'_> {
         options: &GateOptions,
     ) -> Result<(), ChangeError> {
         let before = change.effect.organization().and_then(|id| self.staged.organization(id));
-        let own = match (&change.effect, before) {
-            (Effect::Cluster { .. }, _) => &self.staged.cluster().node.gates,
-            (_, Some(before)) => &before.node.gates,
-            (_, None) => &options.gates,
-        };
-        let options = GateOptions { gates: options.gates.and(own), override_tests: options.override_tests };
-        let any_tests = matches!(change.effect, Effect::Cluster { .. }) && self.staged.has_tests();
-        if !Prospect::is_gated(&options.gates, &change.effect, before.map(|before| &**before), any_tests) {
+        if !self.is_gated(change, outcome, before.map(|before| &**before), options) {
             return Ok(());
         }
-        let (refusals, overridden) = self.prospect(change, outcome).refusals(&options, self.sessions);
+        let prospect = self.prospect(change, outcome);
+        let gates = options.gates.and(&prospect.own_gates());
+        let options = GateOptions { gates, override_tests: options.override_tests };
+        let (refusals, overridden) = prospect.refusals(&options, self.sessions);
         if !refusals.is_empty() {
             return Err(ChangeError::Gated(refusals));
         }
         change.overridden_tests = overridden.into_iter().take(OVERRIDDEN_TESTS_MAX).collect();
+        // The next change of the batch begins with what this one leads to.
+        let after = prospect.organizations.iter().filter_map(|prospected| prospected.after.as_ref());
+        after.filter(|_| change.effect.organization().is_some()).for_each(|after| self.staged.keep(after));
         Ok(())
     }
 
+    /// Whether there is anything that could refuse the change.
+    fn is_gated(
+        &self,
+        change: &Change,
+        outcome: &Outcome,
+        before: Option<&Organization>,
+        options: &GateOptions,
+    ) -> bool {
+        let gates_of = |node: &Node| !node.gates.is_empty();
+        let own = match outcome {
+            Outcome::Cluster(after) => gates_of(&self.staged.cluster().node) || gates_of(&after.node),
+            Outcome::Organization(after) => gates_of(&after.node) || !after.tests.is_empty(),
+            Outcome::Deleted(..) => false,
+        };
+        let was = before.is_some_and(|before| gates_of(&before.node) || !before.tests.is_empty());
+        let any_tests = matches!(change.effect, Effect::Cluster { .. }) && self.staged.has_tests();
+        own || was || any_tests || !options.gates.is_empty()
+    }
+
     fn prospect(&self, change: &Change, outcome: &Outcome) -> Prospect {
-        let cluster = self.directory.cluster();
+        let cluster = self.staged.compiled_cluster(self.directory);
         let Some(id) = change.effect.organization() else {
             let after = match outcome {
                 Outcome::Cluster(after) => Arc::clone(after),
                 Outcome::Organization(_) | Outcome::Deleted(..) => Arc::clone(&cluster.cluster),
             };
-            return Prospect::of_cluster(change.time, cluster, after, self.directory);
+            return Prospect::of_cluster(change.time, cluster, after, self.staged.all_compiled(self.directory));
         };
-        let published = self.directory.organization(id.as_str());
-        let before = self.staged.organization(id);
-        let before = before.map(|before| Compiled::of(Arc::clone(before), published.as_deref()));
+        let before = self.staged.compiled(id, self.directory);
         let after = outcome.organization().map(|after| match (&before, &change.effect) {
             (Some(before), Effect::Organization { deltas, .. }) => before.after(Arc::clone(after), deltas),
-            _ => Compiled::of(Arc::clone(after), None),
+            _ => Compiled::of(Arc::clone(after)),
         });
         Prospect::of_organization(change.time, cluster, id.clone(), before, after)
     }

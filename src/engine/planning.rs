@@ -123,3 +123,114 @@ pub(super) fn changed(
     });
     Changed { outcome, before, revision, counters: counters.unwrap_or_default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::directory::{OrganizationView, Published, PublishedCluster};
+    use super::super::sessions::SessionOptions;
+    use super::*;
+    use crate::policy::cow_map::CowMap;
+    use crate::policy::decision::Decision;
+    use crate::policy::gates::Gates;
+    use crate::policy::judging::Refusal;
+    use crate::policy::members::MembersCache;
+    use crate::policy::node::{Access, AccessEntry, Node, NodePatch};
+    use crate::policy::organization::Cluster;
+    use crate::policy::plan::Mutation;
+    use crate::policy::policy_test::PolicyTest;
+    use crate::policy::rule::{Action, ConnectionType, Rule, Source};
+    use crate::policy::snapshot::{ClusterSnapshot, Snapshot};
+    use crate::policy::time::Timestamp;
+
+    fn id(id: &str) -> Id {
+        Id::parse(id).unwrap()
+    }
+
+    /// A cluster that allows one network, and an organization that denies everybody, with a test that says so and a gate.
+    fn state(now: Timestamp) -> PolicyState {
+        let source = Source::Range("192.0.2.0/24".parse().unwrap());
+        let entry = AccessEntry { source, description: Arc::default() };
+        let node = Node::new(Access::AllowList([entry].into_iter().collect()), now, 1);
+        let mut organization = Organization::new(id("default"), 1, Node::new(Access::AllowAll, now, 1));
+        Arc::make_mut(&mut organization.node).gates =
+            Arc::new(Gates { refuse_open_to_internet: true, ..Gates::default() });
+        organization.rules = Arc::new(vec![Arc::new(Rule {
+            id: id("deny"),
+            action: Action::Deny,
+            source: Source::Range("any".parse().unwrap()),
+            connection_types: std::iter::empty().collect(),
+            description: Arc::default(),
+            disabled: false,
+            expire_time: None,
+            create_time: now,
+            update_time: now,
+            changed_at: 1,
+        })]);
+        organization.tests = Arc::new(vec![PolicyTest {
+            id: id("world"),
+            address: "8.8.8.8".parse().unwrap(),
+            connection_type: ConnectionType::Shell,
+            endpoint: "organizations/default".into(),
+            expected: Decision::Deny,
+            description: Arc::default(),
+            end_time: None,
+        }]);
+        let mut state = PolicyState::empty();
+        state.set(Outcome::Cluster(Arc::new(Cluster { revision: 1, node: Arc::new(node) })));
+        state.set(Outcome::Organization(Arc::new(organization)));
+        state
+    }
+
+    /// Plans changes as one batch; tells what each is refused for.
+    fn refused(targets: Vec<ChangeTarget>) -> Vec<Vec<Refusal>> {
+        let clock = Clock::system();
+        let state = state(clock.now());
+        let published = state.organizations.values().map(|organization| Published {
+            view: OrganizationView::uncounted(Arc::clone(organization)),
+            snapshot: Snapshot::compile(organization, &mut MembersCache::default()),
+            shadow: None,
+        });
+        let cluster = Arc::clone(&state.cluster);
+        let cluster = PublishedCluster { snapshot: ClusterSnapshot::compile(&cluster), cluster };
+        let directory = Directory::new(cluster, CowMap::default(), published);
+        let (sessions, limits) = (SessionTable::new(1, &SessionOptions::default()), Limits::default());
+        let staged = Staged::new(&state);
+        let mut planning =
+            Planning { staged, directory: &directory, sessions: &sessions, limits: &limits, clock: &clock };
+        let refusals = targets.into_iter().map(|target| match planning.plan(ChangeRequest::new(target)) {
+            Ok(_) => Vec::new(),
+            Err(ChangeError::Gated(refusals)) => refusals,
+            Err(error) => panic!("{error}"),
+        });
+        refusals.collect()
+    }
+
+    fn open_cluster() -> ChangeTarget {
+        ChangeTarget::Cluster {
+            etag: None,
+            patch: NodePatch { access: Some(Access::AllowAll), ..NodePatch::default() },
+        }
+    }
+
+    fn delete_rule() -> ChangeTarget {
+        let mutation = Mutation::DeleteRule { id: id("deny"), etag: None };
+        ChangeTarget::Organization { id: id("default"), mutation }
+    }
+
+    #[test]
+    fn two_changes_of_one_batch_do_no_more_together_than_each_may() {
+        assert_eq!(refused(vec![open_cluster()]), [vec![]]);
+        assert_eq!(refused(vec![delete_rule()]), [vec![]]);
+        let is_test = |refusal: &Refusal| matches!(refusal, Refusal::TestsFailed { .. });
+        let is_open = |refusal: &Refusal| matches!(refusal, Refusal::OpenToInternet { .. });
+        let second = refused(vec![open_cluster(), delete_rule()]);
+        assert!(second[0].is_empty() && second[1].iter().any(is_test) && second[1].iter().any(is_open), "{second:?}");
+        let second = refused(vec![delete_rule(), open_cluster()]);
+        assert!(second[0].is_empty() && second[1].iter().any(is_test), "{second:?}");
+        // What was refused does not count.
+        let third = refused(vec![open_cluster(), delete_rule(), delete_rule()]);
+        assert_eq!(third[1], third[2]);
+    }
+}

@@ -44,7 +44,7 @@ impl Engine {
         let before = &published.view.organization;
         let planner = Planner { now, limits, cluster: &cluster.cluster };
         let (deltas, after) = planner.plan_all(before, mutations)?;
-        let compiled = Compiled { organization: Arc::clone(before), snapshot: published.snapshot.clone() };
+        let compiled = Compiled::published(&published);
         let after = Arc::new(after);
         let next = compiled.after(Arc::clone(&after), &deltas);
         let changes =
@@ -67,7 +67,7 @@ impl Engine {
         let planner = Planner { now, limits, cluster: &cluster.cluster };
         let before = &published.view.organization;
         let effect = planner.delete_organization(before, etag, force, Vec::new()).map_err(|error| (0, error))?;
-        let compiled = Compiled { organization: Arc::clone(before), snapshot: published.snapshot.clone() };
+        let compiled = Compiled::published(&published);
         let change = Change::new(now, effect);
         let outcome = PolicyState::outcome(&change, Some(before));
         let changes = changes_within(Room::ANSWER, &change, Some(before), None, &outcome);
@@ -99,7 +99,9 @@ impl Engine {
             let change = Change::new(now, effect);
             changes_within(Room::ANSWER, &change, None, Some(&before.cluster), &Outcome::Cluster(Arc::clone(&after)))
         });
-        let prospect = Prospect::of_cluster(now, before, after, &self.directory);
+        let published = self.directory.organizations_after(None, usize::MAX);
+        let organizations = published.iter().map(|published| Compiled::published(published));
+        let prospect = Prospect::of_cluster(now, before, after, organizations);
         Ok(Preview { prospect, changes })
     }
 
@@ -115,7 +117,7 @@ impl Engine {
 
     /// Two versions of an organization, compiled to compare how they decide now.
     pub fn compare(&self, id: &Id, base: &Arc<Organization>, other: &Arc<Organization>) -> Prospect {
-        let compiled = |organization: &Arc<Organization>| Some(Compiled::of(Arc::clone(organization), None));
+        let compiled = |organization: &Arc<Organization>| Some(Compiled::of(Arc::clone(organization)));
         let (now, cluster) = (self.clock.now(), self.directory.cluster());
         Prospect::of_organization(now, cluster, id.clone(), compiled(base), compiled(other))
     }

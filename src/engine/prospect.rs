@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use super::directory::{Directory, Published, PublishedCluster};
+use super::directory::{Published, PublishedCluster};
 use super::sessions::{Scope, SessionTable};
-use crate::policy::broken_tests::broken_tests;
-use crate::policy::change::{Delta, Effect};
+use crate::policy::breakage::{Broken, broken_tests};
+use crate::policy::change::Delta;
+use crate::policy::forecast::Budget;
 use crate::policy::gates::Gates;
-use crate::policy::judging::Refusal;
+use crate::policy::judging::{Judged, Refusal};
 use crate::policy::members::MembersCache;
 use crate::policy::name::Id;
 use crate::policy::organization::{Cluster, Organization};
@@ -70,13 +71,15 @@ impl GateOptions {
 }
 
 impl Compiled {
-    /// A version of an organization. Compiled anew unless it is the one that is published.
-    pub(super) fn of(organization: Arc<Organization>, published: Option<&Published>) -> Self {
-        let snapshot = match published {
-            Some(published) if Arc::ptr_eq(&published.view.organization, &organization) => published.snapshot.clone(),
-            _ => Snapshot::compile(&organization, &mut MembersCache::default()),
-        };
+    /// A version of an organization, compiled.
+    pub(super) fn of(organization: Arc<Organization>) -> Self {
+        let snapshot = Snapshot::compile(&organization, &mut MembersCache::default());
         Self { organization, snapshot }
+    }
+
+    /// The published version of an organization.
+    pub(super) fn published(published: &Published) -> Self {
+        Self { organization: Arc::clone(&published.view.organization), snapshot: published.snapshot.clone() }
     }
 
     /// The version after deltas.
@@ -126,59 +129,71 @@ impl Prospect {
         }
     }
 
-    /// A change of the cluster, which affects every organization.
+    /// A change of the cluster, which affects every organization. They come in the order of their ids.
     pub(super) fn of_cluster(
         now: Timestamp,
         before: Arc<PublishedCluster>,
         after: Arc<Cluster>,
-        directory: &Directory,
+        organizations: impl IntoIterator<Item = Compiled>,
     ) -> Self {
         let snapshot = ClusterSnapshot::compile(&after);
-        let organizations = directory.organizations_after(None, usize::MAX);
-        let same = |published: &Arc<Published>| {
-            let organization = Arc::clone(&published.view.organization);
-            let compiled = Some(Compiled { organization, snapshot: published.snapshot.clone() });
-            let id = published.view.organization.id.clone();
-            Prospected { id, before: compiled.clone(), after: compiled }
+        let same = |compiled: Compiled| {
+            let id = compiled.organization.id.clone();
+            Prospected { id, before: Some(compiled.clone()), after: Some(compiled) }
         };
         Self {
             now,
             cluster_before: before,
             cluster_after: Arc::new(PublishedCluster { cluster: after, snapshot }),
-            organizations: organizations.iter().map(same).collect(),
+            organizations: organizations.into_iter().map(same).collect(),
             scope: Scope::All,
         }
+    }
+
+    /// The gates of what the change is about, as they are and as they would be, together: neither those that a change
+    /// lifts nor those that it sets are passed over.
+    pub fn own_gates(&self) -> Gates {
+        let of_cluster = [&self.cluster_before, &self.cluster_after].map(|of| Some(Arc::clone(&of.cluster.node.gates)));
+        let of_organization = |one: &Prospected| {
+            [&one.before, &one.after].map(|of| of.as_ref().map(|compiled| compiled.organization.node.gates.clone()))
+        };
+        let [before, after] = match (&self.scope, self.organizations.as_slice()) {
+            (Scope::All, _) => of_cluster,
+            (_, [one]) => of_organization(one),
+            _ => [None, None],
+        };
+        before.unwrap_or_default().and(&after.unwrap_or_default())
     }
 
     /// What the gates refuse; and the policy tests that break, where the caller overrides them.
     pub fn refusals(&self, options: &GateOptions, sessions: &SessionTable) -> (Vec<Refusal>, Vec<Id>) {
         let (mut refusals, mut overridden) = (Vec::new(), Vec::new());
+        let (for_gates, for_tests) = (Budget::default(), Budget::default());
         for prospected in &self.organizations {
             let (before, after) = (prospected.before(self), prospected.after(self));
-            refusals.extend(options.gates.refusals(before.as_ref(), after.as_ref(), self.now));
-            let broken = broken_tests(before.as_ref(), after.as_ref(), self.now);
-            let Some(from) = broken.iter().map(|test| test.from).min() else { continue };
+            refusals.extend(options.gates.refusals(before.as_ref(), after.as_ref(), self.now, &for_gates));
+            let Broken { tests, unknown } = broken_tests(before.as_ref(), after.as_ref(), self.now, &for_tests);
+            let organization = &prospected.id;
             if options.override_tests {
-                overridden.extend(broken.into_iter().map(|test| test.id));
-                overridden.dedup();
-            } else {
-                refusals.push(Refusal::TestsFailed { organization: prospected.id.clone(), broken, from });
+                overridden.extend(tests.into_iter().map(|test| test.id).chain(unknown));
+                continue;
+            }
+            if !tests.is_empty() {
+                refusals.push(Refusal::TestsFailed { organization: organization.clone(), broken: tests });
+            }
+            if !unknown.is_empty() {
+                refusals.push(Refusal::CannotJudge { organization: organization.clone(), judged: Judged::Tests });
             }
         }
         if let Some(max) = options.gates.max_revocations {
-            let revoked = self.revoked(sessions, 0);
+            let revoked = self.revoked(sessions, 0, &Budget::default());
             let would_be = revoked.count();
-            if let Some(from) = revoked.exceeds(max) {
-                refusals.push(Refusal::TooManyRevocations { would_be, max, from });
+            if let Some((from, by_then)) = revoked.exceeds(max) {
+                refusals.push(Refusal::TooManyRevocations { would_be, by_then, max, from });
+            } else if let Some(organization) = revoked.uncounted_in {
+                refusals.push(Refusal::CannotJudge { organization, judged: Judged::Revocations });
             }
         }
         (refusals, overridden)
-    }
-
-    /// Whether there is anything that could refuse the change.
-    pub(super) fn is_gated(gates: &Gates, effect: &Effect, before: Option<&Organization>, any_tests: bool) -> bool {
-        let sets_tests = matches!(effect, Effect::Organization { deltas, .. }
-            if deltas.iter().any(|delta| matches!(delta, Delta::SetTests { .. })));
-        !gates.is_empty() || sets_tests || any_tests || before.is_some_and(|before| !before.tests.is_empty())
     }
 }

@@ -1,14 +1,19 @@
 //! The state that the next change is planned on: the one in force, with the changes of the batch on top.
 //!
-//! Invariant: it is never published, and dropped once its batch is planned.
+//! Invariant: it is never published, and dropped once its batch is planned. What is compiled of it is of exactly the version
+//! that is asked for.
 //! Not here: planning (`planning`) and writing (`writer`).
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::directory::{Directory, PublishedCluster};
+use super::prospect::Compiled;
 use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::name::Id;
 use crate::policy::organization::{Cluster, Organization};
+use crate::policy::snapshot::ClusterSnapshot;
 use crate::policy::state::{Outcome, PolicyState};
 
 /// The state as it will be once the planned changes are durable; holds only what differs from the one in force.
@@ -17,12 +22,14 @@ pub(super) struct Staged<'a> {
     cluster: Option<Arc<Cluster>>,
     /// None inside: deleted, at this revision.
     organizations: BTreeMap<Id, (Option<Arc<Organization>>, u64)>,
+    /// The last version of each organization that was compiled to judge a change of this batch.
+    compiled: RefCell<BTreeMap<Id, Compiled>>,
 }
 
 impl<'a> Staged<'a> {
     /// The state, with nothing planned yet.
     pub(super) fn new(state: &'a PolicyState) -> Self {
-        Self { state, cluster: None, organizations: BTreeMap::new() }
+        Self { state, cluster: None, organizations: BTreeMap::new(), compiled: RefCell::default() }
     }
 
     /// Adds the outcome of a planned change.
@@ -50,6 +57,43 @@ impl<'a> Staged<'a> {
             Some((staged, _)) => staged.as_ref(),
             None => self.state.organizations.get(id),
         }
+    }
+
+    /// The cluster with its compiled form.
+    pub(super) fn compiled_cluster(&self, directory: &Directory) -> Arc<PublishedCluster> {
+        let (published, cluster) = (directory.cluster(), self.cluster());
+        if Arc::ptr_eq(&published.cluster, cluster) {
+            return published;
+        }
+        Arc::new(PublishedCluster { cluster: Arc::clone(cluster), snapshot: ClusterSnapshot::compile(cluster) })
+    }
+
+    /// An organization with its compiled form.
+    pub(super) fn compiled(&self, id: &Id, directory: &Directory) -> Option<Compiled> {
+        let organization = self.organization(id)?;
+        let published = directory.organization(id.as_str());
+        if let Some(published) = published.filter(|known| Arc::ptr_eq(&known.view.organization, organization)) {
+            return Some(Compiled::published(&published));
+        }
+        if let Some(known) = self.compiled.borrow().get(id)
+            && Arc::ptr_eq(&known.organization, organization)
+        {
+            return Some(known.clone());
+        }
+        let compiled = Compiled::of(Arc::clone(organization));
+        self.keep(&compiled);
+        Some(compiled)
+    }
+
+    /// Keeps a compiled version, so that the next change of the batch is judged without compiling it anew.
+    pub(super) fn keep(&self, compiled: &Compiled) {
+        self.compiled.borrow_mut().insert(compiled.organization.id.clone(), compiled.clone());
+    }
+
+    /// All organizations with their compiled forms, in the order of their ids.
+    pub(super) fn all_compiled(&self, directory: &Directory) -> Vec<Compiled> {
+        let ids: BTreeSet<&Id> = self.state.organizations.keys().chain(self.organizations.keys()).collect();
+        ids.into_iter().filter_map(|id| self.compiled(id, directory)).collect()
     }
 
     /// The last revision of an organization, also of a deleted one; 0 where there never was one.

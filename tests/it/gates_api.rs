@@ -5,8 +5,9 @@
 
 use portcullis::proto::v1::{
     AccessMode, Action, AuditType, ChangeGates, ChangeOptions, ConnectionType, CreatePolicyTestRequest,
-    CreateRuleRequest, Decision, DeletePolicyTestRequest, DeleteRuleRequest, GetNodeRequest, ListAuditRecordsRequest,
-    ListPolicyTestsRequest, Node, PolicyChange, PolicyTest, Rule, UpdateNodeRequest, audit_record,
+    CreateRuleRequest, Decision, DeletePolicyTestRequest, DeleteRuleRequest, ErrorReason, GetNodeRequest,
+    ListAuditRecordsRequest, ListPolicyTestsRequest, Mutation, Node, PolicyChange, PolicyTest, PreviewChangeRequest,
+    Rule, UpdateNodeRequest, audit_record, mutation,
 };
 use tonic::{Code, Status};
 
@@ -149,6 +150,38 @@ async fn the_gates_of_an_organization_hold_for_every_change_until_they_are_lifte
     let locked = set(&service, cluster.clone(), guard("198.51.100.9")).await;
     assert_error(locked, Code::FailedPrecondition, "GUARD_VIOLATED");
     set(&service, cluster, guard("10.9.9.9")).await.unwrap();
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_gates_that_a_change_sets_hold_for_it_too() {
+    let service = Service::start().await;
+    let closed = create(&service, Action::Deny, "any", ChangeOptions::default()).await.unwrap();
+    let gated = |gates, access| Node {
+        name: DEFAULT.to_owned(),
+        change_gates: Some(gates),
+        access: Some(access),
+        ..Node::default()
+    };
+    set(&service, gated(ChangeGates::default(), allow_list(&["10.0.0.0/8"])), ChangeOptions::default()).await.unwrap();
+    let request = DeleteRuleRequest { name: closed.name, ..DeleteRuleRequest::default() };
+    service.firewall().delete_rule(request).await.unwrap();
+    let open = ChangeGates { refuse_open_to_internet: true, ..ChangeGates::default() };
+    let guards = ChangeGates { guard_ips: vec!["10.1.2.3".into()], ..ChangeGates::default() };
+    let opened = set(&service, gated(open.clone(), access(AccessMode::AllowAll)), ChangeOptions::default()).await;
+    assert_error(opened, Code::FailedPrecondition, "OPEN_TO_INTERNET");
+    let locked = gated(guards.clone(), allow_list(&["10.9.0.0/16"]));
+    let request = UpdateNodeRequest { node: Some(locked.clone()), ..UpdateNodeRequest::default() };
+    let request = PreviewChangeRequest {
+        parent: DEFAULT.to_owned(),
+        mutations: vec![Mutation { request: Some(mutation::Request::UpdateNode(request)) }],
+        ..PreviewChangeRequest::default()
+    };
+    let previewed = service.analysis().preview_change(request).await.unwrap().into_inner();
+    assert_eq!(previewed.refusals[0].reason(), ErrorReason::GuardViolated, "{previewed:?}");
+    assert_error(set(&service, locked, ChangeOptions::default()).await, Code::FailedPrecondition, "GUARD_VIOLATED");
+    // Set together with a change that they permit, they hold from then on.
+    set(&service, gated(guards, allow_list(&["10.0.0.0/9"])), ChangeOptions::default()).await.unwrap();
     service.stop().await;
 }
 

@@ -117,6 +117,8 @@ mod malformed_transport;
 mod moments;
 /// Changes whose effect comes later, through the API.
 mod moments_api;
+/// Changes of policies in which very many rules expire: judged in few steps, or refused.
+mod moments_bounded;
 /// Changes judged at every moment against enumerating them.
 mod moments_judged;
 /// The same by every way of changing a policy.

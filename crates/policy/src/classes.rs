@@ -10,26 +10,30 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use super::address::Range;
+use super::address::{Address, Range};
 use super::covered::{Covered, NEVER};
 use super::cow_map::CowMap;
 use super::group::Group;
 use super::intervals::{IntervalMap, IntervalSet};
 use super::name::Id;
-use super::rule::{ConnectionType, Rule, Source};
+use super::rule::{Action, ConnectionType, Rule, Source};
+use super::rule_sets::{EMPTY, Numbers, RuleSets};
 use super::time::Timestamp;
 use super::timeline::{Moment, Timeline};
 use super::word::Word;
+
+/// The steps that finding classes, or when all of them are allowed, may take. Policies that need so many have tens of
+/// thousands of rules on groups of as many ranges that overlap in nearly all ways there are.
+const STEPS_MAX: u64 = 16_000_000;
 
 /// The intervals of both families, labelled by their classes.
 pub(super) struct Classes {
     pub(super) v4: Family<u32>,
     pub(super) v6: Family<u128>,
     sources: Sources,
-    sets: Sets,
+    sets: RuleSets,
     ranks: Ranks,
 }
 
@@ -38,10 +42,16 @@ pub(super) struct Family<W> {
     /// The class of every address.
     pub(super) map: IntervalMap<W>,
     /// The set of rules of each class.
-    sets: Vec<u32>,
+    pub(super) sets: Vec<u32>,
     /// The classes that each source holds: runs of numbers, because a class is in a source wholly or not at all, so the
     /// classes that a source holds are those that first occur in it.
     runs: Vec<Vec<(u32, u32)>>,
+}
+
+/// The addresses that classes are asked about: all, or some in order.
+struct Asked<'a> {
+    v4: Option<&'a [u32]>,
+    v6: Option<&'a [u128]>,
 }
 
 /// One interval of a source.
@@ -51,57 +61,23 @@ struct Item<W> {
     source: u32,
 }
 
-/// The set without rules.
-const EMPTY: u32 = 0;
-
-/// Sets of rules. A set is the number of its root.
-struct Sets {
-    nodes: Vec<Node>,
-    /// The node of each pair of halves.
-    known: HashMap<(u32, u32), u32, Numbers>,
-    /// The set that another becomes when the rules of a source enter or leave it.
-    toggled: HashMap<(u32, u32), u32, Numbers>,
-    /// Half of the rules that a tree has room for; a power of two.
-    half: u32,
-}
-
-/// Hashes pairs of numbers that are counted here. Nobody chooses them, so no key is needed.
-type Numbers = BuildHasherDefault<NumbersHasher>;
-
-#[derive(Default)]
-struct NumbersHasher(u64);
-
-impl Hasher for NumbersHasher {
-    fn finish(&self) -> u64 {
-        self.0 ^ self.0 >> 32
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.0 = (self.0.rotate_left(29) ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Node {
-    left: u32,
-    right: u32,
-    /// The rank of the latest expire time in it.
-    latest: u32,
-}
-
-/// The sources of rules.
+/// The sources of rules. Rules with the same addresses are of one source.
 #[derive(Default)]
 struct Sources {
     /// The rules that can win where each source is, in order.
     rules: Vec<Vec<u32>>,
     /// The rank of the latest expire time of each source's rules.
     latest: Vec<u32>,
+}
+
+/// The first and the last of some addresses of a family; none where it has none of them.
+type Bounds<W> = Option<(W, W)>;
+
+/// The set that another becomes when the rules of a source enter or leave it.
+struct Sweep<'a> {
+    sets: &'a mut RuleSets,
+    trees: &'a [u32],
+    toggled: HashMap<(u32, u32), u32, Numbers>,
 }
 
 /// Expire times that are later than now, in order.
@@ -112,50 +88,85 @@ struct Ranks {
 }
 
 impl Classes {
-    /// Sweeps over the rules that apply to the connection type and are not expired at `now`.
+    /// Sweeps over the rules that apply to the connection type and are not expired at `now`. None where that takes too many
+    /// steps. With `points`, only the classes of these addresses are found, and other addresses may have any.
     pub(super) fn new(
         rules: &[Arc<Rule>],
         groups: &CowMap<Id, Group>,
         connection_type: ConnectionType,
         now: Timestamp,
-    ) -> Self {
+        points: Option<&[Address]>,
+    ) -> Option<Self> {
         let ranks = Ranks::new(rules, now);
+        let (of_v4, of_v6) = words(points.unwrap_or_default());
+        let asked = Asked { v4: points.map(|_| &*of_v4), v6: points.map(|_| &*of_v6) };
         let (mut sources, mut v4, mut v6) = (Sources::default(), Vec::new(), Vec::new());
-        let mut of_groups: HashMap<&Id, u32> = HashMap::new();
+        let (mut of_groups, mut of_ranges) = (HashMap::new(), HashMap::new());
         for ((index, rule), rank) in (0_u32..).zip(rules).zip(&ranks.of_rules) {
             if *rank == 0 || rule.disabled || !rule.connection_types.applies_to(connection_type) {
                 continue;
             }
-            match &rule.source {
-                Source::Range(range) => add_range(*range, sources.add(index, *rank), &mut v4, &mut v6),
-                Source::Group(id) => {
-                    if let Some(source) = of_groups.get(id) {
-                        sources.add_to(*source, index, *rank);
+            let (known, range) = match &rule.source {
+                Source::Range(range) => {
+                    let (of_v4, of_v6) = bounds(*range);
+                    let range = (rounded(of_v4, asked.v4), rounded(of_v6, asked.v6));
+                    if range == (None, None) {
                         continue;
                     }
-                    let Some(group) = groups.get(id.as_str()) else { continue };
-                    let source = sources.add(index, *rank);
-                    of_groups.insert(id, source);
-                    add_set(&group.set().v4, source, &mut v4);
-                    add_set(&group.set().v6, source, &mut v6);
+                    (of_ranges.entry(range).or_insert(u32::MAX), Some(range))
                 }
+                Source::Group(id) => (of_groups.entry(id).or_insert(u32::MAX), None),
+            };
+            if *known != u32::MAX {
+                sources.add_to(*known, index, *rank);
+                continue;
+            }
+            *known = sources.add(index, *rank);
+            match (&rule.source, range) {
+                (_, Some((of_v4, of_v6))) => {
+                    v4.extend(of_v4.map(|(first, last)| Item { first, last, source: *known }));
+                    v6.extend(of_v6.map(|(first, last)| Item { first, last, source: *known }));
+                }
+                (Source::Group(id), _) => {
+                    let Some(group) = groups.get(id.as_str()) else { continue };
+                    add_set(&group.set().v4, asked.v4, *known, &mut v4);
+                    add_set(&group.set().v6, asked.v6, *known, &mut v6);
+                }
+                (Source::Range(_), None) => {}
             }
         }
-        let mut sets = Sets::new(&ranks.of_rules);
-        let (v4, v6) = (Family::new(v4, &sources, &mut sets), Family::new(v6, &sources, &mut sets));
-        Self { v4, v6, sources, sets, ranks }
+        let allows = rules.iter().map(|rule| rule.action == Action::Allow);
+        let mut sets = RuleSets::new(ranks.of_rules.iter().copied().zip(allows).collect::<Vec<_>>().into_iter());
+        let trees: Vec<u32> = sources.rules.iter().map(|rules| sets.of_rules(rules)).collect();
+        let mut sweep = Sweep { sets: &mut sets, trees: &trees, toggled: HashMap::default() };
+        let (v4, v6) = (Family::new(v4, &mut sweep)?, Family::new(v6, &mut sweep)?);
+        Some(Self { v4, v6, sources, sets, ranks })
     }
 
-    /// For each class, first of IPv4 and then of IPv6, the rules that win there one after the other. The list is made as
-    /// far as it is read.
-    pub(super) fn winners(&self) -> [Vec<impl Iterator<Item = u32> + '_>; 2] {
-        [&self.v4.sets, &self.v6.sets].map(|sets| sets.iter().map(|set| self.sets.winners(*set)).collect())
+    /// What the rules of a set decide from now on, step by step: whether they allow.
+    pub(super) fn steps(&self, set: u32) -> impl Iterator<Item = (Moment, bool)> + '_ {
+        self.sets.steps_of(set).map(|(rank, allows)| (self.ranks.moment(rank), allows))
+    }
+
+    /// The set of rules that contain an address.
+    pub(super) fn set_of(&self, address: Address) -> u32 {
+        match address {
+            Address::V4(word) => self.v4.set_of(word),
+            Address::V6(word) => self.v6.set_of(word),
+        }
     }
 
     /// When no rule that `denies` wins anywhere in a family. Looks at each rule once: above each class lies the latest
-    /// expire time of the rules so far, so a rule wins in a class from that moment until it expires itself.
-    pub(super) fn undenied(&self, denies: impl Fn(u32) -> bool) -> [Timeline; 2] {
-        [(&self.v4.runs, self.v4.sets.len()), (&self.v6.runs, self.v6.sets.len())].map(|(runs, classes)| {
+    /// expire time of the rules so far, so a rule wins in a class from that moment until it expires itself. None where that
+    /// takes too many steps.
+    pub(super) fn undenied(&self, denies: impl Fn(u32) -> bool) -> Option<[Timeline; 2]> {
+        let families = [(&self.v4.runs, self.v4.sets.len()), (&self.v6.runs, self.v6.sets.len())];
+        let steps_of = |(of_source, runs): (&Vec<u32>, &Vec<(u32, u32)>)| of_source.len() as u64 * runs.len() as u64;
+        let steps = |runs: &Vec<Vec<(u32, u32)>>| self.sources.rules.iter().zip(runs).map(steps_of).sum::<u64>();
+        if families.iter().any(|(runs, _)| steps(runs) > STEPS_MAX) {
+            return None;
+        }
+        Some(families.map(|(runs, classes)| {
             let mut covered = Covered::new(classes);
             // How many periods of denial begin, less how many end, at each rank.
             let mut edges = vec![0_i64; self.ranks.times.len() + 2];
@@ -181,13 +192,12 @@ impl Classes {
             }
             let mut denying = 0;
             // The last edge is that of rules that never expire, so nothing follows it.
-            let steps = edges.iter().take(self.ranks.times.len() + 1).enumerate().map(|(rank, edge)| {
+            let steps = (0_u32..).zip(edges.iter().take(self.ranks.times.len() + 1)).map(|(rank, edge)| {
                 denying += edge;
-                let time = rank.checked_sub(1).and_then(|at| self.ranks.times.get(at));
-                (time.map_or(Moment::Now, |time| Moment::At(*time)), denying == 0)
+                (self.ranks.moment(rank), denying == 0)
             });
             Timeline::of_steps(steps)
-        })
+        }))
     }
 }
 
@@ -205,21 +215,56 @@ impl Ranks {
         let of_rules = rules.iter().map(rank).collect();
         Self { times, of_rules }
     }
-}
 
-fn add_range(range: Range, source: u32, v4: &mut Vec<Item<u32>>, v6: &mut Vec<Item<u128>>) {
-    match range {
-        Range::Any => {
-            v4.push(Item { first: u32::MIN, last: u32::MAX, source });
-            v6.push(Item { first: u128::MIN, last: u128::MAX, source });
-        }
-        Range::V4(block) => v4.push(Item { first: block.first(), last: block.last(), source }),
-        Range::V6(block) => v6.push(Item { first: block.first(), last: block.last(), source }),
+    /// When the rules of a rank expire; now for rank 0.
+    fn moment(&self, rank: u32) -> Moment {
+        let time = rank.checked_sub(1).and_then(|at| self.times.get(at as usize));
+        time.map_or(Moment::Now, |time| Moment::At(*time))
     }
 }
 
-fn add_set<W: Word>(set: &IntervalSet<W>, source: u32, items: &mut Vec<Item<W>>) {
-    items.extend(set.intervals().iter().map(|(first, last)| Item { first: *first, last: *last, source }));
+/// The words of addresses, in order.
+fn words(points: &[Address]) -> (Vec<u32>, Vec<u128>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for point in points {
+        match point {
+            Address::V4(word) => v4.push(*word),
+            Address::V6(word) => v6.push(*word),
+        }
+    }
+    v4.sort_unstable();
+    v6.sort_unstable();
+    (v4, v6)
+}
+
+/// The first and the last address of each family.
+fn bounds(range: Range) -> (Bounds<u32>, Bounds<u128>) {
+    match range {
+        Range::Any => (Some((u32::MIN, u32::MAX)), Some((u128::MIN, u128::MAX))),
+        Range::V4(block) => (Some((block.first(), block.last())), None),
+        Range::V6(block) => (None, Some((block.first(), block.last()))),
+    }
+}
+
+/// An interval from one to another of the addresses that are asked about; none where it has none of them.
+fn rounded<W: Word>(bounds: Bounds<W>, asked: Option<&[W]>) -> Bounds<W> {
+    let ((first, last), Some(asked)) = (bounds?, asked) else { return bounds };
+    let from = asked.get(asked.partition_point(|word| *word < first))?;
+    let to = asked.get(asked.partition_point(|word| *word <= last).checked_sub(1)?)?;
+    (from <= to).then_some((*from, *to))
+}
+
+fn add_set<W: Word>(set: &IntervalSet<W>, asked: Option<&[W]>, source: u32, items: &mut Vec<Item<W>>) {
+    match asked {
+        Some(asked) if asked.len() < set.intervals().len() => {
+            let inside = asked.iter().filter(|word| set.contains(**word));
+            items.extend(inside.map(|word| Item { first: *word, last: *word, source }));
+        }
+        _ => {
+            let rounded = set.intervals().iter().filter_map(|interval| rounded(Some(*interval), asked));
+            items.extend(rounded.map(|(first, last)| Item { first, last, source }));
+        }
+    }
 }
 
 impl Sources {
@@ -241,84 +286,24 @@ impl Sources {
             *latest = rank;
         }
     }
-
-    fn rules_of(&self, source: u32) -> &[u32] {
-        self.rules.get(source as usize).map_or(&[], Vec::as_slice)
-    }
 }
 
-impl Sets {
-    fn new(ranks: &[u32]) -> Self {
-        let leaf = |rank: &u32| Node { left: EMPTY, right: EMPTY, latest: *rank };
-        let empty = Node { left: EMPTY, right: EMPTY, latest: 0 };
-        let half = u32::try_from(ranks.len().max(2).next_power_of_two() / 2).unwrap_or(1 << 31);
-        let nodes = std::iter::once(empty).chain(ranks.iter().map(leaf)).collect();
-        Self { nodes, known: HashMap::default(), toggled: HashMap::default(), half }
-    }
-
-    fn node(&self, number: u32) -> Node {
-        self.nodes.get(number as usize).copied().unwrap_or(Node { left: EMPTY, right: EMPTY, latest: 0 })
-    }
-
-    /// The set after the rules of a source enter it, or leave it where they are in it.
-    fn toggle(&mut self, set: u32, source: u32, rules: &[u32]) -> u32 {
+impl Sweep<'_> {
+    fn toggle(&mut self, set: u32, source: u32) -> u32 {
         if let Some(next) = self.toggled.get(&(set, source)) {
             return *next;
         }
-        let next = rules.iter().fold(set, |set, rule| self.toggle_rule(set, self.half, *rule));
+        let tree = self.trees.get(source as usize).copied().unwrap_or(EMPTY);
+        let next = self.sets.apart(set, tree);
         self.toggled.extend([((set, source), next), ((next, source), set)]);
         next
-    }
-
-    fn toggle_rule(&mut self, node: u32, half: u32, rule: u32) -> u32 {
-        if half == 0 {
-            // A leaf is in the set or not. Leaves come first among the nodes.
-            return if node == EMPTY { rule + 1 } else { EMPTY };
-        }
-        let Node { left, right, .. } = self.node(node);
-        let (left, right) = if rule & half == 0 {
-            (self.toggle_rule(left, half / 2, rule), right)
-        } else {
-            (left, self.toggle_rule(right, half / 2, rule))
-        };
-        if (left, right) == (EMPTY, EMPTY) {
-            return EMPTY;
-        }
-        if let Some(known) = self.known.get(&(left, right)) {
-            return *known;
-        }
-        let number = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        let latest = self.node(left).latest.max(self.node(right).latest);
-        self.nodes.push(Node { left, right, latest });
-        self.known.insert((left, right), number);
-        number
-    }
-
-    /// The rules of a set that win in turn: each expires later than all before it.
-    fn winners(&self, set: u32) -> impl Iterator<Item = u32> + '_ {
-        let (mut latest, mut rest) = (0, vec![(set, self.half)]);
-        std::iter::from_fn(move || {
-            while let Some((number, half)) = rest.pop() {
-                let node = self.node(number);
-                if node.latest <= latest {
-                    continue;
-                }
-                if half == 0 {
-                    latest = node.latest;
-                    return number.checked_sub(1);
-                }
-                rest.push((node.right, half / 2));
-                rest.push((node.left, half / 2));
-            }
-            None
-        })
     }
 }
 
 impl<W: Word> Family<W> {
-    fn new(mut items: Vec<Item<W>>, sources: &Sources, sets: &mut Sets) -> Self {
+    fn new(mut items: Vec<Item<W>>, sweep: &mut Sweep<'_>) -> Option<Self> {
         items.sort_by_key(|item| item.first);
-        let map = sweep(&items, sources, sets);
+        let map = sweep.over(&items)?;
         // The sweep labels by sets; classes count them as they come.
         let (mut numbers, mut of_classes, mut firsts) = (HashMap::new(), Vec::new(), Vec::new());
         let mut classes = IntervalMap::with_capacity(map.starts().len());
@@ -330,7 +315,7 @@ impl<W: Word> Family<W> {
             });
             classes.push(*start, number);
         }
-        let mut runs: Vec<Vec<(u32, u32)>> = vec![Vec::new(); sources.rules.len()];
+        let mut runs: Vec<Vec<(u32, u32)>> = vec![Vec::new(); sweep.trees.len()];
         for item in &items {
             let from = firsts.partition_point(|first| *first < item.first);
             let to = firsts.partition_point(|first| *first <= item.last);
@@ -341,38 +326,47 @@ impl<W: Word> Family<W> {
                 _ => of_source.push(run),
             }
         }
-        Self { map: classes, sets: of_classes, runs }
+        Some(Self { map: classes, sets: of_classes, runs })
+    }
+
+    fn set_of(&self, word: W) -> u32 {
+        let interval = self.map.starts().partition_point(|start| *start <= word).checked_sub(1);
+        let class = interval.and_then(|interval| self.map.labels().get(interval));
+        class.and_then(|class| self.sets.get(*class as usize)).copied().unwrap_or(EMPTY)
     }
 }
 
-/// Labels every interval by the set of rules that contain it. The items ascend, and those of one source are disjoint.
-fn sweep<W: Word>(items: &[Item<W>], sources: &Sources, sets: &mut Sets) -> IntervalMap<W> {
-    let mut map = IntervalMap::with_capacity(2 * items.len() + 1);
-    let mut set = EMPTY;
-    map.push(W::MIN, set);
-    let mut ends: BinaryHeap<Reverse<(W, u32)>> = BinaryHeap::new();
-    let mut rest = items;
-    loop {
-        let next_first = rest.first().map(|item| item.first);
-        let next_after_end = ends.peek().and_then(|Reverse((last, _))| last.next());
-        let start = match (next_first, next_after_end) {
-            (Some(first), Some(after)) => first.min(after),
-            (Some(start), None) | (None, Some(start)) => start,
-            (None, None) => return map,
-        };
-        while let Some(Reverse((last, source))) = ends.peek().copied()
-            && last < start
-        {
-            ends.pop();
-            set = sets.toggle(set, source, sources.rules_of(source));
+impl Sweep<'_> {
+    /// Labels every interval by the set of rules that contain it. The items ascend, and those of one source are disjoint.
+    fn over<W: Word>(&mut self, items: &[Item<W>]) -> Option<IntervalMap<W>> {
+        let mut map = IntervalMap::with_capacity(2 * items.len() + 1);
+        let mut set = EMPTY;
+        map.push(W::MIN, set);
+        let mut ends: BinaryHeap<Reverse<(W, u32)>> = BinaryHeap::new();
+        let mut rest = items;
+        while self.sets.steps <= STEPS_MAX {
+            let next_first = rest.first().map(|item| item.first);
+            let next_after_end = ends.peek().and_then(|Reverse((last, _))| last.next());
+            let start = match (next_first, next_after_end) {
+                (Some(first), Some(after)) => first.min(after),
+                (Some(start), None) | (None, Some(start)) => start,
+                (None, None) => return Some(map),
+            };
+            while let Some(Reverse((last, source))) = ends.peek().copied()
+                && last < start
+            {
+                ends.pop();
+                set = self.toggle(set, source);
+            }
+            while let [item, following @ ..] = rest
+                && item.first == start
+            {
+                set = self.toggle(set, item.source);
+                ends.push(Reverse((item.last, item.source)));
+                rest = following;
+            }
+            map.push(start, set);
         }
-        while let [item, following @ ..] = rest
-            && item.first == start
-        {
-            set = sets.toggle(set, item.source, sources.rules_of(item.source));
-            ends.push(Reverse((item.last, item.source)));
-            rest = following;
-        }
-        map.push(start, set);
+        None
     }
 }

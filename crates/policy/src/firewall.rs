@@ -47,15 +47,6 @@ pub struct Firewall {
     preview: Arc<FirewallTable>,
 }
 
-/// One interval of a firewall's table for one connection type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Interval {
-    /// One of IPv4, by its number from 1 on.
-    V4(usize),
-    /// One of IPv6, by its number from 1 on.
-    V6(usize),
-}
-
 /// The table of one connection type.
 #[derive(Debug)]
 struct FirewallTable {
@@ -217,21 +208,34 @@ impl Firewall {
         Timeline::of_steps(steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow)))
     }
 
-    /// Whether finding out what it decides at an address can take a pass over all rules. All addresses of one interval
-    /// are decided alike, so what was found out about one of them is worth keeping.
-    pub fn is_costly(&self, address: Address, connection_type: ConnectionType) -> bool {
+    /// The label of an address; none where its chain does not hold all of its rules.
+    pub(super) fn whole_label(&self, address: Address, connection_type: ConnectionType) -> Option<u32> {
         let table = self.table(connection_type);
         let label = table.label(address);
-        label >= FIRST_CHAIN && table.chain(label).scan_from.is_some()
+        (label < FIRST_CHAIN || table.chain(label).scan_from.is_none()).then_some(label)
     }
 
-    /// The interval that an address is in.
-    pub fn interval(&self, address: Address, connection_type: ConnectionType) -> Interval {
-        let table = self.table(connection_type);
-        match address {
-            Address::V4(word) => Interval::V4(table.v4.map().starts().partition_point(|start| *start <= word)),
-            Address::V6(word) => Interval::V6(table.v6.map().starts().partition_point(|start| *start <= word)),
-        }
+    /// What is decided where a label is that [`Firewall::whole_label`] told, step by step: whether it is allowed.
+    pub(super) fn steps_of_label(
+        &self,
+        label: u32,
+        connection_type: ConnectionType,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (Moment, bool)> {
+        let listed: &[u32] = match label.checked_sub(FIRST_CHAIN) {
+            Some(_) => &self.table(connection_type).chain(label).rules,
+            None => &[],
+        };
+        let alone = label.checked_sub(1).filter(|_| label < FIRST_CHAIN);
+        let steps = self.winners(alone.into_iter().chain(listed.iter().copied()), |_| true, now);
+        steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow))
+    }
+
+    /// Whether another firewall is the same, and not merely equal.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let shares = |one: &Arc<FirewallTable>, other: &Arc<FirewallTable>| Arc::ptr_eq(one, other);
+        let same_tables = shares(&self.shell, &other.shell) && shares(&self.preview, &other.preview);
+        same_tables && Arc::ptr_eq(&self.rules, &other.rules)
     }
 
     /// Whether some chain does not hold all of its rules, and so which ones win is to be found out in another way.
@@ -241,14 +245,10 @@ impl Firewall {
 
     /// The timeline of each chain of a table, all of whose chains hold all of their rules; and at its end that of an
     /// address that is always allowed.
-    fn of_chains(&self, table: &FirewallTable, now: Timestamp) -> Vec<Timeline> {
-        let of_chain = |chain: &Chain| self.timeline_of(chain.rules.iter().copied(), now);
-        table.chains.iter().map(of_chain).chain([Timeline::constant(true)]).collect()
-    }
-
-    fn timeline_of<'a>(&'a self, matching: impl Iterator<Item = u32> + 'a, now: Timestamp) -> Timeline {
-        let steps = self.winners(matching, |_| true, now);
-        Timeline::of_steps(steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow)))
+    fn of_chains(&self, connection_type: ConnectionType, now: Timestamp) -> Vec<Timeline> {
+        let labels = (FIRST_CHAIN..).zip(&self.table(connection_type).chains);
+        let of_chain = |(label, _)| Timeline::of_steps(self.steps_of_label(label, connection_type, now));
+        labels.map(of_chain).chain([Timeline::constant(true)]).collect()
     }
 
     /// The addresses that the firewall lets through, each at the moments from `now` on at which it does. Where timelines
@@ -257,24 +257,24 @@ impl Firewall {
         let table = self.table(connection_type);
         let mut timelines = Interned::default();
         if self.scans(connection_type) {
-            let classes = Classes::new(&self.rules, &self.groups, connection_type, now);
-            let winners = classes.winners();
-            let turns_max = TURNS_MAX / winners.iter().map(Vec::len).sum::<usize>().max(1);
-            let numbers = winners.map(|of_family| {
-                let number = |winners| {
-                    let steps = self.winners(winners, |_| true, now);
-                    let steps = steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow));
-                    timelines.number_at_most(steps, turns_max)
-                };
-                of_family.into_iter().map(number).collect::<Vec<_>>()
+            let Some(classes) = self.classes(connection_type, now, None) else {
+                let expire_times = self.rules.iter().filter_map(|rule| rule.expire_time);
+                let first = expire_times.filter(|time| now < *time).min();
+                let allowed = TimedSet::constant(&self.allowed(connection_type, now));
+                return first.map_or_else(|| allowed.clone(), |first| allowed.cut(first));
+            };
+            let sets = [&classes.v4.sets, &classes.v6.sets];
+            let turns_max = TURNS_MAX / sets.iter().map(|of_family| of_family.len()).sum::<usize>().max(1);
+            let [of_v4, of_v6] = sets.map(|of_family| {
+                let number = |set: &u32| timelines.number_at_most(classes.steps(*set), turns_max);
+                of_family.iter().map(number).collect::<Vec<_>>()
             });
-            let [of_v4, of_v6] = numbers;
             let number = |numbers: &[Option<u32>], class: u32| numbers.get(class as usize).copied().flatten();
             let (v4, v6) = (&classes.v4.map, &classes.v6.map);
             return TimedSet::new((v4, |class| number(&of_v4, class)), (v6, |class| number(&of_v6, class)), timelines);
         }
         let of_chains: Vec<Option<u32>> =
-            self.of_chains(table, now).into_iter().map(|timeline| timelines.number(timeline)).collect();
+            self.of_chains(connection_type, now).into_iter().map(|timeline| timelines.number(timeline)).collect();
         let always = of_chains.last().copied().flatten();
         let number = |label: u32| match label.checked_sub(FIRST_CHAIN) {
             Some(chain) => of_chains.get(chain as usize).copied().flatten(),
@@ -283,16 +283,27 @@ impl Firewall {
         TimedSet::new((table.v4.map(), number), (table.v6.map(), number), timelines)
     }
 
-    /// When the firewall lets all addresses of IPv4 through, and when all of IPv6, from `now` on. Takes time in proportion
-    /// to the rules and their ranges, however many of them expire one after the other.
-    pub fn whole_families(&self, connection_type: ConnectionType, now: Timestamp) -> [Timeline; 2] {
+    /// The classes of all addresses, or of some; none where finding them takes too many steps.
+    pub(super) fn classes(
+        &self,
+        connection_type: ConnectionType,
+        now: Timestamp,
+        points: Option<&[Address]>,
+    ) -> Option<Classes> {
+        Classes::new(&self.rules, &self.groups, connection_type, now, points)
+    }
+
+    /// When the firewall lets all addresses of IPv4 through, and when all of IPv6, from `now` on. However many rules expire
+    /// one after the other, it takes time in proportion to the rules and their ranges; none where many rules are about each
+    /// of many ranges, and it takes too long.
+    pub fn whole_families(&self, connection_type: ConnectionType, now: Timestamp) -> Option<[Timeline; 2]> {
         if self.scans(connection_type) {
-            let classes = Classes::new(&self.rules, &self.groups, connection_type, now);
+            let classes = self.classes(connection_type, now, None)?;
             return classes.undenied(|rule| self.verdict_of(rule + 1).decision() == Decision::Deny);
         }
         let table = self.table(connection_type);
-        let of_chains = self.of_chains(table, now);
-        [table.v4.map().labels(), table.v6.map().labels()].map(|labels| {
+        let of_chains = self.of_chains(connection_type, now);
+        Some([table.v4.map().labels(), table.v6.map().labels()].map(|labels| {
             let mut used = vec![false; of_chains.len()];
             for label in labels {
                 match label.checked_sub(FIRST_CHAIN) {
@@ -304,7 +315,7 @@ impl Firewall {
             let used = of_chains.iter().zip(used).filter(|(_, used)| *used);
             let missing: Vec<Timeline> = used.map(|(timeline, _)| timeline.negated()).collect();
             Timeline::any(&missing).negated()
-        })
+        }))
     }
 
     /// Whether some rule applies to one connection type only.

@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::forecast::TooCostly;
 use super::name::{Id, Name, NodeKey};
 use super::node::Access;
 use super::organization::Organization;
@@ -231,23 +232,26 @@ pub(super) fn openings<'a>(
     before: Option<Version<'a>>,
     after: Version<'a>,
     now: Timestamp,
-) -> impl Iterator<Item = Opening> + 'a {
+) -> Result<impl Iterator<Item = Opening> + 'a, TooCostly> {
     let side = |version| Side { version, above_nodes: Default::default(), allowlists: RefCell::default() };
     let (before, after) = (before.map(side), side(after));
     // A node can be open to a whole family only where all levels above the nodes let it through.
     let never = || [const { false }; 2].map(Timeline::constant);
-    let through = |side: &Side<'_>| {
+    let through = |side: &Side<'_>| -> Result<[[Timeline; 2]; 2], TooCostly> {
         let above = EffectiveSet::Set(Arc::new(permitted_above(&side.version))).whole_families();
         if above == [false; 2] {
-            return [never(), never()];
+            return Ok([never(), never()]);
         }
         let firewall = side.version.snapshot.firewall();
         let [above_v4, above_v6] = above.map(Timeline::constant);
-        firewall.of_types(|of| firewall.whole_families(of, now)).map(|[v4, v6]| [above_v4.and(&v4), above_v6.and(&v6)])
+        let [Some(shell), Some(preview)] = firewall.of_types(|of| firewall.whole_families(of, now)) else {
+            return Err(TooCostly);
+        };
+        Ok([shell, preview].map(|[v4, v6]| [above_v4.and(&v4), above_v6.and(&v6)]))
     };
     // For each connection type and family: when it is opened to a class that was closed to it, and to one that was not.
-    let [was_of_shell, was_of_preview] = before.as_ref().map_or_else(|| [never(), never()], through);
-    let [is_of_shell, is_of_preview] = through(&after);
+    let [was_of_shell, was_of_preview] = before.as_ref().map_or_else(|| Ok([never(), never()]), through)?;
+    let [is_of_shell, is_of_preview] = through(&after)?;
     let of_types = [(was_of_shell, is_of_shell), (was_of_preview, is_of_preview)];
     let opened = of_types.map(|([was_v4, was_v6], [is_v4, is_v6])| {
         [(is_v4.first(), is_v4.and_not(&was_v4).first()), (is_v6.first(), is_v6.and_not(&was_v6).first())]
@@ -255,7 +259,7 @@ pub(super) fn openings<'a>(
     let is_any = opened.iter().flatten().any(|(closed, _)| closed.is_some());
     let organizations = (before.as_ref().map(|before| before.version.organization), after.version.organization);
     let classes = is_any.then(|| target_classes(organizations.1, organizations.0));
-    classes.into_iter().flatten().flat_map(move |targets| {
+    Ok(classes.into_iter().flatten().flat_map(move |targets| {
         let was = before.as_ref().map_or([false; 2], |before| before.effective(&targets).whole_families());
         let is = after.effective(&targets).whole_families();
         let mut openings = Vec::new();
@@ -267,7 +271,7 @@ pub(super) fn openings<'a>(
             }
         }
         openings
-    })
+    }))
 }
 
 impl<'a> Impact<'a> {

@@ -1,26 +1,38 @@
-//! Judging a change: what its gates and the policy tests refuse (design.md §2.10).
+//! Judging a change: what its gates refuse, and how a refusal reads (design.md §2.10).
 //!
 //! Every moment from now on is judged, because rules expire: a change is refused for what it makes worse at some moment,
 //! compared with the same moment without the change.
 //!
 //! Invariant: a change is refused only for what it makes worse. Both sides are decided as the evaluator decides, and
 //! what was so before, or was going to be so, refuses nothing.
-//! Not here: which tests break (`broken_tests`), counting the sessions that would be revoked (`engine`), and who may pass
-//! over a refusal.
+//! Not here: which policy tests break (`breakage`) and how that is told (`broken_test`), counting the sessions that would
+//! be revoked (`engine`), and who may pass over a refusal.
 
 use thiserror::Error;
 
 use super::address::Address;
-use super::broken_tests::{BrokenTest, Told};
-use super::decision::Decision;
+use super::broken_test::{BrokenTest, Told};
+use super::forecast::{Budget, Comparison, Event, TooCostly};
 use super::gates::Gates;
 use super::impact::{Opening, TargetClass, openings, target_classes};
 use super::name::Id;
-use super::policy_test::PolicyTest;
 use super::rule::ConnectionType;
 use super::time::Timestamp;
-use super::timeline::{Moment, Timeline};
+use super::timeline::Moment;
 use super::version::Version;
+
+/// What is judged by looking at the moments to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// Whether guarded addresses lose connections.
+    Guards,
+    /// Which sessions would be revoked.
+    Revocations,
+    /// Whether a node becomes open to every address of a family.
+    Openness,
+    /// Whether policy tests fail.
+    Tests,
+}
 
 /// Why a gate refuses a change.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -43,15 +55,17 @@ pub enum Refusal {
     },
     /// The change would revoke more sessions than the gate permits.
     #[error(
-        "the change would revoke {}{}, and at most {max} may be revoked: alter the change, or raise `max_revocations`",
-        counted(*.would_be, "session"), on(.from)
+        "the change would revoke {}, and at most {max} may be revoked: alter the change, or raise `max_revocations`",
+        revoked(*.would_be, *.by_then, .from)
     )]
     TooManyRevocations {
-        /// The number of sessions that the change would revoke.
+        /// The number of sessions that the change would revoke, at once or later.
         would_be: u64,
+        /// How many of them it would revoke at `from` or before.
+        by_then: u64,
         /// The number that the gate permits.
         max: u64,
-        /// The moment at which one more than that would be revoked.
+        /// The moment at which there would be more than that.
         from: Moment,
     },
     /// A node would become open to every address of a family.
@@ -75,11 +89,41 @@ pub enum Refusal {
     TestsFailed {
         /// The organization that has the tests.
         organization: Id,
-        /// The tests.
+        /// The tests, those that fail first before the others.
         broken: Vec<BrokenTest>,
-        /// The first moment at which one of them fails.
-        from: Moment,
     },
+    /// Too much happens later, so nobody knows whether the change meets a condition.
+    #[error(
+        "whether the change to `organizations/{organization}` {} cannot be judged, because too many rules expire one after \
+         the other: let fewer rules expire, or {}",
+        .judged.question(), .judged.way_out()
+    )]
+    CannotJudge {
+        /// The organization whose rules they are.
+        organization: Id,
+        /// What cannot be judged.
+        judged: Judged,
+    },
+}
+
+impl Judged {
+    fn question(self) -> &'static str {
+        match self {
+            Self::Guards => "locks out an address of `guard_ips`",
+            Self::Revocations => "revokes more sessions than `max_revocations`",
+            Self::Openness => "opens a node to every address",
+            Self::Tests => "breaks policy tests",
+        }
+    }
+
+    fn way_out(self) -> &'static str {
+        match self {
+            Self::Guards => "make the change without `guard_ips`",
+            Self::Revocations => "make the change without `max_revocations`",
+            Self::Openness => "make the change without `refuse_open_to_internet`",
+            Self::Tests => "set `override_tests`",
+        }
+    }
 }
 
 impl Refusal {
@@ -88,8 +132,9 @@ impl Refusal {
         match self {
             Self::GuardViolated { from, .. }
             | Self::TooManyRevocations { from, .. }
-            | Self::OpenToInternet { from, .. }
-            | Self::TestsFailed { from, .. } => *from,
+            | Self::OpenToInternet { from, .. } => *from,
+            Self::TestsFailed { broken, .. } => broken.iter().map(|test| test.from).min().unwrap_or(Moment::Now),
+            Self::CannotJudge { .. } => Moment::Now,
         }
     }
 }
@@ -104,36 +149,76 @@ fn counted(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
+/// How many sessions are revoked until there are too many, and how many in all.
+fn revoked(would_be: u64, by_then: u64, from: &Moment) -> String {
+    let counted = |count| counted(count, "session");
+    match from.time() {
+        _ if by_then < would_be => {
+            let by = from.time().map_or_else(|| "at once".to_owned(), |time| format!("by {time}"));
+            format!("{} {by} and {would_be} in all", counted(by_then))
+        }
+        Some(time) => format!("{} by {time}", counted(would_be)),
+        None => counted(would_be),
+    }
+}
+
 impl Gates {
     /// Why these gates refuse a change from one version to another, from `now` on. None stands for an organization that
     /// does not exist. `max_revocations` is not judged here, because only the engine knows the sessions.
-    pub fn refusals(&self, before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timestamp) -> Vec<Refusal> {
-        let guarded = self.guard.iter().filter_map(|address| locked_out(*address, before, after, now));
-        let mut refusals: Vec<Refusal> = guarded.collect();
+    pub fn refusals(
+        &self,
+        before: Option<&Version<'_>>,
+        after: Option<&Version<'_>>,
+        now: Timestamp,
+        budget: &Budget,
+    ) -> Vec<Refusal> {
+        let Some(organization) = before.or(after).map(|version| &version.organization.id) else { return Vec::new() };
+        let cannot_judge = |judged| Refusal::CannotJudge { organization: organization.clone(), judged };
+        let locked_out =
+            if self.guard.is_empty() { Ok(Vec::new()) } else { self.locked_out(before, after, now, budget) };
+        let mut refusals = locked_out.unwrap_or_else(|TooCostly| vec![cannot_judge(Judged::Guards)]);
         if self.refuse_open_to_internet {
-            refusals.extend(opened(before, after, now));
+            refusals
+                .extend(opened(before, after, now).unwrap_or_else(|TooCostly| Some(cannot_judge(Judged::Openness))));
         }
         refusals
+    }
+
+    fn locked_out(
+        &self,
+        before: Option<&Version<'_>>,
+        after: Option<&Version<'_>>,
+        now: Timestamp,
+        budget: &Budget,
+    ) -> Result<Vec<Refusal>, TooCostly> {
+        let Some(before) = before else { return Ok(Vec::new()) };
+        let comparison = Comparison::of_versions(Some(before), after, self.guard.clone(), now);
+        let refused = self.guard.iter().filter_map(|address| {
+            let losses = |of| Losses::new(*address, of, &comparison, budget);
+            let losses = losses(ConnectionType::Shell).and_then(|shell| {
+                Ok([(ConnectionType::Shell, shell), (ConnectionType::Preview, losses(ConnectionType::Preview)?)])
+            });
+            losses.map(|losses| locked_out(*address, before, after, &losses)).transpose()
+        });
+        refused.collect()
     }
 }
 
 /// The first connection that a guarded address loses.
 fn locked_out(
     address: Address,
-    before: Option<&Version<'_>>,
+    before: &Version<'_>,
     after: Option<&Version<'_>>,
-    now: Timestamp,
+    losses: &[(ConnectionType, Losses)],
 ) -> Option<Refusal> {
-    let before = before?;
     let organization = &before.organization.id;
-    let apart = [Some(before), after].into_iter().flatten().any(|of| of.snapshot.firewall().tells_types_apart());
-    let shell = Losses::new(address, ConnectionType::Shell, before, after, now);
-    let preview = if apart { Losses::new(address, ConnectionType::Preview, before, after, now) } else { shell };
-    let losses = [(ConnectionType::Shell, shell), (ConnectionType::Preview, preview)];
     let mut first: Option<(Moment, TargetClass, ConnectionType)> = None;
-    for targets in target_classes(before.organization, after.map(|after| after.organization)) {
+    // Whatever the nodes permit, the firewall before never allows it.
+    let any_allowed = losses.iter().any(|(_, losses)| losses.allowed.is_some());
+    let classes = any_allowed.then(|| target_classes(before.organization, after.map(|after| after.organization)));
+    for targets in classes.into_iter().flatten() {
         let target = targets.example(before.organization, after.map(|after| after.organization));
-        for (connection_type, losses) in &losses {
+        for (connection_type, losses) in losses {
             let lost = losses.of(before, after, address, &target);
             if let Some(lost) = lost.filter(|lost| first.as_ref().is_none_or(|(first, ..)| lost < first)) {
                 first = Some((lost, targets.clone(), *connection_type));
@@ -158,18 +243,15 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Compares the firewalls of two versions at one address. None stands for an organization that does not exist.
+    /// What two firewalls decide at one address.
     pub fn new(
         address: Address,
         connection_type: ConnectionType,
-        before: &Version<'_>,
-        after: Option<&Version<'_>>,
-        now: Timestamp,
-    ) -> Self {
-        let of = |version: &Version<'_>| version.snapshot.firewall().timeline(address, connection_type, now);
-        let allowed = of(before);
-        let lost = after.map_or_else(|| allowed.first(), |after| allowed.and_not(&of(after)).first());
-        Self { allowed: allowed.first(), lost }
+        comparison: &Comparison<'_>,
+        budget: &Budget,
+    ) -> Result<Self, TooCostly> {
+        let first = |event| comparison.first(event, address, connection_type, budget);
+        Ok(Self { allowed: first(Event::AllowedBefore)?, lost: first(Event::Lost)? })
     }
 
     /// The first moment at which the address loses a connection to a target. The versions and the address are those that
@@ -190,9 +272,14 @@ impl Losses {
 }
 
 /// The first node that the change opens to every address of a family.
-fn opened(before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timestamp) -> Option<Refusal> {
+fn opened(
+    before: Option<&Version<'_>>,
+    after: Option<&Version<'_>>,
+    now: Timestamp,
+) -> Result<Option<Refusal>, TooCostly> {
+    let Some(after) = after else { return Ok(None) };
     let mut first: Option<Opening> = None;
-    for opening in openings(before.copied(), *after?, now) {
+    for opening in openings(before.copied(), *after, now)? {
         if first.as_ref().is_none_or(|first| opening.from < first.from) {
             let is_now = opening.from == Moment::Now;
             first = Some(opening);
@@ -201,35 +288,8 @@ fn opened(before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timest
             }
         }
     }
-    let Opening { targets, connection_type, family, from } = first?;
-    Some(Refusal::OpenToInternet { node: targets.name(&after?.organization.id), family, connection_type, from })
-}
-
-impl PolicyTest {
-    /// What a test says, whatever its id and description are.
-    pub(super) fn assertion(&self) -> (Address, ConnectionType, &str, bool, Option<Timestamp>) {
-        let Self { id: _, address, connection_type, endpoint, expected, description: _, end_time } = self;
-        (*address, *connection_type, endpoint, *expected == Decision::Allow, *end_time)
-    }
-
-    /// What a version of the policy decides about the test's connection.
-    pub fn actual(&self, version: &Version<'_>, now: Timestamp) -> Decision {
-        version.decision(self.address, self.connection_type, &self.endpoint, now)
-    }
-
-    /// When a version of the policy decides otherwise than the test expects, from `now` on and before the test ends. None
-    /// stands for an organization that does not exist: it denies everything.
-    pub fn failing(&self, version: Option<&Version<'_>>, now: Timestamp) -> Timeline {
-        let holds = match self.end_time {
-            Some(end) if end <= now => return Timeline::constant(false),
-            end => Timeline::until(end),
-        };
-        let allowed = version.map_or(Timeline::constant(false), |version| {
-            version.allowed(self.address, self.connection_type, &self.endpoint, now)
-        });
-        match self.expected {
-            Decision::Allow => holds.and_not(&allowed),
-            Decision::Deny => holds.and(&allowed),
-        }
-    }
+    Ok(first.map(|Opening { targets, connection_type, family, from }| {
+        let node = targets.name(&after.organization.id);
+        Refusal::OpenToInternet { node, family, connection_type, from }
+    }))
 }

@@ -83,7 +83,8 @@
 //! Not here: where policies are kept and which one is current, which is up to the service.
 
 pub mod address;
-pub mod broken_tests;
+pub mod breakage;
+pub mod broken_test;
 pub mod change;
 mod classes;
 mod covered;
@@ -92,6 +93,7 @@ pub mod decision;
 pub mod document;
 pub mod explain;
 pub mod firewall;
+pub mod forecast;
 pub mod gates;
 pub mod group;
 pub mod impact;
@@ -110,6 +112,7 @@ pub mod policy_test;
 pub mod problems;
 pub mod ranges;
 pub mod rule;
+mod rule_sets;
 pub mod snapshot;
 pub mod state;
 pub mod table;

@@ -7,13 +7,16 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use super::slab::Active;
 use super::table::SessionTable;
 use super::{JudgedSession, SHARDS, Scope, Session};
 use crate::audit::record::Subject;
 use crate::audit::session::{Revocation, SessionId, SessionRecord};
+use crate::policy::address::Address;
 use crate::policy::name::Id;
+use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
 
 /// Newest first: the later start, then the larger id.
@@ -58,6 +61,28 @@ fn judged(session: &Session) -> JudgedSession<'_> {
     }
 }
 
+/// What is judged of a session, apart from the table.
+struct Copied {
+    id: SessionId,
+    organization: Id,
+    endpoint: Arc<str>,
+    connection_type: ConnectionType,
+    address: Option<Address>,
+}
+
+impl Copied {
+    fn of(session: &Session) -> Self {
+        let JudgedSession { organization, connection_type, address, .. } = judged(session);
+        let (id, endpoint) = (session.record.id, Arc::clone(&session.record.endpoint));
+        Self { id, organization: organization.clone(), endpoint, connection_type, address }
+    }
+
+    fn judged(&self) -> JudgedSession<'_> {
+        let Self { organization, endpoint, connection_type, address, .. } = self;
+        JudgedSession { organization, endpoint, connection_type: *connection_type, address: *address }
+    }
+}
+
 impl SessionTable {
     /// Judges every active session in the scope that is not revoked yet, shard after shard, and marks those for which the
     /// judge returns a revocation. For each shard, `before_shard` is called without a lock, so that the caller can wait
@@ -98,26 +123,40 @@ impl SessionTable {
     }
 
     /// How many active sessions in the scope, not revoked yet, the judge accepts; and the first of them, at most
-    /// `listed_max`. The judge is called while a shard is locked.
+    /// `listed_max`. The judge is called without a lock, so it may take its time.
     pub fn find(
         &self,
         scope: &Scope,
-        judge: impl Fn(&JudgedSession<'_>) -> bool,
+        mut judge: impl FnMut(&JudgedSession<'_>) -> bool,
         listed_max: usize,
     ) -> (u64, Vec<Session>) {
         let (mut count, mut listed) = (0, Vec::new());
-        for shard in self.shards() {
-            for slot in shard.index.slots(scope) {
-                let Some(Active { session, .. }) = shard.slab.at(slot) else { continue };
-                if session.record.revocation.is_none() && judge(&judged(session)) {
+        for (_, number) in (0..SHARDS).zip(0_u64..) {
+            let mut accepted = Vec::new();
+            for copied in self.copied(number, scope) {
+                if judge(&copied.judged()) {
                     count += 1;
-                    if listed.len() < listed_max {
-                        listed.push(session.clone());
+                    if listed.len() + accepted.len() < listed_max {
+                        accepted.push(copied.id);
                     }
                 }
             }
+            if !accepted.is_empty() {
+                // One that has ended meanwhile is counted and not listed.
+                let shard = self.lock(number);
+                let sessions = accepted.into_iter().filter_map(|id| shard.slab.at(shard.slot(id)?));
+                listed.extend(sessions.map(|active| active.session.clone()));
+            }
         }
         (count, listed)
+    }
+
+    /// What is to be judged of the sessions of one shard that are not revoked yet.
+    fn copied(&self, number: u64, scope: &Scope) -> Vec<Copied> {
+        let shard = self.lock(number);
+        let active = shard.index.slots(scope).filter_map(|slot| shard.slab.at(slot));
+        let active = active.filter(|active| active.session.record.revocation.is_none());
+        active.map(|active| Copied::of(&active.session)).collect()
     }
 
     /// At most `count_max` of the sessions that match, in one organization or all: the newest start first, and of

@@ -70,7 +70,9 @@ impl LevelSets {
             firewall.of_types(|connection_type| {
                 let allowed = firewall.allowed_from(connection_type, *now);
                 let permitted = allowed.within(&permitted);
-                let [v4, v6] = firewall.whole_families(connection_type, *now);
+                // Where it takes too long to find out, nothing is said to be open.
+                let whole = firewall.whole_families(connection_type, *now);
+                let [v4, v6] = whole.unwrap_or([const { false }; 2].map(Timeline::constant));
                 let of = |of_firewall, family| if family { of_firewall } else { Timeline::constant(false) };
                 (allowed, permitted, [of(v4, of_v4), of(v6, of_v6)])
             });

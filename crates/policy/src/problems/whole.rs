@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use super::examined::{Examined, LevelSets};
 use super::problem::{Code, Problem, Resource};
 use crate::address::Range;
+use crate::breakage::failures;
 use crate::name::Name;
 use crate::node::Access;
+use crate::policy_test::PolicyTest;
 use crate::ranges::RangeSet;
 use crate::rule::{Action, ConnectionType, Source};
 use crate::timeline::{Moment, Timeline};
@@ -105,8 +107,10 @@ pub(super) fn guarded(examined: &Examined<'_>) -> Vec<Problem> {
 /// The policy tests that fail, now or later.
 pub(super) fn tests(examined: &Examined<'_>) -> Vec<Problem> {
     let version = examined.version();
-    let failing = examined.organization.tests.iter().filter_map(|test| {
-        let from = test.failing(Some(&version), examined.now).first()?.time();
+    let tests: Vec<&PolicyTest> = examined.organization.tests.iter().collect();
+    let failures = failures(&tests, &version, examined.now);
+    let failing = tests.into_iter().zip(failures).filter_map(|(test, first)| {
+        let from = first.ok()??.time();
         Some(Problem { from, ..Problem::new(Code::FailingTest, Resource::Test(test.id.clone())) })
     });
     failing.collect()

@@ -1,11 +1,9 @@
-//! The policy tests that a change breaks, and in words what is decided instead (design.md §2.10).
+//! A policy test that a change breaks, and in words what is decided instead (design.md §2.10).
 //!
-//! Invariant: a test that failed without the change, or was going to fail at that moment, is not broken.
-//! Not here: what a test says (`policy_test`), the other reasons to refuse a change (`judging`).
+//! Invariant: what is told is what the version after the change decides at the first moment at which the test fails.
+//! Not here: which tests break (`breakage`), what a test says (`policy_test`).
 
-use std::collections::HashSet;
 use std::fmt::{Display, Formatter, Result, Write};
-use std::sync::Arc;
 
 use super::decision::{Decision, Reason};
 use super::name::Id;
@@ -37,28 +35,14 @@ pub struct BrokenTest {
     pub rule: Option<Id>,
 }
 
-/// The tests that a change breaks, by ascending id. One that it rewrites can break as it was and as it is. Those of the version before are judged too, also where the change removes them. A test
-/// that was going to fail at that moment is not broken; one that is new, and fails at any moment, is.
-pub fn broken_tests(before: Option<&Version<'_>>, after: Option<&Version<'_>>, now: Timestamp) -> Vec<BrokenTest> {
-    let tests = |version: Option<&Version<'_>>| version.map(|version| Arc::clone(&version.organization.tests));
-    let (old, new) = (tests(before).unwrap_or_default(), tests(after).unwrap_or_default());
-    let was: HashSet<_> = old.iter().map(PolicyTest::assertion).collect();
-    let is: HashSet<_> = new.iter().map(PolicyTest::assertion).collect();
-    let removed = old.iter().filter(|test| !is.contains(&test.assertion()));
-    let mut broken = Vec::new();
-    for test in new.iter().chain(removed) {
-        let (fails, is_new) = (test.failing(after, now), !was.contains(&test.assertion()));
-        let newly = if is_new { fails } else { fails.and_not(&test.failing(before, now)) };
-        if let Some(from) = newly.first() {
-            broken.push(BrokenTest::new(test, is_new, from, after, now));
-        }
-    }
-    broken.sort_by(|one, other| one.id.cmp(&other.id));
-    broken
-}
-
 impl BrokenTest {
-    fn new(test: &PolicyTest, is_new: bool, from: Moment, after: Option<&Version<'_>>, now: Timestamp) -> Self {
+    pub(super) fn new(
+        test: &PolicyTest,
+        is_new: bool,
+        from: Moment,
+        after: Option<&Version<'_>>,
+        now: Timestamp,
+    ) -> Self {
         let at = from.time().unwrap_or(now);
         let verdict = after.and_then(|after| after.verdict(test.address, test.connection_type, &test.endpoint, at));
         let rule = verdict.and_then(|verdict| verdict.rule).map(|(_, rule)| rule.id.clone());
