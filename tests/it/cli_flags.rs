@@ -134,7 +134,7 @@ async fn what_was_typed_is_shown_as_it_was_typed() {
         done(&service, &command.split(' ').collect::<Vec<_>>()).await;
     }
     for (command, says) in [
-        ("rules delete range", "`force`, `rules`: alter the change, or set `--override-tests`"),
+        ("rules delete range", "`force` (must be allowed, and is denied by rule `rules`), `rules` (must be allowed"),
         ("rules create --action deny --range force", "--range: `force` is not an address"),
         ("rules create --action deny --range ACTION_DENY", "`ACTION_DENY` is not an address"),
         ("rules get force", "`organizations/default/rules/force` does not exist"),

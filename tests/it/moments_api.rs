@@ -140,8 +140,8 @@ async fn a_deny_rule_that_is_to_expire_is_refused_as_its_deletion_is() {
     assert_eq!(previewed.differences.len(), 4);
     for difference in &previewed.differences {
         assert_eq!((difference.from_time, difference.to_time), (Some(soon), None));
-        assert_eq!((difference.newly_permitted[0].as_str(), difference.newly_denied.len()), ("0.0.0.0/1", 0));
-        assert!(difference.newly_permitted.contains(&"::/0".to_owned()));
+        assert_eq!((difference.newly_permitted[0].as_str(), difference.newly_denied.len()), ("::/0", 0));
+        assert!(difference.newly_permitted.contains(&"0.0.0.0/1".to_owned()));
     }
 
     // What it would have done, once nothing refuses it.
@@ -294,7 +294,7 @@ async fn a_difference_has_the_period_in_which_it_holds_also_between_two_revision
     let compared = service.analysis().compare_revisions(compare.clone()).await.unwrap().into_inner();
     let told = &compared.differences[0];
     assert_eq!((told.from_time, told.to_time), (Some(noon), Some(tomorrow)));
-    assert_eq!((told.newly_permitted.len(), told.newly_denied[0].as_str()), (0, "0.0.0.0/1"));
+    assert_eq!((told.newly_permitted.len(), told.newly_denied[0].as_str()), (0, "::/0"));
     assert_eq!(compared.differences.len(), 4);
     // What has begun is there from now on, and what is over is no difference.
     hand.advance(DAY / 2);

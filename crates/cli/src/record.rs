@@ -209,7 +209,7 @@ pub(super) fn rule_as_it_was(action: &str, rule: &str, source: &str, description
 }
 
 /// Which addresses a rule is about, with its description in quotes if it has one.
-fn with_description(source: &str, description: &str) -> String {
+pub(super) fn with_description(source: &str, description: &str) -> String {
     if description.is_empty() {
         return source.to_owned();
     }

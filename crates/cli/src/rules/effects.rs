@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::difference::Told;
 use crate::exit::Exit;
 use crate::pages::PAGE_SIZE;
+use crate::record::with_description;
 use crate::settings;
 use crate::table::clean;
 use portcullis_proto::v1;
@@ -56,7 +57,8 @@ pub(super) fn of_replacement(change: &ChangeArgs, changes: &[v1::ObjectChange], 
     let note = |change: &v1::ObjectChange| {
         let before = change.before.as_ref().and_then(rule)?;
         let Some(after) = change.after.as_ref().and_then(rule) else {
-            let (action, source) = (view::action(&before), settings::rule_source(&before));
+            let source = with_description(&settings::rule_source(&before), &before.description);
+            let action = view::action(&before);
             return Some(format!("note: {deleted} {}: {action} {source}", before.name));
         };
         let altered = alterations::of_rule(&before, &after);
