@@ -49,7 +49,6 @@ groups:
 nodes:
   - node: organization
     display_name: "null"
-    require_projects: false
     gates:
       guard_ips: [10.0.0.1]
   - node: projects/web

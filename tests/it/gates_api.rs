@@ -181,7 +181,14 @@ async fn the_gates_that_a_change_sets_hold_for_it_too() {
     assert_eq!(previewed.refusals[0].reason(), ErrorReason::GuardViolated, "{previewed:?}");
     assert_error(set(&service, locked, ChangeOptions::default()).await, Code::FailedPrecondition, "GUARD_VIOLATED");
     // Set together with a change that they permit, they hold from then on.
-    set(&service, gated(guards, allow_list(&["10.0.0.0/9"])), ChangeOptions::default()).await.unwrap();
+    set(&service, gated(guards.clone(), allow_list(&["10.0.0.0/9"])), ChangeOptions::default()).await.unwrap();
+    // A guard that was there before keeps projects that are not registered, one that comes with them does not.
+    let required = Node { require_projects: Some(true), ..gated(guards, allow_list(&["10.0.0.0/9"])) };
+    let refused = set(&service, required.clone(), ChangeOptions::default()).await;
+    let status = assert_error(refused, Code::FailedPrecondition, "GUARD_VIOLATED");
+    assert!(status.message().contains("/projects/-`"), "{status:?}");
+    set(&service, gated(ChangeGates::default(), allow_list(&["10.0.0.0/9"])), ChangeOptions::default()).await.unwrap();
+    set(&service, required, ChangeOptions::default()).await.unwrap();
     service.stop().await;
 }
 

@@ -216,7 +216,10 @@ fn locked_out(
     // Whatever the nodes permit, the firewall before never allows it.
     let any_allowed = losses.iter().any(|(_, losses)| losses.allowed.is_some());
     let classes = any_allowed.then(|| target_classes(before.organization, after.map(|after| after.organization)));
-    for targets in classes.into_iter().flatten() {
+    // Whoever guards an address and requires projects in one change means the projects that exist.
+    let spares_unregistered = after.is_some_and(|after| sets_guard_and_projects(address, before, after));
+    let is_judged = |targets: &TargetClass| !(spares_unregistered && *targets == TargetClass::UnregisteredProject);
+    for targets in classes.into_iter().flatten().filter(is_judged) {
         let target = targets.example(before.organization, after.map(|after| after.organization));
         for (connection_type, losses) in losses {
             let lost = losses.of(before, after, address, &target);
@@ -230,6 +233,13 @@ fn locked_out(
     }
     let (from, targets, connection_type) = first?;
     Some(Refusal::GuardViolated { address, node: targets.name(organization), connection_type, from })
+}
+
+/// Whether a change lets the organization guard the address and require projects, and both are new.
+fn sets_guard_and_projects(address: Address, before: &Version<'_>, after: &Version<'_>) -> bool {
+    let [before, after] = [before, after].map(|version| &version.organization.node);
+    let guards = |gates: &Gates| gates.guard.contains(&address);
+    !guards(&before.gates) && guards(&after.gates) && !before.require_projects && after.require_projects
 }
 
 /// When a change denies an address connections that it allows without the change, as far as the firewalls say: the same
