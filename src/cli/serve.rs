@@ -26,7 +26,10 @@ pub(super) fn run(args: &ServeArgs, output: &mut Output) -> anyhow::Result<Exit>
         output.text(&config.to_toml())?;
         return Ok(Exit::Success);
     }
-    telemetry::init(&config.log);
+    let logs = telemetry::init(&config.log).context("cannot start the log")?;
+    // An error that ends the service, too, is not to wait for the reader of standard error. The last lines are written when
+    // the output ends, after that error.
+    output.redirect_notes(logs);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

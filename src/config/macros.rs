@@ -98,7 +98,13 @@ macro_rules! choices {
             }
 
             fn show(&self) -> Option<toml::Value> {
-                Some(match self { Self::$variant => $text $(, Self::$variants => $texts)+ }.into())
+                Some(self.to_string().into())
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str(match self { Self::$variant => $text $(, Self::$variants => $texts)+ })
             }
         }
     };

@@ -161,6 +161,7 @@ impl Engine {
         threads.keeper = Some(spawn("session-keeper", move || keeper.run())?);
         threads.sealer = Some(background::spawn("audit-sealer", move || maintenance.run())?);
         threads.renewals = Some(spawn("session-journal", write_renewals)?);
+        drop(threads);
         if ready.recv().is_err() {
             tracing::error!("the policy writer ended before it was ready");
         }

@@ -19,6 +19,7 @@ mod unix;
 mod verify;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ pub async fn run_at(
     };
     api.start(Arc::clone(&engine));
     health.follow(&engine).await;
-    tracing::info!(%address, data_dir = %config.data_dir.display(), "serving gRPC");
+    log_start(&config, address);
 
     shutdown.await;
     health.stop().await;
@@ -104,6 +105,27 @@ pub async fn run_at(
     end_connections(acceptor.stop(), &phase, config.drain_timeout).await;
     close(engine).await;
     Ok(())
+}
+
+/// What serves from now on, where, and what it holds itself to.
+fn log_start(config: &Config, address: SocketAddr) {
+    tracing::info!(
+        version = env!("PORTCULLIS_VERSION"),
+        %address,
+        unix_socket = config.listen_unix.as_ref().map(|path| path.display().to_string()),
+        data_dir = %config.data_dir.display(),
+        audit_shell = %config.record.audit_shell,
+        audit_preview = %config.record.audit_preview,
+        on_audit_failure = %config.record.on_audit_failure,
+        "serving gRPC"
+    );
+    if !address.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            %address,
+            "there is neither TLS nor authentication (`--insecure`): everybody who reaches this address can read and \
+             change every policy"
+        );
+    }
 }
 
 /// Returns when every connection has ended. Calls that take longer than `timeout` are aborted.

@@ -102,6 +102,8 @@ mod limits_api;
 mod lists_api;
 /// A load of changes whose acknowledgements are remembered.
 mod load;
+/// The log and its reader.
+mod logs;
 /// Malformed Checks.
 mod malformed_audit;
 mod malformed_check;

@@ -29,18 +29,13 @@ pub(crate) async fn run(
     answer: &'static str,
     then: impl AsyncFnOnce(),
 ) -> Ended {
-    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&controller).unwrap();
-    unlockpt(&controller).unwrap();
-    let name = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
-    let terminal = OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let (mut typing, terminal) = open();
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(arguments).args(["--server", &service.address().to_string()]);
     command.stdin(terminal.try_clone().unwrap()).stderr(terminal).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // The program alone holds the terminal, so that reading it ends with the program.
     drop(command);
-    let mut typing = File::from(controller);
     let mut reading = typing.try_clone().unwrap();
     let (asked, mut shown) = tokio::task::spawn_blocking(move || {
         let shown = read_until(&mut reading, question);
@@ -63,8 +58,17 @@ pub(crate) async fn run(
     .unwrap()
 }
 
+/// A new terminal: the side of the person, and that of the program.
+pub(crate) fn open() -> (File, File) {
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
+    (File::from(controller), OpenOptions::new().read(true).write(true).open(name).unwrap())
+}
+
 /// What the terminal shows until a text is there, or the program has ended, which Linux tells by an error.
-fn read_until(reading: &mut File, end: &str) -> String {
+pub(crate) fn read_until(reading: &mut File, end: &str) -> String {
     let mut shown = Vec::new();
     let mut part = [0; 4_096];
     while !String::from_utf8_lossy(&shown).contains(end) {

@@ -69,7 +69,7 @@ const PARTS: &[Part] = &[
         ],
     },
     Part { name: "config", parts: &[], crates: &["clap", "portcullis_policy", "strsim", "toml", "tracing_subscriber"] },
-    Part { name: "telemetry", parts: &["config"], crates: &["tracing", "tracing_subscriber"] },
+    Part { name: "telemetry", parts: &["config", "locks"], crates: &["tracing", "tracing_subscriber"] },
     Part {
         name: "server",
         parts: &["api", "config", "engine", "locks", "store"],

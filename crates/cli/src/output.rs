@@ -124,8 +124,13 @@ impl Output {
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }
 
+    /// Sends the notes elsewhere than to standard error itself; each in one write.
+    pub fn redirect_notes(&mut self, notes: impl Write + 'static) {
+        self.notes = Box::new(notes);
+    }
+
     /// Writes a line for people to standard error. A failure is ignored: there is no other place to report it.
     pub(super) fn note(&mut self, line: &str) {
-        let _ = writeln!(self.notes, "{line}");
+        let _ = self.notes.write_all(format!("{line}\n").as_bytes());
     }
 }

@@ -65,14 +65,6 @@ impl Checkpoints {
         self.newest.as_ref()
     }
 
-    /// Logs the newest checkpoint. Logs are kept elsewhere, so truncating the audit log before it can be detected.
-    pub(super) fn log_newest(&self) {
-        if let Some((head, note)) = &self.newest {
-            let signature = note.lines().last().unwrap_or_default();
-            tracing::info!(size = head.size, root = %head.root, signature, "audit checkpoint");
-        }
-    }
-
     pub(super) fn verifier(&self) -> &VerifierKey {
         self.key.verifier()
     }

@@ -70,14 +70,15 @@ impl Pruner {
         let entry = Entry { time: self.clock.now(), organization: None, content };
         shared.wait_durable(shared.queue.push(entry, None, true), None)?;
         shared.sign();
-        let _layout = shared.layout();
+        let layout = shared.layout();
         write_removed(&shared.folder, &shared.units, &tree, to_sequence).map_err(AuditError::not_writable)?;
-        tracing::info!(to_sequence, "old records of the audit log are removed");
         let mut gone = shared.units.list();
         gone.retain(|unit| unit.next_sequence() <= to_sequence + 1);
         shared.units.forget_before(to_sequence + 1);
-        gone.iter()
-            .try_for_each(|unit| shared.units.files.remove(unit.first_sequence))
-            .map_err(AuditError::not_writable)
+        let removed = gone.iter().try_for_each(|unit| shared.units.files.remove(unit.first_sequence));
+        // Nothing is logged under a lock.
+        drop(layout);
+        tracing::info!(to_sequence, "old records of the audit log are removed");
+        removed.map_err(AuditError::not_writable)
     }
 }

@@ -45,7 +45,7 @@ impl Sealer {
     }
 
     fn seal(&self, unit: &Arc<TailUnit>) -> Result<(), AuditError> {
-        let _layout = self.shared.layout();
+        let layout = self.shared.layout();
         let units = &self.shared.units;
         let first_sequence = unit.first_sequence;
         {
@@ -69,7 +69,12 @@ impl Sealer {
         units.push_open(sealed, info);
         self.shared.tail.remove(first_sequence);
         self.shared.queue.order(Order::Truncate(info.next_sequence()));
-        self.shared.sign_end(info.next_sequence() - 1);
+        let signed = self.shared.sign_end(info.next_sequence() - 1);
+        // Nothing is logged under a lock.
+        drop(layout);
+        if let Err(error) = signed {
+            tracing::warn!(%error, "cannot write the checkpoint of a sealed unit: the next one writes both");
+        }
         tracing::debug!(first_sequence, records = info.count, bytes = info.bytes, "a unit of the audit log is sealed");
         Ok(())
     }
