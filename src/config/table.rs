@@ -88,7 +88,8 @@ settings! {
     LogConfig at [log], LOG under "Log" {
         /// Write the log to standard error as text or as one JSON object a line
         format: LogFormat = LogFormat::Text, as "log_format";
-        /// Log what this filter lets through, such as `info` or `warn,portcullis=debug`
+        /// Log what this filter lets through, such as `info` or `warn,portcullis=debug`; `debug` and `trace` alone leave
+        /// other crates at `info`
         filter: LogFilter = LogFilter::info(), as "log_filter";
     }
 }
