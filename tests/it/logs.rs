@@ -218,6 +218,40 @@ async fn an_error_of_the_start_is_written_before_the_process_ends() {
 }
 
 #[tokio::test]
+async fn the_start_says_what_is_enforced_and_checkpoints_are_for_debug() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data_dir, socket) = (directory.path().join("data"), directory.path().join("socket"));
+    let socket = socket.to_str().unwrap();
+    for (filter, has_checkpoints) in [("info", false), ("debug", true)] {
+        let (reader, writer) = pipe().unwrap();
+        let arguments =
+            ["--log-format", "json", "--log-filter", filter, "--listen-unix", socket, "--audit-preview", "sync"];
+        let mut service = Logged::spawn(&data_dir, writer, &arguments, &[]);
+        let mut reader = BufReader::new(reader);
+        let line = line_with(&mut reader, "serving gRPC");
+        for (field, expected) in [
+            ("unix_socket", socket),
+            ("data_dir", data_dir.to_str().unwrap()),
+            ("audit_shell", "sync"),
+            ("audit_preview", "sync"),
+            ("on_audit_failure", "deny"),
+        ] {
+            assert_eq!(line[field], expected, "{line}");
+        }
+        assert!(line["version"].as_str().unwrap().starts_with(env!("CARGO_PKG_VERSION")), "{line}");
+        let channel = Channel::from_shared(format!("http://{}", line["address"].as_str().unwrap())).unwrap();
+        answers(&channel.connect().await.unwrap()).await;
+        service.terminate().await;
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest.contains("audit checkpoint"), has_checkpoints, "{rest}");
+        let of_others = rest.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let of_others = of_others.filter(|line| !line["target"].as_str().unwrap().starts_with("portcullis"));
+        assert_eq!(of_others.count(), 0, "{rest}");
+    }
+}
+
+#[tokio::test]
 async fn colours_are_for_terminals_that_want_them() {
     let directory = tempfile::tempdir().unwrap();
     for (name, environment, expected) in [
