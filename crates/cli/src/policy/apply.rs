@@ -130,9 +130,10 @@ pub(super) async fn apply(
         }
     }
     // What a plan has told needs no second time.
-    let effects = match asks {
-        true => None,
-        false => Some(Effects::of(&request.parent, Asked::ApplyPolicy(request.clone()), context).await),
+    let effects = if asks {
+        None
+    } else {
+        Some(Effects::of(&request.parent, Asked::ApplyPolicy(request.clone()), context).await)
     };
     let applied = answer(context.client.analysis().apply_policy(request.clone()).await)
         .map_err(|error| read.locations.locate(error, &args.file, "policy."));
