@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
-use super::audit::AuditError;
-use super::prospect::Prospect;
+use super::audit::{AuditError, RecordedDecision};
+use super::prospect::{Prospect, Prospected};
 use crate::audit::filter::RecordFilter;
 use crate::audit::record::RecordType;
+use crate::policy::decision::Decision;
+use crate::policy::forecast::{Budget, Comparison, Event, TooCostly};
 use crate::policy::impact::Impact;
 use crate::policy::time::Timestamp;
-use crate::policy::timeline::Timeline;
 use crate::policy::version::Version;
 
 /// How long a replay may take. Then it ends with what was found until then.
@@ -39,7 +40,7 @@ pub struct Replay {
     pub flipped: Flipped,
     /// Those that would differ by user; under the empty email those without a known user.
     pub users: HashMap<Arc<str>, Flipped>,
-    /// Whether it ended before it had read all records.
+    /// Whether it ended before it had read all records, or some took too long to decide again.
     pub truncated: bool,
 }
 
@@ -62,25 +63,59 @@ impl Engine {
         if concerned.is_empty() {
             return Ok(replay);
         }
+        let (comparison, budget) = (prospect.comparison(prospected), Budget::default());
+        let mut is_known = true;
         let complete = self.audit.for_each_decision(&filter, &concerned, REPLAY_MAX, &mut |decided| {
-            let allowed = |version: Option<&Version<'_>>| {
-                version.map_or(Timeline::constant(false), |version| {
-                    version.allowed(decided.address, decided.connection_type, decided.endpoint, prospect.now)
-                })
+            let is_allowed = match prospect.flip(decided, prospected, comparison.as_ref(), &budget) {
+                Ok(None) => return,
+                Ok(Some(is_allowed)) => is_allowed,
+                Err(TooCostly) => return is_known = false,
             };
-            let (was, is) = (allowed(before.as_ref()), allowed(after.as_ref()));
-            if let Some(moment) = was.combined(&is, |was, is| was != is).first() {
-                let is_allowed = is.holds_at(moment);
-                let one = Flipped { denied: u64::from(!is_allowed), permitted: u64::from(is_allowed) };
-                replay.flipped.add(one);
-                match replay.users.get_mut(decided.email) {
-                    Some(user) => user.add(one),
-                    None => drop(replay.users.insert(decided.email.into(), one)),
-                }
+            let one = Flipped { denied: u64::from(!is_allowed), permitted: u64::from(is_allowed) };
+            replay.flipped.add(one);
+            match replay.users.get_mut(decided.email) {
+                Some(user) => user.add(one),
+                None => drop(replay.users.insert(decided.email.into(), one)),
             }
         })?;
-        replay.truncated = !complete;
+        replay.truncated = !complete || !is_known;
         Ok(replay)
+    }
+}
+
+impl Prospect {
+    /// Whether a connection is allowed with the change, at the first moment at which the change decides it otherwise; none
+    /// where there is no such moment.
+    fn flip(
+        &self,
+        decided: &RecordedDecision<'_>,
+        prospected: &Prospected,
+        comparison: Option<&Comparison<'_>>,
+        budget: &Budget,
+    ) -> Result<Option<bool>, TooCostly> {
+        let RecordedDecision { address, connection_type, endpoint, .. } = *decided;
+        let versions = [prospected.before(self), prospected.after(self)];
+        let Some(comparison) = comparison else {
+            let allows = |version: &Version<'_>| {
+                version.decision(address, connection_type, endpoint, self.now) == Decision::Allow
+            };
+            let [was, is] = versions.map(|version| version.as_ref().is_some_and(allows));
+            return Ok((was != is).then_some(is));
+        };
+        let permits = |version: &Version<'_>| version.permits_beside_firewall(address, endpoint);
+        let first = |event| comparison.first(event, address, connection_type, budget);
+        let denied = match versions.map(|version| version.as_ref().is_some_and(permits)) {
+            [false, false] => return Ok(None),
+            [true, false] => return Ok(first(Event::AllowedBefore)?.map(|_| false)),
+            [false, true] => return Ok(first(Event::AllowedAfter)?.map(|_| true)),
+            [true, true] => first(Event::Lost)?,
+        };
+        let permitted = first(Event::Gained)?;
+        Ok(match (denied, permitted) {
+            (None, None) => None,
+            (Some(denied), Some(permitted)) => Some(permitted < denied),
+            (denied, _) => Some(denied.is_none()),
+        })
     }
 }
 

@@ -73,7 +73,7 @@ impl Prospect {
     }
 
     /// The firewalls of an organization, compared; none where neither changes by itself, as most never do.
-    fn comparison<'a>(&'a self, prospected: &'a Prospected) -> Option<Comparison<'a>> {
+    pub(super) fn comparison<'a>(&'a self, prospected: &'a Prospected) -> Option<Comparison<'a>> {
         let firewall = |version: Version<'a>| version.snapshot.firewall();
         let (before, after) = (prospected.before(self).map(firewall), prospected.after(self).map(firewall));
         let changes = [before, after].into_iter().flatten().any(|firewall| firewall.changes_after(self.now));

@@ -372,3 +372,28 @@ async fn what_is_too_large_to_be_foreseen_is_compared_afterwards() {
     assert_eq!(notes, "note: nothing changed: what was given is so already\n");
     service.stop().await;
 }
+
+#[tokio::test]
+async fn what_replaces_a_policy_says_whose_sessions_end_as_single_changes_do() {
+    let (service, folder) = (Service::start().await, tempfile::tempdir().unwrap());
+    let closed = folder.path().join("closed.yaml");
+    std::fs::write(&closed, "rules: [{id: rest, action: deny, range: any}]\n").unwrap();
+    let closed = closed.to_str().unwrap();
+    let revoked = "note: 1 active session was revoked";
+    run(&service, SESSION).await.done();
+    for (line, says) in [
+        (&*format!("policy apply {closed} --validate-only"), "note: 1 active session would be revoked"),
+        (&format!("policy apply {closed}"), revoked),
+        ("revisions rollback 1", "note: permitted from now on: every IPv4"),
+        (SESSION, ""),
+        ("revisions rollback 2", revoked),
+        ("revisions rollback 1", "note: permitted from now on: every IPv4"),
+        (&format!("shadow set {closed}"), ""),
+        (SESSION, ""),
+        ("shadow promote", revoked),
+    ] {
+        let (_, notes) = run(&service, line).await.done();
+        assert!(notes.contains(says), "{line}: {notes}");
+    }
+    service.stop().await;
+}

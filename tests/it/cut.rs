@@ -267,7 +267,8 @@ async fn first_and_last_project_are_told_with_what_they_deny() {
     let one = "nodes: [{node: projects/a, access: allow-all}]";
     let (_, notes) = told(&service, &["policy", "apply", "-"], one).await;
     assert!(
-        notes.contains("organizations/default requires projects from now on: checks of projects that do"),
+        notes.contains("organizations/default requires projects from now on")
+            && notes.contains(": checks of projects that do"),
         "{notes}"
     );
     let last = "organizations/default would have no project left and still require projects";

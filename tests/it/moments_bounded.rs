@@ -166,6 +166,14 @@ fn what_takes_too_many_steps_is_refused_with_what_to_do() {
         let tests: Vec<_> = tests.into_iter().map(|test| (test.id, test.from)).collect();
         assert_eq!((tests, unknown), (vec![(id("t2"), last), (id("t4"), last)], Vec::new()));
     });
+    // A change of words alters no decision, so nothing has to be found out.
+    let mut reworded = before.clone();
+    let described = |rule: &Arc<Rule>| Arc::new(Rule { description: "another".into(), ..(**rule).clone() });
+    reworded.rules = Arc::new(before.rules.iter().map(described).collect());
+    judged(&before, &reworded, |before, after| {
+        let broken = broken_tests(Some(before), Some(after), now(), &Budget::new(1));
+        assert_eq!(broken, Broken::default());
+    });
 }
 
 #[test]

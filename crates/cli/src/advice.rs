@@ -86,6 +86,9 @@ const PHRASES: &[Phrase] = &[
     },
 ];
 
+/// How the refusals of a change begin.
+const BEGINNINGS: &[&str] = &["the change would ", "the change breaks ", "whether the change "];
+
 /// The values of enumerations, by the beginnings of their names.
 const VALUES: &[&str] = &["ACCESS_MODE_", "CONNECTION_TYPE_", "ACTION_", "DECISION_"];
 
@@ -101,11 +104,29 @@ pub(super) struct Gates {
 
 /// A message in which flags are named in place of fields. `has` tells which flags the command has.
 pub(super) fn in_words(message: &str, has: impl Fn(&str) -> bool, gates: &Gates) -> String {
-    let mut message = of_gates(message, gates);
+    let refusals = refusals(message).into_iter().map(|refusal| of_one(refusal, &has, gates));
+    in_values(&refusals.collect::<Vec<_>>().join("; "))
+}
+
+/// The refusals that a message is made of, each with advice of its own; a message of another kind as one.
+fn refusals(message: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = message;
+    while let Some(end) = BEGINNINGS.iter().filter_map(|next| rest.find(&format!("; {next}"))).min() {
+        let (refusal, behind) = rest.split_at(end);
+        found.push(refusal);
+        rest = behind.strip_prefix("; ").unwrap_or(behind);
+    }
+    found.push(rest);
+    found
+}
+
+fn of_one(refusal: &str, has: impl Fn(&str) -> bool, gates: &Gates) -> String {
+    let mut message = of_gates(refusal, gates);
     for Phrase { said, flag, own, otherwise } in PHRASES {
         message = at_last(&message, said, if has(flag) { own } else { otherwise });
     }
-    in_values(&message)
+    message
 }
 
 /// The message of a problem, in the words of the command line.
@@ -195,6 +216,21 @@ mod tests {
 
     fn in_words(message: &str, Typed(long, gates): &Typed) -> String {
         super::in_words(message, |flag| long.iter().any(|long| long == flag), gates)
+    }
+
+    #[test]
+    fn of_several_refusals_each_has_the_advice_that_is_its_own() {
+        let message = "the change would deny the guarded address `1.1.1.1` its shell connections to `a`: alter the change, \
+                       or leave the address out of `guard_ips`; the change would deny the guarded address `2.2.2.2` its \
+                       shell connections to `a`: alter the change, or leave the address out of `guard_ips`; the change \
+                       would revoke 2 sessions, and at most 0 may be revoked: alter the change, or raise \
+                       `max_revocations`";
+        let gates = Gates { guarded: vec!["2.2.2.2".to_owned()], keeper: "a".to_owned(), ..Gates::default() };
+        let told = in_words(message, &flags(&["guard-ip", "max-revocations"], gates));
+        let parts: Vec<&str> = told.split("; ").collect();
+        assert!(parts[0].ends_with("removes all of them)") && !parts[0].contains("`--guard-ip`"), "{told}");
+        assert!(parts[1].ends_with("leave the address out of `--guard-ip`"), "{told}");
+        assert!(parts[2].ends_with("(`portcullis nodes update a --gates-max-revocations 2`)"), "{told}");
     }
 
     #[test]

@@ -20,20 +20,7 @@ use portcullis_proto::v1::policy_object::Object;
 pub(super) const REQUIRED_PROJECTS: &str =
     "checks of projects that do not exist, and of everything below them, are denied";
 
-/// What a change causes that was made, or would be made, as notes.
-pub(super) async fn of_change(parent: &str, changes: &[v1::ObjectChange], told: Told, client: &Client) -> Vec<String> {
-    let requires = requires_projects_anew(changes).map(|name| {
-        let would = if told == Told::Would { "would require" } else { "requires" };
-        let name = clean(&name);
-        format!(
-            "note: {name} {would} projects from now on: {REQUIRED_PROJECTS}; to permit them again: portcullis nodes \
-             update {name} --require-projects=false"
-        )
-    });
-    requires.chain(of_preview(parent, changes, told, client).await).collect()
-}
-
-/// As [`of_change`], without what a preview tells by itself.
+/// What a change causes that was made, or would be made, as notes, besides what a preview tells.
 pub(super) async fn of_preview(parent: &str, changes: &[v1::ObjectChange], told: Told, client: &Client) -> Vec<String> {
     let denies = denies_nothing(parent, changes, told, client).await.then(|| nothing_denied(parent, told));
     let last = loses_last_project(parent, changes, told, client).await.then(|| no_project_left(parent, told));
@@ -80,7 +67,11 @@ pub(super) fn is_denying(rule: &v1::Rule) -> bool {
 async fn denies_nothing(parent: &str, changes: &[v1::ObjectChange], told: Told, client: &Client) -> bool {
     let are_counted = changes.iter().any(|change| record::counted(change).is_some());
     let denied = |change: &v1::ObjectChange| rule(change.before.as_ref()).is_some_and(is_denying);
-    if !are_counted && !changes.iter().any(denied) {
+    // Where the organization itself goes, everything is denied.
+    let is_gone = |change: &v1::ObjectChange| {
+        change.after.is_none() && node(change.before.as_ref()).is_some_and(|node| node.name == parent)
+    };
+    if (!are_counted && !changes.iter().any(denied)) || changes.iter().any(is_gone) {
         return false;
     }
     // Of what is only counted, nobody knows what it is: then only the rules themselves tell.

@@ -200,7 +200,7 @@ impl<'a> Context<'a> {
 
     /// Says on the standard error what changes that were made, or only validated, bring about besides.
     pub(super) async fn note_change_consequences(&mut self, parent: &str, changes: &[v1::ObjectChange], told: Told) {
-        for note in consequences::of_change(parent, changes, told, &self.client).await {
+        for note in consequences::of_preview(parent, changes, told, &self.client).await {
             self.output.note(&note);
         }
     }

@@ -108,10 +108,19 @@ impl Effects {
 
     /// Says on the standard error what the change caused, or would cause where it was only validated.
     pub(super) async fn tell(&self, change: &ChangeArgs, context: &mut Context<'_>) {
+        self.tell_with(change, true, context).await;
+    }
+
+    /// The same, where the answer to the change names the problems.
+    pub(super) async fn tell_without_problems(&self, change: &ChangeArgs, context: &mut Context<'_>) {
+        self.tell_with(change, false, context).await;
+    }
+
+    async fn tell_with(&self, change: &ChangeArgs, problems: bool, context: &mut Context<'_>) {
         let told = change.told();
         match &self.foreseen {
             Foreseen::Preview(preview) => {
-                let problems = caused(preview, context).await;
+                let problems = if problems { caused(preview, context).await } else { Vec::new() };
                 let mut lines = self.differences(preview, told, context);
                 lines.extend(besides(preview, told));
                 let is_felt = !lines.is_empty() || !problems.is_empty();

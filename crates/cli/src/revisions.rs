@@ -10,11 +10,13 @@ use super::change::{ChangeArgs, EtagArgs, ForceArgs};
 use super::color::{ColorArgs, Colors};
 use super::context::Context;
 use super::difference::Told;
+use super::effects::Effects;
 use super::exit::Exit;
 use super::names::{OrganizationArgs, organization_of};
 use super::pages::LimitArgs;
 use super::{comparison, deletions, table};
 use portcullis_proto::v1;
+use portcullis_proto::v1::mutation::Request as Asked;
 
 #[derive(Args, Debug)]
 pub(super) struct RevisionsArgs {
@@ -101,6 +103,7 @@ pub(super) async fn run(args: RevisionsArgs, context: &mut Context<'_>) -> anyho
             let request =
                 v1::RollbackRevisionRequest { name, etag: args.etag.etag(), force: args.force.force, options };
             let target = request.name.clone();
+            let effects = Effects::of(&target, Asked::RollbackRevision(request.clone()), context).await;
             let revision = answer(client.rollback_revision(request).await)?;
             deletions::note(context.output, &args.change, changes(&revision));
             let told = args.change.told();
@@ -110,6 +113,7 @@ pub(super) async fn run(args: RevisionsArgs, context: &mut Context<'_>) -> anyho
                 Told::Would => would_go_back(&target, changes(revision)),
             })?;
             context.note_change_consequences(&organization_of(&target), changes(&revision), told).await;
+            effects.tell(&args.change, context).await;
             Ok(Exit::Success)
         }
         RevisionsCommand::Confirm(args) => {

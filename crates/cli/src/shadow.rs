@@ -9,6 +9,7 @@ use portcullis_client::{CallError, answer};
 use super::change::{ChangeArgs, ForceArgs};
 use super::context::Context;
 use super::difference::Told;
+use super::effects::Effects;
 use super::exit::Exit;
 use super::names::OrganizationArgs;
 use super::output::{Format, Reader};
@@ -89,6 +90,7 @@ pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::
         ShadowCommand::Promote(args) => {
             let (force, options) = (args.force.force, args.change.options());
             let request = v1::PromoteShadowPolicyRequest { parent, force, options };
+            let effects = of_promotion(&names.name(), force, context).await;
             let revision = answer(client.promote_shadow_policy(request).await)?;
             deletions::note(context.output, &args.change, revisions::changes(&revision));
             let told = args.change.told();
@@ -101,6 +103,7 @@ pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::
             };
             context.changed(&args.change, &revision, text)?;
             context.note_change_consequences(&names.name(), revisions::changes(&revision), told).await;
+            effects.tell(&args.change, context).await;
             Ok(Exit::Success)
         }
         ShadowCommand::Divergences(args) if args.follow => follow(parent, context).await,
@@ -112,6 +115,18 @@ pub(super) async fn run(args: ShadowArgs, context: &mut Context<'_>) -> anyhow::
             context.list_first(&args.limit, fetch, |list| list.divergences.iter().map(line).collect()).await
         }
     }
+}
+
+/// What promoting the shadow policy will cause: the same as applying it.
+async fn of_promotion(parent: &str, force: bool, context: &Context<'_>) -> Effects {
+    let request = v1::GetShadowPolicyRequest { parent: parent.to_owned(), include_policy: true };
+    let shadow = answer(context.client.analysis().get_shadow_policy(request).await);
+    let Some(policy) = shadow.ok().and_then(|shadow| shadow.policy) else {
+        return Effects::too_large(parent, context).await;
+    };
+    let request =
+        v1::ApplyPolicyRequest { parent: parent.to_owned(), policy: Some(policy), force, ..Default::default() };
+    Effects::of(parent, Asked::ApplyPolicy(request), context).await
 }
 
 async fn set(names: &OrganizationArgs, args: &SetArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {

@@ -32,9 +32,12 @@ pub(super) fn parse_moment_or_later(text: &str) -> Result<Timestamp, String> {
 /// Parses a time to come: in RFC 3339, or how long it is until then (`2h`, `+2h`) by the clock of this machine.
 fn parse_later(text: &str) -> Result<Timestamp, String> {
     let span = text.strip_prefix('+').unwrap_or(text);
-    relative(text, span, jiff::Timestamp::checked_add).unwrap_or_else(|| {
-        parse_time(text).map_err(|advice| format!("{advice}, or how long it is until then, such as `+2h` or `7d`"))
-    })
+    let Some(time) = relative(text, span, jiff::Timestamp::checked_add) else {
+        return parse_time(text)
+            .map_err(|advice| format!("{advice}, or how long it is until then, such as `+2h` or `7d`"));
+    };
+    // A second is as exact as anybody means it.
+    time.map(|time| Timestamp { nanos: 0, ..time })
 }
 
 /// When something ends.

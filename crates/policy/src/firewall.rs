@@ -37,9 +37,9 @@ const TURNS_MAX: usize = 4_000_000;
 /// The firewall of one organization, compiled.
 #[derive(Clone, Debug)]
 pub struct Firewall {
-    rules: Arc<Vec<Arc<Rule>>>,
+    pub(super) rules: Arc<Vec<Arc<Rule>>>,
     /// Needed for the rare chains that do not hold all of their rules.
-    groups: CowMap<Id, Group>,
+    pub(super) groups: CowMap<Id, Group>,
     /// The reason for each label below the first chain's: no rule, then every rule in order.
     reasons: Arc<[Reason]>,
     /// The same table as `preview`'s, unless a rule applies to one of the two types only.
@@ -229,13 +229,6 @@ impl Firewall {
         let alone = label.checked_sub(1).filter(|_| label < FIRST_CHAIN);
         let steps = self.winners(alone.into_iter().chain(listed.iter().copied()), |_| true, now);
         steps.map(|(moment, verdict)| (moment, verdict.decision() == Decision::Allow))
-    }
-
-    /// Whether another firewall is the same, and not merely equal.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        let shares = |one: &Arc<FirewallTable>, other: &Arc<FirewallTable>| Arc::ptr_eq(one, other);
-        let same_tables = shares(&self.shell, &other.shell) && shares(&self.preview, &other.preview);
-        same_tables && Arc::ptr_eq(&self.rules, &other.rules)
     }
 
     /// Whether some chain does not hold all of its rules, and so which ones win is to be found out in another way.

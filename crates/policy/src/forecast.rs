@@ -9,13 +9,15 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::address::Address;
 use super::classes::Classes;
 use super::firewall::Firewall;
-use super::rule::ConnectionType;
+use super::ranges::RangeSet;
+use super::rule::{Action, ConnectionType, ConnectionTypes, Rule, Source};
 use super::time::Timestamp;
 use super::timeline::Moment;
 use super::version::Version;
@@ -155,6 +157,23 @@ impl<'a> Forecast<'a> {
     }
 }
 
+/// What a rule does: equal where two rules match the same connections, at the same moments, and do the same with them.
+type Effect<'a> = (Action, &'a Source, ConnectionTypes, bool, Option<Timestamp>, Option<*const RangeSet>);
+
+/// Whether two firewalls have rules that do the same in the same order, whatever their ids and descriptions are. They
+/// decide alike at every moment then.
+fn does_the_same(one: &Firewall, other: &Firewall) -> bool {
+    fn effect<'a>(firewall: &Firewall, rule: &'a Rule) -> Effect<'a> {
+        let set = match &rule.source {
+            Source::Range(_) => None,
+            Source::Group(id) => firewall.groups.get(id.as_str()).map(|group| Arc::as_ptr(group.set())),
+        };
+        (rule.action, &rule.source, rule.connection_types, rule.disabled, rule.expire_time, set)
+    }
+    let rules = || one.rules.iter().zip(other.rules.iter());
+    one.rules.len() == other.rules.len() && rules().all(|(rule, its)| effect(one, rule) == effect(other, its))
+}
+
 impl<'a> Comparison<'a> {
     /// Compares two firewalls from `now` on. With `points`, only these addresses can be asked about, and few addresses are
     /// faster.
@@ -164,7 +183,7 @@ impl<'a> Comparison<'a> {
         points: Option<Vec<Address>>,
         now: Timestamp,
     ) -> Self {
-        let is_same = before.zip(after).is_some_and(|(before, after)| before.is_same(after));
+        let is_same = before.zip(after).is_some_and(|(before, after)| does_the_same(before, after));
         let points = points.map(|mut points| {
             points.sort_unstable();
             points.dedup();

@@ -39,9 +39,9 @@ pub enum Judged {
 pub enum Refusal {
     /// A guarded address would lose a connection that it has, or was going to have.
     #[error(
-        "the change would deny the guarded address `{address}` its {connection_type} connections to `{node}`{}: alter \
-         the change, or leave the address out of `guard_ips`",
-        on(.from)
+        "the change would deny the guarded address `{address}` its {connection_type} connections to `{node}`{}{}: \
+         alter the change, or leave the address out of `guard_ips`",
+        unregistered(.node), on(.from)
     )]
     GuardViolated {
         /// The address.
@@ -137,6 +137,11 @@ impl Refusal {
             Self::CannotJudge { .. } => Moment::Now,
         }
     }
+}
+
+/// What the name of projects that are not registered stands for; empty for other names.
+fn unregistered(node: &str) -> &'static str {
+    if node.ends_with("/projects/-") { ", which are all projects that are not registered" } else { "" }
 }
 
 /// The end of a sentence about a moment; empty where the moment is now.

@@ -56,6 +56,9 @@ impl AuditLog {
             let Some(found) = shared.candidates(&view, filter, queries, Search::Exact)? else { continue };
             let indexes: Vec<u32> = found.iter().map(u32::from).collect();
             for of_tile in indexes.chunk_by(|one, other| tile_of(*one) == tile_of(*other)) {
+                if started.elapsed() > time_max {
+                    return Ok(false);
+                }
                 let read = shared.for_each_body(&view, of_tile, &mut |body| {
                     let entry = decode_entry(body).map_err(AuditError::not_readable)?;
                     let opening = entry.slot.and_then(|slot| openings.get(slot as usize)).and_then(Option::as_ref);
@@ -126,8 +129,12 @@ impl Shared {
     ) -> Result<(), AuditError> {
         match view {
             UnitView::Tail(unit) => {
+                // Copied, so that nobody who writes waits until all of them are judged.
                 let content = unit.read();
-                indexes.iter().filter_map(|index| content.body(*index as usize)).try_for_each(tell)
+                let bodies = indexes.iter().filter_map(|index| content.body(*index as usize));
+                let bodies: Vec<Vec<u8>> = bodies.map(<[u8]>::to_vec).collect();
+                drop(content);
+                bodies.iter().try_for_each(|body| tell(body))
             }
             UnitView::Sealed(info) => {
                 let unit = self.units.open(info.first_sequence)?;

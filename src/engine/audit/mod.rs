@@ -48,6 +48,7 @@ mod waiting;
 mod writer;
 
 pub(crate) use condition::Condition;
+pub(super) use decisions::RecordedDecision;
 pub use error::AuditError;
 pub use log::AuditLog;
 pub(crate) use log::DiskWatch;

@@ -12,7 +12,6 @@ mod view;
 use portcullis_client::answer;
 
 use super::context::Context;
-use super::difference::Told;
 use super::effects::{Detail, Effects};
 use super::error::{UsageError, with_fields};
 use super::exit::Exit;
@@ -145,11 +144,7 @@ async fn delete(names: &OrganizationArgs, args: &DeleteArgs, context: &mut Conte
     };
     let is_last = effects::is_last_required_project(&name, context).await;
     if args.preview.preview {
-        let exit = context.preview(&name, Asked::DeleteNode(request)).await?;
-        if is_last {
-            effects::of_last_project(Told::Would, &name, context);
-        }
-        return Ok(exit);
+        return context.preview(&name, Asked::DeleteNode(request)).await;
     }
     let foreseen = Effects::of(&name, Asked::DeleteNode(request.clone()), context).await.in_detail(Detail::Ranges);
     answer(context.client.hierarchy().delete_node(request).await)?;

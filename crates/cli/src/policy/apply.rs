@@ -15,6 +15,7 @@ use crate::color::{ColorArgs, ColorWhen, Colors};
 use crate::context::Context;
 use crate::deletions;
 use crate::difference::Told;
+use crate::effects::Effects;
 use crate::exit::Exit;
 use crate::forced::{self, Previewed};
 use crate::names::OrganizationArgs;
@@ -128,6 +129,12 @@ pub(super) async fn apply(
             Answer::Stop(exit) => return Ok(exit),
         }
     }
+    // What a plan has told needs no second time.
+    let effects = if asks {
+        None
+    } else {
+        Some(Effects::of(&request.parent, Asked::ApplyPolicy(request.clone()), context).await)
+    };
     let applied = answer(context.client.analysis().apply_policy(request.clone()).await)
         .map_err(|error| read.locations.locate(error, &args.file, "policy."));
     let applied = match applied {
@@ -142,9 +149,9 @@ pub(super) async fn apply(
     }
     let told = args.change.told();
     context.changed(&args.change, &applied, |applied| applied_text(&request.parent, applied, told))?;
-    // What a plan has told needs no second time.
-    if !asks {
+    if let Some(effects) = effects {
         context.note_change_consequences(&request.parent, &applied.changes, told).await;
+        effects.tell_without_problems(&args.change, context).await;
     }
     Ok(Exit::Success)
 }
