@@ -6,25 +6,9 @@
 //! Invariant: whatever is refused here has changed nothing.
 //! Not here: the faults of files (`policy_file_faults`), the same over gRPC (`policy_api`).
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
-
-use crate::harness::Service;
+use crate::harness::{Service, command_line as run};
 use crate::terminal;
 use portcullis::proto::v1::{ExportPolicyRequest, ListRulesRequest, Policy, Reason};
-
-async fn run(service: &Service, arguments: &[&str], input: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(arguments).args(["--server", &service.address().to_string()]);
-    let input = input.to_owned();
-    let run = move || {
-        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = pipes.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
-    };
-    tokio::task::spawn_blocking(run).await.unwrap()
-}
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()

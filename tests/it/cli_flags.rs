@@ -6,10 +6,9 @@
 //! Not here: the faults of files, which have keys (`policy_file_faults`).
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::harness::Service;
+use crate::harness::{Service, command_line};
 
 /// Runs the program without input. Returns its status and its standard error.
 async fn run(service: &Service, arguments: &[&str]) -> (Option<i32>, String) {
@@ -196,16 +195,7 @@ async fn a_node_is_a_parent_where_the_api_can_be_asked_about_one() {
 
 /// Runs the program with a file on its standard input. Returns its status, its output and its standard error.
 async fn with_file(service: &Service, arguments: &[&str], file: &str) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(arguments).args(["--server", &service.address().to_string()]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let file = file.to_owned();
-    let output = tokio::task::spawn_blocking(move || {
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(file.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
-    });
-    let output = output.await.unwrap();
+    let output = command_line(service, arguments, file).await;
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }

@@ -3,15 +3,14 @@
 //! Invariant: a command that fails leaves the policy as it was.
 //! Not here: what the server does with a stream of ranges (`patch_ranges`).
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
 use portcullis::policy::limits::Limits;
 use portcullis::proto::v1::GetAddressGroupRequest;
 
 use crate::clock::{Hand, until};
-use crate::harness::Service;
+use crate::harness::{Service, command_line};
 use crate::patch_ranges::{addresses, deny_group, exists, revision, sessions};
 
 const ORGANIZATION: &str = "organizations/default";
@@ -19,17 +18,8 @@ const ORGANIZATION: &str = "organizations/default";
 /// Runs the program against a service, with a text for its standard input. Answers with its exit status, its output and
 /// its errors.
 pub(crate) async fn run(service: &Service, arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(arguments).args(["--server", &service.address().to_string(), "--output", "table"]);
-    let input = input.to_owned();
-    let run = move || {
-        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = pipes.spawn().unwrap();
-        // A command that refuses its arguments does not read.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        child.wait_with_output().unwrap()
-    };
-    let Output { status, stdout, stderr } = tokio::task::spawn_blocking(run).await.unwrap();
+    let arguments = [arguments, &["--output", "table"]].concat();
+    let Output { status, stdout, stderr } = command_line(service, &arguments, input).await;
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 

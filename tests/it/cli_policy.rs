@@ -4,24 +4,9 @@
 //! Invariant: what was exported, applied again, changes nothing.
 //! Not here: what the server does with a policy (`policy_api`).
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
-use crate::harness::Service;
-
-/// Runs the program, with a text for its standard input.
-async fn run(service: &Service, arguments: &[&str], input: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(arguments).args(["--server", &service.address().to_string()]);
-    let input = input.to_owned();
-    let run = move || {
-        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = pipes.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
-    };
-    tokio::task::spawn_blocking(run).await.unwrap()
-}
+use crate::harness::{Service, command_line as run};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()

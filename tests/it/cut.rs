@@ -6,10 +6,9 @@
 //! Not here: what a change opens and alters exactly (`impact`, `preview_api`).
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use crate::harness::Service;
+use crate::harness::{Service, command_line};
 use portcullis::proto::v1::mutation::Request;
 use portcullis::proto::v1::policy_object::Object;
 use portcullis::proto::v1::{
@@ -20,16 +19,7 @@ use portcullis::proto::v1::{
 const DEFAULT: &str = "organizations/default";
 
 async fn run(service: &Service, arguments: &[&str], input: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(arguments).args(["--output", "table", "--server", &service.address().to_string()]);
-    let input = input.to_owned();
-    let run = move || {
-        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = pipes.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
-    };
-    tokio::task::spawn_blocking(run).await.unwrap()
+    command_line(service, &[arguments, &["--output", "table"]].concat(), input).await
 }
 
 /// Runs a command that must succeed. Returns its standard output and standard error.

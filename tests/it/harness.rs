@@ -3,7 +3,9 @@
 //! Invariant: `start` returns when the service says SERVING; `stop` returns when it has ended in the regular way.
 //! Not here: services as processes of their own (`process`).
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
 use portcullis::config::Config;
 use portcullis::engine::clock::Clock;
@@ -198,4 +200,19 @@ pub(crate) fn assert_error<T: std::fmt::Debug>(result: Result<T, Status>, code: 
     let status = result.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{status:?}");
     status
+}
+
+/// Runs the program against a service, with a text on its standard input.
+pub(crate) async fn command_line(service: &Service, arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(arguments).args(["--server", &service.address().to_string()]);
+    let input = input.to_owned();
+    let run = move || {
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().unwrap();
+        // A command that refuses its arguments does not read.
+        drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+        child.wait_with_output().unwrap()
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
 }

@@ -3,9 +3,6 @@
 //! Invariant: what is answered is what is answered without a candidate.
 //! Not here: how a policy is read from a file (`cli_policy`).
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use portcullis::proto::v1::mutation::Request;
 use portcullis::proto::v1::{
     Action, ChangeOptions, CheckRequest, ConnectionType, CreateRuleRequest, Decision, DeleteShadowPolicyRequest,
@@ -14,7 +11,7 @@ use portcullis::proto::v1::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::{Service, assert_error, fields, rule};
+use crate::harness::{Service, assert_error, command_line, fields, rule};
 
 const DEFAULT: &str = "organizations/default";
 
@@ -160,17 +157,8 @@ async fn what_is_wrong_with_a_candidate_is_told_at_its_path() {
 #[tokio::test]
 async fn the_command_line_tries_a_file_and_promotes_it() {
     let service = Service::start().await;
-    let address = service.address().to_string();
     let run = async |arguments: &[&str], input: &'static str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-        command.args(arguments).args(["--server", &address, "--output", "table"]);
-        let run = move || {
-            let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-            let mut child = pipes.spawn().unwrap();
-            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-            child.wait_with_output().unwrap()
-        };
-        let output = tokio::task::spawn_blocking(run).await.unwrap();
+        let output = command_line(&service, &[arguments, &["--output", "table"]].concat(), input).await;
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let file = "rules:\n  - id: tried\n    action: deny\n    range: 10.0.0.0/8\n";
