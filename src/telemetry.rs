@@ -225,6 +225,8 @@ fn directives(filter: &str) -> String {
     }
     // Of two directives for one target the later one holds.
     general.extend(others.into_iter().map(str::to_owned));
+    // No filter hides a panic, or that lines were dropped.
+    general.push("portcullis::telemetry=warn".to_owned());
     general.join(",")
 }
 
@@ -249,7 +251,7 @@ mod tests {
             ("debug,h2=debug", "info,portcullis=debug,h2=debug"),
             ("off", "off"),
         ] {
-            assert_eq!(directives(filter), expected, "{filter}");
+            assert_eq!(directives(filter), format!("{expected},portcullis::telemetry=warn"), "{filter}");
         }
     }
 }

@@ -155,6 +155,9 @@ fn of_gates(message: &str, gates: &Gates) -> String {
         };
         ("leave the address out of `guard_ips`", own.unwrap_or_else(kept))
     } else if let Some(count) = between(message, "would revoke ", " ") {
+        // Where some are revoked later, the message has the number of all behind that.
+        let all = message.split_once(" in all").and_then(|(before, _)| before.rsplit(' ').next());
+        let count = all.unwrap_or(count);
         let max = between(message, "at most ", " ");
         let own = gates.max_revocations.as_deref().filter(|given| Some(*given) == max);
         let own = own.map(|_| "raise `--max-revocations`".to_owned());
@@ -231,6 +234,10 @@ mod tests {
         assert!(parts[0].ends_with("removes all of them)") && !parts[0].contains("`--guard-ip`"), "{told}");
         assert!(parts[1].ends_with("leave the address out of `--guard-ip`"), "{told}");
         assert!(parts[2].ends_with("(`portcullis nodes update a --gates-max-revocations 2`)"), "{told}");
+        let later = "the change would revoke 2 sessions at once and 5 in all, and at most 0 may be revoked: alter the \
+                     change, or raise `max_revocations`";
+        let told = in_words(later, &flags(&[], Gates { keeper: "a".to_owned(), ..Gates::default() }));
+        assert!(told.ends_with("(`portcullis nodes update a --gates-max-revocations 5`)"), "{told}");
     }
 
     #[test]
