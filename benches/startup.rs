@@ -25,6 +25,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis::audit::lineage::Lineage;
 use portcullis::audit::note::SignerKey;
 use portcullis::config::Config;
 use portcullis::engine::audit::AuditStores;
@@ -263,6 +264,7 @@ fn without_disk(directory: &Path) -> Engine {
             snapshots: Box::new(FileSnapshots::new(disk, data.sessions()).newest_only()),
             journal: Box::new(sessions),
         },
+        lineage: Lineage::new(1),
         keep: Box::new(data),
     };
     Engine::open(stores, Options::default(), Clock::system()).unwrap()

@@ -168,5 +168,6 @@ pub(super) fn to_response(answer: &Answer, target: &NodePath<'_>) -> CheckRespon
         cluster_revision: to_i64(*cluster_revision),
         decision_id: decision_id.to_string(),
         error: None,
+        sequence: 0,
     }
 }

@@ -65,6 +65,7 @@ use lookups::Lookups;
 use session_files::Renewals;
 use sessions::{SessionOptions, SessionTable};
 
+use crate::audit::lineage::Lineage;
 use crate::locks::IgnorePoison;
 use crate::policy::limits::Limits;
 use crate::policy::problems::Nat64Prefix;
@@ -82,6 +83,8 @@ pub struct Stores {
     pub audit: AuditStores,
     /// The active sessions and their renewals.
     pub sessions: SessionStores,
+    /// Which history they hold.
+    pub lineage: Lineage,
     /// Kept until the stores are closed, such as the lock on their directory.
     pub keep: Box<dyn Send + Sync>,
 }
@@ -137,6 +140,7 @@ pub struct Engine {
     commands: Arc<Commands>,
     threads: Mutex<Threads>,
     nat64_prefixes: Vec<Nat64Prefix>,
+    lineage: Lineage,
     /// See [`Stores::keep`]; dropped last.
     _keep: Box<dyn Send + Sync>,
 }
@@ -165,6 +169,11 @@ impl Engine {
     /// The audit log.
     pub fn audit(&self) -> Arc<AuditLog> {
         Arc::clone(&self.audit)
+    }
+
+    /// Which history this is (design.md §2.11).
+    pub fn lineage(&self) -> Lineage {
+        self.lineage
     }
 
     /// See [`Options::nat64_prefixes`].

@@ -49,7 +49,7 @@ use crate::store::{Redaction, Snapshots};
 impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
     pub fn open(stores: Stores, options: Options, clock: Clock) -> Result<Self, OpenError> {
-        let Stores { mut journal, snapshots, state: state_stores, audit, sessions, keep } = stores;
+        let Stores { mut journal, snapshots, state: state_stores, audit, sessions, lineage, keep } = stores;
         let boot = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
         let condition = Arc::new(Condition::new());
         let opened = AuditLog::open(audit, options.audit, &clock, Arc::clone(&condition)).map_err(recovery_error)?;
@@ -88,6 +88,7 @@ impl Engine {
             commands: Arc::new(sender),
             threads: Mutex::default(),
             nat64_prefixes: options.nat64_prefixes,
+            lineage,
             _keep: keep,
         };
         let follower = Arc::new(Follower::default());

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use super::audit_key;
+use crate::audit::lineage::Lineage;
 use crate::audit::note::SignerKey;
 use crate::config::{Config, Durability, OnAuditFailure, RecordConfig};
 use crate::engine::audit::{self, AuditOptions, AuditStores};
@@ -58,6 +59,7 @@ fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Res
         state,
         audit: open_audit(disk, &directory, key),
         sessions: open_sessions(disk, &directory)?,
+        lineage: Lineage::new(directory.lineage()?),
         keep: Box::new(Arc::clone(&directory)),
     };
     let options = Options {

@@ -4,6 +4,7 @@
 //! LOCK      locked for as long as a process uses the directory; holds that process's id
 //! FORMAT    the version of the layout, in decimal, and a line feed
 //! ballast   1 MiB of noise, given up when the disk is full, so that the stores can still be opened
+//! LINEAGE   which history this is: drawn at the first start, renewed by a restore
 //! BEGUN     empty; exists once the journal holds something, so that a lost journal is not taken for a new one
 //! policy/   journal and snapshots      sled/   the embedded database
 //! audit/    the audit log              sessions/   journal and snapshots
@@ -85,6 +86,25 @@ impl DataDirectory {
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The number of the lineage of what is stored here, drawn at random where there is none.
+    pub fn lineage(&self) -> Result<u64, DirectoryError> {
+        let path = self.path.join("LINEAGE");
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let invalid = |error| io_error("read", &path, io::Error::other(error));
+                u64::from_str_radix(text.trim_end(), 16).map_err(invalid)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let lineage = getrandom::u64().map_err(|error| io_error("draw", &path, io::Error::other(error)))?;
+                let text = format!("{lineage:016x}\n");
+                disk::write_whole(&RealDisk, &path, text.as_bytes())
+                    .map_err(|error| io_error("write", &path, error))?;
+                Ok(lineage)
+            }
+            Err(error) => Err(io_error("read", &path, error)),
+        }
     }
 
     /// Where the journal and the snapshots of policy are. It exists.

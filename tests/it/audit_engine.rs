@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use portcullis::audit::checkpoint::Checkpoint;
 use portcullis::audit::filter::RecordFilter;
+use portcullis::audit::lineage::Lineage;
 use portcullis::audit::merkle::TreeHead;
 use portcullis::audit::note::SignerKey;
 use portcullis::audit::record::{Actor, RecordType};
@@ -93,6 +94,7 @@ pub(crate) fn open_with_policy(
             snapshots: Box::new(FileSnapshots::new(disk, &sessions).newest_only()),
             journal: Box::new(session_journal),
         },
+        lineage: Lineage::new(1),
         keep: Box::new(()),
     };
     Engine::open(stores, options, clock).unwrap()

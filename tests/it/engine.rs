@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis::audit::lineage::Lineage;
 use portcullis::audit::note::SignerKey;
 use portcullis::engine::audit::AuditStores;
 use portcullis::engine::change::{ChangeError, ChangeRequest, ChangeTarget, Changed};
@@ -46,6 +47,7 @@ fn open_with(journal: impl Journal + 'static, snapshots: impl Snapshots + 'stati
         state: Box::new(Memory),
         audit: audit_stores(&disk),
         sessions: session_stores(&disk),
+        lineage: Lineage::new(1),
         keep: Box::new(()),
     };
     Engine::open(stores, Options::default(), hand.clock()).unwrap()

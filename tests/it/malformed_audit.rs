@@ -78,6 +78,7 @@ async fn lists_name_every_field_that_is_at_fault() {
         after_sequence: Some(-1),
         types: vec![0],
         connection_types: vec![0, 9],
+        lineage: String::new(),
     };
     let expected = ["parent", "types[0]", "connection_types[0]", "connection_types[1]", "after_sequence"];
     invalid(audit.watch_events(watch).await.map(drop), &expected);

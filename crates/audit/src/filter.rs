@@ -130,7 +130,13 @@ fn connection_type_of(content: &Content) -> Option<ConnectionType> {
     match content {
         Content::Decision(decision) => Some(decision.connection_type),
         Content::SessionEnded(session) | Content::SessionRevoked(session) => Some(session.connection_type),
-        Content::PolicyChanged(_) | Content::Gap(_) | Content::Pruned(_) | Content::Erased(_) => None,
+        Content::PolicyChanged(_)
+        | Content::Gap(_)
+        | Content::Pruned(_)
+        | Content::Erased(_)
+        | Content::ClockChanged(_)
+        | Content::KeyChanged(_)
+        | Content::Restored(_) => None,
     }
 }
 
@@ -152,7 +158,12 @@ fn is_about_node(record: &Record, node: &str) -> bool {
                 Some(key) => is_within(&format!("organizations/{organization}/{key}"), node),
             })
         }
-        Content::Gap(_) | Content::Pruned(_) | Content::Erased(_) => false,
+        Content::Gap(_)
+        | Content::Pruned(_)
+        | Content::Erased(_)
+        | Content::ClockChanged(_)
+        | Content::KeyChanged(_)
+        | Content::Restored(_) => false,
     }
 }
 
@@ -161,7 +172,12 @@ fn is_about_rule(content: &Content, rule: &Id) -> bool {
         Content::Decision(decision) => decision.rule.as_ref() == Some(rule),
         Content::SessionEnded(session) | Content::SessionRevoked(session) => concerns_rule(session, rule),
         Content::PolicyChanged(change) => rules_of(change).any(|changed| changed == rule.as_str()),
-        Content::Gap(_) | Content::Pruned(_) | Content::Erased(_) => false,
+        Content::Gap(_)
+        | Content::Pruned(_)
+        | Content::Erased(_)
+        | Content::ClockChanged(_)
+        | Content::KeyChanged(_)
+        | Content::Restored(_) => false,
     }
 }
 

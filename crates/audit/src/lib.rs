@@ -87,6 +87,8 @@
 pub mod checkpoint;
 pub mod commitment;
 pub mod filter;
+pub mod lineage;
+mod log_record;
 pub mod merkle;
 pub mod note;
 pub mod policy_change;

@@ -8,7 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::merkle::Hash;
+pub use super::log_record::{
+    ClockChangedRecord, ErasedRecord, ErasedUnit, GapRecord, KeyChangedRecord, PrunedRecord, RestoredRecord,
+};
 use super::rule_text::RuleText;
 use super::session::{SessionId, SessionRecord};
 use portcullis_policy::address::{Address, Range};
@@ -100,6 +102,12 @@ pub enum Content {
     Pruned(PrunedRecord),
     /// Personal data was erased. Its subject is the actor; nobody where actors erased themselves.
     Erased(ErasedRecord),
+    /// The clock was corrected.
+    ClockChanged(ClockChangedRecord),
+    /// Another key signs.
+    KeyChanged(KeyChangedRecord),
+    /// A backup was restored.
+    Restored(RestoredRecord),
 }
 
 /// The kinds of records, with the numbers that they have in the API.
@@ -119,6 +127,12 @@ pub enum RecordType {
     Pruned = 6,
     /// Erased personal data.
     Erased = 7,
+    /// A correction of the clock.
+    ClockChanged = 8,
+    /// A new key.
+    KeyChanged = 9,
+    /// A restored backup.
+    Restored = 10,
 }
 
 /// Names one decision: the random id of the server's start, and a counter. Never used twice.
@@ -249,44 +263,6 @@ pub struct DigestRecord {
     pub first_ranges: Vec<Range>,
 }
 
-/// Decisions that are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GapRecord {
-    /// When the first of them may have been made.
-    pub from_time: Timestamp,
-    /// When the last of them may have been made.
-    pub to_time: Timestamp,
-    /// How many; after an unclean stop how many at most.
-    pub count: u64,
-}
-
-/// Records that were removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrunedRecord {
-    /// The last of them.
-    pub to_sequence: u64,
-    /// The root over all records up to it.
-    pub root: Hash,
-}
-
-/// Personal data that was erased.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ErasedRecord {
-    /// How many openings went with this record and those of the same erasure before it.
-    pub opening_count: u64,
-    /// Those that went with this record.
-    pub units: Vec<ErasedUnit>,
-}
-
-/// Openings of one unit of the log that were erased.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ErasedUnit {
-    /// The unit's first record.
-    pub first_sequence: u64,
-    /// Their numbers within the unit, ascending.
-    pub slots: Vec<u32>,
-}
-
 impl Identity {
     /// The email of a user, or the name of who acted.
     pub fn name(&self) -> &Arc<str> {
@@ -325,6 +301,9 @@ impl Content {
             Self::Gap(_) => RecordType::Gap,
             Self::Pruned(_) => RecordType::Pruned,
             Self::Erased(_) => RecordType::Erased,
+            Self::ClockChanged(_) => RecordType::ClockChanged,
+            Self::KeyChanged(_) => RecordType::KeyChanged,
+            Self::Restored(_) => RecordType::Restored,
         }
     }
 }

@@ -103,7 +103,12 @@ pub fn for_each_term(entry: &Entry, slot: Option<u32>, term: &mut Vec<u8>, found
                 tell(RULE, &[organization, b"/", rule.as_bytes()]);
             }
         }
-        Content::Gap(_) | Content::Pruned(_) | Content::Erased(_) => {}
+        Content::Gap(_)
+        | Content::Pruned(_)
+        | Content::Erased(_)
+        | Content::ClockChanged(_)
+        | Content::KeyChanged(_)
+        | Content::Restored(_) => {}
     }
 }
 
@@ -189,6 +194,9 @@ fn type_code(record_type: RecordType) -> u8 {
         RecordType::Gap => 5,
         RecordType::Pruned => 6,
         RecordType::Erased => 7,
+        RecordType::ClockChanged => 8,
+        RecordType::KeyChanged => 9,
+        RecordType::Restored => 10,
     }
 }
 

@@ -65,6 +65,9 @@ pub(super) enum AuditType {
     Gap,
     Pruned,
     Erased,
+    ClockChanged,
+    KeyChanged,
+    Restored,
 }
 
 impl FilterArgs {
@@ -136,6 +139,9 @@ impl From<AuditType> for v1::AuditType {
             AuditType::Gap => Self::Gap,
             AuditType::Pruned => Self::Pruned,
             AuditType::Erased => Self::Erased,
+            AuditType::ClockChanged => Self::ClockChanged,
+            AuditType::KeyChanged => Self::KeyChanged,
+            AuditType::Restored => Self::Restored,
         }
     }
 }

@@ -28,6 +28,9 @@ pub(super) enum Kind {
     Gap,
     Pruned,
     Erased,
+    Clock,
+    Key,
+    Restored,
     /// Of a type that this program does not know.
     Other,
 }
@@ -75,6 +78,9 @@ impl Kind {
             (v1::AuditType::Gap, _) => Self::Gap,
             (v1::AuditType::Pruned, _) => Self::Pruned,
             (v1::AuditType::Erased, _) => Self::Erased,
+            (v1::AuditType::ClockChanged, _) => Self::Clock,
+            (v1::AuditType::KeyChanged, _) => Self::Key,
+            (v1::AuditType::Restored, _) => Self::Restored,
             (v1::AuditType::Decision | v1::AuditType::Unspecified, _) => Self::Other,
         }
     }
@@ -90,6 +96,9 @@ impl Kind {
             Self::Gap => "GAP",
             Self::Pruned => "PRUNED",
             Self::Erased => "ERASED",
+            Self::Clock => "CLOCK",
+            Self::Key => "KEY",
+            Self::Restored => "RESTORE",
             Self::Other => "OTHER",
         }
     }
@@ -119,6 +128,24 @@ impl Facts {
                 },
                 ..Self::default()
             },
+            Some(Content::ClockChange(change)) => {
+                let (from, to) = (table::time(change.from_time.as_ref()), table::time(change.to_time.as_ref()));
+                Self { detail: format!("the time was corrected from {from} to {to}"), ..Self::default() }
+            }
+            Some(Content::KeyChange(change)) => {
+                let detail = match change.previous_key.as_str() {
+                    "" => format!("signed by {} from here on", change.key),
+                    previous => format!("signed by {} from here on, before by {previous}", change.key),
+                };
+                Self { detail, ..Self::default() }
+            }
+            Some(Content::Restored(restored)) => {
+                let detail = format!(
+                    "restored from a backup of lineage {}: what came after it is lost",
+                    restored.previous_lineage
+                );
+                Self { detail, ..Self::default() }
+            }
             None => Self::default(),
         }
     }

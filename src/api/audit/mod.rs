@@ -59,8 +59,9 @@ impl Api {
 
     async fn get_checkpoint(&self, request: v1::GetCheckpointRequest) -> Result<Response<v1::Checkpoint>, Status> {
         let v1::GetCheckpointRequest {} = request;
+        let lineage = self.engine()?.lineage().to_string();
         let note = self.read(|engine| engine.audit().checkpoint()).await?;
-        Ok(Response::new(v1::Checkpoint { note }))
+        Ok(Response::new(v1::Checkpoint { note, lineage }))
     }
 }
 

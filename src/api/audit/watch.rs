@@ -61,7 +61,7 @@ struct Feed {
 
 impl Api {
     pub(super) fn watch_events(&self, request: v1::WatchEventsRequest) -> Result<Response<Events>, Status> {
-        let v1::WatchEventsRequest { parent, after_sequence, types, connection_types } = request;
+        let v1::WatchEventsRequest { parent, after_sequence, types, connection_types, lineage: _ } = request;
         let mut faults = Faults::default();
         let parent = filters::parent(&mut faults, &parent);
         let types = filters::read_types(&mut faults, &types);
@@ -169,7 +169,8 @@ impl Feed {
             self.through = record.sequence;
             if self.subscription.passes(record) {
                 let through_sequence = to_i64(self.through);
-                let event = WatchEventsResponse { record: Some(to_record(record)), through_sequence };
+                let event =
+                    WatchEventsResponse { record: Some(to_record(record)), through_sequence, lineage: String::new() };
                 self.sender.send(Ok(event)).await.map_err(|_| None)?;
                 self.told = self.through;
             }
@@ -181,7 +182,8 @@ impl Feed {
     }
 
     async fn checkpoint(&mut self) -> Result<(), ()> {
-        let event = WatchEventsResponse { record: None, through_sequence: to_i64(self.through) };
+        let event =
+            WatchEventsResponse { record: None, through_sequence: to_i64(self.through), lineage: String::new() };
         self.sender.send(Ok(event)).await.map_err(drop)?;
         self.told = self.through;
         Ok(())

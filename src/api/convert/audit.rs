@@ -48,6 +48,19 @@ pub(in crate::api) fn to_record(record: &Record) -> v1::AuditRecord {
         Content::Erased(erased) => {
             ContentMessage::Erased(v1::Erasure { actor: actor(subject), opening_count: to_i64(erased.opening_count) })
         }
+        Content::ClockChanged(changed) => ContentMessage::ClockChange(v1::ClockChange {
+            from_time: Some(to_time(changed.from_time)),
+            to_time: Some(to_time(changed.to_time)),
+        }),
+        Content::KeyChanged(changed) => ContentMessage::KeyChange(v1::KeyChange {
+            previous_key: changed.previous_key.to_string(),
+            key: changed.key.to_string(),
+            signed_size: to_i64(changed.signed_size),
+        }),
+        Content::Restored(restored) => ContentMessage::Restored(v1::Restoration {
+            previous_lineage: restored.previous_lineage.to_string(),
+            lineage: restored.lineage.to_string(),
+        }),
     };
     v1::AuditRecord {
         sequence: to_i64(*sequence),
@@ -89,7 +102,7 @@ pub(in crate::api) fn to_session(session: &Session) -> v1::Session {
 
 same_variants!(
     pub(in crate::api) to_type, from_type: RecordType => v1::AuditType {
-        Decision SessionEnded SessionRevoked PolicyChanged Gap Pruned Erased
+        Decision SessionEnded SessionRevoked PolicyChanged Gap Pruned Erased ClockChanged KeyChanged Restored
     }
 );
 same_variants!(pub(in crate::api) to_state, from_state: SessionState => v1::SessionState { Active Ended });

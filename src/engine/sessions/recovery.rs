@@ -55,7 +55,13 @@ impl SessionTable {
         let id = match content {
             Content::Decision(decision) => decision.session,
             Content::SessionEnded(session) | Content::SessionRevoked(session) => Some(session.id),
-            Content::PolicyChanged(_) | Content::Gap(_) | Content::Pruned(_) | Content::Erased(_) => None,
+            Content::PolicyChanged(_)
+            | Content::Gap(_)
+            | Content::Pruned(_)
+            | Content::Erased(_)
+            | Content::ClockChanged(_)
+            | Content::KeyChanged(_)
+            | Content::Restored(_) => None,
         };
         let Some(id) = id else { return };
         let mut shard = self.lock(id.number);

@@ -43,7 +43,7 @@ impl Lines {
                 let texts = [&facts.ip, &facts.user_email, &facts.connection_type, &facts.endpoint, why, &by];
                 texts.map(|text| cell(text)).join("  ")
             }
-            Kind::Changed | Kind::Gap | Kind::Pruned | Kind::Erased | Kind::Other => {
+            _ => {
                 let texts = [&facts.actor, &facts.detail, &facts.comment];
                 let given: Vec<String> =
                     texts.into_iter().filter(|text| !text.is_empty()).map(|text| cell(text)).collect();
@@ -64,8 +64,8 @@ fn cell(text: &str) -> String {
 fn look(kind: Kind) -> Look {
     match kind {
         Kind::Allow => Look::Green,
-        Kind::Deny | Kind::Gap => Look::Red,
-        Kind::Revoked => Look::Yellow,
+        Kind::Deny | Kind::Gap | Kind::Restored => Look::Red,
+        Kind::Revoked | Kind::Clock | Kind::Key => Look::Yellow,
         Kind::Changed => Look::Magenta,
         Kind::Ended | Kind::Pruned | Kind::Erased | Kind::Other => Look::Cyan,
     }

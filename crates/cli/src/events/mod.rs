@@ -61,6 +61,7 @@ pub(super) async fn run(args: EventsArgs, context: &mut Context<'_>) -> anyhow::
         after_sequence: args.after_sequence,
         types: audit_types(&args.types),
         connection_types: connection_types.into_iter().collect(),
+        lineage: String::new(),
     };
     follow::run(request, lines, context).await
 }

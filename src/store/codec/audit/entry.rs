@@ -14,9 +14,11 @@ use super::super::object::required;
 use super::parts::{from_connection_type, from_level, from_reason, from_rule_text, optional_id};
 use super::{policy_change, session, wire};
 use crate::audit::commitment::COMMITMENTS_FIELD;
+use crate::audit::lineage::Lineage;
 use crate::audit::merkle::Hash;
 use crate::audit::record::{
-    Content, DecisionId, DecisionRecord, Entry, ErasedRecord, ErasedUnit, GapRecord, PrunedRecord, RecordType,
+    ClockChangedRecord, Content, DecisionId, DecisionRecord, Entry, ErasedRecord, ErasedUnit, GapRecord,
+    KeyChangedRecord, PrunedRecord, RecordType, RestoredRecord,
 };
 use crate::audit::session::SessionId;
 use crate::policy::name::Id;
@@ -83,6 +85,25 @@ pub fn append_entry(out: &mut Vec<u8>, sequence: u64, organization_sequence: u64
             StoredContent::Pruned(stored::AuditPruned { to_sequence: *to_sequence, root: root.as_bytes().to_vec() })
         }
         Content::Erased(erased) => StoredContent::Erased(to_erased(erased)),
+        Content::ClockChanged(ClockChangedRecord { from_time, to_time }) => {
+            StoredContent::ClockChanged(stored::AuditClockChanged {
+                from_micros: from_time.micros(),
+                to_micros: to_time.micros(),
+            })
+        }
+        Content::KeyChanged(KeyChangedRecord { previous_key, key, signed_size }) => {
+            StoredContent::KeyChanged(stored::AuditKeyChanged {
+                previous_key: previous_key.to_string(),
+                key: key.to_string(),
+                signed_size: *signed_size,
+            })
+        }
+        Content::Restored(RestoredRecord { previous_lineage, lineage }) => {
+            StoredContent::Restored(stored::AuditRestored {
+                previous_lineage: previous_lineage.number(),
+                lineage: lineage.number(),
+            })
+        }
     };
     let entry = stored::AuditEntry {
         sequence,
@@ -115,6 +136,21 @@ pub fn decode_entry(bytes: &[u8]) -> Result<StoredEntry, CodecError> {
             Content::Pruned(PrunedRecord { to_sequence, root })
         }
         StoredContent::Erased(erased) => Content::Erased(from_erased(erased)),
+        StoredContent::ClockChanged(stored::AuditClockChanged { from_micros, to_micros }) => {
+            Content::ClockChanged(ClockChangedRecord {
+                from_time: Timestamp::from_micros(from_micros),
+                to_time: Timestamp::from_micros(to_micros),
+            })
+        }
+        StoredContent::KeyChanged(stored::AuditKeyChanged { previous_key, key, signed_size }) => {
+            Content::KeyChanged(KeyChangedRecord { previous_key: previous_key.into(), key: key.into(), signed_size })
+        }
+        StoredContent::Restored(stored::AuditRestored { previous_lineage, lineage }) => {
+            Content::Restored(RestoredRecord {
+                previous_lineage: Lineage::new(previous_lineage),
+                lineage: Lineage::new(lineage),
+            })
+        }
     };
     let organization = optional_id(&organization)?;
     let entry = Entry { time: Timestamp::from_micros(time_micros), organization, content };
@@ -134,6 +170,9 @@ pub fn peek(bytes: &[u8]) -> Result<Peek, CodecError> {
         (10, None) => found.record_type = Some(RecordType::Gap),
         (11, None) => found.record_type = Some(RecordType::Pruned),
         (12, None) => found.record_type = Some(RecordType::Erased),
+        (13, None) => found.record_type = Some(RecordType::ClockChanged),
+        (14, None) => found.record_type = Some(RecordType::KeyChanged),
+        (15, None) => found.record_type = Some(RecordType::Restored),
         _ => {}
     })?;
     Ok(found)
