@@ -34,7 +34,7 @@ pub(super) struct DecisionIds {
 }
 
 impl DecisionIds {
-    /// `boot` must be drawn at random for each start.
+    /// `boot` must be drawn for each start ([`Lineage::boot`](crate::audit::lineage::Lineage::boot)).
     pub(super) fn new(boot: u64) -> Self {
         Self { boot, next: AtomicU64::new(1) }
     }

@@ -50,7 +50,8 @@ impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
     pub fn open(stores: Stores, options: Options, clock: Clock) -> Result<Self, OpenError> {
         let Stores { mut journal, snapshots, state: state_stores, audit, sessions, lineage, keep } = stores;
-        let boot = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
+        let random = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
+        let boot = lineage.boot(random);
         let condition = Arc::new(Condition::new());
         let opened = AuditLog::open(audit, options.audit, &clock, Arc::clone(&condition)).map_err(recovery_error)?;
         let Opened { log, policy_sequence, left, shared, erasing } = opened;
