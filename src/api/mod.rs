@@ -21,6 +21,7 @@ mod firewall;
 mod groups;
 mod heavy_work;
 mod hierarchy;
+mod lineage;
 pub mod methods;
 mod mutation;
 mod node_scope;

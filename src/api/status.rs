@@ -6,6 +6,7 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::audit::lineage::Lineage;
 use crate::engine::HistoryError;
 use crate::engine::audit::AuditError;
 use crate::engine::change::ChangeError;
@@ -93,6 +94,23 @@ pub(super) fn overloaded(what: &str) -> Status {
 pub(super) fn list_changed() -> Status {
     let message = "the list was changed since the page token was made: begin again without a token";
     error(Code::Aborted, ErrorReason::ListChanged, message)
+}
+
+/// A page token of another lineage.
+pub(super) fn list_of_other_lineage() -> Status {
+    let message = "the page token is of another lineage, because the service was restored from a backup or is another \
+                   one: begin again without a token";
+    error(Code::Aborted, ErrorReason::LineageChanged, message)
+}
+
+/// The start of an event stream that is of another lineage; the details name the present one.
+pub(super) fn sequence_of_other_lineage(given: Lineage, present: Lineage) -> Status {
+    let message = format!(
+        "`after_sequence` is of lineage `{given}`, and this is lineage `{present}`, because the service was restored from \
+         a backup or is another one: begin again without `after_sequence`, and read again what you know from events"
+    );
+    let details = details_with(ErrorReason::LineageChanged, [("lineage", present.to_string())]);
+    Status::with_error_details(Code::OutOfRange, message, details)
 }
 
 /// A fault of the service itself. It is logged, and the caller is not told what it was.

@@ -68,6 +68,7 @@ use sessions::{SessionOptions, SessionTable};
 use crate::audit::lineage::Lineage;
 use crate::locks::IgnorePoison;
 use crate::policy::limits::Limits;
+use crate::policy::plan::Etags;
 use crate::policy::problems::Nat64Prefix;
 use crate::store::{Redaction, Snapshots, StateStores};
 
@@ -169,6 +170,11 @@ impl Engine {
     /// The audit log.
     pub fn audit(&self) -> Arc<AuditLog> {
         Arc::clone(&self.audit)
+    }
+
+    /// The etags that are current.
+    pub fn etags(&self) -> Etags {
+        Etags::of_lineage(self.lineage.number())
     }
 
     /// Which history this is (design.md §2.11).

@@ -133,7 +133,7 @@ impl Engine {
             follower,
         };
         let (sessions, condition) = (Arc::clone(&self.sessions), Arc::clone(&self.condition));
-        Writer { journal, applier, limits, sessions, condition, writable: true }
+        Writer { journal, applier, limits, etags: self.etags(), sessions, condition, writable: true }
     }
 
     fn saver(&self, snapshots: Box<dyn Snapshots>, max_age: Duration) -> SessionSaver {

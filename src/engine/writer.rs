@@ -24,6 +24,7 @@ use super::staged::{Staged, weight_of};
 use super::unconfirmed::undoing;
 use crate::policy::limits::Limits;
 use crate::policy::name::Id;
+use crate::policy::plan::Etags;
 use crate::store::codec::erase_actor;
 use crate::store::{JournalError, Redaction};
 
@@ -48,6 +49,7 @@ pub(super) struct Writer {
     pub(super) journal: Box<dyn Redaction>,
     pub(super) applier: Applier,
     pub(super) limits: Limits,
+    pub(super) etags: Etags,
     pub(super) sessions: Arc<SessionTable>,
     pub(super) condition: Arc<Condition>,
     pub(super) writable: bool,
@@ -117,7 +119,8 @@ impl Writer {
     fn plan_batch(&self, requests: &mut impl Iterator<Item = (ChangeRequest, Reply)>) -> Vec<Pending> {
         let Applier { state, directory, clock, .. } = &self.applier;
         let (limits, sessions) = (&self.limits, &self.sessions);
-        let mut planning = Planning { staged: Staged::new(state), directory, sessions, limits, clock };
+        let etags = self.etags;
+        let mut planning = Planning { staged: Staged::new(state), directory, sessions, limits, clock, etags };
         let (mut pending, mut weight) = (Vec::new(), 0);
         while weight < BATCH_WEIGHT_MAX
             && let Some((request, reply)) = requests.next()

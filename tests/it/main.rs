@@ -98,6 +98,10 @@ mod hierarchy_api;
 mod impact;
 /// Limits of a policy's size.
 mod limits_api;
+/// What was given out in a history that is lost.
+mod lineage;
+/// Every etag and page token of the API.
+mod lineage_table;
 /// Pages of every list.
 mod lists_api;
 /// A load of changes whose acknowledgements are remembered.

@@ -66,9 +66,10 @@ impl Api {
         let parent = filters::parent(&mut faults, &parent_text);
         let filter = filters::records(&mut faults, parent.as_ref(), &common, &types, decision);
         let list = format!("records {parent_text} {decision} {types:?} {}", common.binding(&self.shared.audit_reads));
-        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
-        let parent = faults.result(parent)?;
-        let (records, next_page_token) = self.page(parent, filter, page, to_record, record_bytes).await?;
+        let page = self.page_request(&mut faults, list, page_size, &page_token)?;
+        let (parent, etags) = (faults.result(parent)?, self.etags()?);
+        let (records, next_page_token) =
+            self.page(parent, filter, page, |record: &Record| to_record(etags, record), record_bytes).await?;
         Ok(Response::new(v1::ListAuditRecordsResponse { audit_records: records, next_page_token }))
     }
 
@@ -94,7 +95,7 @@ impl Api {
         let mut filter = filters::records(&mut faults, parent.as_ref(), &common, &[], 0);
         (filter.types, filter.decision) = (vec![RecordType::Decision], Some(Decision::Deny));
         let list = format!("denials {parent_text} {}", common.binding(&self.shared.audit_reads));
-        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
+        let page = self.page_request(&mut faults, list, page_size, &page_token)?;
         let parent = faults.result(parent)?;
         let event = |record: &Record| to_firewall_event(record).unwrap_or_default();
         let (firewall_events, next_page_token) = self.page(parent, filter, page, event, Message::encoded_len).await?;
@@ -148,7 +149,7 @@ impl Api {
         let parent = filters::parent(&mut faults, &parent_text);
         let filter = filters::sessions(&mut faults, parent.as_ref(), &common, state);
         let list = format!("sessions {parent_text} {state} {}", common.binding(&self.shared.audit_reads));
-        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
+        let page = self.page_request(&mut faults, list, page_size, &page_token)?;
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
         let cursor = page.cursor.as_deref().and_then(parse_cursor);

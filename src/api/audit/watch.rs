@@ -18,8 +18,10 @@ use super::super::convert::audit::to_record;
 use super::super::{Api, status, to_i64};
 use super::filters::{self, Parent};
 use crate::audit::filter::RecordFilter;
+use crate::audit::lineage::Lineage;
 use crate::audit::record::Record;
 use crate::engine::audit::{AuditError, AuditLog, Newest};
+use crate::policy::plan::Etags;
 use crate::policy::rule::ConnectionType;
 use crate::proto::v1::{self, WatchEventsResponse};
 
@@ -50,6 +52,8 @@ struct Subscription {
 struct Feed {
     audit: Arc<AuditLog>,
     subscription: Subscription,
+    lineage: Lineage,
+    etags: Etags,
     sender: mpsc::Sender<Result<WatchEventsResponse, Status>>,
     /// Every record up to it was sent or filtered out.
     through: u64,
@@ -61,8 +65,13 @@ struct Feed {
 
 impl Api {
     pub(super) fn watch_events(&self, request: v1::WatchEventsRequest) -> Result<Response<Events>, Status> {
-        let v1::WatchEventsRequest { parent, after_sequence, types, connection_types, lineage: _ } = request;
+        let v1::WatchEventsRequest { parent, after_sequence, types, connection_types, lineage } = request;
         let mut faults = Faults::default();
+        let given = (!lineage.is_empty()).then(|| faults.parse("lineage", &lineage)).flatten();
+        let lineage = self.engine()?.lineage();
+        if let Some(given) = given.filter(|given| *given != lineage) {
+            return Err(status::sequence_of_other_lineage(given, lineage));
+        }
         let parent = filters::parent(&mut faults, &parent);
         let types = filters::read_types(&mut faults, &types);
         let connection_types = connection_types.iter().enumerate().filter_map(|(index, connection_type)| {
@@ -73,7 +82,7 @@ impl Api {
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
         let permit = self.shared.subscribers.subscribe()?;
-        let audit = self.engine()?.audit();
+        let (audit, etags) = (self.engine()?.audit(), self.etags()?);
         let newest = audit.newest();
         let durable = audit.newest_sequence();
         let through = after.unwrap_or(durable);
@@ -82,7 +91,7 @@ impl Api {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let subscription = Subscription { filter, connection_types };
         // `u64::MAX` stands for none, so that even an idle stream first says where it begins.
-        let feed = Feed { audit, subscription, sender, through, told: u64::MAX, _permit: permit };
+        let feed = Feed { audit, subscription, lineage, etags, sender, through, told: u64::MAX, _permit: permit };
         tokio::spawn(feed.run(newest, self.shared.subscribers.draining()));
         Ok(Response::new(ReceiverStream::new(events)))
     }
@@ -169,8 +178,11 @@ impl Feed {
             self.through = record.sequence;
             if self.subscription.passes(record) {
                 let through_sequence = to_i64(self.through);
-                let event =
-                    WatchEventsResponse { record: Some(to_record(record)), through_sequence, lineage: String::new() };
+                let event = WatchEventsResponse {
+                    record: Some(to_record(self.etags, record)),
+                    through_sequence,
+                    lineage: self.lineage.to_string(),
+                };
                 self.sender.send(Ok(event)).await.map_err(|_| None)?;
                 self.told = self.through;
             }
@@ -182,8 +194,11 @@ impl Feed {
     }
 
     async fn checkpoint(&mut self) -> Result<(), ()> {
-        let event =
-            WatchEventsResponse { record: None, through_sequence: to_i64(self.through), lineage: String::new() };
+        let event = WatchEventsResponse {
+            record: None,
+            through_sequence: to_i64(self.through),
+            lineage: self.lineage.to_string(),
+        };
         self.sender.send(Ok(event)).await.map_err(drop)?;
         self.told = self.through;
         Ok(())

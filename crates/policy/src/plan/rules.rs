@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::error::PlanError;
-use super::etag::{check_etag, etag_of_rule, etag_of_rules};
+use super::etag::check_etag;
 use super::identity::{Symbol, paired};
 use super::task::Task;
 use crate::change::Delta;
@@ -86,8 +86,8 @@ impl Task<'_> {
         let name = self.rule_name(&id);
         let Some((from, rule)) = self.organization.rule(id.as_str()) else { return Err(PlanError::NotFound(name)) };
         // Either etag is accepted: that of the rule guards its fields, that of the list guards the order.
-        if etag != Some(etag_of_rules(self.organization.rules_changed_at).as_str()) {
-            check_etag(&name, etag, &etag_of_rule(rule.changed_at))?;
+        if etag != Some(self.planner.etags.rules(self.organization.rules_changed_at).as_str()) {
+            check_etag(&name, etag, &self.planner.etags.rule(rule.changed_at))?;
         }
         let count = self.organization.rules.len();
         // The position after the last one means the end, as when a rule is created.
@@ -193,13 +193,13 @@ impl Task<'_> {
     fn guarded_rule(&self, id: &Id, etag: Option<&str>) -> Result<Arc<Rule>, PlanError> {
         let name = self.rule_name(id);
         let Some((_, rule)) = self.organization.rule(id.as_str()) else { return Err(PlanError::NotFound(name)) };
-        check_etag(&name, etag, &etag_of_rule(rule.changed_at))?;
+        check_etag(&name, etag, &self.planner.etags.rule(rule.changed_at))?;
         Ok(Arc::clone(rule))
     }
 
     fn check_list_etag(&self, etag: Option<&str>) -> Result<(), PlanError> {
         let name = format!("organizations/{}/rules", self.organization.id);
-        check_etag(&name, etag, &etag_of_rules(self.organization.rules_changed_at))
+        check_etag(&name, etag, &self.planner.etags.rules(self.organization.rules_changed_at))
     }
 
     fn rule_name(&self, id: &Id) -> String {
