@@ -16,6 +16,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod engine;
+mod lifeline;
 mod locks;
 pub mod server;
 pub mod store;

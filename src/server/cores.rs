@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::accepted::Accepted;
 use super::http2::Protocol;
+use crate::lifeline::{Failure, spawn};
 
 /// See the module.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Drop for Load {
 
 impl Cores {
     /// Starts the threads, one for each core that the process may use.
-    pub(super) fn start(protocol: &Protocol) -> io::Result<Self> {
+    pub(super) fn start(protocol: &Protocol, failure: &Arc<Failure>) -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let start = |number| {
             let (sender, accepted) = unbounded_channel();
@@ -64,7 +65,7 @@ impl Cores {
                 }
                 Err(error) => drop(started.send(error)),
             };
-            let thread = std::thread::Builder::new().name(format!("check-{number}")).spawn(run)?;
+            let thread = spawn(&format!("check-{number}"), failure, run)?;
             if let Ok(error) = starting.recv() {
                 return Err(error);
             }

@@ -47,7 +47,7 @@ mod view;
 mod waiting;
 mod writer;
 
-pub(crate) use condition::Condition;
+pub(crate) use condition::{Condition, Obstacle};
 pub(super) use decisions::RecordedDecision;
 pub use error::AuditError;
 pub use log::AuditLog;

@@ -145,7 +145,7 @@ impl Parts {
         let size = tree.size();
         let unit = tail.last().map(open_unit).unwrap_or_default();
         let shared = Arc::new(Shared {
-            queue: AuditQueue::new(size + 1, options.queue_records_max),
+            queue: AuditQueue::new(size + 1, options.queue_records_max, Arc::clone(&condition)),
             options,
             tail: Tail::new(tail),
             units,
@@ -168,9 +168,9 @@ impl Parts {
         let erasing = eraser::read_mark(&shared.folder).map_err(io("read the mark of an erasure"))?;
         let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
         let committer = Committer::new(journal, Arc::clone(&shared), clock.clone(), policy_sequence);
-        let pipeline = Pipeline::start(committer).map_err(AuditOpenError::Thread)?;
+        let pipeline = Pipeline::start(committer, &shared.condition).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
-        let thread = spawn("audit-writer", move || writer.run()).map_err(AuditOpenError::Thread)?;
+        let thread = spawn("audit-writer", &shared.condition, move || writer.run()).map_err(AuditOpenError::Thread)?;
         let verifier = shared.checkpoints().verifier().clone();
         let log = AuditLog { shared: Arc::clone(&shared), verifier, writer: Mutex::new(Some(thread)) };
         let erasing = match erasing {

@@ -72,7 +72,6 @@ impl Shared {
 
     pub(super) fn set_failed(&self, failed: bool) {
         self.queue.set_failed(failed);
-        self.condition.set_audit(self.queue.is_writable());
     }
 
     pub(super) fn is_closing(&self) -> bool {
