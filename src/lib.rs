@@ -20,6 +20,7 @@ mod lifeline;
 mod locks;
 pub mod server;
 pub mod store;
+mod tally;
 pub mod telemetry;
 
 pub use portcullis_audit as audit;

@@ -11,6 +11,7 @@ pub mod audit;
 mod background;
 mod batch;
 pub mod change;
+mod change_log;
 pub mod check;
 pub mod clock;
 mod commands;

@@ -16,6 +16,7 @@ mod http2;
 mod open;
 mod preface;
 mod presence;
+mod reports;
 mod services;
 mod unix;
 mod verify;
@@ -106,6 +107,7 @@ pub async fn run_on(
     let mut tasks = JoinSet::new();
     tasks.spawn(watched("the watch on the data directory", &failure, presence::watch(presence, Arc::clone(&engine))));
     log_start(&config, address);
+    tasks.spawn(reports::run(api.clone(), address));
 
     let ending = Ending::wait(shutdown, &failure, &engine, config.drain_timeout).await;
     drop(ends_with);
@@ -114,6 +116,7 @@ pub async fn run_on(
     drain.send_replace(true);
     ending.end_connections(acceptor.stop(), &phase).await;
     tasks.shutdown().await;
+    api.refusals().tell();
     ending.close(&engine).await
 }
 
@@ -171,11 +174,4 @@ fn log_start(config: &Config, address: SocketAddr) {
         on_audit_failure = %config.record.on_audit_failure,
         "serving gRPC"
     );
-    if !address.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            %address,
-            "there is neither TLS nor authentication (`--insecure`): everybody who reaches this address can read and \
-             change every policy"
-        );
-    }
 }

@@ -15,6 +15,7 @@ mod committer;
 mod condition;
 mod decisions;
 mod decoded;
+mod denials;
 mod encoder;
 mod ended;
 mod eraser;

@@ -15,6 +15,7 @@ use super::checkpoints::Checkpoints;
 use super::committer::Committer;
 use super::condition::Condition;
 use super::decoded::DecodedTiles;
+use super::denials::Denials;
 use super::encoder::{Encoder, OpenUnit};
 use super::eraser::{self, Erasing};
 use super::error::AuditError;
@@ -154,6 +155,7 @@ impl Parts {
             decoded: DecodedTiles::default(),
             newest: watch::Sender::new(size),
             waiting: Waiting::new(size),
+            denials: Denials::default(),
             commits: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             written: AtomicBool::new(false),
