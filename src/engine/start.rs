@@ -159,8 +159,9 @@ impl Engine {
         };
         let (say_ready, ready) = sync_channel(1);
         let mut threads = self.threads.lock().ignore_poison();
-        threads.policy.push(spawn("policy-follower", &self.condition, move || follower.run())?);
         threads.policy.push(spawn("policy-writer", &self.condition, move || writer.run(&commands, &say_ready))?);
+        // Ends once the writer has.
+        threads.policy.push(spawn("policy-follower", &self.condition, move || follower.run())?);
         threads.keeper = Some(spawn("session-keeper", &self.condition, move || keeper.run())?);
         threads.sealer = Some(background::spawn("audit-sealer", &self.condition, move || maintenance.run())?);
         threads.renewals = Some(spawn("session-journal", &self.condition, write_renewals)?);

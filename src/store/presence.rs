@@ -44,26 +44,3 @@ impl Presence {
 fn identity(path: &Path) -> io::Result<Identity> {
     fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_that_is_removed_moved_or_replaced_is_missing_until_it_is_back() {
-        let temporary = tempfile::tempdir().unwrap();
-        let (path, aside) = (temporary.path().join("data"), temporary.path().join("aside"));
-        let directory = DataDirectory::open(&path).unwrap();
-        let presence = Presence::of(&directory).unwrap();
-        assert_eq!(presence.missing(), None);
-        fs::rename(&path, &aside).unwrap();
-        assert_eq!(presence.missing(), Some(&*path));
-        fs::create_dir(&path).unwrap();
-        assert_eq!(presence.missing(), Some(&*path), "another one is there");
-        fs::remove_dir(&path).unwrap();
-        fs::rename(&aside, &path).unwrap();
-        assert_eq!(presence.missing(), None);
-        fs::remove_dir_all(path.join("audit")).unwrap();
-        assert_eq!(presence.missing(), Some(&*path.join("audit")));
-    }
-}
