@@ -34,6 +34,7 @@ mod preview;
 mod problem_changes;
 mod problem_words;
 mod problems;
+mod refusals;
 mod revisions;
 mod rules;
 mod serve;
@@ -56,6 +57,7 @@ use crate::policy::ranges::RangeSet;
 
 use audit::AuditReads;
 use heavy_work::{HeavyWork, Recent};
+pub use refusals::Refusals;
 use subscribers::Subscribers;
 
 /// The most bytes of an answer.
@@ -73,6 +75,7 @@ pub struct Api {
     engine: Arc<OnceLock<Arc<Engine>>>,
     limits: Limits,
     shared: Arc<Shared>,
+    refusals: Arc<Refusals>,
 }
 
 /// What the calls of administration share.
@@ -98,7 +101,7 @@ impl Api {
             subscribers: Subscribers::new(subscribers_max, draining),
             audit_reads: AuditReads::default(),
         };
-        Self { engine: Arc::default(), limits, shared: Arc::new(shared) }
+        Self { engine: Arc::default(), limits, shared: Arc::new(shared), refusals: Arc::default() }
     }
 
     /// The services' engine: from now on they serve.
@@ -106,6 +109,11 @@ impl Api {
         if self.engine.set(engine).is_err() {
             tracing::error!("the services were started twice: the first engine stays");
         }
+    }
+
+    /// The calls that were refused.
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     fn engine(&self) -> Result<&Arc<Engine>, Status> {

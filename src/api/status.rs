@@ -214,7 +214,9 @@ pub(super) fn audit(refusal: AuditError) -> Status {
         AuditError::NotReached { newest, .. } => out_of_range(ErrorReason::PositionNotReached, message, newest),
         AuditError::Invalid { field, description } => invalid_field(field, description),
         AuditError::Busy => error(Code::Unavailable, ErrorReason::Overloaded, message),
-        AuditError::ShuttingDown => error(Code::Unavailable, ErrorReason::ShuttingDown, message),
+        AuditError::Failed(_) | AuditError::ShuttingDown => {
+            error(Code::Unavailable, ErrorReason::ShuttingDown, message)
+        }
     }
 }
 

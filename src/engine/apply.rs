@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::advance::{next_version, scopes};
 use super::audit::AuditLog;
 use super::change::DurableChange;
+use super::change_log;
 use super::clock::Clock;
 use super::deadlines::Deadlines;
 use super::directory::{Directory, PublishedCluster};
@@ -76,6 +77,7 @@ impl Applier {
             // Before it is visible: the log has the change before any decision that it led to.
             let (entry, actor) = durable.entry(&replaced);
             self.audit.queue().push(entry, actor, true);
+            change_log::log(durable.change);
             let before = replaced.organization.as_deref();
             let id = durable.change.effect.organization();
             if let Some(id) = id {

@@ -106,9 +106,10 @@ impl Engine {
 
     /// Refuses, or lets a Check go unrecorded where that is configured.
     fn room_without_record(&self, error: AuditError) -> Result<Room, CheckError> {
-        match self.audit.options().on_failure {
-            OnAuditFailure::Deny => Err(error.into()),
-            OnAuditFailure::Allow => Ok(Room(Recording::Missed)),
+        match (self.audit.options().on_failure, error) {
+            // The log does not fail then: the service does.
+            (OnAuditFailure::Allow, error @ AuditError::Failed(_)) | (OnAuditFailure::Deny, error) => Err(error.into()),
+            (OnAuditFailure::Allow, _) => Ok(Room(Recording::Missed)),
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::Duration;
 
 use super::actors::PolicyActors;
@@ -31,8 +31,9 @@ use super::sessions::SessionTable;
 use super::shadow::Shadow;
 use super::unconfirmed;
 use super::writer::Writer;
-use super::{Engine, OpenError, Options, Stores};
+use super::{Closing, Engine, OpenError, Options, Stores};
 use crate::audit::record::{Content, Entry, GapRecord};
+use crate::lifeline::spawn;
 use crate::locks::IgnorePoison;
 use crate::policy::cow_map::CowMap;
 use crate::policy::limits::Limits;
@@ -88,6 +89,7 @@ impl Engine {
             history: Arc::default(),
             commands: Arc::new(sender),
             threads: Mutex::default(),
+            closing: Closing::default(),
             nat64_prefixes: options.nat64_prefixes,
             lineage,
             _keep: keep,
@@ -158,11 +160,12 @@ impl Engine {
         };
         let (say_ready, ready) = sync_channel(1);
         let mut threads = self.threads.lock().ignore_poison();
-        threads.policy.push(spawn("policy-follower", move || follower.run())?);
-        threads.policy.push(spawn("policy-writer", move || writer.run(&commands, &say_ready))?);
-        threads.keeper = Some(spawn("session-keeper", move || keeper.run())?);
-        threads.sealer = Some(background::spawn("audit-sealer", move || maintenance.run())?);
-        threads.renewals = Some(spawn("session-journal", write_renewals)?);
+        threads.policy.push(spawn("policy-writer", &self.condition, move || writer.run(&commands, &say_ready))?);
+        // Ends once the writer has.
+        threads.policy.push(spawn("policy-follower", &self.condition, move || follower.run())?);
+        threads.keeper = Some(spawn("session-keeper", &self.condition, move || keeper.run())?);
+        threads.sealer = Some(background::spawn("audit-sealer", &self.condition, move || maintenance.run())?);
+        threads.renewals = Some(spawn("session-journal", &self.condition, write_renewals)?);
         drop(threads);
         if ready.recv().is_err() {
             tracing::error!("the policy writer ended before it was ready");
@@ -175,10 +178,6 @@ impl Engine {
 fn before(now: Timestamp, age: Duration) -> Timestamp {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX / 2);
     Timestamp::from_micros(now.micros().saturating_sub(age))
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    Builder::new().name(name.to_owned()).spawn(run)
 }
 
 fn recovery_error(error: super::audit::AuditOpenError) -> OpenError {

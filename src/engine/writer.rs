@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::apply::Applier;
-use super::audit::{AuditError, Condition};
+use super::audit::{AuditError, Condition, Obstacle};
 use super::change::{ChangeError, ChangeRequest, Changed, DurableChange};
 use super::commands::{Command, Reply};
 use super::planning::{Planned, Planning, changed};
@@ -232,7 +232,7 @@ impl Writer {
 
     fn set_writable(&mut self, writable: bool) {
         self.writable = writable;
-        self.condition.set_policy(writable);
+        self.condition.set(Obstacle::PolicyFailed, !writable);
     }
 
     /// Tries to make a failed journal writable again.

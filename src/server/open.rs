@@ -19,26 +19,28 @@ use crate::engine::{Engine, Options, SessionStores, Stores};
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::journal::{FileJournal, JournalOptions, Stream};
+use crate::store::presence::Presence;
 use crate::store::snapshots::FileSnapshots;
 use crate::store::state::{Reopened, SledState};
 use crate::store::{Journal, Log, StateError, StateStore, StateStores};
 
 /// Opens the engine on the configured data directory: the service without its network edge.
 pub fn open(config: &Config) -> anyhow::Result<Engine> {
-    open_at(config, Clock::system())
-}
-
-/// The same with another clock than the operating system's.
-pub(super) fn open_at(config: &Config, clock: Clock) -> anyhow::Result<Engine> {
-    open_with(config, &(Arc::new(RealDisk) as Arc<dyn Disk>), clock)
+    open_on(config, &real_disk())
 }
 
 /// Opens the engine with the files of the data directory on the given disk.
 pub fn open_on(config: &Config, disk: &Arc<dyn Disk>) -> anyhow::Result<Engine> {
-    open_with(config, disk, Clock::system())
+    open_with(config, disk, Clock::system()).map(|(engine, _)| engine)
 }
 
-fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Result<Engine> {
+/// The operating system's files.
+pub(super) fn real_disk() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}
+
+/// The same with another clock than the operating system's; tells also where the directory is.
+pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Result<(Engine, Presence)> {
     let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
     let snapshots = FileSnapshots::new(Arc::clone(disk), directory.policy());
     let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default())?;
@@ -50,6 +52,7 @@ fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Res
             directory.policy().display()
         );
     }
+    let presence = Presence::of(&directory)?;
     let state = Box::new(Sled { path: directory.sled() });
     let key = audit_key::load(directory.path(), config.record.audit_key_file.as_deref())?;
     let session_options = sessions(&config.record, &key);
@@ -74,7 +77,7 @@ fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Res
     if let Err(error) = directory.restore_ballast() {
         tracing::warn!(%error, "cannot write the ballast: a later start on a full disk may fail");
     }
-    Ok(engine)
+    Ok((engine, presence))
 }
 
 fn open_audit(disk: &Arc<dyn Disk>, directory: &DataDirectory, key: SignerKey) -> AuditStores {

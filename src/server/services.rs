@@ -67,7 +67,7 @@ impl Services {
             .add_service(admission(Service::Analysis).named_layer(sized!(AnalysisServiceServer)))
             .prepare();
         let direct = DirectCheck::new(api.clone(), checks.clone(), config.request_bytes_max);
-        Ok(Self { direct, routes: ExplainLayer.layer(routes) })
+        Ok(Self { direct, routes: ExplainLayer::new(api.refusals()).layer(routes) })
     }
 }
 

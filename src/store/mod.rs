@@ -16,6 +16,7 @@ pub mod disk;
 mod error;
 pub mod folder;
 pub mod journal;
+pub mod presence;
 pub mod sealed;
 pub mod snapshots;
 pub mod split;

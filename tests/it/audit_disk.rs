@@ -35,6 +35,8 @@ use crate::process::{Process, skipped};
 pub(crate) struct Switches {
     pub(crate) fails: Arc<AtomicBool>,
     pub(crate) hangs: Arc<AtomicBool>,
+    /// The thread of this name panics.
+    pub(crate) panics: Arc<Mutex<Option<&'static str>>>,
     /// Only writing and syncing files of this extension fails or waits.
     pub(crate) extension: Option<&'static str>,
 }
@@ -47,6 +49,8 @@ struct SwitchedFile {
 
 impl Switches {
     fn pass(&self) -> io::Result<()> {
+        let panics = *self.panics.lock().unwrap();
+        assert!(panics.is_none() || std::thread::current().name() != panics, "as in a test");
         while self.hangs.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(1));
         }

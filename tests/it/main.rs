@@ -80,6 +80,8 @@ mod direct_check;
 mod direct_wait;
 /// Starts on a file system that is full.
 mod disk_full;
+/// The end of the process when its surroundings fail.
+mod ending;
 /// The engine over a clock and a disk that tests control.
 mod engine;
 /// Single entries of allowlists.
@@ -106,6 +108,8 @@ mod lineage_table;
 mod lists_api;
 /// A load of changes whose acknowledgements are remembered.
 mod load;
+/// What an operator finds in the log.
+mod log_lines;
 /// The log and its reader.
 mod logs;
 /// Malformed Checks.
@@ -218,5 +222,7 @@ mod stored_format;
 mod strategies;
 /// A terminal and the program at it.
 mod terminal;
+/// Threads of the service that panic.
+mod threads;
 /// The Unix socket for sidecars.
 mod unix_socket;

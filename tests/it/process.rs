@@ -101,6 +101,27 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Ends it in the regular way; fails where that takes longer than `bound`. How it ended, and all that it said.
+    pub(crate) async fn terminate_within(mut self, bound: Duration) -> (ExitStatus, String) {
+        self.signal("TERM");
+        let ended = tokio::time::timeout(bound, async {
+            loop {
+                match self.child.try_wait().unwrap() {
+                    Some(status) => return status,
+                    None => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        let status = ended.await.unwrap_or_else(|_| panic!("it does not end:\n{}", self.log()));
+        // Nobody writes to the log any more once its reader holds the only reference.
+        while Arc::strong_count(&self.log) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        (status, self.log())
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -119,6 +119,7 @@ impl Committer {
                     let EncodedRecord { entry, body, leaf, slot, opening, organization_sequence } = record;
                     let root = tree.append(leaf).map(Into::into);
                     let body = bytes.get(body).unwrap_or_default();
+                    self.shared.denials.note(&entry.content);
                     content.push(&TailRecord { body, entry: &entry, slot, organization_sequence, root });
                     content.openings.extend(opening);
                 }

@@ -106,8 +106,6 @@ impl AuditLog {
                 tracing::info!("writes of the audit log are fast enough again");
             }
         }
-        // Even without a change: two threads that reported concurrently may have done so in the wrong order.
-        self.shared.condition.set_audit(self.shared.queue.is_writable());
     }
 
     /// The oldest record whose time may be `time` or later.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::denials::DenialLog;
 use super::eraser::{Eraser, Erasing};
 use super::error::AuditError;
 use super::inbox::EraseTask;
@@ -105,6 +106,7 @@ impl Maintenance {
         let mut checkpoint = Timer::new(self.shared.options.checkpoint_interval);
         let mut sessions = Timer::new(SESSIONS_INTERVAL);
         let mut retention = Timer::new(self.shared.options.retention_interval);
+        let mut denials = DenialLog::new();
         let (mut sealing, mut erasing) = (Retry::default(), Retry::default());
         loop {
             // Read this first, so that the round below sees everything that was written before the end.
@@ -126,6 +128,7 @@ impl Maintenance {
             if sessions.is_due() {
                 self.save_sessions();
             }
+            denials.tell(&self.shared.denials, ended);
             if ended {
                 self.save_sessions();
                 return;

@@ -15,6 +15,7 @@ mod committer;
 mod condition;
 mod decisions;
 mod decoded;
+mod denials;
 mod encoder;
 mod ended;
 mod eraser;
@@ -47,7 +48,7 @@ mod view;
 mod waiting;
 mod writer;
 
-pub(crate) use condition::Condition;
+pub(crate) use condition::{Condition, Obstacle};
 pub(super) use decisions::RecordedDecision;
 pub use error::AuditError;
 pub use log::AuditLog;

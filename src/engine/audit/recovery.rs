@@ -15,6 +15,7 @@ use super::checkpoints::Checkpoints;
 use super::committer::Committer;
 use super::condition::Condition;
 use super::decoded::DecodedTiles;
+use super::denials::Denials;
 use super::encoder::{Encoder, OpenUnit};
 use super::eraser::{self, Erasing};
 use super::error::AuditError;
@@ -145,7 +146,7 @@ impl Parts {
         let size = tree.size();
         let unit = tail.last().map(open_unit).unwrap_or_default();
         let shared = Arc::new(Shared {
-            queue: AuditQueue::new(size + 1, options.queue_records_max),
+            queue: AuditQueue::new(size + 1, options.queue_records_max, Arc::clone(&condition)),
             options,
             tail: Tail::new(tail),
             units,
@@ -154,6 +155,7 @@ impl Parts {
             decoded: DecodedTiles::default(),
             newest: watch::Sender::new(size),
             waiting: Waiting::new(size),
+            denials: Denials::default(),
             commits: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             written: AtomicBool::new(false),
@@ -168,9 +170,9 @@ impl Parts {
         let erasing = eraser::read_mark(&shared.folder).map_err(io("read the mark of an erasure"))?;
         let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
         let committer = Committer::new(journal, Arc::clone(&shared), clock.clone(), policy_sequence);
-        let pipeline = Pipeline::start(committer).map_err(AuditOpenError::Thread)?;
+        let pipeline = Pipeline::start(committer, &shared.condition).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
-        let thread = spawn("audit-writer", move || writer.run()).map_err(AuditOpenError::Thread)?;
+        let thread = spawn("audit-writer", &shared.condition, move || writer.run()).map_err(AuditOpenError::Thread)?;
         let verifier = shared.checkpoints().verifier().clone();
         let log = AuditLog { shared: Arc::clone(&shared), verifier, writer: Mutex::new(Some(thread)) };
         let erasing = match erasing {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::checkpoints::Checkpoints;
 use super::condition::Condition;
 use super::decoded::DecodedTiles;
+use super::denials::Denials;
 use super::error::AuditError;
 use super::inbox::MaintenanceInbox;
 use super::options::AuditOptions;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     /// The newest durable record.
     pub(super) newest: watch::Sender<u64>,
     pub(super) waiting: Waiting,
+    /// Not told yet.
+    pub(super) denials: Denials,
     /// Odd while a write is under way.
     pub(super) commits: AtomicU64,
     pub(super) closing: AtomicBool,
@@ -72,7 +75,6 @@ impl Shared {
 
     pub(super) fn set_failed(&self, failed: bool) {
         self.queue.set_failed(failed);
-        self.condition.set_audit(self.queue.is_writable());
     }
 
     pub(super) fn is_closing(&self) -> bool {

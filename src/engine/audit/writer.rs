@@ -18,6 +18,7 @@ use super::shared::Shared;
 use super::tail::SlotKey;
 use crate::audit::record::{Content, Entry, Identity};
 use crate::engine::clock::Clock;
+use crate::lifeline::note_end;
 use crate::policy::name::Id;
 
 /// What the writer thread owns.
@@ -91,6 +92,8 @@ impl AuditWriter {
 impl Drop for AuditWriter {
     /// Also after a panic: without a writer nothing can be recorded, and no order is carried out.
     fn drop(&mut self) {
+        // At once: below this waits for the pipeline.
+        note_end("the thread `audit-writer`", &*self.shared.condition);
         self.shared.queue.end();
         self.shared.set_failed(true);
         self.pipeline.end();
