@@ -40,6 +40,7 @@ pub mod shadow;
 mod staged;
 mod start;
 mod unconfirmed;
+mod witnesses;
 mod writer;
 
 use std::io;
@@ -53,6 +54,7 @@ pub use history::{HistoryError, RevisionDetail, RevisionEntry};
 pub use recovery::RecoveryError;
 pub use replay::{Flipped, Replay};
 pub use session_files::SessionStores;
+pub use witnesses::{Faults, SeenMore, SessionsDisagree};
 
 use audit::{AuditLog, AuditOptions, AuditStores, Condition};
 use check::DecisionIds;
@@ -120,6 +122,12 @@ pub enum OpenError {
     /// The audit log cannot be read back.
     #[error(transparent)]
     Audit(#[from] audit::AuditError),
+    /// The saved sessions have seen another audit log than there is.
+    #[error(transparent)]
+    SessionsDisagree(#[from] witnesses::SessionsDisagree),
+    /// Several faults.
+    #[error(transparent)]
+    Several(Faults),
     /// The operating system gives no random numbers.
     #[error("cannot draw a random number: {0}")]
     Random(String),
