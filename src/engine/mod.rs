@@ -30,6 +30,7 @@ pub mod preview;
 pub mod prospect;
 mod published;
 pub mod question;
+mod read_back;
 mod recovery;
 mod replay;
 pub mod revoked;
@@ -51,10 +52,11 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 pub use history::{HistoryError, RevisionDetail, RevisionEntry};
+pub use read_back::Faults;
 pub use recovery::RecoveryError;
 pub use replay::{Flipped, Replay};
 pub use session_files::SessionStores;
-pub use witnesses::{Faults, SeenMore, SessionsDisagree};
+pub use witnesses::{SeenMore, SessionsDisagree};
 
 use audit::{AuditLog, AuditOptions, AuditStores, Condition};
 use check::DecisionIds;

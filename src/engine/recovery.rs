@@ -117,7 +117,7 @@ pub(super) fn recover(
     let mut seen = SeenMore::default();
     seen.note(SNAPSHOT, snapshot_sequence, last);
     seen.note(AUDIT_LOG, audited.sequence, last);
-    seen.refuse(last)?;
+    refuse(seen, last)?;
     let needed = snapshot_sequence + 1;
     if journal.first_sequence() > needed {
         return Err(RecoveryError::JournalBegins { first: journal.first_sequence(), needed });
@@ -167,6 +167,11 @@ pub(super) fn seen_more(snapshots: &dyn Snapshots, audited: &Audited, journal: u
     Ok(seen)
 }
 
+/// Refuses a journal that ends at this record, where something has seen more.
+pub(super) fn refuse(seen: SeenMore, journal: u64) -> Result<(), RecoveryError> {
+    if seen.is_empty() { Ok(()) } else { Err(RecoveryError::JournalCutOff { journal, seen }) }
+}
+
 fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), RecoveryError> {
     if let Some((sequence, bytes)) = snapshots.newest_valid()? {
         match decode_snapshot(&bytes) {
@@ -190,7 +195,7 @@ pub(super) fn open_mirror(
         Err(MirrorError::Ahead { seen }) => {
             let mut witnesses = SeenMore::default();
             witnesses.note(Mirror::NAME, seen, sequence);
-            witnesses.refuse(sequence).map(|()| None)
+            refuse(witnesses, sequence).map(|()| None)
         }
         Err(MirrorError::Store(error)) => {
             tracing::error!(%error, "the state store cannot be used yet: policy and decisions are not affected");
