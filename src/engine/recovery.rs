@@ -14,6 +14,7 @@ use super::clock::Clock;
 use super::mirror::{Mirror, MirrorError};
 use super::witnesses::{Audited, SeenMore};
 use crate::audit::record::{Entry, Identity};
+use crate::policy::change::Change;
 use crate::policy::name::NameError;
 use crate::policy::state::{OutOfOrder, PolicyState};
 use crate::store::codec::{CodecError, decode_change, decode_snapshot, encode_change};
@@ -66,6 +67,15 @@ pub enum RecoveryError {
          `audit` belongs to another directory or another time; put both back from the same backup"
     )]
     OtherJournal {
+        /// The record.
+        sequence: u64,
+    },
+    /// A snapshot is not what the journal's changes lead to.
+    #[error(
+        "the snapshot of record {sequence} in `policy` does not go with the journal there: it belongs to another \
+         directory or another time; move it elsewhere, and the older one or the whole journal is read"
+    )]
+    OtherSnapshot {
         /// The record.
         sequence: u64,
     },
@@ -141,6 +151,9 @@ pub(super) fn recover(
                 owed.push(durable.entry(&replaced));
             }
         } else {
+            if sequence == snapshot_sequence && !is_result_of(&state, &change) {
+                return Err(RecoveryError::OtherSnapshot { sequence });
+            }
             clock.advance_to(change.time);
             if sequence > audited.sequence {
                 // The snapshot holds the outcome of this change, but not what it altered.
@@ -157,6 +170,15 @@ pub(super) fn recover(
         );
     }
     Ok(Recovered { state, sequence: last, snapshot_sequence, bytes: bytes_since, owed })
+}
+
+/// Whether a state can be what a change left: the last one of its organization, or of the cluster.
+fn is_result_of(state: &PolicyState, change: &Change) -> bool {
+    let revision = match change.effect.organization() {
+        Some(id) => state.last_revision(id),
+        None => state.cluster.revision,
+    };
+    revision == change.effect.revision()
 }
 
 /// What has seen more of a journal that ends at this record. The mirror is not asked.

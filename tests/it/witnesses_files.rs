@@ -4,14 +4,21 @@
 //! Not here: parts that are exchanged as a whole (`witnesses`).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::record::RecordType;
 use portcullis::config::{Config, Durability, OnAuditFailure};
 use portcullis::engine::Engine;
+use portcullis::policy::state::PolicyState;
 use portcullis::proto::v1::Action;
 use portcullis::server;
+use portcullis::store::Snapshots;
+use portcullis::store::codec::{decode_change, encode_snapshot};
 use portcullis::store::directory::DataDirectory;
+use portcullis::store::disk::RealDisk;
+use portcullis::store::journal::{JournalOptions, JournalReader};
+use portcullis::store::snapshots::FileSnapshots;
 use tempfile::TempDir;
 
 use crate::audit_watch::signed_size;
@@ -175,6 +182,64 @@ async fn a_small_file_that_is_missing_or_senseless_is_refused_or_made_again() {
         assert_eq!(count(&engine, RecordType::PolicyChanged), CHANGES, "{name}");
         engine.close();
         assert!(directory.path().join(name).exists(), "{name} is made again");
+    }
+}
+
+/// Without the mark of a first start, the saved sessions still know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_missing_is_noticed_without_the_mark_too() {
+    let histories = Histories::write().await;
+    for (lost, fragment) in [
+        ("audit", "the audit log ends at record 0, but the saved sessions include"),
+        ("audit/checkpoints", "checkpoints are missing"),
+        ("policy", "the policy journal ends at record 0, but the audit log has seen record 4"),
+    ] {
+        let directory = histories.copy_of_the_newest();
+        for name in [lost, "BEGUN"] {
+            remove(&directory.path().join(name));
+        }
+        let message = refusal(directory.path());
+        assert!(message.contains(fragment), "{lost}: {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_makes_sessions_and_sled_again_says_so() {
+    let histories = Histories::write().await;
+    let directory = histories.copy_of_the_newest();
+    for name in ["sessions", "sled"] {
+        remove(&directory.path().join(name));
+    }
+    let process = Process::start(directory.path());
+    let log = process.log();
+    assert!(log.contains("there are no saved sessions: they are made again from the audit log"), "{log}");
+    assert!(log.contains("the state store was rebuilt from the policy journal"), "{log}");
+    assert!(process.terminate().0.success());
+}
+
+/// Of a state that the journal does not lead to, though it ends at one of its records.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_snapshot_of_another_history_is_refused() {
+    let histories = Histories::write().await;
+    let journal_state = |directory: &Path| {
+        let mut state = PolicyState::empty();
+        let disk = Arc::new(RealDisk);
+        let journal = JournalReader::open(disk, directory.join("policy"), &JournalOptions::default()).unwrap();
+        for record in journal.read_from(1).unwrap() {
+            let outcome = state.next(&decode_change(&record.unwrap().1).unwrap()).unwrap();
+            state.set(outcome);
+        }
+        encode_snapshot(&state)
+    };
+    for (origin, fits) in [(&histories.newest, true), (&histories.others, false)] {
+        let directory = histories.copy_of_the_newest();
+        let snapshots = FileSnapshots::new(Arc::new(RealDisk), directory.path().join("policy"));
+        snapshots.write(CHANGES, &journal_state(origin)).unwrap();
+        match (open(directory.path()), fits) {
+            (Ok(engine), true) => engine.close(),
+            (Err(message), false) => assert!(message.contains("does not go with the journal"), "{message}"),
+            (outcome, _) => panic!("{fits}: {:?}", outcome.err()),
+        }
     }
 }
 
