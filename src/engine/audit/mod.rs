@@ -48,6 +48,7 @@ mod view;
 mod waiting;
 mod writer;
 
+pub(crate) use checkpoints::CHECKPOINTS;
 pub(crate) use condition::{Condition, Obstacle};
 pub(super) use decisions::RecordedDecision;
 pub use error::AuditError;
@@ -62,6 +63,7 @@ pub(crate) use ports::{ActorFiles, SessionFiles};
 pub use proofs::InclusionProof;
 pub use queue::AuditQueue;
 pub use reader::RecordPage;
+pub(crate) use recovery::ReadBack;
 pub use recovery::{AuditStores, OpenJournal, Opened};
 pub use running::LeftAs;
 pub use verify::{LogFiles, Progress, ReadTail, Verification, verify_files};
