@@ -21,6 +21,7 @@ mod firewall;
 mod groups;
 mod heavy_work;
 mod hierarchy;
+mod maintenance;
 pub mod methods;
 mod mutation;
 mod node_scope;
@@ -55,6 +56,7 @@ use crate::policy::ranges::RangeSet;
 
 use audit::AuditReads;
 use heavy_work::{HeavyWork, Recent};
+use maintenance::Backups;
 use subscribers::Subscribers;
 
 /// The most bytes of an answer.
@@ -84,6 +86,7 @@ struct Shared {
     list_problems: Recent<Vec<Problem>>,
     subscribers: Subscribers,
     audit_reads: AuditReads,
+    backups: Backups,
 }
 
 impl Api {
@@ -96,6 +99,7 @@ impl Api {
             list_problems: Recent::default(),
             subscribers: Subscribers::new(subscribers_max, draining),
             audit_reads: AuditReads::default(),
+            backups: Backups::default(),
         };
         Self { engine: Arc::default(), limits, shared: Arc::new(shared) }
     }

@@ -14,6 +14,7 @@ mod health;
 mod http2;
 mod open;
 mod preface;
+mod restore;
 mod services;
 mod unix;
 mod verify;
@@ -33,6 +34,7 @@ use crate::engine::Engine;
 use crate::engine::clock::Clock;
 
 pub use open::{open, open_on};
+pub use restore::{ReceivedBackup, Restored, WholeBackup, restore};
 pub use verify::verify_audit;
 
 use connections::{Acceptor, Listener};

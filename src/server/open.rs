@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
-use super::audit_key;
+use super::audit_key::{self, Keys};
+use super::restore;
 use crate::audit::lineage::Lineage;
 use crate::audit::note::SignerKey;
 use crate::config::{Config, Durability, OnAuditFailure, RecordConfig};
@@ -16,9 +17,11 @@ use crate::engine::audit::{self, AuditOptions, AuditStores};
 use crate::engine::clock::Clock;
 use crate::engine::sessions::SessionOptions;
 use crate::engine::{Engine, Options, SessionStores, Stores};
+use crate::store::backup::DirectoryFiles;
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::journal::{FileJournal, JournalOptions, Stream};
+use crate::store::restoring::{self, RESTORED};
 use crate::store::snapshots::FileSnapshots;
 use crate::store::state::{Reopened, SledState};
 use crate::store::{Journal, Log, StateError, StateStore, StateStores};
@@ -51,7 +54,8 @@ fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Res
         );
     }
     let state = Box::new(Sled { path: directory.sled() });
-    let key = audit_key::load(directory.path(), config.record.audit_key_file.as_deref())?;
+    let Keys { signer: key, earlier } =
+        audit_key::load(disk, &directory, config.record.audit_key_file.as_deref(), config.record.audit_key_new)?;
     let session_options = sessions(&config.record, &key);
     let stores = Stores {
         journal: Box::new(journal),
@@ -60,15 +64,21 @@ fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Res
         audit: open_audit(disk, &directory, key),
         sessions: open_sessions(disk, &directory)?,
         lineage: Lineage::new(directory.lineage()?),
+        backup: Some(Box::new(DirectoryFiles::open(directory.path())?)),
         keep: Box::new(Arc::clone(&directory)),
     };
     let options = Options {
         limits: config.limits,
-        audit: audit_options(&config.record),
+        audit: AuditOptions { earlier_keys: earlier, ..audit_options(&config.record) },
         sessions: session_options,
         nat64_prefixes: config.nat64_prefixes.as_slice().to_vec(),
     };
     let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
+    if let Some(previous) = restore::restored_from(directory.path())? {
+        engine.record_restored(previous).context("recording the restore")?;
+        restoring::remove(directory.path(), RESTORED)?;
+        tracing::warn!(%previous, lineage = %engine.lineage(), "this is restored from a backup: what came after it is lost");
+    }
     begun.mark()?;
     // Last: on a full disk, opening needs the room that the ballast gave up.
     if let Err(error) = directory.restore_ballast() {

@@ -5,6 +5,8 @@
 //! FORMAT    the version of the layout, in decimal, and a line feed
 //! ballast   1 MiB of noise, given up when the disk is full, so that the stores can still be opened
 //! LINEAGE   which history this is: drawn at the first start, renewed by a restore
+//! RESTORING empty; exists while a backup is restored into the directory
+//! RESTORED  the lineage of the backup, until the first start has put it on the record
 //! BEGUN     empty; exists once the journal holds something, so that a lost journal is not taken for a new one
 //! policy/   journal and snapshots      sled/   the embedded database
 //! audit/    the audit log              sessions/   journal and snapshots
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use super::DirectoryError;
 use super::disk::{self, RealDisk, UNFINISHED_SUFFIX};
+use super::restoring::is_restoring;
 
 /// The version of the layout that this code writes, and the newest that it reads.
 const FORMAT_VERSION: u32 = 1;
@@ -72,8 +75,11 @@ impl DataDirectory {
         let path = path.into();
         create(&path)?;
         let lock = lock(&path)?;
+        if is_restoring(&path)? {
+            return Err(DirectoryError::Restoring { path });
+        }
         check_format(&path)?;
-        let directory = Self { path, _lock: lock };
+        let directory = Self::locked(path, lock);
         create(&directory.policy())?;
         create(&directory.audit())?;
         create(&directory.sessions())?;
@@ -81,6 +87,10 @@ impl DataDirectory {
             directory.release_ballast()?;
         }
         Ok(directory)
+    }
+
+    pub(super) fn locked(path: PathBuf, lock: File) -> Self {
+        Self { path, _lock: lock }
     }
 
     /// The directory itself.
@@ -184,7 +194,7 @@ impl DataDirectory {
 }
 
 /// Creates a directory, and those above it, and syncs their names.
-fn create(path: &Path) -> Result<(), DirectoryError> {
+pub(super) fn create(path: &Path) -> Result<(), DirectoryError> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {
             warn_if_open_to_others(path, metadata.permissions().mode());
@@ -222,7 +232,7 @@ fn warn_if_open_to_others(path: &Path, mode: u32) {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, DirectoryError> {
+pub(super) fn lock(directory: &Path) -> Result<File, DirectoryError> {
     let path = directory.join("LOCK");
     let mut file = OpenOptions::new()
         .read(true)
@@ -259,7 +269,7 @@ fn write_holder(file: &mut File) -> io::Result<()> {
 }
 
 /// Reads the format version, or writes it into a directory that is new.
-fn check_format(directory: &Path) -> Result<(), DirectoryError> {
+pub(super) fn check_format(directory: &Path) -> Result<(), DirectoryError> {
     let path = directory.join("FORMAT");
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -294,6 +304,6 @@ fn initialize(directory: &Path, format: &Path) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
+pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
     DirectoryError::Io { action, path: path.to_owned(), source }
 }

@@ -10,12 +10,14 @@
 //!
 //! Not here: threads, clocks, retries, policy. Which adapters are used is decided where the server is put together.
 
+pub mod backup;
 pub mod codec;
 pub mod directory;
 pub mod disk;
 mod error;
 pub mod folder;
 pub mod journal;
+pub mod restoring;
 pub mod sealed;
 pub mod snapshots;
 pub mod split;

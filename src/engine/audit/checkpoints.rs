@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
+use super::signers::open_by;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::merkle::TreeHead;
 use crate::audit::note::{SignerKey, VerifierKey};
@@ -35,34 +36,47 @@ pub(super) struct Checkpoints {
     /// Those of the ends of units.
     ends: BTreeMap<u64, String>,
     newest: Option<(TreeHead, String)>,
+    /// Another key that signed the newest one.
+    newest_signer: Option<VerifierKey>,
 }
 
 impl Checkpoints {
-    /// Reads the file. `is_end` tells the sizes at which units end.
-    pub(super) fn open(folder: Folder, key: SignerKey, is_end: impl Fn(u64) -> bool) -> io::Result<Self> {
-        let known = [key.verifier().clone()];
-        let origin = key.verifier().name().to_owned();
+    /// Reads the file. `earlier` keys signed before this one; `is_end` tells the sizes at which units end.
+    pub(super) fn open(
+        folder: Folder,
+        key: SignerKey,
+        earlier: &[VerifierKey],
+        is_end: impl Fn(u64) -> bool,
+    ) -> io::Result<Self> {
+        let known = [std::slice::from_ref(key.verifier()), earlier].concat();
         let (mut recent, mut ends, mut newest) = (VecDeque::new(), BTreeMap::new(), None);
+        let mut newest_signer = None;
         for note in read_notes(&folder)? {
             // Signed by another key, or truncated: not usable here. Verifying reads the file itself and reports it.
-            let Ok(checkpoint) = Checkpoint::open(note.as_bytes(), &known, &origin) else { continue };
+            let Ok((checkpoint, signer)) = open_by(&note, &known) else { continue };
             let head = checkpoint.head();
             if is_end(head.size) {
                 ends.insert(head.size, note.clone());
             }
             if newest.as_ref().is_none_or(|(before, _): &(TreeHead, String)| before.size <= head.size) {
                 newest = Some((head, note.clone()));
+                newest_signer = known.get(signer).filter(|signer| *signer != key.verifier()).cloned();
             }
             recent.push_back(note);
         }
         let surplus = recent.len().saturating_sub(RECENT_MAX);
         recent.drain(..surplus);
-        Ok(Self { folder, key, file: None, recent, ends, newest })
+        Ok(Self { folder, key, file: None, recent, ends, newest, newest_signer })
     }
 
     /// The newest checkpoint with its note.
     pub(super) fn newest(&self) -> Option<&(TreeHead, String)> {
         self.newest.as_ref()
+    }
+
+    /// Another key that signed the newest one, and how many records that covers.
+    pub(super) fn other_signer(&self) -> Option<(&VerifierKey, u64)> {
+        self.newest_signer.as_ref().zip(self.newest.as_ref().map(|(head, _)| head.size))
     }
 
     pub(super) fn verifier(&self) -> &VerifierKey {
@@ -81,6 +95,7 @@ impl Checkpoints {
         }
         if self.newest.as_ref().is_none_or(|(before, _)| before.size <= head.size) {
             self.newest = Some((head, note.clone()));
+            self.newest_signer = None;
             self.recent.push_back(note.clone());
             if self.recent.len() > RECENT_MAX {
                 self.recent.pop_front();

@@ -119,7 +119,8 @@ impl AuditLog {
         replay.read(&*journal, next, clock)?;
         let ends: Vec<u64> = infos.iter().map(|info| info.next_sequence() - 1).collect();
         let is_end = |size| size == base.to_sequence || ends.binary_search(&size).is_ok();
-        let checkpoints = Checkpoints::open(folder.clone(), key, is_end).map_err(io("read the checkpoints"))?;
+        let checkpoints = Checkpoints::open(folder.clone(), key, &options.earlier_keys, is_end);
+        let checkpoints = checkpoints.map_err(io("read the checkpoints"))?;
         let units = Units::new(files, infos);
         Parts { folder, units, replay, checkpoints, journal, options, clock: clock.clone(), condition }.start()
     }
@@ -172,7 +173,8 @@ impl Parts {
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
         let thread = spawn("audit-writer", move || writer.run()).map_err(AuditOpenError::Thread)?;
         let verifier = shared.checkpoints().verifier().clone();
-        let log = AuditLog { shared: Arc::clone(&shared), verifier, writer: Mutex::new(Some(thread)) };
+        let keys = [std::slice::from_ref(&verifier), &shared.options.earlier_keys].concat();
+        let log = AuditLog { shared: Arc::clone(&shared), verifier, keys, writer: Mutex::new(Some(thread)) };
         let erasing = match erasing {
             None => Erasing::default(),
             Some(mut erasing) => {
