@@ -26,7 +26,7 @@ use crate::proto::v1::{self, BackupResponse, ErrorReason};
 const PIECES_MAX: usize = 4;
 
 /// How long a client may take no piece. It bounds how long removed and erased files are held for it.
-const STALL_MAX: Duration = Duration::from_secs(60);
+const STALL_MAX: Duration = Duration::from_mins(1);
 
 /// Admits one backup at a time.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ fn send(engine: &Engine, sender: &mpsc::Sender<BackupResponse>, runtime: &Handle
     let mut bytes = 0;
     let sent = backup.write(|piece| {
         bytes += piece.len();
-        runtime.block_on(sender.send_timeout(BackupResponse { data: piece.into() }, STALL_MAX))
+        runtime.block_on(sender.send_timeout(BackupResponse { data: piece }, STALL_MAX))
     });
     let summary = backup.summary();
     match sent {

@@ -101,8 +101,9 @@ fn known_public(data_dir: &Path) -> anyhow::Result<Vec<VerifierKey>> {
 }
 
 fn write_public(data_dir: &Path, keys: &[VerifierKey]) -> anyhow::Result<()> {
-    let lines: String = keys.iter().map(|key| format!("{key}\n")).collect();
-    let written = write_whole(&RealDisk, &data_dir.join(PUBLIC_KEY_FILE), lines.as_bytes());
+    let mut text = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    text.push('\n');
+    let written = write_whole(&RealDisk, &data_dir.join(PUBLIC_KEY_FILE), text.as_bytes());
     written.map(drop).context("cannot write the public key of the audit log")
 }
 

@@ -23,7 +23,6 @@ use std::path::{Path, PathBuf};
 
 use super::DirectoryError;
 use super::disk::{self, RealDisk, UNFINISHED_SUFFIX};
-use super::restoring::is_restoring;
 
 /// The version of the layout that this code writes, and the newest that it reads.
 const FORMAT_VERSION: u32 = 1;
@@ -33,6 +32,9 @@ const BALLAST_BYTES: usize = 1024 * 1024;
 
 /// If less is free at the start, the ballast is released before anything is opened.
 const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024;
+
+/// The mark that a restore is under way, or was interrupted.
+pub const RESTORING: &str = "RESTORING";
 
 /// A data directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -191,6 +193,12 @@ impl DataDirectory {
     fn ballast(&self) -> PathBuf {
         self.path.join("ballast")
     }
+}
+
+/// Whether a restore into the directory is under way or was interrupted.
+pub(super) fn is_restoring(path: &Path) -> Result<bool, DirectoryError> {
+    let mark = path.join(RESTORING);
+    mark.try_exists().map_err(|error| io_error("look for", &mark, error))
 }
 
 /// Creates a directory, and those above it, and syncs their names.

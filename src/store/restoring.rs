@@ -9,11 +9,8 @@ use std::io;
 use std::path::Path;
 
 use super::DirectoryError;
-use super::directory::{DataDirectory, check_format, create, io_error, lock};
+use super::directory::{DataDirectory, RESTORING, check_format, create, io_error, is_restoring, lock};
 use super::disk::{RealDisk, write_whole};
-
-/// The mark that a restore is under way, or was interrupted.
-pub const RESTORING: &str = "RESTORING";
 
 /// The file that holds the lineage of the backup, until the first start has put it on the record.
 pub const RESTORED: &str = "RESTORED";
@@ -74,12 +71,6 @@ impl RestoreDirectory {
         }
         remove(path, RESTORING)
     }
-}
-
-/// Whether a restore into the directory is under way or was interrupted.
-pub(super) fn is_restoring(path: &Path) -> Result<bool, DirectoryError> {
-    let mark = path.join(RESTORING);
-    mark.try_exists().map_err(|error| io_error("look for", &mark, error))
 }
 
 /// Removes a file, durably.

@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::signers::open_by;
+use super::signers::{open_by, size_of};
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::merkle::TreeHead;
 use crate::audit::note::{SignerKey, VerifierKey};
-use crate::store::disk::DiskFile;
+use crate::store::disk::{Disk, DiskFile};
 use crate::store::folder::Folder;
 
 /// The name of the file.
@@ -119,6 +121,27 @@ impl Checkpoints {
         self.file = Some((self.folder.write(CHECKPOINTS, text.as_bytes())?, text.len() as u64));
         Ok(())
     }
+}
+
+/// Who signed the newest checkpoint that lies beside a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewestSigner {
+    /// There are no checkpoints.
+    Nobody,
+    /// One of the known keys: its number among them.
+    Known(usize),
+    /// None of them.
+    Unknown,
+}
+
+/// Who of the `known` signed the newest checkpoint of the log in `directory`.
+pub fn newest_signer(disk: Arc<dyn Disk>, directory: PathBuf, known: &[VerifierKey]) -> io::Result<NewestSigner> {
+    let notes = read_notes(&Folder::new(disk, directory))?;
+    let newest = notes.iter().max_by_key(|note| size_of(note));
+    Ok(newest.map_or(NewestSigner::Nobody, |note| match open_by(note, known) {
+        Ok((_, number)) => NewestSigner::Known(number),
+        Err(_) => NewestSigner::Unknown,
+    }))
 }
 
 /// The notes in a file, in its order, signed by any key; none where there is no file. A truncated last note is left out.

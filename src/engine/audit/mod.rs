@@ -48,6 +48,7 @@ mod view;
 mod waiting;
 mod writer;
 
+pub use checkpoints::{NewestSigner, newest_signer};
 pub(crate) use condition::Condition;
 pub(super) use decisions::RecordedDecision;
 pub use error::AuditError;
@@ -64,5 +65,4 @@ pub use queue::AuditQueue;
 pub use reader::RecordPage;
 pub use recovery::{AuditStores, OpenJournal, Opened};
 pub use running::LeftAs;
-pub use signers::{NewestSigner, newest_signer};
 pub use verify::{LogFiles, Progress, ReadTail, Verification, verify_files};

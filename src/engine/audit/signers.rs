@@ -3,36 +3,8 @@
 //! Invariant: a note counts only as the work of a key that is known, under that key's own name.
 //! Not here: which keys are known (`server`), and whether what they signed is the log (`recovery`, `verify`).
 
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use super::checkpoints::read_notes;
 use crate::audit::checkpoint::{Checkpoint, OpenError};
 use crate::audit::note::VerifierKey;
-use crate::store::disk::Disk;
-use crate::store::folder::Folder;
-
-/// Who signed the newest checkpoint that lies beside a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NewestSigner {
-    /// There are no checkpoints.
-    Nobody,
-    /// One of the known keys: its number among them.
-    Known(usize),
-    /// None of them.
-    Unknown,
-}
-
-/// Who of the `known` signed the newest checkpoint of the log in `directory`.
-pub fn newest_signer(disk: Arc<dyn Disk>, directory: PathBuf, known: &[VerifierKey]) -> io::Result<NewestSigner> {
-    let notes = read_notes(&Folder::new(disk, directory))?;
-    let newest = notes.iter().max_by_key(|note| size_of(note));
-    Ok(newest.map_or(NewestSigner::Nobody, |note| match open_by(note, known) {
-        Ok((_, number)) => NewestSigner::Known(number),
-        Err(_) => NewestSigner::Unknown,
-    }))
-}
 
 /// The checkpoint, and the number of the key that signed it. The error is that of the last key.
 pub(super) fn open_by(note: &str, known: &[VerifierKey]) -> Result<(Checkpoint, usize), Option<OpenError>> {

@@ -128,12 +128,11 @@ impl Keys {
     fn judge_unknown(&self, entitled: &BTreeSet<String>, judged: &mut Judged) {
         let keys: Vec<VerifierKey> = entitled.iter().filter_map(|key| key.parse().ok()).collect();
         for (size, note, error) in &self.unknown {
-            match open_by(note, &keys) {
-                Ok((checkpoint, _)) => judged.heads.push(checkpoint.head()),
-                Err(_) => {
-                    let message = format!("a checkpoint of {size} records is not this log's: {error}");
-                    judged.faults.push((*size, message));
-                }
+            if let Ok((checkpoint, _)) = open_by(note, &keys) {
+                judged.heads.push(checkpoint.head());
+            } else {
+                let message = format!("a checkpoint of {size} records is not this log's: {error}");
+                judged.faults.push((*size, message));
             }
         }
     }
