@@ -22,6 +22,7 @@ mod groups;
 mod heavy_work;
 mod hierarchy;
 mod lineage;
+mod maintenance;
 pub mod methods;
 mod mutation;
 mod node_scope;
@@ -57,6 +58,7 @@ use crate::policy::ranges::RangeSet;
 
 use audit::AuditReads;
 use heavy_work::{HeavyWork, Recent};
+use maintenance::Backups;
 pub use refusals::Refusals;
 use subscribers::Subscribers;
 
@@ -88,6 +90,7 @@ struct Shared {
     list_problems: Recent<Vec<Problem>>,
     subscribers: Subscribers,
     audit_reads: AuditReads,
+    backups: Backups,
 }
 
 impl Api {
@@ -100,6 +103,7 @@ impl Api {
             list_problems: Recent::default(),
             subscribers: Subscribers::new(subscribers_max, draining),
             audit_reads: AuditReads::default(),
+            backups: Backups::default(),
         };
         Self { engine: Arc::default(), limits, shared: Arc::new(shared), refusals: Arc::default() }
     }

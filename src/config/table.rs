@@ -124,6 +124,8 @@ settings! {
         active_sessions_max: usize = 1_000_000;
         /// How many may follow events.
         subscribers_max: usize = 1_000;
+        /// Another key may sign the audit log from this start on. A flag alone sets it: it is meant for one start.
+        audit_key_new: bool = false;
     }
 }
 

@@ -9,6 +9,7 @@ mod advance;
 mod apply;
 pub mod audit;
 mod background;
+pub mod backup;
 mod batch;
 pub mod change;
 mod change_log;
@@ -77,6 +78,7 @@ use crate::locks::IgnorePoison;
 use crate::policy::limits::Limits;
 use crate::policy::plan::Etags;
 use crate::policy::problems::Nat64Prefix;
+use crate::store::backup::BackupFiles;
 use crate::store::{Redaction, Snapshots, StateStores};
 
 /// The stores that the engine keeps its data in.
@@ -93,6 +95,8 @@ pub struct Stores {
     pub sessions: SessionStores,
     /// Which history they hold.
     pub lineage: Lineage,
+    /// All of their files, for backups; none where they cannot be copied.
+    pub backup: Option<Box<dyn BackupFiles>>,
     /// Kept until the stores are closed, such as the lock on their directory.
     pub keep: Box<dyn Send + Sync>,
 }
@@ -156,6 +160,7 @@ pub struct Engine {
     closing: Closing,
     nat64_prefixes: Vec<Nat64Prefix>,
     lineage: Lineage,
+    backup_files: Option<Box<dyn BackupFiles>>,
     /// See [`Stores::keep`]; dropped last.
     _keep: Box<dyn Send + Sync>,
 }

@@ -51,7 +51,7 @@ use crate::store::{Redaction, Snapshots};
 impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
     pub fn open(stores: Stores, options: Options, clock: Clock) -> Result<Self, OpenError> {
-        let Stores { mut journal, snapshots, state: state_stores, audit, sessions, lineage, keep } = stores;
+        let Stores { mut journal, snapshots, state: state_stores, audit, sessions, lineage, backup, keep } = stores;
         let random = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
         let boot = lineage.boot(random);
         let condition = Arc::new(Condition::new());
@@ -72,6 +72,7 @@ impl Engine {
         // Everything agrees: from here on the log is in use.
         let Opened { log, left, shared, erasing } = audit.start().map_err(recovery_error)?;
         note_unclean(&log, left, &clock);
+        note_key_change(&log, &clock);
         for (entry, actor) in owed {
             log.queue().push(entry, actor, true);
         }
@@ -97,6 +98,7 @@ impl Engine {
             closing: Closing::default(),
             nat64_prefixes: options.nat64_prefixes,
             lineage,
+            backup_files: backup,
             _keep: keep,
         };
         let follower = Arc::new(Follower::default());
@@ -203,6 +205,17 @@ fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
         "the service was not shut down cleanly: decisions of its last moments may be missing from the audit log"
     );
     log.queue().push(Entry { time: now, organization: None, content: Content::Gap(gap) }, None, true);
+}
+
+/// Another key signs from now on. Durable before it does.
+fn note_key_change(log: &AuditLog, clock: &Clock) {
+    let Some(change) = log.key_change() else { return };
+    tracing::warn!(
+        previous_key = %change.previous_key,
+        key = %change.key,
+        "another key signs the audit log from now on: tell whoever verifies it"
+    );
+    log.queue().push(Entry { time: clock.now(), organization: None, content: Content::KeyChanged(change) }, None, true);
 }
 
 /// The compiled parts of an organization.

@@ -17,6 +17,7 @@ mod open;
 mod preface;
 mod presence;
 mod reports;
+mod restore;
 mod services;
 mod unix;
 mod verify;
@@ -40,6 +41,7 @@ use crate::store::disk::Disk;
 use crate::store::presence::Presence;
 
 pub use open::{open, open_on};
+pub use restore::{ReceivedBackup, Restored, WholeBackup, restore};
 pub use verify::verify_audit;
 
 use connections::{Acceptor, Listener};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
-use super::audit_key;
+use super::audit_key::{self, Keys};
+use super::restore;
 use crate::audit::lineage::Lineage;
 use crate::audit::note::SignerKey;
 use crate::config::{Config, Durability, OnAuditFailure, RecordConfig};
@@ -16,10 +17,12 @@ use crate::engine::audit::{self, AuditOptions, AuditStores, CHECKPOINTS};
 use crate::engine::clock::Clock;
 use crate::engine::sessions::SessionOptions;
 use crate::engine::{Engine, Options, SessionStores, Stores};
+use crate::store::backup::DirectoryFiles;
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::journal::{FileJournal, JournalOptions, Stream};
 use crate::store::presence::Presence;
+use crate::store::restoring::{self, RESTORED};
 use crate::store::snapshots::FileSnapshots;
 use crate::store::state::{Reopened, SledState};
 use crate::store::{Journal, StateError, StateStore, StateStores};
@@ -49,12 +52,14 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
     let mut keep = |error: anyhow::Error| faults.push(error);
     let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default());
     let journal = journal.map_err(anyhow::Error::new).map_err(&mut keep);
-    let key = audit_key::load(directory.path(), config.record.audit_key_file.as_deref()).map_err(&mut keep);
+    let RecordConfig { audit_key_file, audit_key_new, .. } = &config.record;
+    let keys = audit_key::load(disk, &directory, audit_key_file.as_deref(), *audit_key_new).map_err(&mut keep);
     let session_files = open_sessions(disk, &directory).map_err(&mut keep);
-    let (Ok(journal), Ok(key), Ok(session_files), true) = (journal, key, session_files, faults.is_empty()) else {
+    let (Ok(journal), Ok(keys), Ok(session_files), true) = (journal, keys, session_files, faults.is_empty()) else {
         return Err(all(&faults));
     };
     let state = Box::new(Sled { path: directory.sled() });
+    let Keys { signer: key, earlier } = keys;
     let session_options = sessions(&config.record, &key);
     let stores = Stores {
         journal: Box::new(journal),
@@ -63,15 +68,21 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
         audit: open_audit(disk, &directory, key),
         sessions: session_files,
         lineage: Lineage::new(directory.lineage()?),
+        backup: Some(Box::new(DirectoryFiles::open(directory.path())?)),
         keep: Box::new(Arc::clone(&directory)),
     };
     let options = Options {
         limits: config.limits,
-        audit: audit_options(&config.record),
+        audit: AuditOptions { earlier_keys: earlier, ..audit_options(&config.record) },
         sessions: session_options,
         nat64_prefixes: config.nat64_prefixes.as_slice().to_vec(),
     };
     let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
+    if let Some(previous) = restore::restored_from(directory.path())? {
+        engine.record_restored(previous).context("recording the restore")?;
+        restoring::remove(directory.path(), RESTORED)?;
+        tracing::warn!(%previous, lineage = %engine.lineage(), "this is restored from a backup: what came after it is lost");
+    }
     begun.mark(engine.audit().signed().is_some())?;
     // Last: on a full disk, opening needs the room that the ballast gave up.
     if let Err(error) = directory.restore_ballast() {

@@ -5,6 +5,8 @@
 //! FORMAT    the version of the layout, in decimal, and a line feed
 //! ballast   1 MiB of noise, given up when the disk is full, so that the stores can still be opened
 //! LINEAGE   which history this is: drawn at the first start, renewed by a restore
+//! RESTORING empty; exists while a backup is restored into the directory
+//! RESTORED  the lineage of the backup, until the first start has put it on the record
 //! BEGUN     exists once the first start is over, so that what is missing later is not taken for a new beginning; says
 //!           `signed` once the audit log has a checkpoint
 //! policy/   journal and snapshots      sled/   the embedded database
@@ -33,6 +35,9 @@ const BALLAST_BYTES: usize = 1024 * 1024;
 
 /// If less is free at the start, the ballast is released before anything is opened.
 const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024;
+
+/// The mark that a restore is under way, or was interrupted.
+pub const RESTORING: &str = "RESTORING";
 
 /// A data directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -87,9 +92,12 @@ impl DataDirectory {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DirectoryError> {
         let path = path.into();
         create(&path)?;
-        let locks = (lock_directory(&path)?, lock(&path)?);
+        let locks = lock_both(&path)?;
+        if is_restoring(&path)? {
+            return Err(DirectoryError::Restoring { path });
+        }
         check_format(&path)?;
-        let directory = Self { path, _locks: locks };
+        let directory = Self::locked(path, locks);
         create(&directory.policy())?;
         create(&directory.audit())?;
         create(&directory.sessions())?;
@@ -97,6 +105,10 @@ impl DataDirectory {
             directory.release_ballast()?;
         }
         Ok(directory)
+    }
+
+    pub(super) fn locked(path: PathBuf, locks: (Option<File>, File)) -> Self {
+        Self { path, _locks: locks }
     }
 
     /// The directory itself.
@@ -204,8 +216,14 @@ impl DataDirectory {
     }
 }
 
+/// Whether a restore into the directory is under way or was interrupted.
+pub(super) fn is_restoring(path: &Path) -> Result<bool, DirectoryError> {
+    let mark = path.join(RESTORING);
+    mark.try_exists().map_err(|error| io_error("look for", &mark, error))
+}
+
 /// Creates a directory, and those above it, and syncs their names.
-fn create(path: &Path) -> Result<(), DirectoryError> {
+pub(super) fn create(path: &Path) -> Result<(), DirectoryError> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {
             warn_if_open_to_others(path, metadata.permissions().mode());
@@ -271,6 +289,11 @@ fn lock_directory(directory: &Path) -> Result<Option<File>, DirectoryError> {
     }
 }
 
+/// Locks the directory and the file in it.
+pub(super) fn lock_both(path: &Path) -> Result<(Option<File>, File), DirectoryError> {
+    Ok((lock_directory(path)?, lock(path)?))
+}
+
 fn lock(directory: &Path) -> Result<File, DirectoryError> {
     let path = directory.join("LOCK");
     let mut file = OpenOptions::new()
@@ -308,7 +331,7 @@ fn write_holder(file: &mut File) -> io::Result<()> {
 }
 
 /// Reads the format version, or writes it into a directory that is new.
-fn check_format(directory: &Path) -> Result<(), DirectoryError> {
+pub(super) fn check_format(directory: &Path) -> Result<(), DirectoryError> {
     let path = directory.join("FORMAT");
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -346,6 +369,6 @@ fn initialize(directory: &Path, format: &Path) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
+pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
     DirectoryError::Io { action, path: path.to_owned(), source }
 }

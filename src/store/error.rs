@@ -244,6 +244,21 @@ pub enum DirectoryError {
         /// The LINEAGE file.
         path: PathBuf,
     },
+    /// A backup is being restored, or was not restored to the end.
+    #[error(
+        "a restore into `{}` is under way or was interrupted: remove the directory, and restore the backup again",
+        path.display()
+    )]
+    Restoring {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A backup is not restored over something else.
+    #[error("`{}` is not empty: restore into an empty directory, or one that does not exist", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The FORMAT file holds no version.
     #[error(
         "`{}` does not hold a format version: restore it from a backup of the data directory",

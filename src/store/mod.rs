@@ -10,6 +10,7 @@
 //!
 //! Not here: threads, clocks, retries, policy. Which adapters are used is decided where the server is put together.
 
+pub mod backup;
 pub mod codec;
 pub mod directory;
 pub mod disk;
@@ -17,6 +18,7 @@ mod error;
 pub mod folder;
 pub mod journal;
 pub mod presence;
+pub mod restoring;
 pub mod sealed;
 pub mod snapshots;
 pub mod split;

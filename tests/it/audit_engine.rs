@@ -134,6 +134,7 @@ pub(crate) fn open_with_policy(
             journal: Box::new(session_journal),
         },
         lineage: Lineage::new(1),
+        backup: None,
         keep: Box::new(()),
     };
     Engine::open(stores, options, clock).unwrap()

@@ -48,6 +48,7 @@ fn open_with(journal: impl Journal + 'static, snapshots: impl Snapshots + 'stati
         audit: audit_stores(&disk),
         sessions: session_stores(&disk),
         lineage: Lineage::new(1),
+        backup: None,
         keep: Box::new(()),
     };
     Engine::open(stores, Options::default(), hand.clock()).unwrap()

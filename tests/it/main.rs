@@ -26,6 +26,8 @@ mod audit_ended;
 /// An engine on real files, without gRPC.
 mod audit_engine;
 mod audit_erase;
+/// The key that signs the audit log, where it is gone, another one's, or new.
+mod audit_key;
 /// Checks whose records must survive.
 mod audit_load;
 /// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.
@@ -38,6 +40,10 @@ mod audit_rule_text;
 mod audit_tamper;
 /// Following the log.
 mod audit_watch;
+/// Backups of a running service, and what is there after they are restored.
+mod backup;
+/// Files that are no whole backups, and clients that stall or vanish.
+mod backup_faults;
 /// How long campaigns are.
 mod campaign;
 /// Batches and streams of Checks.
@@ -217,6 +223,8 @@ mod store_snapshots;
 mod store_state;
 /// An audit log and sessions that earlier versions wrote.
 mod stored_audit;
+/// A backup that an earlier version wrote.
+mod stored_backup;
 mod stored_format;
 /// Random policies and what to ask them.
 mod strategies;

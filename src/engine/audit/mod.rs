@@ -40,6 +40,7 @@ mod replay;
 mod running;
 mod sealer;
 mod shared;
+mod signers;
 mod tail;
 mod tail_index;
 mod units;
@@ -49,6 +50,7 @@ mod waiting;
 mod writer;
 
 pub(crate) use checkpoints::CHECKPOINTS;
+pub use checkpoints::{NewestSigner, newest_signer};
 pub(crate) use condition::{Condition, Obstacle};
 pub(super) use decisions::RecordedDecision;
 pub use error::AuditError;

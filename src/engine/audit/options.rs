@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::audit::note::VerifierKey;
 use crate::policy::rule::ConnectionType;
 
 /// When the answer to a Check may be sent.
@@ -47,6 +48,8 @@ pub struct AuditOptions {
     pub retention_age: Option<Duration>,
     /// The oldest units are removed while all of them together are larger than this, in bytes; none: no limit.
     pub retention_bytes: Option<u64>,
+    /// Keys that signed before the present one, oldest first.
+    pub earlier_keys: Vec<VerifierKey>,
     /// A unit that began longer ago than this is sealed even if it is not full.
     pub unit_age_max: Duration,
     /// How often a checkpoint is signed while there are new records. No setting of the service; tests shorten it.
@@ -76,6 +79,7 @@ impl Default for AuditOptions {
             queue_records_max: 65_536,
             retention_age: None,
             retention_bytes: None,
+            earlier_keys: Vec::new(),
             unit_age_max: Duration::from_hours(24),
             checkpoint_interval: Duration::from_secs(1),
             retention_interval: Duration::from_secs(10),

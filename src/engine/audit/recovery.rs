@@ -131,7 +131,7 @@ impl AuditLog {
         replay.read(&*journal, next, clock)?;
         let ends: Vec<u64> = infos.iter().map(|info| info.next_sequence() - 1).collect();
         let is_end = |size| size == base.to_sequence || ends.binary_search(&size).is_ok();
-        let checkpoints = Checkpoints::open(folder.clone(), key, is_end)?;
+        let checkpoints = Checkpoints::open(folder.clone(), key, &options.earlier_keys, is_end)?;
         let units = Units::new(files, infos);
         Parts { folder, units, replay, checkpoints, journal, options, clock: clock.clone(), condition }.compare()
     }
@@ -178,7 +178,8 @@ impl Parts {
         check_signed(&shared, size)?;
         let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
         let verifier = shared.checkpoints().verifier().clone();
-        let log = AuditLog { shared, verifier, writer: Mutex::default() };
+        let keys = [std::slice::from_ref(&verifier), &shared.options.earlier_keys].concat();
+        let log = AuditLog { shared, verifier, keys, writer: Mutex::default() };
         Ok(ReadBack { log, policy_sequence, journal, encoder, clock })
     }
 }

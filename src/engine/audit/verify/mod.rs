@@ -6,6 +6,7 @@
 //! Invariant: it changes nothing. Without a fault every record up to the newest checkpoint is what was signed.
 //! Not here: the arithmetic of the tree (`audit::merkle`) and opening the journal (`server`).
 
+mod keys;
 mod unit;
 mod walk;
 
@@ -22,6 +23,7 @@ use crate::store::JournalError;
 use crate::store::disk::Disk;
 use crate::store::folder::Folder;
 use crate::store::sealed::SealedFiles;
+use keys::Keys;
 use unit::{Records, UnitCheck};
 use walk::Walk;
 
@@ -36,8 +38,10 @@ pub struct LogFiles<'a> {
     pub disk: Arc<dyn Disk>,
     /// Where they are.
     pub directory: PathBuf,
-    /// What its checkpoints must be signed with.
-    pub verifier: VerifierKey,
+    /// What its checkpoints must be signed with; of a log whose key was changed, the newest suffices.
+    pub trusted: Vec<VerifierKey>,
+    /// Keys from beside the log, which only help to tell what is found.
+    pub beside: Vec<VerifierKey>,
     /// The journal.
     pub tail: ReadTail<'a>,
 }
@@ -48,11 +52,11 @@ pub fn verify_files(
     note: Option<&str>,
     progress: Progress<'_>,
 ) -> Result<Verification, AuditError> {
-    let LogFiles { disk, directory, verifier, tail } = files;
+    let LogFiles { disk, directory, trusted, beside, tail } = files;
     let folder = Folder::new(disk, directory);
     let sealed = SealedFiles::new(folder.clone());
     let firsts = sealed.list().map_err(AuditError::not_readable)?;
-    let mut walk = Walk::begin(&folder, &verifier, note, progress)?;
+    let mut walk = Walk::begin(&folder, Keys::new(&trusted, &beside), note, progress)?;
     walk.total = firsts.last().map_or(0, |first| first + UNIT_RECORDS_MAX as u64);
     walk_sealed(&mut walk, &sealed, &firsts);
     let (units, fault) = replay::read_tail(tail(walk.expected));
@@ -69,7 +73,7 @@ impl AuditLog {
     pub fn verify(&self, note: Option<&str>, progress: Progress<'_>) -> Result<Verification, AuditError> {
         let shared = &self.shared;
         let units = &shared.units;
-        let mut walk = Walk::begin(&shared.folder, &self.verifier, note, progress)?;
+        let mut walk = Walk::begin(&shared.folder, Keys::new(&self.keys, &[]), note, progress)?;
         let (firsts, tail) = {
             // Sealing and removing wait while both are listed.
             let _layout = shared.layout();
