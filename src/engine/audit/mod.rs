@@ -60,7 +60,7 @@ pub use orders::EraseRequest;
 pub(crate) use ports::{ActorFiles, SessionFiles};
 pub use proofs::InclusionProof;
 pub use queue::AuditQueue;
-pub use reader::RecordPage;
+pub use reader::{ListPosition, RecordPage};
 pub use recovery::{AuditStores, OpenJournal, Opened};
 pub use running::LeftAs;
 pub use verify::{LogFiles, Progress, ReadTail, Verification, verify_files};

@@ -51,6 +51,8 @@ pub struct AuditOptions {
     pub unit_age_max: Duration,
     /// How often a checkpoint is signed while there are new records. No setting of the service; tests shorten it.
     pub checkpoint_interval: Duration,
+    /// The longest time that a subscriber to events is sent nothing. No setting of the service; tests shorten it.
+    pub heartbeat_interval: Duration,
     /// How often it looks for records that retention no longer wants. No setting of the service; tests shorten it.
     pub retention_interval: Duration,
 }
@@ -78,6 +80,7 @@ impl Default for AuditOptions {
             retention_bytes: None,
             unit_age_max: Duration::from_hours(24),
             checkpoint_interval: Duration::from_secs(1),
+            heartbeat_interval: Duration::from_secs(5),
             retention_interval: Duration::from_secs(10),
         }
     }

@@ -120,7 +120,7 @@ impl AuditLog {
         let ends: Vec<u64> = infos.iter().map(|info| info.next_sequence() - 1).collect();
         let is_end = |size| size == base.to_sequence || ends.binary_search(&size).is_ok();
         let checkpoints = Checkpoints::open(folder.clone(), key, is_end).map_err(io("read the checkpoints"))?;
-        let units = Units::new(files, infos);
+        let units = Units::new(files, infos, base.to_sequence + 1);
         Parts { folder, units, replay, checkpoints, journal, options, clock: clock.clone(), condition }.start()
     }
 }
