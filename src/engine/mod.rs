@@ -30,6 +30,7 @@ pub mod preview;
 pub mod prospect;
 mod published;
 pub mod question;
+mod recount;
 mod recovery;
 mod replay;
 pub mod revoked;

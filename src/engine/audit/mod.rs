@@ -41,6 +41,7 @@ mod sealer;
 mod shared;
 mod tail;
 mod tail_index;
+mod unit_limits;
 mod units;
 mod verify;
 mod view;

@@ -43,9 +43,11 @@ pub struct AuditOptions {
     pub async_interval: Duration,
     /// The most records that may be queued.
     pub queue_records_max: usize,
-    /// Records older than this are removed, by whole units; none: never.
+    /// Records older than this are removed, by whole units, which are small where this or the next is set
+    /// (`unit_limits`); none: never.
     pub retention_age: Option<Duration>,
-    /// The oldest units are removed while all of them together are larger than this, in bytes; none: no limit.
+    /// The oldest units are removed while all records together, sealed or not, are larger than this, in bytes; none: no
+    /// limit.
     pub retention_bytes: Option<u64>,
     /// A unit that began longer ago than this is sealed even if it is not full.
     pub unit_age_max: Duration,

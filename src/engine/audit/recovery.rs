@@ -212,6 +212,7 @@ fn open_unit(unit: &TailUnit) -> OpenUnit {
     OpenUnit {
         len: content.len(),
         bytes: content.bytes(),
+        first_time: content.tiles.first().map_or(0, |tile| tile.min_time),
         slots: (0..).zip(&content.openings).filter_map(identity).collect(),
         commitments: content.openings.iter().map(|opening| opening.commitment).collect(),
         end_requested: false,

@@ -12,11 +12,11 @@ mod walk;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::encoder::UNIT_RECORDS_MAX;
 use super::error::AuditError;
 use super::log::AuditLog;
 use super::replay;
 use super::tail::TailUnit;
+use super::unit_limits::UNIT_RECORDS_MAX;
 use crate::audit::note::VerifierKey;
 use crate::store::JournalError;
 use crate::store::disk::Disk;
