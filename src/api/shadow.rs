@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
 
 use super::caller::Caller;
@@ -16,6 +15,7 @@ use super::convert::decision::{to_connection_type, to_decision, to_reason};
 use super::convert::names::{self, organization};
 use super::convert::to_time;
 use super::policy::to_policy;
+use super::subscribers::Endless;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, preview, status, to_i64};
 use crate::audit::rule_text::RuleText;
 use crate::engine::audit::AuditError;
@@ -34,7 +34,7 @@ const GATES_REFUSED: &str = "gates judge a shadow policy when it is promoted: le
 /// The most divergences buffered for a subscriber.
 const SENT_AHEAD_MAX: usize = 64;
 
-pub(super) type Divergences = ReceiverStream<Result<v1::Divergence, Status>>;
+pub(super) type Divergences = Endless<v1::Divergence>;
 
 impl Api {
     pub(super) async fn set_shadow_policy(
@@ -167,7 +167,7 @@ impl Api {
             }
             drop(permit);
         });
-        Ok(Response::new(ReceiverStream::new(divergences)))
+        Ok(Response::new(Endless::new(divergences)))
     }
 }
 

@@ -119,6 +119,12 @@ pub(super) fn internal(fault: &dyn std::error::Error) -> Status {
     error(Code::Internal, ErrorReason::Internal, "internal fault: see the log of the service")
 }
 
+/// What feeds a stream has ended and did not say why.
+pub(super) fn no_end() -> Status {
+    let message = "the stream ended by a fault of the service: go on from what you have";
+    error(Code::Internal, ErrorReason::Internal, message)
+}
+
 /// An answer that would be too large.
 pub(super) fn answer_too_large(advice: &str) -> Status {
     let message = format!("the answer would exceed {} bytes: {advice}", super::ANSWER_BYTES_MAX);
@@ -210,7 +216,9 @@ pub(super) fn audit(refusal: AuditError) -> Status {
             tracing::error!(error = message, "the audit log cannot be read");
             error(Code::Unavailable, ErrorReason::Internal, message)
         }
-        AuditError::Removed { first } => out_of_range(ErrorReason::PositionRemoved, message, first),
+        AuditError::Removed { first } | AuditError::Overtaken { first } => {
+            out_of_range(ErrorReason::PositionRemoved, message, first)
+        }
         AuditError::NotReached { newest, .. } => out_of_range(ErrorReason::PositionNotReached, message, newest),
         AuditError::Invalid { field, description } => invalid_field(field, description),
         AuditError::Busy => error(Code::Unavailable, ErrorReason::Overloaded, message),

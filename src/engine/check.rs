@@ -174,7 +174,7 @@ impl Engine {
         decided: Decided,
         admitted: Option<Admitted>,
     ) -> Outcome<&Engine> {
-        let answer = self.answer(&decided, admitted.as_ref().map(|admitted| admitted.session));
+        let mut answer = self.answer(&decided, admitted.as_ref().map(|admitted| admitted.session));
         let session_opened = admitted.as_ref().is_some_and(|admitted| admitted.opened);
         // The session holds both texts: share them instead of copying.
         let (email, endpoint) = match admitted {
@@ -201,10 +201,12 @@ impl Engine {
         let entry = Entry { time: now, organization, content: Content::Decision(content) };
         let person = Identity::Person(Person { email, address: question.address });
         let sync = self.is_sync(question.connection_type);
-        let sequence = self.audit.queue().push(entry, Some(person), sync);
-        Outcome::new(self, answer, sync.then_some(sequence), opened)
+        answer.sequence = self.audit.queue().push(entry, Some(person), sync);
+        let awaited = sync.then_some(answer.sequence);
+        Outcome::new(self, answer, awaited, opened)
     }
 
+    /// The answer of a Check that is not recorded yet.
     fn answer(&self, decided: &Decided, session: Option<SessionId>) -> Answer {
         Answer {
             reason: decided.reason,
@@ -214,6 +216,7 @@ impl Engine {
             revision: decided.revision,
             cluster_revision: decided.cluster_revision,
             decision_id: self.decision_ids.next(),
+            sequence: 0,
         }
     }
 

@@ -33,6 +33,7 @@ pub mod prospect;
 mod published;
 pub mod question;
 mod read_back;
+mod recount;
 mod recovery;
 mod replay;
 pub mod revoked;

@@ -24,8 +24,10 @@ use super::directory::{Directory, OrganizationView, Published, PublishedCluster}
 use super::follower::{self, Follower};
 use super::keeper::Keeper;
 use super::lookups::Lookups;
+use super::mirror::StoredCounters;
 use super::parallel;
 use super::read_back::{self, Heard, PolicyFiles};
+use super::recount;
 use super::recovery::{self, Recovered};
 use super::session_files::{Renewals, SessionSaver};
 use super::sessions::SessionTable;
@@ -66,7 +68,8 @@ impl Engine {
         let (compiled, mirror) = while_compiling(&state, &clock, || {
             let mirror = recovery::open_mirror(&*state_stores, &state, sequence)?;
             let counters = mirror.as_ref().map(|mirror| mirror.read_counters(&state));
-            Ok::<_, OpenError>((mirror, counters.unwrap_or_default()))
+            let counters = counters.unwrap_or_default().if_followed_by(audit.log.first_sequence());
+            Ok::<_, OpenError>((mirror, counters))
         });
         let (mirror, counters) = mirror?;
         // Everything agrees: from here on the log is in use.
@@ -77,6 +80,7 @@ impl Engine {
             log.queue().push(entry, actor, true);
         }
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
+        recount::recount(&directory, &log, &counters);
         // The first records are durable before the first answer.
         log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
         log.sign_first();
@@ -112,6 +116,7 @@ impl Engine {
             snapshot_sequence,
             bytes,
             directory: Arc::clone(&engine.directory),
+            audit: Arc::clone(&engine.audit),
             clock: engine.clock.clone(),
             counters_written_millis: i64::MIN / 2,
         };
@@ -252,7 +257,7 @@ fn while_compiling<T>(state: &PolicyState, clock: &Clock, other: impl FnOnce() -
 fn publish_all(
     state: &PolicyState,
     compiled: Vec<Compiled>,
-    counters: &HashMap<CounterKey, RuleMatches>,
+    counters: &StoredCounters,
     clock: &Clock,
 ) -> (Arc<Directory>, HashMap<Id, MembersCache>) {
     let cluster =
@@ -272,17 +277,20 @@ fn publish_all(
     (Arc::new(directory), lists)
 }
 
-/// The stored counters of an organization's rules. A rule without one counts from now on.
-fn restored_counters(
-    organization: &Organization,
-    kept: &HashMap<CounterKey, RuleMatches>,
-    clock: &Clock,
-) -> RuleCounters {
+/// The stored counters of an organization's rules. A rule without one was made after they were stored, and is counted from
+/// its creation on; where it is not known what was stored, it is counted from now on.
+fn restored_counters(organization: &Organization, kept: &StoredCounters, clock: &Clock) -> RuleCounters {
     let restored = organization.rules.iter().filter_map(|rule| {
-        let matches = *kept.get(&CounterKey::new(&organization.id, rule))?;
-        // The stored time is rounded down, perhaps to before the rule was created.
-        let matches = RuleMatches { start: matches.start.max(rule.create_time), ..matches };
-        Some(((rule.id.clone(), rule.create_time), Arc::new(RuleCounter::new(matches))))
+        let counter = match kept.counters.get(&CounterKey::new(&organization.id, rule)) {
+            Some((matches, through)) => {
+                // The stored time is rounded down, perhaps to before the rule was created.
+                let matches = RuleMatches { start: matches.start.max(rule.create_time), ..*matches };
+                RuleCounter::new(matches, *through)
+            }
+            None if kept.counted.is_some() => RuleCounter::starting(rule.create_time),
+            None => return None,
+        };
+        Some(((rule.id.clone(), rule.create_time), Arc::new(counter)))
     });
     RuleCounters::following(organization, &restored.collect(), clock.now())
 }

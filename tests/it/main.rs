@@ -28,12 +28,18 @@ mod audit_engine;
 mod audit_erase;
 /// The key that signs the audit log, where it is gone, another one's, or new.
 mod audit_key;
+/// What a PEP relies on: heartbeats, and the order of answers and events.
+mod audit_events;
 /// Checks whose records must survive.
 mod audit_load;
 /// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.
 mod audit_merkle;
+/// Lists that retention overtakes.
+mod audit_overtaken;
 /// Retention, and revocation of many sessions.
 mod audit_retention;
+/// Retention does what its settings say.
+mod audit_retention_bounds;
 /// What a rule was, in the records of what it denied.
 mod audit_rule_text;
 /// Tampering with the files of a log.
@@ -129,6 +135,8 @@ mod malformed_hierarchy;
 mod malformed_rules;
 /// Calls that the transport refuses.
 mod malformed_transport;
+/// Match counts over a kill.
+mod match_counts_crash;
 /// Policies whose rules expire, and what they decide at every moment.
 mod moments;
 /// Changes whose effect comes later, through the API.

@@ -2,19 +2,21 @@
 //!
 //! The log only wakes subscribers; each reads the log for itself. So a slow one is fed from the disk and costs no memory.
 //!
-//! Invariant: `through_sequence` never falls, and every record up to it that passes the filters has been sent. The stream
-//! always ends with an error, because it is never complete.
+//! Invariant: `through_sequence` never falls, and every record up to it that passes the filters has been sent. A
+//! subscriber that reads gets a message every few seconds, whatever others do. The stream always ends with an
+//! error, because it is never complete.
 //! Not here: reading the log (`engine::audit`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::time::Instant;
 use tonic::{Response, Status};
 
 use super::super::convert::Faults;
 use super::super::convert::audit::to_record;
+use super::super::subscribers::Endless;
 use super::super::{Api, status, to_i64};
 use super::filters::{self, Parent};
 use crate::audit::filter::RecordFilter;
@@ -31,16 +33,13 @@ const EVENTS_MAX: usize = 64;
 /// Records that are read at a time.
 const RECORDS_MAX: usize = 256;
 
-/// The longest time without a message to a subscriber.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Filtered-out records after which a checkpoint is sent.
 const SKIPPED_MAX: u64 = 10_000;
 
 /// How long new records gather, so that a hundred subscribers are not woken for each.
 const GATHER: Duration = Duration::from_millis(2);
 
-pub(super) type Events = ReceiverStream<Result<WatchEventsResponse, Status>>;
+pub(super) type Events = Endless<WatchEventsResponse>;
 
 /// What a subscriber wants to see.
 struct Subscription {
@@ -59,6 +58,10 @@ struct Feed {
     through: u64,
     /// The last sequence that the subscriber was told.
     told: u64,
+    /// The longest time without a message.
+    interval: Duration,
+    /// When it gets a checkpoint, unless it gets another message before.
+    due: Instant,
     /// Released when the stream ends.
     _permit: OwnedSemaphorePermit,
 }
@@ -91,9 +94,22 @@ impl Api {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let subscription = Subscription { filter, connection_types };
         // `u64::MAX` stands for none, so that even an idle stream first says where it begins.
-        let feed = Feed { audit, subscription, lineage, etags, sender, through, told: u64::MAX, _permit: permit };
+        let interval = audit.options().heartbeat_interval;
+        let (told, due) = (u64::MAX, Instant::now() + interval);
+        let feed = Feed {
+            audit,
+            subscription,
+            lineage,
+            etags,
+            sender,
+            through,
+            told,
+            interval,
+            due,
+            _permit: permit,
+        };
         tokio::spawn(feed.run(newest, self.shared.subscribers.draining()));
-        Ok(Response::new(ReceiverStream::new(events)))
+        Ok(Response::new(Endless::new(events)))
     }
 }
 
@@ -153,12 +169,12 @@ impl Feed {
                     return end;
                 }
             }
-            let waited = tokio::time::timeout(CHECKPOINT_INTERVAL, newest.changed());
             if self.told == u64::MAX {
                 self.checkpoint().await.ok()?;
             }
-            match waited.await {
-                Err(_) => self.checkpoint().await.ok()?,
+            self.checkpoint_if_due().await.ok()?;
+            match tokio::time::timeout_at(self.due, newest.changed()).await {
+                Err(_) => {}
                 Ok(Ok(())) => tokio::time::sleep(GATHER).await,
                 Ok(Err(_)) => return Some(status::audit(AuditError::ShuttingDown)),
             }
@@ -168,7 +184,14 @@ impl Feed {
     /// Reads some records and sends those that pass.
     async fn send_some(&mut self) -> Result<(), Option<Status>> {
         let (audit, from) = (Arc::clone(&self.audit), self.through + 1);
-        let read = tokio::task::spawn_blocking(move || audit.read(from, RECORDS_MAX)).await;
+        let mut reading = tokio::task::spawn_blocking(move || audit.read(from, RECORDS_MAX));
+        let read = loop {
+            match tokio::time::timeout_at(self.due, &mut reading).await {
+                Ok(read) => break read,
+                // A slow disk is no reason to be silent.
+                Err(_) => self.checkpoint().await.map_err(|()| None)?,
+            }
+        };
         let records = match read {
             Ok(Ok(records)) => records,
             Ok(Err(error)) => return Err(Some(status::audit(error))),
@@ -183,10 +206,10 @@ impl Feed {
                     through_sequence,
                     lineage: self.lineage.to_string(),
                 };
-                self.sender.send(Ok(event)).await.map_err(|_| None)?;
-                self.told = self.through;
+                self.send(event).await.map_err(|()| None)?;
             }
         }
+        self.checkpoint_if_due().await.map_err(|()| None)?;
         if self.told != u64::MAX && self.through - self.told >= SKIPPED_MAX {
             self.checkpoint().await.map_err(|()| None)?;
         }
@@ -199,8 +222,18 @@ impl Feed {
             through_sequence: to_i64(self.through),
             lineage: self.lineage.to_string(),
         };
+        self.send(event).await
+    }
+
+    /// Also while other records come, none of which is for this subscriber.
+    async fn checkpoint_if_due(&mut self) -> Result<(), ()> {
+        if Instant::now() >= self.due { self.checkpoint().await } else { Ok(()) }
+    }
+
+    async fn send(&mut self, event: WatchEventsResponse) -> Result<(), ()> {
         self.sender.send(Ok(event)).await.map_err(drop)?;
         self.told = self.through;
+        self.due = Instant::now() + self.interval;
         Ok(())
     }
 }

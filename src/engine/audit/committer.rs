@@ -107,6 +107,7 @@ impl Committer {
         let unit = if let Some(unit) = self.shared.tail.last().filter(|_| !frame.begins_unit) {
             unit
         } else {
+            self.end_unit();
             let unit = Arc::new(TailUnit::new(frame.first_sequence));
             self.shared.tail.push(Arc::clone(&unit));
             unit
@@ -139,6 +140,14 @@ impl Committer {
             self.shared.inbox.wake();
         }
         self.answer_erasures(last);
+    }
+
+    /// Notes that the last unit has ended: the next record begins another one.
+    pub(super) fn end_unit(&self) {
+        if let Some(unit) = self.shared.tail.last() {
+            unit.change(|content| content.ended = true);
+            self.shared.inbox.wake();
+        }
     }
 
     /// Truncates the journal before `sequence`: the records before it are sealed.

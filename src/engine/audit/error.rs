@@ -23,6 +23,15 @@ pub enum AuditError {
         /// The oldest record kept.
         first: u64,
     },
+    /// Records that a list would have shown were removed since its first page.
+    #[error(
+        "records that this list would have shown have been removed since it was begun, and the log now begins at \
+         sequence {first}: begin again without a page token"
+    )]
+    Overtaken {
+        /// The oldest record kept.
+        first: u64,
+    },
     /// A sequence that no record has yet.
     #[error("sequence {wanted} is beyond the newest record, {newest}: begin there")]
     NotReached {

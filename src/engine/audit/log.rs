@@ -122,6 +122,11 @@ impl AuditLog {
         }
     }
 
+    /// Whether the log has all records from a moment on: none of them was removed.
+    pub(crate) fn reaches_back_to(&self, since: Timestamp) -> bool {
+        self.shared.reaches_back_to(since)
+    }
+
     /// The oldest record whose time may be `time` or later.
     pub(crate) fn first_since(&self, time: Timestamp) -> u64 {
         let units = self.shared.units.list();

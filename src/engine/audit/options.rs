@@ -44,9 +44,11 @@ pub struct AuditOptions {
     pub async_interval: Duration,
     /// The most records that may be queued.
     pub queue_records_max: usize,
-    /// Records older than this are removed, by whole units; none: never.
+    /// Records older than this are removed, by whole units, which are small where this or the next is set
+    /// (`unit_limits`); none: never.
     pub retention_age: Option<Duration>,
-    /// The oldest units are removed while all of them together are larger than this, in bytes; none: no limit.
+    /// The oldest units are removed while all records together, sealed or not, are larger than this, in bytes; none: no
+    /// limit.
     pub retention_bytes: Option<u64>,
     /// Keys that signed before the present one, oldest first.
     pub earlier_keys: Vec<VerifierKey>,
@@ -54,6 +56,8 @@ pub struct AuditOptions {
     pub unit_age_max: Duration,
     /// How often a checkpoint is signed while there are new records. No setting of the service; tests shorten it.
     pub checkpoint_interval: Duration,
+    /// The longest time that a subscriber to events is sent nothing. No setting of the service; tests shorten it.
+    pub heartbeat_interval: Duration,
     /// How often it looks for records that retention no longer wants. No setting of the service; tests shorten it.
     pub retention_interval: Duration,
 }
@@ -82,6 +86,7 @@ impl Default for AuditOptions {
             earlier_keys: Vec::new(),
             unit_age_max: Duration::from_hours(24),
             checkpoint_interval: Duration::from_secs(1),
+            heartbeat_interval: Duration::from_secs(5),
             retention_interval: Duration::from_secs(10),
         }
     }

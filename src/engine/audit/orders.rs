@@ -17,7 +17,7 @@ use crate::store::JournalError;
 pub(super) enum Order {
     /// Records an erasure.
     Erase(EraseOrder),
-    /// Ends the unit that is being written at the next tile.
+    /// Ends the unit that is being written with the tile that is begun, at once where none is.
     EndUnit,
     /// Truncates the journal before this record: those before it are sealed.
     Truncate(u64),

@@ -106,6 +106,22 @@ impl AuditLog {
             let description = format!("is `{sequence}`: give a sequence from 1 to the tree size, {tree_size}");
             return Err(AuditError::Invalid { field: "sequence", description });
         }
+        self.unless_overtaken(sequence, || self.prove_inclusion(sequence, tree_size))
+    }
+
+    /// What a proof comes to. Where the files of its record are removed meanwhile, that is what it says.
+    fn unless_overtaken<T>(
+        &self,
+        sequence: u64,
+        prove: impl FnOnce() -> Result<T, AuditError>,
+    ) -> Result<T, AuditError> {
+        prove().map_err(|error| {
+            let removed = self.shared.was_removed(sequence, &error);
+            if removed { AuditError::Removed { first: self.first_sequence() } } else { error }
+        })
+    }
+
+    fn prove_inclusion(&self, sequence: u64, tree_size: u64) -> Result<InclusionProof, AuditError> {
         let first = self.first_sequence();
         if sequence < first {
             return Err(AuditError::Removed { first });
@@ -113,7 +129,7 @@ impl AuditLog {
         let shared = &*self.shared;
         let found = shared.views().into_iter().rev().find(|view| view.first_sequence() <= sequence);
         let found = found.map(|view| shared.with_opening(&view, sequence)).transpose()?.flatten();
-        let Some((body, opening)) = found else { return Err(AuditError::Removed { first }) };
+        let Some((body, opening)) = found else { return Err(AuditError::Removed { first: self.first_sequence() }) };
         let hashes = shared.tree().clone().inclusion_proof(sequence - 1, tree_size, shared).map_err(proof_error)?;
         let (commitment, opening) = opening.unzip();
         Ok(InclusionProof {
@@ -136,7 +152,9 @@ impl AuditLog {
             return Err(too_large("second_tree_size", second, newest));
         }
         let shared = &*self.shared;
-        shared.tree().clone().consistency_proof(first, second, shared).map_err(proof_error)
+        let prove = || shared.tree().clone().consistency_proof(first, second, shared).map_err(proof_error);
+        // It reads the records around the end of either size.
+        self.unless_overtaken(first, prove)
     }
 }
 

@@ -132,7 +132,7 @@ impl AuditLog {
         let ends: Vec<u64> = infos.iter().map(|info| info.next_sequence() - 1).collect();
         let is_end = |size| size == base.to_sequence || ends.binary_search(&size).is_ok();
         let checkpoints = Checkpoints::open(folder.clone(), key, &options.earlier_keys, is_end)?;
-        let units = Units::new(files, infos);
+        let units = Units::new(files, infos, base.to_sequence + 1);
         Parts { folder, units, replay, checkpoints, journal, options, clock: clock.clone(), condition }.compare()
     }
 }
@@ -236,6 +236,7 @@ fn open_unit(unit: &TailUnit) -> OpenUnit {
     OpenUnit {
         len: content.len(),
         bytes: content.bytes(),
+        first_time: content.tiles.first().map_or(0, |tile| tile.min_time),
         slots: (0..).zip(&content.openings).filter_map(identity).collect(),
         commitments: content.openings.iter().map(|opening| opening.commitment).collect(),
         end_requested: false,

@@ -5,9 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::encoder::UNIT_RECORDS_MAX;
 use super::open_error::AuditOpenError;
 use super::tail::{TailRecord, TailUnit};
+use super::unit_limits::UNIT_RECORDS_MAX;
 use crate::audit::commitment::record_hash;
 use crate::audit::merkle::MerkleTree;
 use crate::audit::record::ErasedUnit;

@@ -27,14 +27,16 @@ impl Sealer {
         Self { shared, clock }
     }
 
-    /// Seals units that have ended, and ends one that has been open for too long.
+    /// Seals units that have ended, and ends one that has been open for too long, or is to be removed.
     pub(super) fn seal_ended(&self) -> Result<(), AuditError> {
         for unit in self.shared.tail.units() {
             if unit.read().ended {
                 self.seal(&unit)?;
             }
         }
-        let too_old = self.clock.now().micros() - micros(self.shared.options.unit_age_max);
+        let options = &self.shared.options;
+        let age_max = options.retention_age.map_or(options.unit_age_max, |age| age.min(options.unit_age_max));
+        let too_old = self.clock.now().micros() - micros(age_max);
         if let Some(unit) = self.shared.tail.oldest() {
             let content = unit.read();
             if content.tiles.first().is_some_and(|tile| tile.min_time < too_old) && content.len() >= TILE_LEAVES {

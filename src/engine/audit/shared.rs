@@ -20,6 +20,7 @@ use super::inbox::MaintenanceInbox;
 use super::options::AuditOptions;
 use super::queue::AuditQueue;
 use super::tail::Tail;
+use super::unit_limits::UnitLimits;
 use super::units::Units;
 use super::waiting::Waiting;
 use crate::audit::merkle::{MerkleTree, TreeHead};
@@ -71,6 +72,12 @@ impl Shared {
 
     pub(super) fn newest(&self) -> u64 {
         *self.newest.borrow()
+    }
+
+    /// When the unit that is being written ends.
+    pub(super) fn unit_limits(&self) -> UnitLimits {
+        let kept = (self.newest() + 1).saturating_sub(self.first_sequence());
+        UnitLimits::of(&self.options, kept)
     }
 
     pub(super) fn set_failed(&self, failed: bool) {

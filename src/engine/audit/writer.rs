@@ -55,7 +55,8 @@ impl AuditWriter {
     }
 
     fn write_all(&mut self, records: &mut Vec<Queued>) -> Result<(), GivenUp> {
-        let Self { encoder, pipeline, .. } = self;
+        let Self { encoder, pipeline, shared, .. } = self;
+        encoder.limits = shared.unit_limits();
         let mut records = records.drain(..);
         while let Some(frame) = encoder.frame(&mut records) {
             pipeline.commit(frame, records.as_slice().is_empty(), |written| encoder.take_back(written))?;
@@ -69,7 +70,11 @@ impl AuditWriter {
         }
         for order in orders {
             match order {
-                Order::EndUnit => self.encoder.end_unit(),
+                Order::EndUnit => {
+                    if self.encoder.end_unit() {
+                        self.pipeline.committer().end_unit();
+                    }
+                }
                 Order::Truncate(sequence) => self.pipeline.committer().truncate_before(sequence),
                 Order::Erase(order) => self.erase(order),
                 Order::Redact { units, reply } => drop(reply.send(self.pipeline.committer().redact(&units))),

@@ -13,11 +13,11 @@ mod walk;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::encoder::UNIT_RECORDS_MAX;
 use super::error::AuditError;
 use super::log::AuditLog;
 use super::replay;
 use super::tail::TailUnit;
+use super::unit_limits::UNIT_RECORDS_MAX;
 use crate::audit::note::VerifierKey;
 use crate::store::JournalError;
 use crate::store::disk::Disk;
@@ -46,6 +46,9 @@ pub struct LogFiles<'a> {
     pub tail: ReadTail<'a>,
 }
 
+/// How often a verification begins again where retention removes records meanwhile.
+const ATTEMPTS_MAX: usize = 5;
+
 /// Verifies the files of a log. `note` is an older checkpoint that was kept elsewhere.
 pub fn verify_files(
     files: LogFiles<'_>,
@@ -71,6 +74,22 @@ impl AuditLog {
     /// Verifies the log while it is in use: sealed units from their files, the tail from memory. `note` is an older
     /// checkpoint that was kept elsewhere. Reads the whole log: call it on a thread that may block.
     pub fn verify(&self, note: Option<&str>, progress: Progress<'_>) -> Result<Verification, AuditError> {
+        for _ in 1..ATTEMPTS_MAX {
+            let first = self.first_sequence();
+            let result = self.verify_once(note, progress)?;
+            // Files that retention has removed meanwhile are no fault.
+            if result.faults.is_empty() || self.first_sequence() == first {
+                return Ok(result);
+            }
+        }
+        let first = self.first_sequence();
+        let result = self.verify_once(note, progress)?;
+        let now = self.first_sequence();
+        let overtaken = !result.faults.is_empty() && now > first;
+        if overtaken { Err(AuditError::Removed { first: now }) } else { Ok(result) }
+    }
+
+    fn verify_once(&self, note: Option<&str>, progress: Progress<'_>) -> Result<Verification, AuditError> {
         let shared = &self.shared;
         let units = &shared.units;
         let mut walk = Walk::begin(&shared.folder, Keys::new(&self.keys, &[]), note, progress)?;
