@@ -48,7 +48,8 @@ impl RuleCounter {
     /// Counts one decision.
     pub fn count(&self, now: Timestamp) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.last_match_millis.fetch_max(now.millis(), Ordering::Relaxed);
+        // The last one, not the latest: the clock may have been corrected.
+        self.last_match_millis.store(now.millis(), Ordering::Relaxed);
     }
 
     /// The count now; none if it has not changed since it was last taken. For the one thread that saves counters.

@@ -17,6 +17,7 @@ mod commands;
 pub mod counters;
 mod deadlines;
 pub mod directory;
+mod expiry;
 mod follower;
 mod history;
 mod judging;
@@ -39,6 +40,7 @@ pub mod sessions;
 pub mod shadow;
 mod staged;
 mod start;
+mod timekeeping;
 mod unconfirmed;
 mod writer;
 

@@ -108,9 +108,7 @@ pub(super) fn recover(
     if journal.first_sequence() > needed {
         return Err(RecoveryError::JournalBegins { first: journal.first_sequence(), needed });
     }
-    // The snapshot's last record is read too, if it still exists, for its time.
-    let from = if snapshot_sequence < journal.first_sequence() { needed } else { snapshot_sequence };
-    let from = from.min(audited + 1).max(journal.first_sequence());
+    let from = needed.min(audited + 1).max(journal.first_sequence());
     let (mut bytes_since, mut owed) = (0, Vec::new());
     for record in journal.read_from(from)? {
         let (sequence, bytes) = record?;
@@ -119,16 +117,13 @@ pub(super) fn recover(
             bytes_since += bytes.len();
             let outcome = state.next(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
             let durable = DurableChange { sequence, bytes: bytes.len(), change: &change, outcome: &outcome };
-            let replaced = durable.put_into(&mut state, clock);
+            let replaced = durable.put_into(&mut state);
             if sequence > audited {
                 owed.push(durable.entry(&replaced));
             }
-        } else {
-            clock.advance_to(change.time);
-            if sequence > audited {
-                // The snapshot holds the outcome of this change, but not what it altered.
-                owed.push(change_entry(sequence, &change, Vec::new()));
-            }
+        } else if sequence > audited {
+            // The snapshot holds the outcome of this change, but not what it altered.
+            owed.push(change_entry(sequence, &change, Vec::new()));
         }
     }
     Ok(Recovered { state, sequence: last, snapshot_sequence, bytes: bytes_since, owed })

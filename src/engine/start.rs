@@ -21,6 +21,7 @@ use super::clock::Clock;
 use super::commands::{Command, Commands};
 use super::counters::{RuleCounter, RuleCounters};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
+use super::expiry;
 use super::follower::{self, Follower};
 use super::keeper::Keeper;
 use super::lookups::Lookups;
@@ -29,7 +30,8 @@ use super::recovery::{self, Recovered};
 use super::session_files::{Renewals, SessionSaver};
 use super::sessions::SessionTable;
 use super::shadow::Shadow;
-use super::unconfirmed;
+use super::timekeeping::Timekeeping;
+use super::unconfirmed::Unconfirmed;
 use super::writer::Writer;
 use super::{Engine, OpenError, Options, Stores};
 use crate::audit::record::{Content, Entry, GapRecord};
@@ -56,6 +58,7 @@ impl Engine {
         let Opened { log, policy_sequence, left, shared, erasing } = opened;
         let recovered = recovery::recover(&mut *journal, &*snapshots, &clock, policy_sequence)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = recovered;
+        clock.begin(newest_time(&log, owed.last().map(|(entry, _)| entry.time)));
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
         sessions.restore(&table, &log, log.first_since(before(clock.now(), max_age)))?;
         note_unclean(&log, left, &clock);
@@ -122,7 +125,8 @@ impl Engine {
         follower: Arc<Follower>,
     ) -> Writer {
         let applier = Applier {
-            unconfirmed: unconfirmed::deadlines(&state),
+            unconfirmed: Unconfirmed::of(&state, self.clock.moment()),
+            expiries: expiry::deadlines(&state),
             state,
             lists,
             clock: self.clock.clone(),
@@ -132,7 +136,8 @@ impl Engine {
             follower,
         };
         let (sessions, condition) = (Arc::clone(&self.sessions), Arc::clone(&self.condition));
-        Writer { journal, applier, limits, sessions, condition, writable: true }
+        let timekeeping = Timekeeping::default();
+        Writer { journal, applier, limits, sessions, condition, writable: true, timekeeping }
     }
 
     fn saver(&self, snapshots: Box<dyn Snapshots>, max_age: Duration) -> SessionSaver {
@@ -168,6 +173,14 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The time of the newest record: the one that the log still owes, or else its last. Times may go back after a correction,
+/// so it is not the latest of all.
+fn newest_time(log: &AuditLog, owed: Option<Timestamp>) -> Option<Timestamp> {
+    let newest = log.newest_sequence();
+    let read = || log.read(newest, 1).ok()?.first().map(|record| record.entry.time);
+    owed.or_else(|| read().filter(|_| newest > 0))
 }
 
 /// The moment `age` before `now`.

@@ -13,9 +13,10 @@ use crate::audit::lineage::Lineage;
 use crate::audit::note::SignerKey;
 use crate::config::{Config, Durability, OnAuditFailure, RecordConfig};
 use crate::engine::audit::{self, AuditOptions, AuditStores};
-use crate::engine::clock::Clock;
+use crate::engine::clock::{Clock, Kept};
 use crate::engine::sessions::SessionOptions;
 use crate::engine::{Engine, Options, SessionStores, Stores};
+use crate::store::clock_file::ClockFile;
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::journal::{FileJournal, JournalOptions, Stream};
@@ -68,6 +69,8 @@ fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Res
         sessions: session_options,
         nat64_prefixes: config.nat64_prefixes.as_slice().to_vec(),
     };
+    let file = ClockFile::new(directory.path());
+    let clock = clock.kept(Kept { last: file.read(), write: Box::new(move |text| file.write(text)) });
     let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
     begun.mark()?;
     // Last: on a full disk, opening needs the room that the ballast gave up.

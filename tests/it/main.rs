@@ -65,6 +65,10 @@ mod cli_preview;
 mod cli_session;
 /// A clock that a test moves.
 mod clock;
+
+mod clock_expiry;
+
+mod clock_follows;
 /// Changes that end the waiting of others and wait themselves.
 mod confirmations_api;
 /// `kill -9`, and a sled directory that is lost or damaged.

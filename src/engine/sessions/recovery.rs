@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::lifetime::{after, whole};
+use super::lifetime::{Life, after, whole};
 use super::shard::Shard;
 use super::table::SessionTable;
 use super::{SHARDS, SHARDS_IN_ID, Session};
@@ -78,7 +78,7 @@ impl SessionTable {
                 }
             }
             (Content::Decision(decision), Some(slot)) if !decision.session_opened => {
-                shard.count(slot, whole(*time));
+                shard.count(slot, whole(*time).into());
             }
             (Content::SessionEnded(session), Some(slot)) => {
                 if let Some(end) = session.end {
@@ -105,7 +105,7 @@ impl SessionTable {
         for id in ids {
             let mut shard = self.lock(id.number);
             if let Some(slot) = shard.slot(*id) {
-                shard.renew(slot, whole(time), whole(lease_expire));
+                shard.renew(slot, whole(time).into(), whole(lease_expire).into());
             }
         }
     }
@@ -124,8 +124,8 @@ impl SessionTable {
         }
         // The limit does not apply: these connections were allowed before.
         self.totals.reserve(usize::MAX);
-        let fold = self.fold_of(&session);
-        shard.insert(session, fold);
+        let (fold, life) = (self.fold_of(&session), Life::of(&session.record));
+        shard.insert(session, life, fold);
     }
 
     /// The hash under which further checks find the session; none where they must not.
