@@ -108,7 +108,7 @@ impl Engine {
             clock: engine.clock.clone(),
             counters_written_millis: i64::MIN / 2,
         };
-        let writer = engine.writer(journal, options.limits, state, lists, follower);
+        let writer = engine.writer(journal, options.limits, state, lists, follower)?;
         let saver = Box::new(engine.saver(sessions.snapshots, max_age));
         let actors = PolicyActors { commands: Arc::clone(&engine.commands), history: Arc::clone(&engine.history) };
         let maintenance = Maintenance::new(shared, engine.clock.clone(), saver, Box::new(actors), erasing);
@@ -123,9 +123,9 @@ impl Engine {
         state: PolicyState,
         lists: HashMap<Id, MembersCache>,
         follower: Arc<Follower>,
-    ) -> Writer {
+    ) -> Result<Writer, OpenError> {
         let applier = Applier {
-            unconfirmed: Unconfirmed::of(&state, self.clock.moment()),
+            unconfirmed: Unconfirmed::of(&state, self.clock.moment(), &self.audit)?,
             expiries: expiry::deadlines(&state),
             state,
             lists,
@@ -137,7 +137,7 @@ impl Engine {
         };
         let (sessions, condition) = (Arc::clone(&self.sessions), Arc::clone(&self.condition));
         let timekeeping = Timekeeping::default();
-        Writer { journal, applier, limits, sessions, condition, writable: true, timekeeping }
+        Ok(Writer { journal, applier, limits, sessions, condition, writable: true, timekeeping })
     }
 
     fn saver(&self, snapshots: Box<dyn Snapshots>, max_age: Duration) -> SessionSaver {

@@ -71,6 +71,7 @@ impl Writer {
         }
         let content = Content::ClockChanged(ClockChangedRecord { from_time: from, to_time: to });
         self.applier.audit.queue().push(Entry { time: to, organization: None, content }, None, true);
+        self.sessions.follow_correction(self.applier.clock.moment());
         // What expired between the last pass and the correction, or by the correction.
         self.expire();
     }

@@ -14,7 +14,7 @@ use portcullis::proto::v1::{
 use prost_types::{FieldMask, Timestamp};
 
 use crate::clock::{Hand, until};
-use crate::clock_follows::{corrections, pass};
+use crate::clock_follows::{corrections, jump, pass};
 use crate::harness::{Service, rule};
 
 const DEFAULT: &str = "organizations/default";
@@ -65,7 +65,7 @@ async fn marked(service: &Service, revision: i64) {
 
 /// The wall clock goes back two days, and the service follows.
 async fn go_back(service: &Service, hand: &Hand) {
-    hand.jump(-2 * DAY);
+    jump(hand, -2 * DAY).await;
     pass(hand, 31).await;
     pass(hand, 31).await;
     let (from, to) = until("the correction", async || corrections(service).await.pop()).await;

@@ -30,6 +30,12 @@ pub(crate) async fn pass(hand: &Hand, seconds: u64) {
     }
 }
 
+/// The wall clock jumps, and the service looks at it.
+pub(crate) async fn jump(hand: &Hand, seconds: i64) {
+    hand.jump(seconds);
+    tokio::time::sleep(A_LOOK).await;
+}
+
 fn at(time: Duration) -> Option<Timestamp> {
     Some(Timestamp { seconds: i64::try_from(time.as_secs()).unwrap(), nanos: 0 })
 }
@@ -55,7 +61,8 @@ async fn records(service: &Service, types: &[AuditType]) -> Vec<AuditRecord> {
 
 /// The time of the newest decision, in seconds since 1970.
 async fn newest_decision(service: &Service) -> i64 {
-    service.check("203.0.113.9", DEFAULT).await;
+    // Of an unknown organization: it opens no session.
+    service.check("203.0.113.9", "organizations/nobody").await;
     records(service, &[AuditType::Decision]).await[0].time.unwrap().seconds
 }
 
@@ -129,7 +136,7 @@ async fn a_difference_that_lasts_is_followed_on_the_record_in_both_directions() 
         let service = Service::start_at(&hand).await;
         let leased = open_shell(&service, 3_000).await;
         let start = newest_decision(&service).await;
-        hand.jump(by);
+        jump(&hand, by).await;
         pass(&hand, 31).await;
         assert_eq!(newest_decision(&service).await, start + 31, "{by}");
         pass(&hand, 31).await;
@@ -227,6 +234,7 @@ async fn a_jump_while_the_service_is_stopped_is_a_jump_like_any_other() {
     hand.jump(-30 * DAY);
     let service = Service::with_clock(config.clone(), hand.clock()).await;
     assert_eq!(newest_decision(&service).await, start + 40);
+    tokio::time::sleep(A_LOOK).await;
     pass(&hand, 31).await;
     pass(&hand, 31).await;
     let found = until("the correction", async || corrections(&service).await.pop()).await;

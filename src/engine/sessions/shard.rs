@@ -231,6 +231,15 @@ impl Shard {
         }
     }
 
+    /// Replaces the times of a session that is read back.
+    pub(super) fn restart(&mut self, slot: u32, record: SessionRecord) {
+        if let Some(active) = self.slab.at_mut(slot) {
+            active.life = Life::of(&record);
+            active.session.record = record;
+            self.requeue(slot);
+        }
+    }
+
     /// Queues the session again if its deadline is earlier now.
     fn requeue(&mut self, slot: u32) {
         let Some(active) = self.slab.at(slot) else { return };
