@@ -152,13 +152,14 @@ impl Engine {
         let ended = |session: &Session| self.record_end(session);
         self.sessions.admit(&key, ended, |admission| {
             // The shard is locked, so the keeper finds this session when it judges a change published after this.
-            let now = self.clock.now();
+            let moment = self.clock.moment();
+            let now = moment.time;
             let current = pinned.filter(|pinned| self.directory.is_current(pinned, question.target.organization));
             let decided = self.decide(question, now, Counting::Always, current)?;
             let session = match decided.reason.decision() {
                 Decision::Allow => {
                     let lease = question.session_lease;
-                    Some(admission.allow(now, decided.rule.clone(), decided.revision, lease)?)
+                    Some(admission.allow(moment, decided.rule.clone(), decided.revision, lease)?)
                 }
                 Decision::Deny => None,
             };

@@ -51,7 +51,8 @@ impl RuleCounter {
     /// Counts one decision.
     pub fn count(&self, now: Timestamp) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.last_match_millis.fetch_max(now.millis(), Ordering::Relaxed);
+        // The last one, not the latest: the clock may have been corrected.
+        self.last_match_millis.store(now.millis(), Ordering::Relaxed);
     }
 
     /// Counts one decision that the audit log holds, unless the stored count includes it.

@@ -166,6 +166,7 @@ mod tests {
             description: Arc::default(),
             disabled: false,
             expire_time: None,
+            expired: false,
             create_time: now,
             update_time: now,
             changed_at: 1,

@@ -132,7 +132,7 @@ pub(super) fn recover(
     if journal.first_sequence() > needed {
         return Err(RecoveryError::JournalBegins { first: journal.first_sequence(), needed });
     }
-    // The snapshot's last record is read too, if it still exists, for its time, and the last one that was audited.
+    // The snapshot's last record is read too, if it still exists, to compare both, and the last one that was audited.
     let from = if snapshot_sequence < journal.first_sequence() { needed } else { snapshot_sequence };
     let from = from.min(audited.sequence).max(journal.first_sequence());
     let (mut bytes_since, mut owed) = (0, Vec::new());
@@ -146,7 +146,7 @@ pub(super) fn recover(
             bytes_since += bytes.len();
             let outcome = state.next(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
             let durable = DurableChange { sequence, bytes: bytes.len(), change: &change, outcome: &outcome };
-            let replaced = durable.put_into(&mut state, clock);
+            let replaced = durable.put_into(&mut state);
             if sequence > audited.sequence {
                 owed.push(durable.entry(&replaced));
             }
@@ -154,7 +154,6 @@ pub(super) fn recover(
             if sequence == snapshot_sequence && !is_result_of(&state, &change) {
                 return Err(RecoveryError::OtherSnapshot { sequence });
             }
-            clock.advance_to(change.time);
             if sequence > audited.sequence {
                 // The snapshot holds the outcome of this change, but not what it altered.
                 owed.push(change_entry(sequence, &change, Vec::new()));

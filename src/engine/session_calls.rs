@@ -100,7 +100,7 @@ impl Engine {
             self.record_end(session);
             sequence = self.audit.queue().last_sequence();
         };
-        let session = self.sessions.end(id, organization, self.clock.now(), reason, ended)?;
+        let session = self.sessions.end(id, organization, self.clock.moment(), reason, ended)?;
         Some((session, sequence))
     }
 
@@ -118,14 +118,13 @@ impl Engine {
         self.audit.queue().check_writable()?;
         let known: Vec<(Id, SessionId)> =
             sessions.iter().filter_map(|(organization, id)| Some((organization.clone(), (*id)?))).collect();
-        let now = self.clock.now();
+        let now = self.clock.moment();
         let renewed = self.sessions.renew(&known, lease, now, |session: &Session| self.record_end(session));
         let kept = known.iter().zip(&renewed).filter(|(_, renewed)| **renewed == Renewed::Renewed);
         let ids: Vec<SessionId> = kept.map(|((_, id), _)| *id).collect();
         if !ids.is_empty() {
-            let micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX / 2);
-            let lease_expire_time = Timestamp::from_micros(now.micros().saturating_add(micros));
-            self.renewals.write(Renewal { time: now, lease_expire_time, sessions: ids }).await?;
+            let lease_expire_time = now.after(lease).time;
+            self.renewals.write(Renewal { time: now.time, lease_expire_time, sessions: ids }).await?;
         }
         let mut renewed = renewed.into_iter();
         let of = |id: &Option<SessionId>| id.and_then(|_| renewed.next()).unwrap_or(Renewed::Lost);

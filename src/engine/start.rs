@@ -21,6 +21,7 @@ use super::clock::Clock;
 use super::commands::{Command, Commands};
 use super::counters::{RuleCounter, RuleCounters};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
+use super::expiry;
 use super::follower::{self, Follower};
 use super::keeper::Keeper;
 use super::lookups::Lookups;
@@ -32,7 +33,8 @@ use super::recovery::{self, Recovered};
 use super::session_files::{Renewals, SessionSaver};
 use super::sessions::SessionTable;
 use super::shadow::Shadow;
-use super::unconfirmed;
+use super::timekeeping::Timekeeping;
+use super::unconfirmed::Unconfirmed;
 use super::writer::Writer;
 use super::{Closing, Engine, OpenError, Options, Stores};
 use crate::audit::record::{Content, Entry, GapRecord};
@@ -61,6 +63,7 @@ impl Engine {
         let mut policy = PolicyFiles { journal: &mut *journal, snapshots: &*snapshots, copies: &*state_stores };
         let Heard { audit, sessions: saved, policy } = read_back::hear(audit, &sessions, &mut policy, &clock)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
+        clock.begin(newest_time(&audit.log, owed.last().map(|(entry, _)| entry.time)));
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
         let oldest = audit.log.first_since(before(clock.now(), max_age));
         sessions.restore(saved, &table, &audit.log, oldest)?;
@@ -120,7 +123,7 @@ impl Engine {
             clock: engine.clock.clone(),
             counters_written_millis: i64::MIN / 2,
         };
-        let writer = engine.writer(journal, options.limits, state, lists, follower);
+        let writer = engine.writer(journal, options.limits, state, lists, follower)?;
         let saver = Box::new(engine.saver(sessions.snapshots, max_age));
         let actors = PolicyActors { commands: Arc::clone(&engine.commands), history: Arc::clone(&engine.history) };
         let maintenance = Maintenance::new(shared, engine.clock.clone(), saver, Box::new(actors), erasing);
@@ -135,9 +138,10 @@ impl Engine {
         state: PolicyState,
         lists: HashMap<Id, MembersCache>,
         follower: Arc<Follower>,
-    ) -> Writer {
+    ) -> Result<Writer, OpenError> {
         let applier = Applier {
-            unconfirmed: unconfirmed::deadlines(&state),
+            unconfirmed: Unconfirmed::of(&state, self.clock.moment(), &self.audit)?,
+            expiries: expiry::deadlines(&state),
             state,
             lists,
             clock: self.clock.clone(),
@@ -147,7 +151,8 @@ impl Engine {
             follower,
         };
         let (sessions, condition) = (Arc::clone(&self.sessions), Arc::clone(&self.condition));
-        Writer { journal, applier, limits, etags: self.etags(), sessions, condition, writable: true }
+        let (etags, timekeeping) = (self.etags(), Timekeeping::default());
+        Ok(Writer { journal, applier, limits, etags, sessions, condition, writable: true, timekeeping })
     }
 
     fn saver(&self, snapshots: Box<dyn Snapshots>, max_age: Duration) -> SessionSaver {
@@ -184,6 +189,14 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The time of the newest record: the one that the log still owes, or else its last. Times may go back after a correction,
+/// so it is not the latest of all.
+fn newest_time(log: &AuditLog, owed: Option<Timestamp>) -> Option<Timestamp> {
+    let newest = log.newest_sequence();
+    let read = || log.read(newest, 1).ok()?.first().map(|record| record.entry.time);
+    owed.or_else(|| read().filter(|_| newest > 0))
 }
 
 /// The moment `age` before `now`.

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::apply::Applier;
 use super::audit::{AuditError, Condition, Obstacle};
@@ -21,6 +22,7 @@ use super::commands::{Command, Reply};
 use super::planning::{Planned, Planning, changed};
 use super::sessions::SessionTable;
 use super::staged::{Staged, weight_of};
+use super::timekeeping::{TICK, Timekeeping};
 use super::unconfirmed::undoing;
 use crate::policy::limits::Limits;
 use crate::policy::name::Id;
@@ -41,9 +43,6 @@ const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The longest time between two attempts at a failed journal. It is also tried before every batch.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The shortest wait before an unconfirmed change is undone. It need be no more precise.
-const UNDO_PAUSE: Duration = Duration::from_millis(10);
-
 /// What the writer thread owns.
 pub(super) struct Writer {
     pub(super) journal: Box<dyn Redaction>,
@@ -53,41 +52,41 @@ pub(super) struct Writer {
     pub(super) sessions: Arc<SessionTable>,
     pub(super) condition: Arc<Condition>,
     pub(super) writable: bool,
+    pub(super) timekeeping: Timekeeping,
 }
 
 /// A planned request, and who waits for the answer.
-struct Pending {
-    planned: Result<Planned, ChangeError>,
-    reply: Reply,
+pub(super) struct Pending {
+    pub(super) planned: Result<Planned, ChangeError>,
+    pub(super) reply: Reply,
 }
 
 impl Writer {
     /// Serves commands until the senders are gone. Signals `ready` once overdue changes are undone.
     pub(super) fn run(mut self, commands: &Receiver<Command>, ready: &SyncSender<()>) {
-        self.undo_unconfirmed();
+        self.catch_up();
         if ready.send(()).is_err() {
             return;
         }
+        let mut probed = Instant::now();
         loop {
-            let next = self.applier.unconfirmed.next_in(self.applier.clock.now());
-            // An overdue change could not be undone just now: try again after a pause.
-            let next = next.filter(|next| !next.is_zero());
-            let wait = next.map_or(PROBE_INTERVAL, |next| next.clamp(UNDO_PAUSE, PROBE_INTERVAL));
-            let first = match commands.recv_timeout(wait) {
+            let first = match commands.recv_timeout(TICK) {
                 Ok(command) => Some(command),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
             };
-            // Even while changes keep coming: each is refused until the journal is writable.
-            if !self.writable {
+            // Before every batch while changes keep coming: each is refused until the journal is writable.
+            if !self.writable && (first.is_some() || probed.elapsed() >= PROBE_INTERVAL) {
+                probed = Instant::now();
                 self.probe();
             }
-            self.undo_unconfirmed();
+            self.keep_time();
             let more = std::iter::from_fn(|| commands.try_recv().ok()).take(BATCH_CHANGES_MAX - 1);
             let commands = first.into_iter().chain(more);
             let requests: Vec<_> = commands.filter_map(|command| self.answer_or_request(command)).collect();
             self.serve(requests);
         }
+        self.applier.clock.keep(true);
     }
 
     /// Answers commands that change no policy. A request for a change is handed back.
@@ -154,7 +153,7 @@ impl Writer {
     }
 
     /// Writes a batch, makes it visible and answers.
-    fn write(&mut self, pending: Vec<Pending>) {
+    pub(super) fn write(&mut self, pending: Vec<Pending>) {
         let mut pending = pending.into_iter().peekable();
         while pending.peek().is_some() {
             let (mut piece, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -247,8 +246,8 @@ impl Writer {
     }
 
     /// Undoes the changes that were not confirmed in time.
-    fn undo_unconfirmed(&mut self) {
-        for id in self.applier.unconfirmed.due(self.applier.clock.now()) {
+    pub(super) fn undo_unconfirmed(&mut self) {
+        for id in self.applier.unconfirmed.due(self.applier.clock.moment()) {
             let organization = self.applier.state.organizations.get(&id);
             let Some((request, undone)) = organization.and_then(|organization| undoing(organization)) else { continue };
             let (reply, mut answer) = oneshot::channel();

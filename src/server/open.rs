@@ -14,10 +14,11 @@ use crate::audit::lineage::Lineage;
 use crate::audit::note::SignerKey;
 use crate::config::{Config, Durability, OnAuditFailure, RecordConfig};
 use crate::engine::audit::{self, AuditOptions, AuditStores, CHECKPOINTS};
-use crate::engine::clock::Clock;
+use crate::engine::clock::{Clock, Kept};
 use crate::engine::sessions::SessionOptions;
 use crate::engine::{Engine, Options, SessionStores, Stores};
 use crate::store::backup::DirectoryFiles;
+use crate::store::clock_file::ClockFile;
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::journal::{FileJournal, JournalOptions, Stream};
@@ -77,6 +78,8 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
         sessions: session_options,
         nat64_prefixes: config.nat64_prefixes.as_slice().to_vec(),
     };
+    let file = ClockFile::new(directory.path());
+    let clock = clock.kept(Kept { last: file.read(), write: Box::new(move |text| file.write(text)) });
     let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
     if let Some(previous) = restore::restored_from(directory.path())? {
         engine.record_restored(previous).context("recording the restore")?;

@@ -11,6 +11,7 @@
 //! Not here: threads, clocks, retries, policy. Which adapters are used is decided where the server is put together.
 
 pub mod backup;
+pub mod clock_file;
 pub mod codec;
 pub mod directory;
 pub mod disk;

@@ -77,6 +77,15 @@ mod cli_preview;
 mod cli_session;
 /// A clock that a test moves.
 mod clock;
+
+/// Random jumps of the wall clock.
+mod clock_campaign;
+/// Rules that have expired are marked, and stay so.
+mod clock_expiry;
+/// The real binary under a false wall clock.
+mod clock_false;
+/// What jumps of the wall clock do.
+mod clock_follows;
 /// Changes that end the waiting of others and wait themselves.
 mod confirmations_api;
 /// `kill -9`, and a sled directory that is lost or damaged.

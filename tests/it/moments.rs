@@ -244,6 +244,7 @@ fn rule_of(expires: impl Strategy<Value = Option<i64>>) -> impl Strategy<Value =
             create_time: time(0),
             update_time: time(0),
             changed_at: 1,
+            expired: false,
         },
     )
 }

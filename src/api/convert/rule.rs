@@ -127,6 +127,7 @@ pub(super) fn rule_message(
         description,
         disabled,
         expire_time,
+        expired,
         create_time,
         update_time,
         changed_at,
@@ -152,15 +153,15 @@ pub(super) fn rule_message(
         match_count_start_time: matches.map(|matches| to_time(matches.start)),
         last_match_time: matches.and_then(|matches| matches.last).map(to_time),
         revision: to_i64(revision),
-        // Only an answer of the present moment can tell.
-        expired: false,
+        // An answer of the present moment can tell more: see `at_moment`.
+        expired: *expired,
         problems: Vec::new(),
     }
 }
 
 /// Says of a rule whether it has expired.
 pub(in crate::api) fn at_moment(shown: v1::Rule, rule: &Rule, now: Timestamp) -> v1::Rule {
-    v1::Rule { expired: rule.expire_time.is_some_and(|expires| expires <= now), ..shown }
+    v1::Rule { expired: rule.has_expired(now), ..shown }
 }
 
 /// A group as the API shows it. Its ranges are left out: `ListRanges` has them.

@@ -112,7 +112,6 @@ impl Committer {
             self.shared.tail.push(Arc::clone(&unit));
             unit
         };
-        let newest = frame.records.last().map(|record| record.entry.time);
         {
             let mut tree = self.shared.tree();
             unit.change(|content| {
@@ -127,9 +126,6 @@ impl Committer {
                 content.ended = frame.ends_unit;
                 self.policy_sequence = self.policy_sequence.max(content.policy_sequence);
             });
-        }
-        if let Some(time) = newest {
-            self.clock.advance_to(time);
         }
         self.shared.queue.written(count);
         let last = frame.first_sequence + count as u64 - 1;

@@ -40,7 +40,6 @@ use crate::engine::background::spawn;
 use crate::engine::clock::Clock;
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
-use crate::policy::time::Timestamp;
 use crate::store::codec::audit::{Secret, TailOpening, decode_unit_summary};
 use crate::store::disk::Disk;
 use crate::store::folder::Folder;
@@ -119,7 +118,6 @@ impl AuditLog {
             roots.extend(unit.tile_summaries().iter().map(|tile| Hash::new(tile.root)));
             let info = UnitInfo::of(&unit, files.bytes(first_sequence)?);
             next = info.next_sequence();
-            clock.advance_to(Timestamp::from_micros(info.max_time));
             infos.push(info);
         }
         let journal = open_journal(next)?;
@@ -128,7 +126,7 @@ impl AuditLog {
         }
         let tree = MerkleTree::from_tile_roots(roots, Vec::new()).unwrap_or_default();
         let mut replay = Replay { tree, units: Vec::new(), organizations, policy_sequence };
-        replay.read(&*journal, next, clock)?;
+        replay.read(&*journal, next)?;
         let ends: Vec<u64> = infos.iter().map(|info| info.next_sequence() - 1).collect();
         let is_end = |size| size == base.to_sequence || ends.binary_search(&size).is_ok();
         let checkpoints = Checkpoints::open(folder.clone(), key, &options.earlier_keys, is_end)?;

@@ -11,9 +11,7 @@ use super::unit_limits::UNIT_RECORDS_MAX;
 use crate::audit::commitment::record_hash;
 use crate::audit::merkle::MerkleTree;
 use crate::audit::record::ErasedUnit;
-use crate::engine::clock::Clock;
 use crate::policy::name::Id;
-use crate::policy::time::Timestamp;
 use crate::store::codec::CodecError;
 use crate::store::codec::audit::{StoredEntry, decode_entry, decode_tail, erase_tail_opening};
 use crate::store::{Journal, JournalError, Log};
@@ -34,7 +32,7 @@ pub(super) fn read_tail(records: Vec<Result<(u64, Vec<u8>), JournalError>>) -> (
     for record in records {
         let result = record.map_err(AuditOpenError::from).and_then(|(sequence, bytes)| {
             next = sequence + 1;
-            replay.take(sequence, &bytes).map(drop)
+            replay.take(sequence, &bytes)
         });
         if let Err(error) = result {
             let sequence = match &error {
@@ -52,16 +50,16 @@ pub(super) fn read_tail(records: Vec<Result<(u64, Vec<u8>), JournalError>>) -> (
 
 impl Replay {
     /// Reads the journal's unsealed records.
-    pub(super) fn read(&mut self, journal: &dyn Log, from: u64, clock: &Clock) -> Result<(), AuditOpenError> {
+    pub(super) fn read(&mut self, journal: &dyn Log, from: u64) -> Result<(), AuditOpenError> {
         for record in journal.read_from(from)? {
             let (sequence, bytes) = record?;
-            clock.advance_to(self.take(sequence, &bytes)?);
+            self.take(sequence, &bytes)?;
         }
         Ok(())
     }
 
-    /// Takes the next record; returns its time.
-    fn take(&mut self, sequence: u64, bytes: &[u8]) -> Result<Timestamp, AuditOpenError> {
+    /// Takes the next record.
+    fn take(&mut self, sequence: u64, bytes: &[u8]) -> Result<(), AuditOpenError> {
         let damaged = |source| AuditOpenError::Record { sequence, source };
         let tail = decode_tail(bytes).map_err(damaged)?;
         let StoredEntry { sequence: written, organization_sequence, slot, entry } =
@@ -89,7 +87,7 @@ impl Replay {
         if let Some(organization) = entry.organization {
             self.organizations.insert(organization, organization_sequence);
         }
-        Ok(entry.time)
+        Ok(())
     }
 
     /// Whether the next record has to begin a unit.

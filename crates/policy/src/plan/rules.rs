@@ -69,6 +69,7 @@ impl Task<'_> {
         self.check_group("rule.address_group", patch.source.as_ref());
         self.refuse()?;
         let mut rule = patch.applied_to(&old);
+        self.mark(&mut rule, Some(&old));
         if rule == *old {
             return Ok(Vec::new());
         }
@@ -157,6 +158,7 @@ impl Task<'_> {
             }
             self.check_group(&format!("{field}[{index}].address_group"), patch.source.as_ref());
             let Some(mut rule) = self.new_rule(id, &patch, &format!("{field}[{index}]")) else { continue };
+            self.mark(&mut rule, kept.map(|kept| &**kept));
             if let Some(kept) = kept {
                 let as_before = Rule { update_time: kept.update_time, changed_at: kept.changed_at, ..rule.clone() };
                 let as_before = Rule { create_time: kept.create_time, ..as_before };
@@ -173,11 +175,24 @@ impl Task<'_> {
 
     /// The rule that a patch makes. What it lacks is a violation, unless the request's reader said so already.
     fn new_rule(&mut self, id: Id, patch: &RulePatch, field: &str) -> Option<Rule> {
-        let rule = patch.to_rule(id, self.planner.now, self.revision);
+        let mut rule = patch.to_rule(id, self.planner.now, self.revision);
+        if let Some(rule) = &mut rule {
+            self.mark(rule, None);
+        }
         if rule.is_none() && self.violations.is_empty() {
             self.violation(field, "must have an action and a source");
         }
         rule
+    }
+
+    /// Marks a rule whose new expire time has passed as expired at once, so that the answer says so and no clock makes it
+    /// match. With the expire time that the rule had before, it keeps the mark that it had.
+    fn mark(&self, rule: &mut Rule, before: Option<&Rule>) {
+        let before = before.filter(|before| before.expire_time == rule.expire_time);
+        rule.expired = match before {
+            Some(before) => before.expired,
+            None => rule.expire_time.is_some_and(|time| time <= self.planner.now),
+        };
     }
 
     /// The 0-based index of a 1-based position; a violation when the position is not from 1 to `count`.
