@@ -17,8 +17,10 @@ use super::Engine;
 use super::audit::AuditError;
 use super::clock::Clock;
 use super::recovery::{self, RecoveryError};
+use super::witnesses::Audited;
 use crate::audit::lineage::Lineage;
 use crate::audit::record::{Content, Entry, RestoredRecord};
+use crate::policy::state::PolicyState;
 use crate::store::backup::{self, Interrupted, Staged, Summary};
 use crate::store::{Log, Snapshots};
 
@@ -95,9 +97,10 @@ impl Engine {
 ///
 /// Something does not decode, does not follow, or is missing.
 pub fn verify_policy(journal: &mut dyn Log, snapshots: &dyn Snapshots, audited: u64) -> Result<(), RecoveryError> {
-    let last = journal.next_sequence() - 1;
-    if last == 0 || last < audited {
-        return Err(RecoveryError::JournalCutOff { journal: last, witness: "the audit log", seen: audited });
-    }
-    recovery::recover(journal, snapshots, &Clock::system(), audited).map(drop)
+    let (last, audited) = (journal.next_sequence() - 1, Audited::up_to(audited));
+    let mut seen = recovery::seen_more(snapshots, &audited, last)?;
+    // A directory has had these since its first start.
+    seen.note("every backup", PolicyState::FIRST_CHANGES, last);
+    recovery::refuse(seen, last)?;
+    recovery::recover(journal, snapshots, &Clock::system(), &audited).map(drop)
 }

@@ -69,6 +69,7 @@ fn kind_of_step(delta: &Delta) -> &'static str {
         Delta::SetShadowPolicy { .. } => "set_shadow_policy",
         Delta::RemoveShadowPolicy => "remove_shadow_policy",
         Delta::Confirm { .. } => "confirm",
+        Delta::ExpireRules { .. } => "expire_rules",
     }
 }
 

@@ -92,7 +92,7 @@ impl Mirror {
 
     /// The last record of the journal that a store includes; none where it holds nothing. The store stays as it is.
     pub(super) fn mark(stores: &dyn StateStores) -> Result<Option<u64>, StateError> {
-        Self { store: stores.open()? }.read_mark()
+        Self { store: stores.open()?, counted: AtomicU64::new(0) }.read_mark()
     }
 
     fn read_mark(&self) -> Result<Option<u64>, StateError> {

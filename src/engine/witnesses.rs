@@ -39,6 +39,11 @@ struct AuditedChange {
 }
 
 impl Audited {
+    /// Only its sequence is known.
+    pub(super) fn up_to(sequence: u64) -> Self {
+        Self { sequence, newest: None }
+    }
+
     pub(super) fn by(audit: &ReadBack) -> Result<Self, AuditError> {
         let (log, sequence) = (&audit.log, audit.policy_sequence);
         let filter = RecordFilter { types: vec![RecordType::PolicyChanged], ..RecordFilter::default() };

@@ -26,10 +26,10 @@ mod audit_ended;
 /// An engine on real files, without gRPC.
 mod audit_engine;
 mod audit_erase;
-/// The key that signs the audit log, where it is gone, another one's, or new.
-mod audit_key;
 /// What a PEP relies on: heartbeats, and the order of answers and events.
 mod audit_events;
+/// The key that signs the audit log, where it is gone, another one's, or new.
+mod audit_key;
 /// Checks whose records must survive.
 mod audit_load;
 /// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.

@@ -96,18 +96,7 @@ impl Api {
         // `u64::MAX` stands for none, so that even an idle stream first says where it begins.
         let interval = audit.options().heartbeat_interval;
         let (told, due) = (u64::MAX, Instant::now() + interval);
-        let feed = Feed {
-            audit,
-            subscription,
-            lineage,
-            etags,
-            sender,
-            through,
-            told,
-            interval,
-            due,
-            _permit: permit,
-        };
+        let feed = Feed { audit, subscription, lineage, etags, sender, through, told, interval, due, _permit: permit };
         tokio::spawn(feed.run(newest, self.shared.subscribers.draining()));
         Ok(Response::new(Endless::new(events)))
     }
