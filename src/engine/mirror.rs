@@ -14,13 +14,16 @@
 //! Not here: when it is written (`follower`), and what the policy is (`recovery`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
+use super::audit::AuditLog;
 use super::directory::{Directory, OrganizationView};
 use crate::policy::rule::RuleMatches;
 use crate::policy::state::PolicyState;
+use crate::policy::time::Timestamp;
 use crate::store::codec::{
     CounterKey, EntryEncoder, EntryKey, decode_counter, decode_mark, encode_counter, encode_mark, keys_of,
 };
@@ -53,21 +56,31 @@ pub(super) enum MirrorError {
 }
 
 /// The stored match counts, each with the last record of the audit log that it includes.
-#[derive(Default)]
 pub(super) struct StoredCounters {
     pub(super) counters: HashMap<CounterKey, (RuleMatches, u64)>,
     /// All of them include what the log has up to here; none where that is not known.
     pub(super) counted: Option<u64>,
+    /// When that was. A rule without a stored count was made later, or made again.
+    pub(super) time: Timestamp,
 }
 
 impl StoredCounters {
     /// They themselves, if the log still has what came after them; else none, and rules count from now on.
-    pub(super) fn if_followed_by(self, first_sequence: u64) -> Self {
-        if self.counted.is_none_or(|counted| counted + 1 >= first_sequence) {
+    pub(super) fn if_followed_by(mut self, log: &AuditLog) -> Self {
+        let Some(counted) = self.counted else { return self };
+        if counted + 1 >= log.first_sequence() {
+            let record = log.read(counted, 1).ok().and_then(|records| records.first().map(Arc::clone));
+            self.time = record.map_or(self.time, |record| record.entry.time);
             return self;
         }
         tracing::warn!("retention has removed decisions that the stored match counts lack: rules count from now on");
         Self::default()
+    }
+}
+
+impl Default for StoredCounters {
+    fn default() -> Self {
+        Self { counters: HashMap::new(), counted: None, time: Timestamp::from_micros(0) }
     }
 }
 
@@ -196,7 +209,7 @@ impl Mirror {
     /// A decision is counted before it is queued. So what `queued` says before a count is read is in that count; one that
     /// is counted and not queued yet may be counted once more after a crash, and none is lost.
     pub(super) fn write_counters(&self, directory: &Directory, queued: &dyn Fn() -> u64) -> Result<(), StateError> {
-        let counted = queued();
+        let before_all = queued();
         let (mut after, mut written): (Option<String>, bool) = (None, false);
         loop {
             let page = directory.organizations_after(after.as_deref(), BATCH_OBJECTS_MAX);
@@ -223,11 +236,11 @@ impl Mirror {
             // What the mark says must not be durable before what it speaks of.
             self.store.flush()?;
         }
-        if self.counted.swap(counted, Ordering::Relaxed) == counted {
+        if self.counted.swap(before_all, Ordering::Relaxed) == before_all {
             return Ok(());
         }
         let mut batch = Batch::new();
-        batch.put(Keyspace::Meta, COUNTED_KEY, encode_mark(counted));
+        batch.put(Keyspace::Meta, COUNTED_KEY, encode_mark(before_all));
         self.store.apply(&batch)
     }
 
@@ -261,7 +274,7 @@ impl Mirror {
             tracing::warn!(%error, "match counts of removed rules stay in the state store");
         }
         let counted = self.store.get(Keyspace::Meta, COUNTED_KEY).ok().flatten().and_then(|bytes| decode_mark(&bytes));
-        StoredCounters { counters, counted }
+        StoredCounters { counters, counted, ..StoredCounters::default() }
     }
 
     /// Returns when everything written is durable.

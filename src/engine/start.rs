@@ -71,7 +71,7 @@ impl Engine {
         let (compiled, mirror) = while_compiling(&state, &clock, || {
             let mirror = recovery::open_mirror(&*state_stores, &state, sequence)?;
             let counters = mirror.as_ref().map(|mirror| mirror.read_counters(&state));
-            let counters = counters.unwrap_or_default().if_followed_by(audit.log.first_sequence());
+            let counters = counters.unwrap_or_default().if_followed_by(&audit.log);
             Ok::<_, OpenError>((mirror, counters))
         });
         let (mirror, counters) = mirror?;
@@ -290,8 +290,8 @@ fn publish_all(
     (Arc::new(directory), lists)
 }
 
-/// The stored counters of an organization's rules. A rule without one was made after they were stored, and is counted from
-/// its creation on; where it is not known what was stored, it is counted from now on.
+/// The stored counters of an organization's rules. A rule without one was made after they were stored, and is counted since
+/// then; where it is not known what was stored, it is counted from now on.
 fn restored_counters(organization: &Organization, kept: &StoredCounters, clock: &Clock) -> RuleCounters {
     let restored = organization.rules.iter().filter_map(|rule| {
         let counter = match kept.counters.get(&CounterKey::new(&organization.id, rule)) {
@@ -300,7 +300,7 @@ fn restored_counters(organization: &Organization, kept: &StoredCounters, clock: 
                 let matches = RuleMatches { start: matches.start.max(rule.create_time), ..*matches };
                 RuleCounter::new(matches, *through)
             }
-            None if kept.counted.is_some() => RuleCounter::starting(rule.create_time),
+            None if kept.counted.is_some() => RuleCounter::starting(rule.create_time.max(kept.time)),
             None => return None,
         };
         Some(((rule.id.clone(), rule.create_time), Arc::new(counter)))

@@ -136,6 +136,8 @@ async fn service_with(records: usize, hand: &Hand, directory: &std::path::Path) 
     for requests in requests.chunks(1_000) {
         service.decisions().batch_check(BatchCheckRequest { requests: requests.to_vec() }).await.unwrap();
     }
+    // A shell waits until it is on the disk, and all before it.
+    service.check("203.0.113.9", DEFAULT).await;
     service
 }
 
