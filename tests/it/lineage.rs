@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use tonic_types::StatusExt;
 
 use crate::audit_tamper::copy;
 use crate::audit_watch::signed_size;
-use crate::clock::PATIENCE;
+use crate::clock::until;
 use crate::harness::{Service, assert_error, fields};
 
 pub(crate) const DEFAULT: &str = "organizations/default";
@@ -241,6 +241,16 @@ async fn forward(to: Arc<Mutex<SocketAddr>>) -> SocketAddr {
     address
 }
 
+/// A command that is killed with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn events(server: SocketAddr, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(["events", "--follow"]).args(arguments).args(["--server", &server.to_string()]);
@@ -255,8 +265,8 @@ async fn following_by_the_command_line_ends_where_the_lineage_changed() {
     let (list, target) = (service.audit(), Arc::new(Mutex::new(service.address())));
     let server = forward(Arc::clone(&target)).await;
     let lineage = list.clone().get_checkpoint(GetCheckpointRequest {}).await.unwrap().into_inner().lineage;
-    let mut child = events(server, &["--after-sequence", "0"]).spawn().unwrap();
-    let mut printed = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut child = Running(events(server, &["--after-sequence", "0"]).spawn().unwrap());
+    let mut printed = std::io::BufReader::new(child.0.stdout.take().unwrap());
     let first = tokio::task::spawn_blocking(move || {
         let mut line = String::new();
         std::io::BufRead::read_line(&mut printed, &mut line).unwrap();
@@ -269,10 +279,9 @@ async fn following_by_the_command_line_ends_where_the_lineage_changed() {
     *target.lock().unwrap() = restored.address();
     service.stop().await;
 
-    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
-    let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it goes on").unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let status = until("the end of the command", async || child.0.try_wait().unwrap()).await;
+    let said = std::io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("restored from a backup") && said.contains(&lineage), "{said}");
     assert!(said.contains("was printed"), "says how far it came: {said}");
 

@@ -57,11 +57,11 @@ impl Descriptors {
     /// All fields with one of these names, at any depth of a message.
     fn fields(&self, message: &str, names: &[&str]) -> Vec<Field> {
         let mut found = Vec::new();
-        self.collect(message, names, (String::new(), Vec::new()), &mut vec![message.to_owned()], &mut found);
+        self.collect(message, names, &(String::new(), Vec::new()), &mut vec![message.to_owned()], &mut found);
         found
     }
 
-    fn collect(&self, message: &str, names: &[&str], to: Field, within: &mut Vec<String>, found: &mut Vec<Field>) {
+    fn collect(&self, message: &str, names: &[&str], to: &Field, within: &mut Vec<String>, found: &mut Vec<Field>) {
         let Some(descriptor) = self.messages.get(message) else { return };
         for field in &descriptor.field {
             let dot = if to.0.is_empty() { "" } else { "." };
@@ -72,7 +72,7 @@ impl Descriptors {
                 found.push((path, numbers));
             } else if field.r#type() == Type::Message && !within.contains(&field.type_name().to_owned()) {
                 within.push(field.type_name().to_owned());
-                self.collect(field.type_name(), names, (path, numbers), within, found);
+                self.collect(field.type_name(), names, &(path, numbers), within, found);
                 within.pop();
             }
         }
@@ -306,7 +306,7 @@ const WITHOUT: &[&str] = &["SetShadowPolicy", "ListRevisions"];
 async fn every_etag_of_every_answer_has_the_lineage() {
     let service = Service::start().await;
     let lineage = std::fs::read_to_string(service.data_dir().join("LINEAGE")).unwrap();
-    let suffix = format!("-{}", &lineage[..8]);
+    let suffix = format!("-{}", lineage.get(..8).unwrap());
     let descriptors = Descriptors::read();
     let mut covered = BTreeSet::new();
     for (rpc, message) in asked() {
