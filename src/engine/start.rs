@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::actors::PolicyActors;
 use super::apply::Applier;
-use super::audit::{AuditLog, Condition, LeftAs, Maintenance, Opened};
+use super::audit::{AuditError, AuditLog, Condition, LeftAs, Maintenance, Opened};
 use super::background;
 use super::check::DecisionIds;
 use super::clock::Clock;
@@ -34,7 +34,8 @@ use super::timekeeping::Timekeeping;
 use super::unconfirmed::Unconfirmed;
 use super::writer::Writer;
 use super::{Engine, OpenError, Options, Stores};
-use crate::audit::record::{Content, Entry, GapRecord};
+use crate::audit::filter::RecordFilter;
+use crate::audit::record::{Content, Entry, GapRecord, RecordType};
 use crate::locks::IgnorePoison;
 use crate::policy::cow_map::CowMap;
 use crate::policy::limits::Limits;
@@ -48,6 +49,9 @@ use crate::policy::time::Timestamp;
 use crate::store::codec::CounterKey;
 use crate::store::{Redaction, Snapshots};
 
+/// The most corrections of the clock that a start looks at: there is at most one a minute.
+const CORRECTIONS_MAX: usize = 10_000;
+
 impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
     pub fn open(stores: Stores, options: Options, clock: Clock) -> Result<Self, OpenError> {
@@ -60,7 +64,7 @@ impl Engine {
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = recovered;
         clock.begin(newest_time(&log, owed.last().map(|(entry, _)| entry.time)));
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
-        sessions.restore(&table, &log, log.first_since(before(clock.now(), max_age)))?;
+        sessions.restore(&table, &log, oldest_open(&log, clock.now(), max_age)?)?;
         note_unclean(&log, left, &clock);
         for (entry, actor) in owed {
             log.queue().push(entry, actor, true);
@@ -181,6 +185,19 @@ fn newest_time(log: &AuditLog, owed: Option<Timestamp>) -> Option<Timestamp> {
     let newest = log.newest_sequence();
     let read = || log.read(newest, 1).ok()?.first().map(|record| record.entry.time);
     owed.or_else(|| read().filter(|_| newest > 0))
+}
+
+/// The first record that an open session can have. Sessions age by the even clock, so the record may be further back in
+/// decision time, by as much as that was corrected forwards since.
+fn oldest_open(log: &AuditLog, now: Timestamp, age_max: Duration) -> Result<u64, AuditError> {
+    let filter = RecordFilter { types: vec![RecordType::ClockChanged], ..RecordFilter::default() };
+    let corrections = log.list(&filter, None, CORRECTIONS_MAX)?.records;
+    let forwards = corrections.iter().map(|record| match &record.entry.content {
+        Content::ClockChanged(change) => change.to_time.micros().saturating_sub(change.from_time.micros()).max(0),
+        _ => 0,
+    });
+    let forwards = Duration::from_micros(forwards.sum::<i64>().unsigned_abs());
+    Ok(log.first_since(before(before(now, age_max), forwards)))
 }
 
 /// The moment `age` before `now`.
