@@ -4,6 +4,8 @@
 //! stays, nor longer than until the first deadline.
 //! Not here: when it is undone (`writer`); confirming, which is a change like any other.
 
+use std::collections::HashMap;
+
 use super::audit::{AuditError, AuditLog};
 use super::change::{ChangeRequest, ChangeTarget};
 use super::clock::Moment;
@@ -22,7 +24,12 @@ const PAGE: usize = 1_000;
 
 /// When the changes that wait are to be undone, by the steady clock.
 #[derive(Default)]
-pub(super) struct Unconfirmed(Deadlines);
+pub(super) struct Unconfirmed {
+    deadlines: Deadlines,
+    /// The same as the policy has them, in decision time: what has not changed there is not computed anew, for the decision
+    /// time may have been corrected meanwhile.
+    untils: HashMap<Id, Timestamp>,
+}
 
 impl Unconfirmed {
     /// Those of a state, at the start. Where the log has corrections of the clock that were made since, the deadlines follow
@@ -33,7 +40,8 @@ impl Unconfirmed {
             let Some(pending) = &organization.pending else { continue };
             let corrected = corrected_since(log, &organization.id, pending.revision)?;
             let until = Timestamp::from_micros(pending.until.micros().saturating_add(corrected));
-            unconfirmed.set(&organization.id, Some(until), now);
+            unconfirmed.deadlines.set(&organization.id, Some(now.steady_at(until)));
+            unconfirmed.untils.insert(organization.id.clone(), pending.until);
         }
         Ok(unconfirmed)
     }
@@ -41,17 +49,21 @@ impl Unconfirmed {
     /// Notes the deadline of an organization, in decision time, or that it has none. While one waits, no later one takes
     /// its place, whatever corrections of the clock make of their times.
     pub(super) fn set(&mut self, organization: &Id, until: Option<Timestamp>, now: Moment) {
-        let until = until.map(|until| now.steady_at(until));
-        let waiting = self.0.get(organization);
-        let until = until.map(|until| waiting.map_or(until, |waiting| waiting.min(until)));
-        if until != waiting {
-            self.0.set(organization, until);
+        if self.untils.get(organization).copied() == until {
+            return;
         }
+        let Some(until) = until else {
+            self.untils.remove(organization);
+            return self.deadlines.set(organization, None);
+        };
+        self.untils.insert(organization.clone(), until);
+        let (waiting, until) = (self.deadlines.get(organization), now.steady_at(until));
+        self.deadlines.set(organization, Some(waiting.map_or(until, |waiting| waiting.min(until))));
     }
 
     /// The organizations whose deadline has passed.
     pub(super) fn due(&self, now: Moment) -> Vec<Id> {
-        self.0.due(now.steady)
+        self.deadlines.due(now.steady)
     }
 }
 

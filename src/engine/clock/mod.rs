@@ -49,12 +49,15 @@ struct Pacing {
     kept_at: i64,
 }
 
+/// Keeps a text instead of the last one.
+pub type KeepText = dyn Fn(&str) -> io::Result<()> + Send;
+
 /// Where the clock is kept across restarts. Its loss is harmless.
 pub struct Kept {
     /// What was kept last; none where nothing was.
     pub last: Option<String>,
     /// Keeps a text instead of the last one.
-    pub write: Box<dyn Fn(&str) -> io::Result<()> + Send>,
+    pub write: Box<KeepText>,
 }
 
 /// A moment by both clocks.
