@@ -65,12 +65,12 @@ impl Engine {
         let condition = Arc::new(Condition::new());
         let audit = AuditLog::read_back(audit, options.audit, &clock, Arc::clone(&condition));
         let mut policy = PolicyFiles { journal: &mut *journal, snapshots: &*snapshots, copies: &*state_stores };
-        let Heard { audit, sessions: saved, policy } = read_back::hear(audit, &sessions, &mut policy, &clock)?;
+        let Heard { audit, sessions: restored, policy } = read_back::hear(audit, &sessions, &mut policy, &clock)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
         clock.begin(newest_time(&audit.log, owed.last().map(|(entry, _)| entry.time)));
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
         let oldest = oldest_open(&audit.log, clock.now(), max_age)?;
-        sessions.restore(saved, &table, &audit.log, oldest)?;
+        sessions.restore(restored, &table, &audit.log, oldest)?;
         // The policies are compiled while the mirror is compared with them, which takes longer.
         let (compiled, mirror) = while_compiling(&state, &clock, || {
             let mirror = recovery::open_mirror(&*state_stores, &state, sequence)?;

@@ -243,7 +243,7 @@ fn the_table_is_the_documented_one() {
             Refuse(_) => format!("refused: {why}"),
             Serve => format!("starts: {why}"),
         });
-        text += &format!("| {name} | {} |\n", cells.join(" | "));
+        text.extend(["| ", name, " | ", &cells.join(" | "), " |\n"]);
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operate.md");
     let document = std::fs::read_to_string(path).unwrap();

@@ -243,6 +243,35 @@ async fn a_policy_snapshot_of_another_history_is_refused() {
     }
 }
 
+/// A first start is interrupted after each of its writes, latest first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_write_of_a_first_start_may_be_its_last() {
+    let root = tempfile::tempdir().unwrap();
+    let service = Service::with_config(Config::for_data_dir(root.path().join("data"))).await;
+    signed_size(&service.channel, 2).await;
+    let (image, mut written) = (root.path().join("image"), Vec::new());
+    copy(service.data_dir(), &image);
+    service.stop().await;
+    // The directories are made at once, before anything is in them.
+    let parts = ["policy", "sled", "audit", "sessions"];
+    for latest in
+        ["nothing", "BEGUN", "checkpoints", "audit", "sled", "policy", "LINEAGE", "audit.pub", "audit.key", "FORMAT"]
+    {
+        match latest {
+            "checkpoints" => remove(&image.join("audit/checkpoints")),
+            "FORMAT" => [latest].iter().chain(&parts).for_each(|name| remove(&image.join(name))),
+            name => remove(&image.join(name)),
+        }
+        written.push(latest);
+        let directory = tempfile::tempdir().unwrap();
+        copy(&image, directory.path());
+        let engine = open(directory.path()).unwrap_or_else(|message| panic!("without {written:?}: {message}"));
+        assert_eq!(count(&engine, RecordType::PolicyChanged), 2, "without {written:?}");
+        drop(engine);
+        open(directory.path()).unwrap().close();
+    }
+}
+
 /// A directory that a version without signed marks left: there may be no checkpoint yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mark_of_an_earlier_version_asks_for_no_checkpoint() {
