@@ -57,7 +57,8 @@ impl Engine {
         let recovered = recovery::recover(&mut *journal, &*snapshots, &clock, policy_sequence)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = recovered;
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
-        sessions.restore(&table, &log, log.first_since(before(clock.now(), max_age)))?;
+        let oldest = log.first_since(before(clock.now(), max_age));
+        sessions.restore(&table, &log, oldest, &erasing)?;
         note_unclean(&log, left, &clock);
         for (entry, actor) in owed {
             log.queue().push(entry, actor, true);
@@ -137,7 +138,8 @@ impl Engine {
 
     fn saver(&self, snapshots: Box<dyn Snapshots>, max_age: Duration) -> SessionSaver {
         let (table, audit) = (Arc::clone(&self.sessions), Arc::clone(&self.audit));
-        SessionSaver { table, audit, snapshots, renewals: Arc::clone(&self.renewals), max_age }
+        let (renewals, directory) = (Arc::clone(&self.renewals), Arc::clone(&self.directory));
+        SessionSaver { table, audit, snapshots, renewals, directory, max_age }
     }
 
     /// Starts the threads. Returns once overdue unconfirmed changes are undone.
