@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ use crate::process::{Process, skipped};
 pub(crate) struct Switches {
     pub(crate) fails: Arc<AtomicBool>,
     pub(crate) hangs: Arc<AtomicBool>,
+    /// How many milliseconds each takes in addition.
+    pub(crate) slow: Arc<AtomicU64>,
     /// Only writing and syncing files of this extension fails or waits.
     pub(crate) extension: Option<&'static str>,
 }
@@ -50,6 +52,7 @@ impl Switches {
         while self.hangs.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(1));
         }
+        std::thread::sleep(Duration::from_millis(self.slow.load(Ordering::SeqCst)));
         if self.fails.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 

@@ -58,7 +58,7 @@ pub(super) struct Eraser {
     actors: Box<dyn ActorFiles>,
     /// Asked for and not begun.
     waiting: VecDeque<EraseTask>,
-    /// In the order in which they were begun. Only the last may have openings to erase.
+    /// In the order in which they were begun. All but the last wait for the policy journal.
     erasures: Vec<Erasure>,
     /// The mark may say something else, because it could not be written.
     is_mark_stale: bool,
@@ -92,10 +92,10 @@ impl Eraser {
         !self.erasures.iter().any(|erasure| matches!(erasure.stage, Stage::Record { .. }))
     }
 
-    /// Takes a step of the erasure whose openings are to be erased, or begins one that is asked for. After an error nobody
+    /// Takes a step of an erasure, or begins one that is asked for. After an error nobody
     /// waits any more: everybody is told, and what was begun is tried again.
     pub(super) fn step_openings(&mut self, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
-        let stepped = match self.erasures.iter().position(Erasure::has_openings) {
+        let stepped = match self.erasures.iter().position(|erasure| !erasure.waits_for_policy()) {
             Some(at) => self.step(at, sessions),
             None => self.begin(),
         };
@@ -106,9 +106,9 @@ impl Eraser {
         })
     }
 
-    /// Takes a step of what is left after the openings. No other erasure of a user waits for it.
+    /// Takes a step in the policy journal. No erasure of a user waits for it.
     pub(super) fn step_rest(&mut self, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
-        match self.erasures.iter().position(|erasure| !erasure.has_openings()) {
+        match self.erasures.iter().position(Erasure::waits_for_policy) {
             Some(at) => self.step(at, sessions),
             None if self.is_mark_stale => self.write_mark().map(|()| Progress::Idle),
             None => Ok(Progress::Idle),

@@ -81,9 +81,9 @@ impl Erasure {
         }
     }
 
-    /// Whether openings may still have to be erased. Then no other erasure is begun.
-    pub(super) fn has_openings(&self) -> bool {
-        !matches!(self.stage, Stage::Actor { .. } | Stage::Finished)
+    /// Whether the next step is to erase the actor in the policy journal. Erasures of users do not wait for that.
+    pub(super) fn waits_for_policy(&self) -> bool {
+        matches!(self.stage, Stage::Actor { .. })
     }
 
     /// What a start needs to finish it.
