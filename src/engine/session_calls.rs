@@ -200,13 +200,6 @@ impl Engine {
 
     /// Erases a user. Answers the number of openings that were erased, and the sequence of the record of the erasure.
     pub async fn erase_user(&self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
-        let EraseRequest { organization, email, .. } = &request;
-        for published in self.directory.organizations_after(None, usize::MAX) {
-            let concerned = organization.as_ref().is_none_or(|of| published.view.organization.id == *of);
-            if let Some(shadow) = published.shadow.as_ref().filter(|_| concerned) {
-                shadow.erase(email);
-            }
-        }
         self.audit.erase(request).await
     }
 }

@@ -12,9 +12,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::OpenError;
-use super::audit::{AuditError, AuditLog, SessionFiles};
+use super::audit::{AuditError, AuditLog, Erasing, SessionFiles};
+use super::directory::Directory;
 use super::sessions::{SHARDS, Session, SessionTable, ShardState};
 use super::witnesses;
+use crate::audit::record::{Record, Subject};
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
 use crate::store::codec::audit::{
@@ -65,13 +67,15 @@ impl SessionStores {
     }
 
     /// Restores the sessions that were active: those that were saved, brought up to date by the log. Without them the log
-    /// is read from `oldest` on, the first record that an open session can have.
+    /// is read from `oldest` on, the first record that an open session can have. Erasures whose record is durable are
+    /// repeated: the saved ones may be older, and their openings may still be there.
     pub(super) fn restore(
         &self,
         saved: Option<SessionSnapshot>,
         table: &SessionTable,
         log: &AuditLog,
         oldest: u64,
+        erasing: &Erasing,
     ) -> Result<(), OpenError> {
         let newest = log.newest_sequence();
         let shards = saved.map(|saved| saved.shards);
@@ -80,13 +84,19 @@ impl SessionStores {
             None => oldest,
         };
         if let Some(shards) = shards {
-            table.restore(shards.into_iter().map(from_stored).collect());
+            table.restore(shards.into_iter().map(|shard| erased(from_stored(shard), erasing)).collect());
         }
         from = from.max(log.first_sequence());
         while from <= newest {
             let records = log.read(from, usize::MAX)?;
             for record in &records {
-                table.replay(record);
+                let Record { sequence, entry, subject, .. } = &**record;
+                match &entry.organization {
+                    Some(organization) if erasing.is_erased(*sequence, organization, subject) => {
+                        table.replay(&Record { subject: Subject::Erased, ..Record::clone(record) });
+                    }
+                    _ => table.replay(record),
+                }
             }
             match records.last() {
                 Some(last) => from = last.sequence + 1,
@@ -189,6 +199,8 @@ pub(super) struct SessionSaver {
     pub(super) audit: Arc<AuditLog>,
     pub(super) snapshots: Box<dyn Snapshots>,
     pub(super) renewals: Arc<Renewals>,
+    /// The divergences of shadow policies name users, too.
+    pub(super) directory: Arc<Directory>,
     pub(super) max_age: Duration,
 }
 
@@ -212,13 +224,30 @@ impl SessionFiles for SessionSaver {
         Ok(())
     }
 
-    fn erase(&mut self, organization: Option<&Id>, email: &str) {
-        self.table.erase(organization, email);
+    fn erase(&mut self, organization: Option<&Id>, email: &str, record: &mut dyn FnMut()) {
+        self.table.erase(organization, email, record);
+        for published in self.directory.organizations_after(None, usize::MAX) {
+            let concerned = organization.is_none_or(|of| published.view.organization.id == *of);
+            if let Some(shadow) = published.shadow.as_ref().filter(|_| concerned) {
+                // A Check that is recorded before was noted before.
+                shadow.erase(email);
+            }
+        }
     }
 
     fn max_age(&self) -> Duration {
         self.max_age
     }
+}
+
+/// A shard without the users whose erasure is on record after it was saved.
+fn erased(mut state: ShardState, erasing: &Erasing) -> ShardState {
+    for session in &mut state.sessions {
+        if erasing.is_erased(state.sequence, &session.organization, &session.subject) {
+            session.subject = Subject::Erased;
+        }
+    }
+    state
 }
 
 fn to_stored(ShardState { shard, sequence, sessions }: ShardState) -> ShardSessions {

@@ -70,7 +70,7 @@ impl Engine {
         clock.begin(newest_time(&audit.log, owed.last().map(|(entry, _)| entry.time)));
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
         let oldest = oldest_open(&audit.log, clock.now(), max_age)?;
-        sessions.restore(restored, &table, &audit.log, oldest)?;
+        sessions.restore(restored, &table, &audit.log, oldest, &audit.erasing)?;
         // The policies are compiled while the mirror is compared with them, which takes longer.
         let (compiled, mirror) = while_compiling(&state, &clock, || {
             let mirror = recovery::open_mirror(&*state_stores, &state, sequence)?;
@@ -161,7 +161,8 @@ impl Engine {
 
     fn saver(&self, snapshots: Box<dyn Snapshots>, max_age: Duration) -> SessionSaver {
         let (table, audit) = (Arc::clone(&self.sessions), Arc::clone(&self.audit));
-        SessionSaver { table, audit, snapshots, renewals: Arc::clone(&self.renewals), max_age }
+        let (renewals, directory) = (Arc::clone(&self.renewals), Arc::clone(&self.directory));
+        SessionSaver { table, audit, snapshots, renewals, directory, max_age }
     }
 
     /// Starts the threads. Returns once overdue unconfirmed changes are undone.

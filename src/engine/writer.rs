@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::apply::Applier;
-use super::audit::{AuditError, Condition, Obstacle};
+use super::audit::{AuditError, Condition, ErasedPart, Obstacle};
 use super::change::{ChangeError, ChangeRequest, Changed, DurableChange};
 use super::commands::{Command, Reply};
 use super::planning::{Planned, Planning, changed};
@@ -97,8 +97,8 @@ impl Writer {
                 drop(reply.send(self.journal.records_from(from)));
                 None
             }
-            Command::EraseActor { organization, name, to_sequence, reply } => {
-                drop(reply.send(self.erase_actor(organization.as_ref(), &name, to_sequence)));
+            Command::EraseActor { organization, name, to_sequence, part, reply } => {
+                drop(reply.send(self.erase_actor(organization.as_ref(), &name, to_sequence, part)));
                 None
             }
         }
@@ -191,15 +191,22 @@ impl Writer {
         }
     }
 
-    /// Erases an actor from the changes of an organization, or of all and the cluster, up to the record `to_sequence`.
+    /// Erases an actor from the changes of an organization, or of all and the cluster, up to the record `to_sequence`, in
+    /// one part of the journal.
     ///
-    /// This reads the whole journal, and writes and syncs anew each segment that names the actor. Changes wait meanwhile.
+    /// This reads a segment, and where that names the actor writes and syncs it anew. Changes wait meanwhile, and come
+    /// between two parts.
     ///
     /// # Errors
     ///
-    /// The journal cannot be read or written, or a change of the actor cannot be decoded. All others are erased then.
-    fn erase_actor(&mut self, organization: Option<&Id>, name: &str, to_sequence: u64) -> Result<(), AuditError> {
-        let first = self.journal.first_sequence();
+    /// The journal cannot be read or written.
+    fn erase_actor(
+        &mut self,
+        organization: Option<&Id>,
+        name: &str,
+        to_sequence: u64,
+        part: u64,
+    ) -> Result<ErasedPart, AuditError> {
         let mut fault = None;
         let mut edit = |sequence, record: &mut [u8]| {
             sequence <= to_sequence
@@ -208,13 +215,12 @@ impl Writer {
                     false
                 })
         };
-        self.journal.redact(first, &mut edit).map_err(|error| AuditError::NotWritable(error.to_string()))?;
-        match fault {
-            None => Ok(()),
-            Some((sequence, error)) => Err(AuditError::NotReadable(format!(
-                "an actor stays in record {sequence} of the policy journal: {error}"
-            ))),
-        }
+        let next = self.journal.redact_part(part, &mut edit);
+        let next = next.map_err(|error| AuditError::NotWritable(error.to_string()))?;
+        let fault = fault.map(|(sequence, error)| {
+            AuditError::NotReadable(format!("an actor stays in record {sequence} of the policy journal: {error}"))
+        });
+        Ok(ErasedPart { next, fault })
     }
 
     fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, JournalError> {

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(crate) struct Switches {
     pub(crate) hangs: Arc<AtomicBool>,
     /// The thread of this name panics.
     pub(crate) panics: Arc<Mutex<Option<&'static str>>>,
+    /// How many milliseconds each takes in addition.
+    pub(crate) slow: Arc<AtomicU64>,
     /// Only writing and syncing files of this extension fails or waits.
     pub(crate) extension: Option<&'static str>,
 }
@@ -54,6 +56,7 @@ impl Switches {
         while self.hangs.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(1));
         }
+        std::thread::sleep(Duration::from_millis(self.slow.load(Ordering::SeqCst)));
         if self.fails.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 

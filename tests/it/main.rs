@@ -107,6 +107,12 @@ mod ending;
 mod engine;
 /// Single entries of allowlists.
 mod entries_api;
+/// Erasures that a power cut or a failing disk interrupts.
+mod erase_crash;
+/// Erasures that a kill or a signal interrupts.
+mod erase_kill;
+/// Erasures beside checks.
+mod erase_race;
 /// Why a decision is what it is.
 mod explain;
 /// Gates and policy tests through the API.

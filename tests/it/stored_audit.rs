@@ -18,7 +18,8 @@ use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::server::verify_audit;
 use portcullis::store::codec::audit::{
-    SessionSnapshot, ShardSessions, decode_session_snapshot, encode_session_snapshot,
+    ErasureMark, SessionSnapshot, ShardSessions, UnfinishedErasure, decode_erasure_mark, decode_session_snapshot,
+    encode_erasure_mark, encode_session_snapshot,
 };
 
 use crate::audit_engine::{
@@ -49,6 +50,27 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(&path, target).unwrap();
         }
     }
+}
+
+#[test]
+fn marks_of_erasures_read_as_what_was_written() {
+    let read = |name: &str| std::fs::read(golden("erasing-v1").join(name)).unwrap();
+    let erasure = |organization: Option<&str>, name: &str, asked_by: &str, including_actor, after_sequence| {
+        let organization = organization.map(|id| Id::parse(id).unwrap());
+        let asked_by = Actor { name: asked_by.into() };
+        UnfinishedErasure { organization, name: name.to_owned(), including_actor, asked_by, after_sequence }
+    };
+    let written = [
+        erasure(Some("acme"), "ada@example.com", "admin@example.com", false, 7),
+        erasure(None, "root@example.com", "root@example.com", true, 1 << 40),
+    ];
+    assert_eq!(encode_erasure_mark(&written), read("erasures"));
+    assert_eq!(decode_erasure_mark(&read("erasures")).unwrap(), ErasureMark::Erasures(written.into()));
+    // How far it came is not known, so it is carried out again.
+    let again = erasure(Some("acme"), "ada@example.com", "admin@example.com", true, u64::MAX);
+    let of_actor = decode_erasure_mark(&read("actor-of-earlier-build")).unwrap();
+    assert_eq!(of_actor, ErasureMark::Erasures(vec![again]));
+    assert_eq!(decode_erasure_mark(&read("user-of-earlier-build")).unwrap(), ErasureMark::Recorded);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

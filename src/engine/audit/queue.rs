@@ -119,6 +119,28 @@ impl AuditQueue {
         sequence
     }
 
+    /// Takes a record that the writer fills in, with the order that says how; `order` gets the record's sequence. None once
+    /// the writer has ended: then the record is not taken.
+    pub(super) fn push_with(
+        &self,
+        entry: Entry,
+        identity: Option<Identity>,
+        order: impl FnOnce(u64) -> Order,
+    ) -> Option<u64> {
+        let mut inner = self.lock();
+        if inner.ended {
+            return None;
+        }
+        let sequence = inner.next_sequence;
+        inner.next_sequence += 1;
+        inner.records.push(Queued { entry, identity });
+        inner.orders.push(order(sequence));
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        drop(inner);
+        self.work.notify_one();
+        Some(sequence)
+    }
+
     /// Has the writer carry out an order between two batches of records. Once the writer has ended, the order is dropped,
     /// and with it the sender of its reply.
     pub(super) fn order(&self, order: Order) {

@@ -193,13 +193,14 @@ impl AuditLog {
         if from < first {
             return Err(AuditError::Removed { first });
         }
+        let tile = (from - 1) / TILE_LEAVES as u64;
+        // The cache first: what is read after an erasure has emptied it must not come from a unit as it was before.
+        let decoded = shared.decoded.get(tile);
         let Some(view) = shared.view_of(from) else {
             return Err(AuditError::Removed { first: shared.first_sequence() });
         };
-        let tile = (from - 1) / TILE_LEAVES as u64;
         let tile_first = tile * TILE_LEAVES as u64 + 1;
         let tile_end = (tile_first + TILE_LEAVES as u64).min(newest + 1);
-        let decoded = shared.decoded.get(tile);
         let mut records = decoded.lock().ignore_poison();
         for sequence in tile_first + records.len() as u64..tile_end {
             let Some(body) = shared.body(&view, sequence)? else { break };

@@ -18,7 +18,8 @@ use super::condition::Condition;
 use super::decoded::DecodedTiles;
 use super::denials::Denials;
 use super::encoder::{Encoder, OpenUnit};
-use super::eraser::{self, Erasing};
+use super::eraser;
+use super::erasing::Erasing;
 use super::error::AuditError;
 use super::inbox::MaintenanceInbox;
 use super::log::AuditLog;
@@ -40,7 +41,7 @@ use crate::engine::background::spawn;
 use crate::engine::clock::Clock;
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
-use crate::store::codec::audit::{Secret, TailOpening, decode_unit_summary};
+use crate::store::codec::audit::{ErasureMark, Secret, TailOpening, decode_unit_summary};
 use crate::store::disk::Disk;
 use crate::store::folder::Folder;
 use crate::store::sealed::SealedFiles;
@@ -67,6 +68,8 @@ pub(crate) struct ReadBack {
     pub(crate) log: AuditLog,
     /// The last record of the policy journal that the log has a record of.
     pub(crate) policy_sequence: u64,
+    /// What is left of erasures that were under way.
+    pub(crate) erasing: Erasing,
     journal: Box<dyn Journal>,
     encoder: Encoder,
     clock: Clock,
@@ -98,7 +101,8 @@ impl AuditLog {
         let roots =
             removed::read_removed_roots(&folder, base.to_sequence).map_err(io("read the roots of what was removed"))?;
         let mut organizations: HashMap<Id, u64> = base.summary.organizations.into_iter().collect();
-        let mut policy_sequence = base.summary.policy_sequence;
+        let removed_policy_sequence = base.summary.policy_sequence;
+        let mut policy_sequence = removed_policy_sequence;
         let (mut infos, mut roots, mut next) = (Vec::new(), roots, base.to_sequence + 1);
         files.clean()?;
         for first_sequence in files.list()? {
@@ -125,13 +129,16 @@ impl AuditLog {
             return Err(AuditOpenError::Missing { expected: next, found: journal.first_sequence() });
         }
         let tree = MerkleTree::from_tile_roots(roots, Vec::new()).unwrap_or_default();
-        let mut replay = Replay { tree, units: Vec::new(), organizations, policy_sequence };
+        let mut replay = Replay { tree, organizations, policy_sequence, ..Replay::default() };
         replay.read(&*journal, next)?;
         let ends: Vec<u64> = infos.iter().map(|info| info.next_sequence() - 1).collect();
         let is_end = |size| size == base.to_sequence || ends.binary_search(&size).is_ok();
         let checkpoints = Checkpoints::open(folder.clone(), key, &options.earlier_keys, is_end)?;
         let units = Units::new(files, infos, base.to_sequence + 1);
-        Parts { folder, units, replay, checkpoints, journal, options, clock: clock.clone(), condition }.compare()
+        let clock = clock.clone();
+        let parts =
+            Parts { folder, units, replay, checkpoints, journal, options, clock, condition, removed_policy_sequence };
+        parts.compare()
     }
 }
 
@@ -145,15 +152,17 @@ struct Parts {
     options: AuditOptions,
     clock: Clock,
     condition: Arc<Condition>,
+    /// The last record of the policy journal whose record was removed.
+    removed_policy_sequence: u64,
 }
 
 impl Parts {
     /// Compares the log with what was signed.
     fn compare(self) -> Result<ReadBack, AuditOpenError> {
-        let Self { folder, units, replay, checkpoints, journal, options, clock, condition } = self;
-        let Replay { tree, units: tail, organizations, policy_sequence } = replay;
+        let Self { folder, units, replay, checkpoints, journal, options, clock, condition, removed_policy_sequence } =
+            self;
+        let Replay { tree, units: tail, organizations, policy_sequence, erased } = replay;
         let size = tree.size();
-        let unit = tail.last().map(open_unit).unwrap_or_default();
         let shared = Arc::new(Shared {
             queue: AuditQueue::new(size + 1, options.queue_records_max, Arc::clone(&condition)),
             options,
@@ -174,35 +183,34 @@ impl Parts {
             layout: Mutex::new(()),
         });
         check_signed(&shared, size)?;
+        // A crash may have left them in the journal. Nobody reads them any more, and nothing is sealed with them.
+        shared.tail.erase(&erased);
+        let io = |action| move |source| AuditOpenError::Io { action, source };
+        let mark = eraser::read_mark(&shared.folder).map_err(io("read the mark of an erasure"))?;
+        let unit = shared.tail.last().map(|unit| open_unit(&unit, mark.as_ref())).unwrap_or_default();
         let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
         let verifier = shared.checkpoints().verifier().clone();
         let keys = [std::slice::from_ref(&verifier), &shared.options.earlier_keys].concat();
         let log = AuditLog { shared, verifier, keys, writer: Mutex::default() };
-        Ok(ReadBack { log, policy_sequence, journal, encoder, clock })
+        let unreadable = |error: AuditError| io("finish an erasure")(io::Error::other(error));
+        let erasing = mark.map(|mark| Erasing::resumed(mark, &log, removed_policy_sequence));
+        let erasing = erasing.transpose().map_err(unreadable)?.unwrap_or_default();
+        Ok(ReadBack { log, policy_sequence, erasing, journal, encoder, clock })
     }
 }
 
 impl ReadBack {
     /// Marks the log as in use, and starts its writer.
     pub(crate) fn start(self) -> Result<Opened, AuditOpenError> {
-        let Self { log, policy_sequence, journal, encoder, clock } = self;
+        let Self { log, policy_sequence, erasing, journal, encoder, clock } = self;
         let shared = Arc::clone(&log.shared);
         let io = |action| move |source| AuditOpenError::Io { action, source };
         let left = running::begin(&shared.folder, &shared.options).map_err(io("mark the use"))?;
-        let erasing = eraser::read_mark(&shared.folder).map_err(io("read the mark of an erasure"))?;
         let committer = Committer::new(journal, Arc::clone(&shared), clock.clone(), policy_sequence);
         let pipeline = Pipeline::start(committer, &shared.condition).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
         let thread = spawn("audit-writer", &shared.condition, move || writer.run()).map_err(AuditOpenError::Thread)?;
         *log.writer.lock().ignore_poison() = Some(thread);
-        let erasing = match erasing {
-            None => Erasing::default(),
-            Some(mut erasing) => {
-                let unreadable = |error: AuditError| io("finish an erasure")(io::Error::other(error));
-                erasing.in_journal = Some(log.erased_units().map_err(unreadable)?);
-                erasing
-            }
-        };
         Ok(Opened { log, left, shared, erasing })
     }
 }
@@ -220,14 +228,17 @@ fn check_signed(shared: &Shared, size: u64) -> Result<(), AuditOpenError> {
     }
 }
 
-/// What the writer needs to go on with a unit.
-fn open_unit(unit: &TailUnit) -> OpenUnit {
+/// What the writer needs to go on with a unit. Somebody whose erasure is under way gets a new opening.
+fn open_unit(unit: &TailUnit, mark: Option<&ErasureMark>) -> OpenUnit {
     let content = unit.read();
     if content.ended {
         return OpenUnit::default();
     }
     let identity = |(slot, opening): (u32, &TailOpening)| {
         let Secret { scope, opening } = opening.secret.as_ref()?;
+        if mark.is_some_and(|mark| mark.names(opening.email())) {
+            return None;
+        }
         let organization = if scope.is_empty() { None } else { Some(Id::parse(scope).ok()?) };
         Some(((organization, opening.identity()), slot))
     };

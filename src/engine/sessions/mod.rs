@@ -1,6 +1,6 @@
 //! The active sessions: which connections are open, in memory (design.md §2.7).
 //!
-//! * `table`: opening, ending, renewing, erasing, looking up. `scan`: revoking and listing.
+//! * `table`: opening, ending, renewing, erasing, looking up. `scan`: revoking and listing. `erasure`: erasing in a shard.
 //! * `recovery`: restoring the sessions after a restart.
 //! * `shard`: one part of the table with its own lock. It consists of `slab`, `index` and `timers`.
 //!
@@ -12,6 +12,7 @@
 //! order in which things happened to it. Times are whole microseconds, as the log keeps them.
 //! Not here: the log, the clock, the policy; sessions that have ended.
 
+mod erasure;
 mod index;
 mod lifetime;
 mod recovery;

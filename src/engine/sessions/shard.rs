@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 
+use super::erasure::Erasure;
 use super::index::Index;
 use super::lifetime::{Life, Lifetimes, whole};
 use super::slab::{Active, Slab};
@@ -66,6 +67,8 @@ pub(super) struct Shard {
     pub(super) timers: Timers,
     /// What the last revocation named as its rule. One rule may revoke all sessions, which then share this.
     rule_text: Option<Arc<RuleText>>,
+    /// Users who are being erased; nearly always none.
+    pub(super) erasures: Vec<Erasure>,
     totals: Arc<Totals>,
 }
 
@@ -81,6 +84,7 @@ impl Shard {
             folds: HashMap::default(),
             timers: Timers::default(),
             rule_text: None,
+            erasures: Vec::new(),
             totals,
         }
     }
@@ -140,8 +144,11 @@ impl Shard {
     }
 
     /// The preview that a check with this key belongs to, due or not.
-    pub(super) fn folded(&self, hash: u64, key: &AdmissionKey<'_>) -> Option<u32> {
+    pub(super) fn folded(&mut self, hash: u64, key: &AdmissionKey<'_>) -> Option<u32> {
         let slot = self.folds.get(&hash).copied()?;
+        if !self.erasures.is_empty() && self.erase_at(slot) {
+            return None;
+        }
         let session = &self.slab.at(slot)?.session;
         let is_user = matches!(&session.subject, Subject::Person(Person { email, address })
             if **email == *key.email && *address == key.address);
@@ -157,6 +164,9 @@ impl Shard {
 
     /// Takes a session out as one that has ended.
     pub(super) fn end(&mut self, slot: u32, end: SessionEnd) -> Option<Session> {
+        if !self.erasures.is_empty() {
+            self.erase_at(slot);
+        }
         self.unfold(slot);
         let Active { mut session, position, .. } = self.slab.remove(slot)?;
         let Session { organization, record, .. } = &mut session;
@@ -183,6 +193,9 @@ impl Shard {
 
     /// Marks a session as revoked.
     pub(super) fn revoke(&mut self, slot: u32, mut revocation: Revocation) -> Option<&Session> {
+        if !self.erasures.is_empty() {
+            self.erase_at(slot);
+        }
         self.unfold(slot);
         self.share_text(&mut revocation);
         let active = self.slab.at_mut(slot)?;

@@ -1,6 +1,6 @@
 //! The table: operations on one session, or on those that are named or due.
 //!
-//! Invariant: no method holds two locks, and each says whether it calls closures under a lock.
+//! Invariant: no method but `erase` holds two locks, and each says whether it calls closures under a lock.
 //! Not here: scans of many sessions (`scan`), the start (`recovery`).
 
 use std::hash::Hasher;
@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::erasure::ErasedUser;
 use super::index::Counts;
 use super::lifetime::{Life, Lifetimes, after, whole_moment};
 use super::shard::{Shard, Totals};
@@ -166,27 +167,22 @@ impl SessionTable {
     }
 
     /// Erases a user from their sessions, in one organization or all; returns how many. They stay active, and no further
-    /// check belongs to them.
-    pub fn erase(&self, organization: Option<&Id>, email: &str) -> usize {
-        let mut count = 0;
-        for mut shard in self.shards() {
-            let is_users = |session: &Session| {
-                organization.is_none_or(|organization| session.organization == *organization)
-                    && matches!(&session.subject, Subject::Person(person) if *person.email == *email)
-            };
-            let mut slots = Vec::new();
-            for (slot, active) in shard.slab.iter_mut() {
-                if is_users(&active.session) {
-                    active.session.subject = Subject::Erased;
-                    slots.push(slot);
-                }
+    /// check belongs to them. `record` queues the record of the erasure. It is called while all shards are locked, so
+    /// exactly the sessions whose opening was queued before that record are erased. What is queued about them afterwards
+    /// has no user.
+    pub fn erase(&self, organization: Option<&Id>, email: &str, record: impl FnOnce()) -> usize {
+        let of = ErasedUser { organization: organization.cloned(), email: email.into(), boot: self.boot };
+        let user = Arc::new(of);
+        {
+            // Always in the same order, and nobody else holds two.
+            let mut shards: Vec<_> = self.shards().collect();
+            for shard in &mut shards {
+                shard.begin_erasure(&user);
             }
-            count += slots.len();
-            for slot in slots {
-                shard.unfold(slot);
-            }
+            record();
         }
-        count
+        // Until here and below each shard erases what it comes across.
+        self.shards().map(|mut shard| shard.finish_erasure(&user)).sum()
     }
 
     /// The organization's session with this id, if it is active.

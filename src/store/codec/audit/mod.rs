@@ -14,7 +14,7 @@ mod unit;
 mod wire;
 
 pub use entry::{Peek, StoredEntry, append_entry, decode_entry, encode_entry, peek};
-pub use erasing::{ActorErasure, decode_actor_erasure, encode_actor_erasure};
+pub use erasing::{ErasureMark, UnfinishedErasure, decode_erasure_mark, encode_erasure_mark};
 pub use session::{
     Renewal, SessionSnapshot, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
     encode_session_snapshot,
