@@ -123,10 +123,8 @@ async fn interrupted(disk: &SimulatedDisk, at: usize, fault: Fault) {
         let engine = Arc::clone(&engine);
         async move { drop(engine.erase_user(erasure(PERSON, "somebody")).await) }
     });
-    until("the power is cut, or the erasure is over", async || {
-        (disk.is_off() || erasing.is_finished()).then_some(())
-    })
-    .await;
+    until("the power is cut, or the erasure is over", async || (disk.is_off() || erasing.is_finished()).then_some(()))
+        .await;
     assert_closes(&engine).await;
     erasing.await.unwrap();
 }

@@ -31,10 +31,25 @@ const END: Duration = Duration::from_secs(8);
 struct Fragile(Switches);
 
 impl Source for Fragile {
-    fn nanos(&self) -> i64 {
-        let panics = *self.0.panics.lock().unwrap();
+    fn wall(&self) -> i64 {
+        self.0.panic_if_told();
+        SystemSource.wall()
+    }
+
+    fn steady(&self) -> i64 {
+        self.0.panic_if_told();
+        SystemSource.steady()
+    }
+
+    fn boot(&self) -> Option<String> {
+        SystemSource.boot()
+    }
+}
+
+impl Switches {
+    fn panic_if_told(&self) {
+        let panics = *self.panics.lock().unwrap();
         assert!(panics.is_none() || std::thread::current().name() != panics, "as in a test");
-        SystemSource.nanos()
     }
 }
 
