@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_line_names_the_most_frequent_first_and_sums_up_the_rest() {
         let counts = [("b", 40), ("a", 1_200), ("c", 0)];
-        let told = line("denied", Duration::from_secs(60), counts);
+        let told = line("denied", INTERVAL, counts);
         assert_eq!(told.as_deref(), Some("denied 1,240 times in the last minute: a 1,200, b 40"));
         assert_eq!(line("denied", INTERVAL, [("a", 0)]), None);
         let told = line("denied", Duration::from_millis(2_100), [("a", 1)]);

@@ -19,7 +19,7 @@ pub(super) fn log(change: &Change) {
         revision = change.effect.revision(),
         kind = kind_of(&change.effect),
         actor = actor_to_tell(&change.actor),
-        confirm_until = change.confirm_until.map(|time| time.seconds()),
+        unconfirmed = change.confirm_until.map(|_| true),
         "policy changed"
     );
 }

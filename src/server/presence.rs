@@ -1,6 +1,6 @@
 //! Watching that the data directory stays where it was opened.
 //!
-//! Invariant: within a second after it is gone, health says NOT_SERVING and nothing counts as recorded any more.
+//! Invariant: within a second after it is gone, health says `NOT_SERVING` and nothing counts as recorded any more.
 //! Not here: how one directory is told from another (`store::presence`).
 
 use std::sync::Arc;

@@ -41,7 +41,7 @@ async fn create_rule(channel: &Channel) -> Result<(), Status> {
     FirewallServiceClient::new(channel.clone()).create_rule(request).await.map(drop)
 }
 
-/// Waits until health says so (1: SERVING, 2: NOT_SERVING).
+/// Waits until health says so (1: `SERVING`, 2: `NOT_SERVING`).
 async fn until_health(channel: &Channel, status: i32) {
     let mut health = HealthClient::new(channel.clone());
     let look = async {

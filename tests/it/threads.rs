@@ -99,7 +99,7 @@ async fn disturb(service: &Service, switches: &Switches, thread: &str, session: 
     }
 }
 
-/// Waits until health says NOT_SERVING or cannot be asked any more.
+/// Waits until health says `NOT_SERVING` or cannot be asked any more.
 async fn until_not_serving(service: &Service) {
     let mut health = HealthClient::new(service.channel.clone());
     let request = || HealthCheckRequest { service: "portcullis.v1.DecisionService".to_owned() };
