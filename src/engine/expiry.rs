@@ -2,15 +2,12 @@
 //!
 //! Invariant: a rule is marked only after its time has passed, and stays marked. Until then decisions go by the decision
 //! time. All rules of an organization that are due share one change.
-//! Not here: what a mark means for decisions (`policy::rule`), revoking sessions (`keeper`), when to look (`writer`).
+//! Not here: what a mark means for decisions (`policy::rule`), revoking sessions (`keeper`), when to look (`timekeeping`).
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::deadlines::Deadlines;
 use super::planning::Planned;
-use super::writer::{Pending, Writer};
 use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
@@ -36,52 +33,8 @@ pub(super) fn next_expiry(organization: &Organization) -> Option<Timestamp> {
     rules.filter_map(|rule| rule.expire_time).min()
 }
 
-impl Writer {
-    /// Marks what has expired. What cannot be written now stays due.
-    pub(super) fn expire(&mut self) {
-        let now = self.applier.clock.now();
-        let now = self.timekeeping.expired_to.map_or(now, |before| before.max(now));
-        let due = self.applier.expiries.due(now);
-        if due.is_empty() {
-            self.timekeeping.expired_to = None;
-            return;
-        }
-        if !self.writable || self.applier.audit.queue().check_writable().is_err() {
-            return;
-        }
-        let (mut pending, mut answers) = (Vec::new(), Vec::new());
-        for id in due {
-            let Some(planned) = self.applier.state.organizations.get(&id).and_then(|of| plan(of, now)) else {
-                self.applier.expiries.set(&id, None);
-                continue;
-            };
-            let (reply, answer) = oneshot::channel();
-            pending.push(Pending { planned: Ok(planned), reply });
-            answers.push((id, answer));
-        }
-        self.write(pending);
-        for (id, mut answer) in answers {
-            log(&id, answer.try_recv().ok());
-        }
-        if self.applier.expiries.due(now).is_empty() {
-            self.timekeeping.expired_to = None;
-        }
-    }
-}
-
-fn log(id: &Id, answer: Option<Result<super::change::Changed, super::change::ChangeError>>) {
-    let organization = id.as_str();
-    match answer {
-        Some(Ok(changed)) => tracing::info!(organization, revision = changed.revision, "rules have expired"),
-        Some(Err(error)) => {
-            tracing::error!(organization, %error, "expired rules cannot be marked yet: they match nothing meanwhile");
-        }
-        None => {}
-    }
-}
-
 /// The change that marks the rules of an organization which have expired; none where none has.
-fn plan(before: &Arc<Organization>, now: Timestamp) -> Option<Planned> {
+pub(super) fn plan(before: &Arc<Organization>, now: Timestamp) -> Option<Planned> {
     let is_due = |rule: &crate::policy::rule::Rule| !rule.expired && rule.has_expired(now);
     let rules: Vec<(u32, &Id)> = (0..)
         .zip(before.rules.iter())

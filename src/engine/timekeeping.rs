@@ -7,15 +7,15 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::change::{ChangeError, Changed};
 use super::clock::Correction;
-use super::writer::Writer;
+use super::expiry;
+use super::writer::{Pending, Writer};
 use crate::audit::record::{ClockChangedRecord, Content, Entry};
-use crate::policy::time::Timestamp;
-
-/// How often the writer looks at the clock.
-pub(super) const TICK: Duration = Duration::from_millis(200);
+use crate::policy::name::Id;
 
 /// The shortest time between two passes over what has expired: each compiles the policies that it concerns.
 const EXPIRY_PAUSE: Duration = Duration::from_millis(500);
@@ -25,17 +25,6 @@ const MARGIN: Duration = Duration::from_millis(5);
 
 /// So often at most a correction waits for [`MARGIN`].
 const MARGIN_WAITS_MAX: u32 = 50;
-
-/// What the writer remembers between two looks at the clock.
-#[derive(Default)]
-pub(super) struct Timekeeping {
-    /// When the last pass over what has expired began.
-    last_pass: Option<Instant>,
-    /// How often a correction waited for [`MARGIN`].
-    waits: u32,
-    /// After a correction that led back: the time before it. What had expired by then is still to be marked.
-    pub(super) expired_to: Option<Timestamp>,
-}
 
 impl Writer {
     /// Looks at the clock, and does what has become due.
@@ -88,5 +77,47 @@ impl Writer {
         }
         self.timekeeping.waits = 0;
         true
+    }
+
+    /// Marks what has expired. What cannot be written now stays due.
+    pub(super) fn expire(&mut self) {
+        let now = self.applier.clock.now();
+        let now = self.timekeeping.expired_to.map_or(now, |before| before.max(now));
+        let due = self.applier.expiries.due(now);
+        if due.is_empty() {
+            self.timekeeping.expired_to = None;
+            return;
+        }
+        if !self.writable || self.applier.audit.queue().check_writable().is_err() {
+            return;
+        }
+        let (mut pending, mut answers) = (Vec::new(), Vec::new());
+        for id in due {
+            let Some(planned) = self.applier.state.organizations.get(&id).and_then(|of| expiry::plan(of, now)) else {
+                self.applier.expiries.set(&id, None);
+                continue;
+            };
+            let (reply, answer) = oneshot::channel();
+            pending.push(Pending { planned: Ok(planned), reply });
+            answers.push((id, answer));
+        }
+        self.write(pending);
+        for (id, mut answer) in answers {
+            log(&id, answer.try_recv().ok());
+        }
+        if self.applier.expiries.due(now).is_empty() {
+            self.timekeeping.expired_to = None;
+        }
+    }
+}
+
+fn log(id: &Id, answer: Option<Result<Changed, ChangeError>>) {
+    let organization = id.as_str();
+    match answer {
+        Some(Ok(changed)) => tracing::info!(organization, revision = changed.revision, "rules have expired"),
+        Some(Err(error)) => {
+            tracing::error!(organization, %error, "expired rules cannot be marked yet: they match nothing meanwhile");
+        }
+        None => {}
     }
 }

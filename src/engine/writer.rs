@@ -22,11 +22,11 @@ use super::commands::{Command, Reply};
 use super::planning::{Planned, Planning, changed};
 use super::sessions::SessionTable;
 use super::staged::{Staged, weight_of};
-use super::timekeeping::{TICK, Timekeeping};
 use super::unconfirmed::undoing;
 use crate::policy::limits::Limits;
 use crate::policy::name::Id;
 use crate::policy::plan::Etags;
+use crate::policy::time::Timestamp;
 use crate::store::codec::erase_actor;
 use crate::store::{JournalError, Redaction};
 
@@ -42,6 +42,20 @@ const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The longest time between two attempts at a failed journal. It is also tried before every batch.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the writer looks at the clock.
+pub(super) const TICK: Duration = Duration::from_millis(200);
+
+/// What the writer remembers between two looks at the clock.
+#[derive(Default)]
+pub(super) struct Timekeeping {
+    /// When the last pass over what has expired began.
+    pub(super) last_pass: Option<Instant>,
+    /// How often a correction waited for a rule that is about to expire.
+    pub(super) waits: u32,
+    /// After a correction that led back: the time before it. What had expired by then is still to be marked.
+    pub(super) expired_to: Option<Timestamp>,
+}
 
 /// What the writer thread owns.
 pub(super) struct Writer {

@@ -21,8 +21,8 @@ const DEFAULT: &str = "organizations/default";
 const DAY: i64 = 86_400;
 const HOUR: Duration = Duration::from_hours(1);
 
-fn at(time: Duration) -> Option<Timestamp> {
-    Some(Timestamp { seconds: i64::try_from(time.as_secs()).unwrap(), nanos: 0 })
+fn at(time: Duration) -> Timestamp {
+    Timestamp { seconds: i64::try_from(time.as_secs()).unwrap(), nanos: 0 }
 }
 
 fn name(id: &str) -> String {
@@ -30,7 +30,7 @@ fn name(id: &str) -> String {
 }
 
 fn expiring(range: &str, time: Duration) -> Rule {
-    Rule { expire_time: at(time), ..rule(Action::Deny, range) }
+    Rule { expire_time: Some(at(time)), ..rule(Action::Deny, range) }
 }
 
 async fn add(service: &Service, id: &str, rule: Rule) -> Rule {
@@ -130,7 +130,7 @@ async fn what_has_expired_is_one_change_and_no_clock_revives_it() {
     }
     assert!(get(&service, "one").await.expired && get(&service, "two").await.expired);
     // Another expire time does.
-    let later = Rule { name: name("one"), expire_time: at(hand.now() + HOUR), ..Rule::default() };
+    let later = Rule { name: name("one"), expire_time: Some(at(hand.now() + HOUR)), ..Rule::default() };
     let revived = service.firewall().update_rule(update(later, &["expire_time"])).await.unwrap().into_inner();
     assert!(!revived.expired);
     assert_eq!(decision(&service, "192.0.2.1").await, Decision::Deny);
@@ -163,7 +163,7 @@ async fn undoing_an_unconfirmed_change_revives_nothing_and_expiry_confirms_nothi
     add(&service, "lasting", rule(Action::Deny, "203.0.113.128/25")).await;
     add(&service, "there", expiring("192.0.2.0/24", hand.now() + Duration::from_secs(30))).await;
     add(&service, "deleted", expiring("198.51.100.0/24", hand.now() + Duration::from_secs(30))).await;
-    let confirm_within = Some(Duration::from_secs(120).try_into().unwrap());
+    let confirm_within = Some(Duration::from_mins(2).try_into().unwrap());
     let options = Some(ChangeOptions { confirm_within, ..ChangeOptions::default() });
     let request = DeleteRuleRequest { name: name("deleted"), options, ..Default::default() };
     service.firewall().delete_rule(request).await.unwrap();
@@ -189,7 +189,7 @@ async fn a_new_expire_time_that_has_passed_is_said_at_once() {
     let service = Service::start_at(&hand).await;
     add(&service, "one", rule(Action::Deny, "192.0.2.0/24")).await;
     let created = add(&service, "two", expiring("198.51.100.0/24", hand.now())).await;
-    let past = Rule { name: name("one"), expire_time: at(hand.now() - HOUR), ..Rule::default() };
+    let past = Rule { name: name("one"), expire_time: Some(at(Duration::from_hours(1_000))), ..Rule::default() };
     let update = UpdateRuleRequest {
         rule: Some(past),
         update_mask: Some(FieldMask { paths: vec!["expire_time".to_owned()] }),

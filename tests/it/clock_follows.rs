@@ -36,14 +36,14 @@ pub(crate) async fn jump(hand: &Hand, seconds: i64) {
     tokio::time::sleep(A_LOOK).await;
 }
 
-fn at(time: Duration) -> Option<Timestamp> {
-    Some(Timestamp { seconds: i64::try_from(time.as_secs()).unwrap(), nanos: 0 })
+fn at(time: Duration) -> Timestamp {
+    Timestamp { seconds: i64::try_from(time.as_secs()).unwrap(), nanos: 0 }
 }
 
 async fn deny_until(service: &Service, id: &str, range: &str, time: Duration) {
     let request = CreateRuleRequest {
         parent: DEFAULT.to_owned(),
-        rule: Some(Rule { expire_time: at(time), ..rule(Action::Deny, range) }),
+        rule: Some(Rule { expire_time: Some(at(time)), ..rule(Action::Deny, range) }),
         rule_id: id.to_owned(),
         ..CreateRuleRequest::default()
     };
@@ -144,7 +144,7 @@ async fn a_difference_that_lasts_is_followed_on_the_record_in_both_directions() 
         assert_eq!(found, (start + 62, start + 62 + by), "{by}");
         assert_eq!(newest_decision(&service).await, start + 62 + by, "{by}");
         // A lease runs by the time that passes, whatever the clock shows.
-        assert_eq!(active(&service).await, [leased.clone()], "{by}");
+        assert_eq!(active(&service).await, std::slice::from_ref(&leased), "{by}");
         hand.advance(Duration::from_secs(2_900));
         tokio::time::sleep(A_LOOK).await;
         assert_eq!(active(&service).await, [leased], "{by}");
@@ -223,7 +223,7 @@ async fn a_jump_while_the_service_is_stopped_is_a_jump_like_any_other() {
         hand.advance(Duration::from_secs(10));
         let service = Service::with_clock(config.clone(), hand.clock()).await;
         assert_eq!(service.check("192.0.2.1", DEFAULT).await.decision(), Decision::Deny, "{by}");
-        assert_eq!(active(&service).await, [leased.clone()], "{by}");
+        assert_eq!(active(&service).await, std::slice::from_ref(&leased), "{by}");
         service.stop().await;
     }
     let service = Service::with_clock(config.clone(), hand.clock()).await;
