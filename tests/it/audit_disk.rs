@@ -194,6 +194,7 @@ async fn where_it_is_configured_checks_go_on_unrecorded_and_the_gap_is_on_record
     for _ in 0..7 {
         let answer = check(&engine, "", "192.0.2.1", ConnectionType::Shell, DEFAULT).await.unwrap();
         assert_eq!(answer.session, None, "nobody would know of it after a crash");
+        assert_eq!(answer.sequence, 0, "there is no record to name");
     }
     switches.fails.store(false, Ordering::SeqCst);
     until_writable(&engine, true).await;

@@ -147,10 +147,16 @@ async fn no_revoked_session_stays_open_at_a_pep_whichever_comes_first() {
     let allowed = revocations.len();
     assert!(allowed > 0, "nothing was let in: nothing is shown");
     let [answers_first, events_first] = &mut peps;
-    answers.iter().for_each(|answer| answers_first.answered(answer));
-    revocations.iter().for_each(|event| answers_first.heard(event));
-    revocations.iter().for_each(|event| events_first.heard(event));
-    answers.iter().for_each(|answer| events_first.answered(answer));
+    for answer in &answers {
+        answers_first.answered(answer);
+    }
+    for event in &revocations {
+        answers_first.heard(event);
+        events_first.heard(event);
+    }
+    for answer in &answers {
+        events_first.answered(answer);
+    }
     assert_eq!((answers_first.early, events_first.early), (0, allowed));
     for pep in peps {
         assert_eq!((pep.open.len(), pep.revoked.len()), (0, 0), "revoked, and nothing else is remembered");

@@ -77,7 +77,10 @@ async fn a_list_shows_what_is_kept_and_then_says_that_there_was_more() {
     assert_eq!(error, AuditError::Overtaken { first });
     assert!(first >= kept && (end - first..=end - kept).contains(&shown), "{shown} of {first} to {end}");
     // What is asked for by time does not reach back to what has gone.
-    let since = RecordFilter { start_time: Some(Timestamp::from_micros(micros(hand.now() - 5 * DAY))), ..all.clone() };
+    let since = RecordFilter {
+        start_time: Some(Timestamp::from_micros(micros(hand.now().saturating_sub(5 * DAY)))),
+        ..all.clone()
+    };
     let mut position = Some(ListPosition { before: end, first: 1 });
     let mut found = 0;
     while let Some(at) = position {
