@@ -21,6 +21,7 @@ use portcullis::engine::{Engine, Options, SessionStores, Stores};
 use portcullis::policy::name::{Id, NodePath};
 use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
+use portcullis::store::backup::DirectoryFiles;
 use portcullis::store::disk::{Disk, RealDisk};
 use portcullis::store::folder::Folder;
 use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
@@ -95,7 +96,7 @@ pub(crate) fn open_with_policy(
             journal: Box::new(session_journal),
         },
         lineage: Lineage::new(1),
-        backup: None,
+        backup: Some(Box::new(DirectoryFiles::open(data_dir).unwrap())),
         keep: Box::new(()),
     };
     Engine::open(stores, options, clock).unwrap()
