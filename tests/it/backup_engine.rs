@@ -103,14 +103,14 @@ async fn a_backup_fits_while_units_are_sealed_erased_from_and_removed() {
     };
     let removed = || engine.audit().first_sequence() > 1;
     until("a removal", async || removed().then_some(())).await;
-    let verifier = key(1).verifier().to_string();
+    let trusted = key(1).verifier().to_string();
     for round in 0..rounds(BACKUPS.0, BACKUPS.1) {
         let copied = directory.path().join("copy");
         let before = settle(&engine).await;
         let (engine, to) = (Arc::clone(&engine), copied.clone());
         let summary = tokio::task::spawn_blocking(move || copy(&engine, &to)).await.unwrap();
         assert!(summary.audit_sequence >= before && summary.lineage == 42, "round {round}: {summary:?}");
-        let verified = verify_audit(&copied, Some(&verifier), None, &mut |_, _| true).unwrap();
+        let verified = verify_audit(&copied, Some(&trusted), None, &mut |_, _| true).unwrap();
         assert_eq!(verified.faults, [], "round {round}");
         assert_eq!(verified.tree_size, summary.audit_sequence, "round {round}");
         assert!(verified.signed_size >= before, "round {round}: records before it are not signed");
