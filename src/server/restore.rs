@@ -22,6 +22,7 @@ use super::audit_key;
 use super::verify::verify_audit;
 use crate::audit::lineage::Lineage;
 use crate::engine::backup::verify_policy;
+use crate::store::Log;
 use crate::store::backup::{BackupError, Members, Summary, Unpacker};
 use crate::store::disk::RealDisk;
 use crate::store::journal::{FileJournal, JournalOptions};
@@ -157,6 +158,13 @@ fn verify(data_dir: &Path, key: Option<&str>, whole: &WholeBackup) -> anyhow::Re
     let disk = Arc::new(RealDisk);
     let path = data_dir.join("policy");
     let mut journal = FileJournal::open(disk.clone(), &path, JournalOptions::default())?;
+    let (last, audited) = (journal.next_sequence() - 1, verified.policy_sequence);
+    if last < audited {
+        bail!(
+            "the policy in the backup ends at change {last}, but the audit log in it has a record of change {audited}; use \
+             another backup"
+        );
+    }
     let snapshots = FileSnapshots::new(disk, path);
     verify_policy(&mut journal, &snapshots, verified.policy_sequence).context("the policy in the backup")?;
     Ok(())

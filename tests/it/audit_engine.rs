@@ -24,6 +24,7 @@ use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::policy::state::PolicyState;
 use portcullis::policy::time::Timestamp;
+use portcullis::store::backup::DirectoryFiles;
 use portcullis::store::codec::audit::{decode_entry, decode_tail};
 use portcullis::store::codec::encode_change;
 use portcullis::store::disk::{Disk, RealDisk};
@@ -134,7 +135,7 @@ pub(crate) fn open_with_policy(
             journal: Box::new(session_journal),
         },
         lineage: Lineage::new(1),
-        backup: None,
+        backup: Some(Box::new(DirectoryFiles::open(data_dir).unwrap())),
         keep: Box::new(()),
     };
     Engine::open(stores, options, clock).unwrap()

@@ -48,6 +48,8 @@ mod audit_tamper;
 mod audit_watch;
 /// Backups of a running service, and what is there after they are restored.
 mod backup;
+/// Backups while the files of the audit log come and go.
+mod backup_engine;
 /// Files that are no whole backups, and clients that stall or vanish.
 mod backup_faults;
 /// How long campaigns are.
