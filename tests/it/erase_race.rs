@@ -39,8 +39,7 @@ async fn load(engine: Arc<Engine>, stop: Arc<AtomicBool>, seed: usize) -> usize 
         number += 1;
         let email = if number.is_multiple_of(3) { OTHER } else { PERSON };
         others += usize::from(email == OTHER);
-        let connection_type =
-            if number.is_multiple_of(2) { ConnectionType::Shell } else { ConnectionType::Preview };
+        let connection_type = if number.is_multiple_of(2) { ConnectionType::Shell } else { ConnectionType::Preview };
         let ip = format!("192.0.2.{}", number % 7);
         let answer = check(&engine, email, &ip, connection_type, DEFAULT).await.unwrap();
         open.extend(answer.session);
@@ -80,7 +79,10 @@ fn assert_parted(engine: &Engine, first: u64, case: &str) -> usize {
             if is_person(&record.subject) {
                 assert!(sequence > first, "{case}: record {sequence} before {first} names the person");
                 let opened = session.and_then(|session| opened.get(&session).copied());
-                assert!(opened.is_none_or(|opened| opened > first), "{case}: record {sequence} joins an erased session");
+                assert!(
+                    opened.is_none_or(|opened| opened > first),
+                    "{case}: record {sequence} joins an erased session"
+                );
             }
         }
     }
@@ -88,7 +90,7 @@ fn assert_parted(engine: &Engine, first: u64, case: &str) -> usize {
         let opened = opened[&record.id];
         match &subject {
             Subject::Erased => assert!(opened < first, "{case}: {opened} is a new person's session"),
-            _ if is_person(&subject) => assert!(opened > first, "{case}: the session opened by {opened} has the person"),
+            _ if is_person(&subject) => assert!(opened > first, "{case}: session {opened} has the person"),
             _ => {}
         }
     }
@@ -154,7 +156,11 @@ fn the_table_erases_exactly_the_sessions_that_were_opened_before_the_record() {
                     |admission| {
                         let admitted = admission.allow(at(0), None, 1, None).unwrap();
                         let (session, is_person) = (admitted.session, email == PERSON);
-                        push(if admitted.opened { Logged::Opened(session, is_person) } else { Logged::Joined(session) });
+                        push(if admitted.opened {
+                            Logged::Opened(session, is_person)
+                        } else {
+                            Logged::Joined(session)
+                        });
                         opened = Some(session);
                     },
                 );

@@ -83,13 +83,8 @@ pub fn decode_erasure_mark(bytes: &[u8]) -> Result<ErasureMark, CodecError> {
         return Ok(ErasureMark::Recorded);
     }
     let stored::ErasureMark { organization, name, asked_by, erasures } = stored::ErasureMark::decode(bytes)?;
-    let of_earlier_build = stored::UnfinishedErasure {
-        organization,
-        name,
-        asked_by,
-        including_actor: true,
-        after_sequence: u64::MAX,
-    };
+    let of_earlier_build =
+        stored::UnfinishedErasure { organization, name, asked_by, including_actor: true, after_sequence: u64::MAX };
     let of_earlier_build = Some(of_earlier_build).filter(|erasure| !erasure.name.is_empty());
     let erasures = of_earlier_build.into_iter().chain(erasures).map(|erasure| {
         let stored::UnfinishedErasure { organization, name, asked_by, including_actor, after_sequence } = erasure;
