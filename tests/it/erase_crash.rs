@@ -151,13 +151,12 @@ async fn a_power_cut_at_any_step_leaves_an_erasure_that_the_next_start_finishes(
             later.push(settle(&engine).await);
         }
         until("the erasure is finished", async || (!is_marked(&disk)).then_some(())).await;
-        let first = match erased_at(&engine) {
-            Some(first) => first,
+        let first = if let Some(first) = erased_at(&engine) {
+            first
+        } else {
             // Nothing of it happened.
-            None => {
-                assert!(records_of(&engine, PERSON).len() > 4, "{case}");
-                engine.erase_user(erasure(PERSON, "somebody")).await.unwrap().1
-            }
+            assert!(records_of(&engine, PERSON).len() > 4, "{case}");
+            engine.erase_user(erasure(PERSON, "somebody")).await.unwrap().1
         };
         assert_eq!(records_of(&engine, OTHER).len(), others, "{case}");
         assert_erased(&disk, &engine, first, &later, &case);

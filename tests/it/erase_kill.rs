@@ -41,7 +41,7 @@ const END_MAX: Duration = Duration::from_secs(12);
 async fn prepare(data_dir: &Path) {
     let process = Process::start(data_dir);
     let mut decisions = DecisionServiceClient::new(process.connect().await);
-    for first in (0..RECORDS).step_by(2_000) {
+    for first in (0..RECORDS).step_by(6_000) {
         let request = |number: usize| {
             let email = match number % 400 {
                 0 => PERSON.to_owned(),
@@ -50,7 +50,7 @@ async fn prepare(data_dir: &Path) {
             };
             check_of(&email, &format!("192.0.2.{}", number % 9), ConnectionType::Preview, DEFAULT)
         };
-        let requests = (first..first + 2_000).map(request).collect();
+        let requests = (first..first + 6_000).map(request).collect();
         decisions.batch_check(BatchCheckRequest { requests }).await.unwrap();
     }
     until("a unit is sealed", async || (sealed_units(data_dir) > 0).then_some(())).await;
@@ -155,7 +155,8 @@ async fn interrupt(template: &Path, end: End, pause: Duration, figures: &mut Fig
     let data_dir = directory.path().join("data");
     copy(template, &data_dir);
     let mark = data_dir.join("audit/erasing");
-    let process = Process::start_with(&data_dir, &["--drain-timeout", "1s"]);
+    // The call is aborted, and the erasure is left to the end of the service.
+    let process = Process::start_with(&data_dir, &["--drain-timeout", "5ms"]);
     let channel = process.connect().await;
     let before = counts(&channel, OTHER).await;
     let others = [tokio::spawn(load(channel.clone())), tokio::spawn(load(process.connect().await))];

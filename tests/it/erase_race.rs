@@ -90,9 +90,7 @@ fn assert_parted(engine: &Engine, first: u64, case: &str) -> usize {
         let opened = opened[&record.id];
         match &subject {
             Subject::Erased => assert!(opened < first, "{case}: {opened} is a new person's session"),
-            _ if is_person(&subject) => {
-                assert!(opened > first, "{case}: the session opened by {opened} has the person")
-            }
+            _ if is_person(&subject) => assert!(opened > first, "{case}: session {opened} has the person"),
             _ => {}
         }
     }

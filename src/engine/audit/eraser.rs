@@ -97,7 +97,7 @@ impl Eraser {
     pub(super) fn step_openings(&mut self, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
         let stepped = match self.erasures.iter().position(|erasure| !erasure.waits_for_policy()) {
             Some(at) => self.step(at, sessions),
-            None => self.begin(),
+            None => Ok(self.begin()),
         };
         stepped.inspect_err(|error| {
             for task in self.waiting.drain(..) {
@@ -116,11 +116,11 @@ impl Eraser {
     }
 
     /// Begins the next erasure that is asked for.
-    fn begin(&mut self) -> Result<Progress, AuditError> {
-        let Some(EraseTask { request, reply }) = self.waiting.pop_front() else { return Ok(Progress::Idle) };
+    fn begin(&mut self) -> Progress {
+        let Some(EraseTask { request, reply }) = self.waiting.pop_front() else { return Progress::Idle };
         // The caller has given up before anything was done.
         if reply.is_closed() {
-            return Ok(Progress::Going);
+            return Progress::Going;
         }
         if request.including_actor && !self.erasures.is_empty() {
             // At most one is left over: names that cannot be erased now must not pile up.
@@ -128,15 +128,15 @@ impl Eraser {
                 Ok(_) => self.waiting.push_front(EraseTask { request, reply }),
                 Err(error) => drop(reply.send(Err(error))),
             }
-            return Ok(Progress::Going);
+            return Progress::Going;
         }
         self.erasures.push(Erasure::new(request, self.shared.queue.last_sequence(), Some(reply)));
-        if let Err(error) = self.write_mark() {
-            if let Some(mut refused) = self.erasures.pop() {
-                refused.answer(Err(error));
-            }
+        if let Err(error) = self.write_mark()
+            && let Some(mut refused) = self.erasures.pop()
+        {
+            refused.answer(Err(error));
         }
-        Ok(Progress::Going)
+        Progress::Going
     }
 
     /// Takes a step of an erasure. Its caller is told an error.
@@ -178,18 +178,13 @@ impl Eraser {
             return Ok(Progress::Going);
         }
         let sealed = std::mem::take(found);
-        self.record(at, sealed, sessions)
+        Ok(self.record(at, sealed, sessions))
     }
 
     /// Has the erasure recorded, and the sessions erased that were opened before.
-    fn record(
-        &mut self,
-        at: usize,
-        sealed: Vec<ErasedUnit>,
-        sessions: &mut dyn SessionFiles,
-    ) -> Result<Progress, AuditError> {
+    fn record(&mut self, at: usize, sealed: Vec<ErasedUnit>, sessions: &mut dyn SessionFiles) -> Progress {
         let Self { shared, clock, erasures, .. } = self;
-        let Some(erasure) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
+        let Some(erasure) = erasures.get_mut(at) else { return Progress::Idle };
         let (reply, answer) = oneshot::channel();
         let request = erasure.request.clone();
         let order = |place| Order::Erase(EraseOrder { request: request.clone(), sealed: sealed.clone(), place, reply });
@@ -207,7 +202,7 @@ impl Eraser {
             });
         }
         erasure.stage = Stage::Record { sealed, answer };
-        Ok(Progress::Waiting)
+        Progress::Waiting
     }
 
     fn await_record(&mut self, at: usize) -> Result<Progress, AuditError> {
@@ -248,15 +243,14 @@ impl Eraser {
             Err(TryRecvError::Closed) => Err(AuditError::ShuttingDown),
         };
         *answer = None;
-        match next? {
-            Some(next) => *part = next,
-            None => {
-                let mut left: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
-                for ErasedUnit { first_sequence, slots } in listed {
-                    left.entry(*first_sequence).or_default().extend(&*slots);
-                }
-                *stage = Stage::Units { left };
+        if let Some(next) = next? {
+            *part = next;
+        } else {
+            let mut left: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+            for ErasedUnit { first_sequence, slots } in listed {
+                left.entry(*first_sequence).or_default().extend(&*slots);
             }
+            *stage = Stage::Units { left };
         }
         Ok(Progress::Going)
     }

@@ -129,10 +129,9 @@ impl Maintenance {
             }
             pause = if self.erase() { Duration::ZERO } else { TICK };
             match self.seal() {
-                None => {}
                 Some(true) => pause = Duration::ZERO,
                 Some(false) if retention.is_due() => self.pruner.prune_if_due(),
-                Some(false) => {}
+                Some(false) | None => {}
             }
             if sessions.is_due() {
                 self.save_sessions();
@@ -181,13 +180,13 @@ impl Maintenance {
         if !self.eraser.may_seal() {
             return None;
         }
-        let mut sealed = false;
+        let mut has_sealed = false;
         let sealer = &self.sealer;
         let done = self.retries.sealing.attempt("sealing the audit log failed and is tried again", || {
-            sealed = sealer.seal_ended()?;
+            has_sealed = sealer.seal_ended()?;
             Ok(())
         });
-        done.then_some(sealed)
+        done.then_some(has_sealed)
     }
 
     fn save_sessions(&mut self) {

@@ -1,8 +1,9 @@
 //! The active sessions: which connections are open, in memory (design.md §2.7).
 //!
-//! * `table`: opening, ending, renewing, erasing, looking up. `scan`: revoking and listing. `erasure`: erasing in a shard.
+//! * `table`: opening, ending, renewing, erasing, looking up. `scan`: revoking and listing.
 //! * `recovery`: restoring the sessions after a restart.
-//! * `shard`: one part of the table with its own lock. It consists of `slab`, `index` and `timers`.
+//! * `shard`: one part of the table with its own lock. It consists of `slab`, `index` and `timers`; `erasure` tells whom
+//!   it is erasing.
 //!
 //! The table calls a closure for each event of a session, while its shard is locked. A log that the closure writes has
 //! the order of the state: no session ends before it was opened, and a change misses none that it would revoke. The

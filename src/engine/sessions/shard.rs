@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 
-use super::erasure::Erasure;
+use super::erasure::{ErasedUser, Erasure};
 use super::index::Index;
 use super::lifetime::{Life, Lifetimes, whole};
 use super::slab::{Active, Slab};
@@ -68,7 +68,7 @@ pub(super) struct Shard {
     /// What the last revocation named as its rule. One rule may revoke all sessions, which then share this.
     rule_text: Option<Arc<RuleText>>,
     /// Users who are being erased; nearly always none.
-    pub(super) erasures: Vec<Erasure>,
+    erasures: Vec<Erasure>,
     totals: Arc<Totals>,
 }
 
@@ -282,6 +282,40 @@ impl Shard {
         if let Some(session) = self.end(slot, end) {
             ended(&session);
         }
+        true
+    }
+
+    /// Erases a user from the sessions that are open now: from each when it is come across, at the latest in
+    /// `finish_erasure`. No closure sees the user, and no further check finds such a session.
+    pub(super) fn begin_erasure(&mut self, user: &Arc<ErasedUser>) {
+        self.erasures.push(Erasure::new(user, self.opened));
+    }
+
+    /// Erases the user from the sessions that are left; returns how many.
+    pub(super) fn finish_erasure(&mut self, user: &Arc<ErasedUser>) -> usize {
+        let Some(at) = self.erasures.iter().position(|erasure| erasure.is_of(user)) else { return 0 };
+        let erasure = self.erasures.swap_remove(at);
+        let mut slots = Vec::new();
+        for (slot, active) in self.slab.iter_mut() {
+            if erasure.concerns(&active.session) {
+                active.session.subject = Subject::Erased;
+                slots.push(slot);
+            }
+        }
+        for slot in &slots {
+            self.unfold(*slot);
+        }
+        slots.len()
+    }
+
+    /// Erases the user of a session that is come across; tells whether it did.
+    pub(super) fn erase_at(&mut self, slot: u32) -> bool {
+        let Some(active) = self.slab.at_mut(slot) else { return false };
+        if !self.erasures.iter().any(|erasure| erasure.concerns(&active.session)) {
+            return false;
+        }
+        active.session.subject = Subject::Erased;
+        self.unfold(slot);
         true
     }
 }
