@@ -62,6 +62,18 @@ struct Compared {
 }
 
 impl Mirror {
+    /// How messages name it.
+    pub(super) const NAME: &str = "the database in `sled`";
+
+    /// The last record of the journal that a store includes; none where it holds nothing. The store stays as it is.
+    pub(super) fn mark(stores: &dyn StateStores) -> Result<Option<u64>, StateError> {
+        Self { store: stores.open()? }.read_mark()
+    }
+
+    fn read_mark(&self) -> Result<Option<u64>, StateError> {
+        Ok(self.store.get(Keyspace::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes)))
+    }
+
     /// Opens the store and corrects it. Where reading entries shows damage, the store is opened once more, which starts
     /// with an empty one.
     ///
@@ -102,7 +114,7 @@ impl Mirror {
     /// Compares every entry with the policy and writes those that differ. A store ahead of the journal is not changed.
     fn compare(&self, state: &PolicyState, sequence: u64) -> Result<Compared, StateError> {
         let store = &*self.store;
-        let mark = store.get(Keyspace::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes));
+        let mark = self.read_mark()?;
         if mark > Some(sequence) {
             return Ok(Compared { mark, written: 0 });
         }

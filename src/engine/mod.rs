@@ -30,6 +30,7 @@ pub mod preview;
 pub mod prospect;
 mod published;
 pub mod question;
+mod read_back;
 mod recovery;
 mod replay;
 pub mod revoked;
@@ -40,6 +41,7 @@ pub mod shadow;
 mod staged;
 mod start;
 mod unconfirmed;
+mod witnesses;
 mod writer;
 
 use std::io;
@@ -50,9 +52,11 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 pub use history::{HistoryError, RevisionDetail, RevisionEntry};
+pub use read_back::Faults;
 pub use recovery::RecoveryError;
 pub use replay::{Flipped, Replay};
 pub use session_files::SessionStores;
+pub use witnesses::{SeenMore, SessionsDisagree};
 
 use audit::{AuditLog, AuditOptions, AuditStores, Condition};
 use check::DecisionIds;
@@ -120,6 +124,12 @@ pub enum OpenError {
     /// The audit log cannot be read back.
     #[error(transparent)]
     Audit(#[from] audit::AuditError),
+    /// The saved sessions have seen another audit log than there is.
+    #[error(transparent)]
+    SessionsDisagree(#[from] witnesses::SessionsDisagree),
+    /// Several faults.
+    #[error(transparent)]
+    Several(Faults),
     /// The operating system gives no random numbers.
     #[error("cannot draw a random number: {0}")]
     Random(String),

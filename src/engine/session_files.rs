@@ -14,10 +14,11 @@ use tokio::sync::oneshot;
 use super::OpenError;
 use super::audit::{AuditError, AuditLog, SessionFiles};
 use super::sessions::{SHARDS, Session, SessionTable, ShardState};
+use super::witnesses;
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
 use crate::store::codec::audit::{
-    Renewal, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
+    Renewal, SessionSnapshot, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
     encode_session_snapshot,
 };
 use crate::store::{JournalError, Log, Segments, Snapshots};
@@ -40,21 +41,40 @@ pub struct SessionStores {
 }
 
 impl SessionStores {
-    /// Restores the sessions that were active: those of the newest snapshot, brought up to date by the log. Without a
-    /// snapshot the log is read from `oldest` on, the first record that an open session can have.
-    pub(super) fn restore(&self, table: &SessionTable, log: &AuditLog, oldest: u64) -> Result<(), OpenError> {
-        let newest = log.newest_sequence();
-        let shards = self.snapshots.newest_valid()?.and_then(|(_, bytes)| match decode_session_snapshot(&bytes) {
-            Ok(shards) if shards.iter().all(|shard| shard.sequence <= newest) => Some(shards),
-            Ok(_) => {
-                tracing::warn!("the saved sessions are newer than the audit log: the log alone is used");
-                None
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the saved sessions cannot be used: the audit log is read instead");
-                None
-            }
+    /// The newest snapshot that is usable, and agrees with the log; none where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::SessionsDisagree`] where it has seen another log than there is.
+    pub(super) fn saved(&self, log: &AuditLog) -> Result<Option<SessionSnapshot>, OpenError> {
+        let newest = self.snapshots.newest_valid()?;
+        let decoded = newest.map(|(_, bytes)| decode_session_snapshot(&bytes)).transpose();
+        let saved = decoded.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the saved sessions cannot be used");
+            None
         });
+        match &saved {
+            Some(saved) => witnesses::compare_sessions(saved, log)?,
+            None if log.newest_sequence() == 0 => {}
+            None => tracing::warn!(
+                "there are no saved sessions: they are made again from the audit log, with the leases as far as renewals \
+                 are kept"
+            ),
+        }
+        Ok(saved)
+    }
+
+    /// Restores the sessions that were active: those that were saved, brought up to date by the log. Without them the log
+    /// is read from `oldest` on, the first record that an open session can have.
+    pub(super) fn restore(
+        &self,
+        saved: Option<SessionSnapshot>,
+        table: &SessionTable,
+        log: &AuditLog,
+        oldest: u64,
+    ) -> Result<(), OpenError> {
+        let newest = log.newest_sequence();
+        let shards = saved.map(|saved| saved.shards);
         let mut from = match &shards {
             Some(shards) => shards.iter().map(|shard| shard.sequence).min().unwrap_or_default() + 1,
             None => oldest,
@@ -183,7 +203,8 @@ impl SessionFiles for SessionSaver {
             (0..SHARDS).map(|shard| to_stored(self.table.snapshot_shard(shard, last_sequence))).collect();
         let sequence = shards.iter().map(|shard| shard.sequence).max().unwrap_or_default();
         self.audit.wait_durable(sequence, DURABLE_TIMEOUT)?;
-        let written = self.snapshots.write(sequence, &encode_session_snapshot(&shards));
+        let snapshot = SessionSnapshot { shards, signed: self.audit.signed() };
+        let written = self.snapshots.write(sequence, &encode_session_snapshot(&snapshot));
         written.map_err(|error| AuditError::NotWritable(error.to_string()))?;
         if let Some(mark) = mark {
             drop(self.renewals.send(Command::Truncate(mark)));

@@ -25,6 +25,7 @@ use super::follower::{self, Follower};
 use super::keeper::Keeper;
 use super::lookups::Lookups;
 use super::parallel;
+use super::read_back::{self, Heard, PolicyFiles};
 use super::recovery::{self, Recovered};
 use super::session_files::{Renewals, SessionSaver};
 use super::sessions::SessionTable;
@@ -52,16 +53,13 @@ impl Engine {
         let Stores { mut journal, snapshots, state: state_stores, audit, sessions, lineage, keep } = stores;
         let boot = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
         let condition = Arc::new(Condition::new());
-        let opened = AuditLog::open(audit, options.audit, &clock, Arc::clone(&condition)).map_err(recovery_error)?;
-        let Opened { log, policy_sequence, left, shared, erasing } = opened;
-        let recovered = recovery::recover(&mut *journal, &*snapshots, &clock, policy_sequence)?;
-        let Recovered { state, sequence, snapshot_sequence, bytes, owed } = recovered;
+        let audit = AuditLog::read_back(audit, options.audit, &clock, Arc::clone(&condition));
+        let mut policy = PolicyFiles { journal: &mut *journal, snapshots: &*snapshots, copies: &*state_stores };
+        let Heard { audit, sessions: saved, policy } = read_back::hear(audit, &sessions, &mut policy, &clock)?;
+        let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
-        sessions.restore(&table, &log, log.first_since(before(clock.now(), max_age)))?;
-        note_unclean(&log, left, &clock);
-        for (entry, actor) in owed {
-            log.queue().push(entry, actor, true);
-        }
+        let oldest = audit.log.first_since(before(clock.now(), max_age));
+        sessions.restore(saved, &table, &audit.log, oldest)?;
         // The policies are compiled while the mirror is compared with them, which takes longer.
         let (compiled, mirror) = while_compiling(&state, &clock, || {
             let mirror = recovery::open_mirror(&*state_stores, &state, sequence)?;
@@ -69,9 +67,16 @@ impl Engine {
             Ok::<_, OpenError>((mirror, counters.unwrap_or_default()))
         });
         let (mirror, counters) = mirror?;
+        // Everything agrees: from here on the log is in use.
+        let Opened { log, left, shared, erasing } = audit.start().map_err(recovery_error)?;
+        note_unclean(&log, left, &clock);
+        for (entry, actor) in owed {
+            log.queue().push(entry, actor, true);
+        }
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
         // The first records are durable before the first answer.
         log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
+        log.sign_first();
         let (sender, commands) = Commands::new();
         let (renewals, write_renewals) = Renewals::new(sessions.journal);
         let engine = Self {

@@ -3,16 +3,16 @@
 //! Invariant: the lock on the directory is held as long as the engine lives.
 //! Not here: what is recovered and how (`engine`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 
 use super::audit_key;
 use crate::audit::lineage::Lineage;
 use crate::audit::note::SignerKey;
 use crate::config::{Config, Durability, OnAuditFailure, RecordConfig};
-use crate::engine::audit::{self, AuditOptions, AuditStores};
+use crate::engine::audit::{self, AuditOptions, AuditStores, CHECKPOINTS};
 use crate::engine::clock::Clock;
 use crate::engine::sessions::SessionOptions;
 use crate::engine::{Engine, Options, SessionStores, Stores};
@@ -21,7 +21,7 @@ use crate::store::disk::{Disk, RealDisk};
 use crate::store::journal::{FileJournal, JournalOptions, Stream};
 use crate::store::snapshots::FileSnapshots;
 use crate::store::state::{Reopened, SledState};
-use crate::store::{Journal, Log, StateError, StateStore, StateStores};
+use crate::store::{Journal, StateError, StateStore, StateStores};
 
 /// Opens the engine on the configured data directory: the service without its network edge.
 pub fn open(config: &Config) -> anyhow::Result<Engine> {
@@ -41,24 +41,24 @@ pub fn open_on(config: &Config, disk: &Arc<dyn Disk>) -> anyhow::Result<Engine> 
 fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Result<Engine> {
     let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
     let snapshots = FileSnapshots::new(Arc::clone(disk), directory.policy());
-    let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default())?;
     let begun = directory.begun();
-    if begun.is_marked()? && journal.next_sequence() == 1 {
-        bail!(
-            "the policy journal in `{}` is missing, though the directory was in use: restore its files from a backup, \
-             or choose an empty directory to begin with no policy, which allows everything",
-            directory.policy().display()
-        );
-    }
+    let mut faults: Vec<anyhow::Error> = missing(&directory)?.into_iter().map(anyhow::Error::msg).collect();
+    let mut keep = |error: anyhow::Error| faults.push(error);
+    let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default());
+    let journal = journal.map_err(anyhow::Error::new).map_err(&mut keep);
+    let key = audit_key::load(directory.path(), config.record.audit_key_file.as_deref()).map_err(&mut keep);
+    let session_files = open_sessions(disk, &directory).map_err(&mut keep);
+    let (Ok(journal), Ok(key), Ok(session_files), true) = (journal, key, session_files, faults.is_empty()) else {
+        return Err(all(&faults));
+    };
     let state = Box::new(Sled { path: directory.sled() });
-    let key = audit_key::load(directory.path(), config.record.audit_key_file.as_deref())?;
     let session_options = sessions(&config.record, &key);
     let stores = Stores {
         journal: Box::new(journal),
         snapshots: Box::new(snapshots),
         state,
         audit: open_audit(disk, &directory, key),
-        sessions: open_sessions(disk, &directory)?,
+        sessions: session_files,
         lineage: Lineage::new(directory.lineage()?),
         keep: Box::new(Arc::clone(&directory)),
     };
@@ -69,12 +69,64 @@ fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Res
         nat64_prefixes: config.nat64_prefixes.as_slice().to_vec(),
     };
     let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
-    begun.mark()?;
+    begun.mark(engine.audit().signed().is_some())?;
     // Last: on a full disk, opening needs the room that the ballast gave up.
     if let Err(error) = directory.restore_ballast() {
         tracing::warn!(%error, "cannot write the ballast: a later start on a full disk may fail");
     }
     Ok(engine)
+}
+
+/// What a directory that was in use must have, and has not. After the first start there are changes in the policy journal,
+/// records of them in the audit log, and checkpoints over these.
+fn missing(directory: &DataDirectory) -> anyhow::Result<Vec<String>> {
+    let begun = directory.begun();
+    let mut faults = Vec::new();
+    if !begun.is_marked()? {
+        return Ok(faults);
+    }
+    let (policy, audit) = (directory.policy(), directory.audit());
+    let advice = "restore it from a backup of the same moment, or accept the loss as the section \"Without a backup\" of \
+                  docs/operate.md says";
+    if !holds_any(&policy, &[".wal"])? {
+        faults.push(format!(
+            "the policy journal in `{}` is missing, though the directory was in use, and without a policy everything is \
+             allowed: {advice}",
+            policy.display()
+        ));
+    }
+    if !holds_any(&audit, &[".wal", ".seg"])? {
+        faults.push(format!(
+            "the audit log in `{}` is missing, though the directory was in use: {advice}",
+            audit.display()
+        ));
+    } else if begun.is_signed()? && !audit.join(CHECKPOINTS).try_exists()? {
+        faults.push(format!(
+            "the checkpoints of the audit log, `{}`, are missing, so nothing shows whether the log is whole: {advice}",
+            audit.join(CHECKPOINTS).display()
+        ));
+    }
+    Ok(faults)
+}
+
+fn holds_any(directory: &Path, suffixes: &[&str]) -> std::io::Result<bool> {
+    for entry in directory.read_dir()? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if suffixes.iter().any(|suffix| name.ends_with(suffix)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// One error of all.
+fn all(faults: &[anyhow::Error]) -> anyhow::Error {
+    if let [only] = faults {
+        return anyhow!("{only:#}");
+    }
+    let numbered = (1..).zip(faults).map(|(number, fault)| format!("({number}) {fault:#}"));
+    anyhow!("{}", numbered.collect::<Vec<_>>().join("; "))
 }
 
 fn open_audit(disk: &Arc<dyn Disk>, directory: &DataDirectory, key: SignerKey) -> AuditStores {

@@ -226,3 +226,9 @@ mod strategies;
 mod terminal;
 /// The Unix socket for sidecars.
 mod unix_socket;
+/// Starts on directories of which parts are older, missing, or another's.
+mod witnesses;
+/// Starts without single files, and what only one witness knows.
+mod witnesses_files;
+/// Data directories to do harm to.
+mod witnesses_history;

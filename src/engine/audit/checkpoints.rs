@@ -7,14 +7,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
+use super::open_error::AuditOpenError;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::merkle::TreeHead;
-use crate::audit::note::{SignerKey, VerifierKey};
+use crate::audit::note::{SignedNote, SignerKey, VerifierKey};
 use crate::store::disk::DiskFile;
 use crate::store::folder::Folder;
 
 /// The name of the file.
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// The newest checkpoints, all of which are kept: those of an hour.
 const RECENT_MAX: usize = 3_600;
@@ -35,15 +36,24 @@ pub(super) struct Checkpoints {
     /// Those of the ends of units.
     ends: BTreeMap<u64, String>,
     newest: Option<(TreeHead, String)>,
+    /// The largest head that is on the disk.
+    written: Option<TreeHead>,
 }
 
 impl Checkpoints {
     /// Reads the file. `is_end` tells the sizes at which units end.
-    pub(super) fn open(folder: Folder, key: SignerKey, is_end: impl Fn(u64) -> bool) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Where there is a file without a checkpoint of this key: every write leaves one.
+    pub(super) fn open(folder: Folder, key: SignerKey, is_end: impl Fn(u64) -> bool) -> Result<Self, AuditOpenError> {
         let known = [key.verifier().clone()];
         let origin = key.verifier().name().to_owned();
         let (mut recent, mut ends, mut newest) = (VecDeque::new(), BTreeMap::new(), None);
-        for note in read_notes(&folder)? {
+        let io = |source| AuditOpenError::Io { action: "read the checkpoints", source };
+        let notes = read_notes(&folder).map_err(io)?;
+        let is_foreign = notes.iter().any(|note| SignedNote::parse(note.as_bytes()).is_ok());
+        for note in notes {
             // Signed by another key, or truncated: not usable here. Verifying reads the file itself and reports it.
             let Ok(checkpoint) = Checkpoint::open(note.as_bytes(), &known, &origin) else { continue };
             let head = checkpoint.head();
@@ -55,9 +65,19 @@ impl Checkpoints {
             }
             recent.push_back(note);
         }
+        if newest.is_none() && folder.read(CHECKPOINTS).map_err(io)?.is_some() {
+            let key = key.verifier().to_string();
+            return Err(if is_foreign { AuditOpenError::OtherKey { key } } else { AuditOpenError::NoCheckpoint });
+        }
         let surplus = recent.len().saturating_sub(RECENT_MAX);
         recent.drain(..surplus);
-        Ok(Self { folder, key, file: None, recent, ends, newest })
+        let written = newest.as_ref().map(|(head, _)| *head);
+        Ok(Self { folder, key, file: None, recent, ends, newest, written })
+    }
+
+    /// The largest head whose checkpoint is on the disk.
+    pub(super) fn written(&self) -> Option<TreeHead> {
+        self.written
     }
 
     /// The newest checkpoint with its note.
@@ -86,7 +106,10 @@ impl Checkpoints {
                 self.recent.pop_front();
             }
         }
-        self.write(&note)
+        self.write(&note)?;
+        // A file that was written anew has the newest note, too.
+        self.written = self.newest.as_ref().map(|(head, _)| *head);
+        Ok(())
     }
 
     fn write(&mut self, note: &str) -> io::Result<()> {

@@ -47,6 +47,7 @@ mod view;
 mod waiting;
 mod writer;
 
+pub(crate) use checkpoints::CHECKPOINTS;
 pub(crate) use condition::Condition;
 pub(super) use decisions::RecordedDecision;
 pub use error::AuditError;
@@ -61,6 +62,7 @@ pub(crate) use ports::{ActorFiles, SessionFiles};
 pub use proofs::InclusionProof;
 pub use queue::AuditQueue;
 pub use reader::RecordPage;
+pub(crate) use recovery::ReadBack;
 pub use recovery::{AuditStores, OpenJournal, Opened};
 pub use running::LeftAs;
 pub use verify::{LogFiles, Progress, ReadTail, Verification, verify_files};

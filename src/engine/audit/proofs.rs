@@ -8,7 +8,7 @@ use super::log::AuditLog;
 use super::shared::Shared;
 use super::view::UnitView;
 use crate::audit::commitment::{Opening, leaf, record_hash};
-use crate::audit::merkle::{Hash, ProofError, TILE_LEAVES, TileLeaves};
+use crate::audit::merkle::{Hash, ProofError, TILE_LEAVES, TileLeaves, TreeHead};
 use crate::store::codec::audit::{Secret, peek};
 
 /// The proof that a record is in the log.
@@ -68,6 +68,27 @@ impl AuditLog {
         let checkpoints = self.shared.checkpoints();
         let newest = checkpoints.newest().map(|(_, note)| note.clone());
         newest.ok_or_else(|| AuditError::not_readable("nothing is signed yet: try again in a second"))
+    }
+
+    /// The head of the newest checkpoint that is on the disk.
+    pub(crate) fn signed(&self) -> Option<TreeHead> {
+        self.shared.checkpoints().written()
+    }
+
+    /// Signs the first checkpoint. From then on a log without checkpoints has lost them.
+    pub(crate) fn sign_first(&self) {
+        if self.signed().is_none() {
+            self.shared.sign();
+        }
+    }
+
+    /// Whether this was the log's head when it had that many records. True of sizes that retention has removed.
+    pub(crate) fn had(&self, head: TreeHead) -> bool {
+        if head.size < self.first_sequence() {
+            return true;
+        }
+        let tree = self.shared.tree().clone();
+        tree.root_at(head.size, &*self.shared).is_ok_and(|root| root == head.root)
     }
 
     fn checkpoint_size(&self) -> u64 {

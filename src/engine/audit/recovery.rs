@@ -1,7 +1,8 @@
-//! The start of the log: from the files to the tail, the tree and the counts.
+//! The start of the log: from the files to the tail, the tree and the counts, then its threads.
 //!
-//! Invariant: every record that the newest checkpoint covers exists and is what was signed, or the start is refused.
-//! Not here: reading the journal back (`replay`), the sessions, and records that are owed (`engine::recovery`).
+//! Invariant: every record that the newest checkpoint covers exists and is what was signed, or the start is refused. A
+//! log that was only read back is as it was left: a start that is refused for another reason leaves no mark in it.
+//! Not here: reading the journal back (`replay`), the sessions, and comparing with the policy (`engine::recovery`).
 
 use std::collections::HashMap;
 use std::io;
@@ -36,6 +37,7 @@ use crate::audit::merkle::{Hash, MerkleTree};
 use crate::audit::note::SignerKey;
 use crate::engine::background::spawn;
 use crate::engine::clock::Clock;
+use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
 use crate::policy::time::Timestamp;
 use crate::store::codec::audit::{Secret, TailOpening, decode_unit_summary};
@@ -59,12 +61,21 @@ pub struct AuditStores {
     pub key: SignerKey,
 }
 
+/// A log that was read back and compared with what was signed. Nothing is written to it yet.
+pub(crate) struct ReadBack {
+    /// The log, which takes no records yet.
+    pub(crate) log: AuditLog,
+    /// The last record of the policy journal that the log has a record of.
+    pub(crate) policy_sequence: u64,
+    journal: Box<dyn Journal>,
+    encoder: Encoder,
+    clock: Clock,
+}
+
 /// The running log, and what the engine has to know about it.
 pub struct Opened {
     /// The log.
     pub log: AuditLog,
-    /// The last record of the policy journal that the log has a record of.
-    pub policy_sequence: u64,
     /// How it was left.
     pub left: LeftAs,
     pub(crate) shared: Arc<Shared>,
@@ -72,13 +83,13 @@ pub struct Opened {
 }
 
 impl AuditLog {
-    /// Recovers the log and starts its writer.
-    pub(crate) fn open(
+    /// Reads the log back.
+    pub(crate) fn read_back(
         stores: AuditStores,
         options: AuditOptions,
         clock: &Clock,
         condition: Arc<Condition>,
-    ) -> Result<Opened, AuditOpenError> {
+    ) -> Result<ReadBack, AuditOpenError> {
         let AuditStores { journal: open_journal, disk, directory, key } = stores;
         let folder = Folder::new(disk, directory);
         let files = SealedFiles::new(folder.clone());
@@ -119,9 +130,9 @@ impl AuditLog {
         replay.read(&*journal, next, clock)?;
         let ends: Vec<u64> = infos.iter().map(|info| info.next_sequence() - 1).collect();
         let is_end = |size| size == base.to_sequence || ends.binary_search(&size).is_ok();
-        let checkpoints = Checkpoints::open(folder.clone(), key, is_end).map_err(io("read the checkpoints"))?;
+        let checkpoints = Checkpoints::open(folder.clone(), key, is_end)?;
         let units = Units::new(files, infos);
-        Parts { folder, units, replay, checkpoints, journal, options, clock: clock.clone(), condition }.start()
+        Parts { folder, units, replay, checkpoints, journal, options, clock: clock.clone(), condition }.compare()
     }
 }
 
@@ -138,8 +149,8 @@ struct Parts {
 }
 
 impl Parts {
-    /// Compares the log with what was signed, and starts its writer.
-    fn start(self) -> Result<Opened, AuditOpenError> {
+    /// Compares the log with what was signed.
+    fn compare(self) -> Result<ReadBack, AuditOpenError> {
         let Self { folder, units, replay, checkpoints, journal, options, clock, condition } = self;
         let Replay { tree, units: tail, organizations, policy_sequence } = replay;
         let size = tree.size();
@@ -163,16 +174,26 @@ impl Parts {
             layout: Mutex::new(()),
         });
         check_signed(&shared, size)?;
+        let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
+        let verifier = shared.checkpoints().verifier().clone();
+        let log = AuditLog { shared, verifier, writer: Mutex::default() };
+        Ok(ReadBack { log, policy_sequence, journal, encoder, clock })
+    }
+}
+
+impl ReadBack {
+    /// Marks the log as in use, and starts its writer.
+    pub(crate) fn start(self) -> Result<Opened, AuditOpenError> {
+        let Self { log, policy_sequence, journal, encoder, clock } = self;
+        let shared = Arc::clone(&log.shared);
         let io = |action| move |source| AuditOpenError::Io { action, source };
         let left = running::begin(&shared.folder, &shared.options).map_err(io("mark the use"))?;
         let erasing = eraser::read_mark(&shared.folder).map_err(io("read the mark of an erasure"))?;
-        let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
         let committer = Committer::new(journal, Arc::clone(&shared), clock.clone(), policy_sequence);
         let pipeline = Pipeline::start(committer).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
         let thread = spawn("audit-writer", move || writer.run()).map_err(AuditOpenError::Thread)?;
-        let verifier = shared.checkpoints().verifier().clone();
-        let log = AuditLog { shared: Arc::clone(&shared), verifier, writer: Mutex::new(Some(thread)) };
+        *log.writer.lock().ignore_poison() = Some(thread);
         let erasing = match erasing {
             None => Erasing::default(),
             Some(mut erasing) => {
@@ -181,7 +202,7 @@ impl Parts {
                 erasing
             }
         };
-        Ok(Opened { log, policy_sequence, left, shared, erasing })
+        Ok(Opened { log, left, shared, erasing })
     }
 }
 
