@@ -17,3 +17,14 @@ pub(crate) fn is_long() -> bool {
 pub(crate) fn rounds<T>(short: T, long: T) -> T {
     if is_long() { long } else { short }
 }
+
+/// The seed that was asked for.
+pub(crate) fn seed() -> Option<u64> {
+    let seed = std::env::var("PORTCULLIS_CAMPAIGN_SEED").ok()?;
+    Some(seed.parse().unwrap_or_else(|_| panic!("PORTCULLIS_CAMPAIGN_SEED is `{seed}`: set it to a number")))
+}
+
+/// Another seed in every run.
+pub(crate) fn any_seed() -> u64 {
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) >> 16
+}

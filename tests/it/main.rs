@@ -117,6 +117,16 @@ mod erase_kill;
 mod erase_race;
 /// Why a decision is what it is.
 mod explain;
+/// What may happen to a service.
+mod faults_actions;
+/// What an engine stands on while everything may fail.
+mod faults_disk;
+/// Anything that may happen to an engine, against what it has acknowledged.
+mod faults_engine;
+/// What holds whatever happens.
+mod faults_invariants;
+/// What was acknowledged, and what may have happened.
+mod faults_model;
 /// Gates and policy tests through the API.
 mod gates_api;
 /// Address groups through the API.

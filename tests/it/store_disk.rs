@@ -30,6 +30,17 @@ pub(crate) enum Fault {
     PowerCut,
 }
 
+/// What is wrong below a directory, until it is put right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Everything goes wrong.
+    Always(Fault),
+    /// An operation goes wrong or not, as two bits of the number say: the next two for the next operation.
+    Sometimes(u64),
+    /// There is no room: what makes a file, or makes one larger, fails.
+    Full,
+}
+
 impl Fault {
     pub(crate) const ERRORS: [Self; 3] = [Self::Error, Self::HalfWritten, Self::Done];
 }
@@ -70,13 +81,15 @@ impl Survival {
     ];
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct World {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     files: Vec<Contents>,
     operations: usize,
     faults: BTreeMap<usize, Fault>,
+    /// By directory.
+    troubles: BTreeMap<PathBuf, Trouble>,
     off: bool,
     /// Counts the starts, so that handles of before a power cut are dead.
     boot: usize,
@@ -84,7 +97,7 @@ struct World {
     allows_room: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Contents {
     seen: Vec<u8>,
     durable: Vec<u8>,
@@ -122,6 +135,7 @@ impl Contents {
 #[derive(Debug)]
 struct SimulatedFile {
     world: Arc<Mutex<World>>,
+    path: PathBuf,
     inode: usize,
     boot: usize,
 }
@@ -142,6 +156,36 @@ impl SimulatedDisk {
     /// Lets the operation with this number go wrong as well.
     pub(crate) fn fail_at(&self, operation: usize, fault: Fault) {
         self.0.lock().unwrap().faults.insert(operation, fault);
+    }
+
+    /// What goes wrong below a directory from now on; none: nothing does.
+    pub(crate) fn trouble(&self, directory: &Path, trouble: Option<Trouble>) {
+        let mut world = self.0.lock().unwrap();
+        match trouble {
+            Some(trouble) => world.troubles.insert(directory.to_owned(), trouble),
+            None => world.troubles.remove(directory),
+        };
+    }
+
+    /// What the next process finds after this one has died, or, with a survival, after the power has gone as well. This
+    /// disk is off from now on, so that what is left of the dead process changes nothing more.
+    pub(crate) fn crash(&self, survival: Option<Survival>) -> Self {
+        let mut world = self.0.lock().unwrap();
+        world.off = true;
+        let mut next = world.clone();
+        drop(world);
+        let named: BTreeSet<usize> = next.names.values().chain(next.durable_names.values()).copied().collect();
+        for (inode, file) in next.files.iter_mut().enumerate() {
+            if !named.contains(&inode) {
+                *file = Contents::default();
+            }
+        }
+        let next = Self(Arc::new(Mutex::new(next)));
+        match survival {
+            Some(survival) => next.power_cycle(survival),
+            None => next.kill(),
+        }
+        next
     }
 
     pub(crate) fn operations(&self) -> usize {
@@ -214,6 +258,7 @@ impl World {
         self.off = false;
         self.boot += 1;
         self.faults.clear();
+        self.troubles.clear();
     }
 
     /// Brings the second, fourth and so on of the names that changed to the disk.
@@ -229,12 +274,21 @@ impl World {
         }
     }
 
-    /// Counts an operation that changes something and says what goes wrong with it.
-    fn step(&mut self) -> io::Result<Option<Fault>> {
+    /// Counts an operation that changes something and says what goes wrong with it. `grows`: it needs room.
+    fn step(&mut self, path: &Path, grows: bool) -> io::Result<Option<Fault>> {
         if self.off {
             return Err(broken());
         }
-        let fault = self.faults.get(&self.operations).copied();
+        let number = self.operations;
+        let trouble = self.troubles.iter().find(|(directory, _)| path.starts_with(directory));
+        let fault = self.faults.get(&number).copied().or_else(|| match trouble?.1 {
+            Trouble::Always(fault) => Some(*fault),
+            Trouble::Sometimes(bits) => {
+                let number = usize::try_from(bits >> (number % 32 * 2) & 3).unwrap();
+                Fault::ERRORS.get(number.checked_sub(1)?).copied()
+            }
+            Trouble::Full => grows.then_some(Fault::Error),
+        });
         self.operations += 1;
         match fault {
             Some(Fault::PowerCut) => {
@@ -274,12 +328,12 @@ impl Disk for SimulatedDisk {
         let boot = world.boot;
         drop(world);
         let world = Arc::clone(&self.0);
-        Ok(Box::new(SimulatedFile { world, inode, boot }))
+        Ok(Box::new(SimulatedFile { world, path: path.to_owned(), inode, boot }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut world = self.0.lock().unwrap();
-        let fault = world.step()?;
+        let fault = world.step(path, true)?;
         if fault != Some(Fault::Error) {
             world.files.push(Contents::default());
             let inode = world.files.len() - 1;
@@ -292,7 +346,7 @@ impl Disk for SimulatedDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.0.lock().unwrap();
-        let fault = world.step()?;
+        let fault = world.step(to, false)?;
         if fault != Some(Fault::Error) {
             let inode = world.names.remove(from).ok_or_else(missing)?;
             world.names.insert(to.to_owned(), inode);
@@ -302,7 +356,7 @@ impl Disk for SimulatedDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.0.lock().unwrap();
-        let fault = world.step()?;
+        let fault = world.step(path, false)?;
         if fault != Some(Fault::Error) {
             world.names.remove(path).ok_or_else(missing)?;
         }
@@ -311,7 +365,7 @@ impl Disk for SimulatedDisk {
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         let mut world = self.0.lock().unwrap();
-        let fault = world.step()?;
+        let fault = world.step(directory, false)?;
         if matches!(fault, None | Some(Fault::Done)) {
             let inside = |path: &PathBuf| path.parent() == Some(directory);
             world.durable_names.retain(|path, _| !inside(path));
@@ -354,11 +408,12 @@ impl DiskFile for SimulatedFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.with(|world| {
-            let fault = world.step()?;
+            let start = usize::try_from(offset).unwrap();
+            let grows = start + bytes.len() > world.files[self.inode].seen.len();
+            let fault = world.step(&self.path, grows)?;
             let allows_room = world.allows_room;
             let file = &mut world.files[self.inode];
             assert!(!file.failed, "a failed file is written again");
-            let start = usize::try_from(offset).unwrap();
             assert!(allows_room || start == file.seen.len(), "a file is written from front to back");
             let room = file.seen.get(start..).expect("a file is written from front to back");
             assert!(room.iter().all(|byte| *byte == 0), "only zeros are written over");
@@ -379,7 +434,7 @@ impl DiskFile for SimulatedFile {
 
     fn sync(&self) -> io::Result<()> {
         self.with(|world| {
-            let fault = world.step()?;
+            let fault = world.step(&self.path, false)?;
             let file = &mut world.files[self.inode];
             assert!(!file.failed, "a failed file is synced again");
             match fault {

@@ -1,0 +1,349 @@
+//! What the campaign over faults knows: everything that was acknowledged or shown, and what may or may not have happened.
+//!
+//! Invariant: it is never stricter than the contract. What was refused for want of a disk may come with a crash; what was
+//! refused otherwise may not.
+//! Not here: what must follow from it (`faults_invariants`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::audit::record::{Content, DecisionId, Record, Subject};
+use portcullis::audit::session::SessionId;
+use portcullis::engine::Engine;
+use portcullis::policy::node;
+use portcullis::policy::organization::Organization;
+use portcullis::policy::rule::{self, ConnectionType};
+use portcullis::policy::state::Outcome;
+
+use crate::faults_actions::{Asked, USERS};
+use crate::naive;
+
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// See the module.
+pub(crate) struct Model {
+    /// What is in force.
+    pub(crate) policy: naive::Policy,
+    /// The last revision of organizations that are deleted.
+    pub(crate) deleted: BTreeMap<String, i64>,
+    /// Changes that were not acknowledged, and are not known to be gone.
+    pub(crate) maybe: Vec<Maybe>,
+    /// Every record that was shown, and that retention keeps.
+    pub(crate) log: BTreeMap<u64, Arc<Record>>,
+    /// Records of which decisions were shown.
+    pub(crate) recorded: HashSet<DecisionId>,
+    /// Answered decisions whose records were not shown yet; whether they waited for their records.
+    pub(crate) answered: HashMap<DecisionId, bool>,
+    /// Decisions that no record will be shown of.
+    pub(crate) lost: u64,
+    pub(crate) sessions: BTreeMap<SessionId, Known>,
+    /// Where the opening of each session is recorded.
+    pub(crate) opened: BTreeMap<SessionId, u64>,
+    /// How often each user was erased, or may have been.
+    generations: [usize; USERS],
+    /// Erased emails, with the record that says so.
+    pub(crate) erased: BTreeMap<String, Erased>,
+    /// Emails whose erasure was not answered as done.
+    pub(crate) perhaps_erased: BTreeSet<String>,
+    /// The first checkpoint that was shown and the newest.
+    pub(crate) notes: Vec<String>,
+    /// How many records the newest covers.
+    pub(crate) signed: u64,
+}
+
+/// A change that may or may not have happened: the policy with it.
+#[derive(Clone)]
+pub(crate) struct Maybe {
+    pub(crate) policy: naive::Policy,
+    pub(crate) deleted: BTreeMap<String, i64>,
+    /// It may still happen without a crash, for nobody has answered.
+    pub(crate) late: bool,
+}
+
+/// An erasure that was answered as done.
+#[derive(Clone, Copy)]
+pub(crate) struct Erased {
+    pub(crate) sequence: u64,
+    /// Nobody has used the email since.
+    pub(crate) unused: bool,
+}
+
+/// A session that a PEP knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) email: String,
+    pub(crate) ip: &'static str,
+    pub(crate) endpoint: String,
+    pub(crate) connection_type: ConnectionType,
+    pub(crate) start: Duration,
+    /// When it was last seen, at the earliest and at the latest.
+    pub(crate) seen: (Duration, Duration),
+    /// When its lease runs out, at the earliest and at the latest.
+    pub(crate) lease: Option<(Duration, Duration)>,
+    pub(crate) state: State,
+    /// Its opening is durable.
+    pub(crate) durable: bool,
+    /// There was a moment at which it would have been denied.
+    pub(crate) may_be_revoked: bool,
+}
+
+/// What is certain of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It goes on until it is due, or revoked.
+    Active,
+    /// It is revoked, and is not renewed.
+    Revoked,
+    /// It has ended.
+    Ended,
+    /// Its end was asked for and not acknowledged.
+    Ending,
+}
+
+impl Known {
+    /// When it ends by itself, at the earliest and at the latest.
+    pub(crate) fn due(&self) -> (Duration, Duration) {
+        let age = self.start + MAX_AGE;
+        let (first, last) = match self.connection_type {
+            ConnectionType::Shell => self.lease.unwrap_or((age, age)),
+            ConnectionType::Preview => (self.seen.0 + IDLE, self.seen.1 + IDLE),
+        };
+        (first.min(age), last.min(age))
+    }
+
+    /// Whether it must be there.
+    pub(crate) fn is_active(&self, now: Duration) -> bool {
+        self.state == State::Active && now < self.due().0
+    }
+}
+
+impl Model {
+    /// What an engine begins with.
+    pub(crate) fn of(engine: &Engine) -> Self {
+        Self {
+            policy: policy_of(engine),
+            deleted: BTreeMap::new(),
+            maybe: Vec::new(),
+            log: BTreeMap::new(),
+            recorded: HashSet::new(),
+            answered: HashMap::new(),
+            lost: 0,
+            sessions: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            generations: [0; USERS],
+            erased: BTreeMap::new(),
+            perhaps_erased: BTreeSet::new(),
+            notes: Vec::new(),
+            signed: 0,
+        }
+    }
+
+    /// The email of a user; another one after each erasure.
+    pub(crate) fn email(&self, user: usize) -> String {
+        format!("user-{user}-{}@example.com", self.generations[user])
+    }
+
+    pub(crate) fn next_email(&mut self, user: usize) {
+        self.generations[user] += 1;
+    }
+
+    /// What the contract says of a Check.
+    pub(crate) fn decide(&self, asked: &Asked, now: Duration) -> naive::Answer {
+        self.decide_of(asked.ip, asked.connection_type, &asked.endpoint(), now)
+    }
+
+    fn decide_of(&self, ip: &str, connection_type: ConnectionType, endpoint: &str, now: Duration) -> naive::Answer {
+        let connection_type = match connection_type {
+            ConnectionType::Shell => naive::ConnectionType::Shell,
+            ConnectionType::Preview => naive::ConnectionType::Preview,
+        };
+        let address = naive::parse_address(ip).unwrap();
+        naive::decide(&self.policy, address, connection_type, endpoint, i64::try_from(now.as_millis()).unwrap())
+    }
+
+    /// Whether the address of a session is denied now.
+    pub(crate) fn denies(&self, known: &Known, now: Duration) -> bool {
+        !self.decide_of(known.ip, known.connection_type, &known.endpoint, now).allow
+    }
+
+    /// Notes which sessions may be revoked at this moment.
+    pub(crate) fn judge(&mut self, now: Duration) {
+        let denied: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, known)| self.denies(known, now)).map(|(id, _)| *id).collect();
+        for id in denied {
+            self.sessions.get_mut(&id).unwrap().may_be_revoked = true;
+        }
+    }
+
+    /// The policy with an outcome in it.
+    pub(crate) fn with(&self, outcome: &Outcome) -> Maybe {
+        let (mut policy, mut deleted) = (self.policy.clone(), self.deleted.clone());
+        match outcome {
+            Outcome::Cluster(cluster) => {
+                let access = access(&cluster.node.access);
+                policy.cluster_revision += i64::from(access != policy.cluster);
+                policy.cluster = access;
+            }
+            Outcome::Organization(organization) => {
+                let id = organization.id.to_string();
+                let before = policy.organizations.get(&id);
+                let base = before.map_or_else(|| deleted.get(&id).copied().unwrap_or(0), |before| before.revision);
+                let mut after = naive_of(organization);
+                after.revision = base;
+                after.revision += i64::from(before != Some(&after));
+                deleted.remove(&id);
+                policy.organizations.insert(id, after);
+            }
+            Outcome::Deleted(id, _) => {
+                let before = policy.organizations.remove(id.as_str()).expect("only what exists is deleted");
+                deleted.insert(id.to_string(), before.revision + 1);
+            }
+        }
+        Maybe { policy, deleted, late: false }
+    }
+
+    /// A change is in force.
+    pub(crate) fn adopt(&mut self, change: Maybe, now: Duration) {
+        let Maybe { policy, deleted, .. } = change;
+        (self.policy, self.deleted) = (policy, deleted);
+        self.maybe.clear();
+        self.judge(now);
+    }
+
+    /// The service has died: what was not durable may be gone.
+    pub(crate) fn crashed(&mut self) {
+        self.sessions.retain(|_, known| known.durable);
+    }
+
+    /// Learns from a record that was not shown before.
+    pub(crate) fn learn(&mut self, record: &Arc<Record>) {
+        self.log.insert(record.sequence, Arc::clone(record));
+        let time = since_1970(record);
+        match &record.entry.content {
+            Content::Decision(decision) => {
+                assert!(self.recorded.insert(decision.id), "a decision is recorded twice: {record:?}");
+                self.answered.remove(&decision.id);
+                let Some(id) = decision.session else { return };
+                if decision.session_opened {
+                    assert_eq!(self.opened.insert(id, record.sequence), None, "a session is opened twice: {record:?}");
+                }
+                if let Some(known) = self.sessions.get_mut(&id) {
+                    known.durable = true;
+                    known.seen.0 = known.seen.0.max(time);
+                }
+            }
+            Content::SessionEnded(session) => self.note(session.id, State::Ended),
+            Content::SessionRevoked(session) => self.note(session.id, State::Revoked),
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, id: SessionId, state: State) {
+        if let Some(known) = self.sessions.get_mut(&id)
+            && known.state != State::Ended
+        {
+            known.state = state;
+        }
+    }
+
+    /// The decisions that GAP records admit to be missing.
+    pub(crate) fn admitted_missing(&self) -> u64 {
+        let gaps = self.log.values().filter_map(|record| match &record.entry.content {
+            Content::Gap(gap) => Some(gap.count),
+            _ => None,
+        });
+        gaps.sum()
+    }
+}
+
+pub(crate) fn since_1970(record: &Record) -> Duration {
+    Duration::from_micros(u64::try_from(record.entry.time.micros()).unwrap())
+}
+
+/// The email that a record or a session names.
+pub(crate) fn email_of(subject: &Subject) -> Option<&str> {
+    match subject {
+        Subject::Person(person) => Some(&person.email),
+        Subject::Nobody | Subject::Actor(_) | Subject::Erased => None,
+    }
+}
+
+/// The policy in force.
+pub(crate) fn policy_of(engine: &Engine) -> naive::Policy {
+    let cluster = engine.directory().cluster();
+    let organizations = engine.directory().organizations_after(None, usize::MAX);
+    let organizations = organizations.iter().map(|published| {
+        let organization = &published.view.organization;
+        (organization.id.to_string(), naive_of(organization))
+    });
+    naive::Policy {
+        cluster: access(&cluster.cluster.node.access),
+        cluster_revision: revision(cluster.cluster.revision),
+        organizations: organizations.collect(),
+    }
+}
+
+fn revision(revision: u64) -> i64 {
+    i64::try_from(revision).unwrap()
+}
+
+fn naive_of(organization: &Organization) -> naive::Organization {
+    let name = format!("organizations/{}", organization.id);
+    let ranges = |group: &portcullis::policy::group::Group| {
+        let mut ranges: Vec<String> = group.ranges().iter().map(|range| range.to_string()).collect();
+        ranges.sort();
+        ranges
+    };
+    naive::Organization {
+        revision: revision(organization.revision),
+        require_projects: organization.node.require_projects,
+        access: access(&organization.node.access),
+        rules: organization.rules.iter().map(|rule| rule_of(rule)).collect(),
+        groups: organization.groups.iter().map(|(id, group)| (id.to_string(), ranges(group))).collect(),
+        nodes: organization
+            .nodes
+            .iter()
+            .map(|(key, node)| (format!("{name}/{key}"), access(&node.access)))
+            .collect(),
+    }
+}
+
+fn rule_of(rule: &rule::Rule) -> naive::Rule {
+    naive::Rule {
+        id: rule.id.to_string(),
+        action: match rule.action {
+            rule::Action::Allow => naive::Action::Allow,
+            rule::Action::Deny => naive::Action::Deny,
+        },
+        source: source(&rule.source),
+        connection_types: rule
+            .connection_types
+            .iter()
+            .map(|connection_type| match connection_type {
+                ConnectionType::Shell => naive::ConnectionType::Shell,
+                ConnectionType::Preview => naive::ConnectionType::Preview,
+            })
+            .collect(),
+        disabled: rule.disabled,
+        expire_time_ms: rule.expire_time.map(|time| time.millis()),
+    }
+}
+
+fn source(source: &rule::Source) -> naive::Source {
+    match source {
+        rule::Source::Range(range) => naive::Source::Range(range.to_string()),
+        rule::Source::Group(id) => naive::Source::Group(id.to_string()),
+    }
+}
+
+fn access(access: &node::Access) -> naive::Access {
+    match access {
+        node::Access::Inherit => naive::Access::Inherit,
+        node::Access::AllowAll => naive::Access::AllowAll,
+        node::Access::AllowList(entries) => {
+            naive::Access::AllowList(entries.iter().map(|entry| source(&entry.source)).collect())
+        }
+    }
+}
