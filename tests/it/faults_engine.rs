@@ -312,7 +312,11 @@ impl Campaign {
     }
 
     /// The `nth` of the sessions that the PEP holds to be open.
-    fn nth(&self, nth: usize, connection_type: Option<ConnectionType>) -> Option<portcullis::audit::session::SessionId> {
+    fn nth(
+        &self,
+        nth: usize,
+        connection_type: Option<ConnectionType>,
+    ) -> Option<portcullis::audit::session::SessionId> {
         let open = self.model.sessions.iter().filter(|(_, known)| {
             known.state != State::Ended
                 && connection_type.is_none_or(|only| known.connection_type == only && known.lease.is_some())
