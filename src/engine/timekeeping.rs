@@ -49,6 +49,8 @@ impl Writer {
 
     /// At the start, before anything is answered.
     pub(super) fn catch_up(&mut self) {
+        // A kill of this run must not make the next one begin with a wall clock that is wrong.
+        self.applier.clock.keep(true);
         self.expire();
         self.undo_unconfirmed();
         self.expire();

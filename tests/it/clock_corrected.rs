@@ -82,6 +82,26 @@ async fn a_correction_forwards_removes_no_young_record_over_restarts_either() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wall_clock_a_year_ahead_for_14_seconds_removes_no_record_and_a_month_does() {
+    let (directory, hand) = (tempfile::tempdir().unwrap(), Hand::new());
+    let engine = open_by(directory.path(), key(1), keeps_a_month(), hand.clock());
+    another_unit(&engine, directory.path()).await;
+    let newest = settle(&engine).await;
+    hand.jump(365 * DAY);
+    for _ in 0..2 {
+        hand.advance(Duration::from_secs(7));
+        // What is recorded meanwhile has the time of the records before.
+        another_unit(&engine, directory.path()).await;
+        looks_of_retention().await;
+        assert_eq!(engine.audit().first_sequence(), 1, "they are seconds old");
+    }
+    hand.jump(-365 * DAY);
+    hand.advance(MONTH + Duration::from_secs(1));
+    goes(&engine, newest / 2).await;
+    engine.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_correction_back_keeps_no_record_longer() {
     let (directory, hand) = (tempfile::tempdir().unwrap(), Hand::new());
     let engine = open_by(directory.path(), key(1), keeps_a_month(), hand.clock());
