@@ -76,10 +76,13 @@ async fn a_hundred_thousand_moments_cost_a_few_passes_a_second() {
     hand.advance(Duration::from_secs(10));
     let begun = tokio::time::Instant::now();
     let (mut changes, mut slowest) = (0, Duration::ZERO);
-    // Time passes, ten times as fast as it does.
+    // Time passes ten times as fast as it does.
+    let mut shown = Duration::ZERO;
     while begun.elapsed() < rounds(Duration::from_secs(4), Duration::from_secs(20)) {
-        hand.advance(Duration::from_millis(100));
         tokio::time::sleep(Duration::from_millis(10)).await;
+        let passed = begun.elapsed() * 10;
+        hand.advance(passed.saturating_sub(shown));
+        shown = passed;
         if changes * 20 < begun.elapsed().as_millis() / 10 {
             changes += 1;
             let patch = RulePatch { description: Some(format!("change {changes}").into()), ..RulePatch::default() };
@@ -107,7 +110,7 @@ async fn a_hundred_thousand_moments_cost_a_few_passes_a_second() {
         "{marked} rules in {passes} passes within {took:.2?}, {written} bytes of journal with {changes} other changes, the \
          slowest of which took {slowest:.2?}"
     );
-    assert!(marked > 100, "{marked}");
+    assert!(marked > 300, "{marked}");
     assert!(passes <= took.as_millis() / 500 + 3, "{passes} passes within {took:?}");
     assert!(written < 20 * marked + 400 * usize::try_from(passes + changes).unwrap(), "{written} bytes");
     assert!(slowest < Duration::from_secs(10), "a change waited {slowest:?}");
