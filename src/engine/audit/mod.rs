@@ -13,6 +13,8 @@
 mod checkpoints;
 mod committer;
 mod condition;
+mod correcting;
+mod corrections;
 mod decisions;
 mod decoded;
 mod denials;
