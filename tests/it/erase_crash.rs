@@ -4,12 +4,13 @@
 //! another user nor what the same user does later, not even while the erasure is still being finished.
 //! Not here: the real binary (`erase_kill`), erasures beside load (`erase_race`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::audit::filter::RecordFilter;
-use portcullis::audit::record::{RecordType, Subject};
-use portcullis::engine::Engine;
+use portcullis::audit::record::{Content, ErasedUnit, Record, RecordType, Subject};
+use portcullis::engine::{Engine, Options};
 use portcullis::policy::rule::ConnectionType;
 use portcullis::store::disk::Disk;
 use portcullis::store::folder::Folder;
@@ -39,9 +40,20 @@ struct Site {
 }
 
 impl Site {
+    fn new() -> Self {
+        let data_dir = tempfile::tempdir().unwrap();
+        // As open_on wants it: a log that no policy was made for yet.
+        std::fs::create_dir(data_dir.path().join("audit")).unwrap();
+        Self { disk: SimulatedDisk::default(), data_dir }
+    }
+
     fn start(&self) -> Arc<Engine> {
+        self.start_with(small_units())
+    }
+
+    fn start_with(&self, options: Options) -> Arc<Engine> {
         self.disk.allow_room();
-        Arc::new(open_on(Arc::new(self.disk.clone()), self.data_dir.path(), key(1), small_units()))
+        Arc::new(open_on(Arc::new(self.disk.clone()), self.data_dir.path(), key(1), options))
     }
 
     fn units(&self) -> SealedFiles {
@@ -67,17 +79,30 @@ fn records_of(engine: &Engine, email: &str) -> Vec<u64> {
     }
 }
 
+/// The records of erasures, newest first.
+fn erasures(engine: &Engine) -> Vec<Record> {
+    let filter = RecordFilter { types: vec![RecordType::Erased], ..RecordFilter::default() };
+    engine.audit().list(&filter, None, 100).unwrap().records
+}
+
 /// The first record of an erasure.
 fn erased_at(engine: &Engine) -> Option<u64> {
-    let filter = RecordFilter { types: vec![RecordType::Erased], ..RecordFilter::default() };
-    engine.audit().list(&filter, None, 100).unwrap().records.into_iter().map(|record| record.sequence).min()
+    erasures(engine).last().map(|record| record.sequence)
+}
+
+/// The openings that the records of erasures list, as units and slots.
+fn listed(engine: &Engine) -> Vec<(u64, u32)> {
+    let of_unit = |unit: ErasedUnit| unit.slots.into_iter().map(move |slot| (unit.first_sequence, slot));
+    let of_record = |record: Record| match record.entry.content {
+        Content::Erased(erased) => erased.units.into_iter().flat_map(of_unit).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    };
+    erasures(engine).into_iter().flat_map(of_record).collect()
 }
 
 /// A person and another with a sealed unit, records in the tail, active sessions and a snapshot of these.
 async fn prepared() -> Site {
-    let site = Site { disk: SimulatedDisk::default(), data_dir: tempfile::tempdir().unwrap() };
-    // As open_on wants it: a log that no policy was made for yet.
-    std::fs::create_dir(site.data_dir.path().join("audit")).unwrap();
+    let site = Site::new();
     let engine = site.start();
     let mut number = 0;
     while site.units().list().unwrap().is_empty() {
@@ -120,12 +145,17 @@ fn assert_erased(site: &Site, engine: &Engine, first: u64, later: &[u64], case: 
             }
         }
     }
+    let listed = listed(engine);
+    assert_eq!(listed.iter().collect::<HashSet<_>>().len(), listed.len(), "{case}: an opening is listed twice");
     assert_eq!(engine.audit().verify(None, &mut |_, _| true).unwrap().faults, [], "{case}");
 }
 
 /// Has somebody erased on a disk that fails at an operation; then the service ends.
 async fn interrupted(site: &Site, at: usize, fault: Fault) {
-    let engine = site.start();
+    interrupted_on(site, site.start(), at, fault).await;
+}
+
+async fn interrupted_on(site: &Site, engine: Arc<Engine>, at: usize, fault: Fault) {
     site.disk.fail_at(site.disk.operations() + at, fault);
     let erasing = tokio::spawn({
         let engine = Arc::clone(&engine);
@@ -228,4 +258,52 @@ async fn who_comes_back_after_a_crash_is_a_new_person_whom_filters_find() {
         assert_closes(&engine).await;
     }
     assert!(reused > 0, "at no cut the record was durable and the journal still unchanged");
+}
+
+/// More than one record of an erasure lists.
+const MANY: usize = 4_100;
+
+/// The hazard: the open unit numbers somebody's openings again that no durable record of the erasure lists yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_back_between_two_records_of_an_erasure_is_a_new_person() {
+    let mut open_unit = small_units();
+    open_unit.audit.unit_age_max = Duration::from_hours(1);
+    open_unit.audit.checkpoint_interval = Duration::from_hours(1);
+    let address = |number: usize| format!("10.0.{}.{}", number / 250, number % 250);
+    let mut site = Site::new();
+    let engine = site.start_with(open_unit.clone());
+    for number in 0..MANY {
+        check(&engine, PERSON, &address(number), ConnectionType::Preview, DEFAULT).await.unwrap();
+    }
+    settle(&engine).await;
+    engine.close();
+    drop(engine);
+    let mut between = 0;
+    for at in 0..OPERATIONS / 3 {
+        let prepared = site.disk.crash(None);
+        site.disk = prepared.crash(None);
+        let (engine, disk) = (site.start_with(open_unit.clone()), site.disk.clone());
+        interrupted_on(&site, engine, at, Fault::PowerCut).await;
+        disk.power_cycle(Survival::Synced);
+        let engine = site.start_with(open_unit.clone());
+        let was_listed = listed(&engine).len();
+        if (1..MANY).contains(&was_listed) {
+            between += 1;
+            let mut later = Vec::new();
+            for number in [0, MANY - 1] {
+                check(&engine, PERSON, &address(number), ConnectionType::Shell, DEFAULT).await.unwrap();
+                later.insert(0, settle(&engine).await);
+            }
+            until("the erasure is finished", async || (!site.is_marked()).then_some(())).await;
+            assert_eq!(records_of(&engine, PERSON), later, "cut at {at}");
+            let listed = listed(&engine);
+            assert_eq!(listed.iter().collect::<HashSet<_>>().len(), listed.len(), "cut at {at}");
+            assert_eq!(listed.len(), MANY, "cut at {at}");
+        }
+        assert_closes(&engine).await;
+        drop(engine);
+        site.disk = prepared;
+        site.disk.kill();
+    }
+    assert!(between > 0, "no cut came between the two records");
 }
