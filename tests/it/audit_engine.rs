@@ -117,6 +117,11 @@ pub(crate) fn open_with_policy(
     options: Options,
     clock: Clock,
 ) -> Engine {
+    Engine::open(stores(policy, disk, data_dir, key), options, clock).unwrap()
+}
+
+/// The stores of [`open_with_policy`].
+pub(crate) fn stores(policy: Box<dyn Redaction>, disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey) -> Stores {
     let (audit, sessions) = (data_dir.join("audit"), data_dir.join("sessions"));
     let (journal_disk, journal_directory) = (Arc::clone(&disk), audit.clone());
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, JournalError> {
@@ -125,7 +130,7 @@ pub(crate) fn open_with_policy(
     };
     let session_options = JournalOptions { stream: Stream::Sessions, ..JournalOptions::default() };
     let session_journal = FileJournal::open(Arc::clone(&disk), &sessions, session_options).unwrap();
-    let stores = Stores {
+    Stores {
         journal: policy,
         snapshots: Box::new(MemorySnapshots::new()),
         state: Box::new(Memory),
@@ -137,8 +142,7 @@ pub(crate) fn open_with_policy(
         lineage: Lineage::new(1),
         backup: Some(Box::new(DirectoryFiles::open(data_dir).unwrap())),
         keep: Box::new(()),
-    };
-    Engine::open(stores, options, clock).unwrap()
+    }
 }
 
 /// The same on real files.

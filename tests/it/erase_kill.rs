@@ -7,19 +7,21 @@
 use std::path::Path;
 use std::time::Duration;
 
+use portcullis::policy::rule::ConnectionType as Connection;
 use portcullis::proto::v1::audit_service_client::AuditServiceClient;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::proto::v1::{
-    AuditType, BatchCheckRequest, ConnectionType, EraseUserRequest, ListAuditRecordsRequest, ListSessionsRequest,
+    AuditType, ConnectionType, EraseUserRequest, ListAuditRecordsRequest, ListSessionsRequest,
 };
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::audit_api::check_of;
-use crate::audit_engine::sealed_units;
+use crate::audit_engine::{another_unit, check, open, settle, small_units};
 use crate::audit_load::verify_offline;
-use crate::audit_tamper::assert_nowhere;
-use crate::campaign::rounds;
+use crate::audit_tamper::{assert_nowhere, copy};
+use crate::campaign::{any_seed, rounds};
 use crate::clock::until;
 use crate::process::Process;
 
@@ -31,51 +33,43 @@ const OTHER: &str = "bob.who.stays@example.com";
 const KILLS: (u64, u64) = (10, 200);
 const SIGTERMS: (u64, u64) = (6, 100);
 
-/// Enough for a sealed unit.
-const RECORDS: usize = 66_000;
+/// Sealed units of a data directory.
+const UNITS: (usize, usize) = (2, 15);
 
 /// Until SIGTERM has ended the process: calls under way may take a second, and closing ten.
 const END_MAX: Duration = Duration::from_secs(12);
 
-/// A data directory in which the person is in a sealed unit, in the journal, in sessions and in their snapshot.
+/// A data directory in which the person is in sealed units, in the journal, in sessions and in their snapshot. An engine
+/// in this process makes the records, because it seals small units.
 async fn prepare(data_dir: &Path) {
     let process = Process::start(data_dir);
-    let mut decisions = DecisionServiceClient::new(process.connect().await);
-    for first in (0..RECORDS).step_by(6_000) {
-        let request = |number: usize| {
-            let email = match number % 400 {
-                0 => PERSON.to_owned(),
-                1 => OTHER.to_owned(),
-                number => format!("user-{}@example.com", number % 90),
-            };
-            check_of(&email, &format!("192.0.2.{}", number % 9), ConnectionType::Preview, DEFAULT)
-        };
-        let requests = (first..first + 6_000).map(request).collect();
-        decisions.batch_check(BatchCheckRequest { requests }).await.unwrap();
-    }
-    until("a unit is sealed", async || (sealed_units(data_dir) > 0).then_some(())).await;
-    for number in 0..20 {
-        for email in [PERSON, OTHER] {
-            let connection_type = if number % 2 == 0 { ConnectionType::Shell } else { ConnectionType::Preview };
-            let check = check_of(email, &format!("198.51.100.{number}"), connection_type, DEFAULT);
-            decisions.check(check).await.unwrap();
-        }
-    }
     let (status, log) = tokio::task::spawn_blocking(|| process.terminate()).await.unwrap();
     assert!(status.success(), "{log}");
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, target).unwrap();
+    let key = std::fs::read_to_string(data_dir.join("audit.key")).unwrap().trim_end().parse().unwrap();
+    let engine = open(data_dir, key, small_units());
+    for _ in 0..rounds(UNITS.0, UNITS.1) {
+        for number in 0..300 {
+            let email = match number % 20 {
+                0 => PERSON,
+                1 => OTHER,
+                _ => "user@example.com",
+            };
+            let ip = format!("192.0.2.{}", number % 7);
+            check(&engine, email, &ip, Connection::Preview, DEFAULT).await.unwrap();
+        }
+        another_unit(&engine, data_dir).await;
+    }
+    for number in 0..20 {
+        for email in [PERSON, OTHER] {
+            let connection_type = match number % 2 {
+                0 => Connection::Shell,
+                _ => Connection::Preview,
+            };
+            check(&engine, email, &format!("198.51.100.{number}"), connection_type, DEFAULT).await.unwrap();
         }
     }
+    settle(&engine).await;
+    engine.close();
 }
 
 /// How many records, and how many active sessions, name a user.
@@ -150,6 +144,28 @@ struct Figures {
     longest_end: Duration,
 }
 
+/// Two clients of another user.
+async fn loads(process: &Process) -> [JoinHandle<()>; 2] {
+    [tokio::spawn(load(process.connect().await)), tokio::spawn(load(process.connect().await))]
+}
+
+/// How long an erasure takes that nothing interrupts.
+async fn uninterrupted(template: &Path) -> Duration {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    copy(template, &data_dir);
+    let process = Process::start(&data_dir);
+    let (channel, others) = (process.connect().await, loads(&process).await);
+    let begun = Instant::now();
+    erase(channel).await.unwrap();
+    let elapsed = begun.elapsed();
+    process.kill();
+    for other in others {
+        other.await.unwrap();
+    }
+    elapsed
+}
+
 async fn interrupt(template: &Path, end: End, pause: Duration, figures: &mut Figures) {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
@@ -159,7 +175,7 @@ async fn interrupt(template: &Path, end: End, pause: Duration, figures: &mut Fig
     let process = Process::start_with(&data_dir, &["--drain-timeout", "5ms"]);
     let channel = process.connect().await;
     let before = counts(&channel, OTHER).await;
-    let others = [tokio::spawn(load(channel.clone())), tokio::spawn(load(process.connect().await))];
+    let others = loads(&process).await;
     let erasing = tokio::spawn(erase(channel));
     tokio::time::sleep(pause).await;
     match end {
@@ -198,12 +214,13 @@ async fn whoever_is_erased_is_nowhere_after_kills_and_sigterms_at_random_moments
     let directory = tempfile::tempdir().unwrap();
     let template = directory.path().join("template");
     prepare(&template).await;
+    let span = uninterrupted(&template).await.mul_f64(1.25);
+    println!("moments in {span:?}");
     for (end, count) in [(End::Kill, rounds(KILLS.0, KILLS.1)), (End::Sigterm, rounds(SIGTERMS.0, SIGTERMS.1))] {
         let mut figures = Figures::default();
-        for round in 0..count {
-            // Spread over the time that an erasure takes, densely at its beginning.
-            let pause = Duration::from_micros(round * 7_919 % 97 * (round * 31 % 89) * 40);
-            interrupt(&template, end, pause, &mut figures).await;
+        for _ in 0..count {
+            let moment = f64::from(u16::try_from(any_seed() % 10_000).unwrap()) / 10_000.0;
+            interrupt(&template, end, span.mul_f64(moment), &mut figures).await;
         }
         println!("{count} times {end:?}: {figures:?}");
     }

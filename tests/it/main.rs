@@ -50,6 +50,7 @@ mod audit_watch;
 mod backup;
 /// Backups while the files of the audit log come and go.
 mod backup_engine;
+mod backup_erase;
 /// Files that are no whole backups, and clients that stall or vanish.
 mod backup_faults;
 /// How long campaigns are.

@@ -305,10 +305,15 @@ impl Eraser {
         Ok(Progress::Going)
     }
 
-    /// Removes the erasure from the mark, and answers.
+    /// Removes the erasure from the mark, and answers. Not while a backup is noted: it may have files of before the erasure
+    /// and not the mark yet.
     fn finish(&mut self, at: usize) -> Result<Progress, AuditError> {
         let mut finished = self.erasures.remove(at);
-        if let Err(error) = self.write_mark() {
+        let shared = Arc::clone(&self.shared);
+        let layout = shared.layout();
+        let written = self.write_mark();
+        drop(layout);
+        if let Err(error) = written {
             self.erasures.insert(at, finished);
             return Err(error);
         }
