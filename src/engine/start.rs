@@ -5,7 +5,7 @@
 //! Not here: reading each of them back (`recovery`, `session_files`, `audit::recovery`), and which adapters there are
 //! (`server`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -52,8 +52,8 @@ use crate::policy::time::Timestamp;
 use crate::store::codec::CounterKey;
 use crate::store::{Redaction, Snapshots};
 
-/// The most corrections of the clock that a start looks at: there is at most one a minute.
-const CORRECTIONS_MAX: usize = 10_000;
+/// How many corrections of the clock are read at a time.
+const CORRECTIONS_PAGE: usize = 1_000;
 
 impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
@@ -64,7 +64,8 @@ impl Engine {
         let condition = Arc::new(Condition::new());
         let audit = AuditLog::read_back(audit, options.audit, &clock, Arc::clone(&condition));
         let mut policy = PolicyFiles { journal: &mut *journal, snapshots: &*snapshots, copies: &*state_stores };
-        let Heard { audit, sessions: restored, policy } = read_back::hear(audit, &sessions, &mut policy, &clock)?;
+        let Heard { audit, sessions: restored, policy } = 
+            read_back::hear(audit, &sessions, &mut policy, &clock, options.restored)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
         clock.begin(newest_time(&audit.log, owed.last().map(|(entry, _)| entry.time)));
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
@@ -146,6 +147,7 @@ impl Engine {
             unconfirmed: Unconfirmed::of(&state, self.clock.moment(), &self.audit)?,
             expiries: expiry::deadlines(&state),
             state,
+            owed: VecDeque::new(),
             lists,
             clock: self.clock.clone(),
             audit: Arc::clone(&self.audit),
@@ -205,15 +207,27 @@ fn newest_time(log: &AuditLog, owed: Option<Timestamp>) -> Option<Timestamp> {
 
 /// The first record that an open session can have. Sessions age by the even clock, so the record may be further back in
 /// decision time, by as much as that was corrected forwards since.
+///
+/// It is enough to look at the corrections from that record on. A correction's record has the time after it, so where it is
+/// before that record it is too old itself, and with it everything before.
 fn oldest_open(log: &AuditLog, now: Timestamp, age_max: Duration) -> Result<u64, AuditError> {
     let filter = RecordFilter { types: vec![RecordType::ClockChanged], ..RecordFilter::default() };
-    let corrections = log.list(&filter, None, CORRECTIONS_MAX)?.records;
-    let forwards = corrections.iter().map(|record| match &record.entry.content {
-        Content::ClockChanged(change) => change.to_time.micros().saturating_sub(change.from_time.micros()).max(0),
-        _ => 0,
-    });
-    let forwards = Duration::from_micros(forwards.sum::<i64>().unsigned_abs());
-    Ok(log.first_since(before(before(now, age_max), forwards)))
+    let (mut since, mut position) = (before(now, age_max), None);
+    loop {
+        // It may be short: a search ends after a while.
+        let page = log.list(&filter, position, CORRECTIONS_PAGE)?;
+        for record in &page.records {
+            if let Content::ClockChanged(change) = &record.entry.content {
+                let forwards = change.to_time.micros().saturating_sub(change.from_time.micros()).max(0);
+                since = before(since, Duration::from_micros(forwards.unsigned_abs()));
+            }
+        }
+        let first = log.first_since(since);
+        match page.next_before.filter(|next| *next > first) {
+            None => return Ok(first),
+            next => position = next,
+        }
+    }
 }
 
 /// The moment `age` before `now`.
@@ -226,15 +240,19 @@ fn recovery_error(error: super::audit::AuditOpenError) -> OpenError {
     OpenError::Recovery(error.into())
 }
 
-/// Records that answered decisions may be missing.
+/// Records of answered decisions may be missing.
 fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
     let newest = log.newest_sequence();
-    if left != LeftAs::UncleanAsync || newest == 0 {
+    let count = match left {
+        LeftAs::UncleanAsync => log.options().queue_records_max as u64,
+        LeftAs::UncleanUnrecorded => 0,
+        LeftAs::Clean | LeftAs::Unclean => return,
+    };
+    if newest == 0 {
         return;
     }
     let now = clock.now();
     let last = log.read(newest, 1).ok().and_then(|records| records.first().map(|record| record.entry.time));
-    let count = log.options().queue_records_max as u64;
     let gap = GapRecord { from_time: last.unwrap_or(now), to_time: now, count };
     tracing::warn!(
         "the service was not shut down cleanly: decisions of its last moments may be missing from the audit log"
