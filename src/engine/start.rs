@@ -64,7 +64,7 @@ impl Engine {
         let condition = Arc::new(Condition::new());
         let audit = AuditLog::read_back(audit, options.audit, &clock, Arc::clone(&condition));
         let mut policy = PolicyFiles { journal: &mut *journal, snapshots: &*snapshots, copies: &*state_stores };
-        let Heard { audit, sessions: restored, policy } = 
+        let Heard { audit, sessions: restored, policy } =
             read_back::hear(audit, &sessions, &mut policy, &clock, options.restored)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
         clock.begin(newest_time(&audit.log, owed.last().map(|(entry, _)| entry.time)));

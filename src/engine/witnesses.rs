@@ -162,7 +162,11 @@ pub struct AuditBehind {
 impl fmt::Display for AuditBehind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { changes, audited, left } = self;
-        write!(f, "the audit log has no record of {changes} changes of policy after record {audited} of the policy journal, ")?;
+        let noun = if *changes == 1 { "change" } else { "changes" };
+        write!(
+            f,
+            "the audit log has no record of the last {changes} {noun} of policy, after record {audited} of its journal, "
+        )?;
         match left {
             LeftAs::Clean => f.write_str("and a regular stop leaves none without its record")?,
             _ => write!(f, "and a crash leaves at most {OWED_MAX} without theirs")?,

@@ -155,7 +155,8 @@ impl AuditLog {
     /// that the policy journal failed to write may be in it all the same, and one whose thread ended may lack its record.
     pub(crate) fn end(&self) {
         let in_order = |obstacle| !self.shared.condition.has(obstacle);
-        let is_whole = [Obstacle::PolicyFailed, Obstacle::ThreadEnded, Obstacle::DirectoryGone].into_iter().all(in_order);
+        let is_whole =
+            [Obstacle::PolicyFailed, Obstacle::ThreadEnded, Obstacle::DirectoryGone].into_iter().all(in_order);
         if !is_whole || self.shared.newest() < self.shared.queue.last_sequence() {
             return;
         }
