@@ -7,11 +7,11 @@
 //! before a Check can be decided by it, and published before the keeper of the sessions hears of it.
 //! Not here: planning and writing changes, and answering those who asked for them (`writer`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::advance::{next_version, scopes};
-use super::audit::AuditLog;
+use super::audit::{AuditError, AuditLog};
 use super::change::DurableChange;
 use super::change_log;
 use super::clock::Clock;
@@ -30,9 +30,15 @@ use crate::policy::organization::{Cluster, Organization};
 use crate::policy::snapshot::ClusterSnapshot;
 use crate::policy::state::PolicyState;
 
+/// The most changes in the journal whose audit records are not durable. No more can be without one after a crash; what is
+/// without more has lost its log.
+pub(super) const OWED_MAX: usize = 256;
+
 /// The policy in force, and everything that is told when it changes. Owned by the one thread that applies changes.
 pub(super) struct Applier {
     pub(super) state: PolicyState,
+    /// The audit records of changes that were not durable when this was last looked at, oldest first.
+    pub(super) owed: VecDeque<u64>,
     /// When the changes that wait for their confirmation are to be undone.
     pub(super) unconfirmed: Unconfirmed,
     /// When the next rule of each organization expires, or has expired without being marked.
@@ -71,6 +77,21 @@ impl DurableChange<'_> {
 }
 
 impl Applier {
+    /// Waits until the journal may take `more` changes, at most [`OWED_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// The audit log cannot be written, or not in time.
+    pub(super) fn wait_for_records(&mut self, more: usize) -> Result<(), AuditError> {
+        let newest = self.audit.newest_sequence();
+        while self.owed.pop_front_if(|sequence| *sequence <= newest).is_some() {}
+        let excess = (self.owed.len() + more).saturating_sub(OWED_MAX);
+        match excess.checked_sub(1).and_then(|index| self.owed.get(index)) {
+            Some(last) => self.audit.wait_durable(*last, self.audit.options().deadline),
+            None => Ok(()),
+        }
+    }
+
     /// Applies changes, in the order of the journal. An organization is compiled once for all its changes.
     pub(super) fn apply(&mut self, changes: &[DurableChange<'_>]) {
         let mut touched: BTreeMap<Option<&Id>, Vec<&Change>> = BTreeMap::new();
@@ -78,7 +99,7 @@ impl Applier {
             let replaced = durable.put_into(&mut self.state);
             // Before it is visible: the log has the change before any decision that it led to.
             let (entry, actor) = durable.entry(&replaced);
-            self.audit.queue().push(entry, actor, true);
+            self.owed.push_back(self.audit.queue().push(entry, actor, true));
             change_log::log(durable.change);
             let before = replaced.organization.as_deref();
             let id = durable.change.effect.organization();

@@ -99,7 +99,7 @@ pub struct Changed {
 }
 
 /// Why a change was not made.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum ChangeError {
     /// It is not acceptable.
     #[error(transparent)]

@@ -115,6 +115,9 @@ pub struct Options {
     pub sessions: SessionOptions,
     /// The translators whose addresses problems are looked for at, beside the well-known prefix.
     pub nat64_prefixes: Vec<Nat64Prefix>,
+    /// The stores hold a backup that was never in use: it may have any number of changes that the audit log has no record
+    /// of.
+    pub restored: bool,
 }
 
 /// Why the engine does not start.
@@ -138,6 +141,9 @@ pub enum OpenError {
     /// The saved sessions have seen another audit log than there is.
     #[error(transparent)]
     SessionsDisagree(#[from] witnesses::SessionsDisagree),
+    /// The audit log lacks records of changes.
+    #[error(transparent)]
+    AuditBehind(#[from] witnesses::AuditBehind),
     /// Several faults.
     #[error(transparent)]
     Several(Faults),

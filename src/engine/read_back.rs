@@ -12,7 +12,7 @@ use super::clock::Clock;
 use super::mirror::Mirror;
 use super::recovery::{self, Recovered, RecoveryError};
 use super::session_files::SessionStores;
-use super::witnesses::Audited;
+use super::witnesses::{self, Audited};
 use crate::store::codec::audit::SessionSnapshot;
 use crate::store::{Log, Snapshots, StateStores};
 
@@ -31,12 +31,13 @@ pub(super) struct Heard {
 }
 
 /// Reads audit log, sessions and policy back and compares them. After a fault the others are still looked at, so that all
-/// faults are told at once.
+/// faults are told at once. `restored`: any number of changes may have no audit record.
 pub(super) fn hear(
     audit: Result<ReadBack, AuditOpenError>,
     sessions: &SessionStores,
     files: &mut PolicyFiles<'_>,
     clock: &Clock,
+    restored: bool,
 ) -> Result<Heard, OpenError> {
     let mut faults = Faults::default();
     let mut audited = Audited::default();
@@ -47,7 +48,12 @@ pub(super) fn hear(
     });
     if let (Some(audit), Some(sessions), true) = (audit, saved, faults.is_empty()) {
         match recovery::recover(&mut *files.journal, files.snapshots, clock, &audited) {
-            Ok(policy) => return Ok(Heard { audit, sessions, policy }),
+            Ok(policy) => {
+                if !restored {
+                    witnesses::compare_owed(policy.owed.len(), &audit)?;
+                }
+                return Ok(Heard { audit, sessions, policy });
+            }
             Err(RecoveryError::JournalCutOff { .. }) => {}
             Err(error) => return Err(error.into()),
         }

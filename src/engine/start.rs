@@ -5,7 +5,7 @@
 //! Not here: reading each of them back (`recovery`, `session_files`, `audit::recovery`), and which adapters there are
 //! (`server`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -60,7 +60,8 @@ impl Engine {
         let condition = Arc::new(Condition::new());
         let audit = AuditLog::read_back(audit, options.audit, &clock, Arc::clone(&condition));
         let mut policy = PolicyFiles { journal: &mut *journal, snapshots: &*snapshots, copies: &*state_stores };
-        let Heard { audit, sessions: restored, policy } = read_back::hear(audit, &sessions, &mut policy, &clock)?;
+        let Heard { audit, sessions: restored, policy } =
+            read_back::hear(audit, &sessions, &mut policy, &clock, options.restored)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
         clock.begin(newest_time(&audit.log, owed.last().map(|(entry, _)| entry.time)));
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
@@ -143,6 +144,7 @@ impl Engine {
             unconfirmed: Unconfirmed::of(&state, self.clock.moment(), &self.audit)?,
             expiries: expiry::deadlines(&state),
             state,
+            owed: VecDeque::new(),
             lists,
             clock: self.clock.clone(),
             audit: Arc::clone(&self.audit),
@@ -210,15 +212,19 @@ fn recovery_error(error: super::audit::AuditOpenError) -> OpenError {
     OpenError::Recovery(error.into())
 }
 
-/// Records that answered decisions may be missing.
+/// Records of answered decisions may be missing.
 fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
     let newest = log.newest_sequence();
-    if left != LeftAs::UncleanAsync || newest == 0 {
+    let count = match left {
+        LeftAs::UncleanAsync => log.options().queue_records_max as u64,
+        LeftAs::UncleanUnrecorded => 0,
+        LeftAs::Clean | LeftAs::Unclean => return,
+    };
+    if newest == 0 {
         return;
     }
     let now = clock.now();
     let last = log.read(newest, 1).ok().and_then(|records| records.first().map(|record| record.entry.time));
-    let count = log.options().queue_records_max as u64;
     let gap = GapRecord { from_time: last.unwrap_or(now), to_time: now, count };
     tracing::warn!(
         "the service was not shut down cleanly: decisions of its last moments may be missing from the audit log"

@@ -2,14 +2,16 @@
 //!
 //! The order of writing makes them witnesses: a change of policy is durable in its journal before the audit log records
 //! it, and a record is durable before the saved sessions include it. So no crash leaves a witness that has seen more than
-//! there is: then somebody cut files back or exchanged them, or a disk lost what it had confirmed.
+//! there is: then somebody cut files back or exchanged them, or a disk lost what it had confirmed. The journal is a witness
+//! of the audit log, too: a regular stop leaves no change without its record, and a crash few.
 //!
 //! Invariant: nothing here changes anything, neither files nor sessions.
 //! Not here: reading them back (`read_back`), the log against its own checkpoints (`audit`), and the mirror (`mirror`).
 
 use std::fmt;
 
-use super::audit::{AuditError, AuditLog, ReadBack};
+use super::apply::OWED_MAX;
+use super::audit::{AuditError, AuditLog, LeftAs, ReadBack};
 use crate::audit::filter::RecordFilter;
 use crate::audit::record::{Content, RecordType};
 use crate::policy::change::Change;
@@ -145,6 +147,45 @@ pub(super) fn compare_sessions(saved: &SessionSnapshot, log: &AuditLog) -> Resul
         kept if kept < head.size => Err(SessionsDisagree::CheckpointsCutOff { signed: kept, seen: head.size }),
         _ => Ok(()),
     }
+}
+
+/// The audit log has no record of more changes than the end of the process can have kept out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditBehind {
+    /// How many changes have no record.
+    changes: usize,
+    /// The last one that has.
+    audited: u64,
+    left: LeftAs,
+}
+
+impl fmt::Display for AuditBehind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { changes, audited, left } = self;
+        let noun = if *changes == 1 { "change" } else { "changes" };
+        write!(
+            f,
+            "the audit log has no record of the last {changes} {noun} of policy, after record {audited} of its journal, "
+        )?;
+        match left {
+            LeftAs::Clean => f.write_str("and a regular stop leaves none without its record")?,
+            _ => write!(f, "and a crash leaves at most {OWED_MAX} without theirs")?,
+        }
+        write!(f, ": it is older than the policy, and records are missing; restore the newest files in `audit`{ACCEPT}")
+    }
+}
+
+impl std::error::Error for AuditBehind {}
+
+/// Compares how many changes the audit log has no record of with how it was left. A log without any records is a new one,
+/// where the loss of the old one was accepted or the first start was interrupted; `BEGUN` tells where it is missing.
+pub(super) fn compare_owed(changes: usize, audit: &ReadBack) -> Result<(), AuditBehind> {
+    let ReadBack { log, policy_sequence: audited, left, .. } = audit;
+    let most = if *left == LeftAs::Clean { 0 } else { OWED_MAX };
+    if changes <= most || log.newest_sequence() == 0 {
+        return Ok(());
+    }
+    Err(AuditBehind { changes, audited: *audited, left: *left })
 }
 
 /// The witnesses that have seen more of the policy journal than there is.

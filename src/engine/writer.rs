@@ -4,8 +4,9 @@
 //! next batch, so that many small changes share one sync of the disk (group commit).
 //!
 //! Invariant: what is published is durable; what is answered as done is published. Revisions are dense: a batch that
-//! could not be written leaves no trace in the state. A change that was not confirmed in time is undone before the next
-//! change, and before the first answer after a start. If the write fails, the undoing is tried again until it succeeds.
+//! could not be written leaves no trace in the state. At most [`OWED_MAX`] changes lack a durable audit record. A change
+//! that was not confirmed in time is undone before the next change, and before the first answer after a start. If the write
+//! fails, the undoing is tried again until it succeeds.
 //! Not here: planning (`planning`), applying (`apply`), and the mirror (`follower`), which may lag behind.
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::apply::Applier;
+use super::apply::{Applier, OWED_MAX};
 use super::audit::{AuditError, Condition, ErasedPart, Obstacle};
 use super::change::{ChangeError, ChangeRequest, Changed, DurableChange};
 use super::commands::{Command, Reply};
@@ -171,19 +172,21 @@ impl Writer {
         let mut pending = pending.into_iter().peekable();
         while pending.peek().is_some() {
             let (mut piece, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some(mut next) = pending.next_if(|_| bytes < APPEND_BYTES_MAX) {
+            let has_room = |bytes, records: &Vec<_>| bytes < APPEND_BYTES_MAX && records.len() < OWED_MAX;
+            while let Some(mut next) = pending.next_if(|_| has_room(bytes, &records)) {
                 if let Ok(Planned::Change { record, .. }) = &mut next.planned {
                     bytes += record.len();
                     records.push(std::mem::take(record));
                 }
                 piece.push(next);
             }
-            match self.append(&records) {
+            let recorded = self.applier.wait_for_records(records.len()).map_err(ChangeError::from);
+            match recorded.and_then(|()| self.append(&records).map_err(|error| refusal(&error))) {
                 Ok(first_sequence) => self.commit(first_sequence, &records, piece),
                 // Later requests were planned on top of the failed ones.
                 Err(error) => {
                     for Pending { reply, .. } in piece.into_iter().chain(pending.by_ref()) {
-                        drop(reply.send(Err(refusal(&error))));
+                        drop(reply.send(Err(error.clone())));
                     }
                 }
             }

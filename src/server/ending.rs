@@ -110,7 +110,9 @@ impl Ending {
             bail!("the service ended because {reason}: the log says where and why; start it again");
         }
         if engine.is_directory_gone() {
-            bail!("the data directory was removed or replaced while in use: what was recorded since then is lost");
+            bail!(
+                "the data directory or a file in it was removed or replaced while in use: what was recorded since then is lost"
+            );
         }
         tracing::info!("stopped");
         Ok(())

@@ -21,7 +21,7 @@ use crate::store::backup::DirectoryFiles;
 use crate::store::clock_file::ClockFile;
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::journal::{FileJournal, JournalOptions, Stream};
+use crate::store::journal::{FileJournal, JournalOptions, SegmentFiles, Stream};
 use crate::store::presence::Presence;
 use crate::store::restoring::{self, RESTORED};
 use crate::store::snapshots::FileSnapshots;
@@ -48,14 +48,16 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
     let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
     let snapshots = FileSnapshots::new(Arc::clone(disk), directory.policy());
     let begun = directory.begun();
-    let presence = Presence::of(&directory)?;
+    let restored = restore::restored_from(directory.path())?;
+    let mut presence = Presence::of(&directory)?;
     let mut faults: Vec<anyhow::Error> = missing(&directory)?.into_iter().map(anyhow::Error::msg).collect();
     let mut keep = |error: anyhow::Error| faults.push(error);
-    let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default());
+    let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default())
+        .and_then(|journal| journal.watched_by(presence.of_journal()));
     let journal = journal.map_err(anyhow::Error::new).map_err(&mut keep);
     let RecordConfig { audit_key_file, audit_key_new, .. } = &config.record;
     let keys = audit_key::load(disk, &directory, audit_key_file.as_deref(), *audit_key_new).map_err(&mut keep);
-    let session_files = open_sessions(disk, &directory).map_err(&mut keep);
+    let session_files = open_sessions(disk, &directory, presence.of_journal()).map_err(&mut keep);
     let (Ok(journal), Ok(keys), Ok(session_files), true) = (journal, keys, session_files, faults.is_empty()) else {
         return Err(all(&faults));
     };
@@ -66,7 +68,7 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
         journal: Box::new(journal),
         snapshots: Box::new(snapshots),
         state,
-        audit: open_audit(disk, &directory, key),
+        audit: open_audit(disk, &directory, key, presence.of_journal()),
         sessions: session_files,
         lineage: Lineage::new(directory.lineage()?),
         backup: Some(Box::new(DirectoryFiles::open(directory.path())?)),
@@ -77,11 +79,12 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
         audit: AuditOptions { earlier_keys: earlier, ..audit_options(&config.record) },
         sessions: session_options,
         nat64_prefixes: config.nat64_prefixes.as_slice().to_vec(),
+        restored: restored.is_some(),
     };
     let file = ClockFile::new(directory.path());
     let clock = clock.kept(Kept { last: file.read(), write: Box::new(move |text| file.write(text)) });
     let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
-    if let Some(previous) = restore::restored_from(directory.path())? {
+    if let Some(previous) = restored {
         engine.record_restored(previous).context("recording the restore")?;
         restoring::remove(directory.path(), RESTORED)?;
         tracing::warn!(%previous, lineage = %engine.lineage(), "this is restored from a backup: what came after it is lost");
@@ -146,18 +149,27 @@ fn all(faults: &[anyhow::Error]) -> anyhow::Error {
     anyhow!("{}", numbered.collect::<Vec<_>>().join("; "))
 }
 
-fn open_audit(disk: &Arc<dyn Disk>, directory: &DataDirectory, key: SignerKey) -> AuditStores {
+fn open_audit(
+    disk: &Arc<dyn Disk>,
+    directory: &DataDirectory,
+    key: SignerKey,
+    files: Arc<SegmentFiles>,
+) -> AuditStores {
     let (journal_disk, path) = (Arc::clone(disk), directory.audit());
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, crate::store::JournalError> {
         let options = JournalOptions::audit(first_sequence);
-        Ok(Box::new(FileJournal::open(journal_disk, path, options)?))
+        Ok(Box::new(FileJournal::open(journal_disk, path, options)?.watched_by(files)?))
     };
     AuditStores { journal: Box::new(journal), disk: Arc::clone(disk), directory: directory.audit(), key }
 }
 
-fn open_sessions(disk: &Arc<dyn Disk>, directory: &DataDirectory) -> anyhow::Result<SessionStores> {
+fn open_sessions(
+    disk: &Arc<dyn Disk>,
+    directory: &DataDirectory,
+    files: Arc<SegmentFiles>,
+) -> anyhow::Result<SessionStores> {
     let options = JournalOptions { stream: Stream::Sessions, ..JournalOptions::default() };
-    let journal = FileJournal::open(Arc::clone(disk), directory.sessions(), options)?;
+    let journal = FileJournal::open(Arc::clone(disk), directory.sessions(), options)?.watched_by(files)?;
     let snapshots = FileSnapshots::new(Arc::clone(disk), directory.sessions()).newest_only();
     Ok(SessionStores { snapshots: Box::new(snapshots), journal: Box::new(journal) })
 }

@@ -1,12 +1,13 @@
-//! Watching that the data directory stays where it was opened.
+//! Watching that the data directory and its journals stay where they were opened.
 //!
-//! Invariant: within a second after it is gone, health says `NOT_SERVING` and nothing counts as recorded any more.
-//! Not here: how one directory is told from another (`store::presence`).
+//! Invariant: within a second after one of them is gone, health says `NOT_SERVING` and nothing counts as recorded any more.
+//! Not here: how one file or directory is told from another (`store::presence`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::engine::audit::OnAuditFailure;
 use crate::store::presence::Presence;
 
 /// How often to look.
@@ -24,11 +25,18 @@ pub(super) async fn watch(presence: Presence, engine: Arc<Engine>) {
         let is_new = engine.set_directory_gone(missing.is_some());
         match missing {
             Some(path) if is_new => tracing::error!(
-                path,
-                "the data directory was removed or replaced while in use: calls are refused until it is back where it was"
+                "`{path}` was removed or replaced while in use: {} until the same one is back",
+                consequence(&engine)
             ),
-            None if is_new => tracing::info!("the data directory is back"),
+            None if is_new => tracing::info!("the data directory is whole again"),
             _ => {}
         }
+    }
+}
+
+fn consequence(engine: &Engine) -> &'static str {
+    match engine.audit().options().on_failure {
+        OnAuditFailure::Deny => "changes and Checks are refused",
+        OnAuditFailure::Allow => "changes are refused, and Checks are decided without a record",
     }
 }

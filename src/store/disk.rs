@@ -9,11 +9,14 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The suffix of a file's name until the file is whole.
 pub const UNFINISHED_SUFFIX: &str = ".new";
+
+/// What tells a file or directory from all others that exist: device and inode.
+pub type Identity = (u64, u64);
 
 /// The operations on names.
 pub trait Disk: fmt::Debug + Send + Sync {
@@ -54,6 +57,11 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Syncs what is still in memory, then drops the page cache, so that reads return what is on the disk. For files that
     /// another process wrote, whose last sync may have failed.
     fn settle(&self) -> io::Result<()>;
+
+    /// Which file it is, whatever its name; none where the disk cannot tell.
+    fn identity(&self) -> Option<Identity> {
+        None
+    }
 }
 
 /// The operating system's files.
@@ -128,6 +136,10 @@ impl DiskFile for RealFile {
             tracing::debug!(%error, "the page cache was not dropped");
         }
         Ok(())
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.0.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
     }
 }
 

@@ -183,6 +183,8 @@ mod moments_judged;
 mod moments_paths;
 /// The semantics as a slow, obvious evaluator.
 mod naive;
+/// Changes of policy whose audit record is not durable.
+mod owed;
 /// Address groups patched by streams.
 mod patch_ranges;
 /// Effective access and permitted ranges, against a naive computation.
@@ -205,6 +207,8 @@ mod policy_sections;
 mod policy_tests_api;
 /// The portal's own examples, through real gRPC.
 mod portal_examples;
+/// Files of journals that are removed while in use.
+mod presence;
 /// Previews through the API.
 mod preview_api;
 /// Problems of policies, against enumerating every address.

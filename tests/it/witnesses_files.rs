@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portcullis::audit::filter::RecordFilter;
-use portcullis::audit::record::RecordType;
+use portcullis::audit::record::{Content, RecordType};
 use portcullis::config::{Config, Durability, OnAuditFailure};
 use portcullis::engine::Engine;
 use portcullis::policy::state::PolicyState;
@@ -148,6 +148,12 @@ async fn what_is_decided_without_a_record_leaves_a_gap_after_a_crash_and_only_th
         let image = crashed(&config, "198.51.100.1").await;
         let engine = open(image.path()).unwrap();
         assert_eq!(count(&engine, RecordType::Gap), gaps, "{preview} {on_failure}");
+        let filter = RecordFilter { types: vec![RecordType::Gap], ..RecordFilter::default() };
+        for record in engine.audit().list(&filter, None, 1).unwrap().records {
+            let Content::Gap(gap) = &record.entry.content else { panic!() };
+            // What is decided while nothing can be recorded has no bound.
+            assert_eq!(gap.count == 0, on_failure == OnAuditFailure::Allow, "{gap:?}");
+        }
         engine.close();
         // A regular stop leaves none.
         let engine = open(&config.data_dir).unwrap();

@@ -17,7 +17,7 @@ pub struct GapRecord {
     pub from_time: Timestamp,
     /// When the last of them may have been made.
     pub to_time: Timestamp,
-    /// How many; after an unclean stop how many at most.
+    /// How many; after an unclean stop how many at most, or 0 where that is not known either.
     pub count: u64,
 }
 

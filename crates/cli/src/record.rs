@@ -271,6 +271,7 @@ fn number(number: i64) -> String {
 fn missing(gap: &v1::Gap) -> String {
     let (from, to) = (table::time(gap.from_time.as_ref()), table::time(gap.to_time.as_ref()));
     match gap.count {
+        0 => format!("decisions between {from} and {to} may be missing; how many is not known"),
         1 => format!("1 decision between {from} and {to} may be missing"),
         count => format!("up to {count} decisions between {from} and {to} are missing"),
     }

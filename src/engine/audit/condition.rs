@@ -20,7 +20,7 @@ pub(crate) enum Obstacle {
     AuditFailed = 2,
     /// A write of the audit log takes longer than the deadline.
     AuditStuck = 4,
-    /// The data directory was removed or replaced.
+    /// The data directory, or a journal in it, was removed or replaced.
     DirectoryGone = 8,
     /// A thread has ended.
     ThreadEnded = 16,
@@ -84,7 +84,7 @@ impl Condition {
             return AuditError::Failed(self.failure.reason().unwrap_or_default());
         }
         for (obstacle, reason) in [
-            (Obstacle::DirectoryGone, "the data directory was removed or replaced"),
+            (Obstacle::DirectoryGone, "the data directory or a file in it was removed or replaced"),
             (Obstacle::AuditStuck, "the disk does not answer"),
             (Obstacle::AuditFailed, "the last write failed"),
         ] {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::condition::Obstacle;
 use super::error::AuditError;
 use super::inbox::EraseTask;
 use super::newest::Newest;
@@ -152,9 +153,13 @@ impl AuditLog {
         note()
     }
 
-    /// Removes the mark of use, if everything that was queued is durable.
+    /// Removes the mark of use, if everything that was queued is durable, and so is the record of every change. A change
+    /// that the policy journal failed to write may be in it all the same, and one whose thread ended may lack its record.
     pub(crate) fn end(&self) {
-        if self.shared.newest() < self.shared.queue.last_sequence() {
+        let in_order = |obstacle| !self.shared.condition.has(obstacle);
+        let is_whole =
+            [Obstacle::PolicyFailed, Obstacle::ThreadEnded, Obstacle::DirectoryGone].into_iter().all(in_order);
+        if !is_whole || self.shared.newest() < self.shared.queue.last_sequence() {
             return;
         }
         if let Err(error) = running::end(&self.shared.folder) {

@@ -69,6 +69,8 @@ pub(crate) struct ReadBack {
     pub(crate) log: AuditLog,
     /// The last record of the policy journal that the log has a record of.
     pub(crate) policy_sequence: u64,
+    /// How it was left.
+    pub(crate) left: LeftAs,
     /// What is left of erasures that were under way.
     pub(crate) erasing: Erasing,
     journal: Box<dyn Journal>,
@@ -199,17 +201,18 @@ impl Parts {
         log.read_corrections().map_err(no_corrections)?;
         let erasing = mark.map(|mark| Erasing::resumed(mark, &log, removed_policy_sequence));
         let erasing = erasing.transpose().map_err(unreadable)?.unwrap_or_default();
-        Ok(ReadBack { log, policy_sequence, erasing, journal, encoder, clock })
+        let left = running::left(&log.shared.folder).map_err(io("read the mark of use"))?;
+        Ok(ReadBack { log, policy_sequence, left, erasing, journal, encoder, clock })
     }
 }
 
 impl ReadBack {
     /// Marks the log as in use, and starts its writer.
     pub(crate) fn start(self) -> Result<Opened, AuditOpenError> {
-        let Self { log, policy_sequence, erasing, journal, encoder, clock } = self;
+        let Self { log, policy_sequence, left, erasing, journal, encoder, clock } = self;
         let shared = Arc::clone(&log.shared);
         let io = |action| move |source| AuditOpenError::Io { action, source };
-        let left = running::begin(&shared.folder, &shared.options).map_err(io("mark the use"))?;
+        running::begin(&shared.folder, &shared.options, left).map_err(io("mark the use"))?;
         let committer = Committer::new(journal, Arc::clone(&shared), clock.clone(), policy_sequence);
         let pipeline = Pipeline::start(committer, &shared.condition).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };

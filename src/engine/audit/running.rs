@@ -1,7 +1,8 @@
 //! The mark that the log is in use. A start that finds it knows that the last shutdown was not clean.
 //!
-//! Invariant: it is durable before anything is recorded, and removed once everything that was queued is durable.
-//! Not here: what is done about an unclean stop (`engine::start`).
+//! Invariant: it is durable before anything is recorded. It is removed once everything that was queued is durable, and
+//! only where every change in the policy journal was queued.
+//! Not here: what is done about an unclean stop (`engine::start`), and what one cannot leave (`engine::witnesses`).
 
 use std::io;
 
@@ -11,37 +12,52 @@ use crate::store::folder::Folder;
 /// The file's name.
 const RUNNING: &str = "running";
 
-/// Its content where Checks may be answered before their records are durable, or without a record while none can be
-/// written.
+/// Its content where Checks are answered without a record while none can be written.
+const UNRECORDED: &[u8] = b"unrecorded\n";
+/// Its content where Checks may be answered before their records are durable.
 const ASYNC: &[u8] = b"async\n";
 /// Its content where every answered Check has its record.
 const SYNC: &[u8] = b"sync\n";
 
 /// How the log was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeftAs {
     /// Shut down cleanly, or never used.
     Clean,
     /// Not shut down cleanly; every answered decision is recorded.
     Unclean,
-    /// Not shut down cleanly; records of answered decisions may be missing.
+    /// Not shut down cleanly; records of answered decisions may be missing, no more than may wait for the disk.
     UncleanAsync,
+    /// Not shut down cleanly; any number of decisions may have been answered without a record.
+    UncleanUnrecorded,
 }
 
-/// Marks the log as in use; tells how it was left.
-pub(super) fn begin(folder: &Folder, options: &AuditOptions) -> io::Result<LeftAs> {
-    let left = match folder.read(RUNNING)? {
+/// How the log was left. Nothing is written.
+pub(super) fn left(folder: &Folder) -> io::Result<LeftAs> {
+    Ok(match folder.read(RUNNING)? {
         Some(bytes) if bytes == SYNC => LeftAs::Unclean,
+        Some(bytes) if bytes == UNRECORDED => LeftAs::UncleanUnrecorded,
         Some(_) => LeftAs::UncleanAsync,
         None => LeftAs::Clean,
-    };
+    })
+}
+
+/// Marks the log, which was left like this, as in use.
+pub(super) fn begin(folder: &Folder, options: &AuditOptions, left: LeftAs) -> io::Result<()> {
     let all_sync = options.shell == Durability::Sync && options.preview == Durability::Sync;
-    // What is decided unrecorded is only counted in memory, and a disk that takes no record takes no mark either.
-    let all_recorded = all_sync && options.on_failure == OnAuditFailure::Deny;
+    let own = match options.on_failure {
+        // What is decided unrecorded is only counted in memory, and a disk that takes no record takes no mark either.
+        OnAuditFailure::Allow => LeftAs::UncleanUnrecorded,
+        OnAuditFailure::Deny if all_sync => LeftAs::Unclean,
+        OnAuditFailure::Deny => LeftAs::UncleanAsync,
+    };
     // Keep the note of missing decisions until a record says so.
-    let text = if all_recorded && left != LeftAs::UncleanAsync { SYNC } else { ASYNC };
-    folder.write(RUNNING, text)?;
-    Ok(left)
+    let text = match own.max(left) {
+        LeftAs::UncleanUnrecorded => UNRECORDED,
+        LeftAs::UncleanAsync => ASYNC,
+        LeftAs::Unclean | LeftAs::Clean => SYNC,
+    };
+    folder.write(RUNNING, text).map(drop)
 }
 
 /// Notes a clean shutdown.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use super::super::disk::{self, Disk, DiskFile};
 use super::super::{Edit, JournalError, Log, OwnedRecords, Records, Redaction, Segments};
+use super::files::SegmentFiles;
 use super::frame::{self, FRAME_HEADER_BYTES, Salt};
 use super::open::{self, JournalOptions, JournalReader};
 use super::read::Segment;
@@ -51,6 +52,8 @@ pub struct FileJournal {
     /// What went wrong, while the journal is failed.
     failure: Option<String>,
     buffer: Vec<u8>,
+    /// Told which files hold the records.
+    files: Arc<SegmentFiles>,
 }
 
 impl FileJournal {
@@ -85,7 +88,21 @@ impl FileJournal {
         }
         let room_bytes = options.room_bytes;
         let (obsolete, buffer) = (VecDeque::new(), Vec::new());
-        Ok(Self { reader, options, room_bytes, obsolete, writer: None, failure: None, buffer })
+        let files = Arc::default();
+        Ok(Self { reader, options, room_bytes, obsolete, writer: None, failure: None, buffer, files })
+    }
+
+    /// Tells `files` from now on which files hold the records.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be opened.
+    pub fn watched_by(mut self, files: Arc<SegmentFiles>) -> Result<Self, JournalError> {
+        self.files = files;
+        for segment in &self.reader.segments {
+            self.files.note(&segment.path, &*scan::open(&*self.reader.disk, &segment.path)?);
+        }
+        Ok(self)
     }
 
     fn write(&mut self, records: &[Vec<u8>], payload_bytes: u32) -> Result<(), JournalError> {
@@ -132,7 +149,9 @@ impl FileJournal {
         // A last segment without records has the same name as the new one, which replaces it in one step. Nothing in it
         // was acknowledged.
         let reader = &mut self.reader;
-        reader.segments.pop_if(|last| last.first_sequence == last.next_sequence);
+        if let Some(replaced) = reader.segments.pop_if(|last| last.first_sequence == last.next_sequence) {
+            self.files.forget(&replaced.path);
+        }
         let first_sequence = reader.next_sequence;
         let path = reader.directory.join(segment::name(first_sequence));
         let salt = getrandom::u64().map_err(|error| io_error("find a salt for", &path, io::Error::other(error)))?;
@@ -147,6 +166,7 @@ impl FileJournal {
         };
         let file = disk::write_whole(&*reader.disk, &path, &header.encode())
             .map_err(|source| io_error("create", &path, source))?;
+        self.files.note(&path, &*file);
         self.writer = Some(Writing { file, size: SEGMENT_HEADER_BYTES as u64 });
         reader.segments.push(Segment {
             path,
@@ -199,7 +219,12 @@ impl FileJournal {
             // If this fails, the next append begins a segment, as after a start.
             self.begin_segment()?;
         }
-        replacement.finish(&*disk, edit)
+        let Some(Segment { path, .. }) = self.reader.segments.get(index) else { return Ok(0) };
+        self.files.forget(path);
+        let result = replacement.finish(&*disk, edit);
+        // Also after an error: then it is the original.
+        self.files.note(path, &*scan::open(&*disk, path)?);
+        result
     }
 
     /// Removes copies of records outside of the segments in use: truncated segments, unfinished copies, the end of an
@@ -279,6 +304,7 @@ impl Segments for FileJournal {
             && first.next_sequence <= sequence
         {
             let removed = segments.remove(0);
+            self.files.forget(&removed.path);
             self.obsolete.push_back(removed.path);
         }
         self.remove_obsolete()

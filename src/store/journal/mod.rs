@@ -9,6 +9,7 @@
 //! Not here: what a record means, and when old segments may go.
 
 mod file;
+mod files;
 mod frame;
 mod memory;
 mod open;
@@ -19,6 +20,7 @@ mod segment;
 mod written;
 
 pub use file::FileJournal;
+pub use files::SegmentFiles;
 pub use frame::FRAME_BYTES_MAX;
 pub use memory::MemoryJournal;
 pub use open::{JournalOptions, JournalReader};
