@@ -141,10 +141,8 @@ impl Shape {
 impl List {
     fn patch(&self) -> NodePatch {
         let entry = |text: &&str| AccessEntry { source: source(text), description: "".into() };
-        let access = self
-            .0
-            .as_ref()
-            .map_or(Access::AllowAll, |entries| Access::AllowList(entries.iter().map(entry).collect()));
+        let access =
+            self.0.as_ref().map_or(Access::AllowAll, |entries| Access::AllowList(entries.iter().map(entry).collect()));
         NodePatch { access: Some(access), ..NodePatch::default() }
     }
 }

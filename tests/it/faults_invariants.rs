@@ -41,7 +41,12 @@ pub(crate) fn every_acknowledged_change_is_there_and_nothing_else(
 }
 
 /// §2.4 and §2.5: a Check that begins after the acknowledgement is decided by it, as the naive evaluator decides.
-pub(crate) fn a_check_is_decided_by_what_was_acknowledged(model: &Model, asked: &Asked, answer: &Answer, now: Duration) {
+pub(crate) fn a_check_is_decided_by_what_was_acknowledged(
+    model: &Model,
+    asked: &Asked,
+    answer: &Answer,
+    now: Duration,
+) {
     let expected = model.decide(asked, now);
     let endpoint = asked.endpoint();
     let path = portcullis::policy::name::NodePath::parse(&endpoint).unwrap();
@@ -130,9 +135,7 @@ pub(crate) fn every_change_has_one_record_and_revisions_are_dense(model: &Model,
     }
     let organizations = model.policy.organizations.iter().map(|(id, of)| (Some(id.clone()), of.revision));
     let deleted = model.deleted.iter().map(|(id, revision)| (Some(id.clone()), *revision));
-    for (organization, revision) in
-        organizations.chain(deleted).chain([(None, model.policy.cluster_revision)])
-    {
+    for (organization, revision) in organizations.chain(deleted).chain([(None, model.policy.cluster_revision)]) {
         match revisions.get(&organization) {
             Some(recorded) => assert_eq!(i64::try_from(*recorded).unwrap(), revision, "{organization:?}"),
             None => assert!(first_kept > 1, "revision {revision} of {organization:?} has no record"),
@@ -228,7 +231,11 @@ pub(crate) fn every_session_was_opened_on_the_record(model: &Model, engine: &Eng
     let first = engine.audit().first_sequence();
     for session in engine.sessions().list(None, &|_, _| true, None, usize::MAX) {
         let id = session.record.id;
-        assert!(first > 1 || model.opened.contains_key(&id), "session {id} was never opened: {session:?}", session = session.record);
+        assert!(
+            first > 1 || model.opened.contains_key(&id),
+            "session {id} was never opened: {session:?}",
+            session = session.record
+        );
     }
 }
 

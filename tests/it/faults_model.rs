@@ -302,11 +302,7 @@ fn naive_of(organization: &Organization) -> naive::Organization {
         access: access(&organization.node.access),
         rules: organization.rules.iter().map(|rule| rule_of(rule)).collect(),
         groups: organization.groups.iter().map(|(id, group)| (id.to_string(), ranges(group))).collect(),
-        nodes: organization
-            .nodes
-            .iter()
-            .map(|(key, node)| (format!("{name}/{key}"), access(&node.access)))
-            .collect(),
+        nodes: organization.nodes.iter().map(|(key, node)| (format!("{name}/{key}"), access(&node.access))).collect(),
     }
 }
 

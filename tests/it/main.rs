@@ -96,6 +96,8 @@ mod faults_engine;
 mod faults_invariants;
 /// What was acknowledged, and what may have happened.
 mod faults_model;
+/// The built service, whatever surrounds it.
+mod faults_process;
 /// Gates and policy tests through the API.
 mod gates_api;
 /// Address groups through the API.
