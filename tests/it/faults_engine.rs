@@ -524,6 +524,7 @@ impl Campaign {
         if self.surroundings.is_off() {
             let (survival, lost) = self.armed;
             self.surroundings.crash(survival, lost);
+            self.model.crashed();
         }
         if self.surroundings.is_troubled() || self.setup.lets_go {
             self.model.crashed();
