@@ -280,7 +280,7 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
         3 => (store.clone(), trouble()).prop_map(|(store, trouble)| Action::Trouble { store, trouble }),
         1 => store.prop_map(|store| Action::Stall { store }),
         4 => Just(Action::Heal),
-        2 => (survival(), lost.clone()).prop_map(|(survival, lost)| Action::Crash { survival, lost }),
+        2 => (survival(), lost).prop_map(|(survival, lost)| Action::Crash { survival, lost }),
         3 => (0..60_usize, survival(), lost)
             .prop_map(|(operations, survival, lost)| Action::CutAfter { operations, survival, lost }),
         2 => Just(Action::Restart),

@@ -15,12 +15,13 @@ use portcullis::policy::node;
 use portcullis::policy::organization::Organization;
 use portcullis::policy::rule::{self, ConnectionType};
 use portcullis::policy::state::Outcome;
+use portcullis::policy::time::Timestamp;
 
 use crate::faults_actions::{Asked, USERS};
 use crate::naive;
 
-pub(crate) const IDLE: Duration = Duration::from_secs(60);
-pub(crate) const MAX_AGE: Duration = Duration::from_secs(600);
+pub(crate) const IDLE: Duration = Duration::from_mins(1);
+pub(crate) const MAX_AGE: Duration = Duration::from_mins(10);
 
 /// See the module.
 pub(crate) struct Model {
@@ -323,7 +324,7 @@ fn rule_of(rule: &rule::Rule) -> naive::Rule {
             })
             .collect(),
         disabled: rule.disabled,
-        expire_time_ms: rule.expire_time.map(|time| time.millis()),
+        expire_time_ms: rule.expire_time.map(Timestamp::millis),
     }
 }
 

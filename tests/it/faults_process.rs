@@ -167,11 +167,12 @@ impl Served {
         let reading = tokio::task::spawn_blocking(move || {
             let (mut reader, mut said) = (BufReader::new(reader), String::new());
             loop {
-                let begin = said.len();
-                if reader.read_line(&mut said).unwrap() == 0 {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap() == 0 {
                     return Err(said);
                 }
-                let line: serde_json::Value = serde_json::from_str(&said[begin..]).unwrap_or_default();
+                said.push_str(&line);
+                let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
                 if line["message"] == "serving gRPC" {
                     return Ok((reader, line["address"].as_str().unwrap().to_owned()));
                 }
@@ -297,7 +298,7 @@ async fn whatever_surrounds_the_process_what_it_acknowledged_is_there() {
     let place = Place::new(directory.path());
     let mut clients = Clients::default();
     for (number, life) in lives.iter().enumerate() {
-        let lived = async {
+        let whole = async {
             let served = Served::start(&place.data_dir).await;
             if number == 0 {
                 load::prepare(served.channel.clone()).await;
@@ -313,7 +314,7 @@ async fn whatever_surrounds_the_process_what_it_acknowledged_is_there() {
             }
         };
         let told = Told { seed: first, number, life };
-        lived.await;
+        whole.await;
         std::mem::forget(told);
     }
 }

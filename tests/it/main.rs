@@ -88,6 +88,8 @@ mod entries_api;
 mod explain;
 /// What may happen to a service.
 mod faults_actions;
+/// The calls that are made while anything may happen.
+mod faults_calls;
 /// What an engine stands on while everything may fail.
 mod faults_disk;
 /// Anything that may happen to an engine, against what it has acknowledged.
