@@ -29,6 +29,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::audit_api::check_of;
 use crate::audit_load;
+use crate::audit_watch::signed_size;
 use crate::campaign::{any_seed, rounds, seed};
 use crate::load;
 use crate::process::skipped;
@@ -303,15 +304,15 @@ async fn whatever_surrounds_the_process_what_it_acknowledged_is_there() {
             if number == 0 {
                 load::prepare(served.channel.clone()).await;
                 audit_load::prepare(&served.channel).await;
+                // So that there is something for a verifier to go by from the first life on.
+                signed_size(&served.channel, 1).await;
             } else {
                 load::verify(served.channel.clone(), &clients.changes).await;
                 audit_load::verify(served.channel.clone(), &clients.checks, Instant::now()).await;
             }
             live(&place, served, &mut clients, life).await;
-            if number > 0 || life.1 == End::Terminate {
-                let faults = audit_load::verify_offline(&place.data_dir).faults;
-                assert!(faults.is_empty(), "{faults:?}");
-            }
+            let faults = audit_load::verify_offline(&place.data_dir).faults;
+            assert!(faults.is_empty(), "{faults:?}");
         };
         let told = Told { seed: first, number, life };
         whole.await;
