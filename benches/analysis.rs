@@ -81,6 +81,7 @@ fn rule(number: u32) -> Rule {
         create_time: now,
         update_time: now,
         changed_at: 1,
+        expired: false,
     }
 }
 

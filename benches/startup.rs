@@ -265,6 +265,7 @@ fn without_disk(directory: &Path) -> Engine {
             journal: Box::new(sessions),
         },
         lineage: Lineage::new(1),
+        backup: None,
         keep: Box::new(data),
     };
     Engine::open(stores, Options::default(), Clock::system()).unwrap()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Follows revocations as a PEP does: prints the session of each connection that is to be cut, and goes on after a lost
-# connection where it left off. Where the log does not have that place (`OUT_OF_RANGE`), it lists the sessions that are
-# revoked by now, and goes on from the present.
+# connection where it left off. Where the log does not have that place, or is another one since a restore
+# (`OUT_OF_RANGE`), it lists the sessions that are revoked by now, and goes on from the present.
 #
 # usage: revocations.sh [ADDRESS]      wants grpcurl and python3
 set -euo pipefail
@@ -9,7 +9,7 @@ address=${1:-127.0.0.1:7070}
 error=$(mktemp)
 trap 'rm -f "$error"' EXIT
 
-# One message a line: `<through_sequence> <session, or - for a checkpoint>`.
+# One message a line: `<through_sequence> <lineage> <session, or - for a checkpoint>`.
 follow() {
     grpcurl -plaintext -d "{\"parent\": \"cluster\", \"types\": [\"AUDIT_TYPE_SESSION_REVOKED\"] $1}" \
         "$address" portcullis.v1.AuditService/WatchEvents 2>"$error" |
@@ -20,7 +20,8 @@ for line in sys.stdin:
     text += line
     if line.rstrip("\n") == "}":
         event, text = json.loads(text), ""
-        print(event["throughSequence"], event.get("record", {}).get("session", {}).get("name", "-"))
+        session = event.get("record", {}).get("session", {}).get("name", "-")
+        print(event["throughSequence"], event["lineage"], session)
 '
 }
 
@@ -42,24 +43,28 @@ for session in json.load(sys.stdin).get("sessions", []):
     done
 }
 
-# A sequence that the log has, and that is at most a second old: the size that the newest checkpoint states.
+# A sequence that the log has, and that is at most a second old: the size that the newest checkpoint states. Then the
+# lineage of the log.
 present() {
     grpcurl -plaintext "$address" portcullis.v1.AuditService/GetCheckpoint |
-        python3 -c 'import json, sys; print(json.load(sys.stdin)["note"].split("\n")[1])'
+        python3 -c '
+import json, sys
+checkpoint = json.load(sys.stdin)
+print(checkpoint["note"].split("\n")[1], checkpoint["lineage"])'
 }
 
-through=""
+through="" lineage=""
 while true; do
-    while read -r sequence session; do
-        through=$sequence
+    while read -r sequence its_lineage session; do
+        through=$sequence lineage=$its_lineage
         if [ "$session" != - ]; then
             echo "cut $session"
         fi
-    done < <(follow "${through:+, \"after_sequence\": $through}")
+    done < <(follow "${through:+, \"after_sequence\": $through, \"lineage\": \"$lineage\"}")
     cat "$error" >&2
     # The present is asked for before the list is read, and followed from afterwards: no revocation lies between them.
     if grep -q 'Code: OutOfRange' "$error" && now=$(present) && list_revoked; then
-        through=$now
+        read -r through lineage <<<"$now"
     fi
     sleep 1
 done

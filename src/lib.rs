@@ -16,9 +16,11 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod engine;
+mod lifeline;
 mod locks;
 pub mod server;
 pub mod store;
+mod tally;
 pub mod telemetry;
 
 pub use portcullis_audit as audit;

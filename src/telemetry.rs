@@ -10,7 +10,7 @@ use std::env;
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::panic::PanicHookInfo;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub fn init(config: &LogConfig) -> io::Result<Logs> {
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let is_colored = is_colored(stderr.is_terminal());
     let lines = Arc::clone(&queue);
-    thread::Builder::new().name("log-writer".to_owned()).spawn(move || lines.write_to(stderr))?;
+    thread::Builder::new().name("log-writer".to_owned()).spawn(move || lines.keep_writing(stderr))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(directives(config.filter.as_str())))
         .with_writer(Arc::clone(&queue))
@@ -160,14 +160,21 @@ impl LogQueue {
         }
     }
 
-    /// Writes lines for as long as the process lives. One that cannot be written is lost; the next one is tried all the
+    /// Writes lines for as long as the process lives. A panic loses a line: neither the log nor the service ends by it.
+    fn keep_writing(&self, mut file: impl Write) {
+        while catch_unwind(AssertUnwindSafe(|| self.write_to(&mut file))).is_err() {
+            thread::sleep(RETRY_PAUSE);
+        }
+    }
+
+    /// Writes lines. One that cannot be written is lost; the next one is tried all the
     /// same, as a terminal, a named pipe or a full disk may come back.
-    fn write_to(&self, mut file: File) {
+    fn write_to(&self, file: &mut impl Write) {
         let mut lost = 0;
         loop {
             match self.next() {
                 Work::TellDropped(count) => tell_dropped(count),
-                Work::Write(line) if write_line(&mut file, &line).is_err() => lost += 1,
+                Work::Write(line) if write_line(file, &line).is_err() => lost += 1,
                 Work::Write(_) if lost > 0 => tell_dropped(std::mem::take(&mut lost)),
                 Work::Write(_) => {}
             }
@@ -239,7 +246,38 @@ fn is_colored(is_terminal: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::directives;
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// Panics at its first line.
+    struct Fragile {
+        panics: bool,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Fragile {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            assert!(!std::mem::take(&mut self.panics), "as in a test");
+            self.written.send(line.to_owned()).map_err(io::Error::other)?;
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_thread_that_writes_does_not_end_the_log() {
+        let queue = Arc::new(LogQueue::default());
+        let (written, lines) = channel();
+        let writing = Arc::clone(&queue);
+        thread::spawn(move || writing.keep_writing(Fragile { panics: true, written }));
+        queue.push(b"lost");
+        queue.push(b"written");
+        assert_eq!(lines.recv().unwrap(), b"written");
+    }
 
     #[test]
     fn a_level_below_info_is_for_portcullis_only() {

@@ -154,7 +154,7 @@ fn check_length(faults: &mut Faults, field: &str, text: &str, characters_max: us
 }
 
 pub(super) fn to_response(answer: &Answer, target: &NodePath<'_>) -> CheckResponse {
-    let Answer { reason, rule, level, session, revision, cluster_revision, decision_id } = answer;
+    let Answer { reason, rule, level, session, revision, cluster_revision, decision_id, sequence } = answer;
     let organization = target.organization;
     let rule = rule.as_ref().map(|rule| Name::rule(organization, rule).to_string());
     CheckResponse {
@@ -168,6 +168,6 @@ pub(super) fn to_response(answer: &Answer, target: &NodePath<'_>) -> CheckRespon
         cluster_revision: to_i64(*cluster_revision),
         decision_id: decision_id.to_string(),
         error: None,
-        sequence: 0,
+        sequence: to_i64(*sequence),
     }
 }

@@ -13,8 +13,7 @@ use super::convert::node::read_entry;
 use super::convert::reader::{ReadChange, Reader};
 use super::convert::{SourceText, to_source_name};
 use super::hierarchy::{shown_node, target_name, update_of};
-use super::mutation::given;
-use super::{Api, at_revision, status};
+use super::{Api, at_revision};
 use crate::policy::name::Id;
 use crate::policy::node::{AccessEntry, EntriesEdit, Node, NodePatch};
 use crate::policy::organization::Organization;
@@ -45,6 +44,7 @@ struct EditedEntries {
 impl Api {
     pub(super) fn read_add_entries(&self, request: v1::AddAccessEntriesRequest) -> ReadChange {
         let v1::AddAccessEntriesRequest { name, entries, etag, options } = request;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let (named, organization) = read_node(&mut read, &name);
         if entries.is_empty() {
@@ -63,6 +63,7 @@ impl Api {
 
     pub(super) fn read_remove_entries(&self, request: v1::RemoveAccessEntriesRequest) -> ReadChange {
         let v1::RemoveAccessEntriesRequest { name, sources, etag, options } = request;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let (named, organization) = read_node(&mut read, &name);
         if sources.is_empty() {
@@ -115,14 +116,14 @@ impl Api {
     }
 
     async fn edit_entries(&self, caller: Caller, read: ReadChange) -> Result<EditedEntries, Status> {
-        let request = read.map_err(status::invalid)?;
+        let request = read?;
         let (name, validate_only) = (target_name(&request.target), request.validate_only);
         let changed = self.change(caller, request).await?;
         let entries = |outcome| {
             let node = node_of(outcome, &name);
             node.map(|node| node.access.entries().to_vec()).unwrap_or_default()
         };
-        let node = shown_node(&changed, &name, validate_only)?;
+        let node = shown_node(self.etags()?, &changed, &name, validate_only)?;
         let (before, after, revision) = (entries(&changed.before), entries(&changed.outcome), changed.revision);
         Ok(EditedEntries { node, before, after, outcome: changed.outcome, revision })
     }
@@ -138,9 +139,9 @@ fn read_node(read: &mut Reader, name: &str) -> (Option<NodeName>, Option<Id>) {
     (named, organization)
 }
 
-fn edit(read: Reader, named: Option<NodeName>, etag: String, edit: EntriesEdit) -> ReadChange {
+fn edit(read: Reader, named: Option<NodeName>, etag: Option<String>, edit: EntriesEdit) -> ReadChange {
     let patch = NodePatch { entries: Some(edit), ..NodePatch::default() };
-    read.change(named.map(|named| update_of(named, given(etag), patch)))
+    read.change(named.map(|named| update_of(named, etag, patch)))
 }
 
 /// The node of a name in an outcome.

@@ -10,10 +10,9 @@ use super::convert::Faults;
 use super::convert::names::{self, optional_id, organization};
 use super::convert::reader::ReadChange;
 use super::convert::rule::to_group;
-use super::mutation::{ChangedOrganization, given};
-use super::paging::PageRequest;
+use super::mutation::ChangedOrganization;
 use super::{Api, at_revision, status, to_i64, transport};
-use crate::policy::plan::{Mutation, etag_of_group};
+use crate::policy::plan::Mutation;
 use crate::policy::problems::{Problem, Resource};
 use crate::proto::v1::{self, ErrorReason};
 
@@ -52,7 +51,7 @@ impl Api {
         let published = self.published(&organization)?;
         let view = &published.view;
         let group = view.organization.groups.get(id.as_str()).ok_or_else(|| status::not_found(&name))?;
-        Ok(at_revision(to_group(view, group), view.organization.revision))
+        Ok(at_revision(to_group(self.etags()?, view, group), view.organization.revision))
     }
 
     pub(super) async fn list_address_groups(
@@ -60,11 +59,12 @@ impl Api {
         request: v1::ListAddressGroupsRequest,
     ) -> Result<Response<v1::ListAddressGroupsResponse>, Status> {
         let v1::ListAddressGroupsRequest { parent, page_size, page_token } = request;
-        let (id, page) = PageRequest::of_organization("groups", &parent, page_size, &page_token)?;
+        let (id, page) = self.page_of_organization("groups", &parent, page_size, &page_token)?;
         let published = self.published(&id)?;
         let view = &published.view;
         let groups = view.organization.groups.iter_after(page.cursor.as_deref());
-        let groups = groups.map(|(id, group)| (id, to_group(view, group)));
+        let etags = self.etags()?;
+        let groups = groups.map(|(id, group)| (id, to_group(etags, view, group)));
         let (groups, more) = page.take(groups, |(_, group)| prost::Message::encoded_len(group));
         let last = groups.last().filter(|_| more);
         let next_page_token = last.map(|(id, _)| page.token(id.as_str())).unwrap_or_default();
@@ -72,7 +72,7 @@ impl Api {
         let address_groups = groups.into_iter().map(|(_, group)| group).collect();
         let revision = view.organization.revision;
         // Any change of a group changes the organization's revision, so it can stand for the list.
-        let (etag, problems) = (format!("groups-{revision}"), Vec::new());
+        let (etag, problems) = (etags.groups(revision), Vec::new());
         let revision_shown = to_i64(revision);
         let mut answer =
             v1::ListAddressGroupsResponse { address_groups, next_page_token, etag, revision: revision_shown, problems };
@@ -97,7 +97,8 @@ impl Api {
     pub(super) fn read_update_group(&self, request: v1::UpdateAddressGroupRequest) -> ReadChange {
         let v1::UpdateAddressGroupRequest { address_group, update_mask, options } = request;
         let mut read = self.change_reader(options);
-        let group = address_group.unwrap_or_default();
+        let mut group = address_group.unwrap_or_default();
+        let etag = self.given_etag(std::mem::take(&mut group.etag))?;
         let named = read.note("address_group.name", names::group(&group.name));
         if update_mask.as_ref().is_none_or(|mask| mask.paths.is_empty()) && !group.ranges.is_empty() {
             let description = "cannot be updated here: use AddRanges, RemoveRanges or ReplaceRanges";
@@ -108,7 +109,6 @@ impl Api {
             .names("description", !group.description.is_empty())
             .then(|| read.description("address_group.description", &group.description));
         let (organization, id) = named.unzip();
-        let etag = given(group.etag);
         let mutation = id.map(|id| Mutation::UpdateGroup { id, etag, description });
         read.change_inside(organization, mutation)
     }
@@ -124,9 +124,10 @@ impl Api {
 
     pub(super) fn read_delete_group(&self, request: v1::DeleteAddressGroupRequest) -> ReadChange {
         let v1::DeleteAddressGroupRequest { name, etag, options } = request;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let (organization, id) = read.note("name", names::group(&name)).unzip();
-        let mutation = id.map(|id| Mutation::DeleteGroup { id, etag: given(etag) });
+        let mutation = id.map(|id| Mutation::DeleteGroup { id, etag });
         read.change_inside(organization, mutation)
     }
 
@@ -173,7 +174,7 @@ impl Api {
         let v1::ListRangesRequest { name, page_size, page_token } = request;
         let mut faults = Faults::default();
         let named = faults.note("name", names::group(&name));
-        let page = PageRequest::new(&mut faults, format!("ranges {name}"), page_size, &page_token);
+        let page = self.page_request(&mut faults, format!("ranges {name}"), page_size, &page_token)?;
         let (organization, id) = faults.result(named)?;
         let published = self.published(&organization)?;
         let organization = &published.view.organization;
@@ -183,7 +184,7 @@ impl Api {
         let ranges = group.ranges().iter_from(offset).map(|range| range.to_string());
         let (ranges, more) = page.take(ranges, String::len);
         let next_page_token = if more { page.token(&(offset + ranges.len()).to_string()) } else { String::new() };
-        let (etag, revision) = (etag_of_group(group.changed_at), to_i64(organization.revision));
+        let (etag, revision) = (self.etags()?.group(group.changed_at), to_i64(organization.revision));
         let answer = v1::ListRangesResponse { ranges, next_page_token, etag, revision };
         Ok(at_revision(answer, organization.revision))
     }
@@ -191,11 +192,12 @@ impl Api {
     /// A replacement that comes in one message, as previews have it.
     pub(super) fn read_replace_ranges(&self, request: v1::ReplaceRangesRequest) -> ReadChange {
         let v1::ReplaceRangesRequest { name, etag, expected_count, allow_empty, ranges, options } = request;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let (organization, id) = read.note("name", names::group(&name)).unzip();
         let parsed = read.ranges("ranges", 0, &ranges).into_iter().collect();
         check_count(&mut read, ranges.len(), expected_count, allow_empty);
-        let mutation = id.map(|id| Mutation::ReplaceRanges { id, etag: given(etag), ranges: parsed });
+        let mutation = id.map(|id| Mutation::ReplaceRanges { id, etag, ranges: parsed });
         read.change_inside(organization, mutation)
     }
 
@@ -208,6 +210,7 @@ impl Api {
             return Err(status::invalid_field("name", "is required: send at least one message"));
         };
         let v1::ReplaceRangesRequest { name, etag, expected_count, allow_empty, ranges, options } = first;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let (organization, id) = read.note("name", names::group(&name)).unzip();
         let mut parsed = read.ranges("ranges", 0, &ranges);
@@ -228,7 +231,7 @@ impl Api {
         let reason = check_count(&mut read, count, expected_count, allow_empty);
         let violations = read.violations().to_vec();
         let ranges = parsed.into_iter().collect();
-        let mutation = id.map(|id| Mutation::ReplaceRanges { id, etag: given(etag), ranges });
+        let mutation = id.map(|id| Mutation::ReplaceRanges { id, etag, ranges });
         let changed = self.make(caller, read.change_inside(organization, mutation)).await;
         match (changed.and_then(|changed| group_answer(&changed)), reason) {
             // The group exists and the etag is current, so the refusal is about the stream.
@@ -277,7 +280,7 @@ fn group_answer(changed: &ChangedOrganization) -> Result<Response<v1::AddressGro
     let view = &changed.view;
     let group = changed.object.as_ref().and_then(|id| view.organization.groups.get(id.as_str()));
     let group = group.ok_or_else(|| status::not_found("the address group"))?;
-    let mut answer = to_group(view, group);
+    let mut answer = to_group(changed.etags, view, group);
     answer.etag = changed.etag(answer.etag);
     answer.revision = to_i64(changed.revision);
     Ok(at_revision(answer, changed.revision))

@@ -14,7 +14,6 @@ use super::convert::names::{self, NodeName, chosen_id};
 use super::convert::node::{SETTABLE, patch, to_node, to_own_node};
 use super::convert::options::Mask;
 use super::convert::reader::ReadChange;
-use super::mutation::given;
 use super::paging::PageRequest;
 use super::serve::serve;
 use super::{Api, at_revision, permitted, status, to_i64};
@@ -23,7 +22,7 @@ use crate::engine::directory::Directory;
 use crate::policy::name::{CLUSTER, Id, Name, NodeKey};
 use crate::policy::node::{Node, NodePatch};
 use crate::policy::organization::Organization;
-use crate::policy::plan::Mutation;
+use crate::policy::plan::{Etags, Mutation};
 use crate::policy::state::Outcome;
 use crate::proto::v1::hierarchy_service_server::HierarchyService;
 use crate::proto::v1::{
@@ -52,7 +51,7 @@ impl Api {
 
     fn get_node(&self, request: GetNodeRequest) -> Result<Response<v1::Node>, Status> {
         let GetNodeRequest { name } = request;
-        let (node, revision) = find(self.engine()?.directory(), &name)?;
+        let (node, revision) = find(self.etags()?, self.engine()?.directory(), &name)?;
         Ok(at_revision(node, revision))
     }
 
@@ -60,7 +59,7 @@ impl Api {
         let ListNodesRequest { parent, page_size, page_token, recursive } = request;
         let mut faults = Faults::default();
         let list = format!("nodes {parent} {recursive}");
-        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
+        let page = self.page_request(&mut faults, list, page_size, &page_token)?;
         let above = read_list_parent(&mut faults, &parent);
         let above = faults.result(above)?;
         let directory = self.engine()?.directory();
@@ -71,11 +70,12 @@ impl Api {
                 (nodes, Some(revision))
             }
         };
-        let (nodes, more) = page.take(nodes.iter().map(Listed::to_node), v1::Node::encoded_len);
+        let etags = self.etags()?;
+        let (nodes, more) = page.take(nodes.iter().map(|listed| listed.to_node(etags)), v1::Node::encoded_len);
         let end = nodes.last().filter(|_| more);
         let next_page_token = end.map(|node| page.token(&node.name)).unwrap_or_default();
         let problems = nodes.iter().filter_map(permitted::problem_of).collect();
-        let etag = revision.map(|revision| format!("nodes-{revision}")).unwrap_or_default();
+        let etag = revision.map(|revision| etags.nodes(revision)).unwrap_or_default();
         let shown = revision.map_or(0, to_i64);
         let answer = ListNodesResponse { nodes, next_page_token, etag, revision: shown, problems };
         Ok(match revision {
@@ -89,7 +89,7 @@ impl Api {
     }
 
     async fn delete_node(&self, caller: Caller, request: DeleteNodeRequest) -> Result<Response<()>, Status> {
-        let request = self.read_delete_node(request)?.map_err(status::invalid)?;
+        let request = self.read_delete_node(request)??;
         let Changed { revision, .. } = self.change(caller, request).await?;
         Ok(at_revision((), revision))
     }
@@ -123,7 +123,7 @@ impl Api {
         let UpdateNodeRequest { node, update_mask, options } = request;
         let mut read = self.change_reader(options);
         let mut node = node.unwrap_or_default();
-        let etag = given(std::mem::take(&mut node.etag));
+        let etag = self.given_etag(std::mem::take(&mut node.etag))?;
         let name = std::mem::take(&mut node.name);
         let named = read.note("node.name", names::node(&name));
         let mask = read.mask(update_mask, SETTABLE);
@@ -138,7 +138,7 @@ impl Api {
     pub(super) fn read_delete_node(&self, request: DeleteNodeRequest) -> Result<ReadChange, Status> {
         let DeleteNodeRequest { name, etag, force, options } = request;
         let mut read = self.change_reader(options);
-        let etag = given(etag);
+        let etag = self.given_etag(etag)?;
         let target = match read.note("name", names::node(&name)) {
             None => None,
             Some(NodeName::Cluster) => {
@@ -152,10 +152,10 @@ impl Api {
     }
 
     async fn change_node(&self, caller: Caller, read: ReadChange) -> Result<Response<v1::Node>, Status> {
-        let request = read.map_err(status::invalid)?;
+        let request = read?;
         let (name, validate_only) = (target_name(&request.target), request.validate_only);
         let changed = self.change(caller, request).await?;
-        Ok(at_revision(shown_node(&changed, &name, validate_only)?, changed.revision))
+        Ok(at_revision(shown_node(self.etags()?, &changed, &name, validate_only)?, changed.revision))
     }
 }
 
@@ -169,11 +169,11 @@ pub(super) fn update_of(named: NodeName, etag: Option<String>, patch: NodePatch)
 }
 
 /// The node that was changed, as the change leaves it or would leave it.
-pub(super) fn shown_node(changed: &Changed, name: &str, validate_only: bool) -> Result<v1::Node, Status> {
+pub(super) fn shown_node(etags: Etags, changed: &Changed, name: &str, validate_only: bool) -> Result<v1::Node, Status> {
     let revision = changed.revision;
     let node = match &changed.outcome {
-        Outcome::Cluster(cluster) => Some(to_node(CLUSTER.to_owned(), None, revision, &cluster.node)),
-        Outcome::Organization(organization) => node_in(organization, name),
+        Outcome::Cluster(cluster) => Some(to_node(etags, CLUSTER.to_owned(), None, revision, &cluster.node)),
+        Outcome::Organization(organization) => node_in(etags, organization, name),
         Outcome::Deleted(..) => None,
     };
     let mut node = node.ok_or_else(|| status::not_found(name))?;
@@ -237,27 +237,27 @@ fn read_list_parent(faults: &mut Faults, parent: &str) -> Option<Option<(Id, Opt
 }
 
 /// A node of an organization by its full name.
-fn node_in(organization: &Organization, name: &str) -> Option<v1::Node> {
+fn node_in(etags: Etags, organization: &Organization, name: &str) -> Option<v1::Node> {
     let id = organization.id.as_str();
     let node = match names::node(name).ok()? {
         NodeName::Cluster => return None,
-        NodeName::Organization(_) => return Some(to_own_node(organization)),
+        NodeName::Organization(_) => return Some(to_own_node(etags, organization)),
         NodeName::Below(_, key) => organization.nodes.get(&key)?,
     };
-    Some(to_node(name.to_owned(), Some(id), organization.revision, node))
+    Some(to_node(etags, name.to_owned(), Some(id), organization.revision, node))
 }
 
-fn find(directory: &Directory, name: &str) -> Result<(v1::Node, u64), Status> {
+fn find(etags: Etags, directory: &Directory, name: &str) -> Result<(v1::Node, u64), Status> {
     let id = match names::node(name).map_err(|error| status::invalid_field("name", error.to_string()))? {
         NodeName::Cluster => {
             let cluster = &directory.cluster().cluster;
-            return Ok((to_node(CLUSTER.to_owned(), None, cluster.revision, &cluster.node), cluster.revision));
+            return Ok((to_node(etags, CLUSTER.to_owned(), None, cluster.revision, &cluster.node), cluster.revision));
         }
         NodeName::Organization(id) | NodeName::Below(id, _) => id,
     };
     let published = directory.organization(id.as_str()).ok_or_else(|| status::not_found(name))?;
     let organization = &published.view.organization;
-    let node = node_in(organization, name).ok_or_else(|| status::not_found(name))?;
+    let node = node_in(etags, organization, name).ok_or_else(|| status::not_found(name))?;
     Ok((node, organization.revision))
 }
 
@@ -270,11 +270,13 @@ struct Listed {
 }
 
 impl Listed {
-    fn to_node(&self) -> v1::Node {
+    fn to_node(&self, etags: Etags) -> v1::Node {
         let id = self.organization.id.as_str();
         match &self.key {
-            None => to_own_node(&self.organization),
-            Some(key) => to_node(Name::node(id, key).to_string(), Some(id), self.organization.revision, &self.node),
+            None => to_own_node(etags, &self.organization),
+            Some(key) => {
+                to_node(etags, Name::node(id, key).to_string(), Some(id), self.organization.revision, &self.node)
+            }
         }
     }
 }

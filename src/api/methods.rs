@@ -166,6 +166,9 @@ methods! {
         ListPolicyTests     Administration Reads   Nothing
         DeletePolicyTest    Administration Mutates Nothing
     }
+    Maintenance = "portcullis.v1.MaintenanceService", Administration {
+        Backup              Administration Reads   Nothing
+    }
 }
 
 /// The path of a Check.

@@ -21,6 +21,8 @@ mod firewall;
 mod groups;
 mod heavy_work;
 mod hierarchy;
+mod lineage;
+mod maintenance;
 pub mod methods;
 mod mutation;
 mod node_scope;
@@ -33,6 +35,7 @@ mod preview;
 mod problem_changes;
 mod problem_words;
 mod problems;
+mod refusals;
 mod revisions;
 mod rules;
 mod serve;
@@ -55,6 +58,8 @@ use crate::policy::ranges::RangeSet;
 
 use audit::AuditReads;
 use heavy_work::{HeavyWork, Recent};
+use maintenance::Backups;
+pub use refusals::Refusals;
 use subscribers::Subscribers;
 
 /// The most bytes of an answer.
@@ -72,6 +77,7 @@ pub struct Api {
     engine: Arc<OnceLock<Arc<Engine>>>,
     limits: Limits,
     shared: Arc<Shared>,
+    refusals: Arc<Refusals>,
 }
 
 /// What the calls of administration share.
@@ -84,6 +90,7 @@ struct Shared {
     list_problems: Recent<Vec<Problem>>,
     subscribers: Subscribers,
     audit_reads: AuditReads,
+    backups: Backups,
 }
 
 impl Api {
@@ -96,8 +103,9 @@ impl Api {
             list_problems: Recent::default(),
             subscribers: Subscribers::new(subscribers_max, draining),
             audit_reads: AuditReads::default(),
+            backups: Backups::default(),
         };
-        Self { engine: Arc::default(), limits, shared: Arc::new(shared) }
+        Self { engine: Arc::default(), limits, shared: Arc::new(shared), refusals: Arc::default() }
     }
 
     /// The services' engine: from now on they serve.
@@ -105,6 +113,11 @@ impl Api {
         if self.engine.set(engine).is_err() {
             tracing::error!("the services were started twice: the first engine stays");
         }
+    }
+
+    /// The calls that were refused.
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     fn engine(&self) -> Result<&Arc<Engine>, Status> {

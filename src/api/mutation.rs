@@ -16,13 +16,15 @@ use crate::engine::directory::OrganizationView;
 use crate::policy::document::TestSpec;
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
-use crate::policy::plan::Mutation;
+use crate::policy::plan::{Etags, Mutation};
 use crate::proto::v1::{self, ErrorReason};
 
 /// An organization after a change.
 pub(super) struct ChangedOrganization {
     /// The organization as the change leaves it, or would leave it.
     pub(super) view: OrganizationView,
+    /// The etags that are current.
+    pub(super) etags: Etags,
     /// Its revision.
     pub(super) revision: u64,
     /// Whether the change was only judged.
@@ -58,13 +60,14 @@ impl Api {
 
     /// Carries out a mutation inside an organization for a caller.
     pub(super) async fn make(&self, caller: Caller, read: ReadChange) -> Result<ChangedOrganization, Status> {
-        let request = read.map_err(status::invalid)?;
+        let request = read?;
         let (validate_only, object) = (request.validate_only, ChangedObject::of(&request.target));
         let changed = self.change(caller, request).await?;
         let view = changed.view().ok_or_else(|| status::not_found("the organization"))?;
         let before = changed.before.organization().cloned();
         let object = object.id(before.as_deref(), &view.organization);
-        Ok(ChangedOrganization { view, before, revision: changed.revision, validate_only, object })
+        let etags = self.etags()?;
+        Ok(ChangedOrganization { view, etags, before, revision: changed.revision, validate_only, object })
     }
 }
 
@@ -120,9 +123,4 @@ impl ChangedObject {
             }
         }
     }
-}
-
-/// A text field that may be left out: an empty one was not given.
-pub(super) fn given(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
 }

@@ -12,7 +12,7 @@ use super::convert::Faults;
 use super::convert::names::{self, organization};
 use super::convert::reader::{ReadChange, Reader};
 use super::convert::rule::to_group;
-use super::mutation::{ChangedOrganization, given};
+use super::mutation::ChangedOrganization;
 use super::{Api, at_revision, status, to_i64, transport};
 use crate::policy::address::Range;
 use crate::policy::group::Group;
@@ -119,9 +119,10 @@ impl Patch {
             remove,
             options,
         } = first;
+        let etag = api.given_etag(etag)?;
         let mut read = api.change_reader(options);
         let (organization, id) = read_name(&mut read, &name, create.is_some());
-        if create.is_some() && !etag.is_empty() {
+        if create.is_some() && etag.is_some() {
             read.add("etag", "makes no sense for a group to create: leave it empty");
         }
         let create =
@@ -131,7 +132,6 @@ impl Patch {
         add_half.extend(&mut read, &add)?;
         remove_half.extend(&mut read, &remove)?;
         let expected = [expected_add_count, expected_remove_count];
-        let etag = given(etag);
         Ok(Self { read, organization, id, etag, create, add: add_half, remove: remove_half, expected })
     }
 
@@ -253,7 +253,7 @@ fn patched(changed: &ChangedOrganization, asked: &Asked) -> Result<Response<v1::
     let removed = asked.removed.without(&absent);
     let is_covered = |range: &Range| group.set().share_of(*range) != Share::Nothing;
     let shown_of = |range: Range| to_removal(group, range);
-    let mut shown = to_group(view, group);
+    let mut shown = to_group(changed.etags, view, group);
     shown.etag = changed.etag(shown.etag);
     shown.revision = to_i64(changed.revision);
     let answer = v1::PatchRangesResponse {

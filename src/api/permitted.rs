@@ -14,7 +14,6 @@ use super::convert::decision::to_connection_type;
 use super::convert::names::{self, NodeName};
 use super::convert::node::{to_entries, to_mode};
 use super::node_scope::NodeScope;
-use super::paging::PageRequest;
 use super::problems::{examine, to_problem};
 use super::{ANSWER_BYTES_MAX, Api, Shared, at_revision, status, to_i64};
 use crate::engine::Engine;
@@ -104,7 +103,7 @@ impl Api {
             }
         });
         let list = format!("permitted {name} {connection_type}");
-        let page = PageRequest::new(&mut faults, list.clone(), page_size, &page_token);
+        let page = self.page_request(&mut faults, list.clone(), page_size, &page_token)?;
         let (connection_type, (id, key)) = faults.result(wanted.zip(named))?;
         let scope = self.node_scope(&name, &id, key)?;
         let (revision, cluster_revision) = (scope.published.view.organization.revision, scope.cluster.cluster.revision);

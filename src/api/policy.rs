@@ -17,7 +17,6 @@ use super::convert::reader::{ReadChange, Reader};
 use super::convert::rule::{to_group, to_rule};
 use super::convert::{Faults, audit};
 use super::differences::fitting_changes;
-use super::mutation::given;
 use super::rules::read_rules;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, status, to_i64};
 use crate::engine::Engine;
@@ -25,7 +24,7 @@ use crate::engine::directory::OrganizationView;
 use crate::policy::document::{Document, GroupSpec, NodeSpec, TestSpec};
 use crate::policy::name::{Id, Name, NodeKey};
 use crate::policy::node::NodePatch;
-use crate::policy::plan::{Mutation, etag_of_policy};
+use crate::policy::plan::{Etags, Mutation};
 use crate::policy::ranges::RangeList;
 use crate::proto::v1;
 use crate::proto::v1::PolicySection as Section;
@@ -37,7 +36,7 @@ impl Api {
     pub(super) fn export_policy(&self, request: v1::ExportPolicyRequest) -> Result<Response<v1::Policy>, Status> {
         let v1::ExportPolicyRequest { parent, omit_ranges } = request;
         let published = self.published(&names::parent(&parent)?)?;
-        let policy = to_policy(&published.view, omit_ranges);
+        let policy = to_policy(self.etags()?, &published.view, omit_ranges);
         if policy.encoded_len() > ANSWER_BYTES_MAX {
             return Err(status::answer_too_large("export it with `omit_ranges`, or list its parts"));
         }
@@ -52,15 +51,15 @@ impl Api {
         let changed = self.make(caller, self.read_apply_policy(request)).await?;
         let (before, after, revision) = (changed.before, changed.view.organization, changed.revision);
         let cluster = self.engine()?.directory().cluster();
-        let (engine, now) = (Arc::clone(self.engine()?), self.engine()?.clock().now());
+        let (engine, now, etags) = (Arc::clone(self.engine()?), self.engine()?.clock().now(), changed.etags);
         let answer = self.shared.heavy.run(move || {
             let altered = before.map(|before| Engine::alterations(&before, &after));
-            let altered = audit::object_changes(&altered.unwrap_or_default(), Some(&after.id), revision);
+            let altered = audit::object_changes(etags, &altered.unwrap_or_default(), Some(&after.id), revision);
             let (altered, altered_cut) = fitting_changes(altered);
             let (problems, cut) = super::problems::of_organization(&engine, &after, &cluster.cluster, now);
             v1::ApplyPolicyResponse {
                 revision: to_i64(revision),
-                etag: etag_of_policy(revision),
+                etag: etags.policy(revision),
                 changes: altered,
                 problems,
                 truncated: altered_cut || cut,
@@ -71,6 +70,7 @@ impl Api {
 
     pub(super) fn read_apply_policy(&self, request: v1::ApplyPolicyRequest) -> ReadChange {
         let v1::ApplyPolicyRequest { parent, policy, validate_only, etag, force, options } = request;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         read.options.validate_only |= validate_only;
         let id = organization(&mut read, "parent", &parent);
@@ -80,7 +80,7 @@ impl Api {
         let document = policy.map(|policy| read_policy(&mut read, id.as_ref(), &parent, policy));
         let mutation = document.map(|document| Mutation::ReplacePolicy {
             document: Box::new(document),
-            etag: given(etag),
+            etag,
             goes_back: false,
             force,
         });
@@ -260,28 +260,28 @@ fn read_key(
 }
 
 /// The whole policy as the API shows it.
-pub(super) fn to_policy(view: &OrganizationView, omit_ranges: bool) -> v1::Policy {
+pub(super) fn to_policy(etags: Etags, view: &OrganizationView, omit_ranges: bool) -> v1::Policy {
     let organization = &view.organization;
     let id = organization.id.as_str();
     let below = organization
         .nodes
         .iter()
-        .map(|(key, node)| to_node(Name::node(id, key).to_string(), Some(id), organization.revision, node));
+        .map(|(key, node)| to_node(etags, Name::node(id, key).to_string(), Some(id), organization.revision, node));
     // Having no gates is said, so that applying the policy takes newer ones away.
-    let own = to_own_node(organization);
+    let own = to_own_node(etags, organization);
     let own = v1::Node { change_gates: Some(own.change_gates.unwrap_or_default()), ..own };
     let group = |group: &Arc<crate::policy::group::Group>| {
         let ranges = group.ranges().iter().map(|range| range.to_string());
         let ranges = if omit_ranges { Vec::new() } else { ranges.collect() };
-        v1::AddressGroup { ranges, ..to_group(view, group) }
+        v1::AddressGroup { ranges, ..to_group(etags, view, group) }
     };
     v1::Policy {
         organization: Name::organization(id).to_string(),
-        etag: etag_of_policy(organization.revision),
+        etag: etags.policy(organization.revision),
         revision: to_i64(organization.revision),
         nodes: std::iter::once(own).chain(below).collect(),
         address_groups: organization.groups.values().map(group).collect(),
-        rules: organization.rules.iter().enumerate().map(|(index, rule)| to_rule(view, index, rule)).collect(),
+        rules: organization.rules.iter().enumerate().map(|(index, rule)| to_rule(etags, view, index, rule)).collect(),
         ranges_omitted: omit_ranges,
         policy_tests: organization.tests.iter().map(|test| to_test(id, test, None)).collect(),
         sections: SECTIONS.map(i32::from).to_vec(),

@@ -54,7 +54,7 @@ impl Api {
         request: v1::ListPolicyTestsRequest,
     ) -> Result<Response<v1::ListPolicyTestsResponse>, Status> {
         let v1::ListPolicyTestsRequest { parent, page_size, page_token } = request;
-        let (id, page) = PageRequest::of_organization("policy tests", &parent, page_size, &page_token)?;
+        let (id, page) = self.page_of_organization("policy tests", &parent, page_size, &page_token)?;
         let published = self.published(&id)?;
         let (cluster, now) = (self.engine()?.directory().cluster(), self.now()?);
         // Judging them takes a pass over all rules where very many rules expire.

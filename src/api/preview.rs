@@ -10,7 +10,7 @@ use tonic::{Response, Status};
 use tonic_types::StatusExt;
 
 use super::convert::names::{self, NodeName};
-use super::convert::reader::ReadChange;
+use super::convert::reader::{ReadChange, Unreadable};
 use super::convert::{Faults, audit, to_time};
 use super::differences::{Differences, fitting_changes};
 use super::problem_changes::Beginnings;
@@ -24,7 +24,7 @@ use crate::policy::forecast::Budget;
 use crate::policy::limits::Limits;
 use crate::policy::name::{CLUSTER, Id, Name};
 use crate::policy::node::NodePatch;
-use crate::policy::plan::{Mutation, PlanError, Violation, etag_of_policy};
+use crate::policy::plan::{Mutation, PlanError, Violation};
 use crate::policy::problems::Problem;
 use crate::policy::time::Timestamp;
 use crate::policy::version::Version;
@@ -57,6 +57,7 @@ impl Api {
         request: v1::PreviewChangeRequest,
     ) -> Result<Response<v1::PreviewChangeResponse>, Status> {
         let v1::PreviewChangeRequest { parent, mutations, replay_within } = request;
+        self.check_mutations(&mutations)?;
         let mut faults = Faults::default();
         let named = faults.note("parent", names::node(&parent)).and_then(|named| match named {
             NodeName::Cluster => Some(None),
@@ -140,8 +141,7 @@ fn to_plan(owner: Option<Id>, reads: Vec<ReadChange>, paths: &[String]) -> Resul
     let (mut inside, mut of_cluster, mut deletion) = (Vec::new(), Vec::new(), None);
     let count = reads.len();
     for (read, path) in reads.into_iter().zip(paths) {
-        let ChangeRequest { target, violations, gates, .. } =
-            read.map_err(|violations| refused(Some(path), PlanError::Invalid(violations)))?;
+        let ChangeRequest { target, violations, gates, .. } = read.map_err(|fault| unreadable(path, fault))?;
         options.gates = options.gates.and(&gates.gates);
         options.override_tests |= gates.override_tests;
         let foreign = |what: &str| Err(status::invalid_field(path, format!("is not about `{what}`: preview it apart")));
@@ -218,7 +218,8 @@ fn answer(
     let one = prospect.organizations.first().filter(|_| of_cluster.is_none());
     let before = one.and_then(|one| one.before.as_ref()).map(|before| before.organization.revision);
     let (owner, revision) = (one.map(|one| &one.id), of_cluster.or(before).unwrap_or_default());
-    let (changes, changes_cut) = fitting_changes(audit::object_changes(&preview.changes, owner, revision + 1));
+    let (changes, changes_cut) =
+        fitting_changes(audit::object_changes(engine.etags(), &preview.changes, owner, revision + 1));
     let (differences, differences_cut) = differences.finish();
     Ok(v1::PreviewChangeResponse {
         revision: to_i64(revision),
@@ -236,7 +237,7 @@ fn answer(
         refusals: refusals.collect(),
         replay,
         later_revocation_count: to_i64(revoked.later()),
-        etag: if of_cluster.is_some() { String::new() } else { etag_of_policy(revision) },
+        etag: if of_cluster.is_some() { String::new() } else { engine.etags().policy(revision) },
     })
 }
 
@@ -293,6 +294,14 @@ pub(super) fn refused(path: Option<&String>, error: PlanError) -> Status {
     let (PlanError::Invalid(violations), Some(path)) = (&error, path) else { return status::plan(error) };
     let violations = violations.iter().map(|Violation { field, description }| below(path, field, description));
     status::invalid(violations.collect())
+}
+
+/// The refusal of a mutation of which there is nothing to judge.
+pub(super) fn unreadable(path: &String, fault: Unreadable) -> Status {
+    match fault {
+        Unreadable::Invalid(violations) => refused(Some(path), PlanError::Invalid(violations)),
+        fault @ Unreadable::Etag(_) => fault.into(),
+    }
 }
 
 /// The status of a mutation that could not be read, at its path.

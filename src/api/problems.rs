@@ -42,7 +42,7 @@ impl Api {
         let v1::ListProblemsRequest { parent, page_size, page_token } = request;
         let mut faults = Faults::default();
         let named = faults.note("parent", names::node(&parent));
-        let page = PageRequest::new(&mut faults, format!("problems {parent}"), page_size, &page_token);
+        let page = self.page_request(&mut faults, format!("problems {parent}"), page_size, &page_token)?;
         let (id, key) = match faults.result(named)? {
             NodeName::Cluster => return self.problems_of_cluster(page),
             NodeName::Organization(id) => (id, None),

@@ -12,15 +12,13 @@ use super::convert::names;
 use super::convert::reader::ReadChange;
 use super::convert::{audit, to_time};
 use super::differences::{Differences, fitting_changes};
-use super::mutation::given;
-use super::paging::PageRequest;
 use super::{Api, at_revision, status, to_i64};
 use crate::audit::record::ObjectChange;
 use crate::engine::{Engine, RevisionDetail, RevisionEntry};
 use crate::policy::document::Document;
 use crate::policy::name::{Id, Name};
 use crate::policy::organization::Organization;
-use crate::policy::plan::Mutation;
+use crate::policy::plan::{Etags, Mutation};
 use crate::proto::v1;
 
 impl Api {
@@ -29,7 +27,7 @@ impl Api {
         request: v1::ListRevisionsRequest,
     ) -> Result<Response<v1::ListRevisionsResponse>, Status> {
         let v1::ListRevisionsRequest { parent, page_size, page_token } = request;
-        let (id, page) = PageRequest::of_organization("revisions", &parent, page_size, &page_token)?;
+        let (id, page) = self.page_of_organization("revisions", &parent, page_size, &page_token)?;
         let published = self.published(&id)?;
         let present = &published.view.organization;
         let before = match page.cursor.as_deref().map(str::parse) {
@@ -37,8 +35,9 @@ impl Api {
             Some(Ok(before)) => Some(before),
             Some(Err(_)) => return Err(status::invalid_field("page_token", "is no token of this list")),
         };
+        let etags = self.etags()?;
         let entries = self.engine()?.revisions(&id, before, page.size + 1).await.map_err(status::history)?;
-        let revisions = entries.iter().map(|entry| to_revision(&id, entry, None, Some(present)));
+        let revisions = entries.iter().map(|entry| to_revision(etags, &id, entry, None, Some(present)));
         let (revisions, more) = page.take(revisions, prost::Message::encoded_len);
         let last = revisions.last().filter(|_| more);
         let next_page_token = last.map(|last| page.token(&last.revision.to_string())).unwrap_or_default();
@@ -52,7 +51,7 @@ impl Api {
         // The revisions of an organization that was deleted can still be read.
         let published = self.published(&id).ok();
         let present = published.as_ref().map(|published| &*published.view.organization);
-        let revision = to_revision(&id, &detail.entry, Some(&detail.changes), present);
+        let revision = to_revision(self.etags()?, &id, &detail.entry, Some(&detail.changes), present);
         Ok(at_revision(revision, present.map_or(0, |present| present.revision)))
     }
 
@@ -84,7 +83,8 @@ impl Api {
             let mut differences = Differences::default();
             differences.add(&prospect);
             let changes = Engine::alterations(&before, &after);
-            let (changes, changes_cut) = fitting_changes(audit::object_changes(&changes, Some(&id), revision));
+            let (changes, changes_cut) =
+                fitting_changes(audit::object_changes(engine.etags(), &changes, Some(&id), revision));
             let (differences, differences_cut) = differences.finish();
             v1::CompareRevisionsResponse { changes, differences, truncated: differences_cut || changes_cut }
         };
@@ -118,6 +118,7 @@ impl Api {
         request: v1::RollbackRevisionRequest,
     ) -> Result<ReadChange, Status> {
         let v1::RollbackRevisionRequest { name, etag, force, options } = request;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let (id, revision) = read_name("name", &name)?;
         let organization = self.organization_at(&name, &id, revision).await?;
@@ -125,7 +126,7 @@ impl Api {
             read.options.comment = format!("back to revision {revision}").into();
         }
         let document = Box::new(Document::of(&organization));
-        let mutation = Mutation::ReplacePolicy { document, etag: given(etag), goes_back: true, force };
+        let mutation = Mutation::ReplacePolicy { document, etag, goes_back: true, force };
         Ok(read.change_inside(Some(id), Some(mutation)))
     }
 
@@ -136,13 +137,14 @@ impl Api {
         read: ReadChange,
     ) -> Result<Response<v1::Revision>, Status> {
         let changed = self.make(caller, read).await?;
+        let etags = changed.etags;
         let id = changed.view.organization.id.clone();
         let entries = self.engine()?.revisions(&id, Some(changed.revision + 1), 1).await.map_err(status::history)?;
         let entry = entries.into_iter().next().ok_or_else(|| status::not_found("the revision"))?;
         let (before, after, validate_only) = (changed.before, changed.view.organization, changed.validate_only);
         let answer = self.shared.heavy.run(move || {
             let altered = before.map(|before| Engine::alterations(&before, &after)).unwrap_or_default();
-            let mut revision = to_revision(&id, &entry, Some(&altered), Some(&after));
+            let mut revision = to_revision(etags, &id, &entry, Some(&altered), Some(&after));
             if validate_only && let Some(change) = &mut revision.policy_change {
                 // Who made the present revision, and why, says nothing about a change that was not made.
                 revision.revert_time = None;
@@ -165,13 +167,14 @@ fn read_name(field: &str, name: &str) -> Result<(Id, u64), Status> {
 
 /// A revision. `present` is the organization as it is now, which may wait for the revision to be confirmed.
 fn to_revision(
+    etags: Etags,
     id: &Id,
     entry: &RevisionEntry,
     changes: Option<&[ObjectChange]>,
     present: Option<&Organization>,
 ) -> v1::Revision {
     let RevisionEntry { revision, time, actor, comment, confirm_until, overridden_tests, .. } = entry;
-    let changes = changes.map(|changes| audit::object_changes(changes, Some(id), *revision)).unwrap_or_default();
+    let changes = changes.map(|changes| audit::object_changes(etags, changes, Some(id), *revision)).unwrap_or_default();
     let (changes, truncated) = fitting_changes(changes);
     let pending = present.and_then(|present| present.pending.as_ref()).filter(|pending| pending.revision == *revision);
     v1::Revision {

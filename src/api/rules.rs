@@ -15,12 +15,11 @@ use super::convert::names::{optional_id, organization, rule_of};
 use super::convert::options::Mask;
 use super::convert::reader::{ReadChange, Reader};
 use super::convert::rule::{SETTABLE, at_moment, patch, to_rule};
-use super::mutation::{ChangedOrganization, given};
-use super::paging::PageRequest;
+use super::mutation::ChangedOrganization;
 use super::{ANSWER_BYTES_MAX, ANSWER_BYTES_RESERVED, Api, at_revision, status, to_i64};
 use crate::policy::document::RuleSpec;
 use crate::policy::name::Id;
-use crate::policy::plan::{Mutation, etag_of_rules};
+use crate::policy::plan::Mutation;
 use crate::policy::problems::{Problem, Resource};
 use crate::policy::rule::{Rule, RulePatch};
 use crate::policy::time::Timestamp;
@@ -60,7 +59,7 @@ impl Api {
         let view = &published.view;
         let (index, rule) = view.organization.rule(id.as_str()).ok_or_else(|| status::not_found(&name))?;
         let revision = view.organization.revision;
-        let mut shown = at_moment(to_rule(view, index, rule), rule, self.engine()?.clock().now());
+        let mut shown = at_moment(to_rule(self.etags()?, view, index, rule), rule, self.engine()?.clock().now());
         if include_problems {
             let concerns = |problem: &Problem| {
                 let is_rule = |resource: &Resource| matches!(resource, Resource::Rule(of) if *of == id);
@@ -76,15 +75,16 @@ impl Api {
         request: v1::ListRulesRequest,
     ) -> Result<Response<v1::ListRulesResponse>, Status> {
         let v1::ListRulesRequest { parent, page_size, page_token } = request;
-        let (id, page) = PageRequest::of_organization("rules", &parent, page_size, &page_token)?;
+        let (id, page) = self.page_of_organization("rules", &parent, page_size, &page_token)?;
         let published = self.published(&id)?;
         let view = &published.view;
-        let etag = etag_of_rules(view.organization.rules_changed_at);
-        let page = page.of_state(etag.clone())?;
+        let page = page.of_state(view.organization.rules_changed_at.to_string())?;
+        let etags = self.etags()?;
+        let etag = etags.rules(view.organization.rules_changed_at);
         let now = self.engine()?.clock().now();
         let rules = view.organization.rules.iter().enumerate().skip(page.offset());
         let (rules, next_page_token) =
-            page.page_by_offset(rules.map(|(index, rule)| at_moment(to_rule(view, index, rule), rule, now)));
+            page.page_by_offset(rules.map(|(index, rule)| at_moment(to_rule(etags, view, index, rule), rule, now)));
         let listed = view.organization.rules.iter().skip(page.offset()).take(rules.len());
         let (listed, revision): (HashSet<Id>, _) =
             (listed.map(|rule| rule.id.clone()).collect(), view.organization.revision);
@@ -108,7 +108,7 @@ impl Api {
         let v1::UpdateRuleRequest { rule, update_mask, options } = request;
         let mut read = self.change_reader(options);
         let mut rule = rule.unwrap_or_default();
-        let etag = given(std::mem::take(&mut rule.etag));
+        let etag = self.given_etag(std::mem::take(&mut rule.etag))?;
         let named = read.note("rule.name", names::rule(&rule.name));
         let mask = read.mask(update_mask, SETTABLE);
         let organization = named.as_ref().map(|(organization, _)| organization.as_str());
@@ -129,9 +129,10 @@ impl Api {
 
     pub(super) fn read_delete_rule(&self, request: v1::DeleteRuleRequest) -> ReadChange {
         let v1::DeleteRuleRequest { name, etag, options } = request;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let (organization, id) = read.note("name", names::rule(&name)).unzip();
-        let mutation = id.map(|id| Mutation::DeleteRule { id, etag: given(etag) });
+        let mutation = id.map(|id| Mutation::DeleteRule { id, etag });
         read.change_inside(organization, mutation)
     }
 
@@ -146,10 +147,11 @@ impl Api {
 
     pub(super) fn read_move_rule(&self, request: v1::MoveRuleRequest) -> ReadChange {
         let v1::MoveRuleRequest { name, position, etag, options } = request;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let (organization, id) = read.note("name", names::rule(&name)).unzip();
         read.position("position", position);
-        let mutation = id.map(|id| Mutation::MoveRule { id, position, etag: given(etag) });
+        let mutation = id.map(|id| Mutation::MoveRule { id, position, etag });
         read.change_inside(organization, mutation)
     }
 
@@ -166,12 +168,13 @@ impl Api {
 
     pub(super) fn read_reorder_rules(&self, request: v1::ReorderRulesRequest) -> ReadChange {
         let v1::ReorderRulesRequest { parent, rules, etag, options } = request;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let parent = organization(&mut read, "parent", &parent);
         let name =
             |(index, name): (usize, &String)| rule_of(&mut read, &format!("rules[{index}]"), parent.as_ref(), name);
         let order = rules.iter().enumerate().map(name).collect();
-        let mutation = Mutation::ReorderRules { order, etag: given(etag) };
+        let mutation = Mutation::ReorderRules { order, etag };
         read.change_inside(parent, Some(mutation))
     }
 
@@ -188,10 +191,11 @@ impl Api {
 
     pub(super) fn read_replace_rules(&self, request: v1::ReplaceRulesRequest) -> ReadChange {
         let v1::ReplaceRulesRequest { parent, rules, etag, options } = request;
+        let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let parent = organization(&mut read, "parent", &parent);
         let rules = read_rules(&mut read, "rules", parent.as_ref(), rules);
-        let mutation = Mutation::ReplaceRules { rules, etag: given(etag) };
+        let mutation = Mutation::ReplaceRules { rules, etag };
         read.change_inside(parent, Some(mutation))
     }
 }
@@ -231,14 +235,14 @@ fn rule_answer(changed: &ChangedOrganization, now: Timestamp) -> Result<Response
 
 /// A rule after a change, or as it would be.
 fn changed_rule(changed: &ChangedOrganization, index: usize, rule: &Rule, now: Timestamp) -> v1::Rule {
-    let mut shown = at_moment(to_rule(&changed.view, index, rule), rule, now);
+    let mut shown = at_moment(to_rule(changed.etags, &changed.view, index, rule), rule, now);
     shown.etag = changed.etag(shown.etag);
     shown.revision = to_i64(changed.revision);
     shown
 }
 
 fn list_etag(changed: &ChangedOrganization) -> String {
-    changed.etag(etag_of_rules(changed.view.organization.rules_changed_at))
+    changed.etag(changed.etags.rules(changed.view.organization.rules_changed_at))
 }
 
 /// The first rules of a list, as many as are shown and fit.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
 
 use super::caller::Caller;
@@ -15,8 +14,8 @@ use super::convert::audit::rule_text_parts;
 use super::convert::decision::{to_connection_type, to_decision, to_reason};
 use super::convert::names::{self, organization};
 use super::convert::to_time;
-use super::paging::PageRequest;
 use super::policy::to_policy;
+use super::subscribers::Endless;
 use super::{ANSWER_BYTES_MAX, Api, at_revision, preview, status, to_i64};
 use crate::audit::rule_text::RuleText;
 use crate::engine::audit::AuditError;
@@ -25,7 +24,7 @@ use crate::engine::directory::OrganizationView;
 use crate::engine::shadow::{Divergence, Shadow, ShadowCounts};
 use crate::policy::decision::Reason;
 use crate::policy::name::{Id, Name};
-use crate::policy::plan::{Mutation, PlanError, ShadowStep};
+use crate::policy::plan::{Mutation, ShadowStep};
 use crate::proto::v1::{self, ErrorReason};
 
 /// Why gates are not judged when a shadow policy is set.
@@ -35,7 +34,7 @@ const GATES_REFUSED: &str = "gates judge a shadow policy when it is promoted: le
 /// The most divergences buffered for a subscriber.
 const SENT_AHEAD_MAX: usize = 64;
 
-pub(super) type Divergences = ReceiverStream<Result<v1::Divergence, Status>>;
+pub(super) type Divergences = Endless<v1::Divergence>;
 
 impl Api {
     pub(super) async fn set_shadow_policy(
@@ -44,6 +43,7 @@ impl Api {
         request: v1::SetShadowPolicyRequest,
     ) -> Result<Response<v1::ShadowPolicy>, Status> {
         let v1::SetShadowPolicyRequest { parent, mutations, options } = request;
+        self.check_mutations(&mutations)?;
         let mut read = self.change_reader(options);
         read.refuse_confirm_within();
         if read.options.gates.is_given() {
@@ -55,7 +55,7 @@ impl Api {
         let mut steps = Vec::with_capacity(mutations.len());
         for (path, step) in self.read_mutations(mutations).await? {
             let ChangeRequest { target, violations, gates, .. } =
-                step.map_err(|violations| preview::refused(Some(&path), PlanError::Invalid(violations)))?;
+                step.map_err(|fault| preview::unreadable(&path, fault))?;
             if gates.is_given() {
                 return Err(status::invalid_field(&format!("{path}.options"), GATES_REFUSED));
             }
@@ -94,9 +94,10 @@ impl Api {
         let v1::GetShadowPolicyRequest { parent, include_policy } = request;
         let id = names::parent(&parent)?;
         let shadow = self.shadow(&id)?;
+        let etags = self.etags()?;
         let policy = include_policy.then(|| {
             let view = OrganizationView::uncounted(Arc::clone(&shadow.policy.organization));
-            to_policy(&view, false)
+            to_policy(etags, &view, false)
         });
         let answer = v1::ShadowPolicy { policy, ..to_shadow(&id, &shadow) };
         if prost::Message::encoded_len(&answer) > ANSWER_BYTES_MAX {
@@ -133,7 +134,7 @@ impl Api {
         request: v1::ListDivergencesRequest,
     ) -> Result<Response<v1::ListDivergencesResponse>, Status> {
         let v1::ListDivergencesRequest { parent, page_size, page_token } = request;
-        let (id, page) = PageRequest::of_organization("divergences", &parent, page_size, &page_token)?;
+        let (id, page) = self.page_of_organization("divergences", &parent, page_size, &page_token)?;
         let shadow = self.shadow(&id)?;
         let before = match page.cursor.as_deref().map(str::parse) {
             None => None,
@@ -166,7 +167,7 @@ impl Api {
             }
             drop(permit);
         });
-        Ok(Response::new(ReceiverStream::new(divergences)))
+        Ok(Response::new(Endless::new(divergences)))
     }
 }
 

@@ -6,6 +6,7 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::audit::lineage::Lineage;
 use crate::engine::HistoryError;
 use crate::engine::audit::AuditError;
 use crate::engine::change::ChangeError;
@@ -95,10 +96,33 @@ pub(super) fn list_changed() -> Status {
     error(Code::Aborted, ErrorReason::ListChanged, message)
 }
 
+/// A page token of another lineage.
+pub(super) fn list_of_other_lineage() -> Status {
+    let message = "the page token is of another lineage, because the service was restored from a backup or is another \
+                   one: begin again without a token";
+    error(Code::Aborted, ErrorReason::LineageChanged, message)
+}
+
+/// The start of an event stream that is of another lineage; the details name the present one.
+pub(super) fn sequence_of_other_lineage(given: Lineage, present: Lineage) -> Status {
+    let message = format!(
+        "`after_sequence` is of lineage `{given}`, and this is lineage `{present}`, because the service was restored from \
+         a backup or is another one: begin again without `after_sequence`, and read again what you know from events"
+    );
+    let details = details_with(ErrorReason::LineageChanged, [("lineage", present.to_string())]);
+    Status::with_error_details(Code::OutOfRange, message, details)
+}
+
 /// A fault of the service itself. It is logged, and the caller is not told what it was.
 pub(super) fn internal(fault: &dyn std::error::Error) -> Status {
     tracing::error!(error = %fault, "internal fault");
     error(Code::Internal, ErrorReason::Internal, "internal fault: see the log of the service")
+}
+
+/// What feeds a stream has ended and did not say why.
+pub(super) fn no_end() -> Status {
+    let message = "the stream ended by a fault of the service: go on from what you have";
+    error(Code::Internal, ErrorReason::Internal, message)
 }
 
 /// An answer that would be too large.
@@ -192,11 +216,15 @@ pub(super) fn audit(refusal: AuditError) -> Status {
             tracing::error!(error = message, "the audit log cannot be read");
             error(Code::Unavailable, ErrorReason::Internal, message)
         }
-        AuditError::Removed { first } => out_of_range(ErrorReason::PositionRemoved, message, first),
+        AuditError::Removed { first } | AuditError::Overtaken { first } => {
+            out_of_range(ErrorReason::PositionRemoved, message, first)
+        }
         AuditError::NotReached { newest, .. } => out_of_range(ErrorReason::PositionNotReached, message, newest),
         AuditError::Invalid { field, description } => invalid_field(field, description),
         AuditError::Busy => error(Code::Unavailable, ErrorReason::Overloaded, message),
-        AuditError::ShuttingDown => error(Code::Unavailable, ErrorReason::ShuttingDown, message),
+        AuditError::Failed(_) | AuditError::ShuttingDown => {
+            error(Code::Unavailable, ErrorReason::ShuttingDown, message)
+        }
     }
 }
 

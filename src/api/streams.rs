@@ -30,7 +30,7 @@ use tower::Service;
 use super::decision::{Asked, question};
 use super::direct::wire;
 use super::methods::STREAM_CHECK;
-use super::{ANSWER_BYTES_MAX, Api, status, transport};
+use super::{ANSWER_BYTES_MAX, Api, Refusals, status, transport};
 use crate::engine::Engine;
 use crate::engine::audit::AuditError;
 use crate::engine::check::Room;
@@ -146,6 +146,7 @@ impl StreamingService<Bytes> for Opening {
             let ended = unconstrained(async move { drop(watched.wait_for(|draining| *draining).await) });
             tonic::Response::new(Answers {
                 engine: Arc::clone(engine),
+                refusals: Arc::clone(&api.refusals),
                 requests: Some(request.into_inner()),
                 delayed: None,
                 pending: VecDeque::new(),
@@ -159,6 +160,7 @@ impl StreamingService<Bytes> for Opening {
 /// The answers of a stream.
 struct Answers {
     engine: Arc<Engine>,
+    refusals: Arc<Refusals>,
     /// None once all have come.
     requests: Option<Streaming<Bytes>>,
     /// A Check that waits for room for its record. The next is decided after it.
@@ -250,7 +252,7 @@ impl Answers {
                 return Poll::Ready(None);
             };
             let behind = !self.pending.is_empty();
-            match message.and_then(|message| Ok((decide(&self.engine, &message, behind)?, message))) {
+            match message.and_then(|message| Ok((decide(&self.engine, &self.refusals, &message, behind)?, message))) {
                 Ok((Some(decided), _)) => return Poll::Ready(Some(Ok(decided))),
                 Ok((None, message)) => self.delayed = Some(Box::pin(decide_later(Arc::clone(&self.engine), message))),
                 Err(status) => return Poll::Ready(Some(Err(transport::explained(status)))),
@@ -294,11 +296,14 @@ impl Pending {
 
 /// Decides the request in a message, if the queue has room for the record; none where it is full. An error where the
 /// message does not decode.
-fn decide(engine: &Arc<Engine>, message: &[u8], behind: bool) -> Result<Option<Pending>, Status> {
+fn decide(engine: &Arc<Engine>, refusals: &Refusals, message: &[u8], behind: bool) -> Result<Option<Pending>, Status> {
     let mut decoded = CheckRequest::default();
     Ok(match question(read(message, &mut decoded)?) {
         Ok(question) => engine.room_now().map(|room| Pending::of(room, &question, engine, behind)),
-        Err(status) => Some(Pending::Ready(refusal(&status))),
+        Err(status) => {
+            refusals.note(STREAM_CHECK, &status);
+            Some(Pending::Ready(refusal(&status)))
+        }
     })
 }
 

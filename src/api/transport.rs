@@ -8,6 +8,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
@@ -17,7 +18,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::status;
+use super::{Refusals, status};
 use crate::proto::v1::ErrorReason;
 
 /// The status in the form of the contract. One that has details is unchanged.
@@ -69,14 +70,23 @@ pub fn no_answer() -> Status {
 }
 
 /// Puts transport errors into the form of the contract.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ExplainLayer;
+#[derive(Clone, Debug)]
+pub struct ExplainLayer {
+    refusals: Arc<Refusals>,
+}
+
+impl ExplainLayer {
+    /// Counts refused calls there.
+    pub fn new(refusals: &Arc<Refusals>) -> Self {
+        Self { refusals: Arc::clone(refusals) }
+    }
+}
 
 impl<S> Layer<S> for ExplainLayer {
     type Service = Explain<S>;
 
     fn layer(&self, inner: S) -> Explain<S> {
-        Explain { inner }
+        Explain { inner, refusals: Arc::clone(&self.refusals) }
     }
 }
 
@@ -84,6 +94,7 @@ impl<S> Layer<S> for ExplainLayer {
 #[derive(Clone, Debug)]
 pub struct Explain<S> {
     inner: S,
+    refusals: Arc<Refusals>,
 }
 
 impl<S, Q, B> Service<Request<Q>> for Explain<S>
@@ -102,6 +113,7 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let method = request.uri().path().to_owned();
+        let refusals = Arc::clone(&self.refusals);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
@@ -111,10 +123,12 @@ where
             // Never log the message: it repeats what the caller sent, addresses included.
             if !status.details().is_empty() {
                 tracing::debug!(method, code = ?status.code(), "call refused");
+                refusals.note(&method, &status);
                 return Ok(answer);
             }
             let status = explained(status);
             tracing::debug!(method, code = ?status.code(), "call refused by the transport");
+            refusals.note(&method, &status);
             Ok(status.into_http())
         })
     }

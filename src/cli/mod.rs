@@ -3,9 +3,11 @@
 //! Invariant: only `serve` holds a policy; every other command is a thin client of a server.
 //! Not here: the commands that ask a server (`portcullis-cli`), and the settings of `serve` (`config`).
 
+mod backup;
 mod completions;
 mod examples;
 mod reference;
+mod restore;
 mod serve;
 mod usage;
 mod verify;
@@ -15,7 +17,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use portcullis_cli::{ClientArgs, Output, ServerCommand, report};
+use portcullis_cli::{ClientArgs, Files, Output, ServerCommand, report};
 
 use crate::config::ServeArgs;
 
@@ -43,6 +45,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     #[command(flatten)]
     Server(ServerCommand),
+    /// Make a data directory of a backup, for a server to start with
+    Restore(restore::RestoreArgs),
     /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
 }
@@ -75,7 +79,11 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(&args, output),
             Command::Completions(args) => completions::run(&args, Self::command(), output),
-            Command::Server(command) => command.run(&self.client, &verify::files, output),
+            Command::Restore(args) => restore::run(&args, output),
+            Command::Server(command) => {
+                let files = Files { verify: &verify::files, check_backup: &backup::check };
+                command.run(&self.client, files, output)
+            }
         }
     }
 }

@@ -22,6 +22,10 @@ pub struct ServeArgs {
     /// Print the resolved configuration as TOML and exit: with 0 where it is valid, with 1 where it is not
     #[arg(long)]
     pub check_config: bool,
+    /// Go on with another key for the audit log at this start, because the one that signed it is lost: the one in
+    /// `--audit-key-file`, or a new one where there is none; the change is put on the record
+    #[arg(long)]
+    pub audit_key_new: bool,
     /// The settings.
     #[command(flatten)]
     pub settings: SettingArgs,

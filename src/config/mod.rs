@@ -64,6 +64,7 @@ impl Config {
         });
         given.extend(args.settings.0.clone());
         let mut config = Self::default();
+        config.record.audit_key_new = args.audit_key_new;
         for setting in settings() {
             let Some(given) = given.get(&setting.key()) else { continue };
             let set =

@@ -110,9 +110,11 @@ settings! {
         audit_async_interval: Duration = Duration::from_millis(9), max SECOND;
         /// Sign the checkpoints of the audit log with the key in this file, which is made where it does not exist
         audit_key_file: Option<PathBuf> = None, unset "audit.key in the data directory";
-        /// Remove records that are older than this, 65,536 at a time, on the record
+        /// Remove records that are older than this, on the record; what is younger than the longest session stays, and up to
+        /// 256 of the oldest records or 1/256 of all, and the newest up to 255
         audit_retention_age: Option<Duration> = None, unset "never";
-        /// Remove the oldest records while the sealed ones take more than this
+        /// Remove the oldest records while all take more than this, on the record; what is younger than the longest session
+        /// stays, and the newest up to 255
         audit_retention_bytes: Option<u64> = None, "BYTES", max INTEGER, unset "no limit";
         /// End a preview session for which no check has come for this long
         session_idle: Duration = Duration::from_mins(30), max DAY;
@@ -124,6 +126,8 @@ settings! {
         active_sessions_max: usize = 1_000_000;
         /// How many may follow events.
         subscribers_max: usize = 1_000;
+        /// Another key may sign the audit log from this start on. A flag alone sets it: it is meant for one start.
+        audit_key_new: bool = false;
     }
 }
 

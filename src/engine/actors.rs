@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::audit::{ActorFiles, AuditError};
+use super::audit::{ActorFiles, AuditError, ErasedPart};
 use super::change::ChangeError;
 use super::commands::{Command, Commands};
 use super::history::History;
@@ -21,16 +21,24 @@ pub(super) struct PolicyActors {
 }
 
 impl ActorFiles for PolicyActors {
-    fn erase(&mut self, organization: Option<&Id>, name: &str, to_sequence: u64) -> Result<(), AuditError> {
+    fn erase(
+        &mut self,
+        organization: Option<&Id>,
+        name: &str,
+        to_sequence: u64,
+        part: u64,
+    ) -> Result<ErasedPart, AuditError> {
         let (reply, answer) = oneshot::channel();
         let (organization, name) = (organization.cloned(), name.to_owned());
-        let command = Command::EraseActor { organization, name, to_sequence, reply };
+        let command = Command::EraseActor { organization, name, to_sequence, part, reply };
         self.commands.send(command).map_err(|error| match error {
             ChangeError::ShuttingDown => AuditError::ShuttingDown,
             other => AuditError::NotWritable(other.to_string()),
         })?;
-        answer.blocking_recv().unwrap_or(Err(AuditError::ShuttingDown))?;
-        self.history.forget();
-        Ok(())
+        let erased = answer.blocking_recv().unwrap_or(Err(AuditError::ShuttingDown))?;
+        if erased.next.is_none() {
+            self.history.forget();
+        }
+        Ok(erased)
     }
 }

@@ -13,12 +13,14 @@ use std::sync::Arc;
 use super::advance::{next_version, scopes};
 use super::audit::AuditLog;
 use super::change::DurableChange;
+use super::change_log;
 use super::clock::Clock;
 use super::deadlines::Deadlines;
 use super::directory::{Directory, PublishedCluster};
+use super::expiry::next_expiry;
 use super::follower::Follower;
 use super::keeper::KeeperInbox;
-use super::unconfirmed::deadline;
+use super::unconfirmed::{Unconfirmed, deadline};
 use crate::audit::policy_change::changes as object_changes;
 use crate::audit::record::{Actor, Content, Entry, Identity, ObjectChange, PolicyChangeRecord};
 use crate::policy::change::Change;
@@ -32,7 +34,9 @@ use crate::policy::state::PolicyState;
 pub(super) struct Applier {
     pub(super) state: PolicyState,
     /// When the changes that wait for their confirmation are to be undone.
-    pub(super) unconfirmed: Deadlines,
+    pub(super) unconfirmed: Unconfirmed,
+    /// When the next rule of each organization expires, or has expired without being marked.
+    pub(super) expiries: Deadlines,
     /// Compiled lists of members that the versions of an organization share.
     pub(super) lists: HashMap<Id, MembersCache>,
     pub(super) clock: Clock,
@@ -50,12 +54,11 @@ pub(super) struct Replaced {
 }
 
 impl DurableChange<'_> {
-    /// Puts it into the state. The clock never shows an earlier time from then on.
-    pub(super) fn put_into(self, state: &mut PolicyState, clock: &Clock) -> Replaced {
+    /// Puts it into the state.
+    pub(super) fn put_into(self, state: &mut PolicyState) -> Replaced {
         let organization = self.change.effect.organization().and_then(|id| state.organizations.get(id)).cloned();
         let replaced = Replaced { organization, cluster: Arc::clone(&state.cluster) };
         state.set(self.outcome.clone());
-        clock.advance_to(self.change.time);
         replaced
     }
 
@@ -72,14 +75,20 @@ impl Applier {
     pub(super) fn apply(&mut self, changes: &[DurableChange<'_>]) {
         let mut touched: BTreeMap<Option<&Id>, Vec<&Change>> = BTreeMap::new();
         for durable in changes {
-            let replaced = durable.put_into(&mut self.state, &self.clock);
+            let replaced = durable.put_into(&mut self.state);
             // Before it is visible: the log has the change before any decision that it led to.
             let (entry, actor) = durable.entry(&replaced);
             self.audit.queue().push(entry, actor, true);
+            change_log::log(durable.change);
             let before = replaced.organization.as_deref();
             let id = durable.change.effect.organization();
             if let Some(id) = id {
-                self.unconfirmed.set(id, durable.outcome.organization().and_then(|after| deadline(after)));
+                let after = durable.outcome.organization();
+                self.unconfirmed.set(id, after.and_then(|after| deadline(after)), self.clock.moment());
+                let same = before.zip(after).is_some_and(|(before, after)| Arc::ptr_eq(&before.rules, &after.rules));
+                if !same {
+                    self.expiries.set(id, after.and_then(|after| next_expiry(after)));
+                }
             }
             self.follower.note(*durable, before);
             touched.entry(id).or_default().push(durable.change);

@@ -8,15 +8,22 @@
 //! Invariant: these threads yield to Checks, and still run on the busiest machine.
 //! Not here: which threads these are (`start`).
 
-use std::thread::{Builder, JoinHandle};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::lifeline::{self, Supervisor};
 
 /// Steps of niceness. Each takes a fifth of the weight.
 #[cfg(target_os = "linux")]
 const STEPS: i32 = 5;
 
-/// Starts a thread with a lower priority.
-pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    Builder::new().name(name.to_owned()).spawn(move || {
+/// Starts a thread with a lower priority. It holds a lifeline.
+pub(super) fn spawn<S: Supervisor + 'static>(
+    name: &str,
+    supervisor: &Arc<S>,
+    run: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    lifeline::spawn(name, supervisor, move || {
         lower_priority();
         run();
     })

@@ -34,7 +34,7 @@ pub(super) struct DecisionIds {
 }
 
 impl DecisionIds {
-    /// `boot` must be drawn at random for each start.
+    /// `boot` must be drawn for each start ([`Lineage::boot`](crate::audit::lineage::Lineage::boot)).
     pub(super) fn new(boot: u64) -> Self {
         Self { boot, next: AtomicU64::new(1) }
     }
@@ -106,9 +106,10 @@ impl Engine {
 
     /// Refuses, or lets a Check go unrecorded where that is configured.
     fn room_without_record(&self, error: AuditError) -> Result<Room, CheckError> {
-        match self.audit.options().on_failure {
-            OnAuditFailure::Deny => Err(error.into()),
-            OnAuditFailure::Allow => Ok(Room(Recording::Missed)),
+        match (self.audit.options().on_failure, error) {
+            // The log does not fail then: the service does.
+            (OnAuditFailure::Allow, error @ AuditError::Failed(_)) | (OnAuditFailure::Deny, error) => Err(error.into()),
+            (OnAuditFailure::Allow, _) => Ok(Room(Recording::Missed)),
         }
     }
 
@@ -151,13 +152,14 @@ impl Engine {
         let ended = |session: &Session| self.record_end(session);
         self.sessions.admit(&key, ended, |admission| {
             // The shard is locked, so the keeper finds this session when it judges a change published after this.
-            let now = self.clock.now();
+            let moment = self.clock.moment();
+            let now = moment.time;
             let current = pinned.filter(|pinned| self.directory.is_current(pinned, question.target.organization));
             let decided = self.decide(question, now, Counting::Always, current)?;
             let session = match decided.reason.decision() {
                 Decision::Allow => {
                     let lease = question.session_lease;
-                    Some(admission.allow(now, decided.rule.clone(), decided.revision, lease)?)
+                    Some(admission.allow(moment, decided.rule.clone(), decided.revision, lease)?)
                 }
                 Decision::Deny => None,
             };
@@ -173,7 +175,7 @@ impl Engine {
         decided: Decided,
         admitted: Option<Admitted>,
     ) -> Outcome<&Engine> {
-        let answer = self.answer(&decided, admitted.as_ref().map(|admitted| admitted.session));
+        let mut answer = self.answer(&decided, admitted.as_ref().map(|admitted| admitted.session));
         let session_opened = admitted.as_ref().is_some_and(|admitted| admitted.opened);
         // The session holds both texts: share them instead of copying.
         let (email, endpoint) = match admitted {
@@ -200,10 +202,12 @@ impl Engine {
         let entry = Entry { time: now, organization, content: Content::Decision(content) };
         let person = Identity::Person(Person { email, address: question.address });
         let sync = self.is_sync(question.connection_type);
-        let sequence = self.audit.queue().push(entry, Some(person), sync);
-        Outcome::new(self, answer, sync.then_some(sequence), opened)
+        answer.sequence = self.audit.queue().push(entry, Some(person), sync);
+        let awaited = sync.then_some(answer.sequence);
+        Outcome::new(self, answer, awaited, opened)
     }
 
+    /// The answer of a Check that is not recorded yet.
     fn answer(&self, decided: &Decided, session: Option<SessionId>) -> Answer {
         Answer {
             reason: decided.reason,
@@ -213,6 +217,7 @@ impl Engine {
             revision: decided.revision,
             cluster_revision: decided.cluster_revision,
             decision_id: self.decision_ids.next(),
+            sequence: 0,
         }
     }
 

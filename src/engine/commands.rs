@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use tokio::sync::oneshot;
 
 use super::Engine;
-use super::audit::AuditError;
+use super::audit::{AuditError, ErasedPart};
 use super::change::{ChangeError, ChangeRequest, Changed};
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
@@ -27,12 +27,14 @@ pub(super) enum Command {
     Change { request: Box<ChangeRequest>, reply: Reply },
     /// Returns the journal's records from one on.
     Read { from: u64, reply: oneshot::Sender<Result<OwnedRecords, JournalError>> },
-    /// Erases an actor from the changes of an organization, or of all and the cluster, up to a record of the journal.
+    /// Erases an actor from the changes of an organization, or of all and the cluster, up to a record of the journal: in
+    /// the part of it that begins with `part`.
     EraseActor {
         organization: Option<Id>,
         name: String,
         to_sequence: u64,
-        reply: oneshot::Sender<Result<(), AuditError>>,
+        part: u64,
+        reply: oneshot::Sender<Result<ErasedPart, AuditError>>,
     },
 }
 

@@ -25,14 +25,17 @@ pub struct RuleCounter {
     count: AtomicU64,
     last_match_millis: AtomicI64,
     start: Timestamp,
+    /// The last record of the audit log that a stored count was said to include. What came later is counted at a start.
+    through: u64,
     /// The count that was last written to the state store, or `UNSAVED`.
     saved: AtomicU64,
 }
 
 impl RuleCounter {
     /// A counter that goes on from a stored count.
-    pub fn new(matches: RuleMatches) -> Self {
+    pub fn new(matches: RuleMatches, through: u64) -> Self {
         Self {
+            through,
             count: AtomicU64::new(matches.count),
             last_match_millis: AtomicI64::new(matches.last.map_or(NEVER, Timestamp::millis)),
             start: matches.start,
@@ -42,19 +45,37 @@ impl RuleCounter {
 
     /// A counter at zero, not saved yet.
     pub fn starting(start: Timestamp) -> Self {
-        Self { saved: AtomicU64::new(UNSAVED), ..Self::new(RuleMatches { count: 0, start, last: None }) }
+        Self { saved: AtomicU64::new(UNSAVED), ..Self::new(RuleMatches { count: 0, start, last: None }, 0) }
     }
 
     /// Counts one decision.
     pub fn count(&self, now: Timestamp) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.last_match_millis.fetch_max(now.millis(), Ordering::Relaxed);
+        // The last one, not the latest: the clock may have been corrected.
+        self.last_match_millis.store(now.millis(), Ordering::Relaxed);
+    }
+
+    /// Counts one decision that the audit log holds, unless the stored count includes it.
+    pub fn recount(&self, sequence: u64, time: Timestamp) {
+        if sequence > self.through {
+            self.count(time);
+        }
+    }
+
+    /// Has the count saved again, whether it has changed or not.
+    pub fn mark_unsaved(&self) {
+        self.saved.store(UNSAVED, Ordering::Relaxed);
     }
 
     /// The count now; none if it has not changed since it was last taken. For the one thread that saves counters.
     pub fn take_unsaved(&self) -> Option<RuleMatches> {
         let matches = self.matches();
         (self.saved.swap(matches.count, Ordering::Relaxed) != matches.count).then_some(matches)
+    }
+
+    /// Whether the count has changed since it was last taken.
+    pub fn is_unsaved(&self) -> bool {
+        self.saved.load(Ordering::Relaxed) != self.count.load(Ordering::Relaxed)
     }
 
     /// The count now.
@@ -78,7 +99,8 @@ pub struct RuleCounters {
 }
 
 impl RuleCounters {
-    /// The counters for the organization's rules: rules that stay keep theirs, new rules get new ones.
+    /// The counters for the organization's rules: rules that stay keep theirs, new rules get new ones, which count from
+    /// `now` on.
     pub fn following(organization: &Organization, old: &HashMap<RuleKey, Arc<RuleCounter>>, now: Timestamp) -> Self {
         let counter = |rule: &Arc<Rule>| {
             let key = (rule.id.clone(), rule.create_time);
@@ -93,6 +115,11 @@ impl RuleCounters {
     pub fn by_key(&self, organization: &Organization) -> HashMap<RuleKey, Arc<RuleCounter>> {
         let keys = organization.rules.iter().map(|rule| (rule.id.clone(), rule.create_time));
         keys.zip(self.in_order.iter().cloned()).collect()
+    }
+
+    /// Has all of them saved again.
+    pub fn mark_unsaved(&self) {
+        self.in_order.iter().for_each(|counter| counter.mark_unsaved());
     }
 
     /// The counter of the rule at an index, 0 being the first.

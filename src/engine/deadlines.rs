@@ -1,7 +1,7 @@
 //! When something falls due, by organization.
 //!
 //! Invariant: an organization has at most one deadline.
-//! Not here: what falls due (`keeper`, `unconfirmed`), and the clock.
+//! Not here: what falls due (`keeper`, `unconfirmed`, `expiry`), and the clock.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -26,6 +26,11 @@ impl Deadlines {
             self.by_organization.insert(organization.clone(), deadline);
             self.by_time.insert((deadline, organization.clone()));
         }
+    }
+
+    /// The deadline of an organization.
+    pub(super) fn get(&self, organization: &Id) -> Option<Timestamp> {
+        self.by_organization.get(organization).copied()
     }
 
     /// How long until the next deadline; zero where it has passed.

@@ -66,6 +66,13 @@ impl Directory {
         }
     }
 
+    /// Has all match counts stored again.
+    pub(super) fn mark_counters_unsaved(&self) {
+        for published in self.organizations_after(None, usize::MAX) {
+            published.view.counters.mark_unsaved();
+        }
+    }
+
     fn shard(&self, id: &str) -> Option<&ArcSwap<Shard>> {
         self.shards.get(shard_of(&self.hasher, id))
     }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use super::audit::AuditLog;
 use super::change::DurableChange;
 use super::clock::Clock;
 use super::directory::Directory;
@@ -98,6 +99,7 @@ pub(super) struct Task {
     /// Bytes of changes since the last snapshot.
     pub(super) bytes: usize,
     pub(super) directory: Arc<Directory>,
+    pub(super) audit: Arc<AuditLog>,
     pub(super) clock: Clock,
     /// When match counts were last written, in milliseconds since 1970.
     pub(super) counters_written_millis: i64,
@@ -146,6 +148,8 @@ impl Task {
         match Mirror::open(&*self.stores, &self.state, self.sequence) {
             Ok(mirror) => {
                 tracing::info!("the state store follows the journal again");
+                // It may be another one, which has none of them.
+                self.directory.mark_counters_unsaved();
                 self.mirror = Some(mirror);
             }
             Err(error) => tracing::warn!(%error, "the state store cannot be used yet"),
@@ -156,7 +160,10 @@ impl Task {
         if !touched.is_empty() {
             mirror.write(&self.state, touched, self.sequence)?;
         }
-        if counters { mirror.write_counters(&self.directory) } else { Ok(()) }
+        if counters {
+            mirror.write_counters(&self.directory, &|| self.audit.queue().last_sequence())?;
+        }
+        Ok(())
     }
 
     fn finish(self) {

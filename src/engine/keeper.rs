@@ -82,16 +82,15 @@ impl Keeper {
                 self.follow(&scope, &mut expiries);
                 pending.push(scope);
             }
-            let now = self.clock.now();
+            let moment = self.clock.moment();
+            let now = moment.time;
             for id in expiries.due(now) {
-                // From now on no Check is decided at an earlier time.
-                self.clock.advance_to(now);
                 expiries.set(&id, self.next_expiry(&id, now));
                 pending.push(Scope::Organization(id));
             }
             if self.audit.queue().is_writable() {
                 self.revoke(std::mem::take(&mut pending));
-                self.sessions.expire(now, |session: &Session| self.audit.record_end(session));
+                self.sessions.expire(moment, |session: &Session| self.audit.record_end(session));
             }
             if stop {
                 return;

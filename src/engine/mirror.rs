@@ -2,8 +2,9 @@
 //!
 //! The service never reads policy from it: a start reads the snapshots and the journal, and calls read what is published
 //! in memory. The copy is for programs that query the store from outside. Its high-water mark also shows a start that
-//! the journal has lost records. Match counts are kept nowhere else; no decision depends on them, and they start from
-//! zero where the store is lost.
+//! the journal has lost records. Match counts are kept with the last record of the audit log that they include: a start
+//! counts what the log has after it (`recount`). No decision depends on them, and they start from zero where the store is
+//! lost.
 //!
 //! It holds no data about persons, because sled's files may keep what was deleted. Anything that may have to be erased,
 //! such as who made a change or whose a session is, must not be put here.
@@ -13,13 +14,16 @@
 //! Not here: when it is written (`follower`), and what the policy is (`recovery`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
-use super::counters::RuleCounter;
+use super::audit::AuditLog;
 use super::directory::{Directory, OrganizationView};
 use crate::policy::rule::RuleMatches;
 use crate::policy::state::PolicyState;
+use crate::policy::time::Timestamp;
 use crate::store::codec::{
     CounterKey, EntryEncoder, EntryKey, decode_counter, decode_mark, encode_counter, encode_mark, keys_of,
 };
@@ -27,6 +31,9 @@ use crate::store::{Batch, Keyspace, StateError, StateStore, StateStores, split};
 
 /// The key of the high-water mark: the last record of the journal that the mirror includes.
 const MARK_KEY: &[u8] = b"policy-sequence";
+
+/// The key of the record of the audit log up to which all match counts are stored.
+const COUNTED_KEY: &[u8] = b"counted-sequence";
 
 /// Objects written in one batch: batches hold sled's lock while they are applied.
 const BATCH_OBJECTS_MAX: usize = 256;
@@ -48,9 +55,40 @@ pub(super) enum MirrorError {
     Store(#[from] StateError),
 }
 
+/// The stored match counts, each with the last record of the audit log that it includes.
+pub(super) struct StoredCounters {
+    pub(super) counters: HashMap<CounterKey, (RuleMatches, u64)>,
+    /// All of them include what the log has up to here; none where that is not known.
+    pub(super) counted: Option<u64>,
+    /// When that was. A rule without a stored count was made later, or made again.
+    pub(super) time: Timestamp,
+}
+
+impl StoredCounters {
+    /// They themselves, if the log still has what came after them; else none, and rules count from now on.
+    pub(super) fn if_followed_by(mut self, log: &AuditLog) -> Self {
+        let Some(counted) = self.counted else { return self };
+        if counted + 1 >= log.first_sequence() {
+            let record = log.read(counted, 1).ok().and_then(|records| records.first().map(Arc::clone));
+            self.time = record.map_or(self.time, |record| record.entry.time);
+            return self;
+        }
+        tracing::warn!("retention has removed decisions that the stored match counts lack: rules count from now on");
+        Self::default()
+    }
+}
+
+impl Default for StoredCounters {
+    fn default() -> Self {
+        Self { counters: HashMap::new(), counted: None, time: Timestamp::from_micros(0) }
+    }
+}
+
 /// See the module.
 pub(super) struct Mirror {
     store: Box<dyn StateStore>,
+    /// The mark that was last written under [`COUNTED_KEY`]; 0 before.
+    counted: AtomicU64,
 }
 
 /// The result of comparing a store with the policy.
@@ -62,6 +100,18 @@ struct Compared {
 }
 
 impl Mirror {
+    /// How messages name it.
+    pub(super) const NAME: &str = "the database in `sled`";
+
+    /// The last record of the journal that a store includes; none where it holds nothing. The store stays as it is.
+    pub(super) fn mark(stores: &dyn StateStores) -> Result<Option<u64>, StateError> {
+        Self { store: stores.open()?, counted: AtomicU64::new(0) }.read_mark()
+    }
+
+    fn read_mark(&self) -> Result<Option<u64>, StateError> {
+        Ok(self.store.get(Keyspace::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes)))
+    }
+
     /// Opens the store and corrects it. Where reading entries shows damage, the store is opened once more, which starts
     /// with an empty one.
     ///
@@ -70,7 +120,7 @@ impl Mirror {
     /// [`MirrorError::Ahead`] where the journal has lost records that the store has seen.
     pub(super) fn open(stores: &dyn StateStores, state: &PolicyState, sequence: u64) -> Result<Self, MirrorError> {
         let attempt = || {
-            let mirror = Self { store: stores.open()? };
+            let mirror = Self { store: stores.open()?, counted: AtomicU64::new(0) };
             mirror.put_right(state, sequence)?;
             Ok(mirror)
         };
@@ -102,7 +152,7 @@ impl Mirror {
     /// Compares every entry with the policy and writes those that differ. A store ahead of the journal is not changed.
     fn compare(&self, state: &PolicyState, sequence: u64) -> Result<Compared, StateError> {
         let store = &*self.store;
-        let mark = store.get(Keyspace::Meta, MARK_KEY)?.and_then(|bytes| decode_mark(&bytes));
+        let mark = self.read_mark()?;
         if mark > Some(sequence) {
             return Ok(Compared { mark, written: 0 });
         }
@@ -153,31 +203,49 @@ impl Mirror {
         self.store.apply(&batch)
     }
 
-    /// Writes the counts of rules that decided something since they were last written.
-    pub(super) fn write_counters(&self, directory: &Directory) -> Result<(), StateError> {
-        let mut after: Option<String> = None;
+    /// Writes the counts of rules that decided something since they were last written. `queued` is the last record that
+    /// the audit log has taken.
+    ///
+    /// A decision is counted before it is queued. So what `queued` says before a count is read is in that count; one that
+    /// is counted and not queued yet may be counted once more after a crash, and none is lost.
+    pub(super) fn write_counters(&self, directory: &Directory, queued: &dyn Fn() -> u64) -> Result<(), StateError> {
+        let before_all = queued();
+        let (mut after, mut written): (Option<String>, bool) = (None, false);
         loop {
             let page = directory.organizations_after(after.as_deref(), BATCH_OBJECTS_MAX);
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else { break };
             after = Some(last.view.organization.id.to_string());
             for published in &page {
                 let OrganizationView { organization, counters } = &published.view;
                 let mut batch = Batch::new();
                 for (index, rule) in organization.rules.iter().enumerate() {
-                    if let Some(matches) = counters.at(index).and_then(RuleCounter::take_unsaved) {
-                        let (key, value) = encode_counter(&organization.id, rule, &matches);
+                    let Some(counter) = counters.at(index).filter(|counter| counter.is_unsaved()) else { continue };
+                    let through = queued();
+                    if let Some(matches) = counter.take_unsaved() {
+                        let (key, value) = encode_counter(&organization.id, rule, &matches, through);
                         batch.put(Keyspace::Counters, key, value);
                     }
                 }
                 if !batch.is_empty() {
                     self.store.apply(&batch)?;
+                    written = true;
                 }
             }
         }
+        if written {
+            // What the mark says must not be durable before what it speaks of.
+            self.store.flush()?;
+        }
+        if self.counted.swap(before_all, Ordering::Relaxed) == before_all {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.put(Keyspace::Meta, COUNTED_KEY, encode_mark(before_all));
+        self.store.apply(&batch)
     }
 
     /// The stored match counts. Those of removed rules are deleted.
-    pub(super) fn read_counters(&self, state: &PolicyState) -> HashMap<CounterKey, RuleMatches> {
+    pub(super) fn read_counters(&self, state: &PolicyState) -> StoredCounters {
         let mut counters = HashMap::new();
         let organizations = state.organizations.values();
         let known: BTreeSet<CounterKey> = organizations
@@ -189,12 +257,14 @@ impl Mirror {
                 Ok(page) => page,
                 Err(error) => {
                     tracing::warn!(%error, "match counts cannot be read: rules count from now on");
-                    return counters;
+                    return StoredCounters::default();
                 }
             };
             for (key, value) in page.entries {
                 match decode_counter(&key, &value) {
-                    Some((key, matches)) if known.contains(&key) => drop(counters.insert(key, matches)),
+                    Some((key, matches, through)) if known.contains(&key) => {
+                        counters.insert(key, (matches, through));
+                    }
                     _ => leftover.delete(Keyspace::Counters, key),
                 }
             }
@@ -203,7 +273,8 @@ impl Mirror {
         if let Err(error) = self.store.apply(&leftover) {
             tracing::warn!(%error, "match counts of removed rules stay in the state store");
         }
-        counters
+        let counted = self.store.get(Keyspace::Meta, COUNTED_KEY).ok().flatten().and_then(|bytes| decode_mark(&bytes));
+        StoredCounters { counters, counted, ..StoredCounters::default() }
     }
 
     /// Returns when everything written is durable.

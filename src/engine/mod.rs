@@ -9,14 +9,17 @@ mod advance;
 mod apply;
 pub mod audit;
 mod background;
+pub mod backup;
 mod batch;
 pub mod change;
+mod change_log;
 pub mod check;
 pub mod clock;
 mod commands;
 pub mod counters;
 mod deadlines;
 pub mod directory;
+mod expiry;
 mod follower;
 mod history;
 mod judging;
@@ -30,6 +33,8 @@ pub mod preview;
 pub mod prospect;
 mod published;
 pub mod question;
+mod read_back;
+mod recount;
 mod recovery;
 mod replay;
 pub mod revoked;
@@ -39,10 +44,13 @@ pub mod sessions;
 pub mod shadow;
 mod staged;
 mod start;
+mod timekeeping;
 mod unconfirmed;
+mod witnesses;
 mod writer;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -50,11 +58,13 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 pub use history::{HistoryError, RevisionDetail, RevisionEntry};
+pub use read_back::Faults;
 pub use recovery::RecoveryError;
 pub use replay::{Flipped, Replay};
 pub use session_files::SessionStores;
+pub use witnesses::{SeenMore, SessionsDisagree};
 
-use audit::{AuditLog, AuditOptions, AuditStores, Condition};
+use audit::{AuditLog, AuditOptions, AuditStores, Condition, Obstacle};
 use check::DecisionIds;
 use clock::Clock;
 use commands::Commands;
@@ -66,9 +76,12 @@ use session_files::Renewals;
 use sessions::{SessionOptions, SessionTable};
 
 use crate::audit::lineage::Lineage;
+use crate::lifeline::Supervisor;
 use crate::locks::IgnorePoison;
 use crate::policy::limits::Limits;
+use crate::policy::plan::Etags;
 use crate::policy::problems::Nat64Prefix;
+use crate::store::backup::BackupFiles;
 use crate::store::{Redaction, Snapshots, StateStores};
 
 /// The stores that the engine keeps its data in.
@@ -85,6 +98,8 @@ pub struct Stores {
     pub sessions: SessionStores,
     /// Which history they hold.
     pub lineage: Lineage,
+    /// All of their files, for backups; none where they cannot be copied.
+    pub backup: Option<Box<dyn BackupFiles>>,
     /// Kept until the stores are closed, such as the lock on their directory.
     pub keep: Box<dyn Send + Sync>,
 }
@@ -120,6 +135,12 @@ pub enum OpenError {
     /// The audit log cannot be read back.
     #[error(transparent)]
     Audit(#[from] audit::AuditError),
+    /// The saved sessions have seen another audit log than there is.
+    #[error(transparent)]
+    SessionsDisagree(#[from] witnesses::SessionsDisagree),
+    /// Several faults.
+    #[error(transparent)]
+    Several(Faults),
     /// The operating system gives no random numbers.
     #[error("cannot draw a random number: {0}")]
     Random(String),
@@ -139,8 +160,10 @@ pub struct Engine {
     history: Arc<History>,
     commands: Arc<Commands>,
     threads: Mutex<Threads>,
+    closing: Closing,
     nat64_prefixes: Vec<Nat64Prefix>,
     lineage: Lineage,
+    backup_files: Option<Box<dyn BackupFiles>>,
     /// See [`Stores::keep`]; dropped last.
     _keep: Box<dyn Send + Sync>,
 }
@@ -153,6 +176,14 @@ struct Threads {
     keeper: Option<JoinHandle<()>>,
     sealer: Option<JoinHandle<()>>,
     renewals: Option<JoinHandle<()>>,
+}
+
+/// How far closing has come.
+#[derive(Default)]
+struct Closing {
+    begun: AtomicBool,
+    /// The thread whose end is waited for.
+    awaited: Mutex<String>,
 }
 
 impl Engine {
@@ -171,6 +202,11 @@ impl Engine {
         Arc::clone(&self.audit)
     }
 
+    /// The etags that are current.
+    pub fn etags(&self) -> Etags {
+        Etags::of_lineage(self.lineage.number())
+    }
+
     /// Which history this is (design.md §2.11).
     pub fn lineage(&self) -> Lineage {
         self.lineage
@@ -186,36 +222,74 @@ impl Engine {
         &self.sessions
     }
 
-    /// Whether changes can be made durable and decisions recorded; follows the failures and recoveries of both journals.
+    /// Whether changes can be made durable and decisions recorded; follows the failures and recoveries of both journals and
+    /// of the data directory, and failed threads.
     pub fn writable(&self) -> watch::Receiver<bool> {
         self.condition.writable()
     }
 
-    /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is durable.
+    /// Why the engine cannot go on; none while it can. A thread that ended is not started again: the process has to be.
+    pub fn failure(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.condition.failure().follow()
+    }
+
+    /// Refuses everything from now on, for this reason.
+    pub fn fail(&self, reason: &str) {
+        self.condition.fail(reason);
+    }
+
+    /// Notes whether the data directory is where it was opened. While it is not, nothing counts as durable. True if that is
+    /// new.
+    pub fn set_directory_gone(&self, gone: bool) -> bool {
+        self.condition.set(Obstacle::DirectoryGone, gone)
+    }
+
+    /// Whether the data directory is gone.
+    pub fn is_directory_gone(&self) -> bool {
+        self.condition.has(Obstacle::DirectoryGone)
+    }
+
+    /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is durable. A second
+    /// call returns at once.
     pub fn close(&self) {
+        if self.closing.begun.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.condition.failure().begin_end();
         self.commands.close();
         let threads = std::mem::take(&mut *self.threads.lock().ignore_poison());
-        threads.policy.into_iter().for_each(join);
+        threads.policy.into_iter().for_each(|thread| self.join(thread));
         self.keeper.stop();
-        threads.keeper.into_iter().for_each(join);
+        threads.keeper.into_iter().for_each(|thread| self.join(thread));
         // After the keeper nothing is recorded any more.
+        self.set_awaited("audit-writer");
         self.audit.close();
-        threads.sealer.into_iter().for_each(join);
+        threads.sealer.into_iter().for_each(|thread| self.join(thread));
         self.renewals.close();
-        threads.renewals.into_iter().for_each(join);
+        threads.renewals.into_iter().for_each(|thread| self.join(thread));
         self.audit.end();
+    }
+
+    /// The thread that [`Engine::close`] waits for, or waited for last.
+    pub fn awaited(&self) -> String {
+        self.closing.awaited.lock().ignore_poison().clone()
+    }
+
+    fn set_awaited(&self, thread: &str) {
+        thread.clone_into(&mut self.closing.awaited.lock().ignore_poison());
+    }
+
+    fn join(&self, thread: JoinHandle<()>) {
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        self.set_awaited(&name);
+        if thread.join().is_err() {
+            tracing::error!(thread = name, "a thread ended by a panic");
+        }
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-fn join(thread: JoinHandle<()>) {
-    let name = thread.thread().name().unwrap_or_default().to_owned();
-    if thread.join().is_err() {
-        tracing::error!(thread = name, "a thread ended by a panic");
     }
 }

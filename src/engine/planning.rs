@@ -16,7 +16,7 @@ use crate::policy::change::{Change, Effect};
 use crate::policy::limits::Limits;
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
-use crate::policy::plan::{PlanError, Planner, Violation};
+use crate::policy::plan::{Etags, PlanError, Planner, Violation};
 use crate::policy::state::{Outcome, PolicyState};
 use crate::store::codec::encode_change;
 
@@ -35,6 +35,8 @@ pub(super) struct Planning<'a> {
     pub(super) sessions: &'a SessionTable,
     pub(super) limits: &'a Limits,
     pub(super) clock: &'a Clock,
+    /// The etags that are current.
+    pub(super) etags: Etags,
 }
 
 impl Planning<'_> {
@@ -46,7 +48,7 @@ impl Planning<'_> {
         // Going back to an earlier policy is allowed even where limits were lowered since.
         let unlimited = Limits::none();
         let limits = if is_gated { self.limits } else { &unlimited };
-        let planner = Planner { now, limits, cluster: self.staged.cluster() };
+        let planner = Planner { now, limits, cluster: self.staged.cluster(), etags: self.etags };
         let organization = target.organization().cloned();
         let Some(effect) = self.effect(&planner, target, violations)? else {
             let current = self.staged.current(organization.as_ref());
@@ -164,6 +166,7 @@ mod tests {
             description: Arc::default(),
             disabled: false,
             expire_time: None,
+            expired: false,
             create_time: now,
             update_time: now,
             changed_at: 1,
@@ -197,8 +200,14 @@ mod tests {
         let directory = Directory::new(cluster, CowMap::default(), published);
         let (sessions, limits) = (SessionTable::new(1, &SessionOptions::default()), Limits::default());
         let staged = Staged::new(&state);
-        let mut planning =
-            Planning { staged, directory: &directory, sessions: &sessions, limits: &limits, clock: &clock };
+        let mut planning = Planning {
+            staged,
+            directory: &directory,
+            sessions: &sessions,
+            limits: &limits,
+            clock: &clock,
+            etags: Etags::of_lineage(0),
+        };
         let refusals = targets.into_iter().map(|target| match planning.plan(ChangeRequest::new(target)) {
             Ok(_) => Vec::new(),
             Err(ChangeError::Gated(refusals)) => refusals,

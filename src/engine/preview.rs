@@ -15,7 +15,7 @@ use crate::policy::limits::Limits;
 use crate::policy::name::{Id, Name};
 use crate::policy::node::NodePatch;
 use crate::policy::organization::{Cluster, Organization};
-use crate::policy::plan::{Mutation, PlanError, Planner, Violation};
+use crate::policy::plan::{Etags, Mutation, PlanError, Planner, Violation};
 use crate::policy::state::{Outcome, PolicyState};
 
 /// A change that is shown and not made.
@@ -42,7 +42,7 @@ impl Engine {
         };
         let (now, cluster) = (self.clock.now(), self.directory.cluster());
         let before = &published.view.organization;
-        let planner = Planner { now, limits, cluster: &cluster.cluster };
+        let planner = Planner { now, limits, cluster: &cluster.cluster, etags: self.etags() };
         let (deltas, after) = planner.plan_all(before, mutations)?;
         let compiled = Compiled::published(&published);
         let after = Arc::new(after);
@@ -64,7 +64,7 @@ impl Engine {
         let not_found = || (0, PlanError::NotFound(Name::organization(id).to_string()));
         let published = self.directory.organization(id.as_str()).ok_or_else(not_found)?;
         let (now, cluster) = (self.clock.now(), self.directory.cluster());
-        let planner = Planner { now, limits, cluster: &cluster.cluster };
+        let planner = Planner { now, limits, cluster: &cluster.cluster, etags: self.etags() };
         let before = &published.view.organization;
         let effect = planner.delete_organization(before, etag, force, Vec::new()).map_err(|error| (0, error))?;
         let compiled = Compiled::published(&published);
@@ -85,7 +85,7 @@ impl Engine {
         let mut cluster = (*before.cluster).clone();
         let mut effect = None;
         for (index, (etag, patch, violations)) in patches.into_iter().enumerate() {
-            let planner = Planner { now, limits, cluster: &cluster };
+            let planner = Planner { now, limits, cluster: &cluster, etags: self.etags() };
             let change = planner.update_cluster(etag.as_deref(), &patch, violations);
             if let Some(made @ Effect::Cluster { .. }) = change.map_err(|error| (index, error))? {
                 if let Effect::Cluster { node, .. } = &made {
@@ -108,7 +108,9 @@ impl Engine {
     /// The objects that differ between two versions of an organization.
     pub fn alterations(before: &Organization, after: &Arc<Organization>) -> Vec<ObjectChange> {
         let now = after.node.update_time;
-        let planner = Planner { now, limits: &Limits::none(), cluster: &Cluster::new(now) };
+        // The mutation has no etag, so any will do.
+        let planner =
+            Planner { now, limits: &Limits::none(), cluster: &Cluster::new(now), etags: Etags::of_lineage(0) };
         let document = Box::new(Document::of(after));
         let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: true, force: true };
         let deltas = planner.plan(before, mutation, Vec::new()).unwrap_or_default();

@@ -54,6 +54,8 @@ pub struct Answer {
     pub cluster_revision: u64,
     /// Names this decision.
     pub decision_id: DecisionId,
+    /// Its record; 0 where it is not recorded.
+    pub sequence: u64,
 }
 
 /// Why there is no answer.

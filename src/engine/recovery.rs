@@ -1,8 +1,9 @@
 //! Recovery: from the snapshots and the journal on the disk to the policy.
 //!
-//! Invariant: the policy comes from the journal and a snapshot of it alone. The mirror only tells whether the journal
-//! has lost records.
-//! Not here: opening files (`server`, which picks the adapters); the mirror's content (`mirror`).
+//! Invariant: the policy comes from the journal and a snapshot of it alone. Audit log and mirror only tell whether the
+//! journal has lost records. Nothing is written to a journal that is refused.
+//! Not here: opening files (`server`, which picks the adapters); what the audit log has seen (`witnesses`); the mirror's
+//! content (`mirror`).
 
 use thiserror::Error;
 
@@ -11,11 +12,17 @@ use super::audit::AuditOpenError;
 use super::change::DurableChange;
 use super::clock::Clock;
 use super::mirror::{Mirror, MirrorError};
+use super::witnesses::{Audited, SeenMore};
 use crate::audit::record::{Entry, Identity};
+use crate::policy::change::Change;
 use crate::policy::name::NameError;
 use crate::policy::state::{OutOfOrder, PolicyState};
 use crate::store::codec::{CodecError, decode_change, decode_snapshot, encode_change};
 use crate::store::{JournalError, Log, SnapshotError, Snapshots, StateStores};
+
+/// How messages name the witnesses.
+const SNAPSHOT: &str = "a snapshot in `policy`";
+const AUDIT_LOG: &str = "the audit log";
 
 /// Why the service cannot start on a data directory.
 #[derive(Debug, Error)]
@@ -42,18 +49,35 @@ pub enum RecoveryError {
         /// What does not follow.
         source: OutOfOrder,
     },
-    /// The journal ends before a record that a snapshot or the mirror includes.
+    /// The journal ends before a record that something else includes.
     #[error(
-        "the policy journal ends at record {journal}, but {witness} has seen record {seen}: acknowledged changes are \
-         missing; restore the newest journal files, or remove {witness} to accept the loss"
+        "the policy journal ends at record {journal}, but {seen}: acknowledged changes are missing, and going on would \
+         decide without them; restore the newest files in `policy` from a backup, or accept the loss as the section \
+         \"Without a backup\" of docs/operate.md says"
     )]
     JournalCutOff {
         /// The last record there is.
         journal: u64,
         /// What includes later records.
-        witness: &'static str,
-        /// The last record that it includes.
-        seen: u64,
+        seen: SeenMore,
+    },
+    /// The journal has another change than the audit log at the same place.
+    #[error(
+        "record {sequence} of the policy journal is not the change that the audit log has there: one of `policy` and \
+         `audit` belongs to another directory or another time; put both back from the same backup"
+    )]
+    OtherJournal {
+        /// The record.
+        sequence: u64,
+    },
+    /// A snapshot is not what the journal's changes lead to.
+    #[error(
+        "the snapshot of record {sequence} in `policy` does not go with the journal there: it belongs to another \
+         directory or another time; move it elsewhere, and the older one or the whole journal is read"
+    )]
+    OtherSnapshot {
+        /// The record.
+        sequence: u64,
     },
     /// The records between the newest usable snapshot and the journal's first are gone.
     #[error(
@@ -85,53 +109,88 @@ pub(super) struct Recovered {
     pub(super) owed: Vec<(Entry, Option<Identity>)>,
 }
 
-/// Reads the policy from snapshot and journal. A fresh journal gets its first changes. `audited` is the last record that
-/// the audit log has a record of.
+/// Reads the policy from snapshot and journal. A fresh journal gets its first changes, unless the audit log knows of
+/// others.
 pub(super) fn recover(
     journal: &mut dyn Log,
     snapshots: &dyn Snapshots,
     clock: &Clock,
-    audited: u64,
+    audited: &Audited,
 ) -> Result<Recovered, RecoveryError> {
-    if journal.next_sequence() == 1 && snapshots.newest_valid()?.is_none() {
+    if journal.next_sequence() == 1 && audited.sequence == 0 && snapshots.newest_valid()?.is_none() {
         let changes = PolicyState::first_changes(clock.now())?;
         journal.append(&changes.each_ref().map(encode_change))?;
         tracing::info!("fresh data directory: created `organizations/default`");
     }
     let (mut state, snapshot_sequence) = from_snapshot(snapshots)?;
     let last = journal.next_sequence() - 1;
-    if snapshot_sequence > last {
-        let witness = "a snapshot in the policy directory";
-        return Err(RecoveryError::JournalCutOff { journal: last, witness, seen: snapshot_sequence });
-    }
+    let mut seen = SeenMore::default();
+    seen.note(SNAPSHOT, snapshot_sequence, last);
+    seen.note(AUDIT_LOG, audited.sequence, last);
+    refuse(seen, last)?;
     let needed = snapshot_sequence + 1;
     if journal.first_sequence() > needed {
         return Err(RecoveryError::JournalBegins { first: journal.first_sequence(), needed });
     }
-    // The snapshot's last record is read too, if it still exists, for its time.
+    // The snapshot's last record is read too, if it still exists, to compare both, and the last one that was audited.
     let from = if snapshot_sequence < journal.first_sequence() { needed } else { snapshot_sequence };
-    let from = from.min(audited + 1).max(journal.first_sequence());
+    let from = from.min(audited.sequence).max(journal.first_sequence());
     let (mut bytes_since, mut owed) = (0, Vec::new());
     for record in journal.read_from(from)? {
         let (sequence, bytes) = record?;
         let change = decode_change(&bytes).map_err(|source| RecoveryError::Record { sequence, source })?;
+        if sequence == audited.sequence && !audited.is_of(&change) {
+            return Err(RecoveryError::OtherJournal { sequence });
+        }
         if sequence > snapshot_sequence {
             bytes_since += bytes.len();
             let outcome = state.next(&change).map_err(|source| RecoveryError::Order { sequence, source })?;
             let durable = DurableChange { sequence, bytes: bytes.len(), change: &change, outcome: &outcome };
-            let replaced = durable.put_into(&mut state, clock);
-            if sequence > audited {
+            let replaced = durable.put_into(&mut state);
+            if sequence > audited.sequence {
                 owed.push(durable.entry(&replaced));
             }
         } else {
-            clock.advance_to(change.time);
-            if sequence > audited {
+            if sequence == snapshot_sequence && !is_result_of(&state, &change) {
+                return Err(RecoveryError::OtherSnapshot { sequence });
+            }
+            if sequence > audited.sequence {
                 // The snapshot holds the outcome of this change, but not what it altered.
                 owed.push(change_entry(sequence, &change, Vec::new()));
             }
         }
     }
+    let known = PolicyState::FIRST_CHANGES.max(audited.sequence);
+    if last > known {
+        tracing::warn!(
+            from = known + 1,
+            to = last,
+            "changes of policy have no audit record, as after a crash: they are recorded now"
+        );
+    }
     Ok(Recovered { state, sequence: last, snapshot_sequence, bytes: bytes_since, owed })
+}
+
+/// Whether a state can be what a change left: the last one of its organization, or of the cluster.
+fn is_result_of(state: &PolicyState, change: &Change) -> bool {
+    let revision = match change.effect.organization() {
+        Some(id) => state.last_revision(id),
+        None => state.cluster.revision,
+    };
+    revision == change.effect.revision()
+}
+
+/// What has seen more of a journal that ends at this record. The mirror is not asked.
+pub(super) fn seen_more(snapshots: &dyn Snapshots, audited: &Audited, journal: u64) -> Result<SeenMore, RecoveryError> {
+    let mut seen = SeenMore::default();
+    seen.note(SNAPSHOT, snapshots.newest_valid()?.map_or(0, |(sequence, _)| sequence), journal);
+    seen.note(AUDIT_LOG, audited.sequence, journal);
+    Ok(seen)
+}
+
+/// Refuses a journal that ends at this record, where something has seen more.
+pub(super) fn refuse(seen: SeenMore, journal: u64) -> Result<(), RecoveryError> {
+    if seen.is_empty() { Ok(()) } else { Err(RecoveryError::JournalCutOff { journal, seen }) }
 }
 
 fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), RecoveryError> {
@@ -155,8 +214,9 @@ pub(super) fn open_mirror(
     match Mirror::open(stores, state, sequence) {
         Ok(mirror) => Ok(Some(mirror)),
         Err(MirrorError::Ahead { seen }) => {
-            let witness = "the directory `sled`";
-            Err(RecoveryError::JournalCutOff { journal: sequence, witness, seen })
+            let mut witnesses = SeenMore::default();
+            witnesses.note(Mirror::NAME, seen, sequence);
+            refuse(witnesses, sequence).map(|()| None)
         }
         Err(MirrorError::Store(error)) => {
             tracing::error!(%error, "the state store cannot be used yet: policy and decisions are not affected");

@@ -40,7 +40,8 @@ pub struct Replay {
     pub flipped: Flipped,
     /// Those that would differ by user; under the empty email those without a known user.
     pub users: HashMap<Arc<str>, Flipped>,
-    /// Whether it ended before it had read all records, or some took too long to decide again.
+    /// Whether it ended before it had read all records, retention had removed some of them, or some took too long to decide
+    /// again.
     pub truncated: bool,
 }
 
@@ -60,6 +61,7 @@ impl Engine {
             ..RecordFilter::default()
         };
         replay.decisions = self.audit.count(&filter)?;
+        replay.truncated = !self.audit.reaches_back_to(since);
         if concerned.is_empty() {
             return Ok(replay);
         }
@@ -78,7 +80,7 @@ impl Engine {
                 None => drop(replay.users.insert(decided.email.into(), one)),
             }
         })?;
-        replay.truncated = !complete || !is_known;
+        replay.truncated |= !complete || !is_known;
         Ok(replay)
     }
 }

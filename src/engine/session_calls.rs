@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::audit::{AuditError, EraseRequest};
+use super::audit::{AuditError, EraseRequest, ListPosition};
 use super::sessions::{Renewed, Session};
 use crate::audit::filter::{RecordFilter, SessionFilter, SessionState};
 use crate::audit::record::{Record, RecordType};
@@ -31,14 +31,22 @@ pub struct SessionPage {
     pub next: Option<SessionCursor>,
 }
 
-/// Where a list of sessions goes on. `as_of` is the newest record when the first page was made. Sessions whose end was
-/// recorded later are not listed as ended.
+/// Where a list of sessions goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionCursor {
+pub struct SessionCursor {
+    /// The newest record when the first page was made. Sessions whose end was recorded later are not listed as ended.
+    pub as_of: u64,
+    /// The oldest record then. Where it has been removed meanwhile, the list is not shown as if it were whole.
+    pub first: u64,
+    /// The last one that was shown.
+    pub behind: BehindSession,
+}
+
+/// A place in a list of sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BehindSession {
     /// Active sessions that started before this, or then with a smaller id.
     Active {
-        /// See the type.
-        as_of: u64,
         /// The last one's start, in microseconds since 1970.
         start_micros: i64,
         /// The last one.
@@ -46,8 +54,6 @@ pub enum SessionCursor {
     },
     /// Ended sessions that were recorded below this sequence.
     Ended {
-        /// See the type.
-        as_of: u64,
         /// The sequence.
         before: u64,
     },
@@ -94,7 +100,7 @@ impl Engine {
             self.record_end(session);
             sequence = self.audit.queue().last_sequence();
         };
-        let session = self.sessions.end(id, organization, self.clock.now(), reason, ended)?;
+        let session = self.sessions.end(id, organization, self.clock.moment(), reason, ended)?;
         Some((session, sequence))
     }
 
@@ -112,14 +118,13 @@ impl Engine {
         self.audit.queue().check_writable()?;
         let known: Vec<(Id, SessionId)> =
             sessions.iter().filter_map(|(organization, id)| Some((organization.clone(), (*id)?))).collect();
-        let now = self.clock.now();
+        let now = self.clock.moment();
         let renewed = self.sessions.renew(&known, lease, now, |session: &Session| self.record_end(session));
         let kept = known.iter().zip(&renewed).filter(|(_, renewed)| **renewed == Renewed::Renewed);
         let ids: Vec<SessionId> = kept.map(|((_, id), _)| *id).collect();
         if !ids.is_empty() {
-            let micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX / 2);
-            let lease_expire_time = Timestamp::from_micros(now.micros().saturating_add(micros));
-            self.renewals.write(Renewal { time: now, lease_expire_time, sessions: ids }).await?;
+            let lease_expire_time = now.after(lease).time;
+            self.renewals.write(Renewal { time: now.time, lease_expire_time, sessions: ids }).await?;
         }
         let mut renewed = renewed.into_iter();
         let of = |id: &Option<SessionId>| id.and_then(|_| renewed.next()).unwrap_or(Renewed::Lost);
@@ -134,16 +139,16 @@ impl Engine {
         cursor: Option<SessionCursor>,
         count_max: usize,
     ) -> Result<SessionPage, AuditError> {
-        let as_of = match cursor {
-            None => self.audit.newest_sequence(),
-            Some(SessionCursor::Active { as_of, .. } | SessionCursor::Ended { as_of, .. }) => as_of,
+        let (first, as_of) = match cursor {
+            None => (self.audit.first_sequence(), self.audit.newest_sequence()),
+            Some(SessionCursor { first, as_of, .. }) => (first, as_of),
         };
+        let behind = cursor.map(|cursor| cursor.behind);
+        let next = |behind| SessionCursor { as_of, first, behind };
         let mut sessions = Vec::new();
-        if filter.state != Some(SessionState::Ended) && !matches!(cursor, Some(SessionCursor::Ended { .. })) {
-            let before = match cursor {
-                Some(SessionCursor::Active { start_micros, id, .. }) => {
-                    Some((Timestamp::from_micros(start_micros), id))
-                }
+        if filter.state != Some(SessionState::Ended) && !matches!(behind, Some(BehindSession::Ended { .. })) {
+            let before = match behind {
+                Some(BehindSession::Active { start_micros, id }) => Some((Timestamp::from_micros(start_micros), id)),
                 _ => None,
             };
             let active = self.sessions.list(
@@ -154,7 +159,7 @@ impl Engine {
             );
             sessions.extend(active.into_iter().map(|session| {
                 let (start_micros, id) = (session.record.start_time.micros(), session.record.id);
-                (session, SessionCursor::Active { as_of, start_micros, id })
+                (session, next(BehindSession::Active { start_micros, id }))
             }));
             if let Some((_, last)) = sessions.last().filter(|_| sessions.len() >= count_max) {
                 return Ok(SessionPage { next: Some(*last), sessions });
@@ -163,14 +168,14 @@ impl Engine {
         if filter.state == Some(SessionState::Active) {
             return Ok(SessionPage { sessions, next: None });
         }
-        let before = match cursor {
-            Some(SessionCursor::Ended { before, .. }) => before,
+        let before = match behind {
+            Some(BehindSession::Ended { before }) => before,
             _ => as_of + 1,
         };
-        let ended = self.audit.list_ended(filter, before, count_max - sessions.len())?;
-        let behind = |before: u64| SessionCursor::Ended { as_of, before };
-        sessions.extend(ended.sessions.into_iter().map(|(sequence, session)| (session, behind(sequence))));
-        Ok(SessionPage { sessions, next: ended.next_before.map(behind) })
+        let next_ended = |before: u64| next(BehindSession::Ended { before });
+        let ended = self.audit.list_ended(filter, ListPosition { before, first }, count_max - sessions.len())?;
+        sessions.extend(ended.sessions.into_iter().map(|(sequence, session)| (session, next_ended(sequence))));
+        Ok(SessionPage { sessions, next: ended.next_before.map(next_ended) })
     }
 
     /// The figures of an organization, or of all. Reads files: call it on a thread that may block.
@@ -195,13 +200,6 @@ impl Engine {
 
     /// Erases a user. Answers the number of openings that were erased, and the sequence of the record of the erasure.
     pub async fn erase_user(&self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
-        let EraseRequest { organization, email, .. } = &request;
-        for published in self.directory.organizations_after(None, usize::MAX) {
-            let concerned = organization.as_ref().is_none_or(|of| published.view.organization.id == *of);
-            if let Some(shadow) = published.shadow.as_ref().filter(|_| concerned) {
-                shadow.erase(email);
-            }
-        }
         self.audit.erase(request).await
     }
 }

@@ -12,12 +12,15 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::OpenError;
-use super::audit::{AuditError, AuditLog, SessionFiles};
+use super::audit::{AuditError, AuditLog, Erasing, SessionFiles};
+use super::directory::Directory;
 use super::sessions::{SHARDS, Session, SessionTable, ShardState};
+use super::witnesses;
+use crate::audit::record::{Record, Subject};
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
 use crate::store::codec::audit::{
-    Renewal, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
+    Renewal, SessionSnapshot, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
     encode_session_snapshot,
 };
 use crate::store::{JournalError, Log, Segments, Snapshots};
@@ -40,33 +43,60 @@ pub struct SessionStores {
 }
 
 impl SessionStores {
-    /// Restores the sessions that were active: those of the newest snapshot, brought up to date by the log. Without a
-    /// snapshot the log is read from `oldest` on, the first record that an open session can have.
-    pub(super) fn restore(&self, table: &SessionTable, log: &AuditLog, oldest: u64) -> Result<(), OpenError> {
-        let newest = log.newest_sequence();
-        let shards = self.snapshots.newest_valid()?.and_then(|(_, bytes)| match decode_session_snapshot(&bytes) {
-            Ok(shards) if shards.iter().all(|shard| shard.sequence <= newest) => Some(shards),
-            Ok(_) => {
-                tracing::warn!("the saved sessions are newer than the audit log: the log alone is used");
-                None
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the saved sessions cannot be used: the audit log is read instead");
-                None
-            }
+    /// The newest snapshot that is usable, and agrees with the log; none where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::SessionsDisagree`] where it has seen another log than there is.
+    pub(super) fn saved(&self, log: &AuditLog) -> Result<Option<SessionSnapshot>, OpenError> {
+        let newest = self.snapshots.newest_valid()?;
+        let decoded = newest.map(|(_, bytes)| decode_session_snapshot(&bytes)).transpose();
+        let saved = decoded.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the saved sessions cannot be used");
+            None
         });
+        match &saved {
+            Some(saved) => witnesses::compare_sessions(saved, log)?,
+            None if log.newest_sequence() == 0 => {}
+            None => tracing::warn!(
+                "there are no saved sessions: they are made again from the audit log, with the leases as far as renewals \
+                 are kept"
+            ),
+        }
+        Ok(saved)
+    }
+
+    /// Restores the sessions that were active: those that were saved, brought up to date by the log. Without them the log
+    /// is read from `oldest` on, the first record that an open session can have. Erasures whose record is durable are
+    /// repeated: the saved ones may be older, and their openings may still be there.
+    pub(super) fn restore(
+        &self,
+        saved: Option<SessionSnapshot>,
+        table: &SessionTable,
+        log: &AuditLog,
+        oldest: u64,
+        erasing: &Erasing,
+    ) -> Result<(), OpenError> {
+        let newest = log.newest_sequence();
+        let shards = saved.map(|saved| saved.shards);
         let mut from = match &shards {
             Some(shards) => shards.iter().map(|shard| shard.sequence).min().unwrap_or_default() + 1,
             None => oldest,
         };
         if let Some(shards) = shards {
-            table.restore(shards.into_iter().map(from_stored).collect());
+            table.restore(shards.into_iter().map(|shard| erased(from_stored(shard), erasing)).collect());
         }
         from = from.max(log.first_sequence());
         while from <= newest {
             let records = log.read(from, usize::MAX)?;
             for record in &records {
-                table.replay(record);
+                let Record { sequence, entry, subject, .. } = &**record;
+                match &entry.organization {
+                    Some(organization) if erasing.is_erased(*sequence, organization, subject) => {
+                        table.replay(&Record { subject: Subject::Erased, ..Record::clone(record) });
+                    }
+                    _ => table.replay(record),
+                }
             }
             match records.last() {
                 Some(last) => from = last.sequence + 1,
@@ -169,6 +199,8 @@ pub(super) struct SessionSaver {
     pub(super) audit: Arc<AuditLog>,
     pub(super) snapshots: Box<dyn Snapshots>,
     pub(super) renewals: Arc<Renewals>,
+    /// The divergences of shadow policies name users, too.
+    pub(super) directory: Arc<Directory>,
     pub(super) max_age: Duration,
 }
 
@@ -183,7 +215,8 @@ impl SessionFiles for SessionSaver {
             (0..SHARDS).map(|shard| to_stored(self.table.snapshot_shard(shard, last_sequence))).collect();
         let sequence = shards.iter().map(|shard| shard.sequence).max().unwrap_or_default();
         self.audit.wait_durable(sequence, DURABLE_TIMEOUT)?;
-        let written = self.snapshots.write(sequence, &encode_session_snapshot(&shards));
+        let snapshot = SessionSnapshot { shards, signed: self.audit.signed() };
+        let written = self.snapshots.write(sequence, &encode_session_snapshot(&snapshot));
         written.map_err(|error| AuditError::NotWritable(error.to_string()))?;
         if let Some(mark) = mark {
             drop(self.renewals.send(Command::Truncate(mark)));
@@ -191,13 +224,30 @@ impl SessionFiles for SessionSaver {
         Ok(())
     }
 
-    fn erase(&mut self, organization: Option<&Id>, email: &str) {
-        self.table.erase(organization, email);
+    fn erase(&mut self, organization: Option<&Id>, email: &str, record: &mut dyn FnMut()) {
+        self.table.erase(organization, email, record);
+        for published in self.directory.organizations_after(None, usize::MAX) {
+            let concerned = organization.is_none_or(|of| published.view.organization.id == *of);
+            if let Some(shadow) = published.shadow.as_ref().filter(|_| concerned) {
+                // A Check that is recorded before was noted before.
+                shadow.erase(email);
+            }
+        }
     }
 
     fn max_age(&self) -> Duration {
         self.max_age
     }
+}
+
+/// A shard without the users whose erasure is on record after it was saved.
+fn erased(mut state: ShardState, erasing: &Erasing) -> ShardState {
+    for session in &mut state.sessions {
+        if erasing.is_erased(state.sequence, &session.organization, &session.subject) {
+            session.subject = Subject::Erased;
+        }
+    }
+    state
 }
 
 fn to_stored(ShardState { shard, sequence, sessions }: ShardState) -> ShardSessions {

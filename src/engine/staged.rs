@@ -138,6 +138,7 @@ pub(super) fn weight_of(change: &Change, outcome: &Outcome) -> usize {
         | Delta::RemoveRule { .. }
         | Delta::MoveRule { .. }
         | Delta::OrderRules { .. }
+        | Delta::ExpireRules { .. }
         | Delta::ReplaceRules { .. } => organization.rules.len(),
         Delta::SetOrganization { .. }
         | Delta::SetNode { .. }

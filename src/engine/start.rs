@@ -9,30 +9,36 @@ use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::Duration;
 
 use super::actors::PolicyActors;
 use super::apply::Applier;
-use super::audit::{AuditLog, Condition, LeftAs, Maintenance, Opened};
+use super::audit::{AuditError, AuditLog, Condition, LeftAs, Maintenance, Opened};
 use super::background;
 use super::check::DecisionIds;
 use super::clock::Clock;
 use super::commands::{Command, Commands};
 use super::counters::{RuleCounter, RuleCounters};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
+use super::expiry;
 use super::follower::{self, Follower};
 use super::keeper::Keeper;
 use super::lookups::Lookups;
+use super::mirror::StoredCounters;
 use super::parallel;
+use super::read_back::{self, Heard, PolicyFiles};
+use super::recount;
 use super::recovery::{self, Recovered};
 use super::session_files::{Renewals, SessionSaver};
 use super::sessions::SessionTable;
 use super::shadow::Shadow;
-use super::unconfirmed;
-use super::writer::Writer;
-use super::{Engine, OpenError, Options, Stores};
-use crate::audit::record::{Content, Entry, GapRecord};
+use super::unconfirmed::Unconfirmed;
+use super::writer::{Timekeeping, Writer};
+use super::{Closing, Engine, OpenError, Options, Stores};
+use crate::audit::filter::RecordFilter;
+use crate::audit::record::{Content, Entry, GapRecord, RecordType};
+use crate::lifeline::spawn;
 use crate::locks::IgnorePoison;
 use crate::policy::cow_map::CowMap;
 use crate::policy::limits::Limits;
@@ -46,32 +52,44 @@ use crate::policy::time::Timestamp;
 use crate::store::codec::CounterKey;
 use crate::store::{Redaction, Snapshots};
 
+/// The most corrections of the clock that a start looks at: there is at most one a minute.
+const CORRECTIONS_MAX: usize = 10_000;
+
 impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
     pub fn open(stores: Stores, options: Options, clock: Clock) -> Result<Self, OpenError> {
-        let Stores { mut journal, snapshots, state: state_stores, audit, sessions, lineage, keep } = stores;
-        let boot = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
+        let Stores { mut journal, snapshots, state: state_stores, audit, sessions, lineage, backup, keep } = stores;
+        let random = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
+        let boot = lineage.boot(random);
         let condition = Arc::new(Condition::new());
-        let opened = AuditLog::open(audit, options.audit, &clock, Arc::clone(&condition)).map_err(recovery_error)?;
-        let Opened { log, policy_sequence, left, shared, erasing } = opened;
-        let recovered = recovery::recover(&mut *journal, &*snapshots, &clock, policy_sequence)?;
-        let Recovered { state, sequence, snapshot_sequence, bytes, owed } = recovered;
+        let audit = AuditLog::read_back(audit, options.audit, &clock, Arc::clone(&condition));
+        let mut policy = PolicyFiles { journal: &mut *journal, snapshots: &*snapshots, copies: &*state_stores };
+        let Heard { audit, sessions: restored, policy } = read_back::hear(audit, &sessions, &mut policy, &clock)?;
+        let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
+        clock.begin(newest_time(&audit.log, owed.last().map(|(entry, _)| entry.time)));
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
-        sessions.restore(&table, &log, log.first_since(before(clock.now(), max_age)))?;
-        note_unclean(&log, left, &clock);
-        for (entry, actor) in owed {
-            log.queue().push(entry, actor, true);
-        }
+        let oldest = oldest_open(&audit.log, clock.now(), max_age)?;
+        sessions.restore(restored, &table, &audit.log, oldest, &audit.erasing)?;
         // The policies are compiled while the mirror is compared with them, which takes longer.
         let (compiled, mirror) = while_compiling(&state, &clock, || {
             let mirror = recovery::open_mirror(&*state_stores, &state, sequence)?;
             let counters = mirror.as_ref().map(|mirror| mirror.read_counters(&state));
-            Ok::<_, OpenError>((mirror, counters.unwrap_or_default()))
+            let counters = counters.unwrap_or_default().if_followed_by(&audit.log);
+            Ok::<_, OpenError>((mirror, counters))
         });
         let (mirror, counters) = mirror?;
+        // Everything agrees: from here on the log is in use.
+        let Opened { log, left, shared, erasing } = audit.start().map_err(recovery_error)?;
+        note_unclean(&log, left, &clock);
+        note_key_change(&log, &clock);
+        for (entry, actor) in owed {
+            log.queue().push(entry, actor, true);
+        }
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
+        recount::recount(&directory, &log, &counters);
         // The first records are durable before the first answer.
         log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
+        log.sign_first();
         let (sender, commands) = Commands::new();
         let (renewals, write_renewals) = Renewals::new(sessions.journal);
         let engine = Self {
@@ -87,8 +105,10 @@ impl Engine {
             history: Arc::default(),
             commands: Arc::new(sender),
             threads: Mutex::default(),
+            closing: Closing::default(),
             nat64_prefixes: options.nat64_prefixes,
             lineage,
+            backup_files: backup,
             _keep: keep,
         };
         let follower = Arc::new(Follower::default());
@@ -102,10 +122,11 @@ impl Engine {
             snapshot_sequence,
             bytes,
             directory: Arc::clone(&engine.directory),
+            audit: Arc::clone(&engine.audit),
             clock: engine.clock.clone(),
             counters_written_millis: i64::MIN / 2,
         };
-        let writer = engine.writer(journal, options.limits, state, lists, follower);
+        let writer = engine.writer(journal, options.limits, state, lists, follower)?;
         let saver = Box::new(engine.saver(sessions.snapshots, max_age));
         let actors = PolicyActors { commands: Arc::clone(&engine.commands), history: Arc::clone(&engine.history) };
         let maintenance = Maintenance::new(shared, engine.clock.clone(), saver, Box::new(actors), erasing);
@@ -120,9 +141,10 @@ impl Engine {
         state: PolicyState,
         lists: HashMap<Id, MembersCache>,
         follower: Arc<Follower>,
-    ) -> Writer {
+    ) -> Result<Writer, OpenError> {
         let applier = Applier {
-            unconfirmed: unconfirmed::deadlines(&state),
+            unconfirmed: Unconfirmed::of(&state, self.clock.moment(), &self.audit)?,
+            expiries: expiry::deadlines(&state),
             state,
             lists,
             clock: self.clock.clone(),
@@ -132,12 +154,14 @@ impl Engine {
             follower,
         };
         let (sessions, condition) = (Arc::clone(&self.sessions), Arc::clone(&self.condition));
-        Writer { journal, applier, limits, sessions, condition, writable: true }
+        let (etags, timekeeping) = (self.etags(), Timekeeping::default());
+        Ok(Writer { journal, applier, limits, etags, sessions, condition, writable: true, timekeeping })
     }
 
     fn saver(&self, snapshots: Box<dyn Snapshots>, max_age: Duration) -> SessionSaver {
         let (table, audit) = (Arc::clone(&self.sessions), Arc::clone(&self.audit));
-        SessionSaver { table, audit, snapshots, renewals: Arc::clone(&self.renewals), max_age }
+        let (renewals, directory) = (Arc::clone(&self.renewals), Arc::clone(&self.directory));
+        SessionSaver { table, audit, snapshots, renewals, directory, max_age }
     }
 
     /// Starts the threads. Returns once overdue unconfirmed changes are undone.
@@ -157,11 +181,12 @@ impl Engine {
         };
         let (say_ready, ready) = sync_channel(1);
         let mut threads = self.threads.lock().ignore_poison();
-        threads.policy.push(spawn("policy-follower", move || follower.run())?);
-        threads.policy.push(spawn("policy-writer", move || writer.run(&commands, &say_ready))?);
-        threads.keeper = Some(spawn("session-keeper", move || keeper.run())?);
-        threads.sealer = Some(background::spawn("audit-sealer", move || maintenance.run())?);
-        threads.renewals = Some(spawn("session-journal", write_renewals)?);
+        threads.policy.push(spawn("policy-writer", &self.condition, move || writer.run(&commands, &say_ready))?);
+        // Ends once the writer has.
+        threads.policy.push(spawn("policy-follower", &self.condition, move || follower.run())?);
+        threads.keeper = Some(spawn("session-keeper", &self.condition, move || keeper.run())?);
+        threads.sealer = Some(background::spawn("audit-sealer", &self.condition, move || maintenance.run())?);
+        threads.renewals = Some(spawn("session-journal", &self.condition, write_renewals)?);
         drop(threads);
         if ready.recv().is_err() {
             tracing::error!("the policy writer ended before it was ready");
@@ -170,14 +195,31 @@ impl Engine {
     }
 }
 
+/// The time of the newest record: the one that the log still owes, or else its last. Times may go back after a correction,
+/// so it is not the latest of all.
+fn newest_time(log: &AuditLog, owed: Option<Timestamp>) -> Option<Timestamp> {
+    let newest = log.newest_sequence();
+    let read = || log.read(newest, 1).ok()?.first().map(|record| record.entry.time);
+    owed.or_else(|| read().filter(|_| newest > 0))
+}
+
+/// The first record that an open session can have. Sessions age by the even clock, so the record may be further back in
+/// decision time, by as much as that was corrected forwards since.
+fn oldest_open(log: &AuditLog, now: Timestamp, age_max: Duration) -> Result<u64, AuditError> {
+    let filter = RecordFilter { types: vec![RecordType::ClockChanged], ..RecordFilter::default() };
+    let corrections = log.list(&filter, None, CORRECTIONS_MAX)?.records;
+    let forwards = corrections.iter().map(|record| match &record.entry.content {
+        Content::ClockChanged(change) => change.to_time.micros().saturating_sub(change.from_time.micros()).max(0),
+        _ => 0,
+    });
+    let forwards = Duration::from_micros(forwards.sum::<i64>().unsigned_abs());
+    Ok(log.first_since(before(before(now, age_max), forwards)))
+}
+
 /// The moment `age` before `now`.
 fn before(now: Timestamp, age: Duration) -> Timestamp {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX / 2);
     Timestamp::from_micros(now.micros().saturating_sub(age))
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    Builder::new().name(name.to_owned()).spawn(run)
 }
 
 fn recovery_error(error: super::audit::AuditOpenError) -> OpenError {
@@ -198,6 +240,17 @@ fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
         "the service was not shut down cleanly: decisions of its last moments may be missing from the audit log"
     );
     log.queue().push(Entry { time: now, organization: None, content: Content::Gap(gap) }, None, true);
+}
+
+/// Another key signs from now on. Durable before it does.
+fn note_key_change(log: &AuditLog, clock: &Clock) {
+    let Some(change) = log.key_change() else { return };
+    tracing::warn!(
+        previous_key = %change.previous_key,
+        key = %change.key,
+        "another key signs the audit log from now on: tell whoever verifies it"
+    );
+    log.queue().push(Entry { time: clock.now(), organization: None, content: Content::KeyChanged(change) }, None, true);
 }
 
 /// The compiled parts of an organization.
@@ -234,7 +287,7 @@ fn while_compiling<T>(state: &PolicyState, clock: &Clock, other: impl FnOnce() -
 fn publish_all(
     state: &PolicyState,
     compiled: Vec<Compiled>,
-    counters: &HashMap<CounterKey, RuleMatches>,
+    counters: &StoredCounters,
     clock: &Clock,
 ) -> (Arc<Directory>, HashMap<Id, MembersCache>) {
     let cluster =
@@ -254,17 +307,20 @@ fn publish_all(
     (Arc::new(directory), lists)
 }
 
-/// The stored counters of an organization's rules. A rule without one counts from now on.
-fn restored_counters(
-    organization: &Organization,
-    kept: &HashMap<CounterKey, RuleMatches>,
-    clock: &Clock,
-) -> RuleCounters {
+/// The stored counters of an organization's rules. A rule without one was made after they were stored, and is counted since
+/// then; where it is not known what was stored, it is counted from now on.
+fn restored_counters(organization: &Organization, kept: &StoredCounters, clock: &Clock) -> RuleCounters {
     let restored = organization.rules.iter().filter_map(|rule| {
-        let matches = *kept.get(&CounterKey::new(&organization.id, rule))?;
-        // The stored time is rounded down, perhaps to before the rule was created.
-        let matches = RuleMatches { start: matches.start.max(rule.create_time), ..matches };
-        Some(((rule.id.clone(), rule.create_time), Arc::new(RuleCounter::new(matches))))
+        let counter = match kept.counters.get(&CounterKey::new(&organization.id, rule)) {
+            Some((matches, through)) => {
+                // The stored time is rounded down, perhaps to before the rule was created.
+                let matches = RuleMatches { start: matches.start.max(rule.create_time), ..*matches };
+                RuleCounter::new(matches, *through)
+            }
+            None if kept.counted.is_some() => RuleCounter::starting(rule.create_time.max(kept.time)),
+            None => return None,
+        };
+        Some(((rule.id.clone(), rule.create_time), Arc::new(counter)))
     });
     RuleCounters::following(organization, &restored.collect(), clock.now())
 }

@@ -4,21 +4,91 @@
 //! stays, nor longer than until the first deadline.
 //! Not here: when it is undone (`writer`); confirming, which is a change like any other.
 
+use std::collections::HashMap;
+
+use super::audit::{AuditError, AuditLog};
 use super::change::{ChangeRequest, ChangeTarget};
+use super::clock::Moment;
 use super::deadlines::Deadlines;
+use crate::audit::filter::RecordFilter;
+use crate::audit::record::{Content, RecordType};
 use crate::policy::document::Document;
+use crate::policy::name::Id;
 use crate::policy::organization::Organization;
 use crate::policy::plan::Mutation;
 use crate::policy::state::PolicyState;
 use crate::policy::time::Timestamp;
 
-/// When the changes that wait are to be undone.
-pub(super) fn deadlines(state: &PolicyState) -> Deadlines {
-    let mut deadlines = Deadlines::default();
-    for organization in state.organizations.values() {
-        deadlines.set(&organization.id, deadline(organization));
+/// Records that are read at once.
+const PAGE: usize = 1_000;
+
+/// When the changes that wait are to be undone, by the steady clock.
+#[derive(Default)]
+pub(super) struct Unconfirmed {
+    deadlines: Deadlines,
+    /// The same as the policy has them, in decision time: what has not changed there is not computed anew, for the decision
+    /// time may have been corrected meanwhile.
+    untils: HashMap<Id, Timestamp>,
+}
+
+impl Unconfirmed {
+    /// Those of a state, at the start. Where the log has corrections of the clock that were made since, the deadlines follow
+    /// them.
+    pub(super) fn of(state: &PolicyState, now: Moment, log: &AuditLog) -> Result<Self, AuditError> {
+        let mut unconfirmed = Self::default();
+        for organization in state.organizations.values() {
+            let Some(pending) = &organization.pending else { continue };
+            let corrected = corrected_since(log, &organization.id, pending.revision)?;
+            let until = Timestamp::from_micros(pending.until.micros().saturating_add(corrected));
+            unconfirmed.deadlines.set(&organization.id, Some(now.steady_at(until)));
+            unconfirmed.untils.insert(organization.id.clone(), pending.until);
+        }
+        Ok(unconfirmed)
     }
-    deadlines
+
+    /// Notes the deadline of an organization, in decision time, or that it has none. While one waits, no later one takes
+    /// its place, whatever corrections of the clock make of their times.
+    pub(super) fn set(&mut self, organization: &Id, until: Option<Timestamp>, now: Moment) {
+        if self.untils.get(organization).copied() == until {
+            return;
+        }
+        let Some(until) = until else {
+            self.untils.remove(organization);
+            return self.deadlines.set(organization, None);
+        };
+        self.untils.insert(organization.clone(), until);
+        let (waiting, until) = (self.deadlines.get(organization), now.steady_at(until));
+        self.deadlines.set(organization, Some(waiting.map_or(until, |waiting| waiting.min(until))));
+    }
+
+    /// The organizations whose deadline has passed.
+    pub(super) fn due(&self, now: Moment) -> Vec<Id> {
+        self.deadlines.due(now.steady)
+    }
+}
+
+/// By how many microseconds decision time was corrected since a revision was made.
+fn corrected_since(log: &AuditLog, organization: &Id, revision: u64) -> Result<i64, AuditError> {
+    let of = |types: &[RecordType]| RecordFilter { types: types.to_vec(), ..RecordFilter::default() };
+    if log.list(&of(&[RecordType::ClockChanged]), None, 1)?.records.is_empty() {
+        return Ok(0);
+    }
+    let (filter, mut by, mut before) = (of(&[RecordType::ClockChanged, RecordType::PolicyChanged]), 0_i64, None);
+    loop {
+        let page = log.list(&filter, before, PAGE)?;
+        for record in &page.records {
+            let is_its = record.entry.organization.as_ref() == Some(organization);
+            match &record.entry.content {
+                Content::ClockChanged(change) => by += change.to_time.micros() - change.from_time.micros(),
+                Content::PolicyChanged(change) if is_its && change.revision <= revision => return Ok(by),
+                _ => {}
+            }
+        }
+        match page.next_before {
+            None => return Ok(by),
+            next => before = next,
+        }
+    }
 }
 
 /// When the change that waits in an organization is to be undone.

@@ -13,9 +13,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::apply::Applier;
-use super::audit::{AuditError, Condition};
+use super::audit::{AuditError, Condition, ErasedPart, Obstacle};
 use super::change::{ChangeError, ChangeRequest, Changed, DurableChange};
 use super::commands::{Command, Reply};
 use super::planning::{Planned, Planning, changed};
@@ -24,6 +25,8 @@ use super::staged::{Staged, weight_of};
 use super::unconfirmed::undoing;
 use crate::policy::limits::Limits;
 use crate::policy::name::Id;
+use crate::policy::plan::Etags;
+use crate::policy::time::Timestamp;
 use crate::store::codec::erase_actor;
 use crate::store::{JournalError, Redaction};
 
@@ -40,52 +43,64 @@ const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The longest time between two attempts at a failed journal. It is also tried before every batch.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The shortest wait before an unconfirmed change is undone. It need be no more precise.
-const UNDO_PAUSE: Duration = Duration::from_millis(10);
+/// How often the writer looks at the clock.
+pub(super) const TICK: Duration = Duration::from_millis(200);
+
+/// What the writer remembers between two looks at the clock.
+#[derive(Default)]
+pub(super) struct Timekeeping {
+    /// When the last pass over what has expired began.
+    pub(super) last_pass: Option<Instant>,
+    /// How often a correction waited for a rule that is about to expire.
+    pub(super) waits: u32,
+    /// After a correction that led back: the time before it. What had expired by then is still to be marked.
+    pub(super) expired_to: Option<Timestamp>,
+}
 
 /// What the writer thread owns.
 pub(super) struct Writer {
     pub(super) journal: Box<dyn Redaction>,
     pub(super) applier: Applier,
     pub(super) limits: Limits,
+    pub(super) etags: Etags,
     pub(super) sessions: Arc<SessionTable>,
     pub(super) condition: Arc<Condition>,
     pub(super) writable: bool,
+    pub(super) timekeeping: Timekeeping,
 }
 
 /// A planned request, and who waits for the answer.
-struct Pending {
-    planned: Result<Planned, ChangeError>,
-    reply: Reply,
+pub(super) struct Pending {
+    pub(super) planned: Result<Planned, ChangeError>,
+    pub(super) reply: Reply,
 }
 
 impl Writer {
     /// Serves commands until the senders are gone. Signals `ready` once overdue changes are undone.
     pub(super) fn run(mut self, commands: &Receiver<Command>, ready: &SyncSender<()>) {
-        self.undo_unconfirmed();
+        self.catch_up();
         if ready.send(()).is_err() {
             return;
         }
+        let mut probed = Instant::now();
         loop {
-            let next = self.applier.unconfirmed.next_in(self.applier.clock.now());
-            // An overdue change could not be undone just now: try again after a pause.
-            let next = next.filter(|next| !next.is_zero());
-            let wait = next.map_or(PROBE_INTERVAL, |next| next.clamp(UNDO_PAUSE, PROBE_INTERVAL));
-            let first = match commands.recv_timeout(wait) {
+            let first = match commands.recv_timeout(TICK) {
                 Ok(command) => Some(command),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
             };
-            // Even while changes keep coming: each is refused until the journal is writable.
-            if !self.writable {
+            // Before every batch while changes keep coming: each is refused until the journal is writable.
+            if !self.writable && (first.is_some() || probed.elapsed() >= PROBE_INTERVAL) {
+                probed = Instant::now();
                 self.probe();
             }
-            self.undo_unconfirmed();
+            self.keep_time();
             let more = std::iter::from_fn(|| commands.try_recv().ok()).take(BATCH_CHANGES_MAX - 1);
             let commands = first.into_iter().chain(more);
             let requests: Vec<_> = commands.filter_map(|command| self.answer_or_request(command)).collect();
             self.serve(requests);
         }
+        self.applier.clock.keep(true);
     }
 
     /// Answers commands that change no policy. A request for a change is handed back.
@@ -96,8 +111,8 @@ impl Writer {
                 drop(reply.send(self.journal.records_from(from)));
                 None
             }
-            Command::EraseActor { organization, name, to_sequence, reply } => {
-                drop(reply.send(self.erase_actor(organization.as_ref(), &name, to_sequence)));
+            Command::EraseActor { organization, name, to_sequence, part, reply } => {
+                drop(reply.send(self.erase_actor(organization.as_ref(), &name, to_sequence, part)));
                 None
             }
         }
@@ -117,7 +132,8 @@ impl Writer {
     fn plan_batch(&self, requests: &mut impl Iterator<Item = (ChangeRequest, Reply)>) -> Vec<Pending> {
         let Applier { state, directory, clock, .. } = &self.applier;
         let (limits, sessions) = (&self.limits, &self.sessions);
-        let mut planning = Planning { staged: Staged::new(state), directory, sessions, limits, clock };
+        let etags = self.etags;
+        let mut planning = Planning { staged: Staged::new(state), directory, sessions, limits, clock, etags };
         let (mut pending, mut weight) = (Vec::new(), 0);
         while weight < BATCH_WEIGHT_MAX
             && let Some((request, reply)) = requests.next()
@@ -151,7 +167,7 @@ impl Writer {
     }
 
     /// Writes a batch, makes it visible and answers.
-    fn write(&mut self, pending: Vec<Pending>) {
+    pub(super) fn write(&mut self, pending: Vec<Pending>) {
         let mut pending = pending.into_iter().peekable();
         while pending.peek().is_some() {
             let (mut piece, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -189,15 +205,22 @@ impl Writer {
         }
     }
 
-    /// Erases an actor from the changes of an organization, or of all and the cluster, up to the record `to_sequence`.
+    /// Erases an actor from the changes of an organization, or of all and the cluster, up to the record `to_sequence`, in
+    /// one part of the journal.
     ///
-    /// This reads the whole journal, and writes and syncs anew each segment that names the actor. Changes wait meanwhile.
+    /// This reads a segment, and where that names the actor writes and syncs it anew. Changes wait meanwhile, and come
+    /// between two parts.
     ///
     /// # Errors
     ///
-    /// The journal cannot be read or written, or a change of the actor cannot be decoded. All others are erased then.
-    fn erase_actor(&mut self, organization: Option<&Id>, name: &str, to_sequence: u64) -> Result<(), AuditError> {
-        let first = self.journal.first_sequence();
+    /// The journal cannot be read or written.
+    fn erase_actor(
+        &mut self,
+        organization: Option<&Id>,
+        name: &str,
+        to_sequence: u64,
+        part: u64,
+    ) -> Result<ErasedPart, AuditError> {
         let mut fault = None;
         let mut edit = |sequence, record: &mut [u8]| {
             sequence <= to_sequence
@@ -206,13 +229,12 @@ impl Writer {
                     false
                 })
         };
-        self.journal.redact(first, &mut edit).map_err(|error| AuditError::NotWritable(error.to_string()))?;
-        match fault {
-            None => Ok(()),
-            Some((sequence, error)) => Err(AuditError::NotReadable(format!(
-                "an actor stays in record {sequence} of the policy journal: {error}"
-            ))),
-        }
+        let next = self.journal.redact_part(part, &mut edit);
+        let next = next.map_err(|error| AuditError::NotWritable(error.to_string()))?;
+        let fault = fault.map(|(sequence, error)| {
+            AuditError::NotReadable(format!("an actor stays in record {sequence} of the policy journal: {error}"))
+        });
+        Ok(ErasedPart { next, fault })
     }
 
     fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, JournalError> {
@@ -229,7 +251,7 @@ impl Writer {
 
     fn set_writable(&mut self, writable: bool) {
         self.writable = writable;
-        self.condition.set_policy(writable);
+        self.condition.set(Obstacle::PolicyFailed, !writable);
     }
 
     /// Tries to make a failed journal writable again.
@@ -244,8 +266,8 @@ impl Writer {
     }
 
     /// Undoes the changes that were not confirmed in time.
-    fn undo_unconfirmed(&mut self) {
-        for id in self.applier.unconfirmed.due(self.applier.clock.now()) {
+    pub(super) fn undo_unconfirmed(&mut self) {
+        for id in self.applier.unconfirmed.due(self.applier.clock.moment()) {
             let organization = self.applier.state.organizations.get(&id);
             let Some((request, undone)) = organization.and_then(|organization| undoing(organization)) else { continue };
             let (reply, mut answer) = oneshot::channel();

@@ -1,36 +1,58 @@
-//! The key that signs the checkpoints of the audit log.
+//! The keys of the audit log: the one that signs its checkpoints, and those that signed before.
 //!
-//! Invariant: a key is never replaced: where there is one it is used, or the start is refused.
-//! Not here: what is signed (`audit::checkpoint`).
+//! `audit.pub` in the data directory has the verifier keys of the log, oldest first, one a line; the last one signs.
+//!
+//! Invariant: what is signed is never signed on by another key silently. Where the key that signed is gone, or another one
+//! lies in its place, the start is refused, unless it was told that a new key begins.
+//! Not here: what is signed (`audit::checkpoint`), recording the change (`engine`), verifying (`verify`).
 
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use sha2::{Digest, Sha256};
 
 use crate::audit::note::{SignerKey, VerifierKey};
-use crate::store::disk::{RealDisk, write_whole};
+use crate::engine::audit::{NewestSigner, newest_signer};
+use crate::store::directory::DataDirectory;
+use crate::store::disk::{Disk, RealDisk, write_whole};
 
 /// The key's file in the data directory, where no other is named.
 const KEY_FILE: &str = "audit.key";
 
-/// The public key's file in the data directory, for people who get a copy of the log.
+/// The public keys' file in the data directory, for people who get a copy of the log.
 pub(super) const PUBLIC_KEY_FILE: &str = "audit.pub";
 
-/// Loads the key, or makes one, and writes the public key beside the log.
-pub(super) fn load(data_dir: &Path, file: Option<&Path>) -> anyhow::Result<SignerKey> {
+/// What is done about a key that is not the one that signed.
+const HOW_TO_GO_ON: &str = "put the key that signed it back from where you keep it; if that is lost, start once with \
+                            `--audit-key-new`, which goes on with another key and puts the change on the record";
+
+/// The keys of a log.
+pub(super) struct Keys {
+    /// Signs from now on.
+    pub(super) signer: SignerKey,
+    /// Those that signed before, oldest first.
+    pub(super) earlier: Vec<VerifierKey>,
+}
+
+/// Loads the key, or makes one where nothing was ever signed, and writes the public key beside the log. `is_new`: another
+/// key than before may sign from now on.
+pub(super) fn load(
+    disk: &Arc<dyn Disk>,
+    directory: &DataDirectory,
+    file: Option<&Path>,
+    is_new: bool,
+) -> anyhow::Result<Keys> {
+    let data_dir = directory.path();
     let inside = data_dir.join(KEY_FILE);
     let path = file.unwrap_or(&inside);
-    let key = match fs::read_to_string(path) {
-        Ok(text) => {
-            text.trim_end().parse().with_context(|| format!("`{}` holds no key of the audit log", path.display()))?
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)?,
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read the key of the audit log `{}`", path.display()));
-        }
+    let known = known_public(data_dir)?;
+    let signer = match read(path)? {
+        Some(key) => key,
+        None if is_new || is_unsigned(disk, directory, &known)? => make(path, known.last())?,
+        None => bail!("the audit log is signed, but its key `{}` is missing: {HOW_TO_GO_ON}", path.display()),
     };
     if path.starts_with(data_dir) {
         tracing::warn!(
@@ -39,23 +61,113 @@ pub(super) fn load(data_dir: &Path, file: Option<&Path>) -> anyhow::Result<Signe
              with `--audit-key-file`"
         );
     }
-    let public = format!("{}\n", key.verifier());
-    if fs::read_to_string(data_dir.join(PUBLIC_KEY_FILE)).ok().as_ref() != Some(&public) {
-        write_whole(&RealDisk, &data_dir.join(PUBLIC_KEY_FILE), public.as_bytes())
-            .context("cannot write the public key of the audit log")?;
+    let keys = in_order(known.clone(), &signer, path, is_new)?;
+    check_newest(disk, directory, &keys, path)?;
+    if is_new && known.last() == Some(signer.verifier()) {
+        tracing::warn!(
+            "`--audit-key-new` had no effect, because the key signed already: leave it out, or a lost key would be replaced"
+        );
     }
-    tracing::info!(key = %key.verifier(), "the audit log is verified with this key");
-    Ok(key)
+    if keys != known {
+        write_public(data_dir, &keys)?;
+    }
+    tracing::info!(key = %signer.verifier(), "the audit log is verified with this key");
+    let earlier = keys.into_iter().filter(|key| key != signer.verifier()).collect();
+    Ok(Keys { signer, earlier })
 }
 
-/// The public key beside a log.
-pub(super) fn read_public(data_dir: &Path) -> anyhow::Result<VerifierKey> {
+/// The public keys beside a log, oldest first; at least one.
+pub(super) fn read_public(data_dir: &Path) -> anyhow::Result<Vec<VerifierKey>> {
     let path = data_dir.join(PUBLIC_KEY_FILE);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    text.trim_end().parse().with_context(|| format!("`{}` holds no public key", path.display()))
+    let keys: Result<Vec<VerifierKey>, _> = text.lines().map(str::parse).collect();
+    let keys = keys.with_context(|| format!("`{}` holds something else than public keys", path.display()))?;
+    if keys.is_empty() {
+        bail!("`{}` holds no public key", path.display());
+    }
+    Ok(keys)
 }
 
-/// Secret numbers derived from the key: the same at every start. They do not reveal the key.
+/// The same; none where there is no such file.
+fn known_public(data_dir: &Path) -> anyhow::Result<Vec<VerifierKey>> {
+    let path = data_dir.join(PUBLIC_KEY_FILE);
+    if path.try_exists().with_context(|| format!("cannot look for `{}`", path.display()))? {
+        let advice =
+            || "restore it from a backup, or remove it: it is written again where the key in use signed the log";
+        read_public(data_dir).with_context(advice)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+fn write_public(data_dir: &Path, keys: &[VerifierKey]) -> anyhow::Result<()> {
+    let mut text = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    text.push('\n');
+    let written = write_whole(&RealDisk, &data_dir.join(PUBLIC_KEY_FILE), text.as_bytes());
+    written.map(drop).context("cannot write the public key of the audit log")
+}
+
+fn read(path: &Path) -> anyhow::Result<Option<SignerKey>> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let key = text.trim_end().parse();
+            key.map(Some).with_context(|| format!("`{}` holds no key of the audit log", path.display()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read the key of the audit log `{}`", path.display())),
+    }
+}
+
+/// Whether nothing was ever signed here: there is no public key, and nothing of a log.
+fn is_unsigned(disk: &Arc<dyn Disk>, directory: &DataDirectory, known: &[VerifierKey]) -> anyhow::Result<bool> {
+    let audit = directory.audit();
+    let names = disk.list(&audit).with_context(|| format!("cannot list `{}`", audit.display()))?;
+    Ok(known.is_empty() && names.is_empty())
+}
+
+/// The known keys with the one that signs last.
+fn in_order(
+    mut known: Vec<VerifierKey>,
+    signer: &SignerKey,
+    path: &Path,
+    is_new: bool,
+) -> anyhow::Result<Vec<VerifierKey>> {
+    let key = signer.verifier();
+    match known.last() {
+        Some(last) if last == key => {}
+        Some(last) if !is_new => {
+            bail!("the audit log is signed by `{last}`, but the key in `{}` is `{key}`: {HOW_TO_GO_ON}", path.display())
+        }
+        _ => {
+            known.retain(|other| other != key);
+            known.push(key.clone());
+        }
+    }
+    Ok(known)
+}
+
+/// Refuses a log that somebody else signed.
+fn check_newest(
+    disk: &Arc<dyn Disk>,
+    directory: &DataDirectory,
+    keys: &[VerifierKey],
+    path: &Path,
+) -> anyhow::Result<()> {
+    let newest = newest_signer(Arc::clone(disk), directory.audit(), keys);
+    if newest.context("cannot read the checkpoints of the audit log")? == NewestSigner::Unknown {
+        bail!(
+            "the newest checkpoint of the audit log is signed neither by the key in `{}` nor by one in `{}`: put the key that \
+             signed it back, and `{PUBLIC_KEY_FILE}` from a backup",
+            path.display(),
+            directory.path().join(PUBLIC_KEY_FILE).display()
+        );
+    }
+    Ok(())
+}
+
+/// Secret numbers derived from the key: the same at every start with it. They do not reveal the key. They order the table of
+/// sessions in memory and are stored nowhere. After a change of the key, a preview session that goes on is counted as a new
+/// one once, and the old one ends by its idle time.
 pub(super) fn derived(key: &SignerKey) -> [u64; 2] {
     let hash: [u8; 32] =
         Sha256::new_with_prefix("sessions by user").chain_update(key.to_secret_text()).finalize().into();
@@ -63,11 +175,15 @@ pub(super) fn derived(key: &SignerKey) -> [u64; 2] {
     [number(hash.first_chunk()), number(hash.last_chunk())]
 }
 
-fn make(path: &Path) -> anyhow::Result<SignerKey> {
+/// Makes a key. It keeps the name of the log where there was a key before.
+fn make(path: &Path, previous: Option<&VerifierKey>) -> anyhow::Result<SignerKey> {
     let (mut seed, mut name) = ([0; 32], [0; 4]);
     getrandom::fill(&mut seed).map_err(|error| anyhow!("no random numbers for a key: {error}"))?;
     getrandom::fill(&mut name).map_err(|error| anyhow!("no random numbers for a name: {error}"))?;
-    let name = format!("portcullis-{:08x}/audit", u32::from_be_bytes(name));
+    let name = match previous {
+        Some(previous) => previous.name().to_owned(),
+        None => format!("portcullis-{:08x}/audit", u32::from_be_bytes(name)),
+    };
     let key = SignerKey::new(&name, &seed)?;
     write_whole(&RealDisk, path, format!("{}\n", key.to_secret_text()).as_bytes())
         .with_context(|| format!("cannot write the key of the audit log `{}`", path.display()))?;

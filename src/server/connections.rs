@@ -17,6 +17,7 @@ use super::accepted::{Accepted, Socket};
 use super::cores::Cores;
 use super::http2::Protocol;
 use crate::api::caller::Connection;
+use crate::lifeline::{Failure, Lifeline};
 
 /// The pause after a failed accept, such as without a free file descriptor.
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -71,13 +72,23 @@ pub(super) struct Acceptor {
 
 impl Acceptor {
     /// Begins to accept from all listeners, at most `connections_max` connections at a time.
-    pub(super) fn start(listeners: Vec<Listener>, connections_max: usize, protocol: &Protocol) -> io::Result<Self> {
+    pub(super) fn start(
+        listeners: Vec<Listener>,
+        connections_max: usize,
+        protocol: &Protocol,
+        failure: &Arc<Failure>,
+    ) -> io::Result<Self> {
         let permits_max = u32::try_from(connections_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         let permits = Arc::new(Semaphore::new(permits_max as usize));
-        let cores = Arc::new(Cores::start(protocol)?);
+        let cores = Arc::new(Cores::start(protocol, failure)?);
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            accepting.spawn(accept_from(listener, Arc::clone(&permits), Arc::clone(&cores)));
+            let lifeline = Lifeline::new("a listener", failure);
+            let accept = accept_from(listener, Arc::clone(&permits), Arc::clone(&cores));
+            accepting.spawn(async move {
+                accept.await;
+                drop(lifeline);
+            });
         }
         Ok(Self { accepting, cores, permits, permits_max })
     }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::accepted::Accepted;
 use super::http2::Protocol;
+use crate::lifeline::{Failure, spawn};
 
 /// See the module.
 #[derive(Debug)]
@@ -48,27 +49,38 @@ impl Drop for Load {
     }
 }
 
+impl Core {
+    /// Starts a thread that runs `work` until that ends.
+    fn start<F: Future<Output = ()>>(
+        number: usize,
+        failure: &Arc<Failure>,
+        work: impl FnOnce(UnboundedReceiver<(Accepted, Load)>) -> F + Send + 'static,
+    ) -> io::Result<Self> {
+        let (sender, accepted) = unbounded_channel();
+        let (started, starting) = std::sync::mpsc::sync_channel(1);
+        // Built on its thread: a runtime must not be dropped within another.
+        let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                drop(started);
+                runtime.block_on(work(accepted));
+            }
+            Err(error) => drop(started.send(error)),
+        };
+        let thread = spawn(&format!("check-{number}"), failure, run)?;
+        if let Ok(error) = starting.recv() {
+            return Err(error);
+        }
+        Ok(Self { accepted: Some(sender), thread: Some(thread), load: Arc::default() })
+    }
+}
+
 impl Cores {
     /// Starts the threads, one for each core that the process may use.
-    pub(super) fn start(protocol: &Protocol) -> io::Result<Self> {
+    pub(super) fn start(protocol: &Protocol, failure: &Arc<Failure>) -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let start = |number| {
-            let (sender, accepted) = unbounded_channel();
             let protocol = protocol.clone();
-            let (started, starting) = std::sync::mpsc::sync_channel(1);
-            // Built on its thread: a runtime must not be dropped within another.
-            let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => {
-                    drop(started);
-                    runtime.block_on(serve(accepted, protocol));
-                }
-                Err(error) => drop(started.send(error)),
-            };
-            let thread = std::thread::Builder::new().name(format!("check-{number}")).spawn(run)?;
-            if let Ok(error) = starting.recv() {
-                return Err(error);
-            }
-            Ok(Core { accepted: Some(sender), thread: Some(thread), load: Arc::default() })
+            Core::start(number, failure, |accepted| serve(accepted, protocol))
         };
         Ok(Self { cores: (0..count).map(start).collect::<io::Result<_>>()? })
     }
@@ -104,5 +116,26 @@ async fn serve(mut accepted: UnboundedReceiver<(Accepted, Load)>, protocol: Prot
             protocol.serve(accepted).await;
             drop(load);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_panics_or_ends_early_fails_the_service() {
+        for (panics, expected) in [
+            (true, "the thread `check-3` panicked"),
+            (false, "the thread `check-3` ended while the service was running"),
+        ] {
+            let failure = Arc::new(Failure::none());
+            let work = move |_accepted| async move { assert!(!panics, "as in a test") };
+            let core = Core::start(3, &failure, work).unwrap();
+            let mut reason = failure.follow();
+            let reason = reason.wait_for(Option::is_some).await.unwrap().clone();
+            assert_eq!(reason.as_deref(), Some(expected));
+            drop(Cores { cores: [core].into() });
+        }
     }
 }

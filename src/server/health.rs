@@ -1,7 +1,9 @@
 //! Health (`grpc.health.v1`), overall and per service.
 //!
-//! Invariant: not serving while the service starts, drains, or cannot make changes durable.
+//! Invariant: not serving while the service starts, drains, cannot make changes durable, or has lost a thread.
 //! Not here: how the journal is made writable again (`engine`).
+
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -11,6 +13,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::api::methods::Service;
 use crate::engine::Engine;
+use crate::lifeline::{Failure, Lifeline};
 use crate::locks::IgnorePoison;
 
 /// Names whose health is told: the empty one of the whole service, and each of its parts.
@@ -38,11 +41,13 @@ impl Health {
     }
 
     /// Serving from now on, whenever changes can be made durable.
-    pub(super) async fn follow(&self, engine: &Engine) {
+    pub(super) async fn follow(&self, engine: &Engine, failure: &Arc<Failure>) {
         let mut writable = engine.writable();
         report(&self.reporter, status_of(&mut writable)).await;
         let reporter = self.reporter.clone();
+        let lifeline = Lifeline::new("the task that tells health", failure);
         let task = tokio::spawn(async move {
+            let _lifeline = lifeline;
             while writable.changed().await.is_ok() {
                 report(&reporter, status_of(&mut writable)).await;
             }

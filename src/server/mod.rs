@@ -2,18 +2,22 @@
 //!
 //! Invariant: it says it is serving only while it decides by the recovered policy and can make changes durable. When it
 //! ends, everything acknowledged is durable.
-//! Not here: what it serves (`api`), and how a process is told to end (`cli::serve`).
+//! Not here: what it serves (`api`), its end (`ending`), and how a process is told to end (`cli::serve`).
 
 mod accepted;
 mod at_once;
 mod audit_key;
 mod connections;
 mod cores;
+mod ending;
 mod forward;
 mod health;
 mod http2;
 mod open;
 mod preface;
+mod presence;
+mod reports;
+mod restore;
 mod services;
 mod unix;
 mod verify;
@@ -23,26 +27,29 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::api::Api;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::clock::Clock;
+use crate::lifeline::{Failure, Lifeline};
+use crate::store::disk::Disk;
+use crate::store::presence::Presence;
 
 pub use open::{open, open_on};
+pub use restore::{ReceivedBackup, Restored, WholeBackup, restore};
 pub use verify::verify_audit;
 
 use connections::{Acceptor, Listener};
+use ending::{END_TIMEOUT, Ending, EndsWith};
 use forward::Forward;
 use health::Health;
 use http2::{Phase, Protocol};
 use services::Services;
-
-/// How long connections that are closed early may take to end.
-const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown`, then drains and returns. Returns early only where the service cannot start.
 pub async fn run(
@@ -60,6 +67,17 @@ pub async fn run_at(
     shutdown: impl Future<Output = ()> + Send + 'static,
     clock: Clock,
 ) -> anyhow::Result<()> {
+    run_on(config, listener, shutdown, clock, open::real_disk()).await
+}
+
+/// The same with the files of the data directory on the given disk.
+pub async fn run_on(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    clock: Clock,
+    disk: Arc<dyn Disk>,
+) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listener has no address")?;
     let (drain, draining) = watch::channel(false);
     let api = Api::new(config.limits, config.record.subscribers_max, draining.clone());
@@ -76,35 +94,74 @@ pub async fn run_at(
     let (phase, followed) = watch::channel(Phase::Serving);
     let forward = Forward { routes, runtime: tokio::runtime::Handle::current() };
     let protocol = Protocol { direct, forward, phase: followed };
-    let acceptor = Acceptor::start(listeners, connections::permitted(config.connections_max), &protocol)
+    let failure = Arc::new(Failure::none());
+    let acceptor = Acceptor::start(listeners, connections::permitted(config.connections_max), &protocol, &failure)
         .context("starting the threads that answer checks")?;
+    // Dropped before what it is about.
+    let ends_with = EndsWith(Arc::clone(&failure));
 
-    let opened = config.clone();
     let mut shutdown = std::pin::pin!(shutdown);
-    let opening = tokio::task::spawn_blocking(move || open::open_at(&opened, clock));
-    let engine = tokio::select! {
-        engine = opening => engine,
-        // Nothing is acknowledged yet, so nothing has to be waited for.
-        () = &mut shutdown => {
-            tracing::info!("told to stop before serving");
-            return Ok(());
-        }
-    };
-    let engine = match engine.context("opening the data directory")? {
-        Ok(engine) => Arc::new(engine),
-        Err(error) => return Err(error),
+    let Some((engine, presence)) = open_data(&config, clock, disk, &failure, shutdown.as_mut()).await? else {
+        return Ok(());
     };
     api.start(Arc::clone(&engine));
-    health.follow(&engine).await;
+    health.follow(&engine, &failure).await;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watched("the watch on the data directory", &failure, presence::watch(presence, Arc::clone(&engine))));
     log_start(&config, address);
+    tasks.spawn(reports::run(api.clone(), address));
 
-    shutdown.await;
+    let ending = Ending::wait(shutdown, &failure, &engine, config.drain_timeout).await;
+    drop(ends_with);
     health.stop().await;
     tracing::info!("draining");
     drain.send_replace(true);
-    end_connections(acceptor.stop(), &phase, config.drain_timeout).await;
-    close(engine).await;
-    Ok(())
+    ending.end_connections(acceptor.stop(), &phase).await;
+    tasks.shutdown().await;
+    api.refusals().tell();
+    ending.close(&engine).await
+}
+
+/// Opens the data directory. None where the service is told to stop meanwhile: nothing is acknowledged yet.
+async fn open_data(
+    config: &Config,
+    clock: Clock,
+    disk: Arc<dyn Disk>,
+    failure: &Failure,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<Option<(Arc<Engine>, Presence)>> {
+    let opened = config.clone();
+    let mut opening = tokio::task::spawn_blocking(move || open::open_with(&opened, &disk, clock));
+    tokio::select! {
+        opened = &mut opening => {
+            let (engine, presence) = opened.context("opening the data directory")??;
+            Ok(Some((Arc::new(engine), presence)))
+        }
+        reason = ending::failed(failure.follow()) => bail!("the service cannot start because {reason}"),
+        () = shutdown => {
+            tracing::info!("told to stop before serving");
+            let ending = Ending::told(Duration::ZERO);
+            match tokio::time::timeout(END_TIMEOUT, opening).await {
+                Ok(Ok(Ok((engine, _)))) => ending.close(&Arc::new(engine)).await?,
+                Ok(_) => {}
+                Err(_) => tracing::warn!("the data directory is still being opened: the next start takes this for a crash"),
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// A task that holds a lifeline.
+fn watched<T: Future<Output = ()>>(
+    whose: &'static str,
+    failure: &Arc<Failure>,
+    task: T,
+) -> impl Future<Output = ()> + use<T> {
+    let lifeline = Lifeline::new(whose, failure);
+    async move {
+        task.await;
+        drop(lifeline);
+    }
 }
 
 /// What serves from now on, where, and what it holds itself to.
@@ -119,38 +176,4 @@ fn log_start(config: &Config, address: SocketAddr) {
         on_audit_failure = %config.record.on_audit_failure,
         "serving gRPC"
     );
-    if !address.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            %address,
-            "there is neither TLS nor authentication (`--insecure`): everybody who reaches this address can read and \
-             change every policy"
-        );
-    }
-}
-
-/// Returns when every connection has ended. Calls that take longer than `timeout` are aborted.
-async fn end_connections(
-    ended: impl Future<Output = ()> + Send + 'static,
-    phase: &watch::Sender<Phase>,
-    timeout: Duration,
-) {
-    phase.send_replace(Phase::Draining);
-    let mut ended = Box::pin(ended);
-    if tokio::time::timeout(timeout, ended.as_mut()).await.is_err() {
-        tracing::warn!(?timeout, "some calls did not end in time and are aborted");
-        phase.send_replace(Phase::CutOff);
-        drop(tokio::time::timeout(CUT_OFF_TIMEOUT, ended.as_mut()).await);
-    }
-    // Dropping it ends the threads that answer Checks: nothing may be decided while the engine closes.
-    if let Err(error) = tokio::task::spawn_blocking(move || drop(ended)).await {
-        tracing::error!(%error, "the threads that answer checks did not end cleanly");
-    }
-}
-
-/// Waits until everything acknowledged is durable.
-async fn close(engine: Arc<Engine>) {
-    if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
-        tracing::error!(%error, "the engine did not close");
-    }
-    tracing::info!("stopped");
 }

@@ -3,78 +3,147 @@
 //! Invariant: the lock on the directory is held as long as the engine lives.
 //! Not here: what is recovered and how (`engine`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 
-use super::audit_key;
+use super::audit_key::{self, Keys};
+use super::restore;
 use crate::audit::lineage::Lineage;
 use crate::audit::note::SignerKey;
 use crate::config::{Config, Durability, OnAuditFailure, RecordConfig};
-use crate::engine::audit::{self, AuditOptions, AuditStores};
-use crate::engine::clock::Clock;
+use crate::engine::audit::{self, AuditOptions, AuditStores, CHECKPOINTS};
+use crate::engine::clock::{Clock, Kept};
 use crate::engine::sessions::SessionOptions;
 use crate::engine::{Engine, Options, SessionStores, Stores};
+use crate::store::backup::DirectoryFiles;
+use crate::store::clock_file::ClockFile;
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::journal::{FileJournal, JournalOptions, Stream};
+use crate::store::presence::Presence;
+use crate::store::restoring::{self, RESTORED};
 use crate::store::snapshots::FileSnapshots;
 use crate::store::state::{Reopened, SledState};
-use crate::store::{Journal, Log, StateError, StateStore, StateStores};
+use crate::store::{Journal, StateError, StateStore, StateStores};
 
 /// Opens the engine on the configured data directory: the service without its network edge.
 pub fn open(config: &Config) -> anyhow::Result<Engine> {
-    open_at(config, Clock::system())
-}
-
-/// The same with another clock than the operating system's.
-pub(super) fn open_at(config: &Config, clock: Clock) -> anyhow::Result<Engine> {
-    open_with(config, &(Arc::new(RealDisk) as Arc<dyn Disk>), clock)
+    open_on(config, &real_disk())
 }
 
 /// Opens the engine with the files of the data directory on the given disk.
 pub fn open_on(config: &Config, disk: &Arc<dyn Disk>) -> anyhow::Result<Engine> {
-    open_with(config, disk, Clock::system())
+    open_with(config, disk, Clock::system()).map(|(engine, _)| engine)
 }
 
-fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Result<Engine> {
+/// The operating system's files.
+pub(super) fn real_disk() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}
+
+/// The same with another clock than the operating system's; tells also where the directory is.
+pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Result<(Engine, Presence)> {
     let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
     let snapshots = FileSnapshots::new(Arc::clone(disk), directory.policy());
-    let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default())?;
     let begun = directory.begun();
-    if begun.is_marked()? && journal.next_sequence() == 1 {
-        bail!(
-            "the policy journal in `{}` is missing, though the directory was in use: restore its files from a backup, \
-             or choose an empty directory to begin with no policy, which allows everything",
-            directory.policy().display()
-        );
-    }
+    let presence = Presence::of(&directory)?;
+    let mut faults: Vec<anyhow::Error> = missing(&directory)?.into_iter().map(anyhow::Error::msg).collect();
+    let mut keep = |error: anyhow::Error| faults.push(error);
+    let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default());
+    let journal = journal.map_err(anyhow::Error::new).map_err(&mut keep);
+    let RecordConfig { audit_key_file, audit_key_new, .. } = &config.record;
+    let keys = audit_key::load(disk, &directory, audit_key_file.as_deref(), *audit_key_new).map_err(&mut keep);
+    let session_files = open_sessions(disk, &directory).map_err(&mut keep);
+    let (Ok(journal), Ok(keys), Ok(session_files), true) = (journal, keys, session_files, faults.is_empty()) else {
+        return Err(all(&faults));
+    };
     let state = Box::new(Sled { path: directory.sled() });
-    let key = audit_key::load(directory.path(), config.record.audit_key_file.as_deref())?;
+    let Keys { signer: key, earlier } = keys;
     let session_options = sessions(&config.record, &key);
     let stores = Stores {
         journal: Box::new(journal),
         snapshots: Box::new(snapshots),
         state,
         audit: open_audit(disk, &directory, key),
-        sessions: open_sessions(disk, &directory)?,
+        sessions: session_files,
         lineage: Lineage::new(directory.lineage()?),
+        backup: Some(Box::new(DirectoryFiles::open(directory.path())?)),
         keep: Box::new(Arc::clone(&directory)),
     };
     let options = Options {
         limits: config.limits,
-        audit: audit_options(&config.record),
+        audit: AuditOptions { earlier_keys: earlier, ..audit_options(&config.record) },
         sessions: session_options,
         nat64_prefixes: config.nat64_prefixes.as_slice().to_vec(),
     };
+    let file = ClockFile::new(directory.path());
+    let clock = clock.kept(Kept { last: file.read(), write: Box::new(move |text| file.write(text)) });
     let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
-    begun.mark()?;
+    if let Some(previous) = restore::restored_from(directory.path())? {
+        engine.record_restored(previous).context("recording the restore")?;
+        restoring::remove(directory.path(), RESTORED)?;
+        tracing::warn!(%previous, lineage = %engine.lineage(), "this is restored from a backup: what came after it is lost");
+    }
+    begun.mark(engine.audit().signed().is_some())?;
     // Last: on a full disk, opening needs the room that the ballast gave up.
     if let Err(error) = directory.restore_ballast() {
         tracing::warn!(%error, "cannot write the ballast: a later start on a full disk may fail");
     }
-    Ok(engine)
+    Ok((engine, presence))
+}
+
+/// What a directory that was in use must have, and has not. After the first start there are changes in the policy journal,
+/// records of them in the audit log, and checkpoints over these.
+fn missing(directory: &DataDirectory) -> anyhow::Result<Vec<String>> {
+    let begun = directory.begun();
+    let mut faults = Vec::new();
+    if !begun.is_marked()? {
+        return Ok(faults);
+    }
+    let (policy, audit) = (directory.policy(), directory.audit());
+    let advice = "restore it from a backup of the same moment, or accept the loss as the section \"Without a backup\" of \
+                  docs/operate.md says";
+    if !holds_any(&policy, &[".wal"])? {
+        faults.push(format!(
+            "the policy journal in `{}` is missing, though the directory was in use, and without a policy everything is \
+             allowed: {advice}",
+            policy.display()
+        ));
+    }
+    if !holds_any(&audit, &[".wal", ".seg"])? {
+        faults.push(format!(
+            "the audit log in `{}` is missing, though the directory was in use: {advice}",
+            audit.display()
+        ));
+    } else if begun.is_signed()? && !audit.join(CHECKPOINTS).try_exists()? {
+        faults.push(format!(
+            "the checkpoints of the audit log, `{}`, are missing, so nothing shows whether the log is whole: {advice}",
+            audit.join(CHECKPOINTS).display()
+        ));
+    }
+    Ok(faults)
+}
+
+fn holds_any(directory: &Path, suffixes: &[&str]) -> std::io::Result<bool> {
+    for entry in directory.read_dir()? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if suffixes.iter().any(|suffix| name.ends_with(suffix)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// One error of all.
+fn all(faults: &[anyhow::Error]) -> anyhow::Error {
+    if let [only] = faults {
+        return anyhow!("{only:#}");
+    }
+    let numbered = (1..).zip(faults).map(|(number, fault)| format!("({number}) {fault:#}"));
+    anyhow!("{}", numbered.collect::<Vec<_>>().join("; "))
 }
 
 fn open_audit(disk: &Arc<dyn Disk>, directory: &DataDirectory, key: SignerKey) -> AuditStores {

@@ -21,6 +21,7 @@ use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::decision_service_server::DecisionServiceServer;
 use crate::proto::v1::firewall_service_server::FirewallServiceServer;
 use crate::proto::v1::hierarchy_service_server::HierarchyServiceServer;
+use crate::proto::v1::maintenance_service_server::MaintenanceServiceServer;
 
 /// Calls of administration at a time: few, because each may hold a message of many megabytes.
 const ADMINISTRATION_CALLS_MAX: usize = 256;
@@ -65,9 +66,10 @@ impl Services {
             .add_service(admission(Service::Hierarchy).named_layer(sized!(HierarchyServiceServer)))
             .add_service(admission(Service::Audit).named_layer(sized!(AuditServiceServer)))
             .add_service(admission(Service::Analysis).named_layer(sized!(AnalysisServiceServer)))
+            .add_service(admission(Service::Maintenance).named_layer(sized!(MaintenanceServiceServer)))
             .prepare();
         let direct = DirectCheck::new(api.clone(), checks.clone(), config.request_bytes_max);
-        Ok(Self { direct, routes: ExplainLayer.layer(routes) })
+        Ok(Self { direct, routes: ExplainLayer::new(api.refusals()).layer(routes) })
     }
 }
 

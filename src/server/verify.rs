@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 
 use super::audit_key;
 use crate::audit::note::VerifierKey;
@@ -17,8 +17,9 @@ use crate::store::journal::{JournalOptions, JournalReader};
 /// The directory of the log in a data directory.
 const AUDIT: &str = "audit";
 
-/// Verifies the audit log in `data_dir`. `key` is the text of the key that verifies; without it the one that lies in the
-/// directory is used, which only helps where nobody could change that. `note` is an older checkpoint that was kept
+/// Verifies the audit log in `data_dir`. `key` is the text of the keys that verify, separated by white space; without it
+/// those that lie in the directory are used, which only helps where nobody could change them. Of a log whose key was changed,
+/// the newest key suffices. `note` is an older checkpoint that was kept
 /// elsewhere.
 pub fn verify_audit(
     data_dir: &Path,
@@ -26,9 +27,17 @@ pub fn verify_audit(
     note: Option<&str>,
     progress: Progress<'_>,
 ) -> anyhow::Result<Verification> {
-    let verifier: VerifierKey = match key {
-        Some(key) => key.trim().parse().map_err(|error| anyhow!("`{key}` is no key of an audit log: {error}"))?,
-        None => audit_key::read_public(data_dir).context("give the log's key with `--public-key`")?,
+    let beside = audit_key::read_public(data_dir);
+    let (trusted, beside) = match key {
+        Some(text) => {
+            let keys: Result<Vec<VerifierKey>, _> = text.split_whitespace().map(str::parse).collect();
+            let keys = keys.map_err(|error| anyhow!("`{text}` is no key of an audit log: {error}"))?;
+            if keys.is_empty() {
+                bail!("the key of the audit log is empty: give the content of a trusted copy of `audit.pub`");
+            }
+            (keys, beside.unwrap_or_default())
+        }
+        None => (beside.context("give the log's key with `--public-key`")?, Vec::new()),
     };
     let directory = data_dir.join(AUDIT);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -47,5 +56,5 @@ pub fn verify_audit(
         records.extend(fault.map(Err));
         records
     });
-    Ok(verify_files(LogFiles { disk, directory, verifier, tail }, note, progress)?)
+    Ok(verify_files(LogFiles { disk, directory, trusted, beside, tail }, note, progress)?)
 }

@@ -1,16 +1,21 @@
 //! The data directory: its lock, its format version, and the ballast kept for a full disk.
 //!
 //! ```text
-//! LOCK      locked for as long as a process uses the directory; holds that process's id
+//! LOCK      locked, like the directory itself, for as long as a process uses it; holds that process's id
 //! FORMAT    the version of the layout, in decimal, and a line feed
 //! ballast   1 MiB of noise, given up when the disk is full, so that the stores can still be opened
 //! LINEAGE   which history this is: drawn at the first start, renewed by a restore
-//! BEGUN     empty; exists once the journal holds something, so that a lost journal is not taken for a new one
+//! RESTORING empty; exists while a backup is restored into the directory
+//! RESTORED  the lineage of the backup, until the first start has put it on the record
+//! BEGUN     exists once the first start is over, so that what is missing later is not taken for a new beginning; says
+//!           `signed` once the audit log has a checkpoint
 //! policy/   journal and snapshots      sled/   the embedded database
 //! audit/    the audit log              sessions/   journal and snapshots
 //! ```
 //!
-//! Invariant: nothing below the directory is read or written by a process that does not hold the lock.
+//! Invariant: nothing below the directory is read or written by a process that does not hold the locks. The lock on the
+//! directory stays whatever becomes of the files in it; the one on `LOCK` also keeps out older versions, and works on file
+//! systems that lock files only.
 //!
 //! Not here: what is in the subdirectories.
 
@@ -31,19 +36,25 @@ const BALLAST_BYTES: usize = 1024 * 1024;
 /// If less is free at the start, the ballast is released before anything is opened.
 const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024;
 
+/// The mark that a restore is under way, or was interrupted.
+pub const RESTORING: &str = "RESTORING";
+
 /// A data directory, locked for as long as this value lives.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
-    /// Held for its lock.
-    _lock: File,
+    /// Held for their locks.
+    _locks: (Option<File>, File),
 }
 
-/// The mark that says that the journal has held something.
+/// The mark that says that the first start is over.
 #[derive(Debug)]
 pub struct Begun {
     path: PathBuf,
 }
+
+/// What the mark holds once the audit log has a checkpoint.
+const SIGNED: &[u8] = b"signed\n";
 
 impl Begun {
     /// Whether the mark exists.
@@ -51,12 +62,22 @@ impl Begun {
         self.path.try_exists().map_err(|error| io_error("look for", &self.path, error))
     }
 
-    /// Writes the mark, durably, unless it exists.
-    pub fn mark(&self) -> Result<(), DirectoryError> {
-        if self.is_marked()? {
-            return Ok(());
+    /// Whether it says that the audit log has a checkpoint. Versions that did not write this left it empty.
+    pub fn is_signed(&self) -> Result<bool, DirectoryError> {
+        match fs::read(&self.path) {
+            Ok(bytes) => Ok(bytes == SIGNED),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error("read", &self.path, error)),
         }
-        disk::write_whole(&RealDisk, &self.path, b"").map_err(|error| io_error("write", &self.path, error))?;
+    }
+
+    /// Writes the mark, durably, unless it is there. `signed`: the audit log has a checkpoint on the disk.
+    pub fn mark(&self, signed: bool) -> Result<(), DirectoryError> {
+        let is_due = if signed { !self.is_signed()? } else { !self.is_marked()? };
+        if is_due {
+            let text = if signed { SIGNED } else { b"" };
+            disk::write_whole(&RealDisk, &self.path, text).map_err(|error| io_error("write", &self.path, error))?;
+        }
         Ok(())
     }
 }
@@ -71,9 +92,12 @@ impl DataDirectory {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DirectoryError> {
         let path = path.into();
         create(&path)?;
-        let lock = lock(&path)?;
+        let locks = lock_both(&path)?;
+        if is_restoring(&path)? {
+            return Err(DirectoryError::Restoring { path });
+        }
         check_format(&path)?;
-        let directory = Self { path, _lock: lock };
+        let directory = Self::locked(path, locks);
         create(&directory.policy())?;
         create(&directory.audit())?;
         create(&directory.sessions())?;
@@ -83,20 +107,29 @@ impl DataDirectory {
         Ok(directory)
     }
 
+    pub(super) fn locked(path: PathBuf, locks: (Option<File>, File)) -> Self {
+        Self { path, _locks: locks }
+    }
+
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The number of the lineage of what is stored here, drawn at random where there is none.
+    /// The number of the lineage of what is stored here, drawn at random where there is none. In a directory that was in
+    /// use a new one is safe: what refers to the old one is refused, and nobody goes on in the wrong history.
     pub fn lineage(&self) -> Result<u64, DirectoryError> {
         let path = self.path.join("LINEAGE");
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let invalid = |error| io_error("read", &path, io::Error::other(error));
-                u64::from_str_radix(text.trim_end(), 16).map_err(invalid)
-            }
+        match fs::read(&path) {
+            Ok(bytes) => lineage_of(&bytes).ok_or(DirectoryError::UnreadableLineage { path }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if self.begun().is_marked()? {
+                    tracing::warn!(
+                        path = %path.display(),
+                        "the directory has no lineage and is given a new one: etags, page tokens and subscribers' \
+                         positions from before are refused"
+                    );
+                }
                 let lineage = getrandom::u64().map_err(|error| io_error("draw", &path, io::Error::other(error)))?;
                 let text = format!("{lineage:016x}\n");
                 disk::write_whole(&RealDisk, &path, text.as_bytes())
@@ -183,8 +216,14 @@ impl DataDirectory {
     }
 }
 
+/// Whether a restore into the directory is under way or was interrupted.
+pub(super) fn is_restoring(path: &Path) -> Result<bool, DirectoryError> {
+    let mark = path.join(RESTORING);
+    mark.try_exists().map_err(|error| io_error("look for", &mark, error))
+}
+
 /// Creates a directory, and those above it, and syncs their names.
-fn create(path: &Path) -> Result<(), DirectoryError> {
+pub(super) fn create(path: &Path) -> Result<(), DirectoryError> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {
             warn_if_open_to_others(path, metadata.permissions().mode());
@@ -220,6 +259,39 @@ fn warn_if_open_to_others(path: &Path, mode: u32) {
             "other users can get into the data directory: `chmod 700` it"
         );
     }
+}
+
+/// The number in a LINEAGE file: 16 hexadecimal digits in lower case and a line feed.
+fn lineage_of(bytes: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let number = u64::from_str_radix(text.trim_end(), 16).ok()?;
+    (text == format!("{number:016x}\n")).then_some(number)
+}
+
+/// Locks the directory itself, so that removing `LOCK` lets nobody in. None where the file system cannot: then only the
+/// lock on `LOCK` keeps others out, as on NFS, whose locks need a file that is open for writing.
+fn lock_directory(directory: &Path) -> Result<Option<File>, DirectoryError> {
+    let file = File::open(directory).map_err(|error| io_error("open", directory, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => {
+            let process = File::open(directory.join("LOCK")).ok().and_then(|mut file| holder(&mut file));
+            Err(DirectoryError::InUse { path: directory.to_owned(), process })
+        }
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!(
+                path = %directory.display(), %error,
+                "the data directory itself cannot be locked on this file system, only the file `LOCK` in it: do not \
+                 remove that file, and keep the directory on a local disk"
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Locks the directory and the file in it.
+pub(super) fn lock_both(path: &Path) -> Result<(Option<File>, File), DirectoryError> {
+    Ok((lock_directory(path)?, lock(path)?))
 }
 
 fn lock(directory: &Path) -> Result<File, DirectoryError> {
@@ -259,7 +331,7 @@ fn write_holder(file: &mut File) -> io::Result<()> {
 }
 
 /// Reads the format version, or writes it into a directory that is new.
-fn check_format(directory: &Path) -> Result<(), DirectoryError> {
+pub(super) fn check_format(directory: &Path) -> Result<(), DirectoryError> {
     let path = directory.join("FORMAT");
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -285,6 +357,9 @@ fn initialize(directory: &Path, format: &Path) -> Result<(), DirectoryError> {
         let name = entry.map_err(|error| io_error("list", directory, error))?.file_name();
         // What an interrupted first start leaves, and what a fresh file system has.
         let ours = name == "LOCK" || name == "lost+found" || name == unfinished.as_str();
+        if name == "BEGUN" || name == "policy" {
+            return Err(DirectoryError::FormatMissing { path: format.to_owned(), version: FORMAT_VERSION });
+        }
         if !ours {
             return Err(DirectoryError::Foreign { path: directory.to_owned() });
         }
@@ -294,6 +369,6 @@ fn initialize(directory: &Path, format: &Path) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
+pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
     DirectoryError::Io { action, path: path.to_owned(), source }
 }

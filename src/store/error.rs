@@ -28,7 +28,7 @@ pub enum JournalError {
     },
     /// A file does not hold what was written to it.
     #[error(
-        "journal file `{}` is damaged at byte {offset} (sequence {sequence}): {detail}; restore the file from a backup, or give up everything from this sequence on by removing the journal files after this one and `truncate -s {offset}` of it",
+        "journal file `{}` is damaged at byte {offset} (sequence {sequence}): {detail}; restore the file from a backup, or cut it off there by removing the journal files after this one and `truncate -s {offset}` of it; the next start names what else has seen the records from this sequence on",
         path.display()
     )]
     Damaged {
@@ -218,6 +218,44 @@ pub enum DirectoryError {
         path.display()
     )]
     Foreign {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory was in use, and its FORMAT file is gone.
+    #[error(
+        "`{}` is missing, though the directory was in use: restore it from a backup of the data directory; one that this \
+         version wrote holds `{version}` and a line feed",
+        path.display()
+    )]
+    FormatMissing {
+        /// The FORMAT file.
+        path: PathBuf,
+        /// What this version writes.
+        version: u32,
+    },
+    /// The LINEAGE file holds no lineage.
+    #[error(
+        "`{}` does not hold a lineage, which is 16 hexadecimal digits in lower case and a line feed: restore it from a \
+         backup of the data directory, or remove it to be given a new one, after which etags, page tokens and \
+         subscribers' positions from before are refused",
+        path.display()
+    )]
+    UnreadableLineage {
+        /// The LINEAGE file.
+        path: PathBuf,
+    },
+    /// A backup is being restored, or was not restored to the end.
+    #[error(
+        "a restore into `{}` is under way or was interrupted: remove the directory, and restore the backup again",
+        path.display()
+    )]
+    Restoring {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A backup is not restored over something else.
+    #[error("`{}` is not empty: restore into an empty directory, or one that does not exist", path.display())]
+    NotEmpty {
         /// The directory.
         path: PathBuf,
     },

@@ -10,12 +10,16 @@
 //!
 //! Not here: threads, clocks, retries, policy. Which adapters are used is decided where the server is put together.
 
+pub mod backup;
+pub mod clock_file;
 pub mod codec;
 pub mod directory;
 pub mod disk;
 mod error;
 pub mod folder;
 pub mod journal;
+pub mod presence;
+pub mod restoring;
 pub mod sealed;
 pub mod snapshots;
 pub mod split;
@@ -110,6 +114,11 @@ pub trait Redaction: Log {
     /// [`JournalError::Failed`] where the log is failed: recover it before. After any other error any of the records may
     /// be changed, and a power cut may still undo that. Appends go on, and the call must be repeated.
     fn redact(&mut self, from: u64, edit: &mut Edit<'_>) -> Result<u64, JournalError>;
+
+    /// As [`Redaction::redact`], but only for the part of the log that begins with `part`, so that appends need not wait
+    /// for all of it. Begin with 0 and go on with what is returned, until that is none; appends may come in between.
+    /// Together the calls do what one call of `redact` does to the records that were there at the first.
+    fn redact_part(&mut self, part: u64, edit: &mut Edit<'_>) -> Result<Option<u64>, JournalError>;
 }
 
 /// The log that a server keeps on its own disk, with all operations.

@@ -17,7 +17,7 @@ use portcullis::proto::v1::{
     Action, AuditType, ConnectionType, CreateNodeRequest, EraseUserRequest, EraseUserResponse, ListAuditRecordsRequest,
     ListRevisionsRequest, VerifyAuditRequest, verify_audit_response,
 };
-use portcullis::store::codec::audit::{ActorErasure, encode_actor_erasure};
+use portcullis::store::codec::audit::{UnfinishedErasure, encode_erasure_mark};
 use portcullis::store::codec::{decode_change, encode_change, erase_actor};
 
 use crate::audit_api::{check_of, files_with};
@@ -183,8 +183,14 @@ async fn an_erasure_of_an_actor_that_a_crash_cut_off_is_finished_by_the_next_sta
     let mark = service.data_dir().join("audit/erasing");
     service.stop().await;
     let asked_by = Actor { name: NAME.into() };
-    let erasure = ActorErasure { organization: None, name: NAME.to_owned(), asked_by };
-    std::fs::write(&mark, encode_actor_erasure(&erasure)).unwrap();
+    let erasure = UnfinishedErasure {
+        organization: None,
+        name: NAME.to_owned(),
+        including_actor: true,
+        asked_by,
+        after_sequence: u64::MAX,
+    };
+    std::fs::write(&mark, encode_erasure_mark([&erasure])).unwrap();
 
     let service = Service::with_config(config(directory.path())).await;
     until("the erasure is finished", async || (!mark.exists()).then_some(())).await;

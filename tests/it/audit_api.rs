@@ -121,7 +121,7 @@ async fn every_field_of_the_portals_tables_is_there_and_filters() {
         let decided = (decision.decision, decision.reason, &decision.rule, &decision.node, &decision.session);
         assert_eq!(decided, (answer.decision, answer.reason, &answer.rule, &answer.node, &answer.session));
         assert_eq!((decision.revision, decision.cluster_revision), (answer.revision, answer.cluster_revision));
-        assert_eq!(decision.decision_id, answer.decision_id);
+        assert_eq!((&decision.decision_id, record.sequence), (&answer.decision_id, answer.sequence));
     }
     let sequences: Vec<i64> = listed.iter().map(|record| record.sequence).collect();
     assert!(sequences.windows(2).all(|pair| pair[0] > pair[1]), "newest first: {sequences:?}");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use portcullis::audit::commitment::{Opening, Salt};
 use portcullis::audit::filter::RecordFilter;
+use portcullis::audit::merkle::{Hash, TreeHead};
 use portcullis::audit::record::{
     Content, DecisionId, DecisionRecord, Entry, ErasedRecord, ErasedUnit, GapRecord, Person, Record, RecordType,
     Subject,
@@ -22,8 +23,8 @@ use portcullis::policy::rule::{ConnectionType, Source};
 use portcullis::policy::time::Timestamp;
 use portcullis::proto::storage;
 use portcullis::store::codec::audit::{
-    Secret, ShardSessions, StoredSession, TailOpening, decode_entry, decode_session_snapshot, decode_tail,
-    encode_entry, encode_session_snapshot, encode_tail, erase_tail_opening, peek,
+    Secret, SessionSnapshot, ShardSessions, StoredSession, TailOpening, decode_entry, decode_session_snapshot,
+    decode_tail, encode_entry, encode_session_snapshot, encode_tail, erase_tail_opening, peek,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -262,8 +263,10 @@ proptest! {
         };
         let shard = |shard| ShardSessions { shard, sequence: 9, sessions: records.iter().map(session).collect() };
         let shards: Vec<ShardSessions> = (0..u32::try_from(copies).unwrap()).map(shard).collect();
-        let bytes = encode_session_snapshot(&shards);
-        prop_assert_eq!(decode_session_snapshot(&bytes).unwrap(), shards);
+        let signed = (copies % 2 == 0).then(|| TreeHead { size: 7, root: Hash::new([9; 32]) });
+        let snapshot = SessionSnapshot { shards, signed };
+        let bytes = encode_session_snapshot(&snapshot);
+        prop_assert_eq!(decode_session_snapshot(&bytes).unwrap(), snapshot);
         let message = storage::SessionSnapshot::decode(bytes.as_slice()).unwrap();
         let texts = |record: &SessionRecord| record.revocation.as_ref().and_then(|revoked| revoked.rule_text.clone());
         let distinct: std::collections::HashSet<_> = records.iter().filter_map(texts).collect();

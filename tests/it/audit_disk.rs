@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,6 +35,10 @@ use crate::process::{Process, skipped};
 pub(crate) struct Switches {
     pub(crate) fails: Arc<AtomicBool>,
     pub(crate) hangs: Arc<AtomicBool>,
+    /// The thread of this name panics.
+    pub(crate) panics: Arc<Mutex<Option<&'static str>>>,
+    /// How many milliseconds each takes in addition.
+    pub(crate) slow: Arc<AtomicU64>,
     /// Only writing and syncing files of this extension fails or waits.
     pub(crate) extension: Option<&'static str>,
 }
@@ -47,9 +51,12 @@ struct SwitchedFile {
 
 impl Switches {
     fn pass(&self) -> io::Result<()> {
+        let panics = *self.panics.lock().unwrap();
+        assert!(panics.is_none() || std::thread::current().name() != panics, "as in a test");
         while self.hangs.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(1));
         }
+        std::thread::sleep(Duration::from_millis(self.slow.load(Ordering::SeqCst)));
         if self.fails.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
@@ -187,6 +194,7 @@ async fn where_it_is_configured_checks_go_on_unrecorded_and_the_gap_is_on_record
     for _ in 0..7 {
         let answer = check(&engine, "", "192.0.2.1", ConnectionType::Shell, DEFAULT).await.unwrap();
         assert_eq!(answer.session, None, "nobody would know of it after a crash");
+        assert_eq!(answer.sequence, 0, "there is no record to name");
     }
     switches.fails.store(false, Ordering::SeqCst);
     until_writable(&engine, true).await;

@@ -12,22 +12,28 @@ use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::lineage::Lineage;
 use portcullis::audit::merkle::TreeHead;
 use portcullis::audit::note::SignerKey;
-use portcullis::audit::record::{Actor, RecordType};
+use portcullis::audit::record::{Actor, Content, PolicyChangeRecord, RecordType};
 use portcullis::engine::audit::{AuditOptions, AuditStores, Durability, EraseRequest};
 use portcullis::engine::change::{ChangeRequest, ChangeTarget, Changed};
 use portcullis::engine::clock::Clock;
 use portcullis::engine::question::{Answer, CheckError, Question};
 use portcullis::engine::{Engine, Options, SessionStores, Stores};
+use portcullis::policy::change::Effect;
 use portcullis::policy::name::{Id, NodePath};
 use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
+use portcullis::policy::state::PolicyState;
+use portcullis::policy::time::Timestamp;
+use portcullis::store::backup::DirectoryFiles;
+use portcullis::store::codec::audit::{decode_entry, decode_tail};
+use portcullis::store::codec::encode_change;
 use portcullis::store::disk::{Disk, RealDisk};
 use portcullis::store::folder::Folder;
-use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
+use portcullis::store::journal::{FileJournal, JournalOptions, JournalReader, Stream};
 use portcullis::store::sealed::SealedFiles;
 use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
-use portcullis::store::{Journal, JournalError, Redaction, StateError, StateStore, StateStores};
+use portcullis::store::{Journal, JournalError, Log, Redaction, StateError, StateStore, StateStores};
 
 use crate::clock::{PATIENCE, until};
 
@@ -59,13 +65,47 @@ pub(crate) fn small_units() -> Options {
     Options { audit, ..Options::default() }
 }
 
-/// An engine whose log and sessions are in a data directory on a disk; its policy is in memory only.
+/// An engine whose log and sessions are in a data directory on a disk. Its policy is there, too, on the real disk; a
+/// directory without a policy gets one that its log can have been written with.
 pub(crate) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey, options: Options) -> Engine {
     open_with(disk, data_dir, key, options, Clock::system())
 }
 
 fn open_with(disk: Arc<dyn Disk>, data_dir: &Path, key: SignerKey, options: Options, clock: Clock) -> Engine {
-    open_with_policy(Box::new(MemoryJournal::new()), disk, data_dir, key, options, clock)
+    let policy = data_dir.join("policy");
+    let begun = policy.exists();
+    std::fs::create_dir_all(&policy).unwrap();
+    let mut journal = FileJournal::open(Arc::new(RealDisk), policy, JournalOptions::default()).unwrap();
+    if !begun && let Some((last, time)) = newest_change(data_dir) {
+        let first = PolicyState::first_changes(time).unwrap();
+        let later = (2..).map(|revision| (revision, time)).take(usize::try_from(last.policy_sequence - 2).unwrap());
+        let records =
+            first.iter().map(encode_change).chain(later.map(|(revision, time)| without_effect(revision, time)));
+        journal.append(&records.collect::<Vec<_>>()).unwrap();
+        assert_eq!(journal.next_sequence(), last.policy_sequence + 1);
+    }
+    open_with_policy(Box::new(journal), disk, data_dir, key, options, clock)
+}
+
+/// The newest change of policy that the journal of a log records, and when it was made.
+fn newest_change(data_dir: &Path) -> Option<(PolicyChangeRecord, Timestamp)> {
+    let disk = Arc::new(RealDisk);
+    let journal = JournalReader::open(disk, data_dir.join("audit"), &JournalOptions::audit(1)).unwrap();
+    let records = journal.read_from(journal.first_sequence()).unwrap();
+    let entries = records.map(|record| decode_entry(&decode_tail(&record.unwrap().1).unwrap().body).unwrap().entry);
+    let changes = entries.filter_map(|entry| match entry.content {
+        Content::PolicyChanged(change) => Some((change, entry.time)),
+        _ => None,
+    });
+    changes.last()
+}
+
+/// A change of the default organization that alters nothing but its revision.
+fn without_effect(revision: u64, time: Timestamp) -> Vec<u8> {
+    let effect = Effect::Organization { id: Id::parse("default").unwrap(), revision, deltas: Vec::new() };
+    let [mut change, _] = PolicyState::first_changes(time).unwrap();
+    change.effect = effect;
+    encode_change(&change)
 }
 
 /// As [`open_on`], with a policy journal.
@@ -95,6 +135,7 @@ pub(crate) fn open_with_policy(
             journal: Box::new(session_journal),
         },
         lineage: Lineage::new(1),
+        backup: Some(Box::new(DirectoryFiles::open(data_dir).unwrap())),
         keep: Box::new(()),
     };
     Engine::open(stores, options, clock).unwrap()

@@ -3,6 +3,8 @@
 //! Invariant: an erasure that waits holds up no shutdown, and one that cannot be finished holds up nothing but itself.
 //! Not here: what an erasure removes (`audit_tamper`, `audit_actor`).
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +20,10 @@ use portcullis::store::disk::RealDisk;
 use portcullis::store::journal::{FileJournal, JournalOptions};
 
 use crate::audit_disk::{Switches, ask, open};
-use crate::audit_engine::{add_rule_as, another_unit, erasure, key, open_on, open_with_policy, settle, small_units};
+use crate::audit_engine::{
+    DEFAULT, add_rule_as, another_unit, check, erasure, key, open_on, open_with_policy, recorded, sealed_units, settle,
+    small_units,
+};
 use crate::audit_tamper::assert_nowhere;
 use crate::clock::until;
 
@@ -91,7 +96,7 @@ async fn what_an_actor_does_while_the_erasure_is_recorded_keeps_the_name_everywh
 }
 
 /// Closes an engine on a thread of its own, and fails if that takes too long.
-async fn assert_closes(engine: &Arc<Engine>) {
+pub(crate) async fn assert_closes(engine: &Arc<Engine>) {
     let (engine, (done, closed)) = (Arc::clone(engine), tokio::sync::oneshot::channel());
     std::thread::spawn(move || {
         engine.close();
@@ -144,5 +149,90 @@ async fn an_erasure_asked_for_just_before_the_shutdown_never_holds_it_up() {
         let engine = open(directory.path(), &Switches::default(), OnAuditFailure::Deny);
         assert_eq!(engine.audit().verify(None, &mut |_, _| true).unwrap().faults, []);
         engine.close();
+    }
+}
+
+/// An engine with so many sealed units in which the person is, on a disk where new files can be made slow.
+async fn with_units(data_dir: &Path, count: usize) -> (Arc<Engine>, Switches) {
+    for part in ["audit", "sessions"] {
+        std::fs::create_dir_all(data_dir.join(part)).unwrap();
+    }
+    let switches = Switches { extension: Some("new"), ..Switches::default() };
+    let engine = Arc::new(open_on(Arc::new(switches.clone()), data_dir, key(1), small_units()));
+    for _ in 0..count {
+        another_unit(&engine, data_dir).await;
+    }
+    (engine, switches)
+}
+
+/// One of the users of [`another_unit`].
+const PERSON: &str = "user-3@example.com";
+
+fn erase_person(engine: &Arc<Engine>) -> tokio::task::JoinHandle<Result<(u64, u64), AuditError>> {
+    let engine = Arc::clone(engine);
+    tokio::spawn(async move { engine.erase_user(erasure(PERSON, "somebody")).await })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_of_many_units_holds_up_neither_checkpoints_nor_sealing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, switches) = with_units(directory.path(), 6).await;
+    switches.slow.store(120, Ordering::SeqCst);
+    let before = sealed_units(directory.path());
+    let erasing = erase_person(&engine);
+    let (mut signed, mut number) = (BTreeSet::new(), 0);
+    while !erasing.is_finished() {
+        for _ in 0..16 {
+            number += 1;
+            let email = format!("other-{}@example.com", number % 9);
+            check(&engine, &email, "198.51.100.1", ConnectionType::Preview, DEFAULT).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        signed.extend(engine.audit().checkpoint());
+    }
+    let sealed = sealed_units(directory.path());
+    erasing.await.unwrap().unwrap();
+    assert!(signed.len() >= 6, "{} checkpoints while six units were rewritten", signed.len());
+    assert!(sealed > before, "no unit was sealed meanwhile");
+    engine.close();
+    assert_nowhere(directory.path(), PERSON);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_in_the_midst_of_an_erasure_ends_in_time_and_the_next_start_finishes_it() {
+    for gives_up in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let data_dir = directory.path();
+        let (engine, switches) = with_units(data_dir, 6).await;
+        switches.slow.store(200, Ordering::SeqCst);
+        let erasing = erase_person(&engine);
+        recorded(&engine, RecordType::Erased, 1).await;
+        if gives_up {
+            erasing.abort();
+        }
+        assert_closes(&engine).await;
+        match erasing.await {
+            Ok(answer) => assert_eq!(answer, Err(AuditError::ShuttingDown)),
+            Err(error) => assert!(error.is_cancelled() && gives_up),
+        }
+        drop(engine);
+        let mark = data_dir.join("audit/erasing");
+        assert!(mark.exists(), "not everything is erased yet");
+
+        // A start that finds the mark, on a disk without room, ends as soon.
+        let engine = Arc::new(open_on(Arc::new(switches.clone()), data_dir, key(1), small_units()));
+        switches.fails.store(true, Ordering::SeqCst);
+        assert_closes(&engine).await;
+        drop(engine);
+        assert!(mark.exists(), "not everything is erased yet");
+
+        switches.fails.store(false, Ordering::SeqCst);
+        switches.slow.store(0, Ordering::SeqCst);
+        let engine = Arc::new(open_on(Arc::new(switches.clone()), data_dir, key(1), small_units()));
+        until("the erasure is finished", async || (!mark.exists()).then_some(())).await;
+        assert_closes(&engine).await;
+        let late = engine.erase_user(erasure(PERSON, "somebody")).await;
+        assert!(late.is_err(), "nobody carries it out");
+        assert_nowhere(data_dir, PERSON);
     }
 }

@@ -302,20 +302,19 @@ async fn a_flood_of_denials_by_a_rule_with_a_long_description_ends_units_early()
     options.audit.unit_age_max = Duration::from_hours(1);
     let engine = audit_engine::open(directory.path(), key(1), options.clone());
     let flood = async |engine: &Engine, count: usize| {
-        // The policy is in memory, so that each start begins without the rule.
-        let patch = RulePatch {
-            action: Some(policy::Action::Deny),
-            source: Some(policy::Source::Range("any".parse().unwrap())),
-            description: Some(long.as_str().into()),
-            ..RulePatch::default()
-        };
-        audit_engine::change(engine, Mutation::CreateRule { id: Id::parse("all").ok(), position: None, patch }).await;
         for _ in 0..count {
             let answer = audit_engine::check(engine, "", "192.0.2.1", policy::ConnectionType::Preview, DEFAULT).await;
             assert_eq!(answer.unwrap().reason, portcullis::policy::decision::Reason::DenyRule);
         }
         audit_engine::settle(engine).await;
     };
+    let patch = RulePatch {
+        action: Some(policy::Action::Deny),
+        source: Some(policy::Source::Range("any".parse().unwrap())),
+        description: Some(long.as_str().into()),
+        ..RulePatch::default()
+    };
+    audit_engine::change(&engine, Mutation::CreateRule { id: Id::parse("all").ok(), position: None, patch }).await;
     // One unit ends, another is begun; after a restart it goes on with what it has.
     flood(&engine, 12_000).await;
     engine.close();

@@ -103,6 +103,16 @@ fn masked(line: &str) -> String {
     };
     let is_made_up =
         |part: &str| part.len() >= 16 && part.chars().all(|letter| letter.is_ascii_hexdigit() || letter == '-');
+    // The lineage of an etag.
+    let etag = |word: &str| {
+        let (head, lineage) = word.rsplit_once('-')?;
+        let (kind, revision) = head.split_once('-')?;
+        let is_one = ["rule", "rules", "group", "groups", "node", "nodes", "policy"].contains(&kind)
+            && revision.chars().all(|letter| letter.is_ascii_digit())
+            && lineage.len() == 8
+            && lineage.chars().all(|letter| letter.is_ascii_hexdigit());
+        is_one.then(|| format!("{head}-<id>"))
+    };
     let parts: Vec<&str> = line.split_inclusive(|letter: char| " (),/;".contains(letter)).collect();
     let words = parts.iter().enumerate().map(|(at, word)| {
         let bare = word.trim_end_matches(|letter: char| " (),/;".contains(letter));
@@ -111,6 +121,7 @@ fn masked(line: &str) -> String {
         match bare {
             _ if is_time(bare) && is_cell => format!("{:width$}{tail}", "<time>", width = bare.len()),
             _ if is_time(bare) => format!("<time>{tail}"),
+            _ if let Some(etag) = etag(bare) => format!("{etag}{tail}"),
             _ if is_made_up(bare) => format!("<id>{tail}"),
             _ if bare.strip_prefix("rule-").is_some_and(is_made_up) => format!("rule-<id>{tail}"),
             _ => (*word).to_owned(),
@@ -194,4 +205,5 @@ fn placeholders_stand_for_what_they_say_and_nothing_else() {
     }
     let line = "undone at 2026-01-01 00:00:00 local time (2026-01-01T00:00:00Z), until 2099-12-31T18:00:00Z";
     assert_eq!(masked(line), "undone at <time> local time (<time>), until 2099-12-31T18:00:00Z");
+    assert_eq!(masked("etag  rule-7-1f3a9c04"), "etag  rule-7-<id>");
 }

@@ -4,7 +4,7 @@
 //! Not here: timeouts and how often the service looks, which are the runtime's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portcullis::engine::clock::{Clock, Source};
@@ -15,18 +15,36 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a test looks meanwhile.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Shows the time that it was set to.
+/// Two clocks that the test moves: the wall clock, and the one that runs evenly.
 #[derive(Clone)]
-pub(crate) struct Hand(Arc<AtomicI64>);
+pub(crate) struct Hand(Arc<Hands>);
+
+struct Hands {
+    /// Microseconds since 1970.
+    wall: AtomicI64,
+    /// Microseconds since the machine was booted.
+    steady: AtomicI64,
+    /// The number of boots; another hand is another machine.
+    boots: AtomicU64,
+    machine: u64,
+}
 
 impl Source for Hand {
-    fn nanos(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
+    fn wall(&self) -> i64 {
+        self.0.wall.load(Ordering::SeqCst)
+    }
+
+    fn steady(&self) -> i64 {
+        self.0.steady.load(Ordering::SeqCst)
+    }
+
+    fn boot(&self) -> Option<String> {
+        Some(format!("machine-{}-boot-{}", self.0.machine, self.0.boots.load(Ordering::SeqCst)))
     }
 }
 
-fn nanos(time: Duration) -> i64 {
-    i64::try_from(time.as_nanos()).unwrap()
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap()
 }
 
 impl Hand {
@@ -37,7 +55,15 @@ impl Hand {
 
     /// At a time since 1970.
     pub(crate) fn at(time: Duration) -> Self {
-        Self(Arc::new(AtomicI64::new(nanos(time))))
+        Self::at_micros(micros(time))
+    }
+
+    /// At a time in microseconds since 1970, or before.
+    pub(crate) fn at_micros(wall: i64) -> Self {
+        static MACHINES: AtomicU64 = AtomicU64::new(0);
+        let machine = MACHINES.fetch_add(1, Ordering::SeqCst);
+        let (wall, steady) = (AtomicI64::new(wall), AtomicI64::new(1_000_000_000));
+        Self(Arc::new(Hands { wall, steady, boots: AtomicU64::new(1), machine }))
     }
 
     /// At the present moment of the operating system, for data that was written by its clock.
@@ -46,17 +72,33 @@ impl Hand {
         Self::at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap())
     }
 
+    /// Lets time pass until the wall clock shows this.
     pub(crate) fn set(&self, time: Duration) {
-        self.0.store(nanos(time), Ordering::SeqCst);
+        let by = micros(time) - self.wall();
+        assert!(by >= 0, "time passes in one direction: `jump` moves the wall clock alone");
+        self.advance(Duration::from_micros(by.unsigned_abs()));
     }
 
+    /// Lets time pass: both clocks show it.
     pub(crate) fn advance(&self, by: Duration) {
-        self.0.fetch_add(nanos(by), Ordering::SeqCst);
+        self.0.wall.fetch_add(micros(by), Ordering::SeqCst);
+        self.0.steady.fetch_add(micros(by), Ordering::SeqCst);
     }
 
-    /// Since 1970.
+    /// Sets the wall clock forwards or back, by so many seconds. No time passes.
+    pub(crate) fn jump(&self, seconds: i64) {
+        self.0.wall.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+
+    /// The machine is booted: the even clock begins again.
+    pub(crate) fn boot(&self) {
+        self.0.boots.fetch_add(1, Ordering::SeqCst);
+        self.0.steady.store(1_000_000, Ordering::SeqCst);
+    }
+
+    /// What the wall clock shows, since 1970.
     pub(crate) fn now(&self) -> Duration {
-        Duration::from_nanos(self.nanos().unsigned_abs())
+        Duration::from_micros(self.wall().unsigned_abs())
     }
 
     pub(crate) fn clock(&self) -> Clock {

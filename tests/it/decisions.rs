@@ -14,7 +14,7 @@ use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{Id, NodeKey, NodePath};
 use portcullis::policy::node::{Access, AccessEntry, NodePatch};
 use portcullis::policy::organization::{Cluster, Organization};
-use portcullis::policy::plan::{Mutation, Planner};
+use portcullis::policy::plan::{Etags, Mutation, Planner};
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::policy::snapshot::{ClusterSnapshot, Snapshot, unknown_organization};
 use portcullis::policy::time::Timestamp;
@@ -103,7 +103,7 @@ fn mutations(model: &naive::Organization) -> Vec<Mutation> {
 pub(crate) fn build(id: &str, model: &naive::Organization) -> Built {
     let (limits, now) = (Limits::default(), Timestamp::from_millis(0));
     let cluster = Cluster::new(now);
-    let planner = Planner { now, limits: &limits, cluster: &cluster };
+    let planner = Planner { now, limits: &limits, cluster: &cluster, etags: Etags::of_lineage(0) };
     let created =
         planner.create_organization(Id::parse(id).unwrap(), &NodePatch::default(), false, 0, 0, vec![]).unwrap();
     let Effect::CreateOrganization { id, revision, node } = created else { panic!("not a creation") };

@@ -110,6 +110,8 @@ async fn send(
         // The two calls are two attempts.
         assert!(!message.decision_id.is_empty());
         message.decision_id.clear();
+        assert!(message.sequence > 0, "each has a record of its own");
+        message.sequence = 0;
         assert_eq!(message.session.is_empty(), message.decision() == Decision::Deny);
         message.session.clear();
         message

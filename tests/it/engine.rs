@@ -48,6 +48,7 @@ fn open_with(journal: impl Journal + 'static, snapshots: impl Snapshots + 'stati
         audit: audit_stores(&disk),
         sessions: session_stores(&disk),
         lineage: Lineage::new(1),
+        backup: None,
         keep: Box::new(()),
     };
     Engine::open(stores, Options::default(), hand.clock()).unwrap()
@@ -125,15 +126,14 @@ async fn a_rule_that_expired_a_millisecond_ago_does_not_match() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_behind_a_durable_record_revives_no_expired_rule() {
+async fn a_clock_that_is_set_back_revives_no_expired_rule() {
     let hand = hand(1_000);
     let engine = open(MemoryJournal::new(), &hand);
     engine.change(create("soon", "192.0.2.0/24", Timestamp::new(1_001, 0))).await.unwrap();
     hand.set(Duration::from_secs(1_002));
-    engine.change(create("later", "198.51.100.0/24", None)).await.unwrap();
     assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DefaultAllow);
-    hand.set(Duration::from_secs(500));
-    assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DefaultAllow, "the newest record is of second 1002");
+    hand.jump(-500);
+    assert_eq!(reason(&engine, "192.0.2.1").await, Reason::DefaultAllow);
 }
 
 #[tokio::test]

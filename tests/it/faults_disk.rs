@@ -98,6 +98,7 @@ impl Surroundings {
             audit: AuditStores { journal: Box::new(audit), disk, directory: directory(Store::Audit), key: key() },
             sessions: SessionStores { snapshots: Box::new(session_snapshots), journal: Box::new(sessions) },
             lineage: Lineage::new(1),
+            backup: None,
             keep: Box::new(()),
         })
     }
@@ -115,8 +116,8 @@ impl Surroundings {
             let from = first_sequence.clamp(reader.first_sequence(), reader.next_sequence());
             reader.read_from(from).unwrap().chain(fault.map(Err)).collect()
         });
-        let verifier = key().verifier().clone();
-        verify_files(LogFiles { disk, directory: audit, verifier, tail }, note, &mut |_, _| true)
+        let trusted = vec![key().verifier().clone()];
+        verify_files(LogFiles { disk, directory: audit, trusted, beside: Vec::new(), tail }, note, &mut |_, _| true)
     }
 
     /// Something goes wrong with a store from now on.

@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
 use portcullis::config::Config;
 use portcullis::engine::clock::Clock;
@@ -19,6 +20,7 @@ use portcullis::proto::v1::{
     Access, AccessEntry, AccessMode, Action, CheckRequest, CheckResponse, ConnectionType, CreateNodeRequest,
     CreateRuleRequest, Node, Rule, UpdateNodeRequest, access_entry,
 };
+use portcullis::store::disk::{Disk, RealDisk};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -61,6 +63,11 @@ impl Service {
 
     /// A service with a given configuration and a given clock.
     pub(crate) async fn with_clock(config: Config, clock: Clock) -> Self {
+        Self::with_disk(config, clock, Arc::new(RealDisk)).await
+    }
+
+    /// The same on a given disk.
+    pub(crate) async fn with_disk(config: Config, clock: Clock, disk: Arc<dyn Disk>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -68,7 +75,7 @@ impl Service {
         let stopped = async {
             let _ = stopped.await;
         };
-        let task = tokio::spawn(portcullis::server::run_at(config, listener, stopped, clock));
+        let task = tokio::spawn(portcullis::server::run_on(config, listener, stopped, clock, disk));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let service = Self { channel, address, data_dir, _temporary: None, stop, task };
         service.wait_until_serving().await;
@@ -92,6 +99,13 @@ impl Service {
     pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
         self.task.await.unwrap().unwrap();
+    }
+
+    /// Waits until it has ended by itself. What it says of that.
+    pub(crate) async fn ended(self) -> anyhow::Result<()> {
+        // Without the sender it would be told to stop.
+        let _stop = self.stop;
+        self.task.await.unwrap()
     }
 
     pub(crate) fn address(&self) -> std::net::SocketAddr {

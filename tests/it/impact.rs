@@ -15,7 +15,7 @@ use portcullis::policy::members::MembersCache;
 use portcullis::policy::name::{NodeKey, NodePath};
 use portcullis::policy::node::Access;
 use portcullis::policy::organization::{Cluster, Organization};
-use portcullis::policy::plan::{Mutation, Planner};
+use portcullis::policy::plan::{Etags, Mutation, Planner};
 use portcullis::policy::rule::ConnectionType;
 use portcullis::policy::snapshot::{ClusterSnapshot, Snapshot};
 use portcullis::policy::time::Timestamp;
@@ -170,7 +170,7 @@ fn compare(before: &(Organization, Cluster), after: &(Organization, Cluster)) {
 /// One policy planned in place of another is it, and its compiled form decides as if compiled anew.
 fn replace(before: &(Organization, Cluster), after: &Organization) {
     let now = Timestamp::from_millis(NOW);
-    let planner = Planner { now, limits: &Limits::default(), cluster: &before.1 };
+    let planner = Planner { now, limits: &Limits::default(), cluster: &before.1, etags: Etags::of_lineage(0) };
     let document = Box::new(Document::of(after));
     let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: false, force: true };
     let deltas = planner.plan(&before.0, mutation.clone(), Vec::new()).unwrap();

@@ -26,18 +26,32 @@ mod audit_ended;
 /// An engine on real files, without gRPC.
 mod audit_engine;
 mod audit_erase;
+/// What a PEP relies on: heartbeats, and the order of answers and events.
+mod audit_events;
+/// The key that signs the audit log, where it is gone, another one's, or new.
+mod audit_key;
 /// Checks whose records must survive.
 mod audit_load;
 /// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.
 mod audit_merkle;
+/// Lists that retention overtakes.
+mod audit_overtaken;
 /// Retention, and revocation of many sessions.
 mod audit_retention;
+/// Retention does what its settings say.
+mod audit_retention_bounds;
 /// What a rule was, in the records of what it denied.
 mod audit_rule_text;
 /// Tampering with the files of a log.
 mod audit_tamper;
 /// Following the log.
 mod audit_watch;
+/// Backups of a running service, and what is there after they are restored.
+mod backup;
+/// Backups while the files of the audit log come and go.
+mod backup_engine;
+/// Files that are no whole backups, and clients that stall or vanish.
+mod backup_faults;
 /// How long campaigns are.
 mod campaign;
 /// Batches and streams of Checks.
@@ -65,6 +79,15 @@ mod cli_preview;
 mod cli_session;
 /// A clock that a test moves.
 mod clock;
+
+/// Random jumps of the wall clock.
+mod clock_campaign;
+/// Rules that have expired are marked, and stay so.
+mod clock_expiry;
+/// The real binary under a false wall clock.
+mod clock_false;
+/// What jumps of the wall clock do.
+mod clock_follows;
 /// Changes that end the waiting of others and wait themselves.
 mod confirmations_api;
 /// `kill -9`, and a sled directory that is lost or damaged.
@@ -80,10 +103,18 @@ mod direct_check;
 mod direct_wait;
 /// Starts on a file system that is full.
 mod disk_full;
+/// The end of the process when its surroundings fail.
+mod ending;
 /// The engine over a clock and a disk that tests control.
 mod engine;
 /// Single entries of allowlists.
 mod entries_api;
+/// Erasures that a power cut or a failing disk interrupts.
+mod erase_crash;
+/// Erasures that a kill or a signal interrupts.
+mod erase_kill;
+/// Erasures beside checks.
+mod erase_race;
 /// Why a decision is what it is.
 mod explain;
 /// What may happen to a service.
@@ -112,10 +143,16 @@ mod hierarchy_api;
 mod impact;
 /// Limits of a policy's size.
 mod limits_api;
+/// What was given out in a history that is lost.
+mod lineage;
+/// Every etag and page token of the API.
+mod lineage_table;
 /// Pages of every list.
 mod lists_api;
 /// A load of changes whose acknowledgements are remembered.
 mod load;
+/// What an operator finds in the log.
+mod log_lines;
 /// The log and its reader.
 mod logs;
 /// Malformed Checks.
@@ -129,6 +166,8 @@ mod malformed_hierarchy;
 mod malformed_rules;
 /// Calls that the transport refuses.
 mod malformed_transport;
+/// Match counts over a kill.
+mod match_counts_crash;
 /// Policies whose rules expire, and what they decide at every moment.
 mod moments;
 /// Changes whose effect comes later, through the API.
@@ -223,10 +262,20 @@ mod store_snapshots;
 mod store_state;
 /// An audit log and sessions that earlier versions wrote.
 mod stored_audit;
+/// A backup that an earlier version wrote.
+mod stored_backup;
 mod stored_format;
 /// Random policies and what to ask them.
 mod strategies;
 /// A terminal and the program at it.
 mod terminal;
+/// Threads of the service that panic.
+mod threads;
 /// The Unix socket for sidecars.
 mod unix_socket;
+/// Starts on directories of which parts are older, missing, or another's.
+mod witnesses;
+/// Starts without single files, and what only one witness knows.
+mod witnesses_files;
+/// Data directories to do harm to.
+mod witnesses_history;

@@ -118,7 +118,7 @@ impl<'a> Oracle<'a> {
         let Some(organization) = &self.world.organization else { return 0 };
         let (mut open, mut allowed) = (V4 | V6, 0);
         for rule in organization.rules.iter() {
-            let alive = rule.expire_time.is_none_or(|expires| at < expires.millis());
+            let alive = !rule.expired && rule.expire_time.is_none_or(|expires| at < expires.millis());
             if !rule.disabled && alive && rule.connection_types.applies_to(connection_type) {
                 let wins = open & self.sources[&rule.source];
                 open &= !wins;
@@ -186,7 +186,7 @@ pub(crate) fn to_naive(world: &World) -> naive::Policy {
         source: source(&rule.source),
         connection_types: rule.connection_types.iter().map(of_type).collect(),
         disabled: rule.disabled,
-        expire_time_ms: rule.expire_time.map(Timestamp::millis),
+        expire_time_ms: if rule.expired { Some(i64::MIN) } else { rule.expire_time.map(Timestamp::millis) },
     };
     let organizations = world.organization.iter().map(|own| {
         let group = |(id, group): (&Id, &Arc<Group>)| {
@@ -232,8 +232,8 @@ fn source() -> impl Strategy<Value = Source> {
 fn rule_of(expires: impl Strategy<Value = Option<i64>>) -> impl Strategy<Value = Rule> {
     let types = select(vec![vec![], vec![], vec![ConnectionType::Shell], vec![ConnectionType::Preview]]);
     let action = select(vec![Action::Allow, Action::Deny]);
-    (action, source(), types, prop::bool::weighted(0.1), expires).prop_map(
-        |(action, source, types, disabled, expires)| Rule {
+    (action, source(), types, prop::bool::weighted(0.1), expires, prop::bool::weighted(0.15)).prop_map(
+        |(action, source, types, disabled, expires, marked)| Rule {
             id: id("r"),
             action,
             source,
@@ -244,6 +244,8 @@ fn rule_of(expires: impl Strategy<Value = Option<i64>>) -> impl Strategy<Value =
             create_time: time(0),
             update_time: time(0),
             changed_at: 1,
+            // As after a correction of the clock: whatever the time is.
+            expired: marked && expires.is_some(),
         },
     )
 }

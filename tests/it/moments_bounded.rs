@@ -49,6 +49,7 @@ fn rule(number: u32, action: Action, source: Source, expires: Option<i64>) -> Ar
         create_time: now(),
         update_time: now(),
         changed_at: 1,
+        expired: false,
     })
 }
 

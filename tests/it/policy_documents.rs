@@ -13,7 +13,7 @@ use portcullis::policy::limits::Limits;
 use portcullis::policy::name::{NodeKey, NodePath};
 use portcullis::policy::node::{Access, Node, NodePatch};
 use portcullis::policy::organization::{Cluster, Organization};
-use portcullis::policy::plan::{Mutation, PlanError, Planner};
+use portcullis::policy::plan::{Etags, Mutation, PlanError, Planner};
 use portcullis::policy::policy_test::PolicyTest;
 use portcullis::policy::rule::{ConnectionType, Rule, RulePatch};
 use portcullis::policy::time::Timestamp;
@@ -55,7 +55,7 @@ fn policy() -> impl Strategy<Value = (Organization, Cluster)> {
 }
 
 fn planner<'a>(cluster: &'a Cluster, limits: &'a Limits) -> Planner<'a> {
-    Planner { now: Timestamp::from_millis(NOW), limits, cluster }
+    Planner { now: Timestamp::from_millis(NOW), limits, cluster, etags: Etags::of_lineage(0) }
 }
 
 fn without_ids(mut document: Document) -> Document {

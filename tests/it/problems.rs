@@ -255,6 +255,7 @@ prop_compose! {
             create_time: now,
             update_time: now,
             changed_at: 1,
+            expired: false,
         }));
         organization.rules = Arc::new(rules.collect());
         for (name, access) in [("projects/p", project), ("projects/p/workspaces/w", workspace)] {

@@ -40,6 +40,7 @@ fn found(rule: impl Fn(u32) -> (String, Action, Option<u32>)) -> Found {
             create_time: now,
             update_time: now,
             changed_at: 1,
+            expired: false,
         })
     };
     organization.rules = Arc::new((0..RULES).map(rule).collect());

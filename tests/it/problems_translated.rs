@@ -86,6 +86,7 @@ prop_compose! {
             create_time: now,
             update_time: now,
             changed_at: 1,
+            expired: false,
         }
     }
 }

@@ -30,7 +30,16 @@ impl Process {
 
     /// The same with more arguments.
     pub(crate) fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
-        match Self::try_start_with(data_dir, arguments) {
+        Self::started(Self::try_start_with(data_dir, arguments, &[]))
+    }
+
+    /// The same with more variables in its environment.
+    pub(crate) fn start_in(data_dir: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::started(Self::try_start_with(data_dir, &[], environment))
+    }
+
+    fn started(result: Result<Self, (ExitStatus, String)>) -> Self {
+        match result {
             Ok(process) => process,
             Err((status, log)) => panic!("the service ended with {status} instead of serving:\n{log}"),
         }
@@ -38,15 +47,20 @@ impl Process {
 
     /// The same; how it ended and what it said, where it does not serve.
     pub(crate) fn try_start(data_dir: &Path) -> Result<Self, (ExitStatus, String)> {
-        Self::try_start_with(data_dir, &[])
+        Self::try_start_with(data_dir, &[], &[])
     }
 
-    fn try_start_with(data_dir: &Path, arguments: &[&str]) -> Result<Self, (ExitStatus, String)> {
+    fn try_start_with(
+        data_dir: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, (ExitStatus, String)> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
             .arg(data_dir)
             .args(arguments)
             .env_remove("PORTCULLIS_CONFIG")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -97,6 +111,27 @@ impl Process {
     pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
         self.signal("TERM");
         let status = self.child.wait().unwrap();
+        (status, self.log())
+    }
+}
+
+impl Process {
+    /// Ends it in the regular way; fails where that takes longer than `bound`. How it ended, and all that it said.
+    pub(crate) async fn terminate_within(mut self, bound: Duration) -> (ExitStatus, String) {
+        self.signal("TERM");
+        let ended = tokio::time::timeout(bound, async {
+            loop {
+                match self.child.try_wait().unwrap() {
+                    Some(status) => return status,
+                    None => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        let status = ended.await.unwrap_or_else(|_| panic!("it does not end:\n{}", self.log()));
+        // Nobody writes to the log any more once its reader holds the only reference.
+        while Arc::strong_count(&self.log) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         (status, self.log())
     }
 }

@@ -24,13 +24,14 @@ const ORGANIZATION: &str = "organizations/default";
 const GROUP: &str = "organizations/default/addressGroups/office";
 
 /// The names that health is told of.
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 7] = [
     "",
     "portcullis.v1.AnalysisService",
     "portcullis.v1.AuditService",
     "portcullis.v1.DecisionService",
     "portcullis.v1.FirewallService",
     "portcullis.v1.HierarchyService",
+    "portcullis.v1.MaintenanceService",
 ];
 
 /// Longer than anything here takes, and shorter than the drain's ten seconds.
@@ -174,6 +175,7 @@ async fn reflection_lists_what_is_served_and_nothing_else_in_both_versions() {
         "portcullis.v1.DecisionService",
         "portcullis.v1.FirewallService",
         "portcullis.v1.HierarchyService",
+        "portcullis.v1.MaintenanceService",
     ];
     let symbol = "portcullis.v1.CheckRequest".to_owned();
     let of_v1 = |message| v1::ServerReflectionRequest { host: String::new(), message_request: Some(message) };

@@ -143,7 +143,7 @@ fn perform(table: &SessionTable, log: &mut Log, snapshots: &mut [ShardState], st
         ),
         Step::Erase { organization, user } => {
             let organization = organization.map(|organization| id(ORGANIZATIONS[organization]));
-            table.erase(organization.as_ref(), EMAILS[*user]);
+            table.erase(organization.as_ref(), EMAILS[*user], || ());
             log.erase(snapshots, organization.as_ref(), EMAILS[*user]);
         }
     }

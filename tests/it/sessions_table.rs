@@ -296,7 +296,7 @@ impl Model {
                         count += 1;
                     }
                 }
-                assert_eq!(table.erase(organization.as_ref(), EMAILS[*user]), count);
+                assert_eq!(table.erase(organization.as_ref(), EMAILS[*user], || ()), count);
             }
         }
     }

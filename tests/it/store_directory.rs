@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use portcullis::store::DirectoryError;
 use portcullis::store::directory::DataDirectory;
+use portcullis::store::presence::Presence;
 use tempfile::TempDir;
 
 #[test]
@@ -97,4 +98,22 @@ fn the_ballast_is_set_aside_and_given_up() {
     assert_eq!(ballast.metadata().unwrap().len(), 1024 * 1024);
     directory.release_ballast().unwrap();
     assert!(!ballast.exists());
+}
+
+#[test]
+fn a_directory_that_is_removed_moved_or_replaced_is_missing_until_it_is_back() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (path, aside) = (temporary.path().join("data"), temporary.path().join("aside"));
+    let directory = DataDirectory::open(&path).unwrap();
+    let presence = Presence::of(&directory).unwrap();
+    assert_eq!(presence.missing(), None);
+    fs::rename(&path, &aside).unwrap();
+    assert_eq!(presence.missing(), Some(&*path));
+    fs::create_dir(&path).unwrap();
+    assert_eq!(presence.missing(), Some(&*path), "another one is there");
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    assert_eq!(presence.missing(), None);
+    fs::remove_dir_all(path.join("audit")).unwrap();
+    assert_eq!(presence.missing(), Some(&*path.join("audit")));
 }

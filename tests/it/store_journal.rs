@@ -170,6 +170,44 @@ fn redaction_changes_what_it_is_told_to_and_nothing_else() {
 }
 
 #[test]
+fn redaction_in_parts_does_the_same_between_appends() {
+    over_all_adapters(|journal| {
+        for number in 1..=9_u8 {
+            journal.append(&[vec![number; 40], vec![b'?'; 3]]).unwrap();
+            if number % 3 == 0 {
+                journal.roll().unwrap();
+            }
+        }
+        let mut expected = read_all(journal);
+        let (mut part, mut parts) = (0, 0);
+        loop {
+            let mut edit = |sequence, record: &mut [u8]| {
+                let wanted = sequence <= 18 && sequence % 2 == 0 && record != b"###";
+                if wanted {
+                    record.fill(b'#');
+                }
+                wanted
+            };
+            let next = journal.redact_part(part, &mut edit).unwrap();
+            parts += 1;
+            assert!(parts < 100 && next.is_none_or(|next| next > part), "{part}, {next:?}");
+            let sequence = journal.append(&records(&["between"])).unwrap();
+            expected.push((sequence, b"between".to_vec()));
+            match next {
+                Some(next) => part = next,
+                None => break,
+            }
+        }
+        for (sequence, record) in &mut expected {
+            if *sequence <= 18 && *sequence % 2 == 0 {
+                record.fill(b'#');
+            }
+        }
+        assert_eq!(read_all(journal), expected);
+    });
+}
+
+#[test]
 fn redaction_passes_over_what_is_no_longer_kept() {
     over_all_adapters(|journal| {
         assert_eq!(journal.redact(1, &mut |_, _| true).unwrap(), 0);

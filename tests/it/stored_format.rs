@@ -53,6 +53,7 @@ fn rule(name: &str, source: Source, changed_at: u64) -> Rule {
         expire_time: Some(time(4_000_000_000)),
         create_time: time(1_700_000_000),
         update_time: time(1_700_000_001),
+        expired: false,
         changed_at,
     }
 }
@@ -145,6 +146,50 @@ fn later_samples() -> Vec<Change> {
     let tried = Change::new(time(1_700_000_007), inside(5, vec![Delta::SetShadowPolicy { deltas: tried }]));
     let dropped = Change::new(time(1_700_000_008), inside(7, vec![Delta::RemoveShadowPolicy]));
     vec![waiting, confirmed, tried, again, dropped]
+}
+
+/// Changes with rules that have expired; they follow each other.
+fn expiry_samples() -> Vec<Change> {
+    let source = Source::Range("192.0.2.0/24".parse().unwrap());
+    let expiring = Rule { expire_time: Some(time(1_700_000_100)), ..rule("short", source, 2) };
+    let expired = Rule { id: id("past"), expired: true, ..expiring.clone() };
+    let inside = |revision, deltas| Effect::Organization { id: id("o"), revision, deltas };
+    let rules = vec![Delta::InsertRule { index: 0, rule: expired }, Delta::InsertRule { index: 1, rule: expiring }];
+    let mark = inside(3, vec![Delta::ExpireRules { indexes: vec![1] }]);
+    vec![
+        Change::new(time(1_700_000_003), Effect::Cluster { revision: 1, node: node(Access::AllowAll, 1) }),
+        Change::new(
+            time(1_700_000_004),
+            Effect::CreateOrganization { id: id("o"), revision: 1, node: node(Access::AllowAll, 1) },
+        ),
+        Change::new(time(1_700_000_005), inside(2, rules)),
+        Change { actor: "expiry".into(), ..Change::new(time(1_700_000_100), mark) },
+    ]
+}
+
+#[test]
+fn the_journal_of_version_1_with_expired_rules_reads_as_what_was_written() {
+    let copied = tempfile::tempdir().unwrap();
+    copy(&golden("policy-v1-expiry"), copied.path());
+    let journal = open_journal(copied.path());
+    let records: Vec<Change> =
+        journal.read_from(1).unwrap().map(|record| decode_change(&record.unwrap().1).unwrap()).collect();
+    assert_eq!(records, expiry_samples());
+    let mut state = PolicyState::empty();
+    for change in &records {
+        state.apply(change).unwrap();
+    }
+    assert!(state.organizations["o"].rules.iter().all(|rule| rule.expired));
+    assert_eq!(decode_snapshot(&encode_snapshot(&state)).unwrap(), state);
+}
+
+#[test]
+#[ignore = "writes golden files; run it once, by name, when there is something new to write"]
+fn write_the_golden_files_with_expired_rules() {
+    let directory = golden("policy-v1-expiry");
+    std::fs::create_dir_all(&directory).unwrap();
+    let records: Vec<Vec<u8>> = expiry_samples().iter().map(encode_change).collect();
+    open_journal(&directory).append(&records).unwrap();
 }
 
 fn state() -> PolicyState {

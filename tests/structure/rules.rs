@@ -32,7 +32,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         name: "engine",
-        parts: &["locks", "store", "store/codec"],
+        parts: &["lifeline", "locks", "store", "store/codec", "tally"],
         crates: &[
             "arc_swap",
             "crc32c",
@@ -48,7 +48,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         name: "api",
-        parts: &["engine", "locks"],
+        parts: &["engine", "locks", "tally"],
         crates: &[
             "crc32c",
             "getrandom",
@@ -72,7 +72,7 @@ const PARTS: &[Part] = &[
     Part { name: "telemetry", parts: &["config", "locks"], crates: &["tracing", "tracing_subscriber"] },
     Part {
         name: "server",
-        parts: &["api", "config", "engine", "locks", "store"],
+        parts: &["api", "config", "engine", "lifeline", "locks", "store", "tally"],
         crates: &[
             "anyhow",
             "getrandom",
@@ -98,7 +98,9 @@ const PARTS: &[Part] = &[
         parts: &["config", "server", "telemetry"],
         crates: &["anyhow", "clap", "clap_complete", "portcullis_cli", "portcullis_proto", "tokio", "tracing"],
     },
+    Part { name: "lifeline", parts: &[], crates: &["tokio", "tracing"] },
     Part { name: "locks", parts: &[], crates: &[] },
+    Part { name: "tally", parts: &[], crates: &[] },
     Part { name: "lib", parts: &[], crates: &["portcullis_audit", "portcullis_policy", "portcullis_proto"] },
     Part { name: "main", parts: &[], crates: &["mimalloc", "portcullis"] },
 ];

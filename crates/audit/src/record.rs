@@ -135,7 +135,8 @@ pub enum RecordType {
     Restored = 10,
 }
 
-/// Names one decision: the random id of the server's start, and a counter. Never used twice.
+/// Names one decision: the number of the server's start ([`Lineage::boot`](crate::lineage::Lineage::boot)), and a counter.
+/// Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DecisionId {
     /// The start of the server.

@@ -12,7 +12,8 @@ use portcullis_policy::name::Id;
 use portcullis_policy::rule::ConnectionType;
 use portcullis_policy::time::Timestamp;
 
-/// Names a session within the installation: the random id of the server's start, and a number. Never used twice.
+/// Names a session within the installation: the number of the server's start
+/// ([`Lineage::boot`](crate::lineage::Lineage::boot)), and a number. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId {
     /// The start of the server that opened it.

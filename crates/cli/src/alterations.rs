@@ -29,7 +29,11 @@ pub(super) fn of(before: &v1::PolicyObject, after: &v1::PolicyObject) -> Vec<Str
 /// The altered settings of a rule.
 pub(super) fn of_rule(before: &v1::Rule, after: &v1::Rule) -> Vec<String> {
     let action = |rule: &v1::Rule| table::word(rule.action().as_str_name(), "ACTION_");
-    let state = |rule: &v1::Rule| if rule.disabled { "disabled" } else { "enabled" }.to_owned();
+    let state = |rule: &v1::Rule| match (rule.disabled, rule.expired) {
+        (true, _) => "disabled".to_owned(),
+        (false, true) => "expired".to_owned(),
+        (false, false) => "enabled".to_owned(),
+    };
     let expiry = |rule: &v1::Rule| rule.expire_time.as_ref().map_or_else(|| "never".to_owned(), rfc3339);
     let fields = [
         ("action", action(before), action(after)),

@@ -10,6 +10,7 @@ mod advice;
 mod alterations;
 mod answered;
 mod audit;
+mod backup;
 mod change;
 mod check;
 mod check_health;
@@ -58,6 +59,7 @@ use flags::{Flags, Typed};
 use output::Format;
 
 pub use audit::VerifyFiles;
+pub use backup::{BackupCheck, BackupSummary};
 pub use exit::Exit;
 pub use output::Output;
 
@@ -72,6 +74,15 @@ pub struct ClientArgs {
     /// Print tables for people or JSON for programs [default: table on a terminal, otherwise json]
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
+}
+
+/// What commands do to files of the service, which this crate cannot read.
+#[derive(Clone, Copy)]
+pub struct Files<'a> {
+    /// See [`VerifyFiles`].
+    pub verify: VerifyFiles<'a>,
+    /// A check of a backup that is received.
+    pub check_backup: &'a dyn Fn() -> Box<dyn BackupCheck>,
 }
 
 /// A command that asks a server.
@@ -110,6 +121,8 @@ enum Ask {
     Events(events::EventsArgs),
     /// Read, export and verify the audit log
     Audit(audit::AuditArgs),
+    /// Write a backup of a running server to a file: policy, audit log and sessions at one moment
+    Backup(backup::BackupArgs),
     /// Ask whether a server is healthy, for example as the health check of a container
     CheckHealth(check_health::CheckHealthArgs),
 }
@@ -122,9 +135,9 @@ impl ClientArgs {
 }
 
 impl ServerCommand {
-    /// Runs the command. `verify_files` is for the one that reads a log's files, which this crate cannot.
-    pub fn run(self, client: &ClientArgs, verify_files: VerifyFiles<'_>, output: &mut Output) -> anyhow::Result<Exit> {
-        if let Some(result) = self.ask.run_offline(verify_files, output) {
+    /// Runs the command.
+    pub fn run(self, client: &ClientArgs, files: Files<'_>, output: &mut Output) -> anyhow::Result<Exit> {
+        if let Some(result) = self.ask.run_offline(files.verify, output) {
             return result;
         }
         let Self { ask, typed } = self;
@@ -132,7 +145,7 @@ impl ServerCommand {
         let server = &client.server;
         let result = client::call(server, async |client| {
             let mut context = Context::new(client, server, &flags, output);
-            let exit = ask.run(&mut context).await?;
+            let exit = ask.run(&mut context, files).await?;
             context.tell_confirmation().await;
             Ok(exit)
         });
@@ -191,7 +204,7 @@ impl Ask {
         }
     }
 
-    async fn run(self, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    async fn run(self, context: &mut Context<'_>, files: Files<'_>) -> anyhow::Result<Exit> {
         match self {
             Self::Check(args) => check::run(args, context).await,
             Self::Explain(args) => explain::run(args, context).await,
@@ -206,6 +219,7 @@ impl Ask {
             Self::Sessions(args) => sessions::run(args, context).await,
             Self::Events(args) => events::run(args, context).await,
             Self::Audit(args) => audit::run(args, context).await,
+            Self::Backup(args) => backup::run(&args, files.check_backup, context).await,
             Self::CheckHealth(args) => check_health::run(args, context).await,
         }
     }

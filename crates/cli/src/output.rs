@@ -110,6 +110,11 @@ impl Output {
         }
     }
 
+    /// Writes a part of a result that is no text.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.results.write_all(bytes)
+    }
+
     /// Whether a person can be asked: standard input and standard error are terminals.
     pub(super) fn has_person(&self) -> bool {
         self.has_person

@@ -8,6 +8,7 @@ use portcullis_proto::v1::audit_service_client::AuditServiceClient;
 use portcullis_proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis_proto::v1::firewall_service_client::FirewallServiceClient;
 use portcullis_proto::v1::hierarchy_service_client::HierarchyServiceClient;
+use portcullis_proto::v1::maintenance_service_client::MaintenanceServiceClient;
 use portcullis_proto::v1::{CheckRequest, CheckResponse};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -59,6 +60,11 @@ impl Client {
     /// Lists sessions, and reads and verifies the audit log.
     pub fn audit(&self) -> AuditServiceClient<Channel> {
         AuditServiceClient::new(self.channel.clone())
+    }
+
+    /// Takes backups.
+    pub fn maintenance(&self) -> MaintenanceServiceClient<Channel> {
+        MaintenanceServiceClient::new(self.channel.clone())
     }
 
     /// The connection itself, for services that are not ours, such as `grpc.health.v1`.

@@ -12,7 +12,7 @@ use portcullis_policy::members::MembersCache;
 use portcullis_policy::name::{Id, NodeKey, NodePath};
 use portcullis_policy::node::{Access, AccessEntry, Node, NodePatch};
 use portcullis_policy::organization::{Cluster, Organization};
-use portcullis_policy::plan::{Mutation, Planner};
+use portcullis_policy::plan::{Etags, Mutation, Planner};
 use portcullis_policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis_policy::snapshot::{ClusterSnapshot, Snapshot};
 use portcullis_policy::time::Timestamp;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Planning checks each mutation as the service does, and says what is wrong with one that it refuses.
     let limits = Limits::default();
-    let planner = Planner { now, limits: &limits, cluster: &cluster };
+    let planner = Planner { now, limits: &limits, cluster: &cluster, etags: Etags::of_lineage(0) };
     let mutations = mutations.map(|mutation| (mutation, Vec::new())).to_vec();
     let (_, policy) = planner.plan_all(&empty, mutations).map_err(|(index, error)| format!("{index}: {error}"))?;
 

@@ -119,6 +119,11 @@ pub enum Delta {
         /// The former index of each rule, in the new order.
         order: Vec<u32>,
     },
+    /// Marks rules as expired.
+    ExpireRules {
+        /// The indexes of the rules, ascending.
+        indexes: Vec<u32>,
+    },
     /// Replaces all rules.
     ReplaceRules {
         /// The new rules in order.
@@ -199,6 +204,12 @@ impl Effect {
             | Self::DeleteOrganization { id, .. }
             | Self::Organization { id, .. } => Some(id),
         }
+    }
+
+    /// Whether it only marks what has expired. Such a change is nobody's: it neither confirms nor replaces one that waits.
+    pub fn is_expiry(&self) -> bool {
+        let is_expiry = |delta: &Delta| matches!(delta, Delta::ExpireRules { .. });
+        matches!(self, Self::Organization { deltas, .. } if deltas.iter().all(is_expiry))
     }
 
     /// The revision of the organization or the cluster after the change.

@@ -203,11 +203,11 @@ impl Classes {
 
 impl Ranks {
     fn new(rules: &[Arc<Rule>], now: Timestamp) -> Self {
-        let expire_times = rules.iter().filter_map(|rule| rule.expire_time);
+        let expire_times = rules.iter().filter_map(|rule| rule.end());
         let mut times: Vec<Timestamp> = expire_times.filter(|time| *time > now).collect();
         times.sort_unstable();
         times.dedup();
-        let rank = |rule: &Arc<Rule>| match rule.expire_time {
+        let rank = |rule: &Arc<Rule>| match rule.end() {
             None => NEVER,
             Some(time) if time <= now => 0,
             Some(time) => u32::try_from(1 + times.partition_point(|other| *other < time)).unwrap_or(NEVER - 1),

@@ -195,7 +195,7 @@ fn firewall<'a>(organization: &'a Organization, attempt: &Attempt<'_>, verdict: 
             RuleOutcome::Matched
         } else if rule.disabled {
             RuleOutcome::Disabled
-        } else if rule.expire_time.is_some_and(|time| time <= *at) {
+        } else if rule.has_expired(*at) {
             RuleOutcome::Expired
         } else if !rule.connection_types.applies_to(*connection_type) {
             RuleOutcome::OtherConnectionType

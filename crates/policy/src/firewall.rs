@@ -137,7 +137,7 @@ impl Firewall {
     }
 
     fn first_alive_listed(&self, chain: &Chain, now: Timestamp) -> Option<u32> {
-        let expire_time = |index: u32| self.rules.get(index as usize).and_then(|rule| rule.expire_time);
+        let expire_time = |index: u32| self.rules.get(index as usize).and_then(|rule| rule.end());
         let alive = |index: &u32| expire_time(*index).is_none_or(|time| now < time);
         chain.rules.iter().copied().find(alive).map(|index| index + 1)
     }
@@ -191,7 +191,7 @@ impl Firewall {
                 return None;
             }
             let (moment, time) = at;
-            let expire_time = |index: u32| self.rules.get(index as usize).and_then(|rule| rule.expire_time);
+            let expire_time = |index: u32| self.rules.get(index as usize).and_then(|rule| rule.end());
             let outlives = |index: u32| expire_time(index).is_none_or(|expires| time < expires);
             let next = rules.find(|index| outlives(*index) && matches(*index));
             match next.and_then(expire_time) {
@@ -251,7 +251,7 @@ impl Firewall {
         let mut timelines = Interned::default();
         if self.scans(connection_type) {
             let Some(classes) = self.classes(connection_type, now, None) else {
-                let expire_times = self.rules.iter().filter_map(|rule| rule.expire_time);
+                let expire_times = self.rules.iter().filter_map(|rule| rule.end());
                 let first = expire_times.filter(|time| now < *time).min();
                 let allowed = TimedSet::constant(&self.allowed(connection_type, now));
                 return first.map_or_else(|| allowed.clone(), |first| allowed.cut(first));
@@ -325,15 +325,15 @@ impl Firewall {
 
     /// Whether some rule that is not expired will expire: then decisions can differ from moment to moment.
     pub fn changes_after(&self, now: Timestamp) -> bool {
-        self.rules.iter().any(|rule| !rule.disabled && rule.expire_time.is_some_and(|time| now < time))
+        self.rules.iter().any(|rule| !rule.disabled && rule.end().is_some_and(|time| now < time))
     }
 
     fn is_enabled(rule: &Rule, connection_type: ConnectionType) -> bool {
-        !rule.disabled && rule.connection_types.applies_to(connection_type)
+        !rule.disabled && !rule.expired && rule.connection_types.applies_to(connection_type)
     }
 
     fn is_alive(rule: &Rule, connection_type: ConnectionType, now: Timestamp) -> bool {
-        Self::is_enabled(rule, connection_type) && rule.expire_time.is_none_or(|time| now < time)
+        Self::is_enabled(rule, connection_type) && !rule.has_expired(now)
     }
 
     fn contains(&self, source: &Source, address: Address) -> bool {

@@ -168,7 +168,7 @@ fn does_the_same(one: &Firewall, other: &Firewall) -> bool {
             Source::Range(_) => None,
             Source::Group(id) => firewall.groups.get(id.as_str()).map(|group| Arc::as_ptr(group.set())),
         };
-        (rule.action, &rule.source, rule.connection_types, rule.disabled, rule.expire_time, set)
+        (rule.action, &rule.source, rule.connection_types, rule.disabled, rule.end(), set)
     }
     let rules = || one.rules.iter().zip(other.rules.iter());
     one.rules.len() == other.rules.len() && rules().all(|(rule, its)| effect(one, rule) == effect(other, its))

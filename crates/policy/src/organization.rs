@@ -5,6 +5,7 @@
 //! same state. A clone shares with its original everything that no later change alters.
 //! Not here: whether a change is permitted (`plan`), its compiled form (`snapshot`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::change::{Delta, GroupContent};
@@ -105,7 +106,7 @@ impl Organization {
 
     /// How many rules have expired. Only when this number changes can decisions differ from moment to moment.
     pub fn count_expired(&self, now: Timestamp) -> usize {
-        self.rules.iter().filter(|rule| rule.expire_time.is_some_and(|time| time <= now)).count()
+        self.rules.iter().filter(|rule| rule.has_expired(now)).count()
     }
 
     /// Whether a node, or the organization itself (no key), has children.
@@ -183,6 +184,7 @@ impl Organization {
                 self.shadow = Some(Arc::new(ShadowPolicy { revision, time, organization: Arc::new(organization) }));
             }
             Delta::RemoveShadowPolicy => self.shadow = None,
+            Delta::ExpireRules { indexes } => self.expire_rules(indexes, revision),
             Delta::InsertRule { .. }
             | Delta::SetRule { .. }
             | Delta::RemoveRule { .. }
@@ -191,6 +193,32 @@ impl Organization {
             | Delta::ReplaceRules { .. } => {
                 self.rules_changed_at = revision;
                 apply_to_rules(Arc::make_mut(&mut self.rules), delta);
+            }
+        }
+    }
+
+    /// Marks rules as expired. The shadow policy has the same rules, and follows: nobody changed the policy that it was
+    /// made from.
+    fn expire_rules(&mut self, indexes: &[u32], revision: u64) {
+        self.rules_changed_at = revision;
+        let mut expired = BTreeMap::new();
+        let rules = Arc::make_mut(&mut self.rules);
+        for index in indexes {
+            if let Some(rule) = rules.get_mut(*index as usize) {
+                expired.insert(rule.id.clone(), rule.expire_time);
+                Arc::make_mut(rule).expired = true;
+            }
+        }
+        if let Some(shadow) = &mut self.shadow {
+            let shadow = Arc::make_mut(shadow);
+            if shadow.revision + 1 == revision {
+                shadow.revision = revision;
+            }
+            let organization = Arc::make_mut(&mut shadow.organization);
+            for rule in Arc::make_mut(&mut organization.rules) {
+                if !rule.expired && expired.get(&rule.id).is_some_and(|time| *time == rule.expire_time) {
+                    Arc::make_mut(rule).expired = true;
+                }
             }
         }
     }
@@ -259,6 +287,7 @@ fn apply_to_rules(rules: &mut Vec<Arc<Rule>>, delta: &Delta) {
         | Delta::SetTests { .. }
         | Delta::SetShadowPolicy { .. }
         | Delta::RemoveShadowPolicy
+        | Delta::ExpireRules { .. }
         | Delta::Confirm { .. } => {}
     }
 }

@@ -89,7 +89,7 @@ impl Overlay {
         connection_type: ConnectionType,
         at: Option<Timestamp>,
     ) -> Self {
-        let is_expired = |rule: &Rule| at.is_some_and(|at| rule.expire_time.is_some_and(|time| time <= at));
+        let is_expired = |rule: &Rule| rule.expired || at.is_some_and(|at| rule.has_expired(at));
         let can_expire = |rule: &Rule| at.is_none() && rule.expire_time.is_some();
         let mut numbers: HashMap<&Id, usize> = HashMap::new();
         let mut groups: Vec<(&Id, GroupRules)> = Vec::new();

@@ -112,12 +112,28 @@ pub struct Rule {
     pub disabled: bool,
     /// The moment from which it no longer matches; none means that it never expires.
     pub expire_time: Option<Timestamp>,
+    /// Whether it is on the record that this moment has passed: then it matches never again, whatever a clock shows.
+    /// Another expire time takes the mark away.
+    pub expired: bool,
     /// When it was created.
     pub create_time: Timestamp,
     /// When its settable fields were last changed.
     pub update_time: Timestamp,
     /// The organization's revision that last changed its settable fields: what its etag holds.
     pub changed_at: u64,
+}
+
+impl Rule {
+    /// The moment from which it no longer matches; none means never. A rule that is marked as expired has ended before
+    /// every moment.
+    pub fn end(&self) -> Option<Timestamp> {
+        if self.expired { Some(Timestamp::MIN) } else { self.expire_time }
+    }
+
+    /// Whether it has expired at a moment, or is marked so.
+    pub fn has_expired(&self, at: Timestamp) -> bool {
+        self.end().is_some_and(|end| end <= at)
+    }
 }
 
 /// How often a rule was the one that decided.
@@ -163,6 +179,7 @@ impl RulePatch {
 
     /// `rule` with the values of the patch. The caller sets the times and `changed_at`.
     pub(crate) fn applied_to(&self, rule: &Rule) -> Rule {
+        let expire_time = self.expire_time.unwrap_or(rule.expire_time);
         Rule {
             id: rule.id.clone(),
             action: self.action.unwrap_or(rule.action),
@@ -170,7 +187,8 @@ impl RulePatch {
             connection_types: self.connection_types.unwrap_or(rule.connection_types),
             description: self.description.clone().unwrap_or_else(|| Arc::clone(&rule.description)),
             disabled: self.disabled.unwrap_or(rule.disabled),
-            expire_time: self.expire_time.unwrap_or(rule.expire_time),
+            expire_time,
+            expired: rule.expired && expire_time == rule.expire_time,
             create_time: rule.create_time,
             update_time: rule.update_time,
             changed_at: rule.changed_at,
@@ -187,6 +205,7 @@ impl RulePatch {
             description: self.description.clone().unwrap_or_default(),
             disabled: self.disabled.unwrap_or_default(),
             expire_time: self.expire_time.flatten(),
+            expired: false,
             create_time: now,
             update_time: now,
             changed_at: revision,

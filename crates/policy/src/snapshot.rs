@@ -101,7 +101,8 @@ impl Snapshot {
                 | Delta::RemoveRule { .. }
                 | Delta::MoveRule { .. }
                 | Delta::OrderRules { .. }
-                | Delta::ReplaceRules { .. } => firewall_changed = true,
+                | Delta::ReplaceRules { .. }
+                | Delta::ExpireRules { .. } => firewall_changed = true,
                 // A new or removed group is not in use, and the other steps do not concern decisions.
                 Delta::SetGroup { .. }
                 | Delta::RemoveGroup { .. }

@@ -113,7 +113,9 @@ impl PolicyState {
                     let mut organization = (**before).clone();
                     organization.apply(*revision, change.time, deltas);
                     let pending = |until| Arc::new(Pending { revision: *revision, until, base: base_of(before) });
-                    organization.pending = change.confirm_until.map(pending);
+                    if !change.effect.is_expiry() {
+                        organization.pending = change.confirm_until.map(pending);
+                    }
                     Outcome::Organization(Arc::new(organization))
                 }
                 None => Outcome::Deleted(id.clone(), *revision),

@@ -19,6 +19,9 @@ impl Timestamp {
     /// The last second of the year 9999, the latest of `google.protobuf.Timestamp`, in seconds since 1970.
     pub const SECONDS_MAX: i64 = 253_402_300_799;
 
+    /// The first moment.
+    pub const MIN: Self = Self { seconds: Self::SECONDS_MIN, nanos: 0 };
+
     /// The moment; none outside the years 1 to 9999, or when `nanos` is a second or more.
     pub fn new(seconds: i64, nanos: u32) -> Option<Self> {
         let valid = (Self::SECONDS_MIN..=Self::SECONDS_MAX).contains(&seconds) && nanos < 1_000_000_000;

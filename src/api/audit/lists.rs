@@ -1,6 +1,7 @@
 //! Lists of records, denials and sessions, the overview, and erasing a user.
 //!
-//! Invariant: newest first; a token continues after the last item shown, no matter what was recorded meanwhile.
+//! Invariant: newest first; a token continues after the last item shown, no matter what was recorded meanwhile. Where
+//! retention removes what a list was going to show, the list ends with an error.
 //! Not here: reading the filters (`filters`).
 
 use prost::Message;
@@ -17,8 +18,8 @@ use super::record_bytes;
 use crate::audit::filter::RecordFilter;
 use crate::audit::record::{Actor, Record, RecordType};
 use crate::audit::session::SessionId;
-use crate::engine::audit::{EraseRequest, RecordPage};
-use crate::engine::session_calls::{OverviewFigures, SessionCursor, SessionPage};
+use crate::engine::audit::{EraseRequest, ListPosition, RecordPage};
+use crate::engine::session_calls::{BehindSession, OverviewFigures, SessionCursor, SessionPage};
 use crate::policy::decision::Decision;
 use crate::proto::v1;
 
@@ -66,9 +67,10 @@ impl Api {
         let parent = filters::parent(&mut faults, &parent_text);
         let filter = filters::records(&mut faults, parent.as_ref(), &common, &types, decision);
         let list = format!("records {parent_text} {decision} {types:?} {}", common.binding(&self.shared.audit_reads));
-        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
-        let parent = faults.result(parent)?;
-        let (records, next_page_token) = self.page(parent, filter, page, to_record, record_bytes).await?;
+        let page = self.page_request(&mut faults, list, page_size, &page_token)?;
+        let (parent, etags) = (faults.result(parent)?, self.etags()?);
+        let (records, next_page_token) =
+            self.page(parent, filter, page, |record: &Record| to_record(etags, record), record_bytes).await?;
         Ok(Response::new(v1::ListAuditRecordsResponse { audit_records: records, next_page_token }))
     }
 
@@ -94,7 +96,7 @@ impl Api {
         let mut filter = filters::records(&mut faults, parent.as_ref(), &common, &[], 0);
         (filter.types, filter.decision) = (vec![RecordType::Decision], Some(Decision::Deny));
         let list = format!("denials {parent_text} {}", common.binding(&self.shared.audit_reads));
-        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
+        let page = self.page_request(&mut faults, list, page_size, &page_token)?;
         let parent = faults.result(parent)?;
         let event = |record: &Record| to_firewall_event(record).unwrap_or_default();
         let (firewall_events, next_page_token) = self.page(parent, filter, page, event, Message::encoded_len).await?;
@@ -111,10 +113,10 @@ impl Api {
         bytes: impl Fn(&T) -> usize,
     ) -> Result<(Vec<T>, String), Status> {
         self.check_parent(&parent)?;
-        let before = page.cursor.as_deref().and_then(|cursor| cursor.parse().ok());
+        let position = page.cursor.as_deref().and_then(parse_position);
         let count = page.size;
-        let RecordPage { records, next_before } =
-            self.read(move |engine| engine.audit().list(&filter, before, count)).await?;
+        let RecordPage { records, next_before, first } =
+            self.read(move |engine| engine.audit().list_from(&filter, position, count)).await?;
         let messages = records.iter().map(|record| (record.sequence, message(record)));
         let (shown, dropped) = page.take_until(messages, |(_, message)| bytes(message));
         let next = match dropped {
@@ -122,7 +124,7 @@ impl Api {
             Some((sequence, _)) => Some(sequence + 1),
             None => next_before,
         };
-        let token = next.map(|next| page.token(&next.to_string())).unwrap_or_default();
+        let token = next.map(|before| page.token(&format!("{before} {first}"))).unwrap_or_default();
         Ok((shown.into_iter().map(|(_, message)| message).collect(), token))
     }
 
@@ -148,7 +150,7 @@ impl Api {
         let parent = filters::parent(&mut faults, &parent_text);
         let filter = filters::sessions(&mut faults, parent.as_ref(), &common, state);
         let list = format!("sessions {parent_text} {state} {}", common.binding(&self.shared.audit_reads));
-        let page = PageRequest::new(&mut faults, list, page_size, &page_token);
+        let page = self.page_request(&mut faults, list, page_size, &page_token)?;
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
         let cursor = page.cursor.as_deref().and_then(parse_cursor);
@@ -185,22 +187,27 @@ impl Api {
     }
 }
 
-fn show_cursor(cursor: SessionCursor) -> String {
-    match cursor {
-        SessionCursor::Active { as_of, start_micros, id } => format!("a {as_of} {start_micros} {id}"),
-        SessionCursor::Ended { as_of, before } => format!("e {as_of} {before}"),
+fn parse_position(text: &str) -> Option<ListPosition> {
+    let (before, first) = text.split_once(' ')?;
+    Some(ListPosition { before: before.parse().ok()?, first: first.parse().ok()? })
+}
+
+fn show_cursor(SessionCursor { as_of, first, behind }: SessionCursor) -> String {
+    match behind {
+        BehindSession::Active { start_micros, id } => format!("{as_of} {first} a {start_micros} {id}"),
+        BehindSession::Ended { before } => format!("{as_of} {first} e {before}"),
     }
 }
 
 fn parse_cursor(text: &str) -> Option<SessionCursor> {
     let parts: Vec<&str> = text.split(' ').collect();
-    match parts.as_slice() {
-        ["a", as_of, start, id] => Some(SessionCursor::Active {
-            as_of: as_of.parse().ok()?,
-            start_micros: start.parse().ok()?,
-            id: SessionId::parse(id)?,
-        }),
-        ["e", as_of, before] => Some(SessionCursor::Ended { as_of: as_of.parse().ok()?, before: before.parse().ok()? }),
-        _ => None,
-    }
+    let (as_of, first, behind) = match parts.as_slice() {
+        [as_of, first, "a", start, id] => {
+            let (start_micros, id) = (start.parse().ok()?, SessionId::parse(id)?);
+            (as_of, first, BehindSession::Active { start_micros, id })
+        }
+        [as_of, first, "e", before] => (as_of, first, BehindSession::Ended { before: before.parse().ok()? }),
+        _ => return None,
+    };
+    Some(SessionCursor { as_of: as_of.parse().ok()?, first: first.parse().ok()?, behind })
 }

@@ -2,24 +2,28 @@
 //!
 //! The log only wakes subscribers; each reads the log for itself. So a slow one is fed from the disk and costs no memory.
 //!
-//! Invariant: `through_sequence` never falls, and every record up to it that passes the filters has been sent. The stream
-//! always ends with an error, because it is never complete.
+//! Invariant: `through_sequence` never falls, and every record up to it that passes the filters has been sent. A
+//! subscriber that reads gets a message every few seconds, whatever others do. The stream always ends with an
+//! error, because it is never complete.
 //! Not here: reading the log (`engine::audit`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::time::Instant;
 use tonic::{Response, Status};
 
 use super::super::convert::Faults;
 use super::super::convert::audit::to_record;
+use super::super::subscribers::Endless;
 use super::super::{Api, status, to_i64};
 use super::filters::{self, Parent};
 use crate::audit::filter::RecordFilter;
+use crate::audit::lineage::Lineage;
 use crate::audit::record::Record;
 use crate::engine::audit::{AuditError, AuditLog, Newest};
+use crate::policy::plan::Etags;
 use crate::policy::rule::ConnectionType;
 use crate::proto::v1::{self, WatchEventsResponse};
 
@@ -29,16 +33,13 @@ const EVENTS_MAX: usize = 64;
 /// Records that are read at a time.
 const RECORDS_MAX: usize = 256;
 
-/// The longest time without a message to a subscriber.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Filtered-out records after which a checkpoint is sent.
 const SKIPPED_MAX: u64 = 10_000;
 
 /// How long new records gather, so that a hundred subscribers are not woken for each.
 const GATHER: Duration = Duration::from_millis(2);
 
-pub(super) type Events = ReceiverStream<Result<WatchEventsResponse, Status>>;
+pub(super) type Events = Endless<WatchEventsResponse>;
 
 /// What a subscriber wants to see.
 struct Subscription {
@@ -50,19 +51,30 @@ struct Subscription {
 struct Feed {
     audit: Arc<AuditLog>,
     subscription: Subscription,
+    lineage: Lineage,
+    etags: Etags,
     sender: mpsc::Sender<Result<WatchEventsResponse, Status>>,
     /// Every record up to it was sent or filtered out.
     through: u64,
     /// The last sequence that the subscriber was told.
     told: u64,
+    /// The longest time without a message.
+    interval: Duration,
+    /// When it gets a checkpoint, unless it gets another message before.
+    due: Instant,
     /// Released when the stream ends.
     _permit: OwnedSemaphorePermit,
 }
 
 impl Api {
     pub(super) fn watch_events(&self, request: v1::WatchEventsRequest) -> Result<Response<Events>, Status> {
-        let v1::WatchEventsRequest { parent, after_sequence, types, connection_types, lineage: _ } = request;
+        let v1::WatchEventsRequest { parent, after_sequence, types, connection_types, lineage } = request;
         let mut faults = Faults::default();
+        let given = (!lineage.is_empty()).then(|| faults.parse("lineage", &lineage)).flatten();
+        let lineage = self.engine()?.lineage();
+        if let Some(given) = given.filter(|given| *given != lineage) {
+            return Err(status::sequence_of_other_lineage(given, lineage));
+        }
         let parent = filters::parent(&mut faults, &parent);
         let types = filters::read_types(&mut faults, &types);
         let connection_types = connection_types.iter().enumerate().filter_map(|(index, connection_type)| {
@@ -73,7 +85,7 @@ impl Api {
         let parent = faults.result(parent)?;
         self.check_parent(&parent)?;
         let permit = self.shared.subscribers.subscribe()?;
-        let audit = self.engine()?.audit();
+        let (audit, etags) = (self.engine()?.audit(), self.etags()?);
         let newest = audit.newest();
         let durable = audit.newest_sequence();
         let through = after.unwrap_or(durable);
@@ -82,9 +94,11 @@ impl Api {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let subscription = Subscription { filter, connection_types };
         // `u64::MAX` stands for none, so that even an idle stream first says where it begins.
-        let feed = Feed { audit, subscription, sender, through, told: u64::MAX, _permit: permit };
+        let interval = audit.options().heartbeat_interval;
+        let (told, due) = (u64::MAX, Instant::now() + interval);
+        let feed = Feed { audit, subscription, lineage, etags, sender, through, told, interval, due, _permit: permit };
         tokio::spawn(feed.run(newest, self.shared.subscribers.draining()));
-        Ok(Response::new(ReceiverStream::new(events)))
+        Ok(Response::new(Endless::new(events)))
     }
 }
 
@@ -144,12 +158,12 @@ impl Feed {
                     return end;
                 }
             }
-            let waited = tokio::time::timeout(CHECKPOINT_INTERVAL, newest.changed());
             if self.told == u64::MAX {
                 self.checkpoint().await.ok()?;
             }
-            match waited.await {
-                Err(_) => self.checkpoint().await.ok()?,
+            self.checkpoint_if_due().await.ok()?;
+            match tokio::time::timeout_at(self.due, newest.changed()).await {
+                Err(_) => {}
                 Ok(Ok(())) => tokio::time::sleep(GATHER).await,
                 Ok(Err(_)) => return Some(status::audit(AuditError::ShuttingDown)),
             }
@@ -159,7 +173,14 @@ impl Feed {
     /// Reads some records and sends those that pass.
     async fn send_some(&mut self) -> Result<(), Option<Status>> {
         let (audit, from) = (Arc::clone(&self.audit), self.through + 1);
-        let read = tokio::task::spawn_blocking(move || audit.read(from, RECORDS_MAX)).await;
+        let mut reading = tokio::task::spawn_blocking(move || audit.read(from, RECORDS_MAX));
+        let read = loop {
+            match tokio::time::timeout_at(self.due, &mut reading).await {
+                Ok(read) => break read,
+                // A slow disk is no reason to be silent.
+                Err(_) => self.checkpoint().await.map_err(|()| None)?,
+            }
+        };
         let records = match read {
             Ok(Ok(records)) => records,
             Ok(Err(error)) => return Err(Some(status::audit(error))),
@@ -169,12 +190,15 @@ impl Feed {
             self.through = record.sequence;
             if self.subscription.passes(record) {
                 let through_sequence = to_i64(self.through);
-                let event =
-                    WatchEventsResponse { record: Some(to_record(record)), through_sequence, lineage: String::new() };
-                self.sender.send(Ok(event)).await.map_err(|_| None)?;
-                self.told = self.through;
+                let event = WatchEventsResponse {
+                    record: Some(to_record(self.etags, record)),
+                    through_sequence,
+                    lineage: self.lineage.to_string(),
+                };
+                self.send(event).await.map_err(|()| None)?;
             }
         }
+        self.checkpoint_if_due().await.map_err(|()| None)?;
         if self.told != u64::MAX && self.through - self.told >= SKIPPED_MAX {
             self.checkpoint().await.map_err(|()| None)?;
         }
@@ -182,10 +206,23 @@ impl Feed {
     }
 
     async fn checkpoint(&mut self) -> Result<(), ()> {
-        let event =
-            WatchEventsResponse { record: None, through_sequence: to_i64(self.through), lineage: String::new() };
+        let event = WatchEventsResponse {
+            record: None,
+            through_sequence: to_i64(self.through),
+            lineage: self.lineage.to_string(),
+        };
+        self.send(event).await
+    }
+
+    /// Also while other records come, none of which is for this subscriber.
+    async fn checkpoint_if_due(&mut self) -> Result<(), ()> {
+        if Instant::now() >= self.due { self.checkpoint().await } else { Ok(()) }
+    }
+
+    async fn send(&mut self, event: WatchEventsResponse) -> Result<(), ()> {
         self.sender.send(Ok(event)).await.map_err(drop)?;
         self.told = self.through;
+        self.due = Instant::now() + self.interval;
         Ok(())
     }
 }

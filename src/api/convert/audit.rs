@@ -20,14 +20,14 @@ use crate::audit::session::{EndReason, SessionRecord};
 use crate::engine::sessions::Session;
 use crate::policy::decision::{Decision, Level};
 use crate::policy::name::{CLUSTER, Id, Name, NodePath};
-use crate::policy::plan::etag_of_group;
+use crate::policy::plan::Etags;
 use crate::policy::rule::Source;
 use crate::proto::{same_variants, v1};
 use v1::audit_record::Content as ContentMessage;
 use v1::policy_object::Object as ObjectMessage;
 
 /// A record as the API has it.
-pub(in crate::api) fn to_record(record: &Record) -> v1::AuditRecord {
+pub(in crate::api) fn to_record(etags: Etags, record: &Record) -> v1::AuditRecord {
     let Record { sequence, organization_sequence, subject, entry } = record;
     let organization = entry.organization.as_ref();
     let content = match &entry.content {
@@ -35,7 +35,9 @@ pub(in crate::api) fn to_record(record: &Record) -> v1::AuditRecord {
         Content::SessionEnded(session) | Content::SessionRevoked(session) => {
             ContentMessage::Session(session_message(session, organization, subject))
         }
-        Content::PolicyChanged(change) => ContentMessage::PolicyChange(to_policy_change(change, organization, subject)),
+        Content::PolicyChanged(change) => {
+            ContentMessage::PolicyChange(to_policy_change(etags, change, organization, subject))
+        }
         Content::Gap(gap) => ContentMessage::Gap(v1::Gap {
             from_time: Some(to_time(gap.from_time)),
             to_time: Some(to_time(gap.to_time)),
@@ -236,14 +238,19 @@ fn session_message(session: &SessionRecord, organization: Option<&Id>, subject: 
     }
 }
 
-fn to_policy_change(change: &PolicyChangeRecord, organization: Option<&Id>, subject: &Subject) -> v1::PolicyChange {
+fn to_policy_change(
+    etags: Etags,
+    change: &PolicyChangeRecord,
+    organization: Option<&Id>,
+    subject: &Subject,
+) -> v1::PolicyChange {
     let PolicyChangeRecord { policy_sequence: _, revision, comment, changes, confirm_until, overridden_tests } = change;
     let test = |id: &Id| Name::policy_test(organization.map_or("", Id::as_str), id).to_string();
     v1::PolicyChange {
         actor: actor(subject),
         revision: to_i64(*revision),
         comment: comment.to_string(),
-        changes: object_changes(changes, organization, *revision),
+        changes: object_changes(etags, changes, organization, *revision),
         truncated: changes.iter().any(policy_change::is_count),
         overridden_tests: overridden_tests.iter().map(test).collect(),
         revert_time: confirm_until.map(to_time),
@@ -252,11 +259,12 @@ fn to_policy_change(change: &PolicyChangeRecord, organization: Option<&Id>, subj
 
 /// What was altered.
 pub(in crate::api) fn object_changes(
+    etags: Etags,
     changes: &[ObjectChange],
     organization: Option<&Id>,
     revision: u64,
 ) -> Vec<v1::ObjectChange> {
-    let object = |object: &Object| to_object(object, organization, revision);
+    let object = |object: &Object| to_object(etags, object, organization, revision);
     let change = |ObjectChange { before, after }: &ObjectChange| v1::ObjectChange {
         before: before.as_ref().map(object),
         after: after.as_ref().map(object),
@@ -276,18 +284,18 @@ pub(in crate::api) fn is_count(change: &v1::ObjectChange) -> bool {
     change.before.iter().chain(&change.after).any(is_count)
 }
 
-fn to_object(object: &Object, organization: Option<&Id>, revision: u64) -> v1::PolicyObject {
+fn to_object(etags: Etags, object: &Object, organization: Option<&Id>, revision: u64) -> v1::PolicyObject {
     let owner = organization.map_or_else(|| CLUSTER.to_owned(), |id| Name::organization(id).to_string());
     let id = organization.map(Id::as_str);
     let name = |key: &str| if key.is_empty() { owner.clone() } else { format!("{owner}/{key}") };
     let object = match object {
         Object::Rule { rule, position } => {
             let position = i32::try_from(*position).unwrap_or(i32::MAX);
-            ObjectMessage::Rule(rule_message(id.unwrap_or_default(), position, None, revision, rule))
+            ObjectMessage::Rule(rule_message(etags, id.unwrap_or_default(), position, None, revision, rule))
         }
-        Object::Group(group) => ObjectMessage::AddressGroup(to_group(group, id.unwrap_or_default(), revision)),
-        Object::OwnNode(node) => ObjectMessage::Node(to_node(owner, id, revision, node)),
-        Object::Node { key, node } => ObjectMessage::Node(to_node(name(&key.to_string()), id, revision, node)),
+        Object::Group(group) => ObjectMessage::AddressGroup(to_group(etags, group, id.unwrap_or_default(), revision)),
+        Object::OwnNode(node) => ObjectMessage::Node(to_node(etags, owner, id, revision, node)),
+        Object::Node { key, node } => ObjectMessage::Node(to_node(etags, name(&key.to_string()), id, revision, node)),
         Object::RuleOrder(rules) => {
             let rules = rules.iter().map(|rule| rule_name(organization, Some(rule))).collect();
             ObjectMessage::RuleOrder(v1::RuleOrder { rules })
@@ -306,14 +314,14 @@ fn to_object(object: &Object, organization: Option<&Id>, revision: u64) -> v1::P
     v1::PolicyObject { object: Some(object) }
 }
 
-fn to_group(group: &GroupRecord, organization: &str, revision: u64) -> v1::AddressGroup {
+fn to_group(etags: Etags, group: &GroupRecord, organization: &str, revision: u64) -> v1::AddressGroup {
     let GroupRecord { id, description, create_time, update_time, changed_at, ranges, range_count } = group;
     v1::AddressGroup {
         name: Name::group(organization, id).to_string(),
         description: description.to_string(),
         ranges: ranges.iter().map(|range| range.to_string()).collect(),
         range_count: to_i64(*range_count),
-        etag: etag_of_group(*changed_at),
+        etag: etags.group(*changed_at),
         create_time: Some(to_time(*create_time)),
         update_time: Some(to_time(*update_time)),
         revision: to_i64(revision),

@@ -15,7 +15,7 @@ use crate::policy::gates::Gates;
 use crate::policy::name::Name;
 use crate::policy::node::{Access, AccessEntry, Node, NodePatch};
 use crate::policy::organization::Organization;
-use crate::policy::plan::etag_of_node;
+use crate::policy::plan::Etags;
 use crate::policy::rule::Source;
 use crate::proto::v1;
 use crate::proto::v1::access_entry::Source as EntrySource;
@@ -123,7 +123,13 @@ pub(in crate::api) fn read_entry(
 }
 
 /// A node as the API shows it. `organization` is the id of its organization, unless it is the cluster.
-pub(in crate::api) fn to_node(name: String, organization: Option<&str>, revision: u64, node: &Node) -> v1::Node {
+pub(in crate::api) fn to_node(
+    etags: Etags,
+    name: String,
+    organization: Option<&str>,
+    revision: u64,
+    node: &Node,
+) -> v1::Node {
     let Node { display_name, require_projects, access, gates, create_time, update_time, changed_at } = node;
     let is_organization = organization.is_some() && name.strip_prefix("organizations/") == organization;
     v1::Node {
@@ -132,7 +138,7 @@ pub(in crate::api) fn to_node(name: String, organization: Option<&str>, revision
         require_projects: is_organization.then_some(*require_projects),
         revision: to_i64(revision),
         access: Some(v1::Access { mode: to_mode(access).into(), entries: to_entries(organization, access) }),
-        etag: etag_of_node(*changed_at),
+        etag: etags.node(*changed_at),
         create_time: Some(to_time(*create_time)),
         update_time: Some(to_time(*update_time)),
         change_gates: Some(&**gates).filter(|gates| !gates.is_empty()).map(to_gates),
@@ -150,9 +156,9 @@ fn to_gates(gates: &Gates) -> v1::ChangeGates {
 }
 
 /// The node of an organization as the API shows it.
-pub(in crate::api) fn to_own_node(organization: &Organization) -> v1::Node {
+pub(in crate::api) fn to_own_node(etags: Etags, organization: &Organization) -> v1::Node {
     let id = organization.id.as_str();
-    let node = to_node(Name::organization(id).to_string(), Some(id), organization.revision, &organization.node);
+    let node = to_node(etags, Name::organization(id).to_string(), Some(id), organization.revision, &organization.node);
     let pending_revision = organization.pending.as_deref().map(|pending| v1::PendingRevision {
         revision: to_i64(pending.revision),
         revert_time: Some(to_time(pending.until)),

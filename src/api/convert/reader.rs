@@ -11,6 +11,8 @@ use tonic::Status;
 
 use super::Faults;
 use super::options::{Mask, Options};
+use crate::api::lineage::ForeignEtag;
+use crate::api::status;
 use crate::engine::change::{ChangeRequest, ChangeTarget};
 use crate::policy::limits::Limits;
 use crate::policy::name::Id;
@@ -25,8 +27,32 @@ pub(in crate::api) struct Reader {
     pub(in crate::api) options: Options,
 }
 
-/// A request for a change. Without its object there is no change to judge, only what is wrong with the request.
-pub(in crate::api) type ReadChange = Result<ChangeRequest, Vec<Violation>>;
+/// A request for a change, unless there is no change to judge.
+pub(in crate::api) type ReadChange = Result<ChangeRequest, Unreadable>;
+
+/// Why there is no change to judge.
+#[derive(Debug)]
+pub(in crate::api) enum Unreadable {
+    /// Its object could not be read. Holds all that is wrong with the request.
+    Invalid(Vec<Violation>),
+    /// Its etag is of another lineage.
+    Etag(ForeignEtag),
+}
+
+impl From<ForeignEtag> for Unreadable {
+    fn from(etag: ForeignEtag) -> Self {
+        Self::Etag(etag)
+    }
+}
+
+impl From<Unreadable> for Status {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Invalid(violations) => status::invalid(violations),
+            Unreadable::Etag(etag) => etag.into(),
+        }
+    }
+}
 
 impl Deref for Reader {
     type Target = Faults;
@@ -76,7 +102,7 @@ impl Reader {
     pub(in crate::api) fn change(self, target: Option<ChangeTarget>) -> ReadChange {
         let Options { validate_only, comment, gates, confirm_within } = self.options;
         let violations = self.faults.into_violations();
-        let Some(target) = target else { return Err(violations) };
+        let Some(target) = target else { return Err(Unreadable::Invalid(violations)) };
         let request = ChangeRequest::new(target);
         Ok(ChangeRequest { violations, comment, validate_only, gates, confirm_within, ..request })
     }

@@ -11,7 +11,7 @@ use crate::api::{count_to_i64, to_i64};
 use crate::engine::directory::OrganizationView;
 use crate::policy::group::Group;
 use crate::policy::name::Name;
-use crate::policy::plan::{etag_of_group, etag_of_rule};
+use crate::policy::plan::Etags;
 use crate::policy::rule::{ConnectionTypes, Rule, RuleMatches, RulePatch, Source};
 use crate::policy::time::Timestamp;
 use crate::proto::v1;
@@ -104,14 +104,15 @@ fn read_connection_types(faults: &mut Faults, field: &str, values: &[i32]) -> Co
 }
 
 /// A rule as the API shows it. `index` is its index in the list, 0 being the first.
-pub(in crate::api) fn to_rule(view: &OrganizationView, index: usize, rule: &Rule) -> v1::Rule {
+pub(in crate::api) fn to_rule(etags: Etags, view: &OrganizationView, index: usize, rule: &Rule) -> v1::Rule {
     let position = i32::try_from(index + 1).unwrap_or(i32::MAX);
     let organization = &view.organization;
-    rule_message(organization.id.as_str(), position, view.matches(index), organization.revision, rule)
+    rule_message(etags, organization.id.as_str(), position, view.matches(index), organization.revision, rule)
 }
 
 /// A rule at a position, with its match count if that is known.
 pub(super) fn rule_message(
+    etags: Etags,
     organization: &str,
     position: i32,
     matches: Option<RuleMatches>,
@@ -126,6 +127,7 @@ pub(super) fn rule_message(
         description,
         disabled,
         expire_time,
+        expired,
         create_time,
         update_time,
         changed_at,
@@ -146,30 +148,30 @@ pub(super) fn rule_message(
         expire_time: expire_time.map(to_time),
         create_time: Some(to_time(*create_time)),
         update_time: Some(to_time(*update_time)),
-        etag: etag_of_rule(*changed_at),
+        etag: etags.rule(*changed_at),
         match_count: matches.map_or(0, |matches| to_i64(matches.count)),
         match_count_start_time: matches.map(|matches| to_time(matches.start)),
         last_match_time: matches.and_then(|matches| matches.last).map(to_time),
         revision: to_i64(revision),
-        // Only an answer of the present moment can tell.
-        expired: false,
+        // An answer of the present moment can tell more: see `at_moment`.
+        expired: *expired,
         problems: Vec::new(),
     }
 }
 
 /// Says of a rule whether it has expired.
 pub(in crate::api) fn at_moment(shown: v1::Rule, rule: &Rule, now: Timestamp) -> v1::Rule {
-    v1::Rule { expired: rule.expire_time.is_some_and(|expires| expires <= now), ..shown }
+    v1::Rule { expired: rule.has_expired(now), ..shown }
 }
 
 /// A group as the API shows it. Its ranges are left out: `ListRanges` has them.
-pub(in crate::api) fn to_group(view: &OrganizationView, group: &Group) -> v1::AddressGroup {
+pub(in crate::api) fn to_group(etags: Etags, view: &OrganizationView, group: &Group) -> v1::AddressGroup {
     v1::AddressGroup {
         name: Name::group(&view.organization.id, &group.id).to_string(),
         description: group.description.to_string(),
         ranges: Vec::new(),
         range_count: count_to_i64(group.ranges().len()),
-        etag: etag_of_group(group.changed_at),
+        etag: etags.group(group.changed_at),
         create_time: Some(to_time(group.create_time)),
         update_time: Some(to_time(group.update_time)),
         revision: to_i64(view.organization.revision),

@@ -126,7 +126,7 @@ impl DirectCheck {
         match self.decide(asked, &request) {
             Ok(Some(progress)) => progress,
             Ok(None) => Progress::Unread(request),
-            Err(status) => Progress::Answered(refusal(&status)),
+            Err(status) => Progress::Answered(self.refused(&status)),
         }
     }
 
@@ -162,7 +162,7 @@ impl DirectCheck {
     {
         let _place = match self.admission.enter() {
             Ok(permit) => permit,
-            Err(status) => return Ok(refusal(&status)),
+            Err(status) => return Ok(self.refused(&status)),
         };
         let started = Instant::now();
         let timeout = self.admission.timeout(&request);
@@ -172,13 +172,19 @@ impl DirectCheck {
             Some(self.check(body.message(self.bytes_max()).and_then(wire::read)?).await)
         };
         match tokio::time::timeout(timeout, checking).await {
-            Ok(Some(answered)) => Ok(answered.unwrap_or_else(|status| refusal(&status))),
+            Ok(Some(answered)) => Ok(answered.unwrap_or_else(|status| self.refused(&status))),
             Ok(None) => {
                 request.extensions_mut().insert(started);
                 Err(request)
             }
-            Err(_) => Ok(refusal(&too_late())),
+            Err(_) => Ok(self.refused(&too_late())),
         }
+    }
+
+    /// The answer to a Check that is refused.
+    fn refused(&self, status: &Status) -> Response<AnswerBody> {
+        self.api.refusals.note(CHECK, status);
+        refusal(status)
     }
 
     async fn check(&self, asked: Asked<'_>) -> Result<Response<AnswerBody>, Status> {

@@ -78,7 +78,7 @@ pub(in crate::api) fn written(prefix_bytes: usize, answer: &Answer, target: &Nod
 }
 
 fn write(out: &mut impl BufMut, answer: &Answer, target: &NodePath<'_>) {
-    let Answer { reason, rule, level, session, revision, cluster_revision, decision_id } = answer;
+    let Answer { reason, rule, level, session, revision, cluster_revision, decision_id, sequence } = answer;
     let organization = target.organization;
     number(out, 1, i32::from(to_decision(reason.decision())).into());
     number(out, 2, i32::from(to_reason(*reason)).into());
@@ -95,6 +95,7 @@ fn write(out: &mut impl BufMut, answer: &Answer, target: &NodePath<'_>) {
     number(out, 7, to_i64(*revision));
     number(out, 8, to_i64(*cluster_revision));
     joined(out, 9, &[Digits::new().of(decision_id.boot, decision_id.number)]);
+    number(out, 11, to_i64(*sequence));
 }
 
 /// A number that is not negative.

@@ -6,15 +6,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::open_error::AuditOpenError;
+use super::signers::{open_by, size_of};
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::merkle::TreeHead;
-use crate::audit::note::{SignerKey, VerifierKey};
-use crate::store::disk::DiskFile;
+use crate::audit::note::{SignedNote, SignerKey, VerifierKey};
+use crate::store::disk::{Disk, DiskFile};
 use crate::store::folder::Folder;
 
 /// The name of the file.
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// The newest checkpoints, all of which are kept: those of an hour.
 const RECENT_MAX: usize = 3_600;
@@ -35,34 +39,66 @@ pub(super) struct Checkpoints {
     /// Those of the ends of units.
     ends: BTreeMap<u64, String>,
     newest: Option<(TreeHead, String)>,
+    /// The largest head that is on the disk.
+    written: Option<TreeHead>,
+    /// Another key that signed the newest one.
+    newest_signer: Option<VerifierKey>,
 }
 
 impl Checkpoints {
-    /// Reads the file. `is_end` tells the sizes at which units end.
-    pub(super) fn open(folder: Folder, key: SignerKey, is_end: impl Fn(u64) -> bool) -> io::Result<Self> {
-        let known = [key.verifier().clone()];
-        let origin = key.verifier().name().to_owned();
+    /// Reads the file. `earlier` keys signed before this one; `is_end` tells the sizes at which units end.
+    ///
+    /// # Errors
+    ///
+    /// Where there is a file without a checkpoint of these keys: every write leaves one.
+    pub(super) fn open(
+        folder: Folder,
+        key: SignerKey,
+        earlier: &[VerifierKey],
+        is_end: impl Fn(u64) -> bool,
+    ) -> Result<Self, AuditOpenError> {
+        let known = [std::slice::from_ref(key.verifier()), earlier].concat();
         let (mut recent, mut ends, mut newest) = (VecDeque::new(), BTreeMap::new(), None);
-        for note in read_notes(&folder)? {
+        let mut newest_signer = None;
+        let io = |source| AuditOpenError::Io { action: "read the checkpoints", source };
+        let notes = read_notes(&folder).map_err(io)?;
+        let is_foreign = notes.iter().any(|note| SignedNote::parse(note.as_bytes()).is_ok());
+        for note in notes {
             // Signed by another key, or truncated: not usable here. Verifying reads the file itself and reports it.
-            let Ok(checkpoint) = Checkpoint::open(note.as_bytes(), &known, &origin) else { continue };
+            let Ok((checkpoint, signer)) = open_by(&note, &known) else { continue };
             let head = checkpoint.head();
             if is_end(head.size) {
                 ends.insert(head.size, note.clone());
             }
             if newest.as_ref().is_none_or(|(before, _): &(TreeHead, String)| before.size <= head.size) {
                 newest = Some((head, note.clone()));
+                newest_signer = known.get(signer).filter(|signer| *signer != key.verifier()).cloned();
             }
             recent.push_back(note);
         }
+        if newest.is_none() && folder.read(CHECKPOINTS).map_err(io)?.is_some() {
+            let key = key.verifier().to_string();
+            return Err(if is_foreign { AuditOpenError::OtherKey { key } } else { AuditOpenError::NoCheckpoint });
+        }
         let surplus = recent.len().saturating_sub(RECENT_MAX);
         recent.drain(..surplus);
-        Ok(Self { folder, key, file: None, recent, ends, newest })
+        let written = newest.as_ref().map(|(head, _)| *head);
+        Ok(Self { folder, key, file: None, recent, ends, newest, written, newest_signer })
+    }
+
+    /// The largest head whose checkpoint is on the disk.
+    pub(super) fn written(&self) -> Option<TreeHead> {
+        self.written
     }
 
     /// The newest checkpoint with its note.
     pub(super) fn newest(&self) -> Option<&(TreeHead, String)> {
         self.newest.as_ref()
+    }
+
+    /// Another key that signed the newest one, and how many records that covers.
+    pub(super) fn other_signer(&self) -> Option<(&VerifierKey, u64)> {
+        self.newest_signer.as_ref().zip(self.newest.as_ref().map(|(head, _)| head.size))
     }
 
     pub(super) fn verifier(&self) -> &VerifierKey {
@@ -81,12 +117,16 @@ impl Checkpoints {
         }
         if self.newest.as_ref().is_none_or(|(before, _)| before.size <= head.size) {
             self.newest = Some((head, note.clone()));
+            self.newest_signer = None;
             self.recent.push_back(note.clone());
             if self.recent.len() > RECENT_MAX {
                 self.recent.pop_front();
             }
         }
-        self.write(&note)
+        self.write(&note)?;
+        // A file that was written anew has the newest note, too.
+        self.written = self.newest.as_ref().map(|(head, _)| *head);
+        Ok(())
     }
 
     fn write(&mut self, note: &str) -> io::Result<()> {
@@ -104,6 +144,27 @@ impl Checkpoints {
         self.file = Some((self.folder.write(CHECKPOINTS, text.as_bytes())?, text.len() as u64));
         Ok(())
     }
+}
+
+/// Who signed the newest checkpoint that lies beside a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewestSigner {
+    /// There are no checkpoints.
+    Nobody,
+    /// One of the known keys: its number among them.
+    Known(usize),
+    /// None of them.
+    Unknown,
+}
+
+/// Who of the `known` signed the newest checkpoint of the log in `directory`.
+pub fn newest_signer(disk: Arc<dyn Disk>, directory: PathBuf, known: &[VerifierKey]) -> io::Result<NewestSigner> {
+    let notes = read_notes(&Folder::new(disk, directory))?;
+    let newest = notes.iter().max_by_key(|note| size_of(note));
+    Ok(newest.map_or(NewestSigner::Nobody, |note| match open_by(note, known) {
+        Ok((_, number)) => NewestSigner::Known(number),
+        Err(_) => NewestSigner::Unknown,
+    }))
 }
 
 /// The notes in a file, in its order, signed by any key; none where there is no file. A truncated last note is left out.

@@ -4,19 +4,19 @@
 //! once the journal is recovered.
 //! Not here: what a record's bytes are (`encoder`), when it works (`writer`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::encoder::{EncodedRecord, Frame};
 use super::error::AuditError;
-use super::orders::{EraseOrder, EraseRequest, RecordedErasure};
-use super::replay::redact_journal;
+use super::orders::{EraseOrder, EraseRequest, ErasurePlace, RecordedErasure};
 use super::shared::Shared;
 use super::tail::{TailRecord, TailUnit};
 use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit};
 use crate::engine::clock::Clock;
-use crate::store::codec::audit::{Secret, TailOpening};
+use crate::store::codec::audit::{Secret, TailOpening, erase_tail_opening};
 use crate::store::{Journal, JournalError};
 
 /// How often a failed journal is tried again.
@@ -107,11 +107,11 @@ impl Committer {
         let unit = if let Some(unit) = self.shared.tail.last().filter(|_| !frame.begins_unit) {
             unit
         } else {
+            self.end_unit();
             let unit = Arc::new(TailUnit::new(frame.first_sequence));
             self.shared.tail.push(Arc::clone(&unit));
             unit
         };
-        let newest = frame.records.last().map(|record| record.entry.time);
         {
             let mut tree = self.shared.tree();
             unit.change(|content| {
@@ -119,15 +119,13 @@ impl Committer {
                     let EncodedRecord { entry, body, leaf, slot, opening, organization_sequence } = record;
                     let root = tree.append(leaf).map(Into::into);
                     let body = bytes.get(body).unwrap_or_default();
+                    self.shared.denials.note(&entry.content);
                     content.push(&TailRecord { body, entry: &entry, slot, organization_sequence, root });
                     content.openings.extend(opening);
                 }
                 content.ended = frame.ends_unit;
                 self.policy_sequence = self.policy_sequence.max(content.policy_sequence);
             });
-        }
-        if let Some(time) = newest {
-            self.clock.advance_to(time);
         }
         self.shared.queue.written(count);
         let last = frame.first_sequence + count as u64 - 1;
@@ -138,6 +136,14 @@ impl Committer {
             self.shared.inbox.wake();
         }
         self.answer_erasures(last);
+    }
+
+    /// Notes that the last unit has ended: the next record begins another one.
+    pub(super) fn end_unit(&self) {
+        if let Some(unit) = self.shared.tail.last() {
+            unit.change(|content| content.ended = true);
+            self.shared.inbox.wake();
+        }
     }
 
     /// Truncates the journal before `sequence`: the records before it are sealed.
@@ -154,23 +160,58 @@ impl Committer {
         }
     }
 
-    /// Records an erasure.
-    pub(super) fn erase(&mut self, order: EraseOrder) {
-        let EraseOrder { request, sealed, reply } = order;
-        let tail = self.openings_of(&request);
-        let (mut count, mut sequence) = (0, 0);
-        let asked_by = request.recorded_actor();
-        for units in in_pieces(sealed.iter().chain(&tail)) {
-            count += units.iter().map(|unit| unit.slots.len() as u64).sum::<u64>();
-            let content = Content::Erased(ErasedRecord { opening_count: count, units });
-            let entry = Entry { time: self.clock.now(), organization: request.organization.clone(), content };
-            sequence = self.shared.queue.push(entry, asked_by.clone(), true);
+    /// Begins an erasure whose first record comes next; returns that record's content. Records that list the rest are
+    /// queued.
+    pub(super) fn begin_erasure(&mut self, order: EraseOrder) -> Content {
+        let EraseOrder { request, sealed, place, reply } = order;
+        let tail = self.openings_of(&request, None);
+        let mut pieces = in_pieces(sealed.iter().chain(&tail)).into_iter();
+        let units = pieces.next().unwrap_or_default();
+        let mut count = slots_of(&units);
+        let content = Content::Erased(ErasedRecord { opening_count: count, units });
+        let (ErasurePlace::Queued(mut sequence) | ErasurePlace::Durable(mut sequence)) = place;
+        if pieces.len() > 0 {
+            (sequence, count) = self.queue_erased(&request, pieces, count);
         }
         self.erasures.push(PendingErasure { sequence, count, tail, policy_sequence: self.policy_sequence, reply });
+        content
     }
 
-    /// The openings in the tail that are to be erased.
-    fn openings_of(&self, request: &EraseRequest) -> Vec<ErasedUnit> {
+    /// Lists the openings of a recorded erasure that none of its records lists, as a crash can leave them.
+    pub(super) fn complete_erasure(&mut self, order: EraseOrder) {
+        let EraseOrder { request, sealed, place, reply } = order;
+        let (ErasurePlace::Queued(first) | ErasurePlace::Durable(first)) = place;
+        let tail = self.openings_of(&request, Some(first));
+        let policy_sequence = self.policy_sequence;
+        if sealed.is_empty() && tail.is_empty() {
+            drop(reply.send(Ok(RecordedErasure { sequence: first, count: 0, tail, policy_sequence })));
+            self.shared.inbox.wake();
+            return;
+        }
+        let pieces = in_pieces(sealed.iter().chain(&tail));
+        let (sequence, count) = self.queue_erased(&request, pieces.into_iter(), 0);
+        self.erasures.push(PendingErasure { sequence, count, tail, policy_sequence, reply });
+    }
+
+    /// Queues records of an erasure, and returns the last one's sequence and how many openings there are with theirs.
+    fn queue_erased(
+        &self,
+        request: &EraseRequest,
+        pieces: impl Iterator<Item = Vec<ErasedUnit>>,
+        before: u64,
+    ) -> (u64, u64) {
+        let (mut count, mut sequence) = (before, 0);
+        for units in pieces {
+            count += slots_of(&units);
+            let content = Content::Erased(ErasedRecord { opening_count: count, units });
+            let entry = Entry { time: self.clock.now(), organization: request.organization.clone(), content };
+            sequence = self.shared.queue.push(entry, request.recorded_actor(), true);
+        }
+        (sequence, count)
+    }
+
+    /// The openings in the tail that are to be erased; with `before`, those that a record before it refers to.
+    fn openings_of(&self, request: &EraseRequest, before: Option<u64>) -> Vec<ErasedUnit> {
         let is_concerned = |opening: &TailOpening| {
             opening.secret.as_ref().is_some_and(|Secret { scope, opening }| {
                 request.concerns(scope, opening.email(), opening.address().is_none())
@@ -179,9 +220,13 @@ impl Committer {
         let mut found = Vec::new();
         for unit in self.shared.tail.units() {
             let content = unit.read();
+            let is_before = |slot: u32| {
+                let first = content.index.first_of_slot(slot).map(|index| unit.first_sequence + u64::from(index));
+                before.is_none_or(|before| first.is_some_and(|first| first < before))
+            };
             let slots: Vec<u32> = (0..)
                 .zip(&content.openings)
-                .filter(|(_, opening)| is_concerned(opening))
+                .filter(|(slot, opening)| is_concerned(opening) && is_before(*slot))
                 .map(|(slot, _)| slot)
                 .collect();
             if !slots.is_empty() {
@@ -191,36 +236,33 @@ impl Committer {
         found
     }
 
+    /// Removes the openings of erasures whose records are durable from the tail, and answers.
     fn answer_erasures(&mut self, durable: u64) {
         for erasure in self.erasures.extract_if(.., |erasure| erasure.sequence <= durable) {
             let PendingErasure { sequence, count, tail, policy_sequence, reply } = erasure;
+            self.shared.tail.erase(&tail);
+            self.shared.decoded.clear();
             drop(reply.send(Ok(RecordedErasure { sequence, count, tail, policy_sequence })));
+            self.shared.inbox.wake();
         }
     }
 
-    /// Removes openings from the journal and from memory.
-    pub(super) fn redact(&mut self, units: &[ErasedUnit]) -> Result<(), JournalError> {
-        let tail = self.shared.tail.units();
-        let Some(oldest) = tail.first() else {
-            // Everything is sealed: the journal has to keep only the next sequence.
-            self.journal.roll()?;
-            return self.journal.truncate_before(self.journal.next_sequence());
-        };
-        self.journal.truncate_before(oldest.first_sequence)?;
-        redact_journal(&mut *self.journal, oldest.first_sequence, units)?;
-        for ErasedUnit { first_sequence, slots } in units {
-            if let Some(unit) = tail.iter().find(|unit| unit.first_sequence == *first_sequence) {
-                unit.change(|content| {
-                    for slot in slots {
-                        if let Some(opening) = content.openings.get_mut(*slot as usize) {
-                            opening.secret = None;
-                        }
-                    }
-                });
-            }
+    /// Removes the openings that records hold from a part of the journal; returns the next part.
+    pub(super) fn redact(&mut self, part: u64, holders: &HashSet<u64>) -> Result<Option<u64>, JournalError> {
+        if part == 0 {
+            let Some(oldest) = self.shared.tail.oldest() else {
+                // Everything is sealed: the journal has to keep only the next sequence.
+                self.journal.roll()?;
+                return self.journal.truncate_before(self.journal.next_sequence()).map(|()| None);
+            };
+            self.journal.truncate_before(oldest.first_sequence)?;
         }
-        Ok(())
+        self.journal.redact_part(part, &mut |sequence, bytes| holders.contains(&sequence) && erase_tail_opening(bytes))
     }
+}
+
+fn slots_of(units: &[ErasedUnit]) -> u64 {
+    units.iter().map(|unit| unit.slots.len() as u64).sum()
 }
 
 /// Splits the units so that each part fits one record. Without units there is one empty part.

@@ -30,7 +30,8 @@ pub(in crate::engine) struct RecordedDecision<'a> {
 
 impl AuditLog {
     /// Reports the decisions that a filter's organization, types and times select and that are about one of the addresses,
-    /// newest unit first. Ends after `time_max`; true if it read all.
+    /// newest unit first. Ends after `time_max`; true if it read all, and retention removed none of them
+    /// meanwhile.
     pub(in crate::engine) fn for_each_decision(
         &self,
         filter: &RecordFilter,
@@ -39,7 +40,7 @@ impl AuditLog {
         tell: &mut dyn FnMut(&RecordedDecision<'_>),
     ) -> Result<bool, AuditError> {
         let shared = &self.shared;
-        let started = tokio::time::Instant::now();
+        let (first, started) = (shared.first_sequence(), tokio::time::Instant::now());
         for view in shared.views().into_iter().rev() {
             if started.elapsed() > time_max {
                 return Ok(false);
@@ -73,11 +74,11 @@ impl AuditLog {
                     Ok(())
                 });
                 if shared.unless_removed(view.first_sequence(), read.map(Some))?.is_none() {
-                    break;
+                    return Ok(false);
                 }
             }
         }
-        Ok(true)
+        Ok(shared.check_kept(first, filter.start_time).is_ok())
     }
 }
 

@@ -11,24 +11,18 @@ use foldhash::fast::RandomState;
 
 use super::queue::Queued;
 use super::tail::SlotKey;
+use super::unit_limits::{UNIT_RECORDS_MAX, UnitLimits};
 use crate::audit::commitment::{Commitment, Opening, Salt, record_hash};
 use crate::audit::merkle::{Hash, TILE_LEAVES};
 use crate::audit::record::{Entry, Identity};
 use crate::policy::name::Id;
 use crate::store::codec::audit::{Secret, TailOpening, append_entry, make_tail};
 
-/// The most records of a unit; their indexes have 16 bits.
-pub(super) const UNIT_RECORDS_MAX: usize = 65_536;
-
 /// The most records of a frame. While one frame is written the next is encoded.
 pub(super) const FRAME_RECORDS_MAX: usize = 8_192;
 
 /// Bytes of records after which a frame is full.
 const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Bytes of records after which a unit ends with the next tile, for its records are in memory until it is sealed. Usual
-/// records never reach it: only a flood of denials by rules with long descriptions does.
-const UNIT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Buffers with at most this capacity are reused for other records.
 const SPARE_BYTES_MAX: usize = 1024;
@@ -43,6 +37,8 @@ pub(super) struct Encoder {
     /// How many records each organization has.
     pub(super) organizations: HashMap<Id, u64, RandomState>,
     pub(super) unit: OpenUnit,
+    /// When the unit ends.
+    pub(super) limits: UnitLimits,
     salts: Salts,
     /// Buffers of earlier frames, to be reused: those of records, and whole frames.
     spare_bytes: Vec<Vec<u8>>,
@@ -55,6 +51,8 @@ pub(super) struct OpenUnit {
     pub(super) len: usize,
     /// Of its records, as they are stored.
     pub(super) bytes: usize,
+    /// The time of its first record, in microseconds.
+    pub(super) first_time: i64,
     pub(super) slots: HashMap<SlotKey, u32, RandomState>,
     /// By slot.
     pub(super) commitments: Vec<Commitment>,
@@ -94,33 +92,36 @@ pub(super) struct Salts {
 
 impl Encoder {
     pub(super) fn new(sequence: u64, organizations: HashMap<Id, u64, RandomState>, unit: OpenUnit) -> Self {
-        Self { sequence, organizations, unit, salts: Salts::default(), spare_bytes: Vec::new(), spare: Vec::new() }
+        let (limits, salts) = (UnitLimits::default(), Salts::default());
+        Self { sequence, organizations, unit, limits, salts, spare_bytes: Vec::new(), spare: Vec::new() }
     }
 
     /// The next frame of `records`; none where there are none.
     pub(super) fn frame(&mut self, records: &mut Drain<'_, Queued>) -> Option<Frame> {
-        records.as_slice().first()?;
-        if self.unit.bytes >= UNIT_BYTES_MAX {
-            self.end_unit();
+        let time = records.as_slice().first()?.entry.time.micros();
+        // A full tile may be at the end of its unit only now: by the time that has passed.
+        if self.unit.is_at_tile_end() && self.unit.is_due(&self.limits, time) {
+            self.unit = OpenUnit::default();
         }
         let mut frame = self.spare.pop().unwrap_or_default();
         frame.first_sequence = self.sequence;
         frame.begins_unit = self.unit.len == 0;
-        let room = self.room_of_unit().min(FRAME_RECORDS_MAX);
-        let mut bytes = 0;
+        let room = self.room_of_unit(time).min(FRAME_RECORDS_MAX);
+        let (mut bytes, mut newest) = (0, time);
         while frame.records.len() < room
             && bytes < FRAME_BYTES_MAX
             && let Some(queued) = records.next()
         {
             let begins_unit = self.unit.len == 0;
+            newest = queued.entry.time.micros();
             let mut buffer = self.spare_bytes.pop().unwrap_or_default();
             buffer.clear();
             frame.records.push(self.encode(queued, &mut buffer, begins_unit));
             bytes += buffer.len();
             frame.bytes.push(buffer);
         }
-        let len = self.unit.len;
-        frame.ends_unit = len == UNIT_RECORDS_MAX || (self.unit.end_requested && len.is_multiple_of(TILE_LEAVES));
+        let is_due = self.unit.len == UNIT_RECORDS_MAX || self.unit.is_due(&self.limits, newest);
+        frame.ends_unit = self.unit.is_at_tile_end() && is_due;
         if frame.ends_unit {
             self.unit = OpenUnit::default();
         }
@@ -137,11 +138,15 @@ impl Encoder {
         self.spare.push(frame);
     }
 
-    /// Ends the unit that is being written at the next tile.
-    pub(super) fn end_unit(&mut self) {
-        if self.unit.len >= TILE_LEAVES {
-            self.unit.end_requested = true;
+    /// Ends the unit that is being written, if it has a tile: with the tile that is begun. True if none is begun, so that it
+    /// has ended.
+    pub(super) fn end_unit(&mut self) -> bool {
+        if self.unit.is_at_tile_end() {
+            self.unit = OpenUnit::default();
+            return true;
         }
+        self.unit.end_requested |= self.unit.len >= TILE_LEAVES;
+        false
     }
 
     /// Forgets the openings that `concerns` selects: later records of the same identities get new ones.
@@ -149,10 +154,12 @@ impl Encoder {
         self.unit.slots.retain(|key, _| !concerns(key));
     }
 
-    /// How many more records fit into the unit.
-    fn room_of_unit(&self) -> usize {
-        let room = UNIT_RECORDS_MAX - self.unit.len;
-        if self.unit.end_requested { room.min(TILE_LEAVES - self.unit.len % TILE_LEAVES) } else { room }
+    /// How many more records fit into the unit, or into its tile where it ends with that.
+    fn room_of_unit(&self, time: i64) -> usize {
+        let len = self.unit.len;
+        let ends_with_tile = self.unit.is_due(&self.limits, time);
+        let end = if ends_with_tile { (len + 1).next_multiple_of(TILE_LEAVES) } else { self.limits.records };
+        end.min(UNIT_RECORDS_MAX).saturating_sub(len)
     }
 
     /// Gives a record its sequence, and `bytes` what the journal holds of it.
@@ -172,6 +179,9 @@ impl Encoder {
         let commitment = slot.and_then(|slot| self.unit.commitments.get(slot as usize));
         let leaf = record_hash(bytes, commitment.map(std::slice::from_ref).unwrap_or_default());
         let body = make_tail(bytes, opening.as_ref(), begins_unit);
+        if self.unit.len == 0 {
+            self.unit.first_time = entry.time.micros();
+        }
         self.sequence += 1;
         self.unit.len += 1;
         self.unit.bytes += body.len();
@@ -195,6 +205,18 @@ impl Encoder {
         self.unit.slots.insert(key, slot);
         let scope = organization.map(ToString::to_string).unwrap_or_default();
         (Some(slot), Some(TailOpening { commitment, secret: Some(Secret { scope, opening }) }))
+    }
+}
+
+impl OpenUnit {
+    /// Whether it has a tile, and its last one is full: only there a unit may end.
+    fn is_at_tile_end(&self) -> bool {
+        self.len > 0 && self.len.is_multiple_of(TILE_LEAVES)
+    }
+
+    /// Whether it is to end, with the tile that is begun, before a record of this time.
+    fn is_due(&self, limits: &UnitLimits, time: i64) -> bool {
+        self.end_requested || limits.are_reached(self.len, self.bytes, time.saturating_sub(self.first_time))
     }
 }
 

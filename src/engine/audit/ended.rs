@@ -5,6 +5,7 @@
 
 use super::error::AuditError;
 use super::log::AuditLog;
+use super::reader::{ListPosition, Wanted};
 use super::view::Search;
 use crate::audit::filter::{RecordFilter, SessionFilter};
 use crate::audit::record::{Content, Record, RecordType};
@@ -49,11 +50,11 @@ impl AuditLog {
         Ok(None)
     }
 
-    /// At most `count_max` ended sessions that were recorded below `before`.
+    /// At most `count_max` ended sessions that were recorded below the position.
     pub(in crate::engine) fn list_ended(
         &self,
         filter: &SessionFilter,
-        before: u64,
+        position: ListPosition,
         count_max: usize,
     ) -> Result<EndedPage, AuditError> {
         // The conditions that an index can answer; the others are checked record by record.
@@ -71,7 +72,9 @@ impl AuditLog {
             Content::SessionEnded(session) => filter.matches(session, &record.subject),
             _ => false,
         };
-        let page = self.search(&records, &passes, Some(before), count_max)?;
+        // A session's end is recorded after its start.
+        let wanted = Wanted { filter: &records, passes: &passes, since: filter.start_time };
+        let page = self.search(&wanted, Some(position), count_max)?;
         let ended = |record: Record| Some((record.sequence, ended_session(record)?));
         let sessions = page.records.into_iter().filter_map(ended).collect();
         Ok(EndedPage { sessions, next_before: page.next_before })

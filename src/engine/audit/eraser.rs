@@ -1,267 +1,338 @@
 //! The eraser removes a user's personal data (design.md §2.8), in these steps:
 //!
-//! 1. Write the mark that an erasure is under way. For an actor it holds the name, because the record does not.
-//! 2. Make the ERASED record durable. It lists every opening.
-//! 3. Erase the openings in the journal, the sealed units and the saved sessions; on request, the actor in the policy
-//!    journal.
-//! 4. Remove the mark.
+//! 1. Write the mark that an erasure is under way. It tells a start whom to erase, because the record does not.
+//! 2. Find the openings in sealed units.
+//! 3. Queue the ERASED record, and erase the sessions whose opening was queued before it. The writer adds the openings of
+//!    the tail: all that records before this one refer to. When it is durable, no reader finds them in the tail.
+//! 4. Erase the openings in the journal, part by part, and in the sealed units, one by one; save the sessions; on request,
+//!    erase the actor in the policy journal, part by part.
+//! 5. Remove the mark.
 //!
-//! A step that fails is tried again. Sealing waits for the openings; nothing waits for the later steps, except another
-//! erasure of an actor.
+//! So what was recorded before the ERASED record is erased, and what comes after it is a new person's. A step that fails is
+//! tried again. Between two steps other maintenance is done, and the erasure ends where the service does; the next start
+//! finishes it.
 //!
-//! What is done in a user's or an actor's name after the ERASED record was queued keeps the name, in the audit log and in
-//! the policy journal alike.
-//!
-//! Invariant: only openings that a durable ERASED record names are erased, and all of them are, over any number of
-//! crashes and failed writes.
-//! Not here: what a record commits to (`audit::commitment`).
+//! Invariant: only openings that a durable ERASED record lists are erased, and all of them are, over any number of crashes
+//! and failed writes. While the record is not durable, nothing is sealed.
+//! Not here: what a record commits to (`audit::commitment`), what is left of an erasure at a start (`erasing`).
 
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
+use super::erasing::{Erasing, Erasure, Stage};
 use super::error::AuditError;
-use super::log::AuditLog;
-use super::openings;
-use super::orders::{EraseOrder, EraseRequest, Order, RecordedErasure};
-use super::ports::{ActorFiles, SessionFiles};
+use super::held::{erase_sealed, holders_of, openings_of};
+use super::inbox::EraseTask;
+use super::orders::{EraseOrder, ErasurePlace, Order, RecordedErasure, RedactOrder};
+use super::ports::{ActorFiles, ErasedPart, SessionFiles};
 use super::shared::Shared;
-use super::units::UnitInfo;
-use crate::audit::commitment::Commitment;
-use crate::audit::filter::RecordFilter;
-use crate::audit::record::{Content, ErasedUnit, RecordType};
-use crate::policy::name::Id;
-use crate::store::codec::audit::{ActorErasure, decode_actor_erasure, encode_actor_erasure};
+use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit};
+use crate::engine::clock::Clock;
+use crate::store::codec::audit::{ErasureMark, decode_erasure_mark, encode_erasure_mark};
 use crate::store::folder::Folder;
-use crate::store::sealed::StoredOpening;
 
-/// The mark that an erasure is under way.
+/// The mark that erasures are under way.
 const ERASING: &str = "erasing";
 
-/// Records in one read when unfinished erasures are looked for.
-const PAGE: usize = 100;
+/// Erasures that may wait for the one that is under way.
+const WAITING_MAX: usize = 1_024;
 
-/// What is left to do of recorded erasures. A step that is done is not repeated.
-#[derive(Default)]
-pub(crate) struct Erasing {
-    /// The journal may still hold these openings, and so may the sealed units.
-    pub(super) in_journal: Option<Vec<ErasedUnit>>,
-    /// The sealed units may still hold these.
-    in_units: Option<Vec<ErasedUnit>>,
-    sessions_unsaved: bool,
-    /// An actor whose erasure is recorded and who may still be in the policy journal, up to that record of it.
-    actor: Option<(ActorErasure, u64)>,
-    /// The mark may be there.
-    marked: bool,
-    /// An actor whose erasure was under way when the service ended. Its progress is unknown, so it is repeated.
-    interrupted: Option<ActorErasure>,
+/// What a step leads to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// There is another step to take.
+    Going,
+    /// The audit writer is to answer, and will wake the thread.
+    Waiting,
+    /// There is nothing to do.
+    Idle,
 }
 
 /// See the module.
 pub(super) struct Eraser {
     shared: Arc<Shared>,
+    clock: Clock,
     actors: Box<dyn ActorFiles>,
-    erasing: Erasing,
-}
-
-impl AuditLog {
-    /// The openings that records name as erased. Read only if an erasure was under way when the service ended.
-    pub(super) fn erased_units(&self) -> Result<Vec<ErasedUnit>, AuditError> {
-        let filter = RecordFilter { types: vec![RecordType::Erased], ..RecordFilter::default() };
-        let (mut units, mut before) = (Vec::new(), None);
-        loop {
-            let page = self.list(&filter, before, PAGE)?;
-            for record in page.records {
-                if let Content::Erased(erased) = record.entry.content {
-                    units.extend(erased.units);
-                }
-            }
-            match page.next_before {
-                Some(next) => before = Some(next),
-                None => return Ok(units),
-            }
-        }
-    }
+    /// Asked for and not begun.
+    waiting: VecDeque<EraseTask>,
+    /// In the order in which they were begun. All but the last wait for the policy journal.
+    erasures: Vec<Erasure>,
+    /// The mark may say something else, because it could not be written.
+    is_mark_stale: bool,
 }
 
 impl Eraser {
-    pub(super) fn new(shared: Arc<Shared>, actors: Box<dyn ActorFiles>, erasing: Erasing) -> Self {
-        Self { shared, actors, erasing }
+    pub(super) fn new(shared: Arc<Shared>, clock: Clock, actors: Box<dyn ActorFiles>, erasing: Erasing) -> Self {
+        let erasures = erasing.erasures;
+        Self { shared, clock, actors, waiting: VecDeque::new(), erasures, is_mark_stale: false }
     }
 
-    /// Carries out an erasure.
-    pub(super) fn erase(
-        &mut self,
-        request: EraseRequest,
-        sessions: &mut dyn SessionFiles,
-    ) -> Result<(u64, u64), AuditError> {
-        self.resume_openings(sessions)?;
-        let including_actor = request.including_actor;
-        if including_actor {
-            // The mark holds one actor.
-            self.erase_actor()?;
-        }
-        let recorded = self.record(request, sessions)?;
-        self.erase_openings()?;
-        self.save_sessions(sessions)?;
-        if including_actor {
-            self.erase_actor()?;
-        }
-        self.remove_mark()?;
-        Ok(recorded)
-    }
-
-    /// Erases the openings that an earlier attempt, or an earlier run of the service, left over. Nothing may be sealed
-    /// before.
-    pub(super) fn resume_openings(&mut self, sessions: &mut dyn SessionFiles) -> Result<(), AuditError> {
-        if let Some(ActorErasure { organization, name, asked_by }) = self.erasing.interrupted.clone() {
-            self.record(EraseRequest { organization, email: name, including_actor: true, asked_by }, sessions)?;
-        }
-        self.erase_openings()
-    }
-
-    /// Carries out the steps after the openings that are left over. Nothing else waits for them.
-    pub(super) fn resume_rest(&mut self, sessions: &mut dyn SessionFiles) -> Result<(), AuditError> {
-        let saved = self.save_sessions(sessions);
-        let erased = self.erase_actor();
-        saved.and(erased).and_then(|()| self.remove_mark())
-    }
-
-    /// Makes the record of an erasure durable. Its remaining steps are known then.
-    fn record(&mut self, request: EraseRequest, sessions: &mut dyn SessionFiles) -> Result<(u64, u64), AuditError> {
-        sessions.erase(request.organization.as_ref(), &request.email);
-        self.erasing.sessions_unsaved = true;
-        let sealed = self.openings_of(&request)?;
-        let actor = request.including_actor.then(|| ActorErasure {
-            organization: request.organization.clone(),
-            name: request.email.clone(),
-            asked_by: request.asked_by.clone(),
-        });
-        // An actor who is left over stays in the mark.
-        let marked = actor.as_ref().or(self.erasing.actor.as_ref().map(|(actor, _)| actor));
-        let mark = marked.map(encode_actor_erasure).unwrap_or_default();
-        self.erasing.marked = true;
-        self.shared.folder.write(ERASING, &mark).map_err(AuditError::not_writable)?;
-        let (reply, answer) = oneshot::channel();
-        self.shared.queue.order(Order::Erase(EraseOrder { request, sealed: sealed.clone(), reply }));
-        let recorded = answer.blocking_recv().unwrap_or(Err(AuditError::ShuttingDown));
-        // After an error a part of the records may be durable: the mark stays for the next start.
-        self.erasing.marked = recorded.is_ok();
-        let RecordedErasure { sequence, count, tail, policy_sequence } = recorded?;
-        self.erasing.in_journal.get_or_insert_default().extend(sealed.into_iter().chain(tail));
-        if let Some(actor) = actor {
-            self.erasing.actor = Some((actor, policy_sequence));
-        }
-        self.erasing.interrupted = None;
-        Ok((count, sequence))
-    }
-
-    /// The openings to erase in sealed units.
-    fn openings_of(&self, request: &EraseRequest) -> Result<Vec<ErasedUnit>, AuditError> {
-        let scope = request.organization.as_ref().map(Id::as_str);
-        let mut found = Vec::new();
-        for UnitInfo { first_sequence, .. } in self.shared.units.list() {
-            let openings = self.shared.units.openings(first_sequence)?;
-            let mut slots = Vec::new();
-            for slot in openings.slots_of_email(scope, &request.email).map_err(AuditError::not_readable)? {
-                let opening = openings.get(slot).map_err(AuditError::not_readable)?;
-                if let Some(StoredOpening::Present { email, address, scope, .. }) = opening
-                    && request.concerns(&scope, &email, address.is_empty())
-                {
-                    slots.push(slot);
-                }
+    /// Takes what is asked for.
+    pub(super) fn take(&mut self, tasks: Vec<EraseTask>) {
+        for task in tasks {
+            if self.waiting.len() >= WAITING_MAX {
+                let refused = AuditError::not_writable("too many erasures are waiting");
+                drop(task.reply.send(Err(refused)));
+            } else {
+                self.waiting.push_back(task);
             }
+        }
+    }
+
+    /// Whether somebody waits for an erasure to begin.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether units may be sealed: an opening must not move while its erasure is being recorded.
+    pub(super) fn may_seal(&self) -> bool {
+        !self.erasures.iter().any(|erasure| matches!(erasure.stage, Stage::Record { .. }))
+    }
+
+    /// Takes a step of an erasure, or begins one that is asked for. After an error nobody
+    /// waits any more: everybody is told, and what was begun is tried again.
+    pub(super) fn step_openings(&mut self, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
+        let stepped = match self.erasures.iter().position(|erasure| !erasure.waits_for_policy()) {
+            Some(at) => self.step(at, sessions),
+            None => Ok(self.begin()),
+        };
+        stepped.inspect_err(|error| {
+            for task in self.waiting.drain(..) {
+                drop(task.reply.send(Err(error.clone())));
+            }
+        })
+    }
+
+    /// Takes a step in the policy journal. No erasure of a user waits for it.
+    pub(super) fn step_rest(&mut self, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
+        match self.erasures.iter().position(Erasure::waits_for_policy) {
+            Some(at) => self.step(at, sessions),
+            None if self.is_mark_stale => self.write_mark().map(|()| Progress::Idle),
+            None => Ok(Progress::Idle),
+        }
+    }
+
+    /// Begins the next erasure that is asked for.
+    fn begin(&mut self) -> Progress {
+        let Some(EraseTask { request, reply }) = self.waiting.pop_front() else { return Progress::Idle };
+        // The caller has given up before anything was done.
+        if reply.is_closed() {
+            return Progress::Going;
+        }
+        if request.including_actor && !self.erasures.is_empty() {
+            // At most one is left over: names that cannot be erased now must not pile up.
+            match self.step_actor(0) {
+                Ok(_) => self.waiting.push_front(EraseTask { request, reply }),
+                Err(error) => drop(reply.send(Err(error))),
+            }
+            return Progress::Going;
+        }
+        self.erasures.push(Erasure::new(request, self.shared.queue.last_sequence(), Some(reply)));
+        if let Err(error) = self.write_mark()
+            && let Some(mut refused) = self.erasures.pop()
+        {
+            refused.answer(Err(error));
+        }
+        Progress::Going
+    }
+
+    /// Takes a step of an erasure. Its caller is told an error.
+    fn step(&mut self, at: usize, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
+        let stepped = match self.erasures.get(at).map(|erasure| &erasure.stage) {
+            None => Ok(Progress::Idle),
+            Some(Stage::Find { .. }) => self.find(at, sessions),
+            Some(Stage::Record { .. }) => self.await_record(at),
+            Some(Stage::Journal { .. }) => self.redact(at),
+            Some(Stage::Units { .. }) => self.erase_unit(at),
+            Some(Stage::Sessions) => self.save_sessions(at, sessions),
+            Some(Stage::Actor { .. } | Stage::Finished) => self.step_actor(at),
+        };
+        if let Err(error) = &stepped
+            && let Some(erasure) = self.erasures.get_mut(at)
+        {
+            erasure.answer(Err(error.clone()));
+        }
+        stepped
+    }
+
+    /// Looks into the next sealed unit; after the last, has the erasure recorded. No unit is sealed in between.
+    fn find(&mut self, at: usize, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
+        let Self { shared, erasures, .. } = self;
+        let Some(Erasure { request, before, listed, stage, .. }) = erasures.get_mut(at) else {
+            return Ok(Progress::Idle);
+        };
+        let Stage::Find { from, found } = stage else { return Ok(Progress::Going) };
+        let units = shared.units.list();
+        if let Some(unit) = units.into_iter().find(|unit| unit.first_sequence >= *from) {
+            let mut slots = openings_of(shared, request, &unit, *before)?;
+            let of_unit = |listed: &&ErasedUnit| listed.first_sequence == unit.first_sequence;
+            let known: HashSet<u32> = listed.iter().filter(of_unit).flat_map(|listed| &listed.slots).copied().collect();
+            slots.retain(|slot| !known.contains(slot));
             if !slots.is_empty() {
-                found.push(ErasedUnit { first_sequence, slots });
+                found.push(ErasedUnit { first_sequence: unit.first_sequence, slots });
             }
+            *from = unit.next_sequence();
+            return Ok(Progress::Going);
         }
-        Ok(found)
+        let sealed = std::mem::take(found);
+        Ok(self.record(at, sealed, sessions))
     }
 
-    /// Erases the recorded openings in the journal, in memory and in the sealed units.
-    fn erase_openings(&mut self) -> Result<(), AuditError> {
-        let Self { shared, erasing, .. } = self;
-        if erasing.in_journal.is_none() && erasing.in_units.is_none() {
-            return Ok(());
-        }
-        let _layout = shared.layout();
-        if let Some(units) = &erasing.in_journal {
-            let (reply, answer) = oneshot::channel();
-            shared.queue.order(Order::Redact { units: units.clone(), reply });
-            let redacted = answer.blocking_recv().map_err(|_| AuditError::ShuttingDown)?;
-            redacted.map_err(AuditError::not_writable)?;
-            erasing.in_units.get_or_insert_default().extend(erasing.in_journal.take().into_iter().flatten());
-        }
-        if let Some(erased) = &erasing.in_units {
-            let mut units: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
-            for ErasedUnit { first_sequence, slots } in erased {
-                units.entry(*first_sequence).or_default().extend(slots);
-            }
-            for unit in shared.units.list() {
-                if let Some(slots) = units.get(&unit.first_sequence) {
-                    erase_sealed(shared, unit.first_sequence, slots)?;
+    /// Has the erasure recorded, and the sessions erased that were opened before.
+    fn record(&mut self, at: usize, sealed: Vec<ErasedUnit>, sessions: &mut dyn SessionFiles) -> Progress {
+        let Self { shared, clock, erasures, .. } = self;
+        let Some(erasure) = erasures.get_mut(at) else { return Progress::Idle };
+        let (reply, answer) = oneshot::channel();
+        let request = erasure.request.clone();
+        let order = |place| Order::Erase(EraseOrder { request: request.clone(), sealed: sealed.clone(), place, reply });
+        if let Some(before) = erasure.before {
+            shared.queue.order(order(ErasurePlace::Durable(before)));
+        } else {
+            let mut order = Some(order);
+            sessions.erase(request.organization.as_ref(), &request.email, &mut || {
+                let content = Content::Erased(ErasedRecord { opening_count: 0, units: Vec::new() });
+                let entry = Entry { time: clock.now(), organization: request.organization.clone(), content };
+                if let Some(order) = order.take() {
+                    let order = |sequence| order(ErasurePlace::Queued(sequence));
+                    shared.queue.push_with(entry, request.recorded_actor(), order);
                 }
+            });
+        }
+        erasure.stage = Stage::Record { sealed, answer };
+        Progress::Waiting
+    }
+
+    fn await_record(&mut self, at: usize) -> Result<Progress, AuditError> {
+        let Self { shared, erasures, .. } = self;
+        let Some(erasure) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
+        let Stage::Record { sealed, answer } = &mut erasure.stage else { return Ok(Progress::Going) };
+        let recorded = match answer.try_recv() {
+            Ok(recorded) => recorded?,
+            Err(TryRecvError::Empty) => return Ok(Progress::Waiting),
+            Err(TryRecvError::Closed) => return Err(AuditError::ShuttingDown),
+        };
+        let RecordedErasure { sequence, count, tail, policy_sequence } = recorded;
+        erasure.answer = (count, sequence);
+        if erasure.before.is_none() {
+            erasure.policy_sequence = policy_sequence;
+        }
+        erasure.listed.extend(std::mem::take(sealed).into_iter().chain(tail));
+        let holders = Arc::new(holders_of(shared, &erasure.listed));
+        erasure.stage = Stage::Journal { holders, part: 0, answer: None };
+        Ok(Progress::Going)
+    }
+
+    /// Has the next part of the journal rewritten: records are written in between.
+    fn redact(&mut self, at: usize) -> Result<Progress, AuditError> {
+        let Self { shared, erasures, .. } = self;
+        let Some(Erasure { stage, listed, .. }) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
+        let Stage::Journal { holders, part, answer } = stage else { return Ok(Progress::Going) };
+        let Some(asked) = answer else {
+            let (reply, asked) = oneshot::channel();
+            let order = RedactOrder { part: *part, holders: Arc::clone(holders), reply };
+            *answer = Some(asked);
+            shared.queue.order(Order::Redact(order));
+            return Ok(Progress::Waiting);
+        };
+        let next = match asked.try_recv() {
+            Err(TryRecvError::Empty) => return Ok(Progress::Waiting),
+            Ok(redacted) => redacted.map_err(AuditError::not_writable),
+            Err(TryRecvError::Closed) => Err(AuditError::ShuttingDown),
+        };
+        *answer = None;
+        if let Some(next) = next? {
+            *part = next;
+        } else {
+            let mut left: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+            for ErasedUnit { first_sequence, slots } in listed {
+                left.entry(*first_sequence).or_default().extend(&*slots);
             }
+            *stage = Stage::Units { left };
+        }
+        Ok(Progress::Going)
+    }
+
+    /// Erases the openings of the next sealed unit.
+    fn erase_unit(&mut self, at: usize) -> Result<Progress, AuditError> {
+        let Self { shared, erasures, .. } = self;
+        let Some(Erasure { stage, .. }) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
+        let Stage::Units { left } = stage else { return Ok(Progress::Going) };
+        let Some((first_sequence, slots)) = left.first_key_value() else {
             shared.decoded.clear();
-            erasing.in_units = None;
+            *stage = Stage::Sessions;
+            return Ok(Progress::Going);
+        };
+        {
+            let _layout = shared.layout();
+            // One in the tail was erased there, and will be sealed so. One that was removed is gone.
+            if shared.units.find(*first_sequence).is_some_and(|unit| unit.first_sequence == *first_sequence) {
+                erase_sealed(shared, *first_sequence, slots)?;
+            }
         }
-        Ok(())
+        left.pop_first();
+        Ok(Progress::Going)
     }
 
-    fn save_sessions(&mut self, sessions: &mut dyn SessionFiles) -> Result<(), AuditError> {
-        if self.erasing.sessions_unsaved {
-            sessions.save()?;
-            self.erasing.sessions_unsaved = false;
+    fn save_sessions(&mut self, at: usize, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
+        sessions.save()?;
+        if let Some(Erasure { stage, request, .. }) = self.erasures.get_mut(at) {
+            let (part, fault) = (0, None);
+            *stage = if request.including_actor { Stage::Actor { part, fault } } else { Stage::Finished };
         }
-        Ok(())
+        Ok(Progress::Going)
     }
 
-    fn erase_actor(&mut self) -> Result<(), AuditError> {
-        if let Some((ActorErasure { organization, name, .. }, to_sequence)) = &self.erasing.actor {
-            self.actors.erase(organization.as_ref(), name, *to_sequence)?;
-            self.erasing.actor = None;
+    /// Erases the actor in the next part of the policy journal; after the last the erasure is finished.
+    fn step_actor(&mut self, at: usize) -> Result<Progress, AuditError> {
+        let Some(Erasure { stage, request, policy_sequence, .. }) = self.erasures.get_mut(at) else {
+            return Ok(Progress::Idle);
+        };
+        let Stage::Actor { part, fault } = stage else { return self.finish(at) };
+        let (organization, name) = (request.organization.as_ref(), &request.email);
+        let erased = self.actors.erase(organization, name, *policy_sequence, *part);
+        let ErasedPart { next, fault: found } = erased?;
+        *fault = fault.take().or(found);
+        *part = next.unwrap_or(0);
+        if next.is_none() {
+            if let Some(fault) = fault.take() {
+                return Err(fault);
+            }
+            *stage = Stage::Finished;
         }
-        Ok(())
+        Ok(Progress::Going)
     }
 
-    /// Removes the mark once nothing is left to do.
-    fn remove_mark(&mut self) -> Result<(), AuditError> {
-        let Erasing { in_journal, in_units, sessions_unsaved, actor, interrupted, marked } = &self.erasing;
-        let is_left = in_journal.is_some() || in_units.is_some() || actor.is_some() || interrupted.is_some();
-        if *marked && !is_left && !sessions_unsaved {
-            self.shared.folder.remove(ERASING).map_err(AuditError::not_writable)?;
-            self.erasing.marked = false;
+    /// Removes the erasure from the mark, and answers.
+    fn finish(&mut self, at: usize) -> Result<Progress, AuditError> {
+        let mut finished = self.erasures.remove(at);
+        if let Err(error) = self.write_mark() {
+            self.erasures.insert(at, finished);
+            return Err(error);
         }
-        Ok(())
+        let answer = finished.answer;
+        finished.answer(Ok(answer));
+        Ok(Progress::Going)
+    }
+
+    /// Has the mark say what is under way.
+    fn write_mark(&mut self) -> Result<(), AuditError> {
+        let folder = &self.shared.folder;
+        let written = if self.erasures.is_empty() {
+            folder.remove(ERASING)
+        } else {
+            let unfinished: Vec<_> = self.erasures.iter().map(Erasure::to_mark).collect();
+            folder.write(ERASING, &encode_erasure_mark(&unfinished)).map(drop)
+        };
+        self.is_mark_stale = written.is_err();
+        written.map_err(AuditError::not_writable)
     }
 }
 
-/// Erases openings in a sealed unit. Those that are erased already stay so.
-fn erase_sealed(shared: &Shared, first_sequence: u64, slots: &[u32]) -> Result<(), AuditError> {
-    let units = &shared.units;
-    let stored = units.openings(first_sequence)?;
-    let mut erased: Vec<(u32, [u8; Commitment::BYTES])> = Vec::new();
-    for slot in slots {
-        let opening = stored.get(*slot).map_err(AuditError::not_readable)?;
-        if let Some(present @ StoredOpening::Present { .. }) = opening {
-            erased.push((*slot, *openings::to_tail(present).commitment.as_bytes()));
-        }
-    }
-    if erased.is_empty() {
-        return Ok(());
-    }
-    units.files.erase_openings(first_sequence, &erased).map_err(AuditError::not_writable)?;
-    units.forget_openings(first_sequence);
-    let bytes = units.files.bytes(first_sequence).map_err(AuditError::not_readable)?;
-    units.set_bytes(first_sequence, bytes);
-    Ok(())
-}
-
-/// The mark of an erasure that was under way; none where there is no mark.
-pub(super) fn read_mark(folder: &Folder) -> io::Result<Option<Erasing>> {
+/// The mark of erasures that were under way; none where there is no mark.
+pub(super) fn read_mark(folder: &Folder) -> std::io::Result<Option<ErasureMark>> {
     let Some(mark) = folder.read(ERASING)? else { return Ok(None) };
-    let interrupted = decode_actor_erasure(&mark).map_err(io::Error::other)?;
-    Ok(Some(Erasing { sessions_unsaved: true, marked: true, interrupted, ..Erasing::default() }))
+    decode_erasure_mark(&mark).map(Some).map_err(std::io::Error::other)
 }

@@ -4,6 +4,7 @@
 //! Not here: why the log cannot be opened (`open_error`), and which status a caller gets (`api::status`).
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -19,6 +20,15 @@ pub enum AuditError {
     /// The records were removed.
     #[error("records before sequence {first} have been removed: begin at {first} or later")]
     Removed {
+        /// The oldest record kept.
+        first: u64,
+    },
+    /// Records that a list would have shown were removed since its first page.
+    #[error(
+        "records that this list would have shown have been removed since it was begun, and the log now begins at \
+         sequence {first}: begin again without a page token"
+    )]
+    Overtaken {
         /// The oldest record kept.
         first: u64,
     },
@@ -41,6 +51,9 @@ pub enum AuditError {
     /// Too many searches wait already.
     #[error("too many ended sessions are being looked for in the audit log: try again in a moment")]
     Busy,
+    /// A thread of the service has ended, so the process ends.
+    #[error("the service is ending because {0}: try again on another or later")]
+    Failed(Arc<str>),
     /// The service is ending.
     #[error("the service is shutting down: try again on another or later")]
     ShuttingDown,

@@ -21,6 +21,7 @@ use super::running;
 use super::shared::Shared;
 use super::units::UnitInfo;
 use crate::audit::note::VerifierKey;
+use crate::audit::record::KeyChangedRecord;
 use crate::locks::IgnorePoison;
 use crate::policy::time::Timestamp;
 
@@ -28,6 +29,8 @@ use crate::policy::time::Timestamp;
 pub struct AuditLog {
     pub(super) shared: Arc<Shared>,
     pub(super) verifier: VerifierKey,
+    /// This one and those before it.
+    pub(super) keys: Vec<VerifierKey>,
     pub(super) writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -45,6 +48,17 @@ impl AuditLog {
     /// The key that verifies the checkpoints.
     pub fn verifier(&self) -> &VerifierKey {
         &self.verifier
+    }
+
+    /// What is to be recorded before the present key signs: that another one signed so far.
+    pub(crate) fn key_change(&self) -> Option<KeyChangedRecord> {
+        let checkpoints = self.shared.checkpoints();
+        let (previous, signed_size) = checkpoints.other_signer()?;
+        Some(KeyChangedRecord {
+            previous_key: previous.to_string().into(),
+            key: checkpoints.verifier().to_string().into(),
+            signed_size,
+        })
     }
 
     /// The sequence of the newest durable record.
@@ -106,8 +120,11 @@ impl AuditLog {
                 tracing::info!("writes of the audit log are fast enough again");
             }
         }
-        // Even without a change: two threads that reported concurrently may have done so in the wrong order.
-        self.shared.condition.set_audit(self.shared.queue.is_writable());
+    }
+
+    /// Whether the log has all records from a moment on: none of them was removed.
+    pub(crate) fn reaches_back_to(&self, since: Timestamp) -> bool {
+        self.shared.reaches_back_to(since)
     }
 
     /// The oldest record whose time may be `time` or later.
@@ -123,6 +140,14 @@ impl AuditLog {
         self.shared.queue.check_writable()?;
         self.shared.inbox.send(EraseTask { request, reply });
         answer.await.unwrap_or(Err(AuditError::ShuttingDown))
+    }
+
+    /// Signs the log as it is now, and calls `note` while no file of it is sealed, erased from or removed. Records are
+    /// written meanwhile.
+    pub(crate) fn while_files_stay<T>(&self, note: impl FnOnce() -> T) -> T {
+        self.shared.sign();
+        let _layout = self.shared.layout();
+        note()
     }
 
     /// Removes the mark of use, if everything that was queued is durable.

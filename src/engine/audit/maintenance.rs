@@ -1,10 +1,10 @@
-//! The maintenance thread: erases, seals, prunes and signs, one task after the other.
+//! The maintenance thread: erases, seals, prunes and signs, in small steps by turns.
 //!
 //! The `eraser`, the `sealer` and the `pruner` each own what they need. This file owns their order and their intervals,
 //! the interval of checkpoints, and saving the sessions.
 //!
 //! Invariant: at every moment the files hold the old or the new state, and work that a crash interrupted is resumed.
-//! Nothing here delays a record.
+//! Nothing here delays a record, and no task holds up the others for longer than one of its steps takes.
 //! Not here: the steps of erasing, sealing and removing.
 
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::eraser::{Eraser, Erasing};
+use super::denials::DenialLog;
+use super::eraser::{Eraser, Progress};
+use super::erasing::Erasing;
 use super::error::AuditError;
-use super::inbox::EraseTask;
 use super::ports::{ActorFiles, SessionFiles};
 use super::pruner::Pruner;
 use super::sealer::Sealer;
@@ -27,6 +28,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often the active sessions are saved.
 const SESSIONS_INTERVAL: Duration = Duration::from_mins(1);
 
+/// How long steps of erasures are taken before something else gets its turn. One step rewrites a file at most.
+const ERASE_SLICE: Duration = Duration::from_millis(100);
+
 /// The pause after a failure.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,15 @@ pub(crate) struct Maintenance {
     eraser: Eraser,
     sealer: Sealer,
     pruner: Pruner,
+    retries: Retries,
+}
+
+/// The kinds of work that rest after a failure, each for itself.
+#[derive(Default)]
+struct Retries {
+    sealing: Retry,
+    openings: Retry,
+    rest: Retry,
 }
 
 /// When something is due again.
@@ -94,10 +107,10 @@ impl Maintenance {
         actors: Box<dyn ActorFiles>,
         erasing: Erasing,
     ) -> Self {
-        let eraser = Eraser::new(Arc::clone(&shared), actors, erasing);
+        let eraser = Eraser::new(Arc::clone(&shared), clock.clone(), actors, erasing);
         let sealer = Sealer::new(Arc::clone(&shared), clock.clone());
         let pruner = Pruner::new(Arc::clone(&shared), clock, sessions.max_age());
-        Self { shared, sessions, eraser, sealer, pruner }
+        Self { shared, sessions, eraser, sealer, pruner, retries: Retries::default() }
     }
 
     /// Works until the log has ended, then signs its last checkpoint.
@@ -105,27 +118,25 @@ impl Maintenance {
         let mut checkpoint = Timer::new(self.shared.options.checkpoint_interval);
         let mut sessions = Timer::new(SESSIONS_INTERVAL);
         let mut retention = Timer::new(self.shared.options.retention_interval);
-        let (mut sealing, mut erasing) = (Retry::default(), Retry::default());
+        let mut denials = DenialLog::new();
+        let mut pause = Duration::ZERO;
         loop {
             // Read this first, so that the round below sees everything that was written before the end.
             let ended = self.shared.is_written();
-            for EraseTask { request, reply } in self.shared.inbox.wait(TICK) {
-                drop(reply.send(self.eraser.erase(request, &mut *self.sessions)));
-            }
+            self.eraser.take(self.shared.inbox.wait(pause));
             if checkpoint.is_due() || ended {
                 self.shared.sign();
             }
-            if sealing.attempt("sealing the audit log failed and is tried again", || self.erase_and_seal())
-                && retention.is_due()
-            {
-                self.pruner.prune_if_due();
+            pause = if self.erase() { Duration::ZERO } else { TICK };
+            match self.seal() {
+                Some(true) => pause = Duration::ZERO,
+                Some(false) if retention.is_due() => self.pruner.prune_if_due(),
+                Some(false) | None => {}
             }
-            erasing.attempt("an erasure is recorded but not finished, which is tried again", || {
-                self.eraser.resume_rest(&mut *self.sessions)
-            });
             if sessions.is_due() {
                 self.save_sessions();
             }
+            denials.tell(&self.shared.denials, ended);
             if ended {
                 self.save_sessions();
                 return;
@@ -133,10 +144,49 @@ impl Maintenance {
         }
     }
 
-    /// Erases openings that are left over first, so that nothing to be erased is sealed.
-    fn erase_and_seal(&mut self) -> Result<(), AuditError> {
-        self.eraser.resume_openings(&mut *self.sessions)?;
-        self.sealer.seal_ended()
+    /// Takes steps of erasures for a while, unless the service ends: the next start finishes them. True if there are more
+    /// to take now.
+    fn erase(&mut self) -> bool {
+        let since = Instant::now();
+        let Self { shared, sessions, eraser, retries, .. } = self;
+        while !shared.is_closing() {
+            if eraser.is_asked() {
+                // Somebody who asks is answered, and not made to wait for a pause.
+                retries.openings.rest = None;
+            }
+            let (mut of_openings, mut of_rest) = (Progress::Idle, Progress::Idle);
+            retries.openings.attempt("openings cannot be erased yet, which is tried again", || {
+                of_openings = eraser.step_openings(&mut **sessions)?;
+                Ok(())
+            });
+            if of_openings == Progress::Idle {
+                retries.rest.attempt("an erasure is recorded but not finished, which is tried again", || {
+                    of_rest = eraser.step_rest(&mut **sessions)?;
+                    Ok(())
+                });
+            }
+            if of_openings != Progress::Going && of_rest != Progress::Going {
+                return false;
+            }
+            if since.elapsed() >= ERASE_SLICE {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Seals a unit that has ended. True if there may be more; none if it failed or has to wait.
+    fn seal(&mut self) -> Option<bool> {
+        if !self.eraser.may_seal() {
+            return None;
+        }
+        let mut has_sealed = false;
+        let sealer = &self.sealer;
+        let done = self.retries.sealing.attempt("sealing the audit log failed and is tried again", || {
+            has_sealed = sealer.seal_ended()?;
+            Ok(())
+        });
+        done.then_some(has_sealed)
     }
 
     fn save_sessions(&mut self) {

@@ -11,6 +11,9 @@ use crate::store::JournalError;
 use crate::store::codec::CodecError;
 use crate::store::sealed::SealedError;
 
+/// How to go on where there is no backup.
+const ACCEPT: &str = ", or accept the loss as the section \"Without a backup\" of docs/operate.md says";
+
 /// Why the log cannot be opened.
 #[derive(Debug, Error)]
 pub enum AuditOpenError {
@@ -47,8 +50,7 @@ pub enum AuditOpenError {
     /// The log has fewer records than were signed.
     #[error(
         "the audit log ends at record {records}, but the newest checkpoint covers {signed}: somebody cut it off, or the \
-         disk lost what it had confirmed; restore the files in `audit`, or move `audit/checkpoints` elsewhere to go on \
-         without the missing records"
+         disk lost what it had confirmed; restore the files in `audit` from a backup of the same moment{ACCEPT}"
     )]
     CutOff {
         /// How many records there are.
@@ -65,6 +67,18 @@ pub enum AuditOpenError {
         /// The size that was signed.
         size: u64,
     },
+    /// No checkpoint is signed by the key.
+    #[error(
+        "the checkpoints in `audit/checkpoints` are signed by another key than `{key}`: give the key that signed them \
+         with `--audit-key-file`, or put back the `audit` that belongs to this key"
+    )]
+    OtherKey {
+        /// The name of the key in use.
+        key: String,
+    },
+    /// The file of the checkpoints holds none.
+    #[error("`audit/checkpoints` holds no checkpoint: it was cut off or overwritten; restore it from a backup{ACCEPT}")]
+    NoCheckpoint,
     /// The operating system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::audit::note::VerifierKey;
 use crate::policy::rule::ConnectionType;
 
 /// When the answer to a Check may be sent.
@@ -43,14 +44,20 @@ pub struct AuditOptions {
     pub async_interval: Duration,
     /// The most records that may be queued.
     pub queue_records_max: usize,
-    /// Records older than this are removed, by whole units; none: never.
+    /// Records older than this are removed, by whole units, which are small where this or the next is set
+    /// (`unit_limits`); none: never.
     pub retention_age: Option<Duration>,
-    /// The oldest units are removed while all of them together are larger than this, in bytes; none: no limit.
+    /// The oldest units are removed while all records together, sealed or not, are larger than this, in bytes; none: no
+    /// limit.
     pub retention_bytes: Option<u64>,
+    /// Keys that signed before the present one, oldest first.
+    pub earlier_keys: Vec<VerifierKey>,
     /// A unit that began longer ago than this is sealed even if it is not full.
     pub unit_age_max: Duration,
     /// How often a checkpoint is signed while there are new records. No setting of the service; tests shorten it.
     pub checkpoint_interval: Duration,
+    /// The longest time that a subscriber to events is sent nothing. No setting of the service; tests shorten it.
+    pub heartbeat_interval: Duration,
     /// How often it looks for records that retention no longer wants. No setting of the service; tests shorten it.
     pub retention_interval: Duration,
 }
@@ -76,8 +83,10 @@ impl Default for AuditOptions {
             queue_records_max: 65_536,
             retention_age: None,
             retention_bytes: None,
+            earlier_keys: Vec::new(),
             unit_age_max: Duration::from_hours(24),
             checkpoint_interval: Duration::from_secs(1),
+            heartbeat_interval: Duration::from_secs(5),
             retention_interval: Duration::from_secs(10),
         }
     }

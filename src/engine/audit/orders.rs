@@ -3,7 +3,9 @@
 //! Invariant: an order is carried out once the records that were queued before it are durable.
 //! Not here: who carries them out (`writer`, `maintenance`).
 
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -17,12 +19,12 @@ use crate::store::JournalError;
 pub(super) enum Order {
     /// Records an erasure.
     Erase(EraseOrder),
-    /// Ends the unit that is being written at the next tile.
+    /// Ends the unit that is being written with the tile that is begun, at once where none is.
     EndUnit,
     /// Truncates the journal before this record: those before it are sealed.
     Truncate(u64),
-    /// Removes openings, whose erasure is recorded, from the journal and from memory.
-    Redact { units: Vec<ErasedUnit>, reply: oneshot::Sender<Result<(), JournalError>> },
+    /// Removes openings, whose erasure is recorded, from one part of the journal.
+    Redact(RedactOrder),
 }
 
 /// See [`Order::Erase`].
@@ -31,8 +33,29 @@ pub(super) struct EraseOrder {
     pub(super) request: EraseRequest,
     /// The openings to erase in sealed units, as the record lists them.
     pub(super) sealed: Vec<ErasedUnit>,
-    /// Answered when the record is durable.
+    pub(super) place: ErasurePlace,
+    /// Answered when the record is durable, and no reader finds the openings in the tail any more.
     pub(super) reply: oneshot::Sender<Result<RecordedErasure, AuditError>>,
+}
+
+/// Which records an erasure concerns: those before its first ERASED record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ErasurePlace {
+    /// That record is queued under this sequence, without its content.
+    Queued(u64),
+    /// That record is durable. Another lists what it leaves out.
+    Durable(u64),
+}
+
+/// See [`Order::Redact`].
+#[derive(Debug)]
+pub(super) struct RedactOrder {
+    /// The part, see `Redaction::redact_part`.
+    pub(super) part: u64,
+    /// The records that hold the openings.
+    pub(super) holders: Arc<HashSet<u64>>,
+    /// Answers the next part.
+    pub(super) reply: oneshot::Sender<Result<Option<u64>, JournalError>>,
 }
 
 /// An erasure whose record is durable.
@@ -40,9 +63,9 @@ pub(super) struct EraseOrder {
 pub(super) struct RecordedErasure {
     /// The sequence of its last record.
     pub(super) sequence: u64,
-    /// How many openings it erases.
+    /// How many openings its records list.
     pub(super) count: u64,
-    /// Those of them that are in the tail.
+    /// Those of them that were in the tail.
     pub(super) tail: Vec<ErasedUnit>,
     /// The last record of the policy journal whose audit record could name an erased opening. Later ones keep their actor.
     pub(super) policy_sequence: u64,

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use super::committer::Committer;
 use super::encoder::Frame;
 use crate::engine::background::spawn;
+use crate::lifeline::Supervisor;
 use crate::locks::IgnorePoison;
 
 /// Frames that may wait behind the one that is being written.
@@ -37,7 +38,7 @@ pub(super) struct GivenUp;
 
 impl Pipeline {
     /// Starts the thread.
-    pub(super) fn start(committer: Committer) -> std::io::Result<Self> {
+    pub(super) fn start(committer: Committer, supervisor: &Arc<impl Supervisor + 'static>) -> std::io::Result<Self> {
         let committer = Arc::new(Mutex::new(committer));
         let (frames, waiting) = sync_channel::<Frame>(WAITING_MAX);
         // Never full: no more frames than this are under way.
@@ -51,7 +52,7 @@ impl Pipeline {
                 }
             }
         };
-        let handle = spawn("audit-commit", work)?;
+        let handle = spawn("audit-commit", supervisor, work)?;
         Ok(Self { committer, thread: Some(CommitThread { frames, written, handle }), under_way: 0 })
     }
 

@@ -13,8 +13,9 @@ pub(crate) trait SessionFiles: Send {
     /// Saves the active sessions. A session of an erased user is saved without the user.
     fn save(&mut self) -> Result<(), AuditError>;
 
-    /// Erases a user from the sessions in memory.
-    fn erase(&mut self, organization: Option<&Id>, email: &str);
+    /// Erases a user from what is in memory: from the sessions whose opening is queued before what `record` queues, and
+    /// from all else that was noted by then. `record` is called once, while no session can be opened or ended.
+    fn erase(&mut self, organization: Option<&Id>, email: &str, record: &mut dyn FnMut());
 
     /// The longest time that a session is open.
     fn max_age(&self) -> Duration;
@@ -22,7 +23,21 @@ pub(crate) trait SessionFiles: Send {
 
 /// What the log asks of the policy.
 pub(crate) trait ActorFiles: Send {
-    /// Erases an actor from the changes of an organization, or from all, up to a record of the policy journal. Durable when
-    /// this returns.
-    fn erase(&mut self, organization: Option<&Id>, name: &str, to_sequence: u64) -> Result<(), AuditError>;
+    /// Erases an actor from the changes of an organization, or from all, up to a record of the policy journal: in the part
+    /// of the journal that begins with `part` (see `Redaction::redact_part`). Durable when this returns.
+    fn erase(
+        &mut self,
+        organization: Option<&Id>,
+        name: &str,
+        to_sequence: u64,
+        part: u64,
+    ) -> Result<ErasedPart, AuditError>;
+}
+
+/// What became of a part of the policy journal.
+pub(crate) struct ErasedPart {
+    /// The next part; none after the last.
+    pub(crate) next: Option<u64>,
+    /// A change of the actor that cannot be decoded. All others are erased.
+    pub(crate) fault: Option<AuditError>,
 }

@@ -8,7 +8,7 @@ use super::log::AuditLog;
 use super::shared::Shared;
 use super::view::UnitView;
 use crate::audit::commitment::{Opening, leaf, record_hash};
-use crate::audit::merkle::{Hash, ProofError, TILE_LEAVES, TileLeaves};
+use crate::audit::merkle::{Hash, ProofError, TILE_LEAVES, TileLeaves, TreeHead};
 use crate::store::codec::audit::{Secret, peek};
 
 /// The proof that a record is in the log.
@@ -70,6 +70,27 @@ impl AuditLog {
         newest.ok_or_else(|| AuditError::not_readable("nothing is signed yet: try again in a second"))
     }
 
+    /// The head of the newest checkpoint that is on the disk.
+    pub(crate) fn signed(&self) -> Option<TreeHead> {
+        self.shared.checkpoints().written()
+    }
+
+    /// Signs the first checkpoint. From then on a log without checkpoints has lost them.
+    pub(crate) fn sign_first(&self) {
+        if self.signed().is_none() {
+            self.shared.sign();
+        }
+    }
+
+    /// Whether this was the log's head when it had that many records. True of sizes that retention has removed.
+    pub(crate) fn had(&self, head: TreeHead) -> bool {
+        if head.size < self.first_sequence() {
+            return true;
+        }
+        let tree = self.shared.tree().clone();
+        tree.root_at(head.size, &*self.shared).is_ok_and(|root| root == head.root)
+    }
+
     fn checkpoint_size(&self) -> u64 {
         self.shared.checkpoints().newest().map_or(0, |(head, _)| head.size)
     }
@@ -85,6 +106,22 @@ impl AuditLog {
             let description = format!("is `{sequence}`: give a sequence from 1 to the tree size, {tree_size}");
             return Err(AuditError::Invalid { field: "sequence", description });
         }
+        self.unless_overtaken(sequence, || self.prove_inclusion(sequence, tree_size))
+    }
+
+    /// What a proof comes to. Where the files of its record are removed meanwhile, that is what it says.
+    fn unless_overtaken<T>(
+        &self,
+        sequence: u64,
+        prove: impl FnOnce() -> Result<T, AuditError>,
+    ) -> Result<T, AuditError> {
+        prove().map_err(|error| {
+            let removed = self.shared.was_removed(sequence, &error);
+            if removed { AuditError::Removed { first: self.first_sequence() } } else { error }
+        })
+    }
+
+    fn prove_inclusion(&self, sequence: u64, tree_size: u64) -> Result<InclusionProof, AuditError> {
         let first = self.first_sequence();
         if sequence < first {
             return Err(AuditError::Removed { first });
@@ -92,7 +129,7 @@ impl AuditLog {
         let shared = &*self.shared;
         let found = shared.views().into_iter().rev().find(|view| view.first_sequence() <= sequence);
         let found = found.map(|view| shared.with_opening(&view, sequence)).transpose()?.flatten();
-        let Some((body, opening)) = found else { return Err(AuditError::Removed { first }) };
+        let Some((body, opening)) = found else { return Err(AuditError::Removed { first: self.first_sequence() }) };
         let hashes = shared.tree().clone().inclusion_proof(sequence - 1, tree_size, shared).map_err(proof_error)?;
         let (commitment, opening) = opening.unzip();
         Ok(InclusionProof {
@@ -115,7 +152,9 @@ impl AuditLog {
             return Err(too_large("second_tree_size", second, newest));
         }
         let shared = &*self.shared;
-        shared.tree().clone().consistency_proof(first, second, shared).map_err(proof_error)
+        let prove = || shared.tree().clone().consistency_proof(first, second, shared).map_err(proof_error);
+        // It reads the records around the end of either size.
+        self.unless_overtaken(first, prove)
     }
 }
 

@@ -5,7 +5,7 @@
 //! 3. Remove the units' files.
 //!
 //! Invariant: every removal is recorded, nothing younger than the longest session is removed, and every kept record can
-//! still be proven.
+//! still be proven. What stays beyond age and size is less than a unit, and the tile that is begun (`unit_limits`).
 //! Not here: when to look (`maintenance`), what is kept of removed units (`removed`).
 
 use std::sync::Arc;
@@ -14,9 +14,13 @@ use std::time::Duration;
 use super::error::AuditError;
 use super::removed::write_removed;
 use super::shared::Shared;
+use super::tail::TailUnit;
 use super::units::{UnitInfo, micros};
 use crate::audit::record::{Content, Entry, PrunedRecord};
 use crate::engine::clock::Clock;
+
+/// About how many bytes an opening has in the journal.
+const OPENING_BYTES: u64 = 128;
 
 /// See the module.
 pub(super) struct Pruner {
@@ -46,7 +50,8 @@ impl Pruner {
         let options = &self.shared.options;
         let now = self.clock.now().micros();
         let units = self.shared.units.list();
-        let mut bytes: u64 = units.iter().map(|unit| unit.bytes).sum();
+        let sealed: u64 = units.iter().map(|unit| unit.bytes).sum();
+        let mut bytes = sealed + self.tail_bytes();
         // An active session may have been opened that long ago.
         let needed = now - micros(self.session_age_max);
         let mut due = Vec::new();
@@ -60,6 +65,15 @@ impl Pruner {
             due.push(unit);
         }
         due
+    }
+
+    /// About how many bytes the records have in the journal that are not sealed.
+    fn tail_bytes(&self) -> u64 {
+        let bytes = |unit: Arc<TailUnit>| {
+            let content = unit.read();
+            content.bytes() as u64 + content.openings.len() as u64 * OPENING_BYTES
+        };
+        self.shared.tail.units().into_iter().map(bytes).sum()
     }
 
     fn prune(&self, to_sequence: u64) -> Result<(), AuditError> {

@@ -5,12 +5,13 @@
 //! always the inner one.
 //! Not here: writing (`writer`), and what becomes of a Check while nothing can be recorded (`engine::check`).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::condition::{Condition, Obstacle};
 use super::error::AuditError;
 use super::orders::Order;
 use crate::audit::record::{Entry, GapRecord, Identity};
@@ -67,16 +68,13 @@ pub struct AuditQueue {
     records_max: usize,
     /// Records in the queue and with the writer, which are not durable yet.
     waiting: AtomicU64,
-    /// The last write failed, and none has succeeded since.
-    failed: AtomicBool,
-    /// A write takes longer than the deadline.
-    stuck: AtomicBool,
-    /// No more records will come. Set under the lock, so that the writer does not miss it before it waits.
-    closed: AtomicBool,
+    /// Whether records can be written. [`Obstacle::Closed`] is set under the lock, so that the writer does not miss it before
+    /// it waits.
+    condition: Arc<Condition>,
 }
 
 impl AuditQueue {
-    pub(super) fn new(next_sequence: u64, records_max: usize) -> Self {
+    pub(super) fn new(next_sequence: u64, records_max: usize, condition: Arc<Condition>) -> Self {
         let inner = Inner {
             records: Vec::new(),
             spare: Vec::new(),
@@ -93,9 +91,7 @@ impl AuditQueue {
             room: Notify::new(),
             records_max,
             waiting: AtomicU64::new(0),
-            failed: AtomicBool::new(false),
-            stuck: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            condition,
         }
     }
 
@@ -123,6 +119,28 @@ impl AuditQueue {
         sequence
     }
 
+    /// Takes a record that the writer fills in, with the order that says how; `order` gets the record's sequence. None once
+    /// the writer has ended: then the record is not taken.
+    pub(super) fn push_with(
+        &self,
+        entry: Entry,
+        identity: Option<Identity>,
+        order: impl FnOnce(u64) -> Order,
+    ) -> Option<u64> {
+        let mut inner = self.lock();
+        if inner.ended {
+            return None;
+        }
+        let sequence = inner.next_sequence;
+        inner.next_sequence += 1;
+        inner.records.push(Queued { entry, identity });
+        inner.orders.push(order(sequence));
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        drop(inner);
+        self.work.notify_one();
+        Some(sequence)
+    }
+
     /// Has the writer carry out an order between two batches of records. Once the writer has ended, the order is dropped,
     /// and with it the sender of its reply.
     pub(super) fn order(&self, order: Order) {
@@ -146,7 +164,7 @@ impl AuditQueue {
         self.lock().next_sequence - 1
     }
 
-    /// Whether a record pushed now would be written soon: the queue is not failed, stuck or closed.
+    /// Whether a record pushed now would be written soon.
     pub(crate) fn is_writable(&self) -> bool {
         self.check_writable().is_ok()
     }
@@ -175,20 +193,11 @@ impl AuditQueue {
     }
 
     pub(crate) fn check_writable(&self) -> Result<(), AuditError> {
-        if self.stuck.load(Ordering::Acquire) {
-            return Err(AuditError::not_writable("the disk does not answer"));
-        }
-        if self.failed.load(Ordering::Acquire) {
-            return Err(AuditError::not_writable("the last write failed"));
-        }
-        if self.is_closed() {
-            return Err(AuditError::ShuttingDown);
-        }
-        Ok(())
+        self.condition.check_recordable()
     }
 
     fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.condition.has(Obstacle::Closed)
     }
 
     /// Counts a decision that is not recorded.
@@ -207,7 +216,7 @@ impl AuditQueue {
     /// No more records: the writer finishes what is there.
     pub(super) fn close(&self) {
         let inner = self.lock();
-        self.closed.store(true, Ordering::Release);
+        self.condition.set(Obstacle::Closed, true);
         drop(inner);
         self.work.notify_one();
         self.room.notify_waiters();
@@ -254,16 +263,16 @@ impl AuditQueue {
     }
 
     pub(super) fn set_failed(&self, failed: bool) {
-        self.failed.store(failed, Ordering::Release);
+        self.condition.set(Obstacle::AuditFailed, failed);
         self.room.notify_waiters();
     }
 
     /// Notes whether a write takes longer than the deadline. True if that is new.
     pub(super) fn set_stuck(&self, stuck: bool) -> bool {
-        let before = self.stuck.swap(stuck, Ordering::AcqRel);
-        if before != stuck {
+        let is_new = self.condition.set(Obstacle::AuditStuck, stuck);
+        if is_new {
             self.room.notify_waiters();
         }
-        before != stuck
+        is_new
     }
 }

@@ -1,7 +1,8 @@
-//! The start of the log: from the files to the tail, the tree and the counts.
+//! The start of the log: from the files to the tail, the tree and the counts, then its threads.
 //!
-//! Invariant: every record that the newest checkpoint covers exists and is what was signed, or the start is refused.
-//! Not here: reading the journal back (`replay`), the sessions, and records that are owed (`engine::recovery`).
+//! Invariant: every record that the newest checkpoint covers exists and is what was signed, or the start is refused. A
+//! log that was only read back is as it was left: a start that is refused for another reason leaves no mark in it.
+//! Not here: reading the journal back (`replay`), the sessions, and comparing with the policy (`engine::recovery`).
 
 use std::collections::HashMap;
 use std::io;
@@ -15,8 +16,10 @@ use super::checkpoints::Checkpoints;
 use super::committer::Committer;
 use super::condition::Condition;
 use super::decoded::DecodedTiles;
+use super::denials::Denials;
 use super::encoder::{Encoder, OpenUnit};
-use super::eraser::{self, Erasing};
+use super::eraser;
+use super::erasing::Erasing;
 use super::error::AuditError;
 use super::inbox::MaintenanceInbox;
 use super::log::AuditLog;
@@ -36,9 +39,9 @@ use crate::audit::merkle::{Hash, MerkleTree};
 use crate::audit::note::SignerKey;
 use crate::engine::background::spawn;
 use crate::engine::clock::Clock;
+use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
-use crate::policy::time::Timestamp;
-use crate::store::codec::audit::{Secret, TailOpening, decode_unit_summary};
+use crate::store::codec::audit::{ErasureMark, Secret, TailOpening, decode_unit_summary};
 use crate::store::disk::Disk;
 use crate::store::folder::Folder;
 use crate::store::sealed::SealedFiles;
@@ -59,12 +62,23 @@ pub struct AuditStores {
     pub key: SignerKey,
 }
 
+/// A log that was read back and compared with what was signed. Nothing is written to it yet.
+pub(crate) struct ReadBack {
+    /// The log, which takes no records yet.
+    pub(crate) log: AuditLog,
+    /// The last record of the policy journal that the log has a record of.
+    pub(crate) policy_sequence: u64,
+    /// What is left of erasures that were under way.
+    pub(crate) erasing: Erasing,
+    journal: Box<dyn Journal>,
+    encoder: Encoder,
+    clock: Clock,
+}
+
 /// The running log, and what the engine has to know about it.
 pub struct Opened {
     /// The log.
     pub log: AuditLog,
-    /// The last record of the policy journal that the log has a record of.
-    pub policy_sequence: u64,
     /// How it was left.
     pub left: LeftAs,
     pub(crate) shared: Arc<Shared>,
@@ -72,13 +86,13 @@ pub struct Opened {
 }
 
 impl AuditLog {
-    /// Recovers the log and starts its writer.
-    pub(crate) fn open(
+    /// Reads the log back.
+    pub(crate) fn read_back(
         stores: AuditStores,
         options: AuditOptions,
         clock: &Clock,
         condition: Arc<Condition>,
-    ) -> Result<Opened, AuditOpenError> {
+    ) -> Result<ReadBack, AuditOpenError> {
         let AuditStores { journal: open_journal, disk, directory, key } = stores;
         let folder = Folder::new(disk, directory);
         let files = SealedFiles::new(folder.clone());
@@ -87,7 +101,8 @@ impl AuditLog {
         let roots =
             removed::read_removed_roots(&folder, base.to_sequence).map_err(io("read the roots of what was removed"))?;
         let mut organizations: HashMap<Id, u64> = base.summary.organizations.into_iter().collect();
-        let mut policy_sequence = base.summary.policy_sequence;
+        let removed_policy_sequence = base.summary.policy_sequence;
+        let mut policy_sequence = removed_policy_sequence;
         let (mut infos, mut roots, mut next) = (Vec::new(), roots, base.to_sequence + 1);
         files.clean()?;
         for first_sequence in files.list()? {
@@ -107,7 +122,6 @@ impl AuditLog {
             roots.extend(unit.tile_summaries().iter().map(|tile| Hash::new(tile.root)));
             let info = UnitInfo::of(&unit, files.bytes(first_sequence)?);
             next = info.next_sequence();
-            clock.advance_to(Timestamp::from_micros(info.max_time));
             infos.push(info);
         }
         let journal = open_journal(next)?;
@@ -115,13 +129,16 @@ impl AuditLog {
             return Err(AuditOpenError::Missing { expected: next, found: journal.first_sequence() });
         }
         let tree = MerkleTree::from_tile_roots(roots, Vec::new()).unwrap_or_default();
-        let mut replay = Replay { tree, units: Vec::new(), organizations, policy_sequence };
-        replay.read(&*journal, next, clock)?;
+        let mut replay = Replay { tree, organizations, policy_sequence, ..Replay::default() };
+        replay.read(&*journal, next)?;
         let ends: Vec<u64> = infos.iter().map(|info| info.next_sequence() - 1).collect();
         let is_end = |size| size == base.to_sequence || ends.binary_search(&size).is_ok();
-        let checkpoints = Checkpoints::open(folder.clone(), key, is_end).map_err(io("read the checkpoints"))?;
-        let units = Units::new(files, infos);
-        Parts { folder, units, replay, checkpoints, journal, options, clock: clock.clone(), condition }.start()
+        let checkpoints = Checkpoints::open(folder.clone(), key, &options.earlier_keys, is_end)?;
+        let units = Units::new(files, infos, base.to_sequence + 1);
+        let clock = clock.clone();
+        let parts =
+            Parts { folder, units, replay, checkpoints, journal, options, clock, condition, removed_policy_sequence };
+        parts.compare()
     }
 }
 
@@ -135,17 +152,19 @@ struct Parts {
     options: AuditOptions,
     clock: Clock,
     condition: Arc<Condition>,
+    /// The last record of the policy journal whose record was removed.
+    removed_policy_sequence: u64,
 }
 
 impl Parts {
-    /// Compares the log with what was signed, and starts its writer.
-    fn start(self) -> Result<Opened, AuditOpenError> {
-        let Self { folder, units, replay, checkpoints, journal, options, clock, condition } = self;
-        let Replay { tree, units: tail, organizations, policy_sequence } = replay;
+    /// Compares the log with what was signed.
+    fn compare(self) -> Result<ReadBack, AuditOpenError> {
+        let Self { folder, units, replay, checkpoints, journal, options, clock, condition, removed_policy_sequence } =
+            self;
+        let Replay { tree, units: tail, organizations, policy_sequence, erased } = replay;
         let size = tree.size();
-        let unit = tail.last().map(open_unit).unwrap_or_default();
         let shared = Arc::new(Shared {
-            queue: AuditQueue::new(size + 1, options.queue_records_max),
+            queue: AuditQueue::new(size + 1, options.queue_records_max, Arc::clone(&condition)),
             options,
             tail: Tail::new(tail),
             units,
@@ -154,6 +173,7 @@ impl Parts {
             decoded: DecodedTiles::default(),
             newest: watch::Sender::new(size),
             waiting: Waiting::new(size),
+            denials: Denials::default(),
             commits: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             written: AtomicBool::new(false),
@@ -163,25 +183,35 @@ impl Parts {
             layout: Mutex::new(()),
         });
         check_signed(&shared, size)?;
+        // A crash may have left them in the journal. Nobody reads them any more, and nothing is sealed with them.
+        shared.tail.erase(&erased);
+        let io = |action| move |source| AuditOpenError::Io { action, source };
+        let mark = eraser::read_mark(&shared.folder).map_err(io("read the mark of an erasure"))?;
+        let unit = shared.tail.last().map(|unit| open_unit(&unit, mark.as_ref())).unwrap_or_default();
+        let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
+        let verifier = shared.checkpoints().verifier().clone();
+        let keys = [std::slice::from_ref(&verifier), &shared.options.earlier_keys].concat();
+        let log = AuditLog { shared, verifier, keys, writer: Mutex::default() };
+        let unreadable = |error: AuditError| io("finish an erasure")(io::Error::other(error));
+        let erasing = mark.map(|mark| Erasing::resumed(mark, &log, removed_policy_sequence));
+        let erasing = erasing.transpose().map_err(unreadable)?.unwrap_or_default();
+        Ok(ReadBack { log, policy_sequence, erasing, journal, encoder, clock })
+    }
+}
+
+impl ReadBack {
+    /// Marks the log as in use, and starts its writer.
+    pub(crate) fn start(self) -> Result<Opened, AuditOpenError> {
+        let Self { log, policy_sequence, erasing, journal, encoder, clock } = self;
+        let shared = Arc::clone(&log.shared);
         let io = |action| move |source| AuditOpenError::Io { action, source };
         let left = running::begin(&shared.folder, &shared.options).map_err(io("mark the use"))?;
-        let erasing = eraser::read_mark(&shared.folder).map_err(io("read the mark of an erasure"))?;
-        let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
         let committer = Committer::new(journal, Arc::clone(&shared), clock.clone(), policy_sequence);
-        let pipeline = Pipeline::start(committer).map_err(AuditOpenError::Thread)?;
+        let pipeline = Pipeline::start(committer, &shared.condition).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
-        let thread = spawn("audit-writer", move || writer.run()).map_err(AuditOpenError::Thread)?;
-        let verifier = shared.checkpoints().verifier().clone();
-        let log = AuditLog { shared: Arc::clone(&shared), verifier, writer: Mutex::new(Some(thread)) };
-        let erasing = match erasing {
-            None => Erasing::default(),
-            Some(mut erasing) => {
-                let unreadable = |error: AuditError| io("finish an erasure")(io::Error::other(error));
-                erasing.in_journal = Some(log.erased_units().map_err(unreadable)?);
-                erasing
-            }
-        };
-        Ok(Opened { log, policy_sequence, left, shared, erasing })
+        let thread = spawn("audit-writer", &shared.condition, move || writer.run()).map_err(AuditOpenError::Thread)?;
+        *log.writer.lock().ignore_poison() = Some(thread);
+        Ok(Opened { log, left, shared, erasing })
     }
 }
 
@@ -198,20 +228,24 @@ fn check_signed(shared: &Shared, size: u64) -> Result<(), AuditOpenError> {
     }
 }
 
-/// What the writer needs to go on with a unit.
-fn open_unit(unit: &TailUnit) -> OpenUnit {
+/// What the writer needs to go on with a unit. Somebody whose erasure is under way gets a new opening.
+fn open_unit(unit: &TailUnit, mark: Option<&ErasureMark>) -> OpenUnit {
     let content = unit.read();
     if content.ended {
         return OpenUnit::default();
     }
     let identity = |(slot, opening): (u32, &TailOpening)| {
         let Secret { scope, opening } = opening.secret.as_ref()?;
+        if mark.is_some_and(|mark| mark.names(opening.email())) {
+            return None;
+        }
         let organization = if scope.is_empty() { None } else { Some(Id::parse(scope).ok()?) };
         Some(((organization, opening.identity()), slot))
     };
     OpenUnit {
         len: content.len(),
         bytes: content.bytes(),
+        first_time: content.tiles.first().map_or(0, |tile| tile.min_time),
         slots: (0..).zip(&content.openings).filter_map(identity).collect(),
         commitments: content.openings.iter().map(|opening| opening.commitment).collect(),
         end_requested: false,

@@ -1,22 +1,20 @@
-//! Reading the journal of the log back into units of the tail, and erasing openings in it.
+//! Reading the journal of the log back into units of the tail.
 //!
 //! Invariant: every record comes back under its sequence, in its unit.
 //! Not here: sealed units, and comparing with what was signed (`recovery`, `verify`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use super::encoder::UNIT_RECORDS_MAX;
 use super::open_error::AuditOpenError;
 use super::tail::{TailRecord, TailUnit};
+use super::unit_limits::UNIT_RECORDS_MAX;
 use crate::audit::commitment::record_hash;
 use crate::audit::merkle::MerkleTree;
-use crate::audit::record::ErasedUnit;
-use crate::engine::clock::Clock;
+use crate::audit::record::{Content, ErasedUnit};
 use crate::policy::name::Id;
-use crate::policy::time::Timestamp;
 use crate::store::codec::CodecError;
-use crate::store::codec::audit::{StoredEntry, decode_entry, decode_tail, erase_tail_opening};
-use crate::store::{Journal, JournalError, Log};
+use crate::store::codec::audit::{StoredEntry, decode_entry, decode_tail};
+use crate::store::{JournalError, Log};
 
 /// The units of the journal, while they are read.
 #[derive(Default)]
@@ -25,6 +23,8 @@ pub(super) struct Replay {
     pub(super) units: Vec<TailUnit>,
     pub(super) organizations: HashMap<Id, u64>,
     pub(super) policy_sequence: u64,
+    /// The openings that records of the journal list as erased.
+    pub(super) erased: Vec<ErasedUnit>,
 }
 
 /// The units of a journal's records, and the first fault among them: its sequence and its description.
@@ -34,7 +34,7 @@ pub(super) fn read_tail(records: Vec<Result<(u64, Vec<u8>), JournalError>>) -> (
     for record in records {
         let result = record.map_err(AuditOpenError::from).and_then(|(sequence, bytes)| {
             next = sequence + 1;
-            replay.take(sequence, &bytes).map(drop)
+            replay.take(sequence, &bytes)
         });
         if let Err(error) = result {
             let sequence = match &error {
@@ -52,16 +52,16 @@ pub(super) fn read_tail(records: Vec<Result<(u64, Vec<u8>), JournalError>>) -> (
 
 impl Replay {
     /// Reads the journal's unsealed records.
-    pub(super) fn read(&mut self, journal: &dyn Log, from: u64, clock: &Clock) -> Result<(), AuditOpenError> {
+    pub(super) fn read(&mut self, journal: &dyn Log, from: u64) -> Result<(), AuditOpenError> {
         for record in journal.read_from(from)? {
             let (sequence, bytes) = record?;
-            clock.advance_to(self.take(sequence, &bytes)?);
+            self.take(sequence, &bytes)?;
         }
         Ok(())
     }
 
-    /// Takes the next record; returns its time.
-    fn take(&mut self, sequence: u64, bytes: &[u8]) -> Result<Timestamp, AuditOpenError> {
+    /// Takes the next record.
+    fn take(&mut self, sequence: u64, bytes: &[u8]) -> Result<(), AuditOpenError> {
         let damaged = |source| AuditOpenError::Record { sequence, source };
         let tail = decode_tail(bytes).map_err(damaged)?;
         let StoredEntry { sequence: written, organization_sequence, slot, entry } =
@@ -86,10 +86,13 @@ impl Replay {
             content.policy_sequence
         });
         self.policy_sequence = self.policy_sequence.max(policy_sequence);
+        if let Content::Erased(erased) = entry.content {
+            self.erased.extend(erased.units);
+        }
         if let Some(organization) = entry.organization {
             self.organizations.insert(organization, organization_sequence);
         }
-        Ok(entry.time)
+        Ok(())
     }
 
     /// Whether the next record has to begin a unit.
@@ -102,26 +105,4 @@ impl Replay {
             unit.change(|content| content.ended = true);
         }
     }
-}
-
-/// Zeroes openings in the journal, from the first record of a unit on.
-pub(super) fn redact_journal(journal: &mut dyn Journal, from: u64, units: &[ErasedUnit]) -> Result<(), JournalError> {
-    let (mut unit, mut slot) = (from, 0_u32);
-    // Find the holders first: the editor may be called more than once for the same record.
-    let mut holders = HashSet::new();
-    for record in journal.read_from(from)? {
-        let (sequence, bytes) = record?;
-        let Ok(tail) = decode_tail(&bytes) else { continue };
-        if tail.begins_unit {
-            (unit, slot) = (sequence, 0);
-        }
-        if tail.opening.is_some() {
-            let named = |erased: &ErasedUnit| erased.first_sequence == unit && erased.slots.contains(&slot);
-            if units.iter().any(named) {
-                holders.insert(sequence);
-            }
-            slot += 1;
-        }
-    }
-    journal.redact(from, &mut |sequence, bytes| holders.contains(&sequence) && erase_tail_opening(bytes)).map(drop)
 }

@@ -27,21 +27,23 @@ impl Sealer {
         Self { shared, clock }
     }
 
-    /// Seals units that have ended, and ends one that has been open for too long.
-    pub(super) fn seal_ended(&self) -> Result<(), AuditError> {
-        for unit in self.shared.tail.units() {
-            if unit.read().ended {
-                self.seal(&unit)?;
-            }
+    /// Seals the oldest unit that has ended; tells whether there was one. Ends one that has been open for too long, or is to
+    /// be removed.
+    pub(super) fn seal_ended(&self) -> Result<bool, AuditError> {
+        let ended = self.shared.tail.units().into_iter().find(|unit| unit.read().ended);
+        if let Some(unit) = &ended {
+            self.seal(unit)?;
         }
-        let too_old = self.clock.now().micros() - micros(self.shared.options.unit_age_max);
+        let options = &self.shared.options;
+        let age_max = options.retention_age.map_or(options.unit_age_max, |age| age.min(options.unit_age_max));
+        let too_old = self.clock.now().micros() - micros(age_max);
         if let Some(unit) = self.shared.tail.oldest() {
             let content = unit.read();
             if content.tiles.first().is_some_and(|tile| tile.min_time < too_old) && content.len() >= TILE_LEAVES {
                 self.shared.queue.order(Order::EndUnit);
             }
         }
-        Ok(())
+        Ok(ended.is_some())
     }
 
     fn seal(&self, unit: &Arc<TailUnit>) -> Result<(), AuditError> {

@@ -14,11 +14,13 @@ use tokio::time::Instant;
 use super::checkpoints::Checkpoints;
 use super::condition::Condition;
 use super::decoded::DecodedTiles;
+use super::denials::Denials;
 use super::error::AuditError;
 use super::inbox::MaintenanceInbox;
 use super::options::AuditOptions;
 use super::queue::AuditQueue;
 use super::tail::Tail;
+use super::unit_limits::UnitLimits;
 use super::units::Units;
 use super::waiting::Waiting;
 use crate::audit::merkle::{MerkleTree, TreeHead};
@@ -41,6 +43,8 @@ pub(crate) struct Shared {
     /// The newest durable record.
     pub(super) newest: watch::Sender<u64>,
     pub(super) waiting: Waiting,
+    /// Not told yet.
+    pub(super) denials: Denials,
     /// Odd while a write is under way.
     pub(super) commits: AtomicU64,
     pub(super) closing: AtomicBool,
@@ -70,9 +74,14 @@ impl Shared {
         *self.newest.borrow()
     }
 
+    /// When the unit that is being written ends.
+    pub(super) fn unit_limits(&self) -> UnitLimits {
+        let kept = (self.newest() + 1).saturating_sub(self.first_sequence());
+        UnitLimits::of(&self.options, kept)
+    }
+
     pub(super) fn set_failed(&self, failed: bool) {
         self.queue.set_failed(failed);
-        self.condition.set_audit(self.queue.is_writable());
     }
 
     pub(super) fn is_closing(&self) -> bool {

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::tail_index::TailIndex;
 use crate::audit::merkle::TILE_LEAVES;
-use crate::audit::record::{Content, Entry, Identity};
+use crate::audit::record::{Content, Entry, ErasedUnit, Identity};
 use crate::audit::terms::for_each_term;
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
@@ -180,6 +180,21 @@ impl Tail {
 
     pub(super) fn push(&self, unit: Arc<TailUnit>) {
         self.units.write().ignore_poison().push_back(unit);
+    }
+
+    /// Removes openings whose erasure is recorded.
+    pub(super) fn erase(&self, erased: &[ErasedUnit]) {
+        let units = self.units();
+        for ErasedUnit { first_sequence, slots } in erased {
+            let Some(unit) = units.iter().find(|unit| unit.first_sequence == *first_sequence) else { continue };
+            unit.change(|content| {
+                for slot in slots {
+                    if let Some(opening) = content.openings.get_mut(*slot as usize) {
+                        opening.secret = None;
+                    }
+                }
+            });
+        }
     }
 
     /// Removes a unit that is sealed.

@@ -42,6 +42,11 @@ impl TailIndex {
         }
     }
 
+    /// The first record that refers to an opening.
+    pub(super) fn first_of_slot(&self, slot: u32) -> Option<u16> {
+        self.slots.get(slot as usize)?.first().copied()
+    }
+
     /// Adds the records that have a term.
     pub(super) fn add_to(&self, set: &mut IndexSet, term: &[u8]) {
         let short = self.short.iter().find(|(known, _)| known == term).map(|(_, list)| list);

@@ -5,11 +5,13 @@
 //! Not here: what is in their files (`store::sealed`), and when units are sealed or removed (`sealer`, `pruner`).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use super::error::AuditError;
 use crate::locks::IgnorePoison;
+use crate::policy::time::Timestamp;
 use crate::store::sealed::{Openings, SealedError, SealedFiles, SealedUnit};
 
 /// The most units whose files are kept open.
@@ -53,6 +55,10 @@ impl UnitInfo {
 pub(super) struct Units {
     pub(super) files: SealedFiles,
     list: RwLock<Vec<UnitInfo>>,
+    /// The first record that was kept when the log was opened. What was removed before is not known any more.
+    first_at_start: u64,
+    /// The latest time of what was removed since, in microseconds.
+    removed_max_time: AtomicI64,
     open: Mutex<Cache<SealedUnit>>,
     openings: Mutex<Cache<Openings>>,
 }
@@ -82,10 +88,13 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Units {
-    pub(super) fn new(files: SealedFiles, list: Vec<UnitInfo>) -> Self {
+    /// `first` is the first record that is kept, whether it is sealed or not.
+    pub(super) fn new(files: SealedFiles, list: Vec<UnitInfo>, first: u64) -> Self {
         Self {
             files,
             list: RwLock::new(list),
+            first_at_start: first,
+            removed_max_time: AtomicI64::new(i64::MIN),
             open: Mutex::new(Cache { entries: HashMap::new(), max: OPEN_MAX }),
             openings: Mutex::new(Cache { entries: HashMap::new(), max: OPENINGS_MAX }),
         }
@@ -118,11 +127,21 @@ impl Units {
         drop(locked(&self.open).get_or(info.first_sequence, || Ok::<_, SealedError>(unit)));
     }
 
-    /// Forgets the units before a record.
+    /// Forgets the units before a record, because they are removed.
     pub(super) fn forget_before(&self, sequence: u64) {
-        self.list.write().ignore_poison().retain(|unit| unit.first_sequence >= sequence);
+        let mut list = self.list.write().ignore_poison();
+        for unit in list.extract_if(.., |unit| unit.first_sequence < sequence) {
+            self.removed_max_time.fetch_max(unit.max_time, Ordering::Relaxed);
+        }
+        drop(list);
         locked(&self.open).entries.retain(|first, _| *first >= sequence);
         locked(&self.openings).entries.retain(|first, _| *first >= sequence);
+    }
+
+    /// Whether one of the removed records from `first` on may be of this time or later; none: of any time.
+    pub(super) fn may_have_removed(&self, first: u64, since: Option<Timestamp>) -> bool {
+        let max_time = self.removed_max_time.load(Ordering::Relaxed);
+        first < self.first_at_start || since.is_none_or(|since| max_time >= since.micros())
     }
 
     /// Drops the cached openings of a unit, which have changed.

@@ -96,6 +96,22 @@ impl Shared {
         sealed.or(tail).unwrap_or(self.newest() + 1)
     }
 
+    /// Checks that retention has not removed records of a list since its first page, when `first` was the oldest one.
+    /// `since`: the list is of records of this time or later.
+    pub(super) fn check_kept(&self, first: u64, since: Option<Timestamp>) -> Result<(), AuditError> {
+        let now = self.first_sequence();
+        if now > first && self.units.may_have_removed(first, since) {
+            return Err(AuditError::Overtaken { first: now });
+        }
+        Ok(())
+    }
+
+    /// Whether the log has all records from a moment on: none of them was removed.
+    pub(super) fn reaches_back_to(&self, since: Timestamp) -> bool {
+        let Some(oldest) = self.views().into_iter().next() else { return true };
+        oldest.first_sequence() == 1 || oldest.times().is_some_and(|(earliest, _)| earliest <= since.micros())
+    }
+
     /// Whether an error is that of records whose files were removed while they were read.
     pub(super) fn was_removed(&self, sequence: u64, error: &AuditError) -> bool {
         matches!(error, AuditError::NotReadable(_)) && sequence < self.first_sequence()

@@ -2,7 +2,8 @@
 //!
 //! * `table`: opening, ending, renewing, erasing, looking up. `scan`: revoking and listing.
 //! * `recovery`: restoring the sessions after a restart.
-//! * `shard`: one part of the table with its own lock. It consists of `slab`, `index` and `timers`.
+//! * `shard`: one part of the table with its own lock. It consists of `slab`, `index` and `timers`; `erasure` tells whom
+//!   it is erasing.
 //!
 //! The table calls a closure for each event of a session, while its shard is locked. A log that the closure writes has
 //! the order of the state: no session ends before it was opened, and a change misses none that it would revoke. The
@@ -12,6 +13,7 @@
 //! order in which things happened to it. Times are whole microseconds, as the log keeps them.
 //! Not here: the log, the clock, the policy; sessions that have ended.
 
+mod erasure;
 mod index;
 mod lifetime;
 mod recovery;

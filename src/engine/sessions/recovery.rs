@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use super::lifetime::{after, whole};
+use super::lifetime::{Life, after, whole};
 use super::shard::Shard;
 use super::table::SessionTable;
 use super::{SHARDS, SHARDS_IN_ID, Session};
-use crate::audit::record::{Content, DecisionRecord, Entry, Person, Record, Subject};
+use crate::audit::record::{ClockChangedRecord, Content, DecisionRecord, Entry, Person, Record, Subject};
 use crate::audit::session::{SessionId, SessionRecord};
+use crate::engine::clock::Moment;
 use crate::policy::decision::Decision;
 use crate::policy::rule::ConnectionType;
 use crate::policy::time::Timestamp;
@@ -48,9 +49,46 @@ impl SessionTable {
         }
     }
 
+    /// Counts the times of all sessions as decision time is counted since a correction, so that what is stored of them gives
+    /// the same deadlines at the next start.
+    pub fn follow_correction(&self, now: impl Into<Moment>) {
+        let now = now.into();
+        for mut shard in self.shards() {
+            for (_, active) in shard.slab.iter_mut() {
+                let (record, life) = (&mut active.session.record, active.life);
+                record.start_time = now.time_at(life.start);
+                record.last_seen_time = now.time_at(life.seen);
+                record.lease_expire_time = life.lease_expire.map(|expire| now.time_at(expire));
+            }
+        }
+    }
+
+    /// Repeats what a correction of the clock did, unless a snapshot includes it already.
+    fn replay_correction(&self, sequence: u64, change: &ClockChangedRecord) {
+        let by = change.to_time.micros().saturating_sub(change.from_time.micros());
+        let later = |time: Timestamp| Timestamp::from_micros(time.micros().saturating_add(by));
+        for mut shard in self.shards() {
+            if sequence <= shard.sequence {
+                continue;
+            }
+            shard.sequence = sequence;
+            for slot in shard.slab.iter_mut().map(|(slot, _)| slot).collect::<Vec<_>>() {
+                let Some(active) = shard.slab.at(slot) else { continue };
+                let mut record = active.session.record.clone();
+                record.start_time = later(record.start_time);
+                record.last_seen_time = later(record.last_seen_time);
+                record.lease_expire_time = record.lease_expire_time.map(later);
+                shard.restart(slot, record);
+            }
+        }
+    }
+
     /// Applies a record of the log, unless the snapshot includes it already. Records must come in their order.
     pub fn replay(&self, record: &Record) {
         let Record { sequence, subject, entry, .. } = record;
+        if let Content::ClockChanged(change) = &entry.content {
+            return self.replay_correction(*sequence, change);
+        }
         let Entry { time, organization: Some(organization), content } = entry else { return };
         let id = match content {
             Content::Decision(decision) => decision.session,
@@ -78,7 +116,7 @@ impl SessionTable {
                 }
             }
             (Content::Decision(decision), Some(slot)) if !decision.session_opened => {
-                shard.count(slot, whole(*time));
+                shard.count(slot, whole(*time).into());
             }
             (Content::SessionEnded(session), Some(slot)) => {
                 if let Some(end) = session.end {
@@ -105,7 +143,7 @@ impl SessionTable {
         for id in ids {
             let mut shard = self.lock(id.number);
             if let Some(slot) = shard.slot(*id) {
-                shard.renew(slot, whole(time), whole(lease_expire));
+                shard.renew(slot, whole(time).into(), whole(lease_expire).into());
             }
         }
     }
@@ -124,8 +162,8 @@ impl SessionTable {
         }
         // The limit does not apply: these connections were allowed before.
         self.totals.reserve(usize::MAX);
-        let fold = self.fold_of(&session);
-        shard.insert(session, fold);
+        let (fold, life) = (self.fold_of(&session), Life::of(&session.record));
+        shard.insert(session, life, fold);
     }
 
     /// The hash under which further checks find the session; none where they must not.

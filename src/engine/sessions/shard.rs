@@ -10,17 +10,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 
+use super::erasure::{ErasedUser, Erasure};
 use super::index::Index;
-use super::lifetime::{Lifetimes, whole};
+use super::lifetime::{Life, Lifetimes, whole};
 use super::slab::{Active, Slab};
 use super::timers::Timers;
 use super::{AdmissionKey, Admitted, Renewed, Session};
 use crate::audit::record::{Person, Subject};
 use crate::audit::rule_text::RuleText;
 use crate::audit::session::{Revocation, SessionEnd, SessionId, SessionRecord};
+use crate::engine::clock::Moment;
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
-use crate::policy::time::Timestamp;
 
 /// How many sessions there are in all shards.
 #[derive(Default)]
@@ -66,6 +67,8 @@ pub(super) struct Shard {
     pub(super) timers: Timers,
     /// What the last revocation named as its rule. One rule may revoke all sessions, which then share this.
     rule_text: Option<Arc<RuleText>>,
+    /// Users who are being erased; nearly always none.
+    erasures: Vec<Erasure>,
     totals: Arc<Totals>,
 }
 
@@ -81,6 +84,7 @@ impl Shard {
             folds: HashMap::default(),
             timers: Timers::default(),
             rule_text: None,
+            erasures: Vec::new(),
             totals,
         }
     }
@@ -97,12 +101,12 @@ impl Shard {
     }
 
     /// Adds a new session, for which `Totals::reserve` has made room.
-    pub(super) fn insert(&mut self, session: Session, fold: Option<u64>) {
+    pub(super) fn insert(&mut self, session: Session, life: Life, fold: Option<u64>) {
         let Session { organization, record, .. } = &session;
         let (organization, endpoint) = (organization.clone(), Arc::clone(&record.endpoint));
         let (id, connection_type) = (record.id, record.connection_type);
-        let deadline = self.lifetimes.end_of(record).time.micros();
-        let slot = self.slab.insert(Active { session, queued: deadline, position: 0, fold: None }).slot;
+        let deadline = self.lifetimes.deadline(connection_type, &life).0.micros();
+        let slot = self.slab.insert(Active { session, life, queued: deadline, position: 0, fold: None }).slot;
         let position = self.index.insert(&organization, &endpoint, connection_type, slot);
         if let Some(active) = self.slab.at_mut(slot) {
             active.position = position;
@@ -140,8 +144,11 @@ impl Shard {
     }
 
     /// The preview that a check with this key belongs to, due or not.
-    pub(super) fn folded(&self, hash: u64, key: &AdmissionKey<'_>) -> Option<u32> {
+    pub(super) fn folded(&mut self, hash: u64, key: &AdmissionKey<'_>) -> Option<u32> {
         let slot = self.folds.get(&hash).copied()?;
+        if !self.erasures.is_empty() && self.erase_at(slot) {
+            return None;
+        }
         let session = &self.slab.at(slot)?.session;
         let is_user = matches!(&session.subject, Subject::Person(Person { email, address })
             if **email == *key.email && *address == key.address);
@@ -150,12 +157,16 @@ impl Shard {
     }
 
     /// How the session has ended by `now`, if it has.
-    pub(super) fn ended_by(&self, slot: u32, now: Timestamp) -> Option<SessionEnd> {
-        self.slab.at(slot).and_then(|active| self.lifetimes.ended_by(&active.session.record, now))
+    pub(super) fn ended_by(&self, slot: u32, now: Moment) -> Option<SessionEnd> {
+        let Active { session, life, .. } = self.slab.at(slot)?;
+        self.lifetimes.ended_by(session.record.connection_type, life, now)
     }
 
     /// Takes a session out as one that has ended.
     pub(super) fn end(&mut self, slot: u32, end: SessionEnd) -> Option<Session> {
+        if !self.erasures.is_empty() {
+            self.erase_at(slot);
+        }
         self.unfold(slot);
         let Active { mut session, position, .. } = self.slab.remove(slot)?;
         let Session { organization, record, .. } = &mut session;
@@ -182,6 +193,9 @@ impl Shard {
 
     /// Marks a session as revoked.
     pub(super) fn revoke(&mut self, slot: u32, mut revocation: Revocation) -> Option<&Session> {
+        if !self.erasures.is_empty() {
+            self.erase_at(slot);
+        }
         self.unfold(slot);
         self.share_text(&mut revocation);
         let active = self.slab.at_mut(slot)?;
@@ -191,24 +205,26 @@ impl Shard {
 
     /// Extends the lease of a session. A renewal older than the last one changes nothing, so that renewals may be replayed
     /// more than once.
-    pub(super) fn renew(&mut self, slot: u32, time: Timestamp, lease_expire: Timestamp) -> Renewed {
+    pub(super) fn renew(&mut self, slot: u32, now: Moment, lease_expire: Moment) -> Renewed {
         let Some(active) = self.slab.at_mut(slot) else { return Renewed::Lost };
-        let record = &mut active.session.record;
+        let (record, life) = (&mut active.session.record, &mut active.life);
         if record.revocation.is_some() {
             return Renewed::Revoked;
         }
-        if record.connection_type == ConnectionType::Shell && time >= record.last_seen_time {
-            record.last_seen_time = time;
-            record.lease_expire_time = Some(lease_expire);
+        if record.connection_type == ConnectionType::Shell && now.steady >= life.seen {
+            (record.last_seen_time, life.seen) = (now.time, now.steady);
+            (record.lease_expire_time, life.lease_expire) = (Some(lease_expire.time), Some(lease_expire.steady));
             self.requeue(slot);
         }
         Renewed::Renewed
     }
 
     /// Counts a further check to a preview.
-    pub(super) fn count(&mut self, slot: u32, now: Timestamp) -> Option<Admitted> {
-        let Session { subject, record, .. } = &mut self.slab.at_mut(slot)?.session;
-        record.last_seen_time = record.last_seen_time.max(now);
+    pub(super) fn count(&mut self, slot: u32, now: Moment) -> Option<Admitted> {
+        let Active { session: Session { subject, record, .. }, life, .. } = self.slab.at_mut(slot)?;
+        if now.steady > life.seen {
+            (record.last_seen_time, life.seen) = (now.time, now.steady);
+        }
         record.request_count = record.request_count.saturating_add(1);
         let Subject::Person(Person { email, .. }) = subject else { return None };
         let (email, endpoint) = (Arc::clone(email), Arc::clone(&record.endpoint));
@@ -222,7 +238,17 @@ impl Shard {
         }
         if let Some(active) = self.slab.at_mut(slot) {
             let endpoint = Arc::clone(&active.session.record.endpoint);
+            active.life = Life::of(&record);
             active.session.record = SessionRecord { endpoint, end: None, ..record };
+            self.requeue(slot);
+        }
+    }
+
+    /// Replaces the times of a session that is read back.
+    pub(super) fn restart(&mut self, slot: u32, record: SessionRecord) {
+        if let Some(active) = self.slab.at_mut(slot) {
+            active.life = Life::of(&record);
+            active.session.record = record;
             self.requeue(slot);
         }
     }
@@ -230,20 +256,20 @@ impl Shard {
     /// Queues the session again if its deadline is earlier now.
     fn requeue(&mut self, slot: u32) {
         let Some(active) = self.slab.at(slot) else { return };
-        let deadline = self.lifetimes.end_of(&active.session.record).time.micros();
+        let deadline = self.lifetimes.deadline(active.session.record.connection_type, &active.life).0.micros();
         if deadline < active.queued {
             self.timers.queue(&mut self.slab, slot, deadline);
         }
     }
 
     /// Ends at most `count_max` sessions that are due; tells whether there may be more.
-    pub(super) fn expire(&mut self, now: Timestamp, count_max: usize, ended: &mut dyn FnMut(&Session)) -> bool {
+    pub(super) fn expire(&mut self, now: Moment, count_max: usize, ended: &mut dyn FnMut(&Session)) -> bool {
         for _ in 0..count_max {
-            let Some((slot, active)) = self.timers.pop(&self.slab, now.micros()) else { return false };
-            let end = self.lifetimes.end_of(&active.session.record);
-            if end.time > now {
-                self.timers.queue(&mut self.slab, slot, end.time.micros());
-            } else if let Some(session) = self.end(slot, end) {
+            let Some((slot, active)) = self.timers.pop(&self.slab, now.steady.micros()) else { return false };
+            let (deadline, reason) = self.lifetimes.deadline(active.session.record.connection_type, &active.life);
+            if deadline > now.steady {
+                self.timers.queue(&mut self.slab, slot, deadline.micros());
+            } else if let Some(session) = self.end(slot, SessionEnd { time: now.time_at(deadline), reason }) {
                 ended(&session);
             }
         }
@@ -251,11 +277,45 @@ impl Shard {
     }
 
     /// Ends a session if it was due by `now`; tells whether it was.
-    pub(super) fn end_if_due(&mut self, slot: u32, now: Timestamp, ended: &mut dyn FnMut(&Session)) -> bool {
+    pub(super) fn end_if_due(&mut self, slot: u32, now: Moment, ended: &mut dyn FnMut(&Session)) -> bool {
         let Some(end) = self.ended_by(slot, now) else { return false };
         if let Some(session) = self.end(slot, end) {
             ended(&session);
         }
+        true
+    }
+
+    /// Erases a user from the sessions that are open now: from each when it is come across, at the latest in
+    /// `finish_erasure`. No closure sees the user, and no further check finds such a session.
+    pub(super) fn begin_erasure(&mut self, user: &Arc<ErasedUser>) {
+        self.erasures.push(Erasure::new(user, self.opened));
+    }
+
+    /// Erases the user from the sessions that are left; returns how many.
+    pub(super) fn finish_erasure(&mut self, user: &Arc<ErasedUser>) -> usize {
+        let Some(at) = self.erasures.iter().position(|erasure| erasure.is_of(user)) else { return 0 };
+        let erasure = self.erasures.swap_remove(at);
+        let mut slots = Vec::new();
+        for (slot, active) in self.slab.iter_mut() {
+            if erasure.concerns(&active.session) {
+                active.session.subject = Subject::Erased;
+                slots.push(slot);
+            }
+        }
+        for slot in &slots {
+            self.unfold(*slot);
+        }
+        slots.len()
+    }
+
+    /// Erases the user of a session that is come across; tells whether it did.
+    pub(super) fn erase_at(&mut self, slot: u32) -> bool {
+        let Some(active) = self.slab.at_mut(slot) else { return false };
+        if !self.erasures.iter().any(|erasure| erasure.concerns(&active.session)) {
+            return false;
+        }
+        active.session.subject = Subject::Erased;
+        self.unfold(slot);
         true
     }
 }

@@ -4,10 +4,12 @@
 //! Not here: what a session is.
 
 use super::Session;
+use super::lifetime::Life;
 
 /// A session, and where the shard's other structures hold it.
 pub(super) struct Active {
     pub(super) session: Session,
+    pub(super) life: Life,
     /// The deadline of its one live entry among the timers, in microseconds.
     pub(super) queued: i64,
     /// Its position in the index's list of its endpoint.

@@ -1,6 +1,6 @@
 //! The table: operations on one session, or on those that are named or due.
 //!
-//! Invariant: no method holds two locks, and each says whether it calls closures under a lock.
+//! Invariant: no method but `erase` holds two locks, and each says whether it calls closures under a lock.
 //! Not here: scans of many sessions (`scan`), the start (`recovery`).
 
 use std::hash::Hasher;
@@ -8,17 +8,18 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::erasure::ErasedUser;
 use super::index::Counts;
-use super::lifetime::{Lifetimes, after, whole};
+use super::lifetime::{Life, Lifetimes, after, whole_moment};
 use super::shard::{Shard, Totals};
 use super::{AdmissionKey, Admitted, Renewed, SHARDS, SHARDS_IN_ID, Session, SessionOptions, TooManySessions};
 use crate::audit::record::{Person, Subject};
 use crate::audit::session::{EndReason, SessionEnd, SessionId, SessionRecord};
+use crate::engine::clock::Moment;
 use crate::locks::IgnorePoison;
 use crate::policy::address::Address;
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
-use crate::policy::time::Timestamp;
 
 /// Sessions that are ended while a shard stays locked: some tens of microseconds for a check that waits.
 const EXPIRE_BATCH: usize = 256;
@@ -103,17 +104,20 @@ impl SessionTable {
         &self,
         id: SessionId,
         organization: &Id,
-        now: Timestamp,
+        now: impl Into<Moment>,
         reason: EndReason,
         mut ended: impl FnMut(&Session),
     ) -> Option<Session> {
-        let now = whole(now);
+        let now = whole_moment(now.into());
         let mut shard = self.lock(id.number);
         let slot = shard.slot_in(organization, id)?;
         let end = shard.ended_by(slot, now).or_else(|| {
-            let record = &shard.slab.at(slot)?.session.record;
+            let active = shard.slab.at(slot)?;
+            let record = &active.session.record;
             let reason = if record.revocation.is_some() { EndReason::Revoked } else { reason };
-            Some(SessionEnd { time: now.max(record.last_seen_time), reason })
+            // Another may have read the clock later, and been here first.
+            let time = if now.steady < active.life.seen { record.last_seen_time } else { now.time };
+            Some(SessionEnd { time, reason })
         })?;
         let session = shard.end(slot, end)?;
         ended(&session);
@@ -127,11 +131,11 @@ impl SessionTable {
         &self,
         ids: &[(Id, SessionId)],
         lease: Duration,
-        now: Timestamp,
+        now: impl Into<Moment>,
         mut ended: impl FnMut(&Session),
     ) -> Vec<Renewed> {
-        let now = whole(now);
-        let lease_expire = after(now, lease);
+        let now = whole_moment(now.into());
+        let lease_expire = now.after(lease);
         let mut by_shard: Vec<(usize, &(Id, SessionId))> = ids.iter().enumerate().collect();
         by_shard.sort_by_key(|(_, (_, id))| id.number % SHARDS_IN_ID);
         let mut renewed = vec![Renewed::Lost; ids.len()];
@@ -155,34 +159,30 @@ impl SessionTable {
     /// Ends every session that is due by `now`: its lease has run out, or it is idle or too old. Its end has the time of
     /// the earliest of these. `ended` is called while the session's shard is locked; the lock is released every few
     /// hundred sessions.
-    pub fn expire(&self, now: Timestamp, mut ended: impl FnMut(&Session)) {
+    pub fn expire(&self, now: impl Into<Moment>, mut ended: impl FnMut(&Session)) {
+        let now = whole_moment(now.into());
         for number in 0..SHARDS_IN_ID {
             while self.lock(number).expire(now, EXPIRE_BATCH, &mut ended) {}
         }
     }
 
     /// Erases a user from their sessions, in one organization or all; returns how many. They stay active, and no further
-    /// check belongs to them.
-    pub fn erase(&self, organization: Option<&Id>, email: &str) -> usize {
-        let mut count = 0;
-        for mut shard in self.shards() {
-            let is_users = |session: &Session| {
-                organization.is_none_or(|organization| session.organization == *organization)
-                    && matches!(&session.subject, Subject::Person(person) if *person.email == *email)
-            };
-            let mut slots = Vec::new();
-            for (slot, active) in shard.slab.iter_mut() {
-                if is_users(&active.session) {
-                    active.session.subject = Subject::Erased;
-                    slots.push(slot);
-                }
+    /// check belongs to them. `record` queues the record of the erasure. It is called while all shards are locked, so
+    /// exactly the sessions whose opening was queued before that record are erased. What is queued about them afterwards
+    /// has no user.
+    pub fn erase(&self, organization: Option<&Id>, email: &str, record: impl FnOnce()) -> usize {
+        let of = ErasedUser { organization: organization.cloned(), email: email.into(), boot: self.boot };
+        let user = Arc::new(of);
+        {
+            // Always in the same order, and nobody else holds two.
+            let mut shards: Vec<_> = self.shards().collect();
+            for shard in &mut shards {
+                shard.begin_erasure(&user);
             }
-            count += slots.len();
-            for slot in slots {
-                shard.unfold(slot);
-            }
+            record();
         }
-        count
+        // Until here and below each shard erases what it comes across.
+        self.shards().map(|mut shard| shard.finish_erasure(&user)).sum()
     }
 
     /// The organization's session with this id, if it is active.
@@ -257,13 +257,13 @@ impl Admission<'_> {
     /// [`TooManySessions`] where a session would have to be opened and the limit is reached.
     pub fn allow(
         self,
-        now: Timestamp,
+        now: impl Into<Moment>,
         rule: Option<Id>,
         revision: u64,
         lease: Option<Duration>,
     ) -> Result<Admitted, TooManySessions> {
         let Self { table, shard, hash, key, ended } = self;
-        let now = whole(now);
+        let now = whole_moment(now.into());
         let is_preview = key.connection_type == ConnectionType::Preview;
         if let Some(slot) = is_preview.then(|| shard.folded(hash, key)).flatten()
             && !shard.end_if_due(slot, now, ended)
@@ -279,22 +279,25 @@ impl Admission<'_> {
         let endpoint = shard.index.shared_name(key.organization, key.endpoint);
         let endpoint = endpoint.unwrap_or_else(|| key.endpoint.into());
         let email: Arc<str> = key.email.into();
+        let lease = lease.filter(|_| !is_preview);
+        let lease_expire = lease.map(|lease| after(now.steady, lease));
+        let life = Life { start: now.steady, seen: now.steady, lease_expire };
         let record = SessionRecord {
             id,
             connection_type: key.connection_type,
             endpoint: Arc::clone(&endpoint),
-            start_time: now,
-            last_seen_time: now,
+            start_time: now.time,
+            last_seen_time: now.time,
             request_count: 1,
             rule,
             revision,
-            lease_expire_time: lease.filter(|_| !is_preview).map(|lease| after(now, lease)),
+            lease_expire_time: lease.map(|lease| after(now.time, lease)),
             revocation: None,
             end: None,
         };
         let subject = Subject::Person(Person { email: Arc::clone(&email), address: key.address });
         let session = Session { organization: key.organization.clone(), subject, record };
-        shard.insert(session, is_preview.then_some(hash));
+        shard.insert(session, life, is_preview.then_some(hash));
         Ok(Admitted { session: id, opened: true, email, endpoint })
     }
 }
@@ -303,6 +306,7 @@ impl Admission<'_> {
 mod tests {
     use super::super::timers::DEAD_ENTRIES_MIN;
     use super::*;
+    use crate::policy::time::Timestamp;
 
     #[test]
     fn sessions_that_come_and_go_leave_no_timers_behind() {

@@ -125,6 +125,7 @@ fn to_delta(delta: &Delta) -> stored::Delta {
             StoredDelta::MoveRule(stored::MoveRule { id: id.to_string(), at: to_index(*index) })
         }
         Delta::OrderRules { order } => StoredDelta::OrderRules(stored::OrderRules { order: order.clone() }),
+        Delta::ExpireRules { indexes } => StoredDelta::ExpireRules(stored::ExpireRules { indexes: indexes.clone() }),
         Delta::ReplaceRules { rules } => {
             StoredDelta::ReplaceRules(stored::ReplaceRules { rules: rules.iter().map(to_rule).collect() })
         }
@@ -173,6 +174,7 @@ fn from_delta(delta: stored::Delta) -> Result<Delta, CodecError> {
             Delta::MoveRule { id: id(&rule)?, index: at as usize }
         }
         StoredDelta::OrderRules(stored::OrderRules { order }) => Delta::OrderRules { order },
+        StoredDelta::ExpireRules(stored::ExpireRules { indexes }) => Delta::ExpireRules { indexes },
         StoredDelta::ReplaceRules(stored::ReplaceRules { rules }) => {
             let rules = rules.into_iter().map(|rule| from_rule(Some(rule))).collect::<Result<_, _>>()?;
             Delta::ReplaceRules { rules }

@@ -130,6 +130,11 @@ fn touched_by(of: &Id, delta: &Delta, before: Option<&Organization>, keys: &mut 
         Delta::InsertRule { rule: new, .. } => keys.extend([rule(&new.id), EntryKey::RuleOrder(of.clone())]),
         Delta::RemoveRule { id } => keys.extend([rule(id), EntryKey::RuleOrder(of.clone())]),
         Delta::MoveRule { .. } | Delta::OrderRules { .. } => keys.push(EntryKey::RuleOrder(of.clone())),
+        Delta::ExpireRules { indexes } => {
+            let of_index = |index: &u32| before.and_then(|before| before.rules.get(*index as usize));
+            keys.extend(indexes.iter().filter_map(of_index).map(|expired| rule(&expired.id)));
+            keys.push(EntryKey::ShadowPolicy(of.clone()));
+        }
         Delta::ReplaceRules { rules } => {
             let old = before.into_iter().flat_map(|before| before.rules.iter()).map(|old| rule(&old.id));
             keys.extend(old.chain(rules.iter().map(|new| rule(&new.id))));

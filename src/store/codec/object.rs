@@ -143,6 +143,7 @@ pub(super) fn to_rule(rule: &Rule) -> stored::Rule {
         description,
         disabled,
         expire_time,
+        expired,
         create_time,
         update_time,
         changed_at,
@@ -160,6 +161,7 @@ pub(super) fn to_rule(rule: &Rule) -> stored::Rule {
         create_time: Some(to_time(*create_time)),
         update_time: Some(to_time(*update_time)),
         changed_at: *changed_at,
+        expired: *expired,
     }
 }
 
@@ -178,6 +180,7 @@ pub(super) fn from_rule(rule: Option<stored::Rule>) -> Decoded<Rule> {
         create_time,
         update_time,
         changed_at,
+        expired,
     } = rule;
     let types = [shell.then_some(ConnectionType::Shell), preview.then_some(ConnectionType::Preview)];
     Ok(Rule {
@@ -188,6 +191,7 @@ pub(super) fn from_rule(rule: Option<stored::Rule>) -> Decoded<Rule> {
         description: description.into(),
         disabled,
         expire_time: expire_time.map(|time| from_time(Some(time))).transpose()?,
+        expired,
         create_time: from_time(create_time)?,
         update_time: from_time(update_time)?,
         changed_at,

@@ -190,6 +190,18 @@ impl FileJournal {
         disk.sync_directory(directory).map_err(|source| io_error("sync the directory of", directory, source))
     }
 
+    /// Lets `edit` overwrite the records of one segment from `from` on and returns how many it changed.
+    fn redact_segment(&mut self, index: usize, from: u64, edit: &mut Edit<'_>) -> Result<u64, JournalError> {
+        let disk = Arc::clone(&self.reader.disk);
+        let Some(segment) = self.reader.segments.get(index).cloned() else { return Ok(0) };
+        let Some(replacement) = Replacement::begin(&*disk, segment, from, edit)? else { return Ok(0) };
+        if index + 1 == self.reader.segments.len() {
+            // If this fails, the next append begins a segment, as after a start.
+            self.begin_segment()?;
+        }
+        replacement.finish(&*disk, edit)
+    }
+
     /// Removes copies of records outside of the segments in use: truncated segments, unfinished copies, the end of an
     /// append that failed or was interrupted.
     fn drop_leftovers(&mut self) -> Result<(), JournalError> {
@@ -277,22 +289,31 @@ impl Redaction for FileJournal {
     fn redact(&mut self, from: u64, edit: &mut Edit<'_>) -> Result<u64, JournalError> {
         self.refuse_while_failed()?;
         self.drop_leftovers()?;
-        let disk = Arc::clone(&self.reader.disk);
         let mut changed = 0;
         let mut index = 0;
-        while let Some(segment) = self.reader.segments.get(index).cloned() {
+        while index < self.reader.segments.len() {
+            changed += self.redact_segment(index, from, edit)?;
             index += 1;
-            if let Some(replacement) = Replacement::begin(&*disk, segment, from, edit)? {
-                if index == self.reader.segments.len() {
-                    // If this fails, the next append begins a segment, as after a start.
-                    self.begin_segment()?;
-                }
-                changed += replacement.finish(&*disk, edit)?;
-            }
         }
         // Even without a change: an earlier attempt may have changed all records and failed here.
         self.sync_directory()?;
         Ok(changed)
+    }
+
+    fn redact_part(&mut self, part: u64, edit: &mut Edit<'_>) -> Result<Option<u64>, JournalError> {
+        self.refuse_while_failed()?;
+        self.drop_leftovers()?;
+        let segments = &self.reader.segments;
+        // A segment may have been truncated since its sequence was returned: the one after it comes next.
+        let Some(index) = segments.iter().position(|segment| segment.next_sequence > part) else {
+            self.sync_directory()?;
+            return Ok(None);
+        };
+        self.redact_segment(index, 0, edit)?;
+        self.sync_directory()?;
+        let segments = &self.reader.segments;
+        let next = segments.get(index).map(|segment| segment.next_sequence);
+        Ok(next.filter(|next| *next < self.reader.next_sequence))
     }
 }
 

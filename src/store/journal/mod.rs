@@ -16,9 +16,11 @@ mod read;
 mod redact;
 mod scan;
 mod segment;
+mod written;
 
 pub use file::FileJournal;
 pub use frame::FRAME_BYTES_MAX;
 pub use memory::MemoryJournal;
 pub use open::{JournalOptions, JournalReader};
 pub use segment::Stream;
+pub use written::{WholeFrames, segment_sequence, whole_frames};

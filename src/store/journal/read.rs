@@ -71,7 +71,11 @@ pub(super) enum Found {
 impl FrameReader {
     /// Reads the frames of `file` that lie before byte `end`.
     pub(super) fn new(path: &Path, salt: Salt, file: Box<dyn DiskFile>, end: u64) -> Self {
-        let offset = SEGMENT_HEADER_BYTES as u64;
+        Self::from(path, salt, file, SEGMENT_HEADER_BYTES as u64, end)
+    }
+
+    /// The same from byte `offset` on, where a frame begins.
+    pub(super) fn from(path: &Path, salt: Salt, file: Box<dyn DiskFile>, offset: u64, end: u64) -> Self {
         let tail = Tail { file, offset, end };
         Self { path: path.to_owned(), salt, input: BufReader::with_capacity(BUFFER_BYTES, tail), offset, end }
     }

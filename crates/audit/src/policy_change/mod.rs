@@ -106,6 +106,9 @@ fn altered(deltas: &[Delta], before: &Organization, after: &Organization, items:
             Delta::InsertRule { rule, .. } | Delta::SetRule { rule } => drop(rules.insert(rule.id.clone())),
             Delta::RemoveRule { id } => drop(rules.insert(id.clone())),
             Delta::MoveRule { .. } | Delta::OrderRules { .. } => order = true,
+            Delta::ExpireRules { indexes } => {
+                rules.extend(indexes.iter().filter_map(|index| Some(before.rules.get(*index as usize)?.id.clone())));
+            }
             Delta::ReplaceRules { .. } => {
                 rules.extend(before.rules.iter().chain(after.rules.iter()).map(|rule| rule.id.clone()));
                 order = true;

@@ -1,7 +1,7 @@
 //! Follows the log, and reconnects when the stream breaks.
 //!
 //! Invariant: every record is printed once, however often the stream breaks. The next stream begins after the last
-//! printed sequence, and records up to it are skipped.
+//! printed sequence, and records up to it are skipped. What follows is of the same lineage, or the command ends.
 //! Not here: how a record looks (`line`).
 
 use std::time::Duration;
@@ -34,6 +34,9 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// The key in `google.rpc.ErrorInfo` of the first record that is still kept.
 const FIRST_SEQUENCE: &str = "first_sequence";
+
+/// The reason of an error that says that the service has another history.
+const LINEAGE_CHANGED: &str = "LINEAGE_CHANGED";
 
 /// The state of following.
 struct Follower<'a> {
@@ -99,6 +102,8 @@ impl Follower<'_> {
                 Err(status) => return self.broken(status.into()),
             };
             self.wait = WAIT_MIN;
+            // From now on with the sequence, so that a log that was restored meanwhile is not continued in its middle.
+            self.request.lineage = message.lineage;
             let after = self.request.after_sequence;
             let sequence = message.record.as_ref().map_or(0, |record| record.sequence);
             if let Some(record) = message.record
@@ -118,16 +123,39 @@ impl Follower<'_> {
         if is_transient(&error, self.connected) {
             return Ok(End::Broken(text));
         }
-        Err(match (first_kept(&error), self.request.after_sequence) {
+        if error.refusal().is_some_and(|refusal| refusal.reason == LINEAGE_CHANGED) {
+            return Err(self.lineage_changed());
+        }
+        let v1::WatchEventsRequest { after_sequence, lineage, .. } = &self.request;
+        let lineage = if lineage.is_empty() { String::new() } else { format!(" --lineage {lineage}") };
+        Err(match (first_kept(&error), *after_sequence) {
             (Some(first), _) => anyhow!(
-                "{text}; the first event that is still kept is {first}: start there with `--after-sequence {}`",
+                "{text}; the first event that is still kept is {first}: start there with `--after-sequence {}{lineage}`",
                 first.saturating_sub(1)
             ),
             (None, Some(sequence)) if self.connected => {
-                anyhow!("{text}; everything up to {sequence} was printed: continue with `--after-sequence {sequence}`")
+                anyhow!(
+                    "{text}; everything up to {sequence} was printed: continue with `--after-sequence {sequence}{lineage}`"
+                )
             }
             (None, _) => error.into(),
         })
+    }
+
+    /// The service has another history than the events before.
+    fn lineage_changed(&self) -> anyhow::Error {
+        let v1::WatchEventsRequest { after_sequence, lineage, .. } = &self.request;
+        let seen = match after_sequence {
+            Some(sequence) if self.connected => {
+                format!("; everything up to {sequence} of lineage {lineage} was printed")
+            }
+            _ => String::new(),
+        };
+        anyhow!(
+            "the service was restored from a backup, or is another one: events of lineage {lineage} that came after the \
+             backup are lost, and their sequences are given out again{seen}; start again without `--after-sequence` and \
+             `--lineage` for new events, or with `--after-sequence 0` for all"
+        )
     }
 }
 

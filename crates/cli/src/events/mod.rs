@@ -24,7 +24,8 @@ const NEWEST_DEFAULT: u32 = 20;
 
 const FORMS: &str = "On a terminal, or with `--output table`, an event is a line of text. In a pipe, or with \
                      `--output json`, it is one JSON object on one line. When the stream breaks, \
-                     `--follow` reconnects and continues after the last event that was printed.";
+                     `--follow` reconnects and continues after the last event that was printed. Where the service \
+                     was restored from a backup meanwhile, it stops and says so.";
 
 #[derive(Args, Debug)]
 #[command(after_help = FORMS)]
@@ -37,6 +38,10 @@ pub(super) struct EventsArgs {
     /// Start after this sequence; 0 starts with the first event
     #[arg(long, value_name = "SEQUENCE", requires = "follow", value_parser = clap::value_parser!(i64).range(0..))]
     after_sequence: Option<i64>,
+    /// Refuse to go on where the service was restored from a backup since the sequence was seen: the lineage that it had
+    /// then, as `portcullis audit checkpoint --output json` tells it
+    #[arg(long, value_name = "LINEAGE", requires = "after_sequence", value_parser = lineage)]
+    lineage: Option<String>,
     /// Print at most so many of the newest [default: 20]
     #[arg(long, value_name = "COUNT", conflicts_with = "follow", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -61,9 +66,18 @@ pub(super) async fn run(args: EventsArgs, context: &mut Context<'_>) -> anyhow::
         after_sequence: args.after_sequence,
         types: audit_types(&args.types),
         connection_types: connection_types.into_iter().collect(),
-        lineage: String::new(),
+        lineage: args.lineage.clone().unwrap_or_default(),
     };
     follow::run(request, lines, context).await
+}
+
+/// A lineage as it is typed.
+fn lineage(text: &str) -> Result<String, String> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if text.len() == 16 && text.bytes().all(is_digit) {
+        return Ok(text.to_owned());
+    }
+    Err("a lineage is 16 hexadecimal digits in lower case".to_owned())
 }
 
 /// Prints the newest records, the oldest of them first, as `tail` does.

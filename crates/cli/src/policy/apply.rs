@@ -188,7 +188,7 @@ async fn asked(
 }
 
 fn is_stale(error: &CallError) -> bool {
-    error.refusal().is_some_and(|refusal| refusal.reason == "STALE_ETAG")
+    error.refusal().is_some_and(|refusal| ["STALE_ETAG", "LINEAGE_CHANGED"].contains(&refusal.reason.as_str()))
 }
 
 fn applied_text(parent: &str, applied: &v1::ApplyPolicyResponse, told: Told) -> String {

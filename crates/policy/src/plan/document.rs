@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::error::PlanError;
-use super::etag::{check_etag, etag_of_policy};
+use super::etag::check_etag;
 use super::task::{Task, check_limit};
 use super::widening::refuse_widening;
 use crate::change::{Delta, GroupContent};
@@ -43,7 +43,7 @@ impl Task<'_> {
     ) -> Result<Vec<Delta>, PlanError> {
         let (organization, planner) = (self.organization, self.planner);
         let name = Name::organization(&organization.id).to_string();
-        check_etag(&name, etag, &etag_of_policy(organization.revision))?;
+        check_etag(&name, etag, &planner.etags.policy(organization.revision))?;
         if document.is_empty() && self.violations.is_empty() {
             self.violation("policy", EMPTY);
         }

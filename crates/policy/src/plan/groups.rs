@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::error::PlanError;
-use super::etag::{check_etag, etag_of_group};
+use super::etag::check_etag;
 use super::task::{Task, check_limit};
 use crate::change::{Delta, GroupContent};
 use crate::group::Group;
@@ -146,7 +146,7 @@ impl Task<'_> {
     fn guarded_group(&self, id: &Id, etag: Option<&str>) -> Result<Arc<Group>, PlanError> {
         let name = self.group_name(id);
         let Some(group) = self.organization.groups.get(id.as_str()) else { return Err(PlanError::NotFound(name)) };
-        check_etag(&name, etag, &etag_of_group(group.changed_at))?;
+        check_etag(&name, etag, &self.planner.etags.group(group.changed_at))?;
         Ok(Arc::clone(group))
     }
 

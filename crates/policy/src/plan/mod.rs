@@ -24,7 +24,7 @@ mod tests;
 mod widening;
 
 pub use error::{PlanError, VIOLATIONS_MAX, Violation};
-pub use etag::{etag_of_group, etag_of_node, etag_of_policy, etag_of_rule, etag_of_rules};
+pub use etag::Etags;
 pub use mutation::{Mutation, ShadowStep};
 pub use permitting::{Permitted, Permitting};
 pub use task::Planner;

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use super::entries::edited;
 use super::error::PlanError;
-use super::etag::{check_etag, etag_of_node};
+use super::etag::check_etag;
 use super::task::{INHERIT_REFUSED, REQUIRE_PROJECTS_REFUSED, Task};
 use super::widening::refuse_widening;
 use crate::change::Delta;
@@ -55,7 +55,7 @@ impl Task<'_> {
     ) -> Result<Vec<Delta>, PlanError> {
         let old = &self.organization.node;
         let name = Name::organization(&self.organization.id).to_string();
-        check_etag(&name, etag, &etag_of_node(old.changed_at))?;
+        check_etag(&name, etag, &self.planner.etags.node(old.changed_at))?;
         let asked = patch;
         let patch = &*self.checked(&name, old, None, asked)?;
         self.refuse()?;
@@ -74,7 +74,7 @@ impl Task<'_> {
     ) -> Result<Vec<Delta>, PlanError> {
         let name = self.node_name(&key);
         let Some(old) = self.organization.nodes.get(&key) else { return Err(PlanError::NotFound(name)) };
-        check_etag(&name, etag, &etag_of_node(old.changed_at))?;
+        check_etag(&name, etag, &self.planner.etags.node(old.changed_at))?;
         let asked = patch;
         let patch = &*self.checked(&name, old, Some(key.kind()), asked)?;
         self.refuse()?;
@@ -93,7 +93,7 @@ impl Task<'_> {
     ) -> Result<Vec<Delta>, PlanError> {
         let name = self.node_name(&key);
         let Some(node) = self.organization.nodes.get(&key) else { return Err(PlanError::NotFound(name)) };
-        check_etag(&name, etag, &etag_of_node(node.changed_at))?;
+        check_etag(&name, etag, &self.planner.etags.node(node.changed_at))?;
         self.refuse()?;
         if !force {
             if self.organization.has_children(Some(&key)) {

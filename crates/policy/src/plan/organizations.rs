@@ -6,7 +6,7 @@
 use super::confirm::check_pending;
 use super::entries::edited;
 use super::error::{PlanError, Violation, refuse};
-use super::etag::{check_etag, etag_of_node};
+use super::etag::check_etag;
 use super::task::{INHERIT_REFUSED, Planner, REQUIRE_PROJECTS_REFUSED};
 use crate::change::Effect;
 use crate::name::{CLUSTER, Id, Name};
@@ -67,7 +67,7 @@ impl Planner<'_> {
     ) -> Result<Effect, PlanError> {
         let name = Name::organization(&organization.id).to_string();
         check_pending(organization)?;
-        check_etag(&name, etag, &etag_of_node(organization.node.changed_at))?;
+        check_etag(&name, etag, &self.etags.node(organization.node.changed_at))?;
         refuse(violations)?;
         if organization.has_children(None) && !force {
             return Err(PlanError::HasChildren(name));
@@ -87,7 +87,7 @@ impl Planner<'_> {
         mut violations: Vec<Violation>,
     ) -> Result<Option<Effect>, PlanError> {
         let cluster = self.cluster;
-        check_etag(CLUSTER, etag, &etag_of_node(cluster.node.changed_at))?;
+        check_etag(CLUSTER, etag, &self.etags.node(cluster.node.changed_at))?;
         let only_removes = patch.only_removes_entries();
         let edited;
         let patch = if let Some(edit) = &patch.entries {

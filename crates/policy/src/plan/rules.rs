@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::error::PlanError;
-use super::etag::{check_etag, etag_of_rule, etag_of_rules};
+use super::etag::check_etag;
 use super::identity::{Symbol, paired};
 use super::task::Task;
 use crate::change::Delta;
@@ -69,6 +69,7 @@ impl Task<'_> {
         self.check_group("rule.address_group", patch.source.as_ref());
         self.refuse()?;
         let mut rule = patch.applied_to(&old);
+        self.mark(&mut rule, Some(&old));
         if rule == *old {
             return Ok(Vec::new());
         }
@@ -86,8 +87,8 @@ impl Task<'_> {
         let name = self.rule_name(&id);
         let Some((from, rule)) = self.organization.rule(id.as_str()) else { return Err(PlanError::NotFound(name)) };
         // Either etag is accepted: that of the rule guards its fields, that of the list guards the order.
-        if etag != Some(etag_of_rules(self.organization.rules_changed_at).as_str()) {
-            check_etag(&name, etag, &etag_of_rule(rule.changed_at))?;
+        if etag != Some(self.planner.etags.rules(self.organization.rules_changed_at).as_str()) {
+            check_etag(&name, etag, &self.planner.etags.rule(rule.changed_at))?;
         }
         let count = self.organization.rules.len();
         // The position after the last one means the end, as when a rule is created.
@@ -157,6 +158,7 @@ impl Task<'_> {
             }
             self.check_group(&format!("{field}[{index}].address_group"), patch.source.as_ref());
             let Some(mut rule) = self.new_rule(id, &patch, &format!("{field}[{index}]")) else { continue };
+            self.mark(&mut rule, kept.map(|kept| &**kept));
             if let Some(kept) = kept {
                 let as_before = Rule { update_time: kept.update_time, changed_at: kept.changed_at, ..rule.clone() };
                 let as_before = Rule { create_time: kept.create_time, ..as_before };
@@ -173,11 +175,24 @@ impl Task<'_> {
 
     /// The rule that a patch makes. What it lacks is a violation, unless the request's reader said so already.
     fn new_rule(&mut self, id: Id, patch: &RulePatch, field: &str) -> Option<Rule> {
-        let rule = patch.to_rule(id, self.planner.now, self.revision);
+        let mut rule = patch.to_rule(id, self.planner.now, self.revision);
+        if let Some(rule) = &mut rule {
+            self.mark(rule, None);
+        }
         if rule.is_none() && self.violations.is_empty() {
             self.violation(field, "must have an action and a source");
         }
         rule
+    }
+
+    /// Marks a rule whose new expire time has passed as expired at once, so that the answer says so and no clock makes it
+    /// match. With the expire time that the rule had before, it keeps the mark that it had.
+    fn mark(&self, rule: &mut Rule, before: Option<&Rule>) {
+        let before = before.filter(|before| before.expire_time == rule.expire_time);
+        rule.expired = match before {
+            Some(before) => before.expired,
+            None => rule.expire_time.is_some_and(|time| time <= self.planner.now),
+        };
     }
 
     /// The 0-based index of a 1-based position; a violation when the position is not from 1 to `count`.
@@ -193,13 +208,13 @@ impl Task<'_> {
     fn guarded_rule(&self, id: &Id, etag: Option<&str>) -> Result<Arc<Rule>, PlanError> {
         let name = self.rule_name(id);
         let Some((_, rule)) = self.organization.rule(id.as_str()) else { return Err(PlanError::NotFound(name)) };
-        check_etag(&name, etag, &etag_of_rule(rule.changed_at))?;
+        check_etag(&name, etag, &self.planner.etags.rule(rule.changed_at))?;
         Ok(Arc::clone(rule))
     }
 
     fn check_list_etag(&self, etag: Option<&str>) -> Result<(), PlanError> {
         let name = format!("organizations/{}/rules", self.organization.id);
-        check_etag(&name, etag, &etag_of_rules(self.organization.rules_changed_at))
+        check_etag(&name, etag, &self.planner.etags.rules(self.organization.rules_changed_at))
     }
 
     fn rule_name(&self, id: &Id) -> String {

@@ -4,6 +4,7 @@
 //! Not here: what each kind of mutation changes (`rules`, `groups`, `nodes`, `tests`, `document`, `shadow`).
 
 use super::error::{PlanError, VIOLATIONS_MAX, Violation, refuse};
+use super::etag::Etags;
 use crate::limits::Limits;
 use crate::name::Name;
 use crate::node::{Node, NodePatch};
@@ -24,6 +25,8 @@ pub struct Planner<'a> {
     pub limits: &'a Limits,
     /// The cluster, which no deletion below it can permit more than.
     pub cluster: &'a Cluster,
+    /// The etags that are current.
+    pub etags: Etags,
 }
 
 /// One mutation while it is planned.

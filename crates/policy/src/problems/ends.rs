@@ -21,7 +21,7 @@ pub(super) struct Ends {
 impl Ends {
     pub(super) fn new(examined: &Examined<'_>) -> Self {
         let (rules, now) = (&examined.organization.rules, examined.now);
-        let ends = rules.iter().filter(|rule| !rule.disabled).filter_map(|rule| rule.expire_time);
+        let ends = rules.iter().filter(|rule| !rule.disabled).filter_map(|rule| rule.end());
         let mut times: Vec<Timestamp> = ends.filter(|time| *time > now).collect();
         times.sort_unstable();
         times.dedup();
@@ -30,7 +30,7 @@ impl Ends {
             Some(time) if time <= now => 0,
             Some(time) => u32::try_from(1 + times.partition_point(|other| *other < time)).unwrap_or(NEVER - 1),
         };
-        let of_rule = |rule: &crate::rule::Rule| if rule.disabled { 0 } else { rank(rule.expire_time) };
+        let of_rule = |rule: &crate::rule::Rule| if rule.disabled { 0 } else { rank(rule.end()) };
         let rules = rules.iter().map(|rule| (of_rule(rule), rule.action)).collect();
         Self { now, times, rules }
     }

@@ -132,7 +132,7 @@ fn catch_alls(
     let (mut families, mut unions) = (HashMap::new(), HashMap::new());
     let mut problems = BTreeMap::new();
     for (index, rule) in organization.rules.iter().enumerate() {
-        let lives_at = |at| rule.expire_time.is_none_or(|end| at < end);
+        let lives_at = |at| rule.end().is_none_or(|end| at < end);
         if rule.action != Action::Deny || rule.disabled || !lives_at(examined.now) {
             continue;
         }

@@ -6,22 +6,24 @@
 //! Invariant: it changes nothing. Without a fault every record up to the newest checkpoint is what was signed.
 //! Not here: the arithmetic of the tree (`audit::merkle`) and opening the journal (`server`).
 
+mod keys;
 mod unit;
 mod walk;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::encoder::UNIT_RECORDS_MAX;
 use super::error::AuditError;
 use super::log::AuditLog;
 use super::replay;
 use super::tail::TailUnit;
+use super::unit_limits::UNIT_RECORDS_MAX;
 use crate::audit::note::VerifierKey;
 use crate::store::JournalError;
 use crate::store::disk::Disk;
 use crate::store::folder::Folder;
 use crate::store::sealed::SealedFiles;
+use keys::Keys;
 use unit::{Records, UnitCheck};
 use walk::Walk;
 
@@ -36,11 +38,16 @@ pub struct LogFiles<'a> {
     pub disk: Arc<dyn Disk>,
     /// Where they are.
     pub directory: PathBuf,
-    /// What its checkpoints must be signed with.
-    pub verifier: VerifierKey,
+    /// What its checkpoints must be signed with; of a log whose key was changed, the newest suffices.
+    pub trusted: Vec<VerifierKey>,
+    /// Keys from beside the log, which only help to tell what is found.
+    pub beside: Vec<VerifierKey>,
     /// The journal.
     pub tail: ReadTail<'a>,
 }
+
+/// How often a verification begins again where retention removes records meanwhile.
+const ATTEMPTS_MAX: usize = 5;
 
 /// Verifies the files of a log. `note` is an older checkpoint that was kept elsewhere.
 pub fn verify_files(
@@ -48,11 +55,11 @@ pub fn verify_files(
     note: Option<&str>,
     progress: Progress<'_>,
 ) -> Result<Verification, AuditError> {
-    let LogFiles { disk, directory, verifier, tail } = files;
+    let LogFiles { disk, directory, trusted, beside, tail } = files;
     let folder = Folder::new(disk, directory);
     let sealed = SealedFiles::new(folder.clone());
     let firsts = sealed.list().map_err(AuditError::not_readable)?;
-    let mut walk = Walk::begin(&folder, &verifier, note, progress)?;
+    let mut walk = Walk::begin(&folder, Keys::new(&trusted, &beside), note, progress)?;
     walk.total = firsts.last().map_or(0, |first| first + UNIT_RECORDS_MAX as u64);
     walk_sealed(&mut walk, &sealed, &firsts);
     let (units, fault) = replay::read_tail(tail(walk.expected));
@@ -67,9 +74,25 @@ impl AuditLog {
     /// Verifies the log while it is in use: sealed units from their files, the tail from memory. `note` is an older
     /// checkpoint that was kept elsewhere. Reads the whole log: call it on a thread that may block.
     pub fn verify(&self, note: Option<&str>, progress: Progress<'_>) -> Result<Verification, AuditError> {
+        for _ in 1..ATTEMPTS_MAX {
+            let first = self.first_sequence();
+            let result = self.verify_once(note, progress)?;
+            // Files that retention has removed meanwhile are no fault.
+            if result.faults.is_empty() || self.first_sequence() == first {
+                return Ok(result);
+            }
+        }
+        let first = self.first_sequence();
+        let result = self.verify_once(note, progress)?;
+        let now = self.first_sequence();
+        let overtaken = !result.faults.is_empty() && now > first;
+        if overtaken { Err(AuditError::Removed { first: now }) } else { Ok(result) }
+    }
+
+    fn verify_once(&self, note: Option<&str>, progress: Progress<'_>) -> Result<Verification, AuditError> {
         let shared = &self.shared;
         let units = &shared.units;
-        let mut walk = Walk::begin(&shared.folder, &self.verifier, note, progress)?;
+        let mut walk = Walk::begin(&shared.folder, Keys::new(&self.keys, &[]), note, progress)?;
         let (firsts, tail) = {
             // Sealing and removing wait while both are listed.
             let _layout = shared.layout();

@@ -198,6 +198,10 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
                 }
             }
             Content::Pruned(pruned) => self.walk.removals.push((pruned.to_sequence, pruned.root)),
+            Content::KeyChanged(change) => self.walk.keys.changed(self.first + index as u64, change),
+            Content::PolicyChanged(change) => {
+                self.walk.policy_sequence = self.walk.policy_sequence.max(change.policy_sequence);
+            }
             _ => {}
         }
         if matches!(self.records, Records::Sealed { .. }) {

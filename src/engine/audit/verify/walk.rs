@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::checkpoints::read_notes;
 use super::super::error::AuditError;
 use super::super::removed::{read_base, read_removed_roots};
-use crate::audit::checkpoint::Checkpoint;
+use super::super::signers::open_by;
+use super::keys::{Judged, Keys};
 use crate::audit::merkle::{Hash, MerkleTree, NoLeaves, TreeHead};
-use crate::audit::note::VerifierKey;
 use crate::store::codec::audit::Base;
 use crate::store::folder::Folder;
 
@@ -27,6 +27,8 @@ pub struct Verification {
     pub root: Hash,
     /// How many of them the newest good checkpoint covers.
     pub signed_size: u64,
+    /// The newest record of the policy journal that it has a record of; 0 where there is none.
+    pub policy_sequence: u64,
     /// The faults, by rising sequence: the first sequence affected and a description.
     pub faults: Vec<(u64, String)>,
 }
@@ -45,6 +47,9 @@ pub(super) struct Walk<'a> {
     pub(super) named: BTreeSet<(u64, u32)>,
     /// Openings that are erased, with the first record that refers to them.
     pub(super) erased: BTreeMap<(u64, u32), u64>,
+    pub(super) keys: Keys,
+    /// The newest record of the policy journal that has a record.
+    pub(super) policy_sequence: u64,
     /// Removals on record.
     pub(super) removals: Vec<(u64, Hash)>,
     pub(super) faults: Vec<(u64, String)>,
@@ -62,7 +67,7 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn begin(
         folder: &Folder,
-        verifier: &VerifierKey,
+        keys: Keys,
         note: Option<&str>,
         progress: Progress<'a>,
     ) -> Result<Self, AuditError> {
@@ -83,6 +88,8 @@ impl<'a> Walk<'a> {
             organizations: summary.organizations.into_iter().map(|(id, count)| (id.to_string(), count)).collect(),
             named: BTreeSet::new(),
             erased: BTreeMap::new(),
+            keys,
+            policy_sequence: summary.policy_sequence,
             removals: Vec::new(),
             faults,
             broken,
@@ -92,29 +99,20 @@ impl<'a> Walk<'a> {
             progress,
             stopped: false,
         };
-        walk.read_checkpoints(folder, verifier)?;
+        for note in read_notes(folder).map_err(AuditError::not_readable)? {
+            if let Some(head) = walk.keys.open(note) {
+                walk.expect_root(head);
+            }
+        }
         if let Some(note) = note {
-            let checkpoint = Checkpoint::open(note.as_bytes(), std::slice::from_ref(verifier), verifier.name());
-            let head =
-                checkpoint.map_err(|error| AuditError::Invalid { field: "note", description: error.to_string() })?;
-            walk.expect_root(head.head());
+            let (checkpoint, _) = open_by(note, walk.keys.trusted()).map_err(|error| {
+                let description = error.map(|error| error.to_string()).unwrap_or_default();
+                AuditError::Invalid { field: "note", description }
+            })?;
+            walk.expect_root(checkpoint.head());
         }
         walk.compare_removed();
         Ok(walk)
-    }
-
-    fn read_checkpoints(&mut self, folder: &Folder, verifier: &VerifierKey) -> Result<(), AuditError> {
-        for note in read_notes(folder).map_err(AuditError::not_readable)? {
-            match Checkpoint::open(note.as_bytes(), std::slice::from_ref(verifier), verifier.name()) {
-                Ok(checkpoint) => self.expect_root(checkpoint.head()),
-                Err(error) => {
-                    // The second line of a note is its size, even if the signature is wrong.
-                    let size = note.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or(1);
-                    self.fault(size, format!("a checkpoint of {size} records is not this log's: {error}"));
-                }
-            }
-        }
-        Ok(())
     }
 
     fn expect_root(&mut self, TreeHead { size, root }: TreeHead) {
@@ -185,6 +183,21 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Judges who signed. What only a key signed that nobody vouches for does not count as signed.
+    fn judge_keys(&mut self, is_whole: bool) {
+        let Judged { vouched_size, heads, faults } = self.keys.judge(is_whole);
+        for TreeHead { size, root } in &heads {
+            if !self.broken && self.tree.root_at(*size, &NoLeaves).is_ok_and(|computed| computed != *root) {
+                self.fault(*size, format!("records 1 to {size} are not those that were signed at {size}"));
+            }
+        }
+        let vouched_size = heads.iter().map(|head| head.size).fold(vouched_size, u64::max);
+        self.signed_size = self.signed_size.min(vouched_size);
+        for (sequence, message) in faults {
+            self.fault(sequence, message);
+        }
+    }
+
     pub(super) fn finish(mut self, folder: &Folder) -> Result<Verification, AuditError> {
         if self.stopped {
             return Err(AuditError::ShuttingDown);
@@ -196,6 +209,8 @@ impl<'a> Walk<'a> {
             let message = format!("the log ends at record {size}, but {signed} records were signed: it was cut off");
             self.fault(size + 1, message);
         }
+        let base = read_base(folder).ok().flatten().map_or(0, |base| base.to_sequence);
+        self.judge_keys(base == 0);
         if size > 0 && self.signed_size == 0 && self.faults.is_empty() {
             self.fault(1, "no checkpoint is signed by the key of this log: nothing vouches for it".to_owned());
         }
@@ -206,7 +221,6 @@ impl<'a> Walk<'a> {
                 format!("the personal data of record {sequence} is missing, and no record says it was erased");
             self.fault(sequence, message);
         }
-        let base = read_base(folder).ok().flatten().map_or(0, |base| base.to_sequence);
         if base > 0 && !self.removals.iter().any(|(to, _)| *to == base) {
             self.fault(1, format!("records 1 to {base} are missing, and no record says they were removed"));
         }
@@ -216,7 +230,7 @@ impl<'a> Walk<'a> {
             }
         }
         self.faults.sort();
-        let Self { tree, signed_size, faults, .. } = self;
-        Ok(Verification { tree_size: size, root: tree.root(), signed_size, faults })
+        let Self { tree, signed_size, policy_sequence, faults, .. } = self;
+        Ok(Verification { tree_size: size, root: tree.root(), signed_size, policy_sequence, faults })
     }
 }

@@ -1,6 +1,6 @@
-//! The mark that an actor is being erased: what a start needs to carry the erasure out again.
+//! The mark that erasures are under way: what a start needs to finish them.
 //!
-//! Invariant: what was encoded decodes to the same; an empty mark, that of a user's erasure, is no actor's.
+//! Invariant: what was encoded decodes to the same. A mark of an earlier build decodes to what it says.
 //! Not here: the file, and when it goes (`engine::audit`).
 
 use prost::Message;
@@ -11,33 +11,85 @@ use crate::audit::record::Actor;
 use crate::policy::name::Id;
 use crate::proto::storage as stored;
 
-/// An erasure of an actor that is under way.
+/// An erasure that is under way.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ActorErasure {
+pub struct UnfinishedErasure {
     /// Where to erase; none: everywhere.
     pub organization: Option<Id>,
-    /// Whom, as a user and as an actor.
+    /// Whom: an email, or the name of an actor.
     pub name: String,
+    /// Whether the name is also erased where it is an actor's.
+    pub including_actor: bool,
     /// Who asked for it.
     pub asked_by: Actor,
+    /// The first ERASED record behind this sequence is this erasure's. `u64::MAX` where that is not known: then it counts
+    /// as not recorded.
+    pub after_sequence: u64,
+}
+
+/// What a mark says.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ErasureMark {
+    /// These erasures are under way.
+    Erasures(Vec<UnfinishedErasure>),
+    /// The mark of an earlier build for a user, whom it does not name: what the ERASED records list is to be erased.
+    Recorded,
+}
+
+impl ErasureMark {
+    /// Whether somebody of this email or name may have to be erased.
+    pub fn names(&self, name: &str) -> bool {
+        matches!(self, Self::Erasures(erasures) if erasures.iter().any(|erasure| erasure.name == name))
+    }
+}
+
+impl std::fmt::Debug for UnfinishedErasure {
+    /// Without personal data, which must not get into logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { including_actor, after_sequence, .. } = self;
+        let mut text = f.debug_struct("UnfinishedErasure");
+        text.field("including_actor", including_actor).field("after_sequence", after_sequence).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ErasureMark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Erasures(erasures) => f.debug_tuple("Erasures").field(erasures).finish(),
+            Self::Recorded => f.write_str("Recorded"),
+        }
+    }
 }
 
 /// The bytes of a mark.
-pub fn encode_actor_erasure(ActorErasure { organization, name, asked_by }: &ActorErasure) -> Vec<u8> {
-    stored::ActorErasure {
-        organization: organization.as_ref().map(ToString::to_string).unwrap_or_default(),
-        name: name.clone(),
-        asked_by: asked_by.name.to_string(),
-    }
-    .encode_to_vec()
+pub fn encode_erasure_mark<'a>(erasures: impl IntoIterator<Item = &'a UnfinishedErasure>) -> Vec<u8> {
+    let erasure = |erasure: &UnfinishedErasure| {
+        let UnfinishedErasure { organization, name, including_actor, asked_by, after_sequence } = erasure;
+        stored::UnfinishedErasure {
+            organization: organization.as_ref().map(ToString::to_string).unwrap_or_default(),
+            name: name.clone(),
+            asked_by: asked_by.name.to_string(),
+            including_actor: *including_actor,
+            after_sequence: *after_sequence,
+        }
+    };
+    let erasures = erasures.into_iter().map(erasure).collect();
+    stored::ErasureMark { erasures, ..stored::ErasureMark::default() }.encode_to_vec()
 }
 
-/// The mark that the bytes are; none where they are empty.
-pub fn decode_actor_erasure(bytes: &[u8]) -> Result<Option<ActorErasure>, CodecError> {
+/// The mark that the bytes are.
+pub fn decode_erasure_mark(bytes: &[u8]) -> Result<ErasureMark, CodecError> {
     if bytes.is_empty() {
-        return Ok(None);
+        return Ok(ErasureMark::Recorded);
     }
-    let stored::ActorErasure { organization, name, asked_by } = stored::ActorErasure::decode(bytes)?;
-    let asked_by = Actor { name: asked_by.into() };
-    Ok(Some(ActorErasure { organization: optional_id(&organization)?, name, asked_by }))
+    let stored::ErasureMark { organization, name, asked_by, erasures } = stored::ErasureMark::decode(bytes)?;
+    let of_earlier_build =
+        stored::UnfinishedErasure { organization, name, asked_by, including_actor: true, after_sequence: u64::MAX };
+    let of_earlier_build = Some(of_earlier_build).filter(|erasure| !erasure.name.is_empty());
+    let erasures = of_earlier_build.into_iter().chain(erasures).map(|erasure| {
+        let stored::UnfinishedErasure { organization, name, asked_by, including_actor, after_sequence } = erasure;
+        let (organization, asked_by) = (optional_id(&organization)?, Actor { name: asked_by.into() });
+        Ok(UnfinishedErasure { organization, name, including_actor, asked_by, after_sequence })
+    });
+    erasures.collect::<Result<_, _>>().map(ErasureMark::Erasures)
 }

@@ -14,9 +14,9 @@ mod unit;
 mod wire;
 
 pub use entry::{Peek, StoredEntry, append_entry, decode_entry, encode_entry, peek};
-pub use erasing::{ActorErasure, decode_actor_erasure, encode_actor_erasure};
+pub use erasing::{ErasureMark, UnfinishedErasure, decode_erasure_mark, encode_erasure_mark};
 pub use session::{
-    Renewal, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
+    Renewal, SessionSnapshot, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
     encode_session_snapshot,
 };
 pub use tail::{Secret, TailOpening, TailRecord, decode_tail, encode_tail, erase_tail_opening, make_tail};

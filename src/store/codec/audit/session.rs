@@ -14,6 +14,7 @@ use super::parts::{
     from_connection_type, from_level, from_reason, from_rule_text, optional_id, to_connection_type, to_level,
     to_reason, to_rule_text,
 };
+use crate::audit::merkle::{Hash, TreeHead};
 use crate::audit::record::{Person, Subject};
 use crate::audit::rule_text::RuleText;
 use crate::audit::session::{EndReason, Revocation, SessionEnd, SessionId, SessionRecord};
@@ -45,6 +46,15 @@ pub struct ShardSessions {
     pub sessions: Vec<StoredSession>,
 }
 
+/// What is saved of the sessions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SessionSnapshot {
+    /// The active sessions.
+    pub shards: Vec<ShardSessions>,
+    /// The head of the newest checkpoint of the audit log that was on the disk then; none where there was none.
+    pub signed: Option<TreeHead>,
+}
+
 /// A renewal of leases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewal {
@@ -57,7 +67,7 @@ pub struct Renewal {
 }
 
 /// The bytes of a snapshot.
-pub fn encode_session_snapshot(shards: &[ShardSessions]) -> Vec<u8> {
+pub fn encode_session_snapshot(SessionSnapshot { shards, signed }: &SessionSnapshot) -> Vec<u8> {
     // One rule may have revoked all sessions, so each text is written once.
     let mut texts = Texts::default();
     let mut session = |StoredSession { organization: _, subject, record }: &StoredSession| {
@@ -79,12 +89,17 @@ pub fn encode_session_snapshot(shards: &[ShardSessions]) -> Vec<u8> {
         sessions: sessions.iter().map(&mut session).collect(),
     };
     let shards = shards.iter().map(shard).collect();
-    stored::SessionSnapshot { shards, rule_texts: texts.stored }.encode_to_vec()
+    let (signed_size, signed_root) =
+        signed.map_or((0, Vec::new()), |TreeHead { size, root }| (size, root.as_bytes().to_vec()));
+    stored::SessionSnapshot { shards, rule_texts: texts.stored, signed_size, signed_root }.encode_to_vec()
 }
 
 /// The sessions that a snapshot holds.
-pub fn decode_session_snapshot(bytes: &[u8]) -> Result<Vec<ShardSessions>, CodecError> {
-    let stored::SessionSnapshot { shards, rule_texts } = stored::SessionSnapshot::decode(bytes)?;
+pub fn decode_session_snapshot(bytes: &[u8]) -> Result<SessionSnapshot, CodecError> {
+    let stored::SessionSnapshot { shards, rule_texts, signed_size, signed_root } =
+        stored::SessionSnapshot::decode(bytes)?;
+    let root = || Hash::try_from(signed_root.as_slice()).map_err(|_| CodecError::Invalid("signed root"));
+    let signed = if signed_size == 0 { None } else { Some(TreeHead { size: signed_size, root: root()? }) };
     let texts = rule_texts.into_iter().map(|text| Ok(Arc::new(from_rule_text(text)?)));
     let texts = texts.collect::<Decoded<Vec<_>>>()?;
     let shard = |stored::SessionShard { shard, sequence, sessions }| {
@@ -92,7 +107,8 @@ pub fn decode_session_snapshot(bytes: &[u8]) -> Result<Vec<ShardSessions>, Codec
         let sessions = sessions.into_iter().map(session).collect::<Decoded<_>>()?;
         Ok(ShardSessions { shard, sequence, sessions })
     };
-    shards.into_iter().map(shard).collect()
+    let shards = shards.into_iter().map(shard).collect::<Decoded<_>>()?;
+    Ok(SessionSnapshot { shards, signed })
 }
 
 /// The texts of rules that a snapshot holds, each once.

@@ -1,0 +1,89 @@
+//! The line of the log that every change of the policy gets.
+//!
+//! Invariant: it holds no address, no email and no text that a caller wrote. A name of an actor is told only where it is
+//! neither.
+//! Not here: the audit record, which has all of them (`apply`).
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::policy::change::{Change, Delta, Effect};
+use crate::policy::name::Id;
+
+/// Kinds of steps that a line names.
+const KINDS_MAX: usize = 5;
+
+/// Logs a change that is in force.
+pub(super) fn log(change: &Change) {
+    tracing::info!(
+        organization = change.effect.organization().map(Id::as_str),
+        revision = change.effect.revision(),
+        kind = kind_of(&change.effect),
+        actor = actor_to_tell(&change.actor),
+        unconfirmed = change.confirm_until.map(|_| true),
+        "policy changed"
+    );
+}
+
+/// The actor, unless it is an address or an email.
+fn actor_to_tell(actor: &str) -> Option<&str> {
+    let is_address = actor.parse::<IpAddr>().is_ok() || actor.parse::<SocketAddr>().is_ok();
+    (!actor.is_empty() && !actor.contains('@') && !is_address).then_some(actor)
+}
+
+fn kind_of(effect: &Effect) -> String {
+    match effect {
+        Effect::Cluster { .. } => "set_cluster".to_owned(),
+        Effect::CreateOrganization { .. } => "create_organization".to_owned(),
+        Effect::DeleteOrganization { .. } => "delete_organization".to_owned(),
+        Effect::Organization { deltas, .. } => {
+            let mut kinds: Vec<&str> = Vec::new();
+            for kind in deltas.iter().map(kind_of_step) {
+                if !kinds.contains(&kind) {
+                    kinds.push(kind);
+                }
+            }
+            if kinds.len() > KINDS_MAX {
+                kinds.truncate(KINDS_MAX);
+                kinds.push("…");
+            }
+            kinds.join(" ")
+        }
+    }
+}
+
+fn kind_of_step(delta: &Delta) -> &'static str {
+    match delta {
+        Delta::SetOrganization { .. } => "set_organization",
+        Delta::SetNode { .. } => "set_node",
+        Delta::RemoveNode { .. } => "remove_node",
+        Delta::InsertRule { .. } => "insert_rule",
+        Delta::SetRule { .. } => "set_rule",
+        Delta::RemoveRule { .. } => "remove_rule",
+        Delta::MoveRule { .. } => "move_rule",
+        Delta::OrderRules { .. } => "order_rules",
+        Delta::ReplaceRules { .. } => "replace_rules",
+        Delta::SetGroup { .. } => "set_group",
+        Delta::SetGroupContent { .. } => "set_group_content",
+        Delta::RemoveGroup { .. } => "remove_group",
+        Delta::SetTests { .. } => "set_policy_tests",
+        Delta::SetShadowPolicy { .. } => "set_shadow_policy",
+        Delta::RemoveShadowPolicy => "remove_shadow_policy",
+        Delta::Confirm { .. } => "confirm",
+        Delta::ExpireRules { .. } => "expire_rules",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_actor_is_told_only_by_a_name() {
+        for actor in ["", "192.0.2.1", "2001:db8::1", "[2001:db8::1]:443", "192.0.2.1:5", "ada@example.com"] {
+            assert_eq!(actor_to_tell(actor), None, "{actor}");
+        }
+        for actor in ["unix socket", "deployer", "expiry"] {
+            assert_eq!(actor_to_tell(actor), Some(actor));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the passing of time asks of the policy writer: marking expired rules, undoing what nobody confirmed, and
+//! corrections of the decision time.
+//!
+//! Invariant: a correction is on the record. One that leads back waits until all that has expired is marked, so it revives
+//! nothing.
+//! Not here: how time follows the wall clock (`clock`).
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::change::{ChangeError, Changed};
+use super::clock::Correction;
+use super::expiry;
+use super::writer::{Pending, Writer};
+use crate::audit::record::{ClockChangedRecord, Content, Entry};
+use crate::policy::name::Id;
+
+/// The shortest time between two passes over what has expired: each compiles the policies that it concerns.
+const EXPIRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// No correction leads back while a rule is about to expire within this time.
+const MARGIN: Duration = Duration::from_millis(5);
+
+/// So often at most a correction waits for [`MARGIN`].
+const MARGIN_WAITS_MAX: u32 = 50;
+
+impl Writer {
+    /// Looks at the clock, and does what has become due.
+    pub(super) fn keep_time(&mut self) {
+        if self.timekeeping.last_pass.is_none_or(|last| last.elapsed() >= EXPIRY_PAUSE) {
+            self.timekeeping.last_pass = Some(Instant::now());
+            self.expire();
+        }
+        self.undo_unconfirmed();
+        self.follow_clock();
+        self.applier.clock.keep(false);
+    }
+
+    /// At the start, before anything is answered.
+    pub(super) fn catch_up(&mut self) {
+        self.expire();
+        self.undo_unconfirmed();
+        self.expire();
+    }
+
+    /// Follows the wall clock.
+    fn follow_clock(&mut self) {
+        let Some(due) = self.applier.clock.follow() else { return };
+        if self.applier.audit.queue().check_writable().is_err() {
+            return;
+        }
+        if due.backwards && !self.is_all_marked() {
+            return;
+        }
+        let Some(Correction { from, to }) = self.applier.clock.correct() else { return };
+        if to < from {
+            self.timekeeping.expired_to = Some(from);
+        }
+        let content = Content::ClockChanged(ClockChangedRecord { from_time: from, to_time: to });
+        self.applier.audit.queue().push(Entry { time: to, organization: None, content }, None, true);
+        self.sessions.follow_correction(self.applier.clock.moment());
+        // What expired between the last pass and the correction, or by the correction.
+        self.expire();
+    }
+
+    /// Marks what has expired; false where something stays unmarked or is about to expire.
+    fn is_all_marked(&mut self) -> bool {
+        self.expire();
+        let next = self.applier.expiries.next_in(self.applier.clock.now());
+        let is_soon = next.is_some_and(|next| next < MARGIN);
+        let is_overdue = next.is_some_and(|next| next.is_zero());
+        if is_overdue || (is_soon && self.timekeeping.waits < MARGIN_WAITS_MAX) {
+            self.timekeeping.waits += 1;
+            return false;
+        }
+        self.timekeeping.waits = 0;
+        true
+    }
+
+    /// Marks what has expired. What cannot be written now stays due.
+    pub(super) fn expire(&mut self) {
+        let now = self.applier.clock.now();
+        let now = self.timekeeping.expired_to.map_or(now, |before| before.max(now));
+        let due = self.applier.expiries.due(now);
+        if due.is_empty() {
+            self.timekeeping.expired_to = None;
+            return;
+        }
+        if !self.writable || self.applier.audit.queue().check_writable().is_err() {
+            return;
+        }
+        let (mut pending, mut answers) = (Vec::new(), Vec::new());
+        for id in due {
+            let Some(planned) = self.applier.state.organizations.get(&id).and_then(|of| expiry::plan(of, now)) else {
+                self.applier.expiries.set(&id, None);
+                continue;
+            };
+            let (reply, answer) = oneshot::channel();
+            pending.push(Pending { planned: Ok(planned), reply });
+            answers.push((id, answer));
+        }
+        self.write(pending);
+        for (id, mut answer) in answers {
+            log(&id, answer.try_recv().ok());
+        }
+        if self.applier.expiries.due(now).is_empty() {
+            self.timekeeping.expired_to = None;
+        }
+    }
+}
+
+fn log(id: &Id, answer: Option<Result<Changed, ChangeError>>) {
+    let organization = id.as_str();
+    match answer {
+        Some(Ok(changed)) => tracing::info!(organization, revision = changed.revision, "rules have expired"),
+        Some(Err(error)) => {
+            tracing::error!(organization, %error, "expired rules cannot be marked yet: they match nothing meanwhile");
+        }
+        None => {}
+    }
+}
