@@ -157,10 +157,6 @@ impl Surroundings {
         !self.troubled.is_empty()
     }
 
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.stalls.0.iter().any(|stalled| stalled.load(Ordering::SeqCst))
-    }
-
     /// The machine goes off at the so many-th operation from now on.
     pub(crate) fn cut_after(&self, operations: usize) {
         self.disk.fail_at(self.disk.operations() + operations, Fault::PowerCut);
