@@ -62,6 +62,10 @@ pub(crate) enum Action {
     CutAfter { operations: usize, survival: Option<Survival>, lost: bool },
     /// The service is ended in the regular way, and started.
     Restart,
+    /// The same, and a copy is put aside in between.
+    Copy,
+    /// The copy is put back, and what came after it is lost.
+    PutBack,
 }
 
 /// A Check.
@@ -289,5 +293,7 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
         3 => (0..60_usize, survival(), lost)
             .prop_map(|(operations, survival, lost)| Action::CutAfter { operations, survival, lost }),
         2 => Just(Action::Restart),
+        1 => Just(Action::Copy),
+        1 => Just(Action::PutBack),
     ]
 }

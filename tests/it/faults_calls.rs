@@ -103,6 +103,7 @@ impl Campaign {
         assert!(!self.unrecordable, "{asked:?} is answered while nothing can be recorded: {answer:?}");
         let engine = self.engine();
         invariants::a_check_is_decided_by_what_was_acknowledged(&mut self.model, &engine, asked, &answer, now);
+        assert!(self.given.insert(answer.decision_id), "decision {} is given out twice", answer.decision_id);
         if !self.model.recorded.contains(&answer.decision_id) {
             self.model.answered.insert(answer.decision_id, is_sync);
         }

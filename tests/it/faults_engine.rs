@@ -1,43 +1,31 @@
 //! A campaign over faults: an engine on a simulated disk, to which anything may happen at any time, against a model of
 //! what it has acknowledged.
 //!
-//! `PORTCULLIS_CAMPAIGN=long` runs thousands of schedules. A failure tells its seed and the shortest schedule that was
-//! found; `PORTCULLIS_CAMPAIGN_SEED` set to that seed runs the same again.
-//!
 //! Invariant: time, faults and crashes come from the schedule only. Threads are real, so a schedule may go well once and
 //! wrong once.
-//! Not here: what is demanded (`faults_invariants`), and what lies outside the engine (`faults_process`).
+//! Not here: which schedules are run (`faults_schedules`), what is demanded (`faults_invariants`), and what lies outside the
+//! engine (`faults_process`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use portcullis::audit::record::DecisionId;
 use portcullis::engine::audit::{AuditOptions, Durability, OnAuditFailure};
 use portcullis::engine::change::ChangeRequest;
 use portcullis::engine::sessions::SessionOptions;
 use portcullis::engine::{Engine, OpenError, Options};
 use portcullis::policy::rule::ConnectionType;
-use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{RngSeed, TestRunner};
 use tokio::time::{Instant, timeout};
 
-use crate::campaign::{any_seed, rounds, seed};
 use crate::clock::Hand;
-use crate::faults_actions::{ADDRESSES, Action, Asked, Edit, action};
+use crate::faults_actions::{ADDRESSES, Action, Asked, Edit};
 use crate::faults_calls::traffic;
 use crate::faults_disk::{Store, Surroundings};
 use crate::faults_invariants as invariants;
 use crate::faults_model::{IDLE, MAX_AGE, Model};
 use crate::store_disk::{Survival, Trouble};
-
-/// Schedules in the short form and in the long one.
-const SCHEDULES: (u64, u64) = (64, 4_000);
-
-/// Schedules that run at a time: most of the time they wait for threads that try again.
-const WORKERS: usize = 16;
-
-const ACTIONS_MAX: usize = 40;
 
 /// So few that a crash shows when more are lost than may be.
 const QUEUE_RECORDS_MAX: usize = 64;
@@ -72,7 +60,7 @@ impl Setup {
     }
 }
 
-fn setup() -> impl Strategy<Value = Setup> {
+pub(crate) fn setup() -> impl Strategy<Value = Setup> {
     (any::<bool>(), prop::bool::weighted(0.25), any::<bool>()).prop_map(|(preview_sync, lets_go, retention)| Setup {
         preview_sync,
         lets_go,
@@ -87,6 +75,10 @@ pub(crate) struct Campaign {
     pub(crate) hand: Hand,
     engine: Option<Arc<Engine>>,
     pub(crate) model: Model,
+    /// What was put aside, and what was acknowledged by then.
+    copy: Option<(Surroundings, Model)>,
+    /// The decisions of all lineages.
+    pub(crate) given: HashSet<DecisionId>,
     /// What becomes of the disk when a cut comes.
     armed: (Option<Survival>, bool),
     /// The audit log fails for good, and the engine knows.
@@ -107,7 +99,7 @@ impl Drop for Campaign {
 }
 
 impl Campaign {
-    async fn run(setup: Setup, schedule: &[Action]) {
+    pub(crate) async fn run(setup: Setup, schedule: &[Action]) {
         let (surroundings, hand) = (Surroundings::default(), Hand::new());
         let engine = Engine::open(surroundings.stores().unwrap(), setup.options(), hand.clock()).unwrap();
         let model = Model::of(&engine);
@@ -117,6 +109,8 @@ impl Campaign {
             hand,
             engine: Some(Arc::new(engine)),
             model,
+            copy: None,
+            given: HashSet::new(),
             armed: (None, false),
             unrecordable: false,
             jumped: 0,
@@ -131,7 +125,7 @@ impl Campaign {
             campaign.look(false);
         }
         campaign.heal().await;
-        campaign.restart().await;
+        campaign.restart(false).await;
         campaign.crash((Some(Survival::Synced), false)).await;
         for ending in campaign.ending.drain(..) {
             let begun = Instant::now();
@@ -193,7 +187,9 @@ impl Campaign {
                 self.armed = (*survival, *lost);
                 self.surroundings.cut_after(*operations);
             }
-            Action::Restart => self.restart().await,
+            Action::Restart => self.restart(false).await,
+            Action::Copy => self.restart(true).await,
+            Action::PutBack => self.put_back().await,
         }
     }
 
@@ -283,20 +279,34 @@ impl Campaign {
 
     async fn crash(&mut self, (survival, lost): (Option<Survival>, bool)) {
         self.jump_back();
-        let engine = self.engine.take().unwrap();
         self.surroundings.crash(survival, lost);
+        self.abandon();
+        self.model.crashed();
+        invariants::the_log_verifies_and_older_checkpoints_hold(&self.model, &self.surroundings);
+        self.start().await;
+    }
+
+    /// Leaves an engine to itself whose disk is gone.
+    fn abandon(&mut self) {
+        let engine = self.engine.take().unwrap();
         self.audit_trouble = None;
         self.unrecordable = false;
         self.ending.push(std::thread::spawn(move || {
             engine.close();
             drop(engine);
         }));
-        self.model.crashed();
-        invariants::the_log_verifies_and_older_checkpoints_hold(&self.model, &self.surroundings);
+    }
+
+    async fn put_back(&mut self) {
+        let Some((copy, model)) = self.copy.take() else { return };
+        self.jump_back();
+        self.surroundings.put_back(copy);
+        self.abandon();
+        self.model = model;
         self.start().await;
     }
 
-    async fn restart(&mut self) {
+    async fn restart(&mut self, copies: bool) {
         self.jump_back();
         // A disk that does not answer holds the end up: that is what the bound of the server is for.
         self.surroundings.answer();
@@ -315,6 +325,9 @@ impl Campaign {
         }
         if self.surroundings.is_troubled() || self.setup.lets_go {
             self.model.crashed();
+        }
+        if copies && !self.may_refuse() {
+            self.copy = Some((self.surroundings.copy(), self.model.clone()));
         }
         self.start().await;
     }
@@ -347,7 +360,7 @@ impl Campaign {
         );
         invariants::every_session_was_opened_on_the_record(&self.model, &engine);
         if !self.may_refuse() {
-            invariants::the_history_is_dense(&self.model, &engine).await;
+            invariants::the_history_is_dense(&self.model, &engine, &self.surroundings).await;
             self.settle().await;
         }
     }
@@ -356,48 +369,4 @@ impl Campaign {
         let stores = self.surroundings.stores()?;
         Engine::open(stores, self.setup.options(), self.hand.clock())
     }
-}
-
-/// Runs one schedule, and looks for a shorter one where it fails.
-fn run(seed: u64) -> Result<(), String> {
-    let config = ProptestConfig {
-        cases: 1,
-        failure_persistence: None,
-        max_shrink_iters: 100,
-        max_shrink_time: 20_000,
-        rng_seed: RngSeed::Fixed(seed),
-        ..ProptestConfig::default()
-    };
-    let schedule = (setup(), vec(action(), 1..ACTIONS_MAX));
-    let ran = TestRunner::new(config).run(&schedule, |(setup, schedule)| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(Campaign::run(setup, &schedule));
-        Ok(())
-    });
-    ran.map_err(|error| format!("PORTCULLIS_CAMPAIGN_SEED={seed}: {error}"))
-}
-
-#[test]
-#[expect(clippy::print_stdout, reason = "the figure that the test is there to show")]
-fn whatever_happens_what_was_acknowledged_holds() {
-    let (first, schedules) = seed().map_or_else(|| (any_seed(), rounds(SCHEDULES.0, SCHEDULES.1)), |seed| (seed, 1));
-    let (next, begun) = (AtomicU64::new(0), Instant::now());
-    let work = || {
-        loop {
-            let number = next.fetch_add(1, Ordering::SeqCst);
-            if number >= schedules {
-                return Ok(());
-            }
-            run(first.wrapping_add(number)).inspect_err(|failure| {
-                println!("{failure}");
-                next.store(schedules, Ordering::SeqCst);
-            })?;
-        }
-    };
-    let failures: Vec<String> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().filter_map(|worker| worker.join().unwrap().err()).collect()
-    });
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
-    println!("{schedules} schedules in {:?}, from seed {first} on", begun.elapsed());
 }

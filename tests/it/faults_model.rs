@@ -27,6 +27,7 @@ pub(crate) const MAX_AGE: Duration = Duration::from_mins(10);
 const MARKED: i64 = i64::MIN;
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct Model {
     /// What is in force.
     pub(crate) policy: naive::Policy,

@@ -1,5 +1,5 @@
 //! A campaign over what lies outside the engine: the built service, whose log nobody reads any more or whose reader is gone,
-//! whose disk is full, and which is killed or told to end, in any order and under load.
+//! whose disk is full, which is killed or told to end, and is put back from a backup, in any order and under load.
 //!
 //! `PORTCULLIS_CAMPAIGN=long` has many lives instead of few. A failure tells the seed; `PORTCULLIS_CAMPAIGN_SEED` set to it
 //! has the same done again.
@@ -13,8 +13,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portcullis::proto::v1::ConnectionType;
+use portcullis::proto::v1::audit_service_client::AuditServiceClient;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
+use portcullis::proto::v1::{ConnectionType, GetCheckpointRequest};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -30,6 +31,7 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::audit_api::check_of;
 use crate::audit_load;
 use crate::audit_watch::signed_size;
+use crate::backup::{offline, path, printed, restore};
 use crate::campaign::{any_seed, rounds, seed};
 use crate::load;
 use crate::process::skipped;
@@ -71,7 +73,14 @@ enum End {
     TerminateFull,
 }
 
-type Life = (Vec<Event>, End);
+/// What happens, and how it ends. Where `copied`, a backup is taken first, and afterwards it is restored elsewhere: what
+/// came after it is lost.
+#[derive(Clone, Debug)]
+struct Life {
+    copied: bool,
+    events: Vec<Event>,
+    end: End,
+}
 
 fn life() -> impl Strategy<Value = Life> {
     let event = prop_oneof![
@@ -80,7 +89,9 @@ fn life() -> impl Strategy<Value = Life> {
         2 => Just(Event::CloseLog),
         1 => Just(Event::FillDisk),
     ];
-    (vec(event, 0..4), select(vec![End::Kill, End::Kill, End::Terminate, End::KillFull, End::TerminateFull]))
+    let end = select(vec![End::Kill, End::Kill, End::Terminate, End::KillFull, End::TerminateFull]);
+    let whole = (prop::bool::weighted(0.3), vec(event, 0..4), end);
+    whole.prop_map(|(copied, events, end)| Life { copied, events, end })
 }
 
 /// A small file system of the test's own, where one may be mounted.
@@ -141,6 +152,7 @@ impl Drop for Place {
 /// The service; killed when dropped.
 struct Served {
     child: Child,
+    address: String,
     channel: Channel,
     /// None once it is given up.
     log: Option<BufReader<PipeReader>>,
@@ -185,13 +197,18 @@ impl Served {
             Err(said) => panic!("it ended with {} instead of serving:\n{said}", child.wait().unwrap()),
         };
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { child, channel, log: Some(log) }
+        Self { child, address, channel, log: Some(log) }
     }
 
     async fn is_serving(&self) -> bool {
         let mut health = HealthClient::new(self.channel.clone());
         let answer = timeout(ANSWER, health.check(HealthCheckRequest { service: String::new() })).await;
         answer.expect("health is not told").is_ok_and(|answer| answer.into_inner().status == 1)
+    }
+
+    async fn lineage(&self) -> String {
+        let mut audit = AuditServiceClient::new(self.channel.clone());
+        audit.get_checkpoint(GetCheckpointRequest {}).await.unwrap().into_inner().lineage
     }
 
     /// Whether a shell is let through; an error that is not for want of the disk fails.
@@ -260,7 +277,40 @@ impl Clients {
     }
 }
 
-async fn live(place: &Place, served: Served, clients: &mut Clients, (events, end): &Life) {
+/// A backup, and what was acknowledged by then.
+struct Copy {
+    file: PathBuf,
+    lineage: String,
+    changes: load::Acknowledged,
+    checks: audit_load::Model,
+}
+
+impl Copy {
+    /// Nobody changes anything meanwhile.
+    async fn take(served: &Served, file: PathBuf, clients: &Clients) -> Self {
+        let server = format!("http://{}", served.address);
+        let taken = offline(&["backup", path(&file), "--server", &server]).await;
+        assert!(taken.status.success(), "{}", printed(&taken));
+        let changes = clients.changes.lock().unwrap().clone();
+        let checks = clients.checks.lock().unwrap().clone();
+        Self { file, lineage: served.lineage().await, changes, checks }
+    }
+
+    /// Puts it in the place of the data directory.
+    async fn put_back(self, data_dir: &Path, clients: &Clients) {
+        let key = std::fs::read(data_dir.join("audit.key")).unwrap();
+        std::fs::remove_dir_all(data_dir).unwrap();
+        let restored = restore(&self.file, data_dir).await;
+        assert!(restored.status.success(), "{}", printed(&restored));
+        std::fs::write(data_dir.join("audit.key"), key).unwrap();
+        std::fs::remove_file(&self.file).unwrap();
+        *clients.changes.lock().unwrap() = self.changes;
+        *clients.checks.lock().unwrap() = self.checks;
+    }
+}
+
+async fn live(place: &Place, served: Served, clients: &mut Clients, life: &Life) {
+    let Life { copied: _, events, end } = life;
     let mut served = served;
     clients.start(&served.channel);
     let mut stalled = None;
@@ -297,22 +347,34 @@ async fn whatever_surrounds_the_process_what_it_acknowledged_is_there() {
     let lives: Vec<Life> = vec(life(), lives).new_tree(&mut runner).unwrap().current();
     let directory = tempfile::tempdir().unwrap();
     let place = Place::new(directory.path());
-    let mut clients = Clients::default();
+    let (mut clients, mut lost) = (Clients::default(), None);
     for (number, life) in lives.iter().enumerate() {
         let whole = async {
             let served = Served::start(&place.data_dir).await;
             if number == 0 {
                 load::prepare(served.channel.clone()).await;
                 audit_load::prepare(&served.channel).await;
+                load::note_other(&clients.changes);
                 // So that there is something for a verifier to go by from the first life on.
                 signed_size(&served.channel, 1).await;
             } else {
                 load::verify(served.channel.clone(), &clients.changes).await;
                 audit_load::verify(served.channel.clone(), &clients.checks, Instant::now()).await;
             }
+            if let Some(lost) = lost.take() {
+                assert_ne!(served.lineage().await, lost, "a restored directory goes on in the lineage of the lost one");
+            }
+            let copy = match life.copied {
+                true => Some(Copy::take(&served, directory.path().join("backup"), &clients).await),
+                false => None,
+            };
             live(&place, served, &mut clients, life).await;
             let faults = audit_load::verify_offline(&place.data_dir).faults;
             assert!(faults.is_empty(), "{faults:?}");
+            if let Some(copy) = copy {
+                lost = Some(copy.lineage.clone());
+                copy.put_back(&place.data_dir, &clients).await;
+            }
         };
         let told = Told { seed: first, number, life };
         whole.await;

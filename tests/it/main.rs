@@ -131,6 +131,8 @@ mod faults_invariants;
 mod faults_model;
 /// The built service, whatever surrounds it.
 mod faults_process;
+/// Many schedules at a time, each by its seed.
+mod faults_schedules;
 /// Gates and policy tests through the API.
 mod gates_api;
 /// Address groups through the API.
