@@ -11,7 +11,7 @@
 //! what is soaked. What was removed the subscriber that reads everything has seen.
 //!
 //! Invariant: any error of any call, any warning of the service, a record that is seen twice or never, a decision that
-//! the clients counted and the log did not, and memory beyond its bound fail it.
+//! the clients counted and the log did not, and memory or a log of the service beyond its bound fail it.
 //! Not here: how fast it can be (`serving`).
 #![expect(
     clippy::unwrap_used,
@@ -58,6 +58,9 @@ const KEPT_MAX: u64 = 256 << 20;
 /// Memory is looked at so often, and told of so many times.
 const SAMPLES: u32 = 200;
 const LINES_EVERY: usize = 20;
+
+/// The log may grow by so many bytes a second, whatever the rate of Checks: one line for each change, and few besides.
+const LOGGED_A_SECOND_MAX: u64 = 4 << 10;
 
 /// What of the offered rate has to be answered.
 const ANSWERED_PERCENT: u64 = 98;
@@ -259,7 +262,7 @@ async fn soak(time: Duration) -> ExitCode {
     let Offered { rate, samples, done } = offer(&server, &counts, &records, time).await;
 
     tell.send_modify(|place| place.ending = true);
-    let peak = server.memory().peak;
+    let (peak, logged) = (server.memory().peak, server.logged());
     let size = tokio::task::block_in_place(|| restart(&mut server, directory.path(), &counts));
     let address = server.address.clone();
     tell.send_replace(Place { address: address.clone(), ending: false, end: size });
@@ -283,6 +286,10 @@ async fn soak(time: Duration) -> ExitCode {
     );
     if !verdict.is_flat {
         counts.faults.add("memory", "is not flat");
+    }
+    println!("the service's log: {} KiB, {} bytes a second", logged >> 10, logged / time.as_secs());
+    if logged / time.as_secs() > LOGGED_A_SECOND_MAX {
+        counts.faults.add("the service's log", format_args!("is more than {LOGGED_A_SECOND_MAX} bytes a second"));
     }
     let (errors, checks) = (counts.faults.count(), counts.decisions());
     for (fault, times) in counts.faults.told() {

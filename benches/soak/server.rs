@@ -6,6 +6,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +23,15 @@ const SESSION_AGE: &str = "5s";
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: String,
-    complaints: Arc<Mutex<Vec<String>>>,
+    log: Arc<Log>,
+}
+
+/// What it has logged so far.
+#[derive(Default)]
+struct Log {
+    bytes: AtomicU64,
+    /// Warnings and errors.
+    complaints: Mutex<Vec<String>>,
 }
 
 /// What a process takes of memory, in bytes.
@@ -49,9 +58,9 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let (serving, complaints) = follow_log(&mut child);
+        let (serving, log) = follow_log(&mut child);
         // Killed where it does not serve.
-        let mut server = Self { child, address: String::new(), complaints };
+        let mut server = Self { child, address: String::new(), log };
         server.address = serving.recv_timeout(PATIENCE).unwrap();
         server
     }
@@ -62,7 +71,12 @@ impl Server {
 
     /// Warnings and errors that it logged so far.
     pub(crate) fn complaints(&self) -> Vec<String> {
-        self.complaints.lock().unwrap().clone()
+        self.log.complaints.lock().unwrap().clone()
+    }
+
+    /// Bytes that it logged so far.
+    pub(crate) fn logged(&self) -> u64 {
+        self.log.bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn memory(&self) -> Memory {
@@ -136,22 +150,23 @@ pub(crate) fn bytes(directory: &Path) -> u64 {
 }
 
 /// Reads the log on a thread, so that the process never waits for a reader: where it serves, and what it complains of.
-fn follow_log(child: &mut Child) -> (Receiver<String>, Arc<Mutex<Vec<String>>>) {
+fn follow_log(child: &mut Child) -> (Receiver<String>, Arc<Log>) {
     let (sender, serving) = channel();
-    let complaints = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&complaints);
+    let log = Arc::<Log>::default();
+    let kept = Arc::clone(&log);
     let stderr = BufReader::new(child.stderr.take().unwrap());
     std::thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {
+            kept.bytes.fetch_add(line.len() as u64 + 1, Ordering::Relaxed);
             let read: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             let text = |key: &str| read.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
             if text("message") == "serving gRPC" {
                 drop(sender.send(text("address").to_owned()));
             }
             if text("level") != "INFO" {
-                kept.lock().unwrap().push(line);
+                kept.complaints.lock().unwrap().push(line);
             }
         }
     });
-    (serving, complaints)
+    (serving, log)
 }

@@ -1,7 +1,7 @@
 //! Backups of a running service: choosing the moment that a copy shows (design.md §2.11).
 //!
 //! 1. Wait until every record that was queued so far is durable. So all that was answered before is in the copy.
-//! 2. Sign the log, so that a checkpoint vouches for it.
+//! 2. Have the log signed, so that a checkpoint vouches for it.
 //! 3. Note the files, while the set of the audit log's files does not change. Nothing else waits: Checks and changes go on.
 //!
 //! The copy is read afterwards, at the pace of whoever takes it.
@@ -74,7 +74,7 @@ impl Engine {
         let audit = &self.audit;
         let wanted = audit.queue().last_sequence();
         audit.wait_durable(wanted, audit.options().deadline)?;
-        let staged = audit.while_files_stay(|| files.stage(self.clock.now().micros()))?;
+        let staged = audit.while_files_stay(wanted, || files.stage(self.clock.now().micros()))??;
         let found = staged.summary.audit_sequence;
         if found < wanted {
             return Err(backup::BackupError::Short { found, expected: wanted }.into());

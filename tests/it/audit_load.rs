@@ -24,13 +24,14 @@ const DEFAULT: &str = "organizations/default";
 const CLIENTS: usize = 4;
 
 /// An answered check.
+#[derive(Clone)]
 struct Answered {
     at: Instant,
     connection_type: ConnectionType,
 }
 
 /// What the service has answered.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Model {
     /// By decision id.
     answered: BTreeMap<String, Answered>,

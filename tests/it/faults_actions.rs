@@ -27,6 +27,8 @@ pub(crate) const NODES: [&str; 4] = ["", "/projects/a", "/projects/a/workspaces/
 const RANGES: [&str; 7] =
     ["10.0.0.0/8", "10.0.0.1", "192.0.2.0/24", "203.0.113.0/24", "any", "2001:db8::/32", "0.0.0.0/0"];
 const RULES: [&str; 4] = ["r0", "r1", "r2", "r3"];
+/// In seconds: more than a clock follows bit by bit, so that a passing jump changes nothing.
+const JUMPS: [i64; 6] = [-31_536_000, -2_592_000, -3_600, 3_600, 2_592_000, 31_536_000];
 const GROUPS: [&str; 2] = ["g0", "g1"];
 
 /// One of them.
@@ -46,6 +48,8 @@ pub(crate) enum Action {
     Erase { user: usize, meanwhile: Vec<Asked> },
     /// Time passes, in seconds.
     Advance(u64),
+    /// The wall clock jumps by so many seconds, until time passes or the service starts again.
+    Jump(i64),
     /// A store begins to fail.
     Trouble { store: Store, trouble: Trouble },
     /// A store no longer answers.
@@ -58,6 +62,10 @@ pub(crate) enum Action {
     CutAfter { operations: usize, survival: Option<Survival>, lost: bool },
     /// The service is ended in the regular way, and started.
     Restart,
+    /// The same, and a copy is put aside in between.
+    Copy,
+    /// The copy is put back, and what came after it is lost.
+    PutBack,
 }
 
 /// A Check.
@@ -277,12 +285,15 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
         2 => (nth, 5..100_u64).prop_map(|(nth, lease)| Action::Renew { nth, lease }),
         2 => (0..USERS, vec(asked(), 0..4)).prop_map(|(user, meanwhile)| Action::Erase { user, meanwhile }),
         4 => prop_oneof![4 => 1..90_u64, 1 => Just(700), 1 => Just(4_000)].prop_map(Action::Advance),
+        2 => select(&JUMPS[..]).prop_map(Action::Jump),
         3 => (store.clone(), trouble()).prop_map(|(store, trouble)| Action::Trouble { store, trouble }),
         1 => store.prop_map(|store| Action::Stall { store }),
         4 => Just(Action::Heal),
-        2 => (survival(), lost.clone()).prop_map(|(survival, lost)| Action::Crash { survival, lost }),
+        2 => (survival(), lost).prop_map(|(survival, lost)| Action::Crash { survival, lost }),
         3 => (0..60_usize, survival(), lost)
             .prop_map(|(operations, survival, lost)| Action::CutAfter { operations, survival, lost }),
         2 => Just(Action::Restart),
+        1 => Just(Action::Copy),
+        1 => Just(Action::PutBack),
     ]
 }

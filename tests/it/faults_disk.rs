@@ -51,6 +51,8 @@ pub(crate) struct Surroundings {
     stalls: Stalls,
     mirror: Mirror,
     troubled: Vec<Store>,
+    /// A number for each copy that was put back.
+    lineage: u64,
 }
 
 /// Which directories do not answer.
@@ -70,11 +72,22 @@ impl Default for Surroundings {
     fn default() -> Self {
         let disk = SimulatedDisk::default();
         disk.allow_room();
-        Self { disk, stalls: Stalls::default(), mirror: Mirror::default(), troubled: Vec::new() }
+        Self { disk, stalls: Stalls::default(), mirror: Mirror::default(), troubled: Vec::new(), lineage: 1 }
     }
 }
 
 impl Surroundings {
+    /// The same once more, without a mirror, while no process uses it.
+    pub(crate) fn copy(&self) -> Self {
+        Self { disk: self.disk.copy(), lineage: self.lineage, ..Self::default() }
+    }
+
+    /// This goes, and an earlier copy takes its place in a new lineage, as a restore does it.
+    pub(crate) fn put_back(&mut self, copy: Self) {
+        self.crash(None, false);
+        *self = Self { lineage: self.lineage + 1, ..copy };
+    }
+
     fn disk(&self) -> Arc<dyn Disk> {
         Arc::new(Stallable { disk: self.disk.clone(), stalls: self.stalls.clone() })
     }
@@ -97,7 +110,7 @@ impl Surroundings {
             state: Box::new(self.mirror.clone()),
             audit: AuditStores { journal: Box::new(audit), disk, directory: directory(Store::Audit), key: key() },
             sessions: SessionStores { snapshots: Box::new(session_snapshots), journal: Box::new(sessions) },
-            lineage: Lineage::new(1),
+            lineage: Lineage::new(self.lineage),
             backup: None,
             keep: Box::new(()),
         })
@@ -157,10 +170,6 @@ impl Surroundings {
         !self.troubled.is_empty()
     }
 
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.stalls.0.iter().any(|stalled| stalled.load(Ordering::SeqCst))
-    }
-
     /// The machine goes off at the so many-th operation from now on.
     pub(crate) fn cut_after(&self, operations: usize) {
         self.disk.fail_at(self.disk.operations() + operations, Fault::PowerCut);
@@ -183,7 +192,7 @@ impl Surroundings {
         self.mirror.dead.store(true, Ordering::SeqCst);
         let state = if lost { Arc::default() } else { Arc::clone(&self.mirror.state) };
         let mirror = Mirror { state, ..Mirror::default() };
-        *self = Self { disk, stalls: Stalls::default(), mirror, troubled: Vec::new() };
+        *self = Self { disk, stalls: Stalls::default(), mirror, troubled: Vec::new(), lineage: self.lineage };
     }
 }
 

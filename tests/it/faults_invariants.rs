@@ -18,11 +18,12 @@ use portcullis::policy::decision::Level;
 
 use crate::faults_actions::{Asked, id};
 use crate::faults_disk::{Surroundings, key};
-use crate::faults_model::{MAX_AGE, Model, State, email_of, policy_of, since_1970};
+use crate::faults_model::{MAX_AGE, Maybe, Model, State, email_of, policy_of, since_1970};
 use crate::naive;
 
 /// §2.5: a mutation becomes durable, then visible, then acknowledged. What is in force is what was acknowledged; a change
-/// that was refused for want of a disk may come with a crash, and one that nobody answered may come late.
+/// that was refused for want of a disk may come with a crash, and one that nobody answered may come late. Rules whose time has
+/// passed are marked at some time.
 pub(crate) fn every_acknowledged_change_is_there_and_nothing_else(
     model: &mut Model,
     engine: &Engine,
@@ -33,20 +34,35 @@ pub(crate) fn every_acknowledged_change_is_there_and_nothing_else(
     if policy == model.policy {
         return;
     }
-    let made = model.maybe.iter().find(|maybe| maybe.policy == policy && (after_a_crash || maybe.late)).cloned();
-    let Some(made) = made else {
+    if model.explains(&model.policy, &policy, now) {
+        model.expired(policy);
+        return;
+    }
+    let is_made = |maybe: &&Maybe| (after_a_crash || maybe.late) && model.explains(&maybe.policy, &policy, now);
+    let Some(made) = model.maybe.iter().find(is_made).cloned() else {
         panic!("the policy is not what was acknowledged:\n{policy:#?}\nacknowledged:\n{:#?}", model.policy);
     };
-    model.adopt(made, now);
+    model.adopt(Maybe { policy, ..made }, now);
 }
 
 /// §2.4 and §2.5: a Check that begins after the acknowledgement is decided by it, as the naive evaluator decides.
 pub(crate) fn a_check_is_decided_by_what_was_acknowledged(
-    model: &Model,
+    model: &mut Model,
+    engine: &Engine,
     asked: &Asked,
     answer: &Answer,
     now: Duration,
 ) {
+    let Err((found, expected)) = compare(model, asked, answer, now) else { return };
+    // Rules were marked as expired meanwhile.
+    every_acknowledged_change_is_there_and_nothing_else(model, engine, false, now);
+    if compare(model, asked, answer, now).is_err() {
+        panic!("{asked:?} was answered by {found}, not by {expected}");
+    }
+}
+
+/// An answer as it is and as the naive evaluator gives it.
+fn compare(model: &Model, asked: &Asked, answer: &Answer, now: Duration) -> Result<(), (String, String)> {
     let expected = model.decide(asked, now);
     let endpoint = asked.endpoint();
     let path = portcullis::policy::name::NodePath::parse(&endpoint).unwrap();
@@ -68,7 +84,7 @@ pub(crate) fn a_check_is_decided_by_what_was_acknowledged(
     let naive::Answer { reason, rule, node, .. } = expected;
     let expected =
         (format!("{reason:?}"), rule, node, revision(expected.revision), revision(expected.cluster_revision));
-    assert_eq!(found, expected, "{asked:?}");
+    if found == expected { Ok(()) } else { Err((format!("{found:?}"), format!("{expected:?}"))) }
 }
 
 /// §2.8: sequences are dense, what was shown stays, and every decision is recorded at most once. Learns what is new.
@@ -137,7 +153,12 @@ pub(crate) fn every_change_has_one_record_and_revisions_are_dense(model: &Model,
     let deleted = model.deleted.iter().map(|(id, revision)| (Some(id.clone()), *revision));
     for (organization, revision) in organizations.chain(deleted).chain([(None, model.policy.cluster_revision)]) {
         match revisions.get(&organization) {
-            Some(recorded) => assert_eq!(i64::try_from(*recorded).unwrap(), revision, "{organization:?}"),
+            Some(recorded) => {
+                let more = i64::try_from(*recorded).unwrap() - revision;
+                let is_deleted = organization.as_ref().is_some_and(|id| model.deleted.contains_key(id));
+                // Its rules may have expired just before.
+                assert!(more == 0 || (more == 1 && is_deleted), "{recorded} and {revision} of {organization:?}");
+            }
             None => assert!(first_kept > 1, "revision {revision} of {organization:?} has no record"),
         }
     }
@@ -271,9 +292,12 @@ pub(crate) fn the_erased_are_nowhere(model: &Model, engine: &Engine, surrounding
 }
 
 /// §2.5: the history has every revision once.
-pub(crate) async fn the_history_is_dense(model: &Model, engine: &Engine) {
+pub(crate) async fn the_history_is_dense(model: &Model, engine: &Engine, surroundings: &Surroundings) {
     for (organization, policy) in &model.policy.organizations {
-        let entries = engine.revisions(&id(organization), None, usize::MAX).await.unwrap();
+        let entries = match engine.revisions(&id(organization), None, usize::MAX).await {
+            Err(_) if surroundings.is_off() => return,
+            entries => entries.unwrap(),
+        };
         let revisions: Vec<i64> = entries.iter().map(|entry| i64::try_from(entry.revision).unwrap()).collect();
         let expected: Vec<i64> = (1..=policy.revision).rev().collect();
         assert_eq!(revisions, expected, "{organization}");

@@ -15,14 +15,19 @@ use portcullis::policy::node;
 use portcullis::policy::organization::Organization;
 use portcullis::policy::rule::{self, ConnectionType};
 use portcullis::policy::state::Outcome;
+use portcullis::policy::time::Timestamp;
 
 use crate::faults_actions::{Asked, USERS};
 use crate::naive;
 
-pub(crate) const IDLE: Duration = Duration::from_secs(60);
-pub(crate) const MAX_AGE: Duration = Duration::from_secs(600);
+pub(crate) const IDLE: Duration = Duration::from_mins(1);
+pub(crate) const MAX_AGE: Duration = Duration::from_mins(10);
+
+/// When a rule expires that is marked as expired: before every moment.
+const MARKED: i64 = i64::MIN;
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct Model {
     /// What is in force.
     pub(crate) policy: naive::Policy,
@@ -191,8 +196,14 @@ impl Model {
                 let before = policy.organizations.get(&id);
                 let base = before.map_or_else(|| deleted.get(&id).copied().unwrap_or(0), |before| before.revision);
                 let mut after = naive_of(organization);
-                after.revision = base;
-                after.revision += i64::from(before != Some(&after));
+                let revision = std::mem::replace(&mut after.revision, base);
+                let next = base + i64::from(before != Some(&after));
+                // Rules may have expired just before it, which is a revision of its own.
+                assert!(
+                    revision == next || (revision == next + 1 && before.is_some_and(has_expiring)),
+                    "{revision}, {next}"
+                );
+                after.revision = revision;
                 deleted.remove(&id);
                 policy.organizations.insert(id, after);
             }
@@ -202,6 +213,24 @@ impl Model {
             }
         }
         Maybe { policy, deleted, late: false }
+    }
+
+    /// Whether a policy is this one, perhaps with rules marked whose time has passed: one revision for each organization.
+    pub(crate) fn explains(&self, policy: &naive::Policy, found: &naive::Policy, now: Duration) -> bool {
+        let same = (&policy.cluster, policy.cluster_revision) == (&found.cluster, found.cluster_revision);
+        same && policy.organizations.keys().eq(found.organizations.keys())
+            && policy.organizations.iter().zip(found.organizations.values()).all(|((id, of), found)| {
+                let expiring = has_expiring(of) || self.policy.organizations.get(id).is_some_and(has_expiring);
+                let marked = found.revision - of.revision;
+                of == found || (expiring && (0..=1).contains(&marked) && all_marked(of, now) == all_marked(found, now))
+            })
+    }
+
+    /// Rules were marked as expired, and nothing else has happened.
+    pub(crate) fn expired(&mut self, policy: naive::Policy) {
+        self.policy = policy;
+        // What was written before it, and failed, is gone for good.
+        self.maybe.retain(|maybe| maybe.late);
     }
 
     /// A change is in force.
@@ -285,6 +314,21 @@ pub(crate) fn policy_of(engine: &Engine) -> naive::Policy {
     }
 }
 
+/// Whether rules of it may be marked as expired at some time, or are.
+fn has_expiring(organization: &naive::Organization) -> bool {
+    organization.rules.iter().any(|rule| rule.expire_time_ms.is_some())
+}
+
+/// An organization with every rule marked whose time has passed, and without its revision.
+fn all_marked(organization: &naive::Organization, now: Duration) -> naive::Organization {
+    let (mut marked, now) = (organization.clone(), i64::try_from(now.as_millis()).unwrap());
+    marked.revision = 0;
+    for rule in &mut marked.rules {
+        rule.expire_time_ms = rule.expire_time_ms.map(|time| if time <= now { MARKED } else { time });
+    }
+    marked
+}
+
 fn revision(revision: u64) -> i64 {
     i64::try_from(revision).unwrap()
 }
@@ -323,7 +367,7 @@ fn rule_of(rule: &rule::Rule) -> naive::Rule {
             })
             .collect(),
         disabled: rule.disabled,
-        expire_time_ms: rule.expire_time.map(|time| time.millis()),
+        expire_time_ms: if rule.expired { Some(MARKED) } else { rule.expire_time.map(Timestamp::millis) },
     }
 }
 

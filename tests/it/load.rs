@@ -23,7 +23,7 @@ const GROUP: &str = "organizations/default/addressGroups/load";
 pub(crate) const CLIENTS: usize = 4;
 
 /// What was acknowledged, over all lives of a service.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Acknowledged {
     /// Rules by client, in the order of their creation; those deleted are gone again.
     rules: [Vec<String>; CLIENTS],
@@ -47,6 +47,11 @@ pub(crate) async fn prepare(channel: Channel) {
         ..Default::default()
     };
     FirewallServiceClient::new(channel).create_address_group(request).await.unwrap();
+}
+
+/// Somebody else has changed the policy once.
+pub(crate) fn note_other(acknowledged: &Mutex<Acknowledged>) {
+    acknowledged.lock().unwrap().unanswered += 1;
 }
 
 /// Starts clients that change the policy until the service is gone. The handles end when it is.

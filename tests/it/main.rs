@@ -126,6 +126,8 @@ mod erase_race;
 mod explain;
 /// What may happen to a service.
 mod faults_actions;
+/// The calls that are made while anything may happen.
+mod faults_calls;
 /// What an engine stands on while everything may fail.
 mod faults_disk;
 /// Anything that may happen to an engine, against what it has acknowledged.
@@ -134,6 +136,10 @@ mod faults_engine;
 mod faults_invariants;
 /// What was acknowledged, and what may have happened.
 mod faults_model;
+/// The built service, whatever surrounds it.
+mod faults_process;
+/// Many schedules at a time, each by its seed.
+mod faults_schedules;
 /// Gates and policy tests through the API.
 mod gates_api;
 /// Address groups through the API.

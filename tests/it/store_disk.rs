@@ -188,6 +188,13 @@ impl SimulatedDisk {
         next
     }
 
+    /// Another disk with the same on it.
+    pub(crate) fn copy(&self) -> Self {
+        let mut copy = self.0.lock().unwrap().clone();
+        copy.restart();
+        Self(Arc::new(Mutex::new(copy)))
+    }
+
     pub(crate) fn operations(&self) -> usize {
         self.0.lock().unwrap().operations
     }

@@ -1,19 +1,21 @@
 //! The signed checkpoints that are kept with the log: the file `checkpoints` holds signed notes, separated by empty
 //! lines.
 //!
-//! Invariant: a checkpoint covers durable records only. Sizes never fall, except for checkpoints of the ends of units.
+//! Invariant: a checkpoint covers durable records only, and is shown only once it is in the file: no power cut takes back
+//! what was shown. Readers never wait for the disk. Sizes never fall, except for checkpoints of the ends of units.
 //! Not here: when one is made (`maintenance`, `sealer`); whether they fit the log (`recovery`, `verify`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::open_error::AuditOpenError;
 use super::signers::{open_by, size_of};
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::merkle::TreeHead;
 use crate::audit::note::{SignedNote, SignerKey, VerifierKey};
+use crate::locks::IgnorePoison;
 use crate::store::disk::{Disk, DiskFile};
 use crate::store::folder::Folder;
 
@@ -31,18 +33,29 @@ const SIGNATURE: &str = "\u{2014} ";
 
 /// See the module.
 pub(super) struct Checkpoints {
-    folder: Folder,
     key: SignerKey,
+    /// Held while the disk takes a checkpoint, by those who sign.
+    file: Mutex<CheckpointFile>,
+    /// Held for a moment.
+    shown: Mutex<Shown>,
+}
+
+/// The newest checkpoint that is in the file.
+#[derive(Default)]
+struct Shown {
+    newest: Option<(TreeHead, Arc<str>)>,
+    /// Another key that signed it.
+    signer: Option<VerifierKey>,
+}
+
+/// The file, and what it has to hold.
+pub(super) struct CheckpointFile {
+    folder: Folder,
     /// The file being appended to and its length; none where it has to be rewritten.
-    file: Option<(Box<dyn DiskFile>, u64)>,
+    open: Option<(Box<dyn DiskFile>, u64)>,
     recent: VecDeque<String>,
     /// Those of the ends of units.
     ends: BTreeMap<u64, String>,
-    newest: Option<(TreeHead, String)>,
-    /// The largest head that is on the disk.
-    written: Option<TreeHead>,
-    /// Another key that signed the newest one.
-    newest_signer: Option<VerifierKey>,
 }
 
 impl Checkpoints {
@@ -82,66 +95,84 @@ impl Checkpoints {
         }
         let surplus = recent.len().saturating_sub(RECENT_MAX);
         recent.drain(..surplus);
-        let written = newest.as_ref().map(|(head, _)| *head);
-        Ok(Self { folder, key, file: None, recent, ends, newest, written, newest_signer })
+        let newest = newest.map(|(head, note)| (head, note.into()));
+        let shown = Mutex::new(Shown { newest, signer: newest_signer });
+        Ok(Self { key, file: Mutex::new(CheckpointFile { folder, open: None, recent, ends }), shown })
     }
 
-    /// The largest head whose checkpoint is on the disk.
-    pub(super) fn written(&self) -> Option<TreeHead> {
-        self.written
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().ignore_poison()
     }
 
     /// The newest checkpoint with its note.
-    pub(super) fn newest(&self) -> Option<&(TreeHead, String)> {
-        self.newest.as_ref()
+    pub(super) fn newest(&self) -> Option<(TreeHead, Arc<str>)> {
+        self.shown().newest.clone()
+    }
+
+    /// How many records the newest checkpoint covers.
+    pub(super) fn size(&self) -> u64 {
+        self.shown().newest.as_ref().map_or(0, |(head, _)| head.size)
     }
 
     /// Another key that signed the newest one, and how many records that covers.
-    pub(super) fn other_signer(&self) -> Option<(&VerifierKey, u64)> {
-        self.newest_signer.as_ref().zip(self.newest.as_ref().map(|(head, _)| head.size))
+    pub(super) fn other_signer(&self) -> Option<(VerifierKey, u64)> {
+        let shown = self.shown();
+        shown.signer.clone().zip(shown.newest.as_ref().map(|(head, _)| head.size))
     }
 
     pub(super) fn verifier(&self) -> &VerifierKey {
         self.key.verifier()
     }
 
-    /// Signs a head and keeps it, even where writing it fails: the next call writes both.
-    pub(super) fn add(&mut self, head: TreeHead, is_end: bool) -> io::Result<()> {
+    /// The file, for one who signs. Waits while another does.
+    pub(super) fn file(&self) -> MutexGuard<'_, CheckpointFile> {
+        self.file.lock().ignore_poison()
+    }
+
+    /// Signs a head, writes it, and then shows it. One that cannot be written is kept: the next call writes both.
+    pub(super) fn add(&self, file: &mut CheckpointFile, head: TreeHead, is_end: bool) -> io::Result<()> {
         let note = Checkpoint::new(self.key.verifier().name(), head)
             .map_err(io::Error::other)?
             .sign(&self.key)
             .map_err(io::Error::other)?
             .to_string();
-        if is_end {
-            self.ends.insert(head.size, note.clone());
+        let is_newest = self.size() <= head.size;
+        file.add(head.size, &note, is_newest, is_end)?;
+        if is_newest {
+            *self.shown() = Shown { newest: Some((head, note.into())), signer: None };
         }
-        if self.newest.as_ref().is_none_or(|(before, _)| before.size <= head.size) {
-            self.newest = Some((head, note.clone()));
-            self.newest_signer = None;
-            self.recent.push_back(note.clone());
+        Ok(())
+    }
+}
+
+impl CheckpointFile {
+    fn add(&mut self, size: u64, note: &str, is_newest: bool, is_end: bool) -> io::Result<()> {
+        if is_end {
+            self.ends.insert(size, note.to_owned());
+        }
+        // It is there already where it could not be written before.
+        if is_newest && self.recent.back().is_none_or(|last| last != note) {
+            self.recent.push_back(note.to_owned());
             if self.recent.len() > RECENT_MAX {
                 self.recent.pop_front();
             }
         }
-        self.write(&note)?;
-        // A file that was written anew has the newest note, too.
-        self.written = self.newest.as_ref().map(|(head, _)| *head);
-        Ok(())
+        self.write(note)
     }
 
     fn write(&mut self, note: &str) -> io::Result<()> {
-        if let Some((file, length)) = self.file.take_if(|(_, length)| *length < FILE_BYTES_MAX) {
+        if let Some((file, length)) = self.open.take_if(|(_, length)| *length < FILE_BYTES_MAX) {
             let bytes = format!("\n{note}");
             file.write_at(bytes.as_bytes(), length)?;
             file.sync()?;
-            self.file = Some((file, length + bytes.len() as u64));
+            self.open = Some((file, length + bytes.len() as u64));
             return Ok(());
         }
         let mut notes: Vec<&str> = self.ends.values().map(String::as_str).collect();
         notes.extend(self.recent.iter().map(String::as_str));
         let text = notes.join("\n");
-        self.file = None;
-        self.file = Some((self.folder.write(CHECKPOINTS, text.as_bytes())?, text.len() as u64));
+        self.open = None;
+        self.open = Some((self.folder.write(CHECKPOINTS, text.as_bytes())?, text.len() as u64));
         Ok(())
     }
 }

@@ -104,6 +104,7 @@ impl Committer {
     /// Makes durable records visible.
     fn publish(&mut self, frame: &mut Frame) {
         let count = frame.records.len();
+        let last = frame.first_sequence + count as u64 - 1;
         let unit = if let Some(unit) = self.shared.tail.last().filter(|_| !frame.begins_unit) {
             unit
         } else {
@@ -126,11 +127,11 @@ impl Committer {
                 content.ended = frame.ends_unit;
                 self.policy_sequence = self.policy_sequence.max(content.policy_sequence);
             });
+            self.shared.queue.written(count);
+            // No checkpoint covers a record that readers do not see yet.
+            self.shared.newest.send_replace(last);
         }
-        self.shared.queue.written(count);
-        let last = frame.first_sequence + count as u64 - 1;
         // Visible before waiters are woken: a caller may read its record as soon as it has its answer.
-        self.shared.newest.send_replace(last);
         self.shared.waiting.publish(last);
         if frame.ends_unit {
             self.shared.inbox.wake();

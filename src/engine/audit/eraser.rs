@@ -266,7 +266,7 @@ impl Eraser {
             return Ok(Progress::Going);
         };
         {
-            let _layout = shared.layout();
+            let _layout = shared.layout.hold();
             // One in the tail was erased there, and will be sealed so. One that was removed is gone.
             if shared.units.find(*first_sequence).is_some_and(|unit| unit.first_sequence == *first_sequence) {
                 erase_sealed(shared, *first_sequence, slots)?;

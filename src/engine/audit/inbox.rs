@@ -31,6 +31,7 @@ pub(super) struct MaintenanceInbox {
 struct Pending {
     tasks: Vec<EraseTask>,
     woken: bool,
+    sign: bool,
     closed: bool,
 }
 
@@ -39,6 +40,17 @@ impl MaintenanceInbox {
     pub(super) fn wake(&self) {
         self.waiting.lock().ignore_poison().woken = true;
         self.wake.notify_one();
+    }
+
+    /// Asks for a checkpoint now.
+    pub(super) fn sign(&self) {
+        self.waiting.lock().ignore_poison().sign = true;
+        self.wake();
+    }
+
+    /// Whether a checkpoint was asked for since the last call.
+    pub(super) fn take_sign(&self) -> bool {
+        std::mem::take(&mut self.waiting.lock().ignore_poison().sign)
     }
 
     pub(super) fn send(&self, task: EraseTask) {

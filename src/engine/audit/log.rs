@@ -26,6 +26,12 @@ use crate::audit::record::KeyChangedRecord;
 use crate::locks::IgnorePoison;
 use crate::policy::time::Timestamp;
 
+/// How long a call waits until the files of the log are ready for it.
+const FILES_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How often it looks meanwhile.
+const FILES_POLL: Duration = Duration::from_millis(1);
+
 /// The audit log.
 pub struct AuditLog {
     pub(super) shared: Arc<Shared>,
@@ -53,7 +59,7 @@ impl AuditLog {
 
     /// What is to be recorded before the present key signs: that another one signed so far.
     pub(crate) fn key_change(&self) -> Option<KeyChangedRecord> {
-        let checkpoints = self.shared.checkpoints();
+        let checkpoints = &self.shared.checkpoints;
         let (previous, signed_size) = checkpoints.other_signer()?;
         Some(KeyChangedRecord {
             previous_key: previous.to_string().into(),
@@ -145,12 +151,24 @@ impl AuditLog {
         answer.await.unwrap_or(Err(AuditError::ShuttingDown))
     }
 
-    /// Signs the log as it is now, and calls `note` while no file of it is sealed, erased from or removed. Records are
-    /// written meanwhile.
-    pub(crate) fn while_files_stay<T>(&self, note: impl FnOnce() -> T) -> T {
-        self.shared.sign();
-        let _layout = self.shared.layout();
-        note()
+    /// Waits until a checkpoint covers a record, and calls `note` while no file of the log is sealed, erased from or
+    /// removed. Records are written meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The disk does not take the checkpoint, or does not get a file ready, in time.
+    pub(crate) fn while_files_stay<T>(&self, sequence: u64, note: impl FnOnce() -> T) -> Result<T, AuditError> {
+        let begun = Instant::now();
+        self.shared.inbox.sign();
+        while self.shared.checkpoints.size() < sequence {
+            if begun.elapsed() > FILES_WAIT_MAX || self.shared.is_written() {
+                return Err(AuditError::not_writable("the disk did not take a checkpoint in time"));
+            }
+            std::thread::sleep(FILES_POLL);
+        }
+        let layout = self.shared.layout.hold_within(FILES_WAIT_MAX);
+        let _layout = layout.ok_or_else(|| AuditError::not_writable("a file of the log was not ready in time"))?;
+        Ok(note())
     }
 
     /// Removes the mark of use, if everything that was queued is durable, and so is the record of every change. A change

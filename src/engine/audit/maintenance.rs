@@ -124,7 +124,8 @@ impl Maintenance {
             // Read this first, so that the round below sees everything that was written before the end.
             let ended = self.shared.is_written();
             self.eraser.take(self.shared.inbox.wait(pause));
-            if checkpoint.is_due() || ended {
+            let asked_for = self.shared.inbox.take_sign();
+            if checkpoint.is_due() || asked_for || ended {
                 self.shared.sign();
             }
             pause = if self.erase() { Duration::ZERO } else { TICK };

@@ -25,6 +25,7 @@ mod erasing;
 mod error;
 mod held;
 mod inbox;
+mod layout;
 mod log;
 mod maintenance;
 mod newest;

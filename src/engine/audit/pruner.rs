@@ -87,7 +87,7 @@ impl Pruner {
         let entry = Entry { time: self.clock.now(), organization: None, content };
         shared.wait_durable(shared.queue.push(entry, None, true), None)?;
         shared.sign();
-        let layout = shared.layout();
+        let layout = shared.layout.hold();
         write_removed(&shared.folder, &shared.units, &tree, to_sequence).map_err(AuditError::not_writable)?;
         let mut gone = shared.units.list();
         gone.retain(|unit| unit.next_sequence() <= to_sequence + 1);

@@ -23,6 +23,7 @@ use super::eraser;
 use super::erasing::Erasing;
 use super::error::AuditError;
 use super::inbox::MaintenanceInbox;
+use super::layout::Layout;
 use super::log::AuditLog;
 use super::open_error::AuditOpenError;
 use super::options::AuditOptions;
@@ -181,10 +182,10 @@ impl Parts {
             closing: AtomicBool::new(false),
             written: AtomicBool::new(false),
             condition,
-            checkpoints: Mutex::new(checkpoints),
+            checkpoints,
             corrections: Corrections::default(),
             inbox: MaintenanceInbox::default(),
-            layout: Mutex::new(()),
+            layout: Layout::default(),
         });
         check_signed(&shared, size)?;
         // A crash may have left them in the journal. Nobody reads them any more, and nothing is sealed with them.
@@ -193,7 +194,7 @@ impl Parts {
         let mark = eraser::read_mark(&shared.folder).map_err(io("read the mark of an erasure"))?;
         let unit = shared.tail.last().map(|unit| open_unit(&unit, mark.as_ref())).unwrap_or_default();
         let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
-        let verifier = shared.checkpoints().verifier().clone();
+        let verifier = shared.checkpoints.verifier().clone();
         let keys = [std::slice::from_ref(&verifier), &shared.options.earlier_keys].concat();
         let log = AuditLog { shared, verifier, keys, writer: Mutex::default() };
         let unreadable = |error: AuditError| io("finish an erasure")(io::Error::other(error));
@@ -224,7 +225,7 @@ impl ReadBack {
 
 /// Compares the log with its newest checkpoint.
 fn check_signed(shared: &Shared, size: u64) -> Result<(), AuditOpenError> {
-    let Some(signed) = shared.checkpoints().newest().map(|(head, _)| *head) else { return Ok(()) };
+    let Some(signed) = shared.checkpoints.newest().map(|(head, _)| head) else { return Ok(()) };
     if signed.size > size {
         return Err(AuditOpenError::CutOff { records: size, signed: signed.size });
     }

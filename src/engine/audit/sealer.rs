@@ -48,7 +48,7 @@ impl Sealer {
     }
 
     fn seal(&self, unit: &Arc<TailUnit>) -> Result<(), AuditError> {
-        let layout = self.shared.layout();
+        let layout = self.shared.layout.hold();
         let units = &self.shared.units;
         let first_sequence = unit.first_sequence;
         {

@@ -1,7 +1,8 @@
 //! What the threads of the audit log share.
 //!
-//! Invariant: locks are taken in this order: `corrections`, `layout`, the tail, `tree`, `checkpoints`. No thread does I/O
-//! while it holds `tree`.
+//! Invariant: locks are taken in this order: `corrections`, `layout`, the file of the checkpoints, the tail, `tree`.
+//! `layout` and the file of the checkpoints are held while the disk works, so only those who change files take them; no
+//! thread does I/O while it holds another.
 //! Not here: what is done with it (`committer`, `sealer`, `eraser`, `pruner`, `reader`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use super::decoded::DecodedTiles;
 use super::denials::Denials;
 use super::error::AuditError;
 use super::inbox::MaintenanceInbox;
+use super::layout::Layout;
 use super::options::AuditOptions;
 use super::queue::AuditQueue;
 use super::tail::Tail;
@@ -52,24 +54,16 @@ pub(crate) struct Shared {
     /// The writer has ended: no more records become durable.
     pub(super) written: AtomicBool,
     pub(super) condition: Arc<Condition>,
-    pub(super) checkpoints: Mutex<Checkpoints>,
+    pub(super) checkpoints: Checkpoints,
     pub(super) corrections: Corrections,
     pub(super) inbox: MaintenanceInbox,
     /// Held by a thread while the set of files must not change.
-    pub(super) layout: Mutex<()>,
+    pub(super) layout: Layout,
 }
 
 impl Shared {
     pub(super) fn tree(&self) -> MutexGuard<'_, MerkleTree> {
         self.tree.lock().ignore_poison()
-    }
-
-    pub(super) fn checkpoints(&self) -> MutexGuard<'_, Checkpoints> {
-        self.checkpoints.lock().ignore_poison()
-    }
-
-    pub(super) fn layout(&self) -> MutexGuard<'_, ()> {
-        self.layout.lock().ignore_poison()
     }
 
     pub(super) fn newest(&self) -> u64 {
@@ -109,28 +103,27 @@ impl Shared {
 
     /// Signs a checkpoint of the log as it is now, if there are new records.
     pub(super) fn sign(&self) {
+        let checkpoints = &self.checkpoints;
+        let mut file = checkpoints.file();
         let head = self.tree().head();
-        let mut checkpoints = self.checkpoints();
-        if checkpoints.newest().is_some_and(|(newest, _)| newest.size == head.size) {
+        if checkpoints.newest().is_some_and(|(newest, _)| newest.size >= head.size) {
             return;
         }
-        let result = checkpoints.add(head, false);
-        let newest = checkpoints.newest().cloned();
+        let result = checkpoints.add(&mut file, head, false);
         // Nothing is logged under a lock.
-        drop(checkpoints);
-        if let Some((head, note)) = newest {
-            let signature = note.lines().last().unwrap_or_default();
-            tracing::debug!(size = head.size, root = %head.root, signature, "audit checkpoint");
-        }
-        if let Err(error) = result {
-            tracing::warn!(%error, "cannot write a checkpoint of the audit log: the next one writes both");
+        drop(file);
+        match result {
+            Ok(()) => tracing::debug!(size = head.size, root = %head.root, "audit checkpoint"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot write a checkpoint of the audit log: the next one writes both");
+            }
         }
     }
 
     /// Signs a checkpoint at the end of a unit, so that the records up to there can be proven after they are removed.
     pub(super) fn sign_end(&self, size: u64) -> std::io::Result<()> {
         let tree = self.tree().clone();
-        let root = tree.root_at(size, self).map_err(|error| std::io::Error::other(error.to_string()));
-        root.and_then(|root| self.checkpoints().add(TreeHead { size, root }, true))
+        let root = tree.root_at(size, self).map_err(|error| std::io::Error::other(error.to_string()))?;
+        self.checkpoints.add(&mut self.checkpoints.file(), TreeHead { size, root }, true)
     }
 }

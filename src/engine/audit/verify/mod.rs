@@ -93,12 +93,11 @@ impl AuditLog {
         let shared = &self.shared;
         let units = &shared.units;
         let mut walk = Walk::begin(&shared.folder, Keys::new(&self.keys, &[]), note, progress)?;
-        let (firsts, tail) = {
-            // Sealing and removing wait while both are listed.
-            let _layout = shared.layout();
-            let firsts: Vec<u64> = units.list().iter().map(|unit| unit.first_sequence).collect();
-            (firsts, shared.tail.units())
-        };
+        // The tail first: a unit that is sealed meanwhile is then seen twice, never missed.
+        let tail = shared.tail.units();
+        let tail_first = tail.first().map_or(u64::MAX, |unit| unit.first_sequence);
+        let sealed = units.list().into_iter().map(|unit| unit.first_sequence);
+        let firsts: Vec<u64> = sealed.filter(|first| *first < tail_first).collect();
         walk.total = shared.newest();
         walk_sealed(&mut walk, &units.files, &firsts);
         walk_tail(&mut walk, tail.iter().map(|unit| &**unit));
