@@ -310,7 +310,7 @@ impl Eraser {
     fn finish(&mut self, at: usize) -> Result<Progress, AuditError> {
         let mut finished = self.erasures.remove(at);
         let shared = Arc::clone(&self.shared);
-        let layout = shared.layout();
+        let layout = shared.layout.hold();
         let written = self.write_mark();
         drop(layout);
         if let Err(error) = written {
