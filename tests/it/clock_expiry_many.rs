@@ -62,6 +62,7 @@ fn bytes(directory: &std::path::Path) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stdout, reason = "the figures are what the long form is run for")]
 async fn a_hundred_thousand_moments_cost_a_few_passes_a_second() {
     let (directory, hand) = (tempfile::tempdir().unwrap(), Hand::new());
     let engine = open(directory.path(), &hand);

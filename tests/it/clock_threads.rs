@@ -34,6 +34,7 @@ impl Source for Ticking {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the figures are what the long form is run for")]
 fn time_strictly_advances_for_every_reader_between_corrections() {
     let source = Arc::new(Ticking { steady: AtomicI64::new(0), ahead: AtomicI64::new(0) });
     let clock = Clock::new(Arc::<Ticking>::clone(&source));
