@@ -321,6 +321,8 @@ impl Campaign {
         if self.surroundings.is_off() {
             let (survival, lost) = self.armed;
             self.surroundings.crash(survival, lost);
+            self.audit_trouble = None;
+            self.unrecordable = false;
             self.model.crashed();
         }
         if self.surroundings.is_troubled() || self.setup.lets_go {

@@ -18,7 +18,7 @@ use portcullis::policy::decision::Level;
 
 use crate::faults_actions::{Asked, id};
 use crate::faults_disk::{Surroundings, key};
-use crate::faults_model::{MAX_AGE, Maybe, Model, State, email_of, policy_of, since_1970};
+use crate::faults_model::{MAX_AGE, Maybe, Model, State, email_of, has_expiring, policy_of, since_1970};
 use crate::naive;
 
 /// §2.5: a mutation becomes durable, then visible, then acknowledged. What is in force is what was acknowledged; a change
@@ -154,9 +154,11 @@ pub(crate) fn every_change_has_one_record_and_revisions_are_dense(model: &Model,
         match revisions.get(&organization) {
             Some(recorded) => {
                 let more = i64::try_from(*recorded).unwrap() - revision;
-                let is_deleted = organization.as_ref().is_some_and(|id| model.deleted.contains_key(id));
-                // Its rules may have expired just before.
-                assert!(more == 0 || (more == 1 && is_deleted), "{recorded} and {revision} of {organization:?}");
+                // Its rules may have expired just before it was deleted, or since the model learned of it.
+                let may_expire = organization.as_ref().is_some_and(|id| {
+                    model.deleted.contains_key(id) || model.policy.organizations.get(id).is_some_and(has_expiring)
+                });
+                assert!(more == 0 || (more == 1 && may_expire), "{recorded} and {revision} of {organization:?}");
             }
             None => assert!(first_kept > 1, "revision {revision} of {organization:?} has no record"),
         }
