@@ -143,8 +143,8 @@ impl Campaign {
 
     /// The decision time: a passing jump of the wall clock does not move it.
     pub(crate) fn now(&self) -> Duration {
-        let jumped = Duration::from_secs(self.jumped.unsigned_abs());
-        if self.jumped < 0 { self.hand.now() + jumped } else { self.hand.now() - jumped }
+        let ahead = i128::from(self.jumped) * 1_000_000_000;
+        Duration::from_nanos_u128((self.hand.now().as_nanos().cast_signed() - ahead).cast_unsigned())
     }
 
     fn jump_back(&mut self) {
@@ -321,6 +321,8 @@ impl Campaign {
         if self.surroundings.is_off() {
             let (survival, lost) = self.armed;
             self.surroundings.crash(survival, lost);
+            self.audit_trouble = None;
+            self.unrecordable = false;
             self.model.crashed();
         }
         if self.surroundings.is_troubled() || self.setup.lets_go {

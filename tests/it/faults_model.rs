@@ -315,7 +315,7 @@ pub(crate) fn policy_of(engine: &Engine) -> naive::Policy {
 }
 
 /// Whether rules of it may be marked as expired at some time, or are.
-fn has_expiring(organization: &naive::Organization) -> bool {
+pub(crate) fn has_expiring(organization: &naive::Organization) -> bool {
     organization.rules.iter().any(|rule| rule.expire_time_ms.is_some())
 }
 

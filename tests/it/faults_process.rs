@@ -288,8 +288,7 @@ struct Copy {
 impl Copy {
     /// Nobody changes anything meanwhile.
     async fn take(served: &Served, file: PathBuf, clients: &Clients) -> Self {
-        let server = format!("http://{}", served.address);
-        let taken = offline(&["backup", path(&file), "--server", &server]).await;
+        let taken = offline(&["backup", path(&file), "--server", &served.address]).await;
         assert!(taken.status.success(), "{}", printed(&taken));
         let changes = clients.changes.lock().unwrap().clone();
         let checks = clients.checks.lock().unwrap().clone();
@@ -364,10 +363,10 @@ async fn whatever_surrounds_the_process_what_it_acknowledged_is_there() {
             if let Some(lost) = lost.take() {
                 assert_ne!(served.lineage().await, lost, "a restored directory goes on in the lineage of the lost one");
             }
-            let copy = match life.copied {
-                true => Some(Copy::take(&served, directory.path().join("backup"), &clients).await),
-                false => None,
-            };
+            let mut copy = None;
+            if life.copied {
+                copy = Some(Copy::take(&served, directory.path().join("backup"), &clients).await);
+            }
             live(&place, served, &mut clients, life).await;
             let faults = audit_load::verify_offline(&place.data_dir).faults;
             assert!(faults.is_empty(), "{faults:?}");

@@ -21,10 +21,10 @@ use crate::faults_actions::action;
 use crate::faults_engine::{Campaign, setup};
 
 /// Schedules in the short form and in the long one.
-const SCHEDULES: (u64, u64) = (64, 4_000);
+const SCHEDULES: (u64, u64) = (48, 4_000);
 
 /// Schedules that run at a time: most of the time they wait for threads that try again.
-const WORKERS: usize = 16;
+const WORKERS: usize = 8;
 
 const ACTIONS_MAX: usize = 40;
 

@@ -198,7 +198,8 @@ pub fn newest_signer(disk: Arc<dyn Disk>, directory: PathBuf, known: &[VerifierK
     }))
 }
 
-/// The notes in a file, in its order, signed by any key; none where there is no file. A truncated last note is left out.
+/// The notes in a file, in its order, signed by any key; none where there is no file. A last note is left out that a power
+/// cut has truncated, or that has zeros where a sector did not reach the disk.
 pub(super) fn read_notes(folder: &Folder) -> io::Result<Vec<String>> {
     let Some(bytes) = folder.read(CHECKPOINTS)? else { return Ok(Vec::new()) };
     let text = String::from_utf8_lossy(&bytes);
@@ -215,6 +216,6 @@ pub(super) fn read_notes(folder: &Folder) -> io::Result<Vec<String>> {
         signed |= is_signature;
         note.push_str(line);
     }
-    notes.extend(signed.then_some(note));
+    notes.extend(Some(note).filter(|note| signed && !note.contains('\0')));
     Ok(notes)
 }

@@ -75,7 +75,7 @@ mod tests {
         let held = layout.hold();
         assert!(layout.hold_within(Duration::from_millis(10)).is_none());
         std::thread::scope(|scope| {
-            let guest = scope.spawn(|| layout.hold_within(Duration::from_secs(60)).is_some());
+            let guest = scope.spawn(|| layout.hold_within(Duration::from_mins(1)).is_some());
             while layout.state.lock().unwrap().guests == 0 {
                 std::thread::yield_now();
             }
