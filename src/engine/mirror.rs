@@ -65,12 +65,20 @@ pub(super) struct StoredCounters {
 }
 
 impl StoredCounters {
-    /// They themselves, if the log still has what came after them; else none, and rules count from now on.
+    /// They themselves, if the log still has what came after them; else none, and rules count from now on. They may have
+    /// been stored with records that never became durable, whose sequences others get now: the log as it is counts.
     pub(super) fn if_followed_by(mut self, log: &AuditLog) -> Self {
-        let Some(counted) = self.counted else { return self };
+        let newest = log.newest_sequence();
+        for (_, through) in self.counters.values_mut() {
+            *through = newest.min(*through);
+        }
+        let Some(counted) = self.counted.map(|counted| newest.min(counted)) else { return self };
+        self.counted = Some(counted);
         if counted + 1 >= log.first_sequence() {
             let record = log.read(counted, 1).ok().and_then(|records| records.first().map(Arc::clone));
-            self.time = record.map_or(self.time, |record| record.entry.time);
+            let now =
+                |time: Timestamp| Timestamp::from_micros(time.micros().saturating_add(log.corrected_since(counted)));
+            self.time = record.map_or(self.time, |record| now(record.entry.time));
             return self;
         }
         tracing::warn!("retention has removed decisions that the stored match counts lack: rules count from now on");
