@@ -31,6 +31,9 @@ const SNAPSHOT_BYTES: usize = 256 * 1024 * 1024;
 /// How often match counts are written, and the pause before a failed state store is opened again.
 const COUNTERS_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long match counts wait until the records that they include are durable.
+const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What has changed since the thread looked last, and whether it is to stop.
 #[derive(Default)]
 struct Inbox {
@@ -159,7 +162,8 @@ impl Task {
             mirror.write(&self.state, touched, self.sequence)?;
         }
         if counters {
-            mirror.write_counters(&self.directory, &|| self.audit.queue().last_sequence())?;
+            let durable = |sequence| self.audit.wait_durable(sequence, DURABLE_TIMEOUT).is_ok();
+            mirror.write_counters(&self.directory, &|| self.audit.queue().last_sequence(), &durable)?;
         }
         Ok(())
     }
