@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::audit::AuditLog;
 use super::change::DurableChange;
-use super::clock::Clock;
 use super::directory::Directory;
 use super::mirror::Mirror;
 use crate::locks::IgnorePoison;
@@ -28,8 +29,10 @@ const SNAPSHOT_CHANGES: u64 = 10_000;
 const SNAPSHOT_BYTES: usize = 256 * 1024 * 1024;
 
 /// How often match counts are written, and the pause before a failed state store is opened again.
-const COUNTERS_INTERVAL: Duration = Duration::from_millis(COUNTERS_INTERVAL_MILLIS.unsigned_abs());
-const COUNTERS_INTERVAL_MILLIS: i64 = 10_000;
+const COUNTERS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long match counts wait until the records that they include are durable.
+const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What has changed since the thread looked last, and whether it is to stop.
 #[derive(Default)]
@@ -100,9 +103,8 @@ pub(super) struct Task {
     pub(super) bytes: usize,
     pub(super) directory: Arc<Directory>,
     pub(super) audit: Arc<AuditLog>,
-    pub(super) clock: Clock,
-    /// When match counts were last written, in milliseconds since 1970.
-    pub(super) counters_written_millis: i64,
+    /// When match counts were last written.
+    pub(super) counters_written: Option<Instant>,
 }
 
 impl Task {
@@ -128,15 +130,14 @@ impl Task {
 
     /// Brings the mirror up to date. One that fails is closed; after a pause it is opened and compared again.
     fn follow(&mut self, touched: &BTreeSet<EntryKey>, last: bool) {
-        let now_millis = self.clock.now().millis();
-        // Writing match counts walks all rules: too much after every change.
-        let counters_due = last || self.counters_written_millis + COUNTERS_INTERVAL_MILLIS <= now_millis;
+        // Writing match counts walks all rules: too much after every change. Not by decision time, which may be corrected.
+        let counters_due = last || self.counters_written.is_none_or(|written| written.elapsed() >= COUNTERS_INTERVAL);
         let result = match &self.mirror {
             Some(mirror) => self.write(mirror, touched, counters_due),
             None => return self.reopen(),
         };
         if counters_due {
-            self.counters_written_millis = now_millis;
+            self.counters_written = Some(Instant::now());
         }
         if let Err(error) = result {
             tracing::error!(%error, "the state store failed and will be opened again: policy and decisions are not affected");
@@ -161,7 +162,8 @@ impl Task {
             mirror.write(&self.state, touched, self.sequence)?;
         }
         if counters {
-            mirror.write_counters(&self.directory, &|| self.audit.queue().last_sequence())?;
+            let durable = |sequence| self.audit.wait_durable(sequence, DURABLE_TIMEOUT).is_ok();
+            mirror.write_counters(&self.directory, &|| self.audit.queue().last_sequence(), &durable)?;
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 use super::audit::AuditLog;
+use super::counters::RuleCounter;
 use super::directory::{Directory, OrganizationView};
 use crate::policy::rule::RuleMatches;
 use crate::policy::state::PolicyState;
@@ -37,6 +38,9 @@ const COUNTED_KEY: &[u8] = b"counted-sequence";
 
 /// Objects written in one batch: batches hold sled's lock while they are applied.
 const BATCH_OBJECTS_MAX: usize = 256;
+
+/// Counters that wait together until what they include is durable.
+const GATHERED_MAX: usize = 4_096;
 
 /// Counters in one read.
 const COUNTERS_PAGE: usize = 1_000;
@@ -65,12 +69,20 @@ pub(super) struct StoredCounters {
 }
 
 impl StoredCounters {
-    /// They themselves, if the log still has what came after them; else none, and rules count from now on.
+    /// They themselves, if the log still has what came after them; else none, and rules count from now on. They may have
+    /// been stored with records that never became durable, whose sequences others get now: the log as it is counts.
     pub(super) fn if_followed_by(mut self, log: &AuditLog) -> Self {
-        let Some(counted) = self.counted else { return self };
+        let newest = log.newest_sequence();
+        for (_, through) in self.counters.values_mut() {
+            *through = newest.min(*through);
+        }
+        let Some(counted) = self.counted.map(|counted| newest.min(counted)) else { return self };
+        self.counted = Some(counted);
         if counted + 1 >= log.first_sequence() {
             let record = log.read(counted, 1).ok().and_then(|records| records.first().map(Arc::clone));
-            self.time = record.map_or(self.time, |record| record.entry.time);
+            let now =
+                |time: Timestamp| Timestamp::from_micros(time.micros().saturating_add(log.corrected_since(counted)));
+            self.time = record.map_or(self.time, |record| now(record.entry.time));
             return self;
         }
         tracing::warn!("retention has removed decisions that the stored match counts lack: rules count from now on");
@@ -89,6 +101,15 @@ pub(super) struct Mirror {
     store: Box<dyn StateStore>,
     /// The mark that was last written under [`COUNTED_KEY`]; 0 before.
     counted: AtomicU64,
+}
+
+/// Counts that are about to be stored.
+#[derive(Default)]
+struct Gathered<'a> {
+    batches: Vec<Batch>,
+    counters: Vec<&'a RuleCounter>,
+    /// The last record that they include.
+    through: u64,
 }
 
 /// The result of comparing a store with the policy.
@@ -204,17 +225,24 @@ impl Mirror {
     }
 
     /// Writes the counts of rules that decided something since they were last written. `queued` is the last record that
-    /// the audit log has taken.
+    /// the audit log has taken, and `durable` waits for it; where it says false, nothing more is stored this time: the
+    /// sequence of a record that is lost is another's later, which would not be counted.
     ///
     /// A decision is counted before it is queued. So what `queued` says before a count is read is in that count; one that
     /// is counted and not queued yet may be counted once more after a crash, and none is lost.
-    pub(super) fn write_counters(&self, directory: &Directory, queued: &dyn Fn() -> u64) -> Result<(), StateError> {
+    pub(super) fn write_counters(
+        &self,
+        directory: &Directory,
+        queued: &dyn Fn() -> u64,
+        durable: &dyn Fn(u64) -> bool,
+    ) -> Result<(), StateError> {
         let before_all = queued();
         let (mut after, mut written): (Option<String>, bool) = (None, false);
         loop {
             let page = directory.organizations_after(after.as_deref(), BATCH_OBJECTS_MAX);
             let Some(last) = page.last() else { break };
             after = Some(last.view.organization.id.to_string());
+            let mut gathered = Gathered::default();
             for published in &page {
                 let OrganizationView { organization, counters } = &published.view;
                 let mut batch = Batch::new();
@@ -224,24 +252,45 @@ impl Mirror {
                     if let Some(matches) = counter.take_unsaved() {
                         let (key, value) = encode_counter(&organization.id, rule, &matches, through);
                         batch.put(Keyspace::Counters, key, value);
+                        gathered.counters.push(counter);
+                        gathered.through = through;
                     }
                 }
-                if !batch.is_empty() {
-                    self.store.apply(&batch)?;
+                gathered.batches.push(batch);
+                if gathered.counters.len() >= GATHERED_MAX {
                     written = true;
+                    let gathered = std::mem::take(&mut gathered);
+                    if !self.store_counters(gathered, durable)? {
+                        return Ok(());
+                    }
                 }
+            }
+            written |= !gathered.counters.is_empty();
+            if !self.store_counters(gathered, durable)? {
+                return Ok(());
             }
         }
         if written {
             // What the mark says must not be durable before what it speaks of.
             self.store.flush()?;
         }
-        if self.counted.swap(before_all, Ordering::Relaxed) == before_all {
+        if !durable(before_all) || self.counted.swap(before_all, Ordering::Relaxed) == before_all {
             return Ok(());
         }
         let mut batch = Batch::new();
         batch.put(Keyspace::Meta, COUNTED_KEY, encode_mark(before_all));
         self.store.apply(&batch)
+    }
+
+    /// Stores counts once what they include is durable; false where that does not become so.
+    fn store_counters(&self, gathered: Gathered<'_>, durable: &dyn Fn(u64) -> bool) -> Result<bool, StateError> {
+        let Gathered { batches, counters, through } = gathered;
+        if !durable(through) {
+            counters.iter().for_each(|counter| counter.mark_unsaved());
+            return Ok(false);
+        }
+        batches.iter().filter(|batch| !batch.is_empty()).try_for_each(|batch| self.store.apply(batch))?;
+        Ok(true)
     }
 
     /// The stored match counts. Those of removed rules are deleted.

@@ -38,6 +38,7 @@ mod recount;
 mod recovery;
 mod replay;
 pub mod revoked;
+mod scales;
 pub mod session_calls;
 mod session_files;
 pub mod sessions;

@@ -130,6 +130,11 @@ impl Engine {
         let kept = known.iter().zip(&renewed).filter(|(_, renewed)| **renewed == Renewed::Renewed);
         let ids: Vec<SessionId> = kept.map(|((_, id), _)| *id).collect();
         if !ids.is_empty() {
+            // Its time is counted as the last correction says, so a start must not know the renewal without that.
+            let correction = self.audit.last_correction();
+            if correction > self.audit.newest_sequence() {
+                self.audit.durable(correction).await?;
+            }
             let lease_expire_time = now.after(lease).time;
             self.renewals.write(Renewal { time: now.time, lease_expire_time, as_of, sessions: ids }).await?;
         }

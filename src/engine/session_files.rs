@@ -13,7 +13,9 @@ use tokio::sync::oneshot;
 
 use super::OpenError;
 use super::audit::{AuditError, AuditLog, Erasing, SessionFiles};
+use super::clock::Clock;
 use super::directory::Directory;
+use super::scales::Scales;
 use super::sessions::{SHARDS, Session, SessionTable, ShardState};
 use super::witnesses;
 use crate::audit::record::{Record, Subject};
@@ -88,15 +90,23 @@ impl SessionStores {
             table.restore(shards.into_iter().map(|shard| erased(from_stored(shard), erasing)).collect());
         }
         from = from.max(log.first_sequence());
+        let scales = Scales::of(log)?;
         while from <= newest {
             let records = log.read(from, usize::MAX)?;
             for record in &records {
                 let Record { sequence, entry, subject, .. } = &**record;
-                match &entry.organization {
-                    Some(organization) if erasing.is_erased(*sequence, organization, subject) => {
-                        table.replay(&Record { subject: Subject::Erased, ..Record::clone(record) });
+                let organization = entry.organization.as_ref();
+                let is_erased = organization.is_some_and(|of| erasing.is_erased(*sequence, of, subject));
+                match (is_erased, scales.in_place(*sequence, entry.time)) {
+                    (false, None) => table.replay(record),
+                    (is_erased, time) => {
+                        let mut record = Record::clone(record);
+                        record.entry.time = time.unwrap_or(record.entry.time);
+                        if is_erased {
+                            record.subject = Subject::Erased;
+                        }
+                        table.replay(&record);
                     }
-                    _ => table.replay(record),
                 }
             }
             match records.last() {
@@ -207,6 +217,7 @@ pub(super) struct SessionSaver {
     pub(super) renewals: Arc<Renewals>,
     /// The divergences of shadow policies name users, too.
     pub(super) directory: Arc<Directory>,
+    pub(super) clock: Clock,
     pub(super) max_age: Duration,
 }
 
@@ -217,8 +228,10 @@ impl SessionFiles for SessionSaver {
         let marked = self.renewals.send(Command::Mark(reply)).is_ok();
         let mark = if marked { answer.blocking_recv().ok() } else { None };
         let last_sequence = || self.audit.queue().last_sequence();
-        let shards: Vec<_> =
-            (0..SHARDS).map(|shard| to_stored(self.table.snapshot_shard(shard, last_sequence))).collect();
+        // A correction and what follows it are in a snapshot both or not at all.
+        let snapshot =
+            |shard| self.audit.uncorrected(|| self.table.snapshot_shard(shard, self.clock.moment(), last_sequence));
+        let shards: Vec<_> = (0..SHARDS).map(|shard| to_stored(snapshot(shard))).collect();
         let sequence = shards.iter().map(|shard| shard.sequence).max().unwrap_or_default();
         self.audit.wait_durable(sequence, DURABLE_TIMEOUT)?;
         let snapshot = SessionSnapshot { shards, signed: self.audit.signed() };

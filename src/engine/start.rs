@@ -84,9 +84,9 @@ impl Engine {
             log.queue().push(entry, actor, true);
         }
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
-        recount::recount(&directory, &log, &counters);
-        // The first records are durable before the first answer.
+        // The first records are durable before the first answer, and those of changes before matches are counted after them.
         log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
+        recount::recount(&directory, &log, &counters);
         log.sign_first();
         let (sender, commands) = Commands::new();
         let (renewals, write_renewals) = Renewals::new(sessions.journal);
@@ -121,8 +121,7 @@ impl Engine {
             bytes,
             directory: Arc::clone(&engine.directory),
             audit: Arc::clone(&engine.audit),
-            clock: engine.clock.clone(),
-            counters_written_millis: i64::MIN / 2,
+            counters_written: None,
         };
         let writer = engine.writer(journal, options.limits, state, lists, follower)?;
         let saver = Box::new(engine.saver(sessions.snapshots, max_age));
@@ -160,7 +159,7 @@ impl Engine {
     fn saver(&self, snapshots: Box<dyn Snapshots>, max_age: Duration) -> SessionSaver {
         let (table, audit) = (Arc::clone(&self.sessions), Arc::clone(&self.audit));
         let (renewals, directory) = (Arc::clone(&self.renewals), Arc::clone(&self.directory));
-        SessionSaver { table, audit, snapshots, renewals, directory, max_age }
+        SessionSaver { table, audit, snapshots, renewals, directory, clock: self.clock.clone(), max_age }
     }
 
     /// Starts the threads. Returns once overdue unconfirmed changes are undone.

@@ -44,7 +44,10 @@ impl Writer {
         }
         self.undo_unconfirmed();
         self.follow_clock();
-        self.applier.clock.keep(false);
+        // A start must not go on from a correction that is not on the record.
+        if self.applier.audit.last_correction() <= self.applier.audit.newest_sequence() {
+            self.applier.clock.keep(false);
+        }
     }
 
     /// At the start, before anything is answered.

@@ -70,7 +70,7 @@ impl Unconfirmed {
 /// By how many microseconds decision time was corrected since a revision was made.
 fn corrected_since(log: &AuditLog, organization: &Id, revision: u64) -> Result<i64, AuditError> {
     let of = |types: &[RecordType]| RecordFilter { types: types.to_vec(), ..RecordFilter::default() };
-    if log.list(&of(&[RecordType::ClockChanged]), None, 1)?.records.is_empty() {
+    if log.last_correction() == 0 {
         return Ok(0);
     }
     let (filter, mut by, mut before) = (of(&[RecordType::ClockChanged, RecordType::PolicyChanged]), 0_i64, None);

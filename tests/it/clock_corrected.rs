@@ -35,7 +35,7 @@ fn keeps_a_byte() -> Options {
 }
 
 /// The wall clock is set, and followed.
-async fn correct(engine: &Engine, hand: &Hand, seconds: i64) {
+pub(crate) async fn correct(engine: &Engine, hand: &Hand, seconds: i64) {
     let filter = RecordFilter { types: vec![RecordType::ClockChanged], ..RecordFilter::default() };
     let corrections = || engine.audit().list(&filter, None, 100).unwrap().records.len();
     let before = corrections();
@@ -138,7 +138,7 @@ async fn the_last_hour_of_an_overview_has_nothing_of_a_time_that_was_taken_back(
     engine.close();
 }
 
-async fn shell(engine: &Engine, lease: Duration) -> SessionId {
+pub(crate) async fn shell(engine: &Engine, lease: Duration) -> SessionId {
     let question = portcullis::engine::question::Question {
         address: "203.0.113.7".parse().unwrap(),
         connection_type: ConnectionType::Shell,

@@ -93,6 +93,7 @@ mod clock_expiry_many;
 mod clock_false;
 /// What jumps of the wall clock do.
 mod clock_follows;
+mod clock_killed;
 /// Many threads that read one clock.
 mod clock_threads;
 /// Changes that end the waiting of others and wait themselves.

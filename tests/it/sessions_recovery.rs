@@ -176,7 +176,7 @@ proptest! {
         let (mut now, mut latest) = (0, 0);
         for (count, step) in steps.iter().enumerate() {
             for shard in (0..SHARDS).filter(|shard| has_snapshot && moments[*shard] == count) {
-                snapshots.push(live.snapshot_shard(shard, || log.sequence));
+                snapshots.push(live.snapshot_shard(shard, at(now), || log.sequence));
             }
             if let Step::Pass(seconds) = step {
                 now += seconds;
@@ -225,7 +225,7 @@ fn ids_after_a_restart_are_new_ones_even_under_the_same_boot() {
     let before = SessionTable::new(1, &options);
     let first = open(&before);
     assert!(first.number >= 1);
-    let states: Vec<_> = (0..SHARDS).map(|shard| before.snapshot_shard(shard, || 1)).collect();
+    let states: Vec<_> = (0..SHARDS).map(|shard| before.snapshot_shard(shard, at(0), || 1)).collect();
     for boot in [1, 2] {
         let after = SessionTable::new(boot, &options);
         after.restore(states.clone());

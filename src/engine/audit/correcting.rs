@@ -39,13 +39,19 @@ impl AuditLog {
     /// reads with [`AuditLog::uncorrected`] again; it must not block. None where the clock is not corrected.
     pub(crate) fn correct(&self, clock: &Clock, follow: impl FnOnce()) -> Option<Correction> {
         let mut known = self.shared.corrections.change();
-        let correction = clock.correct()?;
-        let Correction { from, to } = correction;
-        let content = Content::ClockChanged(ClockChangedRecord { from_time: from, to_time: to });
-        let sequence = self.queue().push(Entry { time: to, organization: None, content }, None, true);
-        known.add(sequence, to.micros().saturating_sub(from.micros()));
+        let correction = clock.correct_noting(|Correction { from, to }| {
+            // No record before it has a time after it.
+            let content = Content::ClockChanged(ClockChangedRecord { from_time: from, to_time: to });
+            let sequence = self.queue().push(Entry { time: to, organization: None, content }, None, true);
+            known.add(sequence, to.micros().saturating_sub(from.micros()));
+        })?;
         follow();
         Some(correction)
+    }
+
+    /// The record of the last correction; 0 where there is none.
+    pub(crate) fn last_correction(&self) -> u64 {
+        self.shared.corrections.hold().last()
     }
 
     /// Runs something short while the decision time is not corrected.

@@ -34,6 +34,11 @@ impl Known {
         self.list.push_back((sequence, by));
     }
 
+    /// The record of the newest one; 0 where there is none.
+    pub(super) fn last(&self) -> u64 {
+        self.list.back().map_or(0, |(of, _)| *of)
+    }
+
     /// By how many microseconds the times of a record and of those before it are earlier than decision time is counted
     /// now; negative where they are later.
     pub(super) fn since(&self, sequence: u64) -> i64 {

@@ -228,8 +228,14 @@ impl Clock {
         }
     }
 
-    /// Takes over the wall clock; the caller records and logs it. None where the wall clock shows no usable time.
+    /// Takes over the wall clock; the caller logs it. None where the wall clock shows no usable time.
     pub fn correct(&self) -> Option<Correction> {
+        self.correct_noting(|_| ())
+    }
+
+    /// As [`Clock::correct`]. `note` puts it on the record before anybody can read the time that it leads to: readers wait
+    /// for it, so it must neither block nor read the clock.
+    pub(super) fn correct_noting(&self, note: impl FnOnce(Correction)) -> Option<Correction> {
         let Inner { source, line, .. } = &*self.0;
         let mut correction = None;
         {
@@ -237,15 +243,16 @@ impl Clock {
             line.change(&**source, |before, steady| {
                 let from = before.at(steady);
                 let Some(wall) = usable(source.wall()) else { return before };
-                correction = Some((from, wall));
+                let (from, to) = (Timestamp::from_micros(from), Timestamp::from_micros(wall));
+                correction = Some(Correction { from, to });
+                note(Correction { from, to });
                 Line { steady, time: wall, slew: 0 }
             });
             pacing.pacer.corrected();
             // A start must not go on from before the correction.
             pacing.kept_at = i64::MIN;
         }
-        let (from, to) = correction?;
-        Some(Correction { from: Timestamp::from_micros(from), to: Timestamp::from_micros(to) })
+        correction
     }
 
     /// Keeps the clock across restarts, if it is time or `now`.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::lifetime::{Life, after, whole};
 use super::shard::Shard;
+use super::slab::Active;
 use super::table::SessionTable;
 use super::{SHARDS, SHARDS_IN_ID, Session};
 use crate::audit::record::{ClockChangedRecord, Content, DecisionRecord, Entry, Person, Record, Subject};
@@ -29,11 +30,21 @@ pub struct ShardState {
 }
 
 impl SessionTable {
-    /// The sessions of a shard, which is a number below [`SHARDS`]. `sequence` is called while it is locked, and returns
-    /// the last sequence of the log. The snapshot includes no later record.
-    pub fn snapshot_shard(&self, shard: usize, sequence: impl FnOnce() -> u64) -> ShardState {
-        let locked = self.lock(shard as u64);
-        let sessions = locked.slab.iter().map(|active| active.session.clone()).collect();
+    /// The sessions of a shard, which is a number below [`SHARDS`], with their times as decision time is counted `now`.
+    /// `sequence` is called while it is locked, and returns the last sequence of the log. The snapshot includes no later
+    /// record.
+    pub fn snapshot_shard(&self, shard: usize, now: impl Into<Moment>, sequence: impl FnOnce() -> u64) -> ShardState {
+        let (now, locked) = (now.into(), self.lock(shard as u64));
+        let sessions = locked.slab.iter().map(|Active { session, life, .. }| {
+            let mut session = session.clone();
+            let apart = session.record.start_time.micros().saturating_sub(now.time_at(life.start).micros());
+            // A check that read the clock before a correction may have come after it.
+            if apart.saturating_abs() >= APART_MICROS {
+                count_as(&mut session.record, life, now);
+            }
+            session
+        });
+        let sessions = sessions.collect();
         ShardState { shard: shard % SHARDS, sequence: sequence(), sessions }
     }
 
@@ -55,10 +66,7 @@ impl SessionTable {
         let now = now.into();
         for mut shard in self.shards() {
             for (_, active) in shard.slab.iter_mut() {
-                let (record, life) = (&mut active.session.record, active.life);
-                record.start_time = now.time_at(life.start);
-                record.last_seen_time = now.time_at(life.seen);
-                record.lease_expire_time = life.lease_expire.map(|expire| now.time_at(expire));
+                count_as(&mut active.session.record, &active.life, now);
             }
         }
     }
@@ -66,7 +74,6 @@ impl SessionTable {
     /// Repeats what a correction of the clock did, unless a snapshot includes it already.
     fn replay_correction(&self, sequence: u64, change: &ClockChangedRecord) {
         let by = change.to_time.micros().saturating_sub(change.from_time.micros());
-        let later = |time: Timestamp| Timestamp::from_micros(time.micros().saturating_add(by));
         for mut shard in self.shards() {
             if sequence <= shard.sequence {
                 continue;
@@ -75,9 +82,7 @@ impl SessionTable {
             for slot in shard.slab.iter_mut().map(|(slot, _)| slot).collect::<Vec<_>>() {
                 let Some(active) = shard.slab.at(slot) else { continue };
                 let mut record = active.session.record.clone();
-                record.start_time = later(record.start_time);
-                record.last_seen_time = later(record.last_seen_time);
-                record.lease_expire_time = record.lease_expire_time.map(later);
+                shift(&mut record, by);
                 shard.restart(slot, record);
             }
         }
@@ -124,8 +129,14 @@ impl SessionTable {
                 }
             }
             (Content::SessionRevoked(session), Some(slot)) => {
+                let mut session = session.clone();
+                if let Some(active) = shard.slab.at(slot) {
+                    // A session starts once: another start is counted otherwise, because of a correction meanwhile.
+                    let (known, start) = (active.session.record.start_time, session.start_time);
+                    shift(&mut session, known.micros().saturating_sub(start.micros()));
+                }
                 shard.unfold(slot);
-                shard.replace(slot, session.clone());
+                shard.replace(slot, session);
             }
             // The record of its opening is missing, perhaps in a gap. This record holds the whole session too, and its
             // PEP may be about to end it.
@@ -173,6 +184,25 @@ impl SessionTable {
         let (Subject::Person(Person { email, address }), true) = (subject, is_open) else { return None };
         Some(self.hash(organization, email, *address, &record.endpoint))
     }
+}
+
+/// Times of a session that differ by so many microseconds are counted differently: no correction is smaller, and slewing
+/// makes no such difference at once.
+const APART_MICROS: i64 = 5_000_000;
+
+/// Counts the times of a session as decision time is counted now.
+fn count_as(record: &mut SessionRecord, life: &Life, now: Moment) {
+    record.start_time = now.time_at(life.start);
+    record.last_seen_time = now.time_at(life.seen);
+    record.lease_expire_time = life.lease_expire.map(|expire| now.time_at(expire));
+}
+
+/// Makes the times of a session later.
+fn shift(record: &mut SessionRecord, micros: i64) {
+    let later = |time: Timestamp| Timestamp::from_micros(time.micros().saturating_add(micros));
+    record.start_time = later(record.start_time);
+    record.last_seen_time = later(record.last_seen_time);
+    record.lease_expire_time = record.lease_expire_time.map(later);
 }
 
 /// The session that a check opened; none where it opened none.
