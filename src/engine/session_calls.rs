@@ -22,6 +22,9 @@ const OVERVIEW_DENIALS: usize = 10;
 
 const HOUR_MICROS: i64 = 3_600_000_000;
 
+/// Denials that are recorded while an overview is made count too.
+const MARGIN_MICROS: i64 = 1_000_000;
+
 /// A page of sessions.
 #[derive(Clone, Debug)]
 pub struct SessionPage {
@@ -118,13 +121,17 @@ impl Engine {
         self.audit.queue().check_writable()?;
         let known: Vec<(Id, SessionId)> =
             sessions.iter().filter_map(|(organization, id)| Some((organization.clone(), (*id)?))).collect();
-        let now = self.clock.moment();
-        let renewed = self.sessions.renew(&known, lease, now, |session: &Session| self.record_end(session));
+        let renew = || {
+            let now = self.clock.moment();
+            let renewed = self.sessions.renew(&known, lease, now, |session: &Session| self.record_end(session));
+            (now, renewed, self.audit.queue().last_sequence())
+        };
+        let (now, renewed, as_of) = self.audit.uncorrected(renew);
         let kept = known.iter().zip(&renewed).filter(|(_, renewed)| **renewed == Renewed::Renewed);
         let ids: Vec<SessionId> = kept.map(|((_, id), _)| *id).collect();
         if !ids.is_empty() {
             let lease_expire_time = now.after(lease).time;
-            self.renewals.write(Renewal { time: now.time, lease_expire_time, sessions: ids }).await?;
+            self.renewals.write(Renewal { time: now.time, lease_expire_time, as_of, sessions: ids }).await?;
         }
         let mut renewed = renewed.into_iter();
         let of = |id: &Option<SessionId>| id.and_then(|_| renewed.next()).unwrap_or(Renewed::Lost);
@@ -182,19 +189,22 @@ impl Engine {
     pub fn overview(&self, organization: Option<&Id>) -> Result<OverviewFigures, AuditError> {
         let (shell, preview) = self.sessions.counts(organization);
         let now = self.clock.now().micros();
-        let denials = |start_time| RecordFilter {
+        let denials = |start_time, end_time| RecordFilter {
             organization: organization.cloned(),
             types: vec![RecordType::Decision],
             decision: Some(Decision::Deny),
             start_time,
+            end_time,
             ..RecordFilter::default()
         };
-        let since = |micros: i64| denials(Some(Timestamp::from_micros(now - micros)));
+        // Records from before a correction of the clock may have later times.
+        let end = Timestamp::from_micros(now + MARGIN_MICROS);
+        let since = |micros: i64| denials(Some(Timestamp::from_micros(now - micros)), Some(end));
         Ok(OverviewFigures {
             active: vec![(ConnectionType::Shell, shell), (ConnectionType::Preview, preview)],
             denials_last_hour: self.audit.count(&since(HOUR_MICROS))?,
             denials_last_day: self.audit.count(&since(24 * HOUR_MICROS))?,
-            denials: self.audit.list(&denials(None), None, OVERVIEW_DENIALS)?.records,
+            denials: self.audit.list(&denials(None, None), None, OVERVIEW_DENIALS)?.records,
         })
     }
 

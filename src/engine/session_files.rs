@@ -19,6 +19,7 @@ use super::witnesses;
 use crate::audit::record::{Record, Subject};
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
+use crate::policy::time::Timestamp;
 use crate::store::codec::audit::{
     Renewal, SessionSnapshot, ShardSessions, StoredSession, decode_renewal, decode_session_snapshot, encode_renewal,
     encode_session_snapshot,
@@ -106,7 +107,12 @@ impl SessionStores {
         for record in self.journal.read_from(self.journal.first_sequence())? {
             let (sequence, bytes) = record?;
             match decode_renewal(&bytes) {
-                Ok(renewal) => table.replay_renewal(&renewal.sessions, renewal.time, renewal.lease_expire_time),
+                Ok(renewal) => {
+                    // The sessions are by now as the corrections of the clock since have left them.
+                    let by = log.corrected_since(renewal.as_of);
+                    let now = |time: Timestamp| Timestamp::from_micros(time.micros().saturating_add(by));
+                    table.replay_renewal(&renewal.sessions, now(renewal.time), now(renewal.lease_expire_time));
+                }
                 Err(error) => {
                     tracing::error!(%error, sequence, "a renewal of sessions cannot be read and is skipped");
                 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::actors::PolicyActors;
 use super::apply::Applier;
-use super::audit::{AuditError, AuditLog, Condition, LeftAs, Maintenance, Opened};
+use super::audit::{AuditLog, Condition, LeftAs, Maintenance, Opened};
 use super::background;
 use super::check::DecisionIds;
 use super::clock::Clock;
@@ -36,8 +36,7 @@ use super::shadow::Shadow;
 use super::unconfirmed::Unconfirmed;
 use super::writer::{Timekeeping, Writer};
 use super::{Closing, Engine, OpenError, Options, Stores};
-use crate::audit::filter::RecordFilter;
-use crate::audit::record::{Content, Entry, GapRecord, RecordType};
+use crate::audit::record::{Content, Entry, GapRecord};
 use crate::lifeline::spawn;
 use crate::locks::IgnorePoison;
 use crate::policy::cow_map::CowMap;
@@ -52,9 +51,6 @@ use crate::policy::time::Timestamp;
 use crate::store::codec::CounterKey;
 use crate::store::{Redaction, Snapshots};
 
-/// The most corrections of the clock that a start looks at: there is at most one a minute.
-const CORRECTIONS_MAX: usize = 10_000;
-
 impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
     pub fn open(stores: Stores, options: Options, clock: Clock) -> Result<Self, OpenError> {
@@ -68,7 +64,8 @@ impl Engine {
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
         clock.begin(newest_time(&audit.log, owed.last().map(|(entry, _)| entry.time)));
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
-        let oldest = oldest_open(&audit.log, clock.now(), max_age)?;
+        // The first record that an open session can have.
+        let oldest = audit.log.first_since(before(clock.now(), max_age));
         sessions.restore(restored, &table, &audit.log, oldest, &audit.erasing)?;
         // The policies are compiled while the mirror is compared with them, which takes longer.
         let (compiled, mirror) = while_compiling(&state, &clock, || {
@@ -201,19 +198,6 @@ fn newest_time(log: &AuditLog, owed: Option<Timestamp>) -> Option<Timestamp> {
     let newest = log.newest_sequence();
     let read = || log.read(newest, 1).ok()?.first().map(|record| record.entry.time);
     owed.or_else(|| read().filter(|_| newest > 0))
-}
-
-/// The first record that an open session can have. Sessions age by the even clock, so the record may be further back in
-/// decision time, by as much as that was corrected forwards since.
-fn oldest_open(log: &AuditLog, now: Timestamp, age_max: Duration) -> Result<u64, AuditError> {
-    let filter = RecordFilter { types: vec![RecordType::ClockChanged], ..RecordFilter::default() };
-    let corrections = log.list(&filter, None, CORRECTIONS_MAX)?.records;
-    let forwards = corrections.iter().map(|record| match &record.entry.content {
-        Content::ClockChanged(change) => change.to_time.micros().saturating_sub(change.from_time.micros()).max(0),
-        _ => 0,
-    });
-    let forwards = Duration::from_micros(forwards.sum::<i64>().unsigned_abs());
-    Ok(log.first_since(before(before(now, age_max), forwards)))
 }
 
 /// The moment `age` before `now`.

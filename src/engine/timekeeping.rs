@@ -11,10 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::change::{ChangeError, Changed};
-use super::clock::Correction;
 use super::expiry;
 use super::writer::{Pending, Writer};
-use crate::audit::record::{ClockChangedRecord, Content, Entry};
 use crate::policy::name::Id;
 
 /// The shortest time between two passes over what has expired: each compiles the policies that it concerns.
@@ -54,13 +52,13 @@ impl Writer {
         if due.backwards && !self.is_all_marked() {
             return;
         }
-        let Some(Correction { from, to }) = self.applier.clock.correct() else { return };
-        if to < from {
-            self.timekeeping.expired_to = Some(from);
+        let clock = &self.applier.clock;
+        let follow = || self.sessions.follow_correction(clock.moment());
+        let Some(correction) = self.applier.audit.correct(clock, follow) else { return };
+        correction.log();
+        if correction.to < correction.from {
+            self.timekeeping.expired_to = Some(correction.from);
         }
-        let content = Content::ClockChanged(ClockChangedRecord { from_time: from, to_time: to });
-        self.applier.audit.queue().push(Entry { time: to, organization: None, content }, None, true);
-        self.sessions.follow_correction(self.applier.clock.moment());
         // What expired between the last pass and the correction, or by the correction.
         self.expire();
     }

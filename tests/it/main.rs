@@ -82,12 +82,16 @@ mod clock;
 
 /// Random jumps of the wall clock.
 mod clock_campaign;
+/// Ages over corrections of the clock: retention, the overview, renewed leases.
+mod clock_corrected;
 /// Rules that have expired are marked, and stay so.
 mod clock_expiry;
 /// The real binary under a false wall clock.
 mod clock_false;
 /// What jumps of the wall clock do.
 mod clock_follows;
+/// Many threads that read one clock.
+mod clock_threads;
 /// Changes that end the waiting of others and wait themselves.
 mod confirmations_api;
 /// `kill -9`, and a sled directory that is lost or damaged.

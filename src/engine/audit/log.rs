@@ -127,10 +127,12 @@ impl AuditLog {
         self.shared.reaches_back_to(since)
     }
 
-    /// The oldest record whose time may be `time` or later.
+    /// The oldest record whose time may be `time` or later, as decision time is counted now.
     pub(crate) fn first_since(&self, time: Timestamp) -> u64 {
         let units = self.shared.units.list();
-        let old = units.iter().take_while(|unit| unit.max_time < time.micros()).last();
+        let corrections = self.shared.corrections.known();
+        let latest = |unit: &&UnitInfo| corrections.latest(unit, |last| self.shared.time_of(last));
+        let old = units.iter().take_while(|unit| latest(unit) < time.micros()).last();
         old.map_or(self.first_sequence(), UnitInfo::next_sequence)
     }
 

@@ -13,6 +13,7 @@
 mod checkpoints;
 mod committer;
 mod condition;
+mod corrections;
 mod decisions;
 mod decoded;
 mod denials;

@@ -48,17 +48,20 @@ impl Pruner {
     /// The units that are to go, oldest first.
     fn due(&self) -> Vec<UnitInfo> {
         let options = &self.shared.options;
-        let now = self.clock.now().micros();
         let units = self.shared.units.list();
+        // A correction of the clock makes no record older or younger.
+        let (corrections, now) = self.shared.corrections.by(&self.clock);
+        let now = now.micros();
         let sealed: u64 = units.iter().map(|unit| unit.bytes).sum();
         let mut bytes = sealed + self.tail_bytes();
         // An active session may have been opened that long ago.
         let needed = now - micros(self.session_age_max);
         let mut due = Vec::new();
         for unit in units {
-            let too_old = options.retention_age.is_some_and(|age| unit.max_time < now - micros(age));
+            let latest = corrections.latest(&unit, |last| self.shared.time_of(last));
+            let too_old = options.retention_age.is_some_and(|age| latest < now - micros(age));
             let too_much = options.retention_bytes.is_some_and(|bytes_max| bytes > bytes_max);
-            if !(too_old || too_much) || unit.max_time >= needed {
+            if !(too_old || too_much) || latest >= needed {
                 break;
             }
             bytes -= unit.bytes;

@@ -157,8 +157,9 @@ impl AuditLog {
         for view in shared.views().into_iter().rev() {
             let first = view.first_sequence();
             let Some(found) = shared.candidates(&view, filter, &[], Search::Exact)? else { continue };
-            let inside = view.times().is_some_and(|(earliest, _)| {
-                filter.start_time.is_none_or(|start| start.micros() <= earliest) && filter.end_time.is_none()
+            let inside = view.times().is_some_and(|(earliest, latest)| {
+                filter.start_time.is_none_or(|start| start.micros() <= earliest)
+                    && filter.end_time.is_none_or(|end| latest < end.micros())
             });
             if inside {
                 count += found.count() as u64;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::checkpoints::Checkpoints;
 use super::committer::Committer;
 use super::condition::Condition;
+use super::corrections::Corrections;
 use super::decoded::DecodedTiles;
 use super::denials::Denials;
 use super::encoder::{Encoder, OpenUnit};
@@ -179,6 +180,7 @@ impl Parts {
             written: AtomicBool::new(false),
             condition,
             checkpoints: Mutex::new(checkpoints),
+            corrections: Corrections::default(),
             inbox: MaintenanceInbox::default(),
             layout: Mutex::new(()),
         });
@@ -193,6 +195,8 @@ impl Parts {
         let keys = [std::slice::from_ref(&verifier), &shared.options.earlier_keys].concat();
         let log = AuditLog { shared, verifier, keys, writer: Mutex::default() };
         let unreadable = |error: AuditError| io("finish an erasure")(io::Error::other(error));
+        let no_corrections = |error: AuditError| io("read the corrections of the clock")(io::Error::other(error));
+        log.read_corrections().map_err(no_corrections)?;
         let erasing = mark.map(|mark| Erasing::resumed(mark, &log, removed_policy_sequence));
         let erasing = erasing.transpose().map_err(unreadable)?.unwrap_or_default();
         Ok(ReadBack { log, policy_sequence, erasing, journal, encoder, clock })

@@ -36,8 +36,9 @@ impl Sealer {
         }
         let options = &self.shared.options;
         let age_max = options.retention_age.map_or(options.unit_age_max, |age| age.min(options.unit_age_max));
-        let too_old = self.clock.now().micros() - micros(age_max);
         if let Some(unit) = self.shared.tail.oldest() {
+            let (corrections, now) = self.shared.corrections.by(&self.clock);
+            let too_old = now.micros() - micros(age_max) - corrections.since(unit.first_sequence);
             let content = unit.read();
             if content.tiles.first().is_some_and(|tile| tile.min_time < too_old) && content.len() >= TILE_LEAVES {
                 self.shared.queue.order(Order::EndUnit);

@@ -1,7 +1,7 @@
 //! What the threads of the audit log share.
 //!
-//! Invariant: locks are taken in this order: `layout`, the tail, `tree`, `checkpoints`. No thread does I/O while it holds
-//! `tree`.
+//! Invariant: locks are taken in this order: `corrections`, `layout`, the tail, `tree`, `checkpoints`. No thread does I/O
+//! while it holds `tree`.
 //! Not here: what is done with it (`committer`, `sealer`, `eraser`, `pruner`, `reader`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::checkpoints::Checkpoints;
 use super::condition::Condition;
+use super::corrections::Corrections;
 use super::decoded::DecodedTiles;
 use super::denials::Denials;
 use super::error::AuditError;
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(super) written: AtomicBool,
     pub(super) condition: Arc<Condition>,
     pub(super) checkpoints: Mutex<Checkpoints>,
+    pub(super) corrections: Corrections,
     pub(super) inbox: MaintenanceInbox,
     /// Held by a thread while the set of files must not change.
     pub(super) layout: Mutex<()>,

@@ -86,6 +86,15 @@ pub struct Correction {
     pub to: Timestamp,
 }
 
+impl Correction {
+    /// Warns of it.
+    pub(super) fn log(self) {
+        let by = self.to.micros().saturating_sub(self.from.micros());
+        let (seconds, direction) = (by.unsigned_abs() / 1_000_000, direction(by));
+        tracing::warn!("the wall clock stayed {seconds} s {direction} the decision time: it is followed now");
+    }
+}
+
 /// The line in force. Readers take no lock; there is one writer at a time.
 struct SharedLine {
     /// Odd while the line is changed.
@@ -219,7 +228,7 @@ impl Clock {
         }
     }
 
-    /// Takes over the wall clock; the caller records it. None where the wall clock shows no usable time.
+    /// Takes over the wall clock; the caller records and logs it. None where the wall clock shows no usable time.
     pub fn correct(&self) -> Option<Correction> {
         let Inner { source, line, .. } = &*self.0;
         let mut correction = None;
@@ -236,8 +245,6 @@ impl Clock {
             pacing.kept_at = i64::MIN;
         }
         let (from, to) = correction?;
-        let (seconds, direction) = (to.abs_diff(from) / 1_000_000, direction(to - from));
-        tracing::warn!("the wall clock stayed {seconds} s {direction} the decision time: it is followed now");
         Some(Correction { from: Timestamp::from_micros(from), to: Timestamp::from_micros(to) })
     }
 

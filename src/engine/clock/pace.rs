@@ -108,9 +108,11 @@ pub(super) struct Pacer {
 impl Pacer {
     /// Looks at the clocks. `wall` is none where the wall clock shows no usable time.
     pub(super) fn look(&mut self, line: &Line, steady: i64, wall: Option<i64>) -> (Step, Option<Notice>) {
+        // A wall clock that is wrong now was perhaps wrong when it was followed last.
+        let stop = if line.remaining(steady) == 0 { Step::Nothing } else { Step::Slew(0) };
         let Some(wall) = wall else {
             self.large = None;
-            return (Step::Nothing, self.said_unusable.replace(()).is_none().then_some(Notice::Unusable));
+            return (stop, self.said_unusable.replace(()).is_none().then_some(Notice::Unusable));
         };
         self.said_unusable = None;
         let difference = wall.saturating_sub(line.at(steady));
@@ -124,11 +126,11 @@ impl Pacer {
             Some((since, first)) if difference.saturating_sub(first).saturating_abs() <= SLEW_MAX => {
                 let has_lasted = steady.saturating_sub(since) >= LASTING;
                 let due = Step::Correct { backwards: difference < 0 };
-                (if has_lasted { due } else { Step::Nothing }, None)
+                (if has_lasted { due } else { stop }, None)
             }
             _ => {
                 self.large = Some((steady, difference));
-                (Step::Nothing, self.warning(steady, difference))
+                (stop, self.warning(steady, difference))
             }
         }
     }
@@ -218,7 +220,8 @@ mod tests {
 
     #[test]
     fn a_clock_that_keeps_jumping_is_not_followed() {
-        let found = run(600, |steady| steady / (50 * SECOND) * 3_600 * SECOND * if steady % 2 == 0 { 1 } else { -1 });
+        let jumps = |steady: i64| steady / (50 * SECOND);
+        let found = run(600, |steady| jumps(steady) * 3_600 * SECOND * if jumps(steady) % 2 == 0 { 1 } else { -1 });
         assert!(found.iter().all(|ahead| *ahead == 0));
         // Nor is one that runs ten times too fast, nor one that shows the year 12000.
         let fast = run(600, |steady| 9 * steady);

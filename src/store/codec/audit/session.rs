@@ -62,6 +62,8 @@ pub struct Renewal {
     pub time: Timestamp,
     /// Until when the leases now run.
     pub lease_expire_time: Timestamp,
+    /// The last record of the log then. Corrections of the clock after it concern the times, too.
+    pub as_of: u64,
     /// Of these sessions.
     pub sessions: Vec<SessionId>,
 }
@@ -155,10 +157,11 @@ fn from_stored_session(session: stored::StoredSession, texts: &[Arc<RuleText>]) 
 
 /// The bytes of a renewal.
 pub fn encode_renewal(renewal: &Renewal) -> Vec<u8> {
-    let Renewal { time, lease_expire_time, sessions } = renewal;
+    let Renewal { time, lease_expire_time, as_of, sessions } = renewal;
     stored::SessionRenewal {
         lease_expire_micros: lease_expire_time.micros(),
         time_micros: time.micros(),
+        as_of_sequence: *as_of,
         sessions: sessions.iter().flat_map(|SessionId { boot, number }| [*boot, *number]).collect(),
     }
     .encode_to_vec()
@@ -166,7 +169,8 @@ pub fn encode_renewal(renewal: &Renewal) -> Vec<u8> {
 
 /// The renewal that the bytes are.
 pub fn decode_renewal(bytes: &[u8]) -> Result<Renewal, CodecError> {
-    let stored::SessionRenewal { lease_expire_micros, time_micros, sessions } = stored::SessionRenewal::decode(bytes)?;
+    let stored::SessionRenewal { lease_expire_micros, time_micros, sessions, as_of_sequence } =
+        stored::SessionRenewal::decode(bytes)?;
     let (pairs, odd) = sessions.as_chunks::<2>();
     if !odd.is_empty() {
         return Err(CodecError::Invalid("session ids"));
@@ -174,6 +178,7 @@ pub fn decode_renewal(bytes: &[u8]) -> Result<Renewal, CodecError> {
     Ok(Renewal {
         time: Timestamp::from_micros(time_micros),
         lease_expire_time: Timestamp::from_micros(lease_expire_micros),
+        as_of: as_of_sequence,
         sessions: pairs.iter().map(|[boot, number]| SessionId { boot: *boot, number: *number }).collect(),
     })
 }
