@@ -146,13 +146,20 @@ fn all(faults: &[anyhow::Error]) -> anyhow::Error {
     anyhow!("{}", numbered.collect::<Vec<_>>().join("; "))
 }
 
-fn open_audit(disk: &Arc<dyn Disk>, directory: &DataDirectory, key: SignerKey) -> AuditStores {
+fn open_audit(disk: &Arc<dyn Disk>, directory: &Arc<DataDirectory>, key: SignerKey) -> AuditStores {
     let (journal_disk, path) = (Arc::clone(disk), directory.audit());
     let journal = move |first_sequence| -> Result<Box<dyn Journal>, crate::store::JournalError> {
         let options = JournalOptions::audit(first_sequence);
         Ok(Box::new(FileJournal::open(journal_disk, path, options)?))
     };
-    AuditStores { journal: Box::new(journal), disk: Arc::clone(disk), directory: directory.audit(), key }
+    let room = Arc::clone(directory);
+    let make_room = move || {
+        if let Err(error) = room.make_room() {
+            tracing::warn!(%error, "cannot remove the ballast to make room for the last records");
+        }
+    };
+    let (disk, directory, make_room) = (Arc::clone(disk), directory.audit(), Box::new(make_room));
+    AuditStores { journal: Box::new(journal), disk, directory, key, make_room }
 }
 
 fn open_sessions(disk: &Arc<dyn Disk>, directory: &DataDirectory) -> anyhow::Result<SessionStores> {

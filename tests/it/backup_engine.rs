@@ -50,7 +50,7 @@ impl Members for Files {
 }
 
 /// Takes a backup into a directory.
-fn copy(engine: &Engine, to: &Path) -> Summary {
+pub(crate) fn copy(engine: &Engine, to: &Path) -> Summary {
     let backup = engine.backup().unwrap();
     let mut unpacker = Unpacker::new(Files { directory: to.to_owned(), file: None });
     let sent = backup.write(|piece| unpacker.push(&piece));

@@ -144,6 +144,11 @@ impl AuditLog {
         answer.await.unwrap_or(Err(AuditError::ShuttingDown))
     }
 
+    /// Wakes the maintenance thread: something that it asked for is answered.
+    pub(crate) fn wake_maintenance(&self) {
+        self.shared.inbox.wake();
+    }
+
     /// Signs the log as it is now, and calls `note` while no file of it is sealed, erased from or removed. Records are
     /// written meanwhile.
     pub(crate) fn while_files_stay<T>(&self, note: impl FnOnce() -> T) -> T {
@@ -152,9 +157,15 @@ impl AuditLog {
         note()
     }
 
-    /// Removes the mark of use, if everything that was queued is durable.
+    /// How many records are not durable: queued ones, and decisions that were made while none could be queued. Once the
+    /// log is closed, they are lost.
+    pub(crate) fn unrecorded(&self) -> u64 {
+        self.shared.queue.unrecorded(self.shared.newest())
+    }
+
+    /// Removes the mark of use, if everything is durable.
     pub(crate) fn end(&self) {
-        if self.shared.newest() < self.shared.queue.last_sequence() {
+        if self.shared.newest() < self.shared.queue.last_sequence() || self.unrecorded() > 0 {
             return;
         }
         if let Err(error) = running::end(&self.shared.folder) {

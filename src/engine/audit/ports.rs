@@ -1,9 +1,11 @@
 //! What the maintenance of the log asks of the rest of the engine.
 //!
-//! Invariant: what these calls report as done is durable.
+//! Invariant: what is reported as done is durable.
 //! Not here: when they are made (`maintenance`, `eraser`).
 
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::error::AuditError;
 use crate::policy::name::Id;
@@ -23,16 +25,23 @@ pub(crate) trait SessionFiles: Send {
 
 /// What the log asks of the policy.
 pub(crate) trait ActorFiles: Send {
-    /// Erases an actor from the changes of an organization, or from all, up to a record of the policy journal: in the part
-    /// of the journal that begins with `part` (see `Redaction::redact_part`). Durable when this returns.
+    /// Has an actor erased from the changes of an organization, or from all, up to a record of the policy journal: in the
+    /// part of the journal that begins with `part` (see `Redaction::redact_part`). It does not wait: the answer comes when
+    /// that is durable, and the maintenance thread is woken for it.
     fn erase(
-        &mut self,
+        &self,
         organization: Option<&Id>,
         name: &str,
         to_sequence: u64,
         part: u64,
-    ) -> Result<ErasedPart, AuditError>;
+    ) -> Result<ActorAnswer, AuditError>;
+
+    /// Every part was erased: nothing that is kept in memory may hold the name.
+    fn forget(&self);
 }
+
+/// Where the answer of the policy writer comes.
+pub(crate) type ActorAnswer = oneshot::Receiver<Result<ErasedPart, AuditError>>;
 
 /// What became of a part of the policy journal.
 pub(crate) struct ErasedPart {

@@ -51,6 +51,9 @@ use crate::store::{Journal, JournalError};
 /// Opens a journal whose first sequence is known only once other files are read.
 pub type OpenJournal = Box<dyn FnOnce(u64) -> Result<Box<dyn Journal>, JournalError> + Send>;
 
+/// See [`AuditStores::make_room`].
+pub type MakeRoom = Box<dyn Fn() + Send>;
+
 /// The stores that the log is kept in.
 pub struct AuditStores {
     /// Opens the journal of the audit log; without any files it begins with the sequence given.
@@ -61,6 +64,8 @@ pub struct AuditStores {
     pub directory: PathBuf,
     /// What signs the checkpoints. Its name is the log's.
     pub key: SignerKey,
+    /// Makes room on a full disk with what was kept for that, when the log closes and cannot be written.
+    pub make_room: MakeRoom,
 }
 
 /// A log that was read back and compared with what was signed. Nothing is written to it yet.
@@ -72,6 +77,7 @@ pub(crate) struct ReadBack {
     /// What is left of erasures that were under way.
     pub(crate) erasing: Erasing,
     journal: Box<dyn Journal>,
+    make_room: MakeRoom,
     encoder: Encoder,
     clock: Clock,
 }
@@ -94,7 +100,7 @@ impl AuditLog {
         clock: &Clock,
         condition: Arc<Condition>,
     ) -> Result<ReadBack, AuditOpenError> {
-        let AuditStores { journal: open_journal, disk, directory, key } = stores;
+        let AuditStores { journal: open_journal, disk, directory, key, make_room } = stores;
         let folder = Folder::new(disk, directory);
         let files = SealedFiles::new(folder.clone());
         let io = |action| move |source| AuditOpenError::Io { action, source };
@@ -137,8 +143,18 @@ impl AuditLog {
         let checkpoints = Checkpoints::open(folder.clone(), key, &options.earlier_keys, is_end)?;
         let units = Units::new(files, infos, base.to_sequence + 1);
         let clock = clock.clone();
-        let parts =
-            Parts { folder, units, replay, checkpoints, journal, options, clock, condition, removed_policy_sequence };
+        let parts = Parts {
+            folder,
+            units,
+            replay,
+            checkpoints,
+            journal,
+            make_room,
+            options,
+            clock,
+            condition,
+            removed_policy_sequence,
+        };
         parts.compare()
     }
 }
@@ -150,6 +166,7 @@ struct Parts {
     replay: Replay,
     checkpoints: Checkpoints,
     journal: Box<dyn Journal>,
+    make_room: MakeRoom,
     options: AuditOptions,
     clock: Clock,
     condition: Arc<Condition>,
@@ -160,8 +177,8 @@ struct Parts {
 impl Parts {
     /// Compares the log with what was signed.
     fn compare(self) -> Result<ReadBack, AuditOpenError> {
-        let Self { folder, units, replay, checkpoints, journal, options, clock, condition, removed_policy_sequence } =
-            self;
+        let Self { folder, units, replay, checkpoints, journal, make_room, options, clock, condition, .. } = self;
+        let removed_policy_sequence = self.removed_policy_sequence;
         let Replay { tree, units: tail, organizations, policy_sequence, erased } = replay;
         let size = tree.size();
         let shared = Arc::new(Shared {
@@ -199,18 +216,18 @@ impl Parts {
         log.read_corrections().map_err(no_corrections)?;
         let erasing = mark.map(|mark| Erasing::resumed(mark, &log, removed_policy_sequence));
         let erasing = erasing.transpose().map_err(unreadable)?.unwrap_or_default();
-        Ok(ReadBack { log, policy_sequence, erasing, journal, encoder, clock })
+        Ok(ReadBack { log, policy_sequence, erasing, journal, make_room, encoder, clock })
     }
 }
 
 impl ReadBack {
     /// Marks the log as in use, and starts its writer.
     pub(crate) fn start(self) -> Result<Opened, AuditOpenError> {
-        let Self { log, policy_sequence, erasing, journal, encoder, clock } = self;
+        let Self { log, policy_sequence, erasing, journal, make_room, encoder, clock } = self;
         let shared = Arc::clone(&log.shared);
         let io = |action| move |source| AuditOpenError::Io { action, source };
         let left = running::begin(&shared.folder, &shared.options).map_err(io("mark the use"))?;
-        let committer = Committer::new(journal, Arc::clone(&shared), clock.clone(), policy_sequence);
+        let committer = Committer::new((journal, make_room), Arc::clone(&shared), clock.clone(), policy_sequence);
         let pipeline = Pipeline::start(committer, &shared.condition).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
         let thread = spawn("audit-writer", &shared.condition, move || writer.run()).map_err(AuditOpenError::Thread)?;
