@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::encoder::{EncodedRecord, Frame};
 use super::error::AuditError;
 use super::orders::{EraseOrder, EraseRequest, ErasurePlace, RecordedErasure};
-use super::recovery::MakeRoom;
+use super::recovery::{MakeRoom, Sink};
 use super::shared::Shared;
 use super::tail::{TailRecord, TailUnit};
 use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit};
@@ -58,12 +58,7 @@ pub(super) struct PendingErasure {
 }
 
 impl Committer {
-    pub(super) fn new(
-        (journal, make_room): (Box<dyn Journal>, MakeRoom),
-        shared: Arc<Shared>,
-        clock: Clock,
-        policy_sequence: u64,
-    ) -> Self {
+    pub(super) fn new((journal, make_room): Sink, shared: Arc<Shared>, clock: Clock, policy_sequence: u64) -> Self {
         let make_room = Some(make_room);
         Self { journal, make_room, given_up_at: None, shared, clock, erasures: Vec::new(), sealed: 0, policy_sequence }
     }

@@ -68,6 +68,9 @@ pub struct AuditStores {
     pub make_room: MakeRoom,
 }
 
+/// What records are written to, and what makes room for them.
+pub(super) type Sink = (Box<dyn Journal>, MakeRoom);
+
 /// A log that was read back and compared with what was signed. Nothing is written to it yet.
 pub(crate) struct ReadBack {
     /// The log, which takes no records yet.
@@ -76,8 +79,7 @@ pub(crate) struct ReadBack {
     pub(crate) policy_sequence: u64,
     /// What is left of erasures that were under way.
     pub(crate) erasing: Erasing,
-    journal: Box<dyn Journal>,
-    make_room: MakeRoom,
+    sink: Sink,
     encoder: Encoder,
     clock: Clock,
 }
@@ -142,19 +144,9 @@ impl AuditLog {
         let is_end = |size| size == base.to_sequence || ends.binary_search(&size).is_ok();
         let checkpoints = Checkpoints::open(folder.clone(), key, &options.earlier_keys, is_end)?;
         let units = Units::new(files, infos, base.to_sequence + 1);
-        let clock = clock.clone();
-        let parts = Parts {
-            folder,
-            units,
-            replay,
-            checkpoints,
-            journal,
-            make_room,
-            options,
-            clock,
-            condition,
-            removed_policy_sequence,
-        };
+        let (clock, sink) = (clock.clone(), (journal, make_room));
+        let parts =
+            Parts { folder, units, replay, checkpoints, sink, options, clock, condition, removed_policy_sequence };
         parts.compare()
     }
 }
@@ -165,8 +157,7 @@ struct Parts {
     units: Units,
     replay: Replay,
     checkpoints: Checkpoints,
-    journal: Box<dyn Journal>,
-    make_room: MakeRoom,
+    sink: Sink,
     options: AuditOptions,
     clock: Clock,
     condition: Arc<Condition>,
@@ -177,8 +168,8 @@ struct Parts {
 impl Parts {
     /// Compares the log with what was signed.
     fn compare(self) -> Result<ReadBack, AuditOpenError> {
-        let Self { folder, units, replay, checkpoints, journal, make_room, options, clock, condition, .. } = self;
-        let removed_policy_sequence = self.removed_policy_sequence;
+        let Self { folder, units, replay, checkpoints, sink, options, clock, condition, removed_policy_sequence } =
+            self;
         let Replay { tree, units: tail, organizations, policy_sequence, erased } = replay;
         let size = tree.size();
         let shared = Arc::new(Shared {
@@ -216,18 +207,18 @@ impl Parts {
         log.read_corrections().map_err(no_corrections)?;
         let erasing = mark.map(|mark| Erasing::resumed(mark, &log, removed_policy_sequence));
         let erasing = erasing.transpose().map_err(unreadable)?.unwrap_or_default();
-        Ok(ReadBack { log, policy_sequence, erasing, journal, make_room, encoder, clock })
+        Ok(ReadBack { log, policy_sequence, erasing, sink, encoder, clock })
     }
 }
 
 impl ReadBack {
     /// Marks the log as in use, and starts its writer.
     pub(crate) fn start(self) -> Result<Opened, AuditOpenError> {
-        let Self { log, policy_sequence, erasing, journal, make_room, encoder, clock } = self;
+        let Self { log, policy_sequence, erasing, sink, encoder, clock } = self;
         let shared = Arc::clone(&log.shared);
         let io = |action| move |source| AuditOpenError::Io { action, source };
         let left = running::begin(&shared.folder, &shared.options).map_err(io("mark the use"))?;
-        let committer = Committer::new((journal, make_room), Arc::clone(&shared), clock.clone(), policy_sequence);
+        let committer = Committer::new(sink, Arc::clone(&shared), clock.clone(), policy_sequence);
         let pipeline = Pipeline::start(committer, &shared.condition).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
         let thread = spawn("audit-writer", &shared.condition, move || writer.run()).map_err(AuditOpenError::Thread)?;
