@@ -27,7 +27,7 @@ const END_MAX: Duration = Duration::from_secs(10);
 
 /// A service on a disk with switches, with records in memory that the disk does not take.
 async fn full(data_dir: &Path) -> (Service, Switches) {
-    let switches = Switches { extension: Some("wal"), ..Switches::default() };
+    let switches = Switches::default();
     let mut config = Config::for_data_dir(data_dir);
     config.record.audit_async_interval = Duration::from_secs(1);
     let service = Service::with_disk(config, Clock::system(), Arc::new(switches.clone())).await;

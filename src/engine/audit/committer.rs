@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::encoder::{EncodedRecord, Frame};
 use super::error::AuditError;
 use super::orders::{EraseOrder, EraseRequest, ErasurePlace, RecordedErasure};
-use super::recovery::{MakeRoom, Sink};
+use super::ports::{MakeRoom, Sink};
 use super::shared::Shared;
 use super::tail::{TailRecord, TailUnit};
 use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit};

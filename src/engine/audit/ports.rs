@@ -1,4 +1,4 @@
-//! What the maintenance of the log asks of the rest of the engine.
+//! What the log asks of the rest of the engine, and of what it is written to.
 //!
 //! Invariant: what is reported as done is durable.
 //! Not here: when they are made (`maintenance`, `eraser`).
@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::error::AuditError;
 use crate::policy::name::Id;
+use crate::store::Journal;
 
 /// What the log asks of the sessions.
 pub(crate) trait SessionFiles: Send {
@@ -42,6 +43,12 @@ pub(crate) trait ActorFiles: Send {
 
 /// Where the answer of the policy writer comes.
 pub(crate) type ActorAnswer = oneshot::Receiver<Result<ErasedPart, AuditError>>;
+
+/// Makes room on a full disk for the last records, with what was kept for that.
+pub type MakeRoom = Box<dyn Fn() + Send>;
+
+/// What records are written to, and what makes room for them.
+pub(super) type Sink = (Box<dyn Journal>, MakeRoom);
 
 /// What became of a part of the policy journal.
 pub(crate) struct ErasedPart {

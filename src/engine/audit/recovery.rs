@@ -27,6 +27,7 @@ use super::log::AuditLog;
 use super::open_error::AuditOpenError;
 use super::options::AuditOptions;
 use super::pipeline::Pipeline;
+use super::ports::{MakeRoom, Sink};
 use super::queue::AuditQueue;
 use super::removed;
 use super::replay::Replay;
@@ -51,9 +52,6 @@ use crate::store::{Journal, JournalError};
 /// Opens a journal whose first sequence is known only once other files are read.
 pub type OpenJournal = Box<dyn FnOnce(u64) -> Result<Box<dyn Journal>, JournalError> + Send>;
 
-/// See [`AuditStores::make_room`].
-pub type MakeRoom = Box<dyn Fn() + Send>;
-
 /// The stores that the log is kept in.
 pub struct AuditStores {
     /// Opens the journal of the audit log; without any files it begins with the sequence given.
@@ -67,9 +65,6 @@ pub struct AuditStores {
     /// Makes room on a full disk with what was kept for that, when the log closes and cannot be written.
     pub make_room: MakeRoom,
 }
-
-/// What records are written to, and what makes room for them.
-pub(super) type Sink = (Box<dyn Journal>, MakeRoom);
 
 /// A log that was read back and compared with what was signed. Nothing is written to it yet.
 pub(crate) struct ReadBack {
