@@ -259,7 +259,13 @@ fn without_disk(directory: &Path) -> Engine {
         journal: Box::new(MemoryJournal::new()),
         snapshots: Box::new(MemorySnapshots::new()),
         state: Box::new(Memory),
-        audit: AuditStores { journal: Box::new(journal), disk: Arc::clone(&disk), directory: data.audit(), key },
+        audit: AuditStores {
+            journal: Box::new(journal),
+            disk: Arc::clone(&disk),
+            directory: data.audit(),
+            key,
+            make_room: Box::new(|| {}),
+        },
         sessions: SessionStores {
             snapshots: Box::new(FileSnapshots::new(disk, data.sessions()).newest_only()),
             journal: Box::new(sessions),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::audit::{ActorFiles, AuditError, ErasedPart};
+use super::audit::{ActorAnswer, ActorFiles, AuditError};
 use super::change::ChangeError;
 use super::commands::{Command, Commands};
 use super::history::History;
@@ -22,12 +22,12 @@ pub(super) struct PolicyActors {
 
 impl ActorFiles for PolicyActors {
     fn erase(
-        &mut self,
+        &self,
         organization: Option<&Id>,
         name: &str,
         to_sequence: u64,
         part: u64,
-    ) -> Result<ErasedPart, AuditError> {
+    ) -> Result<ActorAnswer, AuditError> {
         let (reply, answer) = oneshot::channel();
         let (organization, name) = (organization.cloned(), name.to_owned());
         let command = Command::EraseActor { organization, name, to_sequence, part, reply };
@@ -35,10 +35,10 @@ impl ActorFiles for PolicyActors {
             ChangeError::ShuttingDown => AuditError::ShuttingDown,
             other => AuditError::NotWritable(other.to_string()),
         })?;
-        let erased = answer.blocking_recv().unwrap_or(Err(AuditError::ShuttingDown))?;
-        if erased.next.is_none() {
-            self.history.forget();
-        }
-        Ok(erased)
+        Ok(answer)
+    }
+
+    fn forget(&self) {
+        self.history.forget();
     }
 }

@@ -9,6 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::name::Id;
 
+/// The actor of changes that come over the Unix socket.
+const UNIX_SOCKET: &str = "unix socket";
+
 /// Kinds of steps that a line names.
 const KINDS_MAX: usize = 5;
 
@@ -19,6 +22,7 @@ pub(super) fn log(change: &Change) {
         revision = change.effect.revision(),
         kind = kind_of(&change.effect),
         actor = actor_to_tell(&change.actor),
+        via = via(&change.actor),
         unconfirmed = change.confirm_until.map(|_| true),
         "policy changed"
     );
@@ -26,8 +30,22 @@ pub(super) fn log(change: &Change) {
 
 /// The actor, unless it is an address or an email.
 fn actor_to_tell(actor: &str) -> Option<&str> {
-    let is_address = actor.parse::<IpAddr>().is_ok() || actor.parse::<SocketAddr>().is_ok();
-    (!actor.is_empty() && !actor.contains('@') && !is_address).then_some(actor)
+    (!actor.is_empty() && !actor.contains('@') && !is_address(actor)).then_some(actor)
+}
+
+fn is_address(actor: &str) -> bool {
+    actor.parse::<IpAddr>().is_ok() || actor.parse::<SocketAddr>().is_ok()
+}
+
+/// By which connection the change came; none for one that the service itself makes.
+fn via(actor: &str) -> Option<&'static str> {
+    if is_address(actor) {
+        Some("tcp")
+    } else if actor == UNIX_SOCKET {
+        Some("unix")
+    } else {
+        None
+    }
 }
 
 fn kind_of(effect: &Effect) -> String {
@@ -84,6 +102,16 @@ mod tests {
         }
         for actor in ["unix socket", "deployer", "expiry"] {
             assert_eq!(actor_to_tell(actor), Some(actor));
+        }
+    }
+
+    #[test]
+    fn the_connection_of_a_change_is_told_without_an_address() {
+        for (actor, told) in [("192.0.2.1", Some("tcp")), ("2001:db8::1", Some("tcp")), ("unix socket", Some("unix"))] {
+            assert_eq!(via(actor), told, "{actor}");
+        }
+        for actor in ["", "expiry", "deployer"] {
+            assert_eq!(via(actor), None, "{actor}: by the service itself, or not known");
         }
     }
 }

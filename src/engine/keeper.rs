@@ -97,7 +97,7 @@ impl Keeper {
                 pending.push(Scope::Organization(id));
             }
             if self.audit.queue().is_writable() {
-                self.revoke(std::mem::take(&mut pending));
+                self.revoke(std::mem::take(&mut pending), &mut watch);
                 if some_expired {
                     rested = Instant::now() + begun.elapsed();
                 }
@@ -131,7 +131,7 @@ impl Keeper {
     }
 
     /// Judges the sessions that changes can affect.
-    fn revoke(&self, mut scopes: Vec<Scope>) {
+    fn revoke(&self, mut scopes: Vec<Scope>, watch: &mut DiskWatch) {
         scopes.dedup();
         if scopes.contains(&Scope::All) {
             scopes = vec![Scope::All];
@@ -139,6 +139,8 @@ impl Keeper {
         for scope in scopes {
             let room = || {
                 while !self.audit.queue().has_room() && self.audit.queue().is_writable() {
+                    // Nobody else notices here that the disk hangs, and then there would never be room.
+                    self.audit.watch_disk(watch);
                     std::thread::sleep(Duration::from_millis(1));
                 }
             };

@@ -256,8 +256,8 @@ impl Engine {
         self.condition.has(Obstacle::DirectoryGone)
     }
 
-    /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is durable. A second
-    /// call returns at once.
+    /// Takes no more changes and no more Checks, finishes those under way, and returns when everything is durable, or cannot
+    /// be made durable within a few seconds: see [`Engine::unrecorded`]. A second call returns at once.
     pub fn close(&self) {
         if self.closing.begun.swap(true, Ordering::AcqRel) {
             return;
@@ -275,6 +275,12 @@ impl Engine {
         self.renewals.close();
         threads.renewals.into_iter().for_each(|thread| self.join(thread));
         self.audit.end();
+    }
+
+    /// How many decisions and changes are not on record. After [`Engine::close`]: those that could not be recorded, and are
+    /// lost.
+    pub fn unrecorded(&self) -> u64 {
+        self.audit.unrecorded()
     }
 
     /// The thread that [`Engine::close`] waits for, or waited for last.

@@ -114,6 +114,7 @@ impl Writer {
             }
             Command::EraseActor { organization, name, to_sequence, part, reply } => {
                 drop(reply.send(self.erase_actor(organization.as_ref(), &name, to_sequence, part)));
+                self.applier.audit.wake_maintenance();
                 None
             }
         }

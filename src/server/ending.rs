@@ -95,14 +95,15 @@ impl Ending {
     ///
     /// # Errors
     ///
-    /// Where that takes too long, the data directory is gone, or a thread has ended before.
+    /// Where that takes too long or is not possible, the data directory is gone, or a thread has ended before.
     pub(super) async fn close(&self, engine: &Arc<Engine>) -> anyhow::Result<()> {
         let closing = Arc::clone(engine);
         match timeout_at(self.deadline, tokio::task::spawn_blocking(move || closing.close())).await {
             Ok(closed) => closed.map_err(|error| anyhow!("the engine did not close: {error}"))?,
             Err(_) => bail!(
-                "the service did not end in time, because the thread `{}` does not end: it is given up; what was \
-                 acknowledged is durable, and the next start repairs what was under way",
+                "the service did not end in time, because the thread `{}` does not end: it is given up; changes and \
+                 decisions whose answer waits for the disk are durable, the newest others may be lost, and the next start \
+                 repairs what was under way",
                 engine.awaited()
             ),
         }
@@ -112,6 +113,13 @@ impl Ending {
         if engine.is_directory_gone() {
             bail!(
                 "the data directory or a file in it was removed or replaced while in use: what was recorded since then is lost"
+            );
+        }
+        let unrecorded = engine.unrecorded();
+        if unrecorded > 0 {
+            bail!(
+                "{unrecorded} decisions could not be recorded: the audit log cannot be written, the lines above say why; \
+                 make its disk writable, or room on it, before the next start, which records that decisions are missing"
             );
         }
         tracing::info!("stopped");

@@ -109,7 +109,7 @@ pub async fn run_on(
     let mut tasks = JoinSet::new();
     tasks.spawn(watched("the watch on the data directory", &failure, presence::watch(presence, Arc::clone(&engine))));
     log_start(&config, address);
-    tasks.spawn(reports::run(api.clone(), address));
+    tasks.spawn(watched("the reports in the log", &failure, reports::run(api.clone(), address)));
 
     let ending = Ending::wait(shutdown, &failure, &engine, config.drain_timeout).await;
     drop(ends_with);

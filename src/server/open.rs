@@ -151,7 +151,7 @@ fn all(faults: &[anyhow::Error]) -> anyhow::Error {
 
 fn open_audit(
     disk: &Arc<dyn Disk>,
-    directory: &DataDirectory,
+    directory: &Arc<DataDirectory>,
     key: SignerKey,
     files: Arc<SegmentFiles>,
 ) -> AuditStores {
@@ -160,7 +160,14 @@ fn open_audit(
         let options = JournalOptions::audit(first_sequence);
         Ok(Box::new(FileJournal::open(journal_disk, path, options)?.watched_by(files)?))
     };
-    AuditStores { journal: Box::new(journal), disk: Arc::clone(disk), directory: directory.audit(), key }
+    let room = Arc::clone(directory);
+    let make_room = move || {
+        if let Err(error) = room.make_room() {
+            tracing::warn!(%error, "cannot remove the ballast to make room for the last records");
+        }
+    };
+    let (disk, directory, make_room) = (Arc::clone(disk), directory.audit(), Box::new(make_room));
+    AuditStores { journal: Box::new(journal), disk, directory, key, make_room }
 }
 
 fn open_sessions(

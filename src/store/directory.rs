@@ -3,7 +3,7 @@
 //! ```text
 //! LOCK      locked, like the directory itself, for as long as a process uses it; holds that process's id
 //! FORMAT    the version of the layout, in decimal, and a line feed
-//! ballast   1 MiB of noise, given up when the disk is full, so that the stores can still be opened
+//! ballast   1 MiB of noise, given up when the disk is full, so that the stores can still be opened, or closed
 //! LINEAGE   which history this is: drawn at the first start, renewed by a restore
 //! RESTORING empty; exists while a backup is restored into the directory
 //! RESTORED  the lineage of the backup, until the first start has put it on the record
@@ -101,9 +101,7 @@ impl DataDirectory {
         create(&directory.policy())?;
         create(&directory.audit())?;
         create(&directory.sessions())?;
-        if directory.free_bytes()? < FREE_BYTES_MIN {
-            directory.release_ballast()?;
-        }
+        directory.make_room()?;
         Ok(directory)
     }
 
@@ -170,6 +168,11 @@ impl DataDirectory {
         let stat = rustix::fs::statvfs(&self.path)
             .map_err(|error| io_error("see what is free in", &self.path, error.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Removes the ballast if the disk is full.
+    pub fn make_room(&self) -> Result<(), DirectoryError> {
+        if self.free_bytes()? < FREE_BYTES_MIN { self.release_ballast() } else { Ok(()) }
     }
 
     /// Removes the ballast, to make room for a write on a full disk. No effect if there is none.

@@ -189,6 +189,7 @@ async fn an_erasure_of_an_actor_that_a_crash_cut_off_is_finished_by_the_next_sta
         including_actor: true,
         asked_by,
         after_sequence: u64::MAX,
+        recorded: None,
     };
     std::fs::write(&mark, encode_erasure_mark([&erasure])).unwrap();
 

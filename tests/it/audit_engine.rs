@@ -60,6 +60,7 @@ pub(crate) fn small_units() -> Options {
         unit_age_max: Duration::ZERO,
         checkpoint_interval: Duration::ZERO,
         retention_interval: Duration::ZERO,
+        closing_interval: Duration::from_millis(100),
         ..AuditOptions::default()
     };
     Options { audit, ..Options::default() }
@@ -134,7 +135,13 @@ pub(crate) fn stores(policy: Box<dyn Redaction>, disk: Arc<dyn Disk>, data_dir: 
         journal: policy,
         snapshots: Box::new(MemorySnapshots::new()),
         state: Box::new(Memory),
-        audit: AuditStores { journal: Box::new(journal), disk: Arc::clone(&disk), directory: audit, key },
+        audit: AuditStores {
+            journal: Box::new(journal),
+            disk: Arc::clone(&disk),
+            directory: audit,
+            key,
+            make_room: Box::new(|| {}),
+        },
         sessions: SessionStores {
             snapshots: Box::new(FileSnapshots::new(disk, &sessions).newest_only()),
             journal: Box::new(session_journal),

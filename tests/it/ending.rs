@@ -124,7 +124,7 @@ async fn threads_that_hang_do_not_hold_up_the_end() {
     let channel = service.connect().await;
     create_rule(&channel).await.unwrap();
     replace_by_fifo(&policy_journal(&data_dir));
-    // It erases the actor from the policy journal: the policy writer opens that, and the sealer waits for the writer.
+    // It erases the actor from the policy journal: the policy writer opens that. Nobody else waits for it.
     let (parent, user_email, including_actor) = (DEFAULT.to_owned(), "127.0.0.1".to_owned(), true);
     let request = EraseUserRequest { parent, user_email, including_actor };
     let mut audit = AuditServiceClient::new(channel.clone());

@@ -63,7 +63,8 @@ pub(crate) fn audit_stores(disk: &SimulatedDisk) -> AuditStores {
         Ok(Box::new(FileJournal::open(Arc::new(journal_disk), "/audit", options)?))
     };
     let key = SignerKey::new("test.example/audit", &[7; 32]).unwrap();
-    AuditStores { journal: Box::new(journal), disk: Arc::new(disk.clone()), directory: "/audit".into(), key }
+    let (disk, make_room) = (Arc::new(disk.clone()), Box::new(|| {}));
+    AuditStores { journal: Box::new(journal), disk, directory: "/audit".into(), key, make_room }
 }
 
 /// Sessions on a disk.

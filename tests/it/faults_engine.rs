@@ -53,6 +53,7 @@ impl Setup {
             unit_age_max: Duration::ZERO,
             checkpoint_interval: Duration::ZERO,
             retention_interval: Duration::ZERO,
+            closing_interval: Duration::from_millis(100),
             ..AuditOptions::default()
         };
         let sessions = SessionOptions { idle: IDLE, max_age: MAX_AGE, key: [1, 2], ..SessionOptions::default() };

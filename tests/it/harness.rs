@@ -97,8 +97,13 @@ impl Service {
 
     /// Ends the service in the regular way.
     pub(crate) async fn stop(self) {
+        self.end().await.unwrap();
+    }
+
+    /// Tells the service to end, and returns how it did.
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
         self.stop.send(()).unwrap();
-        self.task.await.unwrap().unwrap();
+        self.task.await.unwrap()
     }
 
     /// Waits until it has ended by itself. What it says of that.

@@ -74,6 +74,7 @@ async fn changes_denials_and_refusals_are_told_without_personal_data() {
         assert_eq!(change["revision"], revision);
         assert_eq!(change["kind"], "insert_rule");
         assert_eq!(change["actor"].as_str(), actor);
+        assert_eq!(change["via"], if actor.is_some() { "unix" } else { "tcp" });
     }
     let denials = lines_with(&log, "denied 3 times in the last ");
     assert_eq!(denials.len(), 1, "{log}");

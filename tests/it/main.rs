@@ -113,16 +113,22 @@ mod direct_wait;
 mod disk_full;
 /// The end of the process when its surroundings fail.
 mod ending;
+/// The end of the service on a disk that takes nothing.
+mod ending_full;
 /// The engine over a clock and a disk that tests control.
 mod engine;
 /// Single entries of allowlists.
 mod entries_api;
+/// Backups beside erasures.
+mod erase_backup;
 /// Erasures that a power cut or a failing disk interrupts.
 mod erase_crash;
 /// Erasures that a kill or a signal interrupts.
 mod erase_kill;
 /// Erasures beside checks.
 mod erase_race;
+/// Erasures that are interrupted twice.
+mod erase_twice;
 /// Why a decision is what it is.
 mod explain;
 /// What may happen to a service.

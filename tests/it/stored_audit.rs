@@ -58,19 +58,25 @@ fn marks_of_erasures_read_as_what_was_written() {
     let erasure = |organization: Option<&str>, name: &str, asked_by: &str, including_actor, after_sequence| {
         let organization = organization.map(|id| Id::parse(id).unwrap());
         let asked_by = Actor { name: asked_by.into() };
-        UnfinishedErasure { organization, name: name.to_owned(), including_actor, asked_by, after_sequence }
+        let (name, recorded) = (name.to_owned(), None);
+        UnfinishedErasure { organization, name, including_actor, asked_by, after_sequence, recorded }
     };
     let written = [
         erasure(Some("acme"), "ada@example.com", "admin@example.com", false, 7),
         erasure(None, "root@example.com", "root@example.com", true, 1 << 40),
     ];
     assert_eq!(encode_erasure_mark(&written), read("erasures"));
+    let written_before_the_record_was_noted = written.clone();
     assert_eq!(decode_erasure_mark(&read("erasures")).unwrap(), ErasureMark::Erasures(written.into()));
     // How far it came is not known, so it is carried out again.
     let again = erasure(Some("acme"), "ada@example.com", "admin@example.com", true, u64::MAX);
     let of_actor = decode_erasure_mark(&read("actor-of-earlier-build")).unwrap();
     assert_eq!(of_actor, ErasureMark::Erasures(vec![again]));
     assert_eq!(decode_erasure_mark(&read("user-of-earlier-build")).unwrap(), ErasureMark::Recorded);
+    let [first, second] = written_before_the_record_was_noted;
+    let recorded = [UnfinishedErasure { recorded: Some(9), ..first }, second];
+    assert_eq!(encode_erasure_mark(&recorded), read("recorded"));
+    assert_eq!(decode_erasure_mark(&read("recorded")).unwrap(), ErasureMark::Erasures(recorded.into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

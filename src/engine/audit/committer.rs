@@ -9,9 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::encoder::{EncodedRecord, Frame};
 use super::error::AuditError;
 use super::orders::{EraseOrder, EraseRequest, ErasurePlace, RecordedErasure};
+use super::ports::{MakeRoom, Sink};
 use super::shared::Shared;
 use super::tail::{TailRecord, TailUnit};
 use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit};
@@ -22,12 +25,19 @@ use crate::store::{Journal, JournalError};
 /// How often a failed journal is tried again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is tried again while the service shuts down.
+const CLOSING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
+
 /// The most openings that one record of an erasure lists, so that it stays below 32 KiB.
 const ERASED_SLOTS_MAX: usize = 4_000;
 
 /// See the module.
 pub(super) struct Committer {
     journal: Box<dyn Journal>,
+    /// None once it was used.
+    make_room: Option<MakeRoom>,
+    /// When writing is given up, once the service shuts down and it fails.
+    given_up_at: Option<Instant>,
     shared: Arc<Shared>,
     clock: Clock,
     erasures: Vec<PendingErasure>,
@@ -39,6 +49,7 @@ pub(super) struct Committer {
 
 /// An erasure whose record is not durable yet.
 pub(super) struct PendingErasure {
+    first: u64,
     sequence: u64,
     count: u64,
     tail: Vec<ErasedUnit>,
@@ -47,8 +58,9 @@ pub(super) struct PendingErasure {
 }
 
 impl Committer {
-    pub(super) fn new(journal: Box<dyn Journal>, shared: Arc<Shared>, clock: Clock, policy_sequence: u64) -> Self {
-        Self { journal, shared, clock, erasures: Vec::new(), sealed: 0, policy_sequence }
+    pub(super) fn new((journal, make_room): Sink, shared: Arc<Shared>, clock: Clock, policy_sequence: u64) -> Self {
+        let make_room = Some(make_room);
+        Self { journal, make_room, given_up_at: None, shared, clock, erasures: Vec::new(), sealed: 0, policy_sequence }
     }
 
     /// Writes a frame and makes its records visible. False if it gave up because the service is shutting down.
@@ -63,7 +75,7 @@ impl Committer {
         true
     }
 
-    /// Appends a frame, and tries again until that succeeds. False if the service shuts down before.
+    /// Appends a frame, and tries again until that succeeds. False if the service shuts down and it does not succeed soon.
     fn append(&mut self, frame: &Frame) -> bool {
         let mut failed = false;
         loop {
@@ -79,10 +91,9 @@ impl Committer {
                     self.shared.set_failed(true);
                 }
             }
-            if self.shared.is_closing() {
+            if !self.may_try_again() {
                 return false;
             }
-            std::thread::sleep(PROBE_INTERVAL);
             if let Err(error) = self.journal.recover() {
                 tracing::debug!(%error, "the journal of the audit log cannot be recovered yet");
             }
@@ -92,6 +103,24 @@ impl Committer {
             self.shared.set_failed(false);
         }
         true
+    }
+
+    /// Waits for a while after a failure. False once the service shuts down and there is no more time to try.
+    fn may_try_again(&mut self) -> bool {
+        let until = Instant::now() + PROBE_INTERVAL;
+        while !self.shared.is_closing() {
+            if Instant::now() >= until {
+                return true;
+            }
+            std::thread::sleep(CLOSING_PROBE_INTERVAL);
+        }
+        if let Some(make_room) = self.make_room.take() {
+            make_room();
+            self.given_up_at = Some(Instant::now() + self.shared.options.closing_interval);
+            return true;
+        }
+        std::thread::sleep(CLOSING_PROBE_INTERVAL);
+        self.given_up_at.is_some_and(|at| Instant::now() < at)
     }
 
     fn try_append(&mut self, frame: &Frame) -> Result<(), JournalError> {
@@ -170,11 +199,19 @@ impl Committer {
         let units = pieces.next().unwrap_or_default();
         let mut count = slots_of(&units);
         let content = Content::Erased(ErasedRecord { opening_count: count, units });
-        let (ErasurePlace::Queued(mut sequence) | ErasurePlace::Durable(mut sequence)) = place;
+        let (ErasurePlace::Queued(first) | ErasurePlace::Durable(first)) = place;
+        let mut sequence = first;
         if pieces.len() > 0 {
             (sequence, count) = self.queue_erased(&request, pieces, count);
         }
-        self.erasures.push(PendingErasure { sequence, count, tail, policy_sequence: self.policy_sequence, reply });
+        self.erasures.push(PendingErasure {
+            first,
+            sequence,
+            count,
+            tail,
+            policy_sequence: self.policy_sequence,
+            reply,
+        });
         content
     }
 
@@ -185,13 +222,13 @@ impl Committer {
         let tail = self.openings_of(&request, Some(first));
         let policy_sequence = self.policy_sequence;
         if sealed.is_empty() && tail.is_empty() {
-            drop(reply.send(Ok(RecordedErasure { sequence: first, count: 0, tail, policy_sequence })));
+            drop(reply.send(Ok(RecordedErasure { first, sequence: first, count: 0, tail, policy_sequence })));
             self.shared.inbox.wake();
             return;
         }
         let pieces = in_pieces(sealed.iter().chain(&tail));
         let (sequence, count) = self.queue_erased(&request, pieces.into_iter(), 0);
-        self.erasures.push(PendingErasure { sequence, count, tail, policy_sequence, reply });
+        self.erasures.push(PendingErasure { first, sequence, count, tail, policy_sequence, reply });
     }
 
     /// Queues records of an erasure, and returns the last one's sequence and how many openings there are with theirs.
@@ -240,10 +277,10 @@ impl Committer {
     /// Removes the openings of erasures whose records are durable from the tail, and answers.
     fn answer_erasures(&mut self, durable: u64) {
         for erasure in self.erasures.extract_if(.., |erasure| erasure.sequence <= durable) {
-            let PendingErasure { sequence, count, tail, policy_sequence, reply } = erasure;
+            let PendingErasure { first, sequence, count, tail, policy_sequence, reply } = erasure;
             self.shared.tail.erase(&tail);
             self.shared.decoded.clear();
-            drop(reply.send(Ok(RecordedErasure { sequence, count, tail, policy_sequence })));
+            drop(reply.send(Ok(RecordedErasure { first, sequence, count, tail, policy_sequence })));
             self.shared.inbox.wake();
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! 1. Write the mark that an erasure is under way. It tells a start whom to erase, because the record does not.
 //! 2. Find the openings in sealed units.
-//! 3. Queue the ERASED record, and erase the sessions whose opening was queued before it. The writer adds the openings of
-//!    the tail: all that records before this one refer to. When it is durable, no reader finds them in the tail.
+//! 3. Note in the mark which records are durable now, behind which the record will be. Queue the ERASED record, and erase
+//!    the sessions whose opening was queued before it. The writer adds the openings of the tail: all that records before
+//!    this one refer to. When it is durable, no reader finds them in the tail; the mark then says which record it is.
 //! 4. Erase the openings in the journal, part by part, and in the sealed units, one by one; save the sessions; on request,
 //!    erase the actor in the policy journal, part by part.
 //! 5. Remove the mark.
@@ -45,7 +46,7 @@ const WAITING_MAX: usize = 1_024;
 pub(super) enum Progress {
     /// There is another step to take.
     Going,
-    /// The audit writer is to answer, and will wake the thread.
+    /// The audit writer or the policy writer is to answer, and will wake the thread.
     Waiting,
     /// There is nothing to do.
     Idle,
@@ -117,20 +118,28 @@ impl Eraser {
 
     /// Begins the next erasure that is asked for.
     fn begin(&mut self) -> Progress {
-        let Some(EraseTask { request, reply }) = self.waiting.pop_front() else { return Progress::Idle };
+        // Erasures of users do not wait for the policy journal, so they come before those of actors that do.
+        let may_begin = |task: &EraseTask| self.erasures.is_empty() || !task.request.including_actor;
+        let next = self.waiting.iter().position(may_begin).unwrap_or(0);
+        let Some(EraseTask { request, reply }) = self.waiting.remove(next) else { return Progress::Idle };
         // The caller has given up before anything was done.
         if reply.is_closed() {
             return Progress::Going;
         }
         if request.including_actor && !self.erasures.is_empty() {
             // At most one is left over: names that cannot be erased now must not pile up.
-            match self.step_actor(0) {
-                Ok(_) => self.waiting.push_front(EraseTask { request, reply }),
-                Err(error) => drop(reply.send(Err(error))),
-            }
-            return Progress::Going;
+            return match self.step_actor(0) {
+                Ok(progress) => {
+                    self.waiting.push_front(EraseTask { request, reply });
+                    progress
+                }
+                Err(error) => {
+                    drop(reply.send(Err(error)));
+                    Progress::Going
+                }
+            };
         }
-        self.erasures.push(Erasure::new(request, self.shared.queue.last_sequence(), Some(reply)));
+        self.erasures.push(Erasure::new(request, self.shared.newest(), Some(reply)));
         if let Err(error) = self.write_mark()
             && let Some(mut refused) = self.erasures.pop()
         {
@@ -145,6 +154,7 @@ impl Eraser {
             None => Ok(Progress::Idle),
             Some(Stage::Find { .. }) => self.find(at, sessions),
             Some(Stage::Record { .. }) => self.await_record(at),
+            Some(Stage::Note) => self.note_record(at),
             Some(Stage::Journal { .. }) => self.redact(at),
             Some(Stage::Units { .. }) => self.erase_unit(at),
             Some(Stage::Sessions) => self.save_sessions(at, sessions),
@@ -161,7 +171,7 @@ impl Eraser {
     /// Looks into the next sealed unit; after the last, has the erasure recorded. No unit is sealed in between.
     fn find(&mut self, at: usize, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
         let Self { shared, erasures, .. } = self;
-        let Some(Erasure { request, before, listed, stage, .. }) = erasures.get_mut(at) else {
+        let Some(Erasure { request, after_sequence, before, listed, stage, .. }) = erasures.get_mut(at) else {
             return Ok(Progress::Idle);
         };
         let Stage::Find { from, found } = stage else { return Ok(Progress::Going) };
@@ -177,14 +187,20 @@ impl Eraser {
             *from = unit.next_sequence();
             return Ok(Progress::Going);
         }
-        let sealed = std::mem::take(found);
-        Ok(self.record(at, sealed, sessions))
+        if before.is_none() {
+            // A mark that was left by an earlier start may name a sequence that the log has not reached again.
+            *after_sequence = shared.newest();
+            self.write_mark()?;
+        }
+        Ok(self.record(at, sessions))
     }
 
     /// Has the erasure recorded, and the sessions erased that were opened before.
-    fn record(&mut self, at: usize, sealed: Vec<ErasedUnit>, sessions: &mut dyn SessionFiles) -> Progress {
+    fn record(&mut self, at: usize, sessions: &mut dyn SessionFiles) -> Progress {
         let Self { shared, clock, erasures, .. } = self;
         let Some(erasure) = erasures.get_mut(at) else { return Progress::Idle };
+        let Stage::Find { found, .. } = &mut erasure.stage else { return Progress::Going };
+        let sealed = std::mem::take(found);
         let (reply, answer) = oneshot::channel();
         let request = erasure.request.clone();
         let order = |place| Order::Erase(EraseOrder { request: request.clone(), sealed: sealed.clone(), place, reply });
@@ -206,7 +222,7 @@ impl Eraser {
     }
 
     fn await_record(&mut self, at: usize) -> Result<Progress, AuditError> {
-        let Self { shared, erasures, .. } = self;
+        let Self { erasures, .. } = self;
         let Some(erasure) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
         let Stage::Record { sealed, answer } = &mut erasure.stage else { return Ok(Progress::Going) };
         let recorded = match answer.try_recv() {
@@ -214,12 +230,24 @@ impl Eraser {
             Err(TryRecvError::Empty) => return Ok(Progress::Waiting),
             Err(TryRecvError::Closed) => return Err(AuditError::ShuttingDown),
         };
-        let RecordedErasure { sequence, count, tail, policy_sequence } = recorded;
+        let RecordedErasure { first, sequence, count, tail, policy_sequence } = recorded;
         erasure.answer = (count, sequence);
         if erasure.before.is_none() {
             erasure.policy_sequence = policy_sequence;
+            erasure.before = Some(first);
         }
         erasure.listed.extend(std::mem::take(sealed).into_iter().chain(tail));
+        erasure.stage = Stage::Note;
+        Ok(Progress::Going)
+    }
+
+    /// Has the mark say which record it is: retention may remove the record before all is erased.
+    fn note_record(&mut self, at: usize) -> Result<Progress, AuditError> {
+        if self.erasures.get(at).is_some_and(|erasure| !erasure.is_nameless()) {
+            self.write_mark()?;
+        }
+        let Self { shared, erasures, .. } = self;
+        let Some(erasure) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
         let holders = Arc::new(holders_of(shared, &erasure.listed));
         erasure.stage = Stage::Journal { holders, part: 0, answer: None };
         Ok(Progress::Going)
@@ -279,24 +307,35 @@ impl Eraser {
     fn save_sessions(&mut self, at: usize, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
         sessions.save()?;
         if let Some(Erasure { stage, request, .. }) = self.erasures.get_mut(at) {
-            let (part, fault) = (0, None);
-            *stage = if request.including_actor { Stage::Actor { part, fault } } else { Stage::Finished };
+            let actor = Stage::Actor { part: 0, fault: None, answer: None };
+            *stage = if request.including_actor { actor } else { Stage::Finished };
         }
         Ok(Progress::Going)
     }
 
-    /// Erases the actor in the next part of the policy journal; after the last the erasure is finished.
+    /// Has the actor erased in the next part of the policy journal, without waiting for the policy writer; after the last
+    /// part the erasure is finished.
     fn step_actor(&mut self, at: usize) -> Result<Progress, AuditError> {
         let Some(Erasure { stage, request, policy_sequence, .. }) = self.erasures.get_mut(at) else {
             return Ok(Progress::Idle);
         };
-        let Stage::Actor { part, fault } = stage else { return self.finish(at) };
-        let (organization, name) = (request.organization.as_ref(), &request.email);
-        let erased = self.actors.erase(organization, name, *policy_sequence, *part);
+        let Stage::Actor { part, fault, answer } = stage else { return self.finish(at) };
+        let Some(asked) = answer else {
+            let (organization, name) = (request.organization.as_ref(), &request.email);
+            *answer = Some(self.actors.erase(organization, name, *policy_sequence, *part)?);
+            return Ok(Progress::Waiting);
+        };
+        let erased = match asked.try_recv() {
+            Err(TryRecvError::Empty) => return Ok(Progress::Waiting),
+            Ok(erased) => erased,
+            Err(TryRecvError::Closed) => Err(AuditError::ShuttingDown),
+        };
+        *answer = None;
         let ErasedPart { next, fault: found } = erased?;
         *fault = fault.take().or(found);
         *part = next.unwrap_or(0);
         if next.is_none() {
+            self.actors.forget();
             if let Some(fault) = fault.take() {
                 return Err(fault);
             }
@@ -322,8 +361,10 @@ impl Eraser {
         Ok(Progress::Going)
     }
 
-    /// Has the mark say what is under way.
+    /// Has the mark say what is under way. It does not change while a backup notes what the files are: whom the backup
+    /// holds is erased where it is restored, or was erased before.
     fn write_mark(&mut self) -> Result<(), AuditError> {
+        let layout = self.shared.layout();
         let folder = &self.shared.folder;
         let written = if self.erasures.is_empty() {
             folder.remove(ERASING)
@@ -331,6 +372,7 @@ impl Eraser {
             let unfinished: Vec<_> = self.erasures.iter().map(Erasure::to_mark).collect();
             folder.write(ERASING, &encode_erasure_mark(&unfinished)).map(drop)
         };
+        drop(layout);
         self.is_mark_stale = written.is_err();
         written.map_err(AuditError::not_writable)
     }
@@ -339,5 +381,12 @@ impl Eraser {
 /// The mark of erasures that were under way; none where there is no mark.
 pub(super) fn read_mark(folder: &Folder) -> std::io::Result<Option<ErasureMark>> {
     let Some(mark) = folder.read(ERASING)? else { return Ok(None) };
-    decode_erasure_mark(&mark).map(Some).map_err(std::io::Error::other)
+    decode_erasure_mark(&mark).map(Some).map_err(|error| {
+        let path = folder.file(ERASING);
+        std::io::Error::other(format!(
+            "`{}` does not decode: {error}; use the version that wrote it, or restore it from a backup of the same moment, \
+             or remove it and erase again whoever was being erased when the service ended",
+            path.display()
+        ))
+    })
 }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::error::AuditError;
 use super::log::AuditLog;
 use super::orders::{EraseRequest, RecordedErasure};
+use super::ports::ActorAnswer;
 use crate::audit::filter::RecordFilter;
 use crate::audit::record::{Actor, Content, ErasedUnit, Record, RecordType, Subject};
 use crate::policy::name::Id;
@@ -27,9 +28,10 @@ pub(super) type EraseReply = oneshot::Sender<Result<(u64, u64), AuditError>>;
 /// An erasure that is under way.
 pub(super) struct Erasure {
     pub(super) request: EraseRequest,
-    /// Its first record is the first ERASED record behind this sequence.
+    /// Its first record is the first ERASED record behind this sequence. That must be durable: what is only queued may be
+    /// lost in a crash, and its sequences are given again.
     pub(super) after_sequence: u64,
-    /// That record, where it was durable when the service started.
+    /// That record, once it is durable.
     pub(super) before: Option<u64>,
     /// The openings that its records list.
     pub(super) listed: Vec<ErasedUnit>,
@@ -47,6 +49,8 @@ pub(super) enum Stage {
     Find { from: u64, found: Vec<ErasedUnit> },
     /// Waits until the record is durable.
     Record { sealed: Vec<ErasedUnit>, answer: oneshot::Receiver<Result<RecordedErasure, AuditError>> },
+    /// Notes in the mark where the record is.
+    Note,
     /// Removes the openings from the journal, part by part.
     Journal { holders: Arc<HashSet<u64>>, part: u64, answer: Option<oneshot::Receiver<JournalAnswer>> },
     /// Removes them from these sealed units.
@@ -54,7 +58,7 @@ pub(super) enum Stage {
     /// Saves the sessions.
     Sessions,
     /// Removes the actor from the policy journal, part by part.
-    Actor { part: u64, fault: Option<AuditError> },
+    Actor { part: u64, fault: Option<AuditError>, answer: Option<ActorAnswer> },
     /// Nothing is left but its mark.
     Finished,
 }
@@ -89,8 +93,13 @@ impl Erasure {
     /// What a start needs to finish it.
     pub(super) fn to_mark(&self) -> UnfinishedErasure {
         let EraseRequest { organization, email, including_actor, asked_by } = self.request.clone();
-        let after_sequence = self.after_sequence;
-        UnfinishedErasure { organization, name: email, including_actor, asked_by, after_sequence }
+        let (after_sequence, recorded) = (self.after_sequence, self.before);
+        UnfinishedErasure { organization, name: email, including_actor, asked_by, after_sequence, recorded }
+    }
+
+    /// Whether it goes by the mark of an earlier build, which names nobody and cannot say more.
+    pub(super) fn is_nameless(&self) -> bool {
+        self.request.email.is_empty()
     }
 
     pub(super) fn answer(&mut self, answer: Result<(u64, u64), AuditError>) {
@@ -129,11 +138,13 @@ impl Erasing {
             }
         };
         let mut erasures = Vec::new();
-        for UnfinishedErasure { organization, name, including_actor, asked_by, after_sequence } in unfinished {
+        for UnfinishedErasure { organization, name, including_actor, asked_by, after_sequence, recorded } in unfinished
+        {
             let request = EraseRequest { organization, email: name, including_actor, asked_by };
             let mut erasure = Erasure::new(request, after_sequence, None);
-            let records = erased_records(log, after_sequence)?;
-            if let Some(first) = records.iter().map(|record| record.sequence).min() {
+            let records = erased_records(log, recorded.map_or(after_sequence, |recorded| recorded.saturating_sub(1)))?;
+            // Retention may have removed the record that the mark names, and with it all units that it lists.
+            if let Some(first) = recorded.or_else(|| records.iter().map(|record| record.sequence).min()) {
                 erasure.before = Some(first);
                 // Those of later erasures do no harm.
                 erasure.listed = units_of(records);

@@ -151,6 +151,11 @@ impl AuditLog {
         answer.await.unwrap_or(Err(AuditError::ShuttingDown))
     }
 
+    /// Wakes the maintenance thread: something that it asked for is answered.
+    pub(crate) fn wake_maintenance(&self) {
+        self.shared.inbox.wake();
+    }
+
     /// Waits until a checkpoint covers a record, and calls `note` while no file of the log is sealed, erased from or
     /// removed. Records are written meanwhile.
     ///
@@ -171,13 +176,19 @@ impl AuditLog {
         Ok(note())
     }
 
+    /// How many records are not durable: queued ones, and decisions that were made while none could be queued. Once the
+    /// log is closed, they are lost.
+    pub(crate) fn unrecorded(&self) -> u64 {
+        self.shared.queue.unrecorded(self.shared.newest())
+    }
+
     /// Removes the mark of use, if everything that was queued is durable, and so is the record of every change. A change
     /// that the policy journal failed to write may be in it all the same, and one whose thread ended may lack its record.
     pub(crate) fn end(&self) {
         let in_order = |obstacle| !self.shared.condition.has(obstacle);
         let is_whole =
             [Obstacle::PolicyFailed, Obstacle::ThreadEnded, Obstacle::DirectoryGone].into_iter().all(in_order);
-        if !is_whole || self.shared.newest() < self.shared.queue.last_sequence() {
+        if !is_whole || self.shared.newest() < self.shared.queue.last_sequence() || self.unrecorded() > 0 {
             return;
         }
         if let Err(error) = running::end(&self.shared.folder) {

@@ -60,6 +60,8 @@ pub struct AuditOptions {
     pub heartbeat_interval: Duration,
     /// How often it looks for records that retention no longer wants. No setting of the service; tests shorten it.
     pub retention_interval: Duration,
+    /// How long writing is tried again while the log closes. No setting of the service; tests shorten it.
+    pub closing_interval: Duration,
 }
 
 impl AuditOptions {
@@ -88,6 +90,7 @@ impl Default for AuditOptions {
             checkpoint_interval: Duration::from_secs(1),
             heartbeat_interval: Duration::from_secs(5),
             retention_interval: Duration::from_secs(10),
+            closing_interval: Duration::from_secs(3),
         }
     }
 }

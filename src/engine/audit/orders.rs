@@ -61,6 +61,8 @@ pub(super) struct RedactOrder {
 /// An erasure whose record is durable.
 #[derive(Debug)]
 pub(super) struct RecordedErasure {
+    /// The sequence of its first record.
+    pub(super) first: u64,
     /// The sequence of its last record.
     pub(super) sequence: u64,
     /// How many openings its records list.

@@ -1,12 +1,15 @@
-//! What the maintenance of the log asks of the rest of the engine.
+//! What the log asks of the rest of the engine, and of what it is written to.
 //!
-//! Invariant: what these calls report as done is durable.
+//! Invariant: what is reported as done is durable.
 //! Not here: when they are made (`maintenance`, `eraser`).
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::error::AuditError;
 use crate::policy::name::Id;
+use crate::store::Journal;
 
 /// What the log asks of the sessions.
 pub(crate) trait SessionFiles: Send {
@@ -23,16 +26,29 @@ pub(crate) trait SessionFiles: Send {
 
 /// What the log asks of the policy.
 pub(crate) trait ActorFiles: Send {
-    /// Erases an actor from the changes of an organization, or from all, up to a record of the policy journal: in the part
-    /// of the journal that begins with `part` (see `Redaction::redact_part`). Durable when this returns.
+    /// Has an actor erased from the changes of an organization, or from all, up to a record of the policy journal: in the
+    /// part of the journal that begins with `part` (see `Redaction::redact_part`). It does not wait: the answer comes when
+    /// that is durable, and the maintenance thread is woken for it.
     fn erase(
-        &mut self,
+        &self,
         organization: Option<&Id>,
         name: &str,
         to_sequence: u64,
         part: u64,
-    ) -> Result<ErasedPart, AuditError>;
+    ) -> Result<ActorAnswer, AuditError>;
+
+    /// Every part was erased: nothing that is kept in memory may hold the name.
+    fn forget(&self);
 }
+
+/// Where the answer of the policy writer comes.
+pub(crate) type ActorAnswer = oneshot::Receiver<Result<ErasedPart, AuditError>>;
+
+/// Makes room on a full disk for the last records, with what was kept for that.
+pub type MakeRoom = Box<dyn Fn() + Send>;
+
+/// What records are written to, and what makes room for them.
+pub(super) type Sink = (Box<dyn Journal>, MakeRoom);
 
 /// What became of a part of the policy journal.
 pub(crate) struct ErasedPart {

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::corrections::Known;
 use super::error::AuditError;
 use super::removed::write_removed;
 use super::shared::Shared;
@@ -37,6 +38,10 @@ impl Pruner {
 
     /// Removes the units that retention no longer keeps.
     pub(super) fn prune_if_due(&self) {
+        // A record of it might come after the writer's end.
+        if self.shared.is_closing() {
+            return;
+        }
         let due = self.due();
         let Some(last) = due.last() else { return };
         let to_sequence = last.next_sequence() - 1;
@@ -56,9 +61,9 @@ impl Pruner {
         let mut bytes = sealed + self.tail_bytes();
         // An active session may have been opened that long ago.
         let needed = now - micros(self.session_age_max);
+        let latest = self.latest(&units, &corrections);
         let mut due = Vec::new();
-        for unit in units {
-            let latest = corrections.latest(&unit, |last| self.shared.time_of(last));
+        for (unit, latest) in units.into_iter().zip(latest) {
             let too_old = options.retention_age.is_some_and(|age| latest < now - micros(age));
             let too_much = options.retention_bytes.is_some_and(|bytes_max| bytes > bytes_max);
             if !(too_old || too_much) || latest >= needed {
@@ -68,6 +73,14 @@ impl Pruner {
             due.push(unit);
         }
         due
+    }
+
+    /// When the records of each unit were made at the latest, as decision time is counted now.
+    fn latest(&self, units: &[UnitInfo], corrections: &Known) -> Vec<i64> {
+        let time = |unit: &UnitInfo| corrections.latest(unit, |last| self.shared.time_of(last));
+        let tail = self.shared.tail.units();
+        let in_tail = tail.iter().filter_map(|unit| unit.info()).map(|info| time(&info)).min().unwrap_or(i64::MAX);
+        no_later_than_what_follows(units.iter().map(time), in_tail)
     }
 
     /// About how many bytes the records have in the journal that are not sealed.
@@ -97,5 +110,33 @@ impl Pruner {
         drop(layout);
         tracing::info!(to_sequence, "old records of the audit log are removed");
         removed.map_err(AuditError::not_writable)
+    }
+}
+
+/// The times of units, each lowered to the earliest after it; `last` is the time of what follows all. What was recorded
+/// before something old is old, whatever its own times say: records of a clock that ran ahead would else stop retention
+/// until real time catches up.
+fn no_later_than_what_follows(times: impl DoubleEndedIterator<Item = i64>, last: i64) -> Vec<i64> {
+    let from_the_end = times.rev().scan(last, |earliest, time| {
+        *earliest = time.min(*earliest);
+        Some(*earliest)
+    });
+    let mut times: Vec<i64> = from_the_end.collect();
+    times.reverse();
+    times
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_recorded_before_something_old_is_old() {
+        let times = |times: &[i64], last| no_later_than_what_follows(times.iter().copied(), last);
+        assert_eq!(times(&[10, 20, 30], 40), [10, 20, 30], "the clock ran evenly");
+        assert_eq!(times(&[10, 900, 30], 40), [10, 30, 30], "it ran ahead for a while");
+        assert_eq!(times(&[700, 800, 900], 40), [40, 40, 40], "it was set right before the tail");
+        assert_eq!(times(&[10, 20], i64::MAX), [10, 20], "there is no tail");
+        assert_eq!(times(&[], 40), [0; 0]);
     }
 }

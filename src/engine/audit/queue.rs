@@ -52,8 +52,8 @@ struct Inner {
     idle: bool,
     /// Decisions that were made and not recorded.
     gap: Option<GapRecord>,
-    /// The writer has ended: nobody carries out orders.
-    ended: bool,
+    /// The last sequence when the writer ended: nobody carries out orders any more.
+    ended: Option<u64>,
 }
 
 /// See the module.
@@ -83,7 +83,7 @@ impl AuditQueue {
             sync: false,
             idle: false,
             gap: None,
-            ended: false,
+            ended: None,
         };
         Self {
             inner: Mutex::new(inner),
@@ -128,7 +128,7 @@ impl AuditQueue {
         order: impl FnOnce(u64) -> Order,
     ) -> Option<u64> {
         let mut inner = self.lock();
-        if inner.ended {
+        if inner.ended.is_some() {
             return None;
         }
         let sequence = inner.next_sequence;
@@ -145,7 +145,7 @@ impl AuditQueue {
     /// and with it the sender of its reply.
     pub(super) fn order(&self, order: Order) {
         let mut inner = self.lock();
-        if !inner.ended {
+        if inner.ended.is_none() {
             inner.orders.push(order);
             drop(inner);
             self.work.notify_one();
@@ -155,7 +155,7 @@ impl AuditQueue {
     /// Drops the orders that wait, and all that come later: the writer has ended.
     pub(super) fn end(&self) {
         let mut inner = self.lock();
-        inner.ended = true;
+        inner.ended = Some(inner.next_sequence - 1);
         inner.orders.clear();
     }
 
@@ -167,6 +167,11 @@ impl AuditQueue {
     /// Whether a record pushed now would be written soon.
     pub(crate) fn is_writable(&self) -> bool {
         self.check_writable().is_ok()
+    }
+
+    /// Records that are not durable yet.
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Whether there is room as well.
@@ -206,6 +211,14 @@ impl AuditQueue {
         let gap = inner.gap.get_or_insert(GapRecord { from_time: now, to_time: now, count: 0 });
         gap.to_time = gap.to_time.max(now);
         gap.count += 1;
+    }
+
+    /// How many records are not durable where `newest` is the newest that is, and decisions that have none. Once the writer
+    /// has ended, what came later does not count: nobody was answered because of it.
+    pub(super) fn unrecorded(&self, newest: u64) -> u64 {
+        let inner = self.lock();
+        let last = inner.ended.unwrap_or(inner.next_sequence - 1);
+        last.saturating_sub(newest) + inner.gap.as_ref().map_or(0, |gap| gap.count)
     }
 
     /// The decisions that were not recorded since the last call.

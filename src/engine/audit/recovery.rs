@@ -28,6 +28,7 @@ use super::log::AuditLog;
 use super::open_error::AuditOpenError;
 use super::options::AuditOptions;
 use super::pipeline::Pipeline;
+use super::ports::{MakeRoom, Sink};
 use super::queue::AuditQueue;
 use super::removed;
 use super::replay::Replay;
@@ -62,6 +63,8 @@ pub struct AuditStores {
     pub directory: PathBuf,
     /// What signs the checkpoints. Its name is the log's.
     pub key: SignerKey,
+    /// Makes room on a full disk with what was kept for that, when the log closes and cannot be written.
+    pub make_room: MakeRoom,
 }
 
 /// A log that was read back and compared with what was signed. Nothing is written to it yet.
@@ -74,7 +77,7 @@ pub(crate) struct ReadBack {
     pub(crate) left: LeftAs,
     /// What is left of erasures that were under way.
     pub(crate) erasing: Erasing,
-    journal: Box<dyn Journal>,
+    sink: Sink,
     encoder: Encoder,
     clock: Clock,
 }
@@ -97,7 +100,7 @@ impl AuditLog {
         clock: &Clock,
         condition: Arc<Condition>,
     ) -> Result<ReadBack, AuditOpenError> {
-        let AuditStores { journal: open_journal, disk, directory, key } = stores;
+        let AuditStores { journal: open_journal, disk, directory, key, make_room } = stores;
         let folder = Folder::new(disk, directory);
         let files = SealedFiles::new(folder.clone());
         let io = |action| move |source| AuditOpenError::Io { action, source };
@@ -139,9 +142,9 @@ impl AuditLog {
         let is_end = |size| size == base.to_sequence || ends.binary_search(&size).is_ok();
         let checkpoints = Checkpoints::open(folder.clone(), key, &options.earlier_keys, is_end)?;
         let units = Units::new(files, infos, base.to_sequence + 1);
-        let clock = clock.clone();
+        let (clock, sink) = (clock.clone(), (journal, make_room));
         let parts =
-            Parts { folder, units, replay, checkpoints, journal, options, clock, condition, removed_policy_sequence };
+            Parts { folder, units, replay, checkpoints, sink, options, clock, condition, removed_policy_sequence };
         parts.compare()
     }
 }
@@ -152,7 +155,7 @@ struct Parts {
     units: Units,
     replay: Replay,
     checkpoints: Checkpoints,
-    journal: Box<dyn Journal>,
+    sink: Sink,
     options: AuditOptions,
     clock: Clock,
     condition: Arc<Condition>,
@@ -163,7 +166,7 @@ struct Parts {
 impl Parts {
     /// Compares the log with what was signed.
     fn compare(self) -> Result<ReadBack, AuditOpenError> {
-        let Self { folder, units, replay, checkpoints, journal, options, clock, condition, removed_policy_sequence } =
+        let Self { folder, units, replay, checkpoints, sink, options, clock, condition, removed_policy_sequence } =
             self;
         let Replay { tree, units: tail, organizations, policy_sequence, erased } = replay;
         let size = tree.size();
@@ -203,18 +206,18 @@ impl Parts {
         let erasing = mark.map(|mark| Erasing::resumed(mark, &log, removed_policy_sequence));
         let erasing = erasing.transpose().map_err(unreadable)?.unwrap_or_default();
         let left = running::left(&log.shared.folder).map_err(io("read the mark of use"))?;
-        Ok(ReadBack { log, policy_sequence, left, erasing, journal, encoder, clock })
+        Ok(ReadBack { log, policy_sequence, left, erasing, sink, encoder, clock })
     }
 }
 
 impl ReadBack {
     /// Marks the log as in use, and starts its writer.
     pub(crate) fn start(self) -> Result<Opened, AuditOpenError> {
-        let Self { log, policy_sequence, left, erasing, journal, encoder, clock } = self;
+        let Self { log, policy_sequence, left, erasing, sink, encoder, clock } = self;
         let shared = Arc::clone(&log.shared);
         let io = |action| move |source| AuditOpenError::Io { action, source };
         running::begin(&shared.folder, &shared.options, left).map_err(io("mark the use"))?;
-        let committer = Committer::new(journal, Arc::clone(&shared), clock.clone(), policy_sequence);
+        let committer = Committer::new(sink, Arc::clone(&shared), clock.clone(), policy_sequence);
         let pipeline = Pipeline::start(committer, &shared.condition).map_err(AuditOpenError::Thread)?;
         let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
         let thread = spawn("audit-writer", &shared.condition, move || writer.run()).map_err(AuditOpenError::Thread)?;

@@ -10,6 +10,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard};
 use foldhash::fast::RandomState;
 
 use super::tail_index::TailIndex;
+use super::units::UnitInfo;
 use crate::audit::merkle::TILE_LEAVES;
 use crate::audit::record::{Content, Entry, ErasedUnit, Identity};
 use crate::audit::terms::for_each_term;
@@ -78,6 +79,15 @@ impl TailUnit {
 
     pub(super) fn len(&self) -> usize {
         self.read().len()
+    }
+
+    /// What is known of the unit so far, without the size of its files; none while it has no records.
+    pub(super) fn info(&self) -> Option<UnitInfo> {
+        let content = self.read();
+        let min_time = content.tiles.iter().map(|tile| tile.min_time).min()?;
+        let max_time = content.tiles.iter().map(|tile| tile.max_time).max()?;
+        let (first_sequence, count) = (self.first_sequence, content.len() as u64);
+        Some(UnitInfo { first_sequence, count, min_time, max_time, bytes: 0 })
     }
 }
 

@@ -38,7 +38,10 @@ impl AuditWriter {
             let Batch { mut records, orders, closed } = self.shared.queue.take(gather, FRAME_RECORDS_MAX);
             let is_last = closed && records.is_empty() && orders.is_empty();
             if self.work(&mut records, orders).is_err() {
-                tracing::error!("the audit log cannot be written: the queued records are lost");
+                tracing::error!(
+                    count = self.shared.queue.waiting(),
+                    "the audit log cannot be written: the queued records are lost"
+                );
                 return;
             }
             self.shared.queue.take_back(records);

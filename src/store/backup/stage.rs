@@ -78,14 +78,14 @@ impl BackupFiles for DirectoryFiles {
         let links = Links { directory: staging, count: 0 };
         let mut staging = Staging { directory: &self.directory, links, members: Vec::new() };
         let is_journal = |name: &str| segment_sequence(name).is_some();
-        // An erasure under way has its mark before its record, and keeps it until nothing is left to erase.
+        // An erasure under way has its mark before its record, and keeps it until nothing is left to erase. The mark stays
+        // as it is meanwhile, as do the other files of the audit log that are no journal.
         staging.files("audit", &|name| name == "erasing")?;
         staging.journal("sessions", Stream::Sessions, false)?;
         staging.files("sessions", &|name| !is_journal(name))?;
         staging.files("audit", &|name| name == "checkpoints")?;
         staging.files("audit", &|name| !is_journal(name) && !NOTED_APART.contains(&name))?;
         let audit_next = staging.journal("audit", Stream::Audit, true)?;
-        staging.files("audit", &|name| name == "erasing")?;
         staging.files("policy", &|name| !is_journal(name))?;
         let policy_next = staging.journal("policy", Stream::Policy, false)?;
         for name in ["FORMAT", "BEGUN", "LINEAGE", "audit.pub"] {
@@ -112,13 +112,10 @@ struct Staging<'a> {
 }
 
 impl Staging<'_> {
-    /// Notes the whole files of a directory that are wanted. One that was noted already, and is listed again, replaces it.
+    /// Notes the whole files of a directory that are wanted.
     fn files(&mut self, directory: &str, wanted: &dyn Fn(&str) -> bool) -> Result<(), BackupError> {
-        let members = self.link_all(directory, wanted)?;
-        for member in members {
-            self.members.retain(|other| other.name != member.name);
-            self.members.push(member);
-        }
+        let mut members = self.link_all(directory, wanted)?;
+        self.members.append(&mut members);
         Ok(())
     }
 

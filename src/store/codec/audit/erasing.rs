@@ -25,6 +25,8 @@ pub struct UnfinishedErasure {
     /// The first ERASED record behind this sequence is this erasure's. `u64::MAX` where that is not known: then it counts
     /// as not recorded.
     pub after_sequence: u64,
+    /// Its first ERASED record, where that is known to be durable.
+    pub recorded: Option<u64>,
 }
 
 /// What a mark says.
@@ -46,9 +48,10 @@ impl ErasureMark {
 impl std::fmt::Debug for UnfinishedErasure {
     /// Without personal data, which must not get into logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { including_actor, after_sequence, .. } = self;
+        let Self { including_actor, after_sequence, recorded, .. } = self;
         let mut text = f.debug_struct("UnfinishedErasure");
-        text.field("including_actor", including_actor).field("after_sequence", after_sequence).finish_non_exhaustive()
+        text.field("including_actor", including_actor).field("after_sequence", after_sequence);
+        text.field("recorded", recorded).finish_non_exhaustive()
     }
 }
 
@@ -64,13 +67,14 @@ impl std::fmt::Debug for ErasureMark {
 /// The bytes of a mark.
 pub fn encode_erasure_mark<'a>(erasures: impl IntoIterator<Item = &'a UnfinishedErasure>) -> Vec<u8> {
     let erasure = |erasure: &UnfinishedErasure| {
-        let UnfinishedErasure { organization, name, including_actor, asked_by, after_sequence } = erasure;
+        let UnfinishedErasure { organization, name, including_actor, asked_by, after_sequence, recorded } = erasure;
         stored::UnfinishedErasure {
             organization: organization.as_ref().map(ToString::to_string).unwrap_or_default(),
             name: name.clone(),
             asked_by: asked_by.name.to_string(),
             including_actor: *including_actor,
             after_sequence: *after_sequence,
+            recorded_sequence: recorded.unwrap_or(0),
         }
     };
     let erasures = erasures.into_iter().map(erasure).collect();
@@ -83,13 +87,27 @@ pub fn decode_erasure_mark(bytes: &[u8]) -> Result<ErasureMark, CodecError> {
         return Ok(ErasureMark::Recorded);
     }
     let stored::ErasureMark { organization, name, asked_by, erasures } = stored::ErasureMark::decode(bytes)?;
-    let of_earlier_build =
-        stored::UnfinishedErasure { organization, name, asked_by, including_actor: true, after_sequence: u64::MAX };
+    let of_earlier_build = stored::UnfinishedErasure {
+        organization,
+        name,
+        asked_by,
+        including_actor: true,
+        after_sequence: u64::MAX,
+        recorded_sequence: 0,
+    };
     let of_earlier_build = Some(of_earlier_build).filter(|erasure| !erasure.name.is_empty());
     let erasures = of_earlier_build.into_iter().chain(erasures).map(|erasure| {
-        let stored::UnfinishedErasure { organization, name, asked_by, including_actor, after_sequence } = erasure;
+        let stored::UnfinishedErasure {
+            organization,
+            name,
+            asked_by,
+            including_actor,
+            after_sequence,
+            recorded_sequence,
+        } = erasure;
         let (organization, asked_by) = (optional_id(&organization)?, Actor { name: asked_by.into() });
-        Ok(UnfinishedErasure { organization, name, including_actor, asked_by, after_sequence })
+        let recorded = Some(recorded_sequence).filter(|sequence| *sequence > 0);
+        Ok(UnfinishedErasure { organization, name, including_actor, asked_by, after_sequence, recorded })
     });
     erasures.collect::<Result<_, _>>().map(ErasureMark::Erasures)
 }
