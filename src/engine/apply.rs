@@ -17,7 +17,7 @@ use super::change_log;
 use super::clock::Clock;
 use super::deadlines::Deadlines;
 use super::directory::{Directory, PublishedCluster};
-use super::expiry::next_expiry;
+use super::expiry::{has_same_rules, next_expiry};
 use super::follower::Follower;
 use super::keeper::KeeperInbox;
 use super::unconfirmed::{Unconfirmed, deadline};
@@ -106,7 +106,7 @@ impl Applier {
             if let Some(id) = id {
                 let after = durable.outcome.organization();
                 self.unconfirmed.set(id, after.and_then(|after| deadline(after)), self.clock.moment());
-                let same = before.zip(after).is_some_and(|(before, after)| Arc::ptr_eq(&before.rules, &after.rules));
+                let same = before.zip(after).is_some_and(|(before, after)| has_same_rules(before, after));
                 if !same {
                     self.expiries.set(id, after.and_then(|after| next_expiry(after)));
                 }

@@ -27,22 +27,31 @@ pub(super) fn deadlines(state: &PolicyState) -> Deadlines {
     deadlines
 }
 
-/// When the first rule of an organization that is not marked expires, or has expired.
+/// When the first rule of an organization that is not marked expires, or has expired; in a version that may come back too.
 pub(super) fn next_expiry(organization: &Organization) -> Option<Timestamp> {
-    let rules = organization.rules.iter().filter(|rule| !rule.expired);
+    let versions = std::iter::once(organization).chain(organization.kept_versions());
+    let rules = versions.flat_map(|version| version.rules.iter()).filter(|rule| !rule.expired);
     rules.filter_map(|rule| rule.expire_time).min()
+}
+
+/// Whether two versions surely have the same next expiry.
+pub(super) fn has_same_rules(one: &Organization, other: &Organization) -> bool {
+    fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+        one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
+    }
+    Arc::ptr_eq(&one.rules, &other.rules)
+        && is_same(one.shadow.as_ref(), other.shadow.as_ref())
+        && is_same(one.pending.as_ref(), other.pending.as_ref())
 }
 
 /// The change that marks the rules of an organization which have expired; none where none has.
 pub(super) fn plan(before: &Arc<Organization>, now: Timestamp) -> Option<Planned> {
-    let is_due = |rule: &crate::policy::rule::Rule| !rule.expired && rule.has_expired(now);
-    let rules: Vec<(u32, &Id)> = (0..)
-        .zip(before.rules.iter())
-        .filter(|(_, rule)| is_due(rule))
-        .map(|(index, rule)| (index, &rule.id))
-        .collect();
+    let rules: Vec<(u32, &Id)> = before.due_rules(now).collect();
     let comment = match rules.as_slice() {
-        [] => return None,
+        [] => {
+            let (_, id) = before.kept_versions().flat_map(|version| version.due_rules(now)).next()?;
+            format!("rule {id} expired, which the policy does not have")
+        }
         [(_, id)] => format!("rule {id} expired"),
         [(_, first), ..] => format!("{} rules expired, the first is {first}", rules.len()),
     };

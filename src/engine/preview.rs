@@ -3,19 +3,21 @@
 //! Invariant: the code that plans and judges changes also plans and judges previews; no preview reaches the writer.
 //! Not here: what differs (`policy::impact`), the past (`replay`), words for people (`api`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Engine;
 use super::prospect::{Compiled, Prospect};
 use crate::audit::policy_change::{Room, changes_within};
 use crate::audit::record::ObjectChange;
-use crate::policy::change::{Change, Effect};
+use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::document::Document;
 use crate::policy::limits::Limits;
 use crate::policy::name::{Id, Name};
 use crate::policy::node::NodePatch;
 use crate::policy::organization::{Cluster, Organization};
 use crate::policy::plan::{Etags, Mutation, PlanError, Planner, Violation};
+use crate::policy::rule::Rule;
 use crate::policy::state::{Outcome, PolicyState};
 
 /// A change that is shown and not made.
@@ -113,7 +115,8 @@ impl Engine {
             Planner { now, limits: &Limits::none(), cluster: &Cluster::new(now), etags: Etags::of_lineage(0) };
         let document = Box::new(Document::of(after));
         let mutation = Mutation::ReplacePolicy { document, etag: None, goes_back: true, force: true };
-        let deltas = planner.plan(before, mutation, Vec::new()).unwrap_or_default();
+        let mut deltas = planner.plan(before, mutation, Vec::new()).unwrap_or_default();
+        deltas.push(Delta::ExpireRules { indexes: marked_otherwise(before, after) });
         altered(before, after, Effect::Organization { id: after.id.clone(), revision: after.revision, deltas })
     }
 
@@ -131,6 +134,13 @@ impl Preview {
         let Prospect { scope, cluster_before, .. } = &self.prospect;
         (*scope == super::sessions::Scope::All).then_some(cluster_before.cluster.revision)
     }
+}
+
+/// The indexes of the rules that only one of two versions marks as expired: no plan takes a mark away.
+fn marked_otherwise(before: &Organization, after: &Organization) -> Vec<u32> {
+    let marks: HashMap<&Id, bool> = after.rules.iter().map(|rule| (&rule.id, rule.expired)).collect();
+    let is_other = |rule: &Rule| marks.get(&rule.id).is_some_and(|expired| *expired != rule.expired);
+    (0..).zip(before.rules.iter()).filter(|(_, rule)| is_other(rule)).map(|(index, _)| index).collect()
 }
 
 /// What a change inside an organization alters.

@@ -56,7 +56,14 @@ pub struct Shadow {
     pub policy: Arc<ShadowPolicy>,
     /// Since when it is counted.
     pub since: Timestamp,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
+    /// Goes on when rules of the policy are marked as expired.
+    counted: Arc<Counted>,
+}
+
+/// What a shadow policy has counted, and who is told.
+#[derive(Debug)]
+struct Counted {
     checks: AtomicU64,
     denied: AtomicU64,
     permitted: AtomicU64,
@@ -82,8 +89,21 @@ impl std::fmt::Debug for Divergence {
     }
 }
 
+impl Counted {
+    fn new() -> Self {
+        Self {
+            checks: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+            permitted: AtomicU64::new(0),
+            kept: Mutex::default(),
+            subscribers: broadcast::Sender::new(BEHIND_MAX),
+        }
+    }
+}
+
 impl Shadow {
-    /// The shadow policy of a version. It keeps its counts if the version before had the same one.
+    /// The shadow policy of a version. It keeps its counts if the version before had the same one, be it with fewer rules
+    /// marked as expired: such a mark is no other policy.
     pub(super) fn following(
         policy: Option<&Arc<ShadowPolicy>>,
         current: Option<&Arc<Self>>,
@@ -93,16 +113,16 @@ impl Shadow {
         if let Some(current) = current.filter(|current| Arc::ptr_eq(&current.policy, policy)) {
             return Some(Arc::clone(current));
         }
-        Some(Arc::new(Self {
-            policy: Arc::clone(policy),
-            since: now,
-            snapshot: Snapshot::compile(&policy.organization, &mut MembersCache::default()),
-            checks: AtomicU64::new(0),
-            denied: AtomicU64::new(0),
-            permitted: AtomicU64::new(0),
-            kept: Mutex::default(),
-            subscribers: broadcast::Sender::new(BEHIND_MAX),
-        }))
+        // The revision of its organization is the one at which it was set. Marks leave it, and no other policy has it.
+        let current = current.filter(|current| current.policy.organization.revision == policy.organization.revision);
+        let compiled = current.filter(|current| Arc::ptr_eq(&current.policy.organization, &policy.organization));
+        let snapshot = compiled.map_or_else(
+            || Arc::new(Snapshot::compile(&policy.organization, &mut MembersCache::default())),
+            |current| Arc::clone(&current.snapshot),
+        );
+        let counted = current.map_or_else(|| Arc::new(Counted::new()), |current| Arc::clone(&current.counted));
+        let since = current.map_or(now, |current| current.since);
+        Some(Arc::new(Self { policy: Arc::clone(policy), since, snapshot, counted }))
     }
 
     /// Decides a Check by the shadow policy, and keeps the divergence where the decision differs.
@@ -115,16 +135,17 @@ impl Shadow {
     ) {
         let Question { address, connection_type, target, .. } = question;
         let tried = self.snapshot.decide(cluster, *address, *connection_type, target, now);
-        self.checks.fetch_add(1, Ordering::Relaxed);
+        let counted = &self.counted;
+        counted.checks.fetch_add(1, Ordering::Relaxed);
         if tried.decision() == enforced.decision() {
             return;
         }
-        let count = if tried.decision() == Decision::Deny { &self.denied } else { &self.permitted };
+        let count = if tried.decision() == Decision::Deny { &counted.denied } else { &counted.permitted };
         count.fetch_add(1, Ordering::Relaxed);
         let said = |verdict: &Verdict<'_>| {
             (verdict.reason, verdict.rule.map(|(_, rule)| (rule.id.clone(), RuleText::of(rule))))
         };
-        let mut kept = self.kept.lock().ignore_poison();
+        let mut kept = counted.kept.lock().ignore_poison();
         let divergence = Divergence {
             number: kept.back().map_or(1, |last| last.number + 1),
             time: now,
@@ -140,30 +161,31 @@ impl Shadow {
         }
         kept.push_back(divergence.clone());
         // Sent under the lock, so that subscribers get divergences in order. Without subscribers it is dropped.
-        drop(self.subscribers.send(divergence));
+        drop(counted.subscribers.send(divergence));
     }
 
     /// How it decided so far.
     pub fn counts(&self) -> ShadowCounts {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        ShadowCounts { checks: of(&self.checks), denied: of(&self.denied), permitted: of(&self.permitted) }
+        let Counted { checks, denied, permitted, .. } = &*self.counted;
+        ShadowCounts { checks: of(checks), denied: of(denied), permitted: of(permitted) }
     }
 
     /// The kept divergences, newest first, at most `count_max`; where `before` is given, those with lower numbers.
     pub fn divergences(&self, before: Option<u64>, count_max: usize) -> Vec<Divergence> {
-        let kept = self.kept.lock().ignore_poison();
+        let kept = self.counted.kept.lock().ignore_poison();
         let below = |divergence: &&Divergence| before.is_none_or(|before| divergence.number < before);
         kept.iter().rev().filter(below).take(count_max).cloned().collect()
     }
 
     /// The divergences from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Divergence> {
-        self.subscribers.subscribe()
+        self.counted.subscribers.subscribe()
     }
 
     /// Erases a user from the kept divergences.
     pub(super) fn erase(&self, email: &str) {
-        let mut kept = self.kept.lock().ignore_poison();
+        let mut kept = self.counted.kept.lock().ignore_poison();
         kept.retain(|divergence| *divergence.email != *email);
     }
 }

@@ -82,7 +82,9 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
         restored: restored.is_some(),
     };
     let file = ClockFile::new(directory.path());
-    let clock = clock.kept(Kept { last: file.read(), write: Box::new(move |text| file.write(text)) });
+    let (last, forgotten) = (file.read(), file.clone());
+    let (write, forget) = (Box::new(move |text: &str| file.write(text)), Box::new(move || forgotten.forget()));
+    let clock = clock.kept(Kept { last, write, forget });
     let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
     if let Some(previous) = restored {
         engine.record_restored(previous).context("recording the restore")?;

@@ -96,7 +96,12 @@ fn open(surroundings: &Surroundings, hand: &Hand, kept: &Arc<Mutex<Option<String
         *to.lock().unwrap() = Some(text.to_owned());
         Ok(())
     };
-    let clock = hand.clock().kept(Kept { last, write: Box::new(write) });
+    let forgotten = Arc::clone(kept);
+    let forget = move || {
+        *forgotten.lock().unwrap() = None;
+        Ok(())
+    };
+    let clock = hand.clock().kept(Kept { last, write: Box::new(write), forget: Box::new(forget) });
     Arc::new(Engine::open(surroundings.stores().unwrap(), options(), clock).unwrap())
 }
 

@@ -82,6 +82,7 @@ fn mutations(model: &naive::Organization) -> Vec<Mutation> {
             description: None,
             disabled: Some(rule.disabled),
             expire_time: Some(rule.expire_time_ms.map(Timestamp::from_millis)),
+            expired: false,
         };
         mutations.push(Mutation::CreateRule { id: Some(Id::parse(&rule.id).unwrap()), position: Some(1), patch });
     }

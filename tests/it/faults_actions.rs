@@ -142,6 +142,7 @@ impl Shape {
             description: None,
             disabled: Some(self.disabled),
             expire_time: Some(self.expires_in.map(expire)),
+            expired: false,
         }
     }
 }

@@ -5,7 +5,6 @@
 //! same state. A clone shares with its original everything that no later change alters.
 //! Not here: whether a change is permitted (`plan`), its compiled form (`snapshot`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::change::{Delta, GroupContent};
@@ -184,7 +183,7 @@ impl Organization {
                 self.shadow = Some(Arc::new(ShadowPolicy { revision, time, organization: Arc::new(organization) }));
             }
             Delta::RemoveShadowPolicy => self.shadow = None,
-            Delta::ExpireRules { indexes } => self.expire_rules(indexes, revision),
+            Delta::ExpireRules { indexes } => self.expire_rules(indexes, time, revision),
             Delta::InsertRule { .. }
             | Delta::SetRule { .. }
             | Delta::RemoveRule { .. }
@@ -197,16 +196,16 @@ impl Organization {
         }
     }
 
-    /// Marks rules as expired. The shadow policy has the same rules, and follows: nobody changed the policy that it was
-    /// made from.
-    fn expire_rules(&mut self, indexes: &[u32], revision: u64) {
-        self.rules_changed_at = revision;
-        let mut expired = BTreeMap::new();
-        let rules = Arc::make_mut(&mut self.rules);
-        for index in indexes {
-            if let Some(rule) = rules.get_mut(*index as usize) {
-                expired.insert(rule.id.clone(), rule.expire_time);
-                Arc::make_mut(rule).expired = true;
+    /// Marks rules as expired. The shadow policy and what an undo would restore follow with all their rules whose time has
+    /// passed, so that neither brings one back. Nobody changed the policy that the shadow policy was made from.
+    fn expire_rules(&mut self, indexes: &[u32], time: Timestamp, revision: u64) {
+        if !indexes.is_empty() {
+            self.rules_changed_at = revision;
+            let rules = Arc::make_mut(&mut self.rules);
+            for index in indexes {
+                if let Some(rule) = rules.get_mut(*index as usize) {
+                    Arc::make_mut(rule).expired = true;
+                }
             }
         }
         if let Some(shadow) = &mut self.shadow {
@@ -214,13 +213,25 @@ impl Organization {
             if shadow.revision + 1 == revision {
                 shadow.revision = revision;
             }
-            let organization = Arc::make_mut(&mut shadow.organization);
-            for rule in Arc::make_mut(&mut organization.rules) {
-                if !rule.expired && expired.get(&rule.id).is_some_and(|time| *time == rule.expire_time) {
-                    Arc::make_mut(rule).expired = true;
-                }
-            }
+            mark_due(&mut shadow.organization, time);
         }
+        if let Some(pending) = &mut self.pending
+            && pending.base.due_rules(time).next().is_some()
+        {
+            mark_due(&mut Arc::make_mut(pending).base, time);
+        }
+    }
+
+    /// The rules that have expired at a moment and are not marked, with their indexes.
+    pub fn due_rules(&self, at: Timestamp) -> impl Iterator<Item = (u32, &Id)> {
+        let is_due = move |rule: &Rule| !rule.expired && rule.has_expired(at);
+        (0..).zip(self.rules.iter()).filter(move |(_, rule)| is_due(rule)).map(|(index, rule)| (index, &rule.id))
+    }
+
+    /// The versions that a later change may bring back: the shadow policy, and what an undo restores.
+    pub fn kept_versions(&self) -> impl Iterator<Item = &Self> {
+        let shadow = self.shadow.as_ref().map(|shadow| &*shadow.organization);
+        shadow.into_iter().chain(self.pending.as_ref().map(|pending| &*pending.base))
     }
 
     fn remove_subtree(&mut self, root: &NodeKey) {
@@ -254,6 +265,20 @@ impl Organization {
         };
         let group = group.with_ranges(ranges, time, revision);
         self.groups.insert(id.clone(), Arc::new(group));
+    }
+}
+
+/// Marks every rule of a version that has expired at a moment.
+fn mark_due(organization: &mut Arc<Organization>, at: Timestamp) {
+    let due: Vec<u32> = organization.due_rules(at).map(|(index, _)| index).collect();
+    if due.is_empty() {
+        return;
+    }
+    let rules = Arc::make_mut(&mut Arc::make_mut(organization).rules);
+    for index in due {
+        if let Some(rule) = rules.get_mut(index as usize) {
+            Arc::make_mut(rule).expired = true;
+        }
     }
 }
 

@@ -162,6 +162,9 @@ pub struct RulePatch {
     pub disabled: Option<bool>,
     /// See [`Rule::expire_time`], which is the inner option.
     pub expire_time: Option<Option<Timestamp>>,
+    /// That the rule is on the record as expired, see [`Rule::expired`]; with the expire time of the patch. Only
+    /// [`RulePatch::of`] sets it: callers neither expire rules nor revive them. False says nothing.
+    pub expired: bool,
 }
 
 impl RulePatch {
@@ -174,6 +177,7 @@ impl RulePatch {
             description: Some(Arc::clone(&rule.description)),
             disabled: Some(rule.disabled),
             expire_time: Some(rule.expire_time),
+            expired: rule.expired,
         }
     }
 
@@ -188,7 +192,7 @@ impl RulePatch {
             description: self.description.clone().unwrap_or_else(|| Arc::clone(&rule.description)),
             disabled: self.disabled.unwrap_or(rule.disabled),
             expire_time,
-            expired: rule.expired && expire_time == rule.expire_time,
+            expired: self.expired || (rule.expired && expire_time == rule.expire_time),
             create_time: rule.create_time,
             update_time: rule.update_time,
             changed_at: rule.changed_at,
@@ -205,7 +209,7 @@ impl RulePatch {
             description: self.description.clone().unwrap_or_default(),
             disabled: self.disabled.unwrap_or_default(),
             expire_time: self.expire_time.flatten(),
-            expired: false,
+            expired: self.expired,
             create_time: now,
             update_time: now,
             changed_at: revision,

@@ -346,6 +346,111 @@ impl Eraser {
 
     /// Removes the erasure from the mark, and answers. Not while a backup is noted: it may have files of before the erasure
     /// and not the mark yet.
+    /// Has the mark say which record it is: retention may remove the record before all is erased.
+    fn note_record(&mut self, at: usize) -> Result<Progress, AuditError> {
+        if self.erasures.get(at).is_some_and(|erasure| !erasure.is_nameless()) {
+            self.write_mark()?;
+        }
+        let Self { shared, erasures, .. } = self;
+        let Some(erasure) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
+        let holders = Arc::new(holders_of(shared, &erasure.listed));
+        erasure.stage = Stage::Journal { holders, part: 0, answer: None };
+        Ok(Progress::Going)
+    }
+
+    /// Has the next part of the journal rewritten: records are written in between.
+    fn redact(&mut self, at: usize) -> Result<Progress, AuditError> {
+        let Self { shared, erasures, .. } = self;
+        let Some(Erasure { stage, listed, .. }) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
+        let Stage::Journal { holders, part, answer } = stage else { return Ok(Progress::Going) };
+        let Some(asked) = answer else {
+            let (reply, asked) = oneshot::channel();
+            let order = RedactOrder { part: *part, holders: Arc::clone(holders), reply };
+            *answer = Some(asked);
+            shared.queue.order(Order::Redact(order));
+            return Ok(Progress::Waiting);
+        };
+        let next = match asked.try_recv() {
+            Err(TryRecvError::Empty) => return Ok(Progress::Waiting),
+            Ok(redacted) => redacted.map_err(AuditError::not_writable),
+            Err(TryRecvError::Closed) => Err(AuditError::ShuttingDown),
+        };
+        *answer = None;
+        if let Some(next) = next? {
+            *part = next;
+        } else {
+            let mut left: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+            for ErasedUnit { first_sequence, slots } in listed {
+                left.entry(*first_sequence).or_default().extend(&*slots);
+            }
+            *stage = Stage::Units { left };
+        }
+        Ok(Progress::Going)
+    }
+
+    /// Erases the openings of the next sealed unit.
+    fn erase_unit(&mut self, at: usize) -> Result<Progress, AuditError> {
+        let Self { shared, erasures, .. } = self;
+        let Some(Erasure { stage, .. }) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
+        let Stage::Units { left } = stage else { return Ok(Progress::Going) };
+        let Some((first_sequence, slots)) = left.first_key_value() else {
+            shared.decoded.clear();
+            *stage = Stage::Sessions;
+            return Ok(Progress::Going);
+        };
+        {
+            let _layout = shared.layout.hold();
+            // One in the tail was erased there, and will be sealed so. One that was removed is gone.
+            if shared.units.find(*first_sequence).is_some_and(|unit| unit.first_sequence == *first_sequence) {
+                erase_sealed(shared, *first_sequence, slots)?;
+            }
+        }
+        left.pop_first();
+        Ok(Progress::Going)
+    }
+
+    fn save_sessions(&mut self, at: usize, sessions: &mut dyn SessionFiles) -> Result<Progress, AuditError> {
+        sessions.save()?;
+        if let Some(Erasure { stage, request, .. }) = self.erasures.get_mut(at) {
+            let actor = Stage::Actor { part: 0, fault: None, answer: None };
+            *stage = if request.including_actor { actor } else { Stage::Finished };
+        }
+        Ok(Progress::Going)
+    }
+
+    /// Has the actor erased in the next part of the policy journal, without waiting for the policy writer; after the last
+    /// part the erasure is finished.
+    fn step_actor(&mut self, at: usize) -> Result<Progress, AuditError> {
+        let Some(Erasure { stage, request, policy_sequence, .. }) = self.erasures.get_mut(at) else {
+            return Ok(Progress::Idle);
+        };
+        let Stage::Actor { part, fault, answer } = stage else { return self.finish(at) };
+        let Some(asked) = answer else {
+            let (organization, name) = (request.organization.as_ref(), &request.email);
+            *answer = Some(self.actors.erase(organization, name, *policy_sequence, *part)?);
+            return Ok(Progress::Waiting);
+        };
+        let erased = match asked.try_recv() {
+            Err(TryRecvError::Empty) => return Ok(Progress::Waiting),
+            Ok(erased) => erased,
+            Err(TryRecvError::Closed) => Err(AuditError::ShuttingDown),
+        };
+        *answer = None;
+        let ErasedPart { next, fault: found } = erased?;
+        *fault = fault.take().or(found);
+        *part = next.unwrap_or(0);
+        if next.is_none() {
+            self.actors.forget();
+            if let Some(fault) = fault.take() {
+                return Err(fault);
+            }
+            *stage = Stage::Finished;
+        }
+        Ok(Progress::Going)
+    }
+
+    /// Removes the erasure from the mark, and answers. Not while a backup is noted: it may have files of before the erasure
+    /// and not the mark yet.
     fn finish(&mut self, at: usize) -> Result<Progress, AuditError> {
         let mut finished = self.erasures.remove(at);
         let shared = Arc::clone(&self.shared);
@@ -364,7 +469,7 @@ impl Eraser {
     /// Has the mark say what is under way. It does not change while a backup notes what the files are: whom the backup
     /// holds is erased where it is restored, or was erased before.
     fn write_mark(&mut self) -> Result<(), AuditError> {
-        let layout = self.shared.layout();
+        let layout = self.shared.layout.hold();
         let folder = &self.shared.folder;
         let written = if self.erasures.is_empty() {
             folder.remove(ERASING)

@@ -3,7 +3,8 @@
 //! An etag is `rule-7-1f3a9c04`: what it guards, the revision that last changed it, and the first half of the lineage
 //! (design.md §2.11). To callers it is opaque.
 //!
-//! Invariant: two states of an object never have the same etag. It holds the revision that last changed the object, and
+//! Invariant: two states of an object's settable fields never have the same etag. That a rule is marked as expired sets
+//! no field, so the rule's etag stays, and the list's does not. It holds the revision that last changed the object, and
 //! a lineage never uses a revision twice, so an object that is deleted and created again has another etag. What the
 //! revisions of another lineage are says nothing here, so its etags are never current.
 //! Not here: how etags travel (`api`).

@@ -28,7 +28,7 @@ fn settings_of_rule(rule: &Rule) -> Settings<'_> {
 
 /// The settings of the rule that a patch makes; none where it makes none.
 fn settings_of_patch(patch: &RulePatch) -> Option<Settings<'_>> {
-    let RulePatch { action, source, connection_types, description, disabled, expire_time } = patch;
+    let RulePatch { action, source, connection_types, description, disabled, expire_time, expired: _ } = patch;
     Some((
         (*action)?,
         source.as_ref()?,
@@ -186,10 +186,11 @@ impl Task<'_> {
     }
 
     /// Marks a rule whose new expire time has passed as expired at once, so that the answer says so and no clock makes it
-    /// match. With the expire time that the rule had before, it keeps the mark that it had.
+    /// match. With the expire time that the rule had before, it keeps the mark that it had. A mark that the rule brings along
+    /// stays: it is of the same expire time.
     fn mark(&self, rule: &mut Rule, before: Option<&Rule>) {
         let before = before.filter(|before| before.expire_time == rule.expire_time);
-        rule.expired = match before {
+        rule.expired |= match before {
             Some(before) => before.expired,
             None => rule.expire_time.is_some_and(|time| time <= self.planner.now),
         };
