@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::SendTimeoutError;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
@@ -84,8 +84,7 @@ impl Api {
         let draining = self.shared.subscribers.draining();
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
-            let result = send(&engine, sender.clone(), draining, &runtime);
-            drop(permit);
+            let result = send(&engine, permit, sender.clone(), draining, &runtime);
             if let Err(status) = result {
                 *told.lock().ignore_poison() = Some(status);
             }
@@ -158,6 +157,7 @@ impl Taker {
 /// Sends a backup, piece by piece.
 fn send(
     engine: &Engine,
+    permit: OwnedSemaphorePermit,
     sender: mpsc::Sender<BackupResponse>,
     draining: watch::Receiver<bool>,
     runtime: &Handle,
@@ -168,7 +168,8 @@ fn send(
     let backup = engine.backup().map_err(refusal)?;
     let sent = backup.write(|piece| runtime.block_on(taker.send(piece)));
     let (summary, bytes) = (backup.summary(), taker.pace.bytes);
-    // What was held is released before anybody is told.
+    // Whoever sees that what was held is released can take the next one.
+    drop(permit);
     drop(backup);
     let Err(ends) = sent.map_err(|error| refusal(error.into()))? else {
         tracing::info!(

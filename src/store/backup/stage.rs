@@ -96,14 +96,10 @@ impl DirectoryFiles {
     fn links(&self) -> Result<Links, BackupError> {
         self.left.lock().ignore_poison().retain(|left| remove(left).is_err());
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        let around = self.directory.join(STAGING);
-        let directory = around.join(number.to_string());
-        let create = |path: &Path| match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path == around => Ok(()),
-            other => other.map_err(|error| io_error("create directory", path, error)),
-        };
-        create(&around)?;
-        create(&directory)?;
+        let directory = self.directory.join(STAGING).join(number.to_string());
+        // Also the one around it, which whoever removes another one may be removing.
+        let created = DirBuilder::new().mode(0o700).recursive(true).create(&directory);
+        created.map_err(|error| io_error("create directory", &directory, error))?;
         Ok(Links { directory, count: 0, left: Arc::clone(&self.left) })
     }
 }
