@@ -12,9 +12,10 @@
 use std::sync::Arc;
 
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::Engine;
-use super::audit::AuditError;
+use super::audit::{AuditError, RecordedChange, Verification};
 use super::clock::Clock;
 use super::recovery::{self, RecoveryError};
 use super::witnesses::Audited;
@@ -22,6 +23,7 @@ use crate::audit::lineage::Lineage;
 use crate::audit::record::{Content, Entry, RestoredRecord};
 use crate::policy::state::PolicyState;
 use crate::store::backup::{self, Interrupted, Staged, Summary};
+use crate::store::codec::decode_change;
 use crate::store::{Log, Snapshots};
 
 /// Why no backup can be taken.
@@ -68,6 +70,11 @@ impl Backup {
 }
 
 impl Engine {
+    /// Changes whenever an erasure is finished. A backup that began before then may hold what was erased, and should end.
+    pub fn finished_erasures(&self) -> watch::Receiver<u64> {
+        self.audit.erased()
+    }
+
     /// Chooses the moment of a backup. Blocks the thread for some milliseconds, and until the disk has taken what is queued.
     pub fn backup(&self) -> Result<Backup, BackupError> {
         let files = self.backup_files.as_ref().ok_or(BackupError::Unsupported)?;
@@ -91,13 +98,27 @@ impl Engine {
     }
 }
 
-/// Reads a whole policy back, as a start would. `audited` is the last record that the audit log has a record of.
+/// Reads a whole policy back, as a start would, and compares each change that is kept with its record in the audit log that
+/// was verified: when it was made, of what, and which revision it made.
 ///
 /// # Errors
 ///
-/// Something does not decode, does not follow, or is missing.
-pub fn verify_policy(journal: &mut dyn Log, snapshots: &dyn Snapshots, audited: u64) -> Result<(), RecoveryError> {
-    let (last, audited) = (journal.next_sequence() - 1, Audited::up_to(audited));
+/// Something does not decode, does not follow, is missing, or is another change than the one on record.
+pub fn verify_policy(
+    journal: &mut dyn Log,
+    snapshots: &dyn Snapshots,
+    audit: &Verification,
+) -> Result<(), RecoveryError> {
+    for record in journal.read_from(journal.first_sequence())? {
+        let (sequence, bytes) = record?;
+        let change = decode_change(&bytes).map_err(|source| RecoveryError::Record { sequence, source })?;
+        let organization = change.effect.organization().cloned();
+        let found = RecordedChange { time: change.time, organization, revision: change.effect.revision() };
+        if audit.policy_changes.get(&sequence).is_some_and(|recorded| *recorded != found) {
+            return Err(RecoveryError::OtherJournal { sequence });
+        }
+    }
+    let (last, audited) = (journal.next_sequence() - 1, Audited::up_to(audit.policy_sequence));
     let mut seen = recovery::seen_more(snapshots, &audited, last)?;
     // A directory has had these since its first start.
     seen.note("every backup", PolicyState::FIRST_CHANGES, last);

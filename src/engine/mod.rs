@@ -151,6 +151,9 @@ pub enum OpenError {
     /// The operating system gives no random numbers.
     #[error("cannot draw a random number: {0}")]
     Random(String),
+    /// What belongs to the start cannot be written.
+    #[error("{0}")]
+    Write(io::Error),
 }
 
 /// The policy service without its edges.

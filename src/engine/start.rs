@@ -6,6 +6,7 @@
 //! (`server`).
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -54,6 +55,17 @@ use crate::store::{Redaction, Snapshots};
 impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
     pub fn open(stores: Stores, options: Options, clock: Clock) -> Result<Self, OpenError> {
+        Self::open_and(stores, options, clock, || Ok(()))
+    }
+
+    /// The same. `agreed` is called once everything was compared, before anything is written: so what it writes is not left
+    /// behind by a start that is refused.
+    pub fn open_and(
+        stores: Stores,
+        options: Options,
+        clock: Clock,
+        agreed: impl FnOnce() -> io::Result<()>,
+    ) -> Result<Self, OpenError> {
         let Stores { mut journal, snapshots, state: state_stores, audit, sessions, lineage, backup, keep } = stores;
         let random = getrandom::u64().map_err(|error| OpenError::Random(error.to_string()))?;
         let boot = lineage.boot(random);
@@ -76,6 +88,7 @@ impl Engine {
             Ok::<_, OpenError>((mirror, counters))
         });
         let (mirror, counters) = mirror?;
+        agreed().map_err(OpenError::Write)?;
         // Everything agrees: from here on the log is in use.
         let Opened { log, left, shared, erasing } = audit.start().map_err(recovery_error)?;
         note_unclean(&log, left, &clock);

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
@@ -35,10 +35,19 @@ pub(super) struct Keys {
     pub(super) signer: SignerKey,
     /// Those that signed before, oldest first.
     pub(super) earlier: Vec<VerifierKey>,
+    pub(super) unwritten: Unwritten,
 }
 
-/// Loads the key, or makes one where nothing was ever signed, and writes the public key beside the log. `is_new`: another
-/// key than before may sign from now on.
+/// What is to be written about the keys. A start that is refused writes nothing of it.
+pub(super) struct Unwritten {
+    /// The file of a key that was drawn now.
+    made: Option<PathBuf>,
+    data_dir: PathBuf,
+    /// Where they are not what lies beside the log.
+    public: Option<Vec<VerifierKey>>,
+}
+
+/// Loads the key, or draws one where nothing was ever signed. `is_new`: another key than before may sign from now on.
 pub(super) fn load(
     disk: &Arc<dyn Disk>,
     directory: &DataDirectory,
@@ -49,9 +58,9 @@ pub(super) fn load(
     let inside = data_dir.join(KEY_FILE);
     let path = file.unwrap_or(&inside);
     let known = known_public(data_dir)?;
-    let signer = match read(path)? {
-        Some(key) => key,
-        None if is_new || is_unsigned(disk, directory, &known)? => make(path, known.last())?,
+    let (signer, made) = match read(path)? {
+        Some(key) => (key, None),
+        None if is_new || is_unsigned(disk, directory, &known)? => (draw(known.last())?, Some(path.to_owned())),
         None => bail!("the audit log is signed, but its key `{}` is missing: {HOW_TO_GO_ON}", path.display()),
     };
     if path.starts_with(data_dir) {
@@ -61,19 +70,66 @@ pub(super) fn load(
              with `--audit-key-file`"
         );
     }
-    let keys = in_order(known.clone(), &signer, path, is_new)?;
-    check_newest(disk, directory, &keys, path)?;
-    if is_new && known.last() == Some(signer.verifier()) {
-        tracing::warn!(
+    let mut keys: Vec<VerifierKey> = known.iter().filter(|key| *key != signer.verifier()).cloned().collect();
+    keys.push(signer.verifier().clone());
+    let newest = newest_signer(Arc::clone(disk), directory.audit(), &keys);
+    let newest = newest.context("cannot read the checkpoints of the audit log")?;
+    let signed = match newest {
+        NewestSigner::Known(number) => keys.get(number),
+        // Without a checkpoint, the file tells who was to sign.
+        NewestSigner::Nobody => known.last(),
+        NewestSigner::Unknown => bail!(
+            "the newest checkpoint of the audit log is signed neither by the key in `{}` nor by one in `{}`: put the key that \
+             signed it back, and `{PUBLIC_KEY_FILE}` from a backup",
+            path.display(),
+            data_dir.join(PUBLIC_KEY_FILE).display()
+        ),
+    };
+    match signed {
+        Some(signed) if signed == signer.verifier() && is_new => tracing::warn!(
             "`--audit-key-new` had no effect, because the key signed already: leave it out, or a lost key would be replaced"
-        );
+        ),
+        Some(signed) if signed != signer.verifier() && !is_new => bail!(
+            "the audit log is signed by `{signed}`, but the key in `{}` is `{}`: {HOW_TO_GO_ON}",
+            path.display(),
+            signer.verifier()
+        ),
+        _ => {}
     }
-    if keys != known {
-        write_public(data_dir, &keys)?;
+    let unwritten = Unwritten { made, data_dir: data_dir.to_owned(), public: (keys != known).then(|| keys.clone()) };
+    keys.pop();
+    Ok(Keys { signer, earlier: keys, unwritten })
+}
+
+impl Unwritten {
+    /// Writes a key that was drawn. Called once everything else agrees, before the key signs.
+    pub(super) fn write_key(&mut self, signer: &SignerKey) -> io::Result<()> {
+        let Some(path) = self.made.take() else { return Ok(()) };
+        write_whole(&RealDisk, &path, format!("{}\n", signer.to_secret_text()).as_bytes()).map_err(|error| {
+            io::Error::other(format!("cannot write the key of the audit log `{}`: {error}", path.display()))
+        })?;
+        tracing::info!(path = %path.display(), "made a key for the audit log");
+        Ok(())
     }
-    tracing::info!(key = %signer.verifier(), "the audit log is verified with this key");
-    let earlier = keys.into_iter().filter(|key| key != signer.verifier()).collect();
-    Ok(Keys { signer, earlier })
+
+    /// Writes the public keys, once the present key has signed the newest checkpoint. Until then they stay as they are: a
+    /// crash must not leave a key there that never signed.
+    pub(super) fn write_public(
+        self,
+        disk: &Arc<dyn Disk>,
+        directory: &DataDirectory,
+        key: &VerifierKey,
+    ) -> anyhow::Result<()> {
+        let Self { data_dir, public, .. } = self;
+        tracing::info!(%key, "the audit log is verified with this key");
+        let Some(keys) = public else { return Ok(()) };
+        let newest = newest_signer(Arc::clone(disk), directory.audit(), std::slice::from_ref(key));
+        if newest.context("cannot read the checkpoints of the audit log")? == NewestSigner::Known(0) {
+            return write_public(&data_dir, &keys);
+        }
+        tracing::warn!("the key of the audit log could not sign yet: the next start writes `{PUBLIC_KEY_FILE}`");
+        Ok(())
+    }
 }
 
 /// The public keys beside a log, oldest first; at least one.
@@ -125,46 +181,6 @@ fn is_unsigned(disk: &Arc<dyn Disk>, directory: &DataDirectory, known: &[Verifie
     Ok(known.is_empty() && names.is_empty())
 }
 
-/// The known keys with the one that signs last.
-fn in_order(
-    mut known: Vec<VerifierKey>,
-    signer: &SignerKey,
-    path: &Path,
-    is_new: bool,
-) -> anyhow::Result<Vec<VerifierKey>> {
-    let key = signer.verifier();
-    match known.last() {
-        Some(last) if last == key => {}
-        Some(last) if !is_new => {
-            bail!("the audit log is signed by `{last}`, but the key in `{}` is `{key}`: {HOW_TO_GO_ON}", path.display())
-        }
-        _ => {
-            known.retain(|other| other != key);
-            known.push(key.clone());
-        }
-    }
-    Ok(known)
-}
-
-/// Refuses a log that somebody else signed.
-fn check_newest(
-    disk: &Arc<dyn Disk>,
-    directory: &DataDirectory,
-    keys: &[VerifierKey],
-    path: &Path,
-) -> anyhow::Result<()> {
-    let newest = newest_signer(Arc::clone(disk), directory.audit(), keys);
-    if newest.context("cannot read the checkpoints of the audit log")? == NewestSigner::Unknown {
-        bail!(
-            "the newest checkpoint of the audit log is signed neither by the key in `{}` nor by one in `{}`: put the key that \
-             signed it back, and `{PUBLIC_KEY_FILE}` from a backup",
-            path.display(),
-            directory.path().join(PUBLIC_KEY_FILE).display()
-        );
-    }
-    Ok(())
-}
-
 /// Secret numbers derived from the key: the same at every start with it. They do not reveal the key. They order the table of
 /// sessions in memory and are stored nowhere. After a change of the key, a preview session that goes on is counted as a new
 /// one once, and the old one ends by its idle time.
@@ -175,8 +191,8 @@ pub(super) fn derived(key: &SignerKey) -> [u64; 2] {
     [number(hash.first_chunk()), number(hash.last_chunk())]
 }
 
-/// Makes a key. It keeps the name of the log where there was a key before.
-fn make(path: &Path, previous: Option<&VerifierKey>) -> anyhow::Result<SignerKey> {
+/// Draws a key. It keeps the name of the log where there was a key before.
+fn draw(previous: Option<&VerifierKey>) -> anyhow::Result<SignerKey> {
     let (mut seed, mut name) = ([0; 32], [0; 4]);
     getrandom::fill(&mut seed).map_err(|error| anyhow!("no random numbers for a key: {error}"))?;
     getrandom::fill(&mut name).map_err(|error| anyhow!("no random numbers for a name: {error}"))?;
@@ -184,9 +200,5 @@ fn make(path: &Path, previous: Option<&VerifierKey>) -> anyhow::Result<SignerKey
         Some(previous) => previous.name().to_owned(),
         None => format!("portcullis-{:08x}/audit", u32::from_be_bytes(name)),
     };
-    let key = SignerKey::new(&name, &seed)?;
-    write_whole(&RealDisk, path, format!("{}\n", key.to_secret_text()).as_bytes())
-        .with_context(|| format!("cannot write the key of the audit log `{}`", path.display()))?;
-    tracing::info!(path = %path.display(), "made a key for the audit log");
-    Ok(key)
+    Ok(SignerKey::new(&name, &seed)?)
 }

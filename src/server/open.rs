@@ -62,7 +62,9 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
         return Err(all(&faults));
     };
     let state = Box::new(Sled { path: directory.sled() });
-    let Keys { signer: key, earlier } = keys;
+    let Keys { signer: key, earlier, mut unwritten } = keys;
+    let verifier = key.verifier().clone();
+    let kept_key = key.clone();
     let session_options = sessions(&config.record, &key);
     let stores = Stores {
         journal: Box::new(journal),
@@ -85,7 +87,9 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
     let (last, forgotten) = (file.read(), file.clone());
     let (write, forget) = (Box::new(move |text: &str| file.write(text)), Box::new(move || forgotten.forget()));
     let clock = clock.kept(Kept { last, write, forget });
-    let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
+    let engine = Engine::open_and(stores, options, clock, || unwritten.write_key(&kept_key));
+    let engine = engine.context("recovering what is stored")?;
+    unwritten.write_public(disk, &directory, &verifier)?;
     if let Some(previous) = restored {
         engine.record_restored(previous).context("recording the restore")?;
         restoring::remove(directory.path(), RESTORED)?;

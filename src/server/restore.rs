@@ -3,7 +3,8 @@
 //! 1. The directory is empty. It gets the mark `RESTORING`, with which no server starts.
 //! 2. The members are written and synced, while every checksum is compared.
 //! 3. What was written is verified as a start would: the audit log against its checkpoints, the policy record by record,
-//!    and each against the other.
+//!    and each change against its record: when it was made, of what, and its revision. What else a change says is not
+//!    compared, and the sessions are read by the first start only.
 //! 4. A new lineage is drawn. `RESTORED` holds the one of the backup, until the first start has put it on the record.
 //! 5. The mark is removed.
 //!
@@ -166,7 +167,7 @@ fn verify(data_dir: &Path, key: Option<&str>, whole: &WholeBackup) -> anyhow::Re
         );
     }
     let snapshots = FileSnapshots::new(disk, path);
-    verify_policy(&mut journal, &snapshots, verified.policy_sequence).context("the policy in the backup")?;
+    verify_policy(&mut journal, &snapshots, &verified).context("the policy in the backup")?;
     Ok(())
 }
 

@@ -181,17 +181,78 @@ async fn a_key_may_be_changed_more_than_once_and_the_flag_does_nothing_without_n
     drop(directory);
 }
 
-/// The hazard: a crash between the new key and its record.
+/// The hazard: a key that never signed takes over because a crash, or somebody else, left it in the list of those that sign.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_keys_that_was_interrupted_is_recorded_by_the_next_start() {
+async fn a_key_that_never_signed_does_not_take_over_because_it_is_listed() {
     let (_directory, data_dir, _) = signed().await;
-    // What a start writes before it opens the log.
     fs::write(data_dir.join("audit.key"), strange_key()).unwrap();
     let mut keys = public(&data_dir);
     keys.push(crate::audit_engine::key(7).verifier().to_string());
     fs::write(data_dir.join("audit.pub"), keys.join("\n") + "\n").unwrap();
-    let service = Service::with_config(Config::for_data_dir(&data_dir)).await;
+    let log = refusal(&data_dir);
+    assert!(log.contains(&keys[0]) && log.contains("--audit-key-new"), "{log}");
+    assert_eq!(verify(&data_dir, Some(&keys[0])).faults, [], "something was signed");
+    // So it is told again, at worst.
+    let service = Service::with_config(new_key(&data_dir)).await;
     assert_eq!(records(&service, &[AuditType::KeyChanged]).await.len(), 1);
     service.stop().await;
     assert_eq!(verify(&data_dir, None).faults, []);
+}
+
+/// The hazard: a crash between the new key's first checkpoint and the list of keys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_signed_the_newest_checkpoint_goes_on_and_is_listed() {
+    let (_directory, data_dir, _) = signed().await;
+    let before = public(&data_dir);
+    fs::remove_file(data_dir.join("audit.key")).unwrap();
+    Service::with_config(new_key(&data_dir)).await.stop().await;
+    let after = public(&data_dir);
+    fs::write(data_dir.join("audit.pub"), before.join("\n") + "\n").unwrap();
+    Process::start(&data_dir).terminate();
+    assert_eq!(public(&data_dir), after);
+    assert_eq!(verify(&data_dir, None).faults, []);
+}
+
+/// The hazard: a start that is refused for another reason has replaced a key that was only mislaid.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_start_with_a_new_key_leaves_everything_as_it_was() {
+    let (directory, data_dir, _) = signed().await;
+    fs::remove_file(data_dir.join("audit.key")).unwrap();
+    let public = public(&data_dir);
+    let wal = |of: &Path, store: &str| {
+        let files = fs::read_dir(of.join(store)).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "wal")).max().unwrap()
+    };
+    for case in ["the audit log is cut off", "the policy is gone"] {
+        let copied = directory.path().join(case);
+        crate::audit_tamper::copy(&data_dir, &copied);
+        if case == "the policy is gone" {
+            fs::remove_file(wal(&copied, "policy")).unwrap();
+        } else {
+            let mut bytes = fs::read(wal(&copied, "audit")).unwrap();
+            bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).unwrap() - 300);
+            fs::write(wal(&copied, "audit"), bytes).unwrap();
+        }
+        let checkpoints = fs::read(copied.join("audit/checkpoints")).unwrap();
+        assert!(portcullis::server::open(&new_key(&copied)).is_err(), "{case}: it opens");
+        assert!(!copied.join("audit.key").exists(), "{case}: a key was made");
+        assert_eq!(self::public(&copied), public, "{case}");
+        assert_eq!(fs::read(copied.join("audit/checkpoints")).unwrap(), checkpoints, "{case}");
+    }
+}
+
+/// The hazard: a crash while the last checkpoint was written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_last_checkpoint_is_not_taken_for_another_keys() {
+    let (_directory, data_dir, _) = signed().await;
+    let file = data_dir.join("audit/checkpoints");
+    let text = fs::read_to_string(&file).unwrap();
+    let head = verify(&data_dir, None).tree_size;
+    // The line of the signature is whole, and what it signs is not.
+    let note = text.trim_end().lines().rev().take(5).collect::<Vec<_>>();
+    let note = note.into_iter().rev().collect::<Vec<_>>().join("\n");
+    let torn = note.replacen(&head.to_string(), &(head + 1).to_string(), 1);
+    assert_ne!(torn, note);
+    fs::write(&file, format!("{text}\n{torn}\n")).unwrap();
+    Process::start(&data_dir).terminate();
 }

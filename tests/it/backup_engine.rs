@@ -10,11 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portcullis::engine::Engine;
-use portcullis::policy::rule::ConnectionType;
+use portcullis::engine::backup::verify_policy;
+use portcullis::policy::change::Change;
+use portcullis::policy::rule::{Action, ConnectionType};
+use portcullis::policy::time::Timestamp;
 use portcullis::server::verify_audit;
+use portcullis::store::Log;
 use portcullis::store::backup::{BackupError, Members, Summary, Unpacker};
+use portcullis::store::codec::{decode_change, encode_change};
+use portcullis::store::disk::RealDisk;
+use portcullis::store::journal::{FileJournal, JournalOptions};
+use portcullis::store::snapshots::MemorySnapshots;
 
-use crate::audit_engine::{DEFAULT, check, erasure, key, open, settle, small_units};
+use crate::audit_engine::{DEFAULT, add_rule, check, erasure, key, open, settle, small_units};
 use crate::campaign::rounds;
 use crate::clock::until;
 
@@ -120,4 +128,39 @@ async fn a_backup_fits_while_units_are_sealed_erased_from_and_removed() {
     checking.await.unwrap();
     assert!(erasing.await.unwrap() > 0);
     engine.close();
+}
+
+/// The hazard: a policy beside the log that is not the one whose changes are on record, though its newest change is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_change_of_the_policy_is_compared_with_its_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let engine = open(&data_dir, key(1), small_units());
+    for id in ["one", "two", "three"] {
+        add_rule(&engine, id, Action::Deny, "203.0.113.0/24").await;
+    }
+    settle(&engine).await;
+    engine.close();
+    let verified = verify_audit(&data_dir, Some(&key(1).verifier().to_string()), None, &mut |_, _| true).unwrap();
+    let journal = FileJournal::open(Arc::new(RealDisk), data_dir.join("policy"), JournalOptions::default()).unwrap();
+    let changes: Vec<_> =
+        journal.read_from(1).unwrap().map(|record| decode_change(&record.unwrap().1).unwrap()).collect();
+    let verify = |changes: &[Change], name: &str| {
+        let path = directory.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        let mut journal = FileJournal::open(Arc::new(RealDisk), path, JournalOptions::default()).unwrap();
+        journal.append(&changes.iter().map(encode_change).collect::<Vec<_>>()).unwrap();
+        verify_policy(&mut journal, &MemorySnapshots::new(), &verified).map_err(|error| error.to_string())
+    };
+    assert_eq!(verify(&changes, "same"), Ok(()));
+    for at in 0..changes.len() {
+        let mut altered = changes.clone();
+        altered[at].time = Timestamp::from_micros(altered[at].time.micros() + 1);
+        let refused = verify(&altered, &format!("altered-{at}"));
+        let expected = format!("record {} of the policy journal is not the change", at + 1);
+        // The very first changes may have no record of their own.
+        let is_recorded = verified.policy_changes.contains_key(&(at as u64 + 1));
+        assert!(refused.as_ref().is_err_and(|error| error.contains(&expected)) || !is_recorded, "{refused:?}");
+    }
+    assert!(verified.policy_changes.len() >= 3);
 }

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use portcullis::proto::v1::maintenance_service_client::MaintenanceServiceClient;
-use portcullis::proto::v1::{Action, BackupRequest, ConnectionType, EraseUserRequest};
+use portcullis::proto::v1::{Action, BackupRequest, BackupResponse, ConnectionType, EraseUserRequest};
 use portcullis::store::backup::{BackupError, Members, Unpacker};
 use tonic::Code;
 
 use crate::audit_api::check_of;
 use crate::backup::{offline, path, printed, put_key_back, restore, stream, take};
 use crate::clock::until;
-use crate::harness::{Service, assert_error};
+use crate::harness::{Service, assert_error, command_line};
 use crate::process::Process;
 
 const DEFAULT: &str = "organizations/default";
@@ -207,17 +207,11 @@ async fn a_client_that_stalls_or_goes_away_stops_only_its_own_backup() {
     let mut client = MaintenanceServiceClient::new(service.channel.clone());
     let mut parts = client.backup(BackupRequest {}).await.unwrap().into_inner();
     let mut bytes = parts.message().await.unwrap().unwrap().data;
-    // Nothing is read for now. Checks, changes, checkpoints and erasures go on.
+    // Nothing is read for now. Checks, changes and checkpoints go on.
     for number in 0..50 {
         service.check(&format!("192.0.2.{number}"), DEFAULT).await;
     }
     service.add_rule("later", Action::Deny, "198.51.100.0/24").await;
-    let request = EraseUserRequest {
-        parent: "cluster".to_owned(),
-        user_email: "ada@example.com".to_owned(),
-        including_actor: true,
-    };
-    service.audit().erase_user(request).await.unwrap();
     crate::audit_watch::signed_size(&service.channel, 70).await;
     let other = MaintenanceServiceClient::new(service.channel.clone()).backup(BackupRequest {}).await;
     assert_error(other, Code::Unavailable, "OVERLOADED");
@@ -259,4 +253,114 @@ async fn a_start_removes_what_a_killed_service_held_for_a_backup() {
     assert!(!held.exists());
     let (status, log) = process.terminate();
     assert!(status.success(), "{log}");
+}
+
+/// The hazard: erased data stays on the disk, and in the copy, for as long as somebody holds a backup open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_ends_the_backup_that_may_hold_what_was_erased() {
+    let service = filled().await;
+    make_large(service.data_dir());
+    let mut client = MaintenanceServiceClient::new(service.channel.clone());
+    let mut parts = client.backup(BackupRequest {}).await.unwrap().into_inner();
+    parts.message().await.unwrap().unwrap();
+    let request = EraseUserRequest {
+        parent: "cluster".to_owned(),
+        user_email: "ada@example.com".to_owned(),
+        including_actor: true,
+    };
+    service.audit().erase_user(request).await.unwrap();
+    let held = service.data_dir().join("backup");
+    until("what was held is released", async || (!held.exists()).then_some(())).await;
+    let status = ended(&mut parts).await;
+    assert_error::<()>(Err(status), Code::Aborted, "BACKUP_OVERTAKEN");
+    // The next one is whole, and without the person.
+    let bytes = stream(&service).await;
+    assert!(refused(&bytes).is_none());
+    assert!(!bytes.windows(15).any(|window| window == b"ada@example.com"));
+    service.stop().await;
+}
+
+/// How a stream ends.
+async fn ended(parts: &mut tonic::Streaming<BackupResponse>) -> tonic::Status {
+    loop {
+        match parts.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the stream ends as if it were whole"),
+            Err(status) => return status,
+        }
+    }
+}
+
+/// The hazard: a service that is told to end waits for whoever takes a backup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_the_service_ends_a_backup() {
+    let service = filled().await;
+    make_large(service.data_dir());
+    let held = service.data_dir().join("backup");
+    let mut client = MaintenanceServiceClient::new(service.channel.clone());
+    let mut parts = client.backup(BackupRequest {}).await.unwrap().into_inner();
+    parts.message().await.unwrap().unwrap();
+    let stopping = tokio::spawn(service.stop());
+    until("what was held is released", async || (!held.exists()).then_some(())).await;
+    let status = ended(&mut parts).await;
+    assert_error::<()>(Err(status), Code::Unavailable, "SHUTTING_DOWN");
+    drop((parts, client));
+    stopping.await.unwrap();
+}
+
+/// The hazard: what could not be removed once is in the way of every later backup; a stray file becomes part of one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strays_are_neither_in_the_way_nor_in_a_backup() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = filled().await;
+    std::fs::create_dir(service.data_dir().join("backup")).unwrap();
+    std::fs::write(service.data_dir().join("backup/left"), "behind").unwrap();
+    for stray in ["notes.txt", "checkpoints.old", "00000000000000000001.seg.bak", "tree-1"] {
+        std::fs::write(service.data_dir().join("audit").join(stray), "stray").unwrap();
+    }
+    let file = directory.path().join("backup");
+    take(&service, &file).await;
+    take(&service, &directory.path().join("again")).await;
+    service.stop().await;
+    let restored = directory.path().join("restored");
+    let output = restore(&file, &restored).await;
+    assert!(output.status.success(), "{}", printed(&output));
+    let names = std::fs::read_dir(restored.join("audit")).unwrap().map(|entry| entry.unwrap().file_name());
+    for name in names {
+        let name = name.into_string().unwrap();
+        assert!(name == "checkpoints" || name.ends_with(".wal"), "{name}");
+    }
+}
+
+/// The hazard: a second backup to the same name empties the file of the first one, which then reports success.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backups_to_one_name_do_not_write_into_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = filled().await;
+    let (file, unfinished) = (directory.path().join("name"), directory.path().join("name.unfinished"));
+    std::fs::write(&unfinished, "of another backup").unwrap();
+    // While another process writes it, and while the server refuses.
+    let other = std::fs::File::open(&unfinished).unwrap();
+    other.lock().unwrap();
+    let output = command_line(&service, &["backup", path(&file)], "").await;
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+    assert!(printed(&output).contains("another backup is writing"), "{}", printed(&output));
+    drop(other);
+    make_large(service.data_dir());
+    let mut client = MaintenanceServiceClient::new(service.channel.clone());
+    let mut parts = client.backup(BackupRequest {}).await.unwrap().into_inner();
+    parts.message().await.unwrap().unwrap();
+    let output = command_line(&service, &["backup", path(&file)], "").await;
+    assert!(!output.status.success(), "{}", printed(&output));
+    assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), "of another backup");
+    assert!(!file.exists());
+    // What was left of one that was killed is replaced.
+    drop(parts);
+    let held = service.data_dir().join("backup");
+    until("the backup is released", async || (!held.exists()).then_some(())).await;
+    std::fs::remove_file(service.data_dir().join("policy/large")).unwrap();
+    let output = command_line(&service, &["backup", path(&file)], "").await;
+    assert!(output.status.success(), "{}", printed(&output));
+    assert!(!unfinished.exists() && refused(&std::fs::read(&file).unwrap()).is_none());
+    service.stop().await;
 }

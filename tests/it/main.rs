@@ -30,6 +30,7 @@ mod audit_erase;
 mod audit_events;
 /// The key that signs the audit log, where it is gone, another one's, or new.
 mod audit_key;
+mod audit_key_forged;
 /// Checks whose records must survive.
 mod audit_load;
 /// The Merkle tree: published vectors, an independent crate, changed proofs, pruned records.

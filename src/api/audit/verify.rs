@@ -57,7 +57,7 @@ fn response(step: Step) -> v1::VerifyAuditResponse {
 }
 
 fn to_result(result: Verification) -> v1::VerifyAuditResult {
-    let Verification { tree_size, root, signed_size: _, policy_sequence: _, faults } = result;
+    let Verification { tree_size, root, signed_size: _, policy_sequence: _, policy_changes: _, faults } = result;
     let fault = |(sequence, message)| v1::AuditFault { sequence: to_i64(sequence), message };
     v1::VerifyAuditResult {
         intact: faults.is_empty(),

@@ -188,14 +188,24 @@ pub enum NewestSigner {
     Unknown,
 }
 
-/// Who of the `known` signed the newest checkpoint of the log in `directory`.
+/// Who of the `known` signed the newest checkpoint of the log in `directory`. One that was damaged, as by a crash while it
+/// was written, says nothing: then the one before it counts.
 pub fn newest_signer(disk: Arc<dyn Disk>, directory: PathBuf, known: &[VerifierKey]) -> io::Result<NewestSigner> {
-    let notes = read_notes(&Folder::new(disk, directory))?;
-    let newest = notes.iter().max_by_key(|note| size_of(note));
-    Ok(newest.map_or(NewestSigner::Nobody, |note| match open_by(note, known) {
-        Ok((_, number)) => NewestSigner::Known(number),
-        Err(_) => NewestSigner::Unknown,
-    }))
+    let mut notes = read_notes(&Folder::new(disk, directory))?;
+    notes.sort_by_key(|note| size_of(note));
+    let mut signers = notes.iter().rev().filter_map(|note| match open_by(note, known) {
+        Ok((_, number)) => Some(NewestSigner::Known(number)),
+        Err(_) => is_foreign(note, known).then_some(NewestSigner::Unknown),
+    });
+    Ok(signers.next().unwrap_or(NewestSigner::Nobody))
+}
+
+/// Whether a note is whole, and names none of the known keys as the one that signed it.
+fn is_foreign(note: &str, known: &[VerifierKey]) -> bool {
+    let is_known = |name: &str, id| known.iter().any(|key| key.name() == name && key.id() == id);
+    size_of(note).is_some()
+        && SignedNote::parse(note.as_bytes())
+            .is_ok_and(|note| !note.signatures().iter().any(|signature| is_known(signature.name(), signature.id())))
 }
 
 /// The notes in a file, in its order, signed by any key; none where there is no file. A last note is left out that a power

@@ -351,6 +351,7 @@ impl Eraser {
             self.erasures.insert(at, finished);
             return Err(error);
         }
+        self.shared.erased.send_modify(|count| *count += 1);
         let answer = finished.answer;
         finished.answer(Ok(answer));
         Ok(Progress::Going)

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::condition::Obstacle;
@@ -36,8 +36,6 @@ const FILES_POLL: Duration = Duration::from_millis(1);
 pub struct AuditLog {
     pub(super) shared: Arc<Shared>,
     pub(super) verifier: VerifierKey,
-    /// This one and those before it.
-    pub(super) keys: Vec<VerifierKey>,
     pub(super) writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -71,6 +69,11 @@ impl AuditLog {
     /// The sequence of the newest durable record.
     pub fn newest_sequence(&self) -> u64 {
         self.shared.newest()
+    }
+
+    /// Follows how many erasures were finished since the start, each before it is answered.
+    pub(crate) fn erased(&self) -> watch::Receiver<u64> {
+        self.shared.erased.subscribe()
     }
 
     /// Follows the sequence of the newest durable record.

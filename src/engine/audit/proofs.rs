@@ -76,9 +76,10 @@ impl AuditLog {
         self.shared.checkpoints.newest().map(|(head, _)| head)
     }
 
-    /// Signs the first checkpoint. From then on a log without checkpoints has lost them.
+    /// Signs the first checkpoint of the log, or of a new key. From then on a log without checkpoints has lost them, and the
+    /// new key is the one that signs.
     pub(crate) fn sign_first(&self) {
-        if self.signed().is_none() {
+        if self.signed().is_none() || self.key_change().is_some() {
             self.shared.sign();
         }
     }

@@ -180,6 +180,7 @@ impl Parts {
             decoded: DecodedTiles::default(),
             newest: watch::Sender::new(size),
             waiting: Waiting::new(size),
+            erased: watch::Sender::new(0),
             denials: Denials::default(),
             commits: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -198,8 +199,7 @@ impl Parts {
         let unit = shared.tail.last().map(|unit| open_unit(&unit, mark.as_ref())).unwrap_or_default();
         let encoder = Encoder::new(size + 1, organizations.into_iter().collect(), unit);
         let verifier = shared.checkpoints.verifier().clone();
-        let keys = [std::slice::from_ref(&verifier), &shared.options.earlier_keys].concat();
-        let log = AuditLog { shared, verifier, keys, writer: Mutex::default() };
+        let log = AuditLog { shared, verifier, writer: Mutex::default() };
         let unreadable = |error: AuditError| io("finish an erasure")(io::Error::other(error));
         let no_corrections = |error: AuditError| io("read the corrections of the clock")(io::Error::other(error));
         log.read_corrections().map_err(no_corrections)?;

@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     /// The newest durable record.
     pub(super) newest: watch::Sender<u64>,
     pub(super) waiting: Waiting,
+    /// How many erasures were finished since the start.
+    pub(super) erased: watch::Sender<u64>,
     /// Not told yet.
     pub(super) denials: Denials,
     /// Odd while a write is under way.

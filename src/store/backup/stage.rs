@@ -15,20 +15,18 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::error::{BackupError, io_error};
 use super::format::{Summary, is_member};
 use super::{BackupFiles, Content, Member, Staged};
+use crate::locks::IgnorePoison;
 use crate::store::disk::{RealDisk, UNFINISHED_SUFFIX};
 use crate::store::journal::{Stream, segment_sequence, whole_frames};
 
 /// The directory of the links, in the data directory.
 const STAGING: &str = "backup";
-
-/// Files of the audit log that are noted before or after the rest. The mark of use says how a process ended, which is no
-/// part of a backup.
-const NOTED_APART: [&str; 3] = ["erasing", "checkpoints", "running"];
 
 /// How often a directory is listed again whose files went while they were linked.
 const ATTEMPTS_MAX: usize = 20;
@@ -37,6 +35,9 @@ const ATTEMPTS_MAX: usize = 20;
 #[derive(Debug)]
 pub struct DirectoryFiles {
     directory: PathBuf,
+    left: Left,
+    /// How many backups were begun.
+    begun: AtomicU64,
 }
 
 /// The directory with the links; removed when this is dropped.
@@ -44,14 +45,36 @@ pub struct DirectoryFiles {
 pub(super) struct Links {
     directory: PathBuf,
     count: usize,
+    left: Left,
 }
+
+/// Directories of links that could not be removed.
+type Left = Arc<Mutex<Vec<PathBuf>>>;
 
 impl Drop for Links {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            tracing::warn!(%error, path = %self.directory.display(), "cannot remove what was held for a backup");
+        if let Err(error) = remove(&self.directory) {
+            tracing::warn!(
+                %error,
+                path = %self.directory.display(),
+                "cannot remove what was held for a backup: the next backup, or the next start, tries again"
+            );
+            self.left.lock().ignore_poison().push(std::mem::take(&mut self.directory));
         }
     }
+}
+
+/// Removes a directory of links, and the one around it if that was the last.
+fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    if let Some(around) = directory.parent() {
+        // Another one may be in it.
+        drop(fs::remove_dir(around));
+    }
+    Ok(())
 }
 
 impl DirectoryFiles {
@@ -65,18 +88,33 @@ impl DirectoryFiles {
         let staging = directory.join(STAGING);
         match fs::remove_dir_all(&staging) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", staging, error)),
-            _ => Ok(Self { directory }),
+            _ => Ok(Self { directory, left: Left::default(), begun: AtomicU64::new(0) }),
         }
     }
+
+    /// A new directory for links. Each backup has its own, so that one which cannot be removed is not in the way.
+    fn links(&self) -> Result<Links, BackupError> {
+        self.left.lock().ignore_poison().retain(|left| remove(left).is_err());
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let directory = self.directory.join(STAGING).join(number.to_string());
+        // Also the one around it, which whoever removes another one may be removing.
+        let created = DirBuilder::new().mode(0o700).recursive(true).create(&directory);
+        created.map_err(|error| io_error("create directory", &directory, error))?;
+        Ok(Links { directory, count: 0, left: Arc::clone(&self.left) })
+    }
+}
+
+/// Whether the audit log has a file of this name, besides its journal, its checkpoints and its marks. The mark
+/// of use says how a process ended, which is no part of a backup, and neither is a stray file.
+fn is_of_audit(name: &str) -> bool {
+    let is_number = |text: &str| text.len() == 20 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = name.strip_prefix("tree-").or_else(|| name.strip_suffix(".seg")).or_else(|| name.strip_suffix(".pii"));
+    name == "base" || number.is_some_and(is_number)
 }
 
 impl BackupFiles for DirectoryFiles {
     fn stage(&self, time_micros: i64) -> Result<Arc<Staged>, BackupError> {
-        let staging = self.directory.join(STAGING);
-        let create = || DirBuilder::new().mode(0o700).create(&staging);
-        create().map_err(|error| io_error("create directory", &staging, error))?;
-        let links = Links { directory: staging, count: 0 };
-        let mut staging = Staging { directory: &self.directory, links, members: Vec::new() };
+        let mut staging = Staging { directory: &self.directory, links: self.links()?, members: Vec::new() };
         let is_journal = |name: &str| segment_sequence(name).is_some();
         // An erasure under way has its mark before its record, and keeps it until nothing is left to erase. The mark stays
         // as it is meanwhile, as do the other files of the audit log that are no journal.
@@ -84,7 +122,7 @@ impl BackupFiles for DirectoryFiles {
         staging.journal("sessions", Stream::Sessions, false)?;
         staging.files("sessions", &|name| !is_journal(name))?;
         staging.files("audit", &|name| name == "checkpoints")?;
-        staging.files("audit", &|name| !is_journal(name) && !NOTED_APART.contains(&name))?;
+        staging.files("audit", &is_of_audit)?;
         let audit_next = staging.journal("audit", Stream::Audit, true)?;
         staging.files("policy", &|name| !is_journal(name))?;
         let policy_next = staging.journal("policy", Stream::Policy, false)?;

@@ -1,10 +1,11 @@
 //! The keys that signed a log, and whether each was entitled to.
 //!
-//! A trusted key vouches for the whole log that it signed, so also for a record that says which key signed before. It
-//! cannot vouch for a key that signed later: anybody with the disk could have written that record. So trust goes from a key
-//! to the ones before it, never to the ones after it.
+//! Whoever can write the files can write a record of a change of the key, so the record alone says nothing. It counts only
+//! if the key that it names as the new one is entitled itself and signed a checkpoint that covers the record. Then the key
+//! before is entitled to what it signed before the record, and to nothing after it. So trust goes from the keys that are
+//! trusted back to the ones before them, never forwards.
 //!
-//! Invariant: every checkpoint is by a trusted key, or one that a trusted key vouches for, or it is a fault.
+//! Invariant: every checkpoint is by a trusted key, or by one that was entitled at its size, or it is a fault.
 //! Not here: the roots that were signed (`walk`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,11 +20,18 @@ pub(super) struct Keys {
     /// Those that are trusted, then those that only lie beside the log.
     candidates: Vec<VerifierKey>,
     trusted: usize,
-    /// The smallest and the largest size that each candidate signed.
-    signed: BTreeMap<usize, (u64, u64)>,
-    /// Notes that none of the candidates signed: size, note, error.
-    unknown: Vec<(u64, String, String)>,
+    /// The sizes that each key signed, by the text of the key.
+    signed: BTreeMap<String, BTreeSet<u64>>,
+    /// Notes that none of the candidates signed.
+    unknown: Vec<Unknown>,
     changes: Vec<(u64, KeyChangedRecord)>,
+}
+
+/// A note that nobody known signed.
+struct Unknown {
+    size: Option<u64>,
+    note: String,
+    error: String,
 }
 
 /// What the keys say, once all records are read.
@@ -36,6 +44,9 @@ pub(super) struct Judged {
     pub(super) faults: Vec<(u64, String)>,
 }
 
+/// The largest size that each entitled key may have signed.
+type Bounds = BTreeMap<String, u64>;
+
 impl Keys {
     pub(super) fn new(trusted: &[VerifierKey], beside: &[VerifierKey]) -> Self {
         let mut candidates = trusted.to_vec();
@@ -44,8 +55,13 @@ impl Keys {
         Self { candidates, trusted, signed: BTreeMap::new(), unknown: Vec::new(), changes: Vec::new() }
     }
 
+    /// The keys that are known before the records are read.
+    pub(super) fn candidates(&self) -> &[VerifierKey] {
+        &self.candidates
+    }
+
     /// The keys that are trusted.
-    pub(super) fn trusted(&self) -> &[VerifierKey] {
+    fn trusted(&self) -> &[VerifierKey] {
         self.candidates.get(..self.trusted).unwrap_or_default()
     }
 
@@ -54,13 +70,13 @@ impl Keys {
         match open_by(&note, &self.candidates) {
             Ok((checkpoint, number)) => {
                 let head = checkpoint.head();
-                let (least, most) = self.signed.entry(number).or_insert((head.size, head.size));
-                (*least, *most) = ((*least).min(head.size), (*most).max(head.size));
+                let key = self.candidates.get(number).map(ToString::to_string).unwrap_or_default();
+                self.signed.entry(key).or_default().insert(head.size);
                 Some(head)
             }
             Err(error) => {
                 let error = error.map(|error| error.to_string()).unwrap_or_default();
-                self.unknown.push((size_of(&note).unwrap_or(1), note, error));
+                self.unknown.push(Unknown { size: size_of(&note), note, error });
                 None
             }
         }
@@ -71,47 +87,80 @@ impl Keys {
         self.changes.push((sequence, change.clone()));
     }
 
-    /// Judges the checkpoints by the records. `is_whole`: no records were removed.
-    pub(super) fn judge(&self, is_whole: bool) -> Judged {
-        let mut entitled: BTreeSet<String> = self.trusted().iter().map(ToString::to_string).collect();
-        for (_, change) in self.changes.iter().rev() {
-            if entitled.contains(&*change.key) {
-                entitled.insert(change.previous_key.to_string());
-            }
-        }
+    /// Judges the checkpoints by the records. What was signed up to `base` is not judged: the records that say who was to
+    /// sign then were removed.
+    pub(super) fn judge(mut self, base: u64) -> Judged {
         let mut judged = Judged::default();
-        let first = self.signed.values().map(|(least, _)| *least).min();
-        for (number, (least, most)) in &self.signed {
-            let Some(key) = self.candidates.get(*number).map(ToString::to_string) else { continue };
-            if !entitled.contains(&key) {
-                judged.faults.push(self.untrusted(&key, *least, &entitled));
-                continue;
+        let bounds = self.entitle(&mut judged.heads);
+        let first = self.signed.values().filter_map(BTreeSet::first).min().copied();
+        for (key, sizes) in &self.signed {
+            let (bound, least) = (bounds.get(key).copied(), sizes.first().copied());
+            if let Some(size) = sizes.range(bound.unwrap_or(0).max(base).saturating_add(1)..).next() {
+                judged.faults.push(self.untrusted(key, *size, &bounds));
             }
-            judged.vouched_size = judged.vouched_size.max(*most);
-            let begins = self.changes.iter().any(|(sequence, change)| *change.key == *key && sequence <= least);
-            if is_whole && first < Some(*least) && !begins {
+            let entitled_to = bound.and_then(|bound| sizes.range(..=bound).next_back().copied());
+            let Some(most) = entitled_to else { continue };
+            judged.vouched_size = judged.vouched_size.max(most);
+            let begins = self.changes.iter().any(|(sequence, change)| *change.key == **key && *sequence <= most);
+            if base == 0 && first < least && !begins {
+                let least = least.unwrap_or_default();
                 let message =
                     format!("from {least} records on `{key}` signs, and no record says that the key was changed");
-                judged.faults.push((*least, message));
+                judged.faults.push((least, message));
             }
-            let ended = self.changes.iter().rfind(|(_, change)| *change.previous_key == *key || *change.key == *key);
-            if let Some((sequence, change)) = ended
-                && *change.previous_key == *key
-                && most >= sequence
-            {
-                let message =
-                    format!("`{key}` signed {most} records, though record {sequence} says that another key signs");
-                judged.faults.push((*sequence, message));
+            judged.faults.extend(self.signed_on(key, most));
+        }
+        for Unknown { size, error, .. } in &self.unknown {
+            // One whose size cannot be read counts as one of the present.
+            if size.is_none_or(|size| size > base) {
+                let size = size.unwrap_or(1);
+                judged.faults.push((size, format!("a checkpoint of {size} records is not this log's: {error}")));
             }
         }
-        self.judge_unknown(&entitled, &mut judged);
         judged
     }
 
-    /// The fault of a key that nobody vouches for.
-    fn untrusted(&self, key: &str, least: u64, entitled: &BTreeSet<String>) -> (u64, String) {
-        let change =
-            self.changes.iter().find(|(_, change)| *change.key == *key && entitled.contains(&*change.previous_key));
+    /// Which keys are entitled, and up to which size. The heads of notes that their keys turn out to have signed are added.
+    fn entitle(&mut self, heads: &mut Vec<TreeHead>) -> Bounds {
+        let mut bounds: Bounds = self.trusted().iter().map(|key| (key.to_string(), u64::MAX)).collect();
+        // A key is entitled to less than the record that entitles it, so only older records can depend on it.
+        self.changes.sort_by_key(|(sequence, _)| *sequence);
+        for number in (0..self.changes.len()).rev() {
+            let Some((sequence, KeyChangedRecord { previous_key, key, .. })) = self.changes.get(number) else {
+                continue;
+            };
+            let (sequence, previous) = (*sequence, previous_key.to_string());
+            let covers = |bound: &u64| {
+                let sizes = self.signed.get(&**key);
+                *bound >= sequence && sizes.is_some_and(|sizes| sizes.range(sequence..=*bound).next().is_some())
+            };
+            if bounds.get(&**key).is_some_and(covers) {
+                let bound = bounds.entry(previous.clone()).or_default();
+                *bound = (*bound).max(sequence.saturating_sub(1));
+                self.open_unknown(&previous, heads);
+            }
+        }
+        bounds
+    }
+
+    /// Takes the notes that a key signed which was not known before the records were read.
+    fn open_unknown(&mut self, key: &str, heads: &mut Vec<TreeHead>) {
+        let Ok(verifier) = key.parse::<VerifierKey>() else { return };
+        let verifier = [verifier];
+        let signed = &mut self.signed;
+        self.unknown.retain(|unknown| {
+            let Ok((checkpoint, _)) = open_by(&unknown.note, &verifier) else { return true };
+            heads.push(checkpoint.head());
+            signed.entry(key.to_owned()).or_default().insert(checkpoint.head().size);
+            false
+        });
+    }
+
+    /// The fault of a key that signed `size` records, to which it was not entitled.
+    fn untrusted(&self, key: &str, size: u64, bounds: &Bounds) -> (u64, String) {
+        let bound = bounds.get(key).copied().unwrap_or(0);
+        let known = |change: &KeyChangedRecord| *change.key == *key && bounds.contains_key(&*change.previous_key);
+        let change = self.changes.iter().find(|(sequence, change)| known(change) && *sequence > bound);
         match change {
             Some((sequence, KeyChangedRecord { signed_size, .. })) => (
                 *sequence,
@@ -120,20 +169,27 @@ impl Keys {
                      records; if you know of the change of keys, give the new key"
                 ),
             ),
-            None => (least, format!("a checkpoint of {least} records is not this log's: it is signed by `{key}`")),
+            None if bound > 0 => {
+                let next = bound + 1;
+                let message =
+                    format!("`{key}` signed {size} records, though record {next} says that another key signs");
+                (next, message)
+            }
+            None => (size, format!("a checkpoint of {size} records is not this log's: it is signed by `{key}`")),
         }
     }
 
-    /// Judges the notes of keys that were not known before the records were read.
-    fn judge_unknown(&self, entitled: &BTreeSet<String>, judged: &mut Judged) {
-        let keys: Vec<VerifierKey> = entitled.iter().filter_map(|key| key.parse().ok()).collect();
-        for (size, note, error) in &self.unknown {
-            if let Ok((checkpoint, _)) = open_by(note, &keys) {
-                judged.heads.push(checkpoint.head());
-            } else {
-                let message = format!("a checkpoint of {size} records is not this log's: {error}");
-                judged.faults.push((*size, message));
-            }
-        }
+    /// The fault of a key that signed on after another one had taken over.
+    fn signed_on(&self, key: &str, most: u64) -> Option<(u64, String)> {
+        let mut of_key =
+            self.changes.iter().rev().filter(|(_, change)| *change.previous_key == *key || *change.key == *key);
+        let (sequence, change) = of_key.next()?;
+        // Where a crash came before the other one's first checkpoint, it has not taken over.
+        let took_over = self.signed.get(&*change.key).is_some_and(|sizes| sizes.range(*sequence..).next().is_some());
+        (*change.previous_key == *key && most >= *sequence && took_over).then(|| {
+            let message =
+                format!("`{key}` signed {most} records, though record {sequence} says that another key signs");
+            (*sequence, message)
+        })
     }
 }

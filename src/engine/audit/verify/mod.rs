@@ -27,7 +27,7 @@ use keys::Keys;
 use unit::{Records, UnitCheck};
 use walk::Walk;
 
-pub use walk::{Progress, Verification};
+pub use walk::{Progress, RecordedChange, Verification};
 
 /// Reads the records of the journal from a sequence on, up to the first fault.
 pub type ReadTail<'a> = Box<dyn FnOnce(u64) -> Vec<Result<(u64, Vec<u8>), JournalError>> + 'a>;
@@ -60,6 +60,7 @@ pub fn verify_files(
     let sealed = SealedFiles::new(folder.clone());
     let firsts = sealed.list().map_err(AuditError::not_readable)?;
     let mut walk = Walk::begin(&folder, Keys::new(&trusted, &beside), note, progress)?;
+    walk.notes_changes = true;
     walk.total = firsts.last().map_or(0, |first| first + UNIT_RECORDS_MAX as u64);
     walk_sealed(&mut walk, &sealed, &firsts);
     let (units, fault) = replay::read_tail(tail(walk.expected));
@@ -92,7 +93,9 @@ impl AuditLog {
     fn verify_once(&self, note: Option<&str>, progress: Progress<'_>) -> Result<Verification, AuditError> {
         let shared = &self.shared;
         let units = &shared.units;
-        let mut walk = Walk::begin(&shared.folder, Keys::new(&self.keys, &[]), note, progress)?;
+        // Who signed before is in a file beside the log, so only the present key is trusted.
+        let keys = Keys::new(std::slice::from_ref(&self.verifier), &shared.options.earlier_keys);
+        let mut walk = Walk::begin(&shared.folder, keys, note, progress)?;
         // The tail first: a unit that is sealed meanwhile is then seen twice, never missed.
         let tail = shared.tail.units();
         let tail_first = tail.first().map_or(u64::MAX, |unit| unit.first_sequence);

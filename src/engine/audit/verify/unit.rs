@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::super::openings;
 use super::super::tail::UnitContent;
-use super::walk::Walk;
+use super::walk::{RecordedChange, Walk};
 use crate::audit::commitment::{Commitment, record_hash};
 use crate::audit::merkle::{Hash, TILE_LEAVES};
 use crate::audit::record::{Content, Entry};
@@ -201,6 +201,11 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
             Content::KeyChanged(change) => self.walk.keys.changed(self.first + index as u64, change),
             Content::PolicyChanged(change) => {
                 self.walk.policy_sequence = self.walk.policy_sequence.max(change.policy_sequence);
+                if self.walk.notes_changes {
+                    let organization = entry.organization.clone();
+                    let recorded = RecordedChange { time: entry.time, organization, revision: change.revision };
+                    self.walk.policy_changes.insert(change.policy_sequence, recorded);
+                }
             }
             _ => {}
         }

@@ -12,6 +12,8 @@ use super::super::removed::{read_base, read_removed_roots};
 use super::super::signers::open_by;
 use super::keys::{Judged, Keys};
 use crate::audit::merkle::{Hash, MerkleTree, NoLeaves, TreeHead};
+use crate::policy::name::Id;
+use crate::policy::time::Timestamp;
 use crate::store::codec::audit::Base;
 use crate::store::folder::Folder;
 
@@ -29,8 +31,21 @@ pub struct Verification {
     pub signed_size: u64,
     /// The newest record of the policy journal that it has a record of; 0 where there is none.
     pub policy_sequence: u64,
+    /// The changes of the policy that it has records of, by their sequence in the policy journal. Empty for a log in use.
+    pub policy_changes: BTreeMap<u64, RecordedChange>,
     /// The faults, by rising sequence: the first sequence affected and a description.
     pub faults: Vec<(u64, String)>,
+}
+
+/// What a change of the policy and its record have in common, whoever made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedChange {
+    /// When it was made.
+    pub time: Timestamp,
+    /// Of what; none of the cluster.
+    pub organization: Option<Id>,
+    /// The revision that it made.
+    pub revision: u64,
 }
 
 /// Called with how many records were read, and of how many. False stops the verification.
@@ -50,6 +65,9 @@ pub(super) struct Walk<'a> {
     pub(super) keys: Keys,
     /// The newest record of the policy journal that has a record.
     pub(super) policy_sequence: u64,
+    /// Whether the changes of the policy are noted, which takes memory.
+    pub(super) notes_changes: bool,
+    pub(super) policy_changes: BTreeMap<u64, RecordedChange>,
     /// Removals on record.
     pub(super) removals: Vec<(u64, Hash)>,
     pub(super) faults: Vec<(u64, String)>,
@@ -90,6 +108,8 @@ impl<'a> Walk<'a> {
             erased: BTreeMap::new(),
             keys,
             policy_sequence: summary.policy_sequence,
+            notes_changes: false,
+            policy_changes: BTreeMap::new(),
             removals: Vec::new(),
             faults,
             broken,
@@ -105,11 +125,13 @@ impl<'a> Walk<'a> {
             }
         }
         if let Some(note) = note {
-            let (checkpoint, _) = open_by(note, walk.keys.trusted()).map_err(|error| {
+            let (checkpoint, _) = open_by(note, walk.keys.candidates()).map_err(|error| {
                 let description = error.map(|error| error.to_string()).unwrap_or_default();
                 AuditError::Invalid { field: "note", description }
             })?;
             walk.expect_root(checkpoint.head());
+            // Also a key that signed nothing that is still beside the log may have signed this.
+            walk.keys.open(note.to_owned());
         }
         walk.compare_removed();
         Ok(walk)
@@ -123,16 +145,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Compares signed roots of removed records, as far as their tile roots allow it.
+    /// Compares signed roots of removed records, as far as their tile roots allow it. What cannot be compared counts as not
+    /// signed.
     fn compare_removed(&mut self) {
         let size = self.tree.size();
         let covered: Vec<(u64, Hash)> = self.signed.range(..=size).map(|(size, root)| (*size, *root)).collect();
         for (signed, root) in covered {
             self.signed.remove(&signed);
-            if self.tree.root_at(signed, &NoLeaves).is_ok_and(|computed| computed != root) {
-                self.fault(signed, format!("the roots of removed records are not those that were signed at {signed}"));
-            } else {
-                self.signed_size = self.signed_size.max(signed);
+            match self.tree.root_at(signed, &NoLeaves) {
+                Ok(computed) if computed == root => self.signed_size = self.signed_size.max(signed),
+                Ok(_) => {
+                    let message = format!("the roots of removed records are not those that were signed at {signed}");
+                    self.fault(signed, message);
+                }
+                Err(_) => {}
             }
         }
     }
@@ -184,14 +210,13 @@ impl<'a> Walk<'a> {
     }
 
     /// Judges who signed. What only a key signed that nobody vouches for does not count as signed.
-    fn judge_keys(&mut self, is_whole: bool) {
-        let Judged { vouched_size, heads, faults } = self.keys.judge(is_whole);
+    fn judge_keys(&mut self, keys: Keys, base: u64) {
+        let Judged { vouched_size, heads, faults } = keys.judge(base);
         for TreeHead { size, root } in &heads {
             if !self.broken && self.tree.root_at(*size, &NoLeaves).is_ok_and(|computed| computed != *root) {
                 self.fault(*size, format!("records 1 to {size} are not those that were signed at {size}"));
             }
         }
-        let vouched_size = heads.iter().map(|head| head.size).fold(vouched_size, u64::max);
         self.signed_size = self.signed_size.min(vouched_size);
         for (sequence, message) in faults {
             self.fault(sequence, message);
@@ -210,7 +235,8 @@ impl<'a> Walk<'a> {
             self.fault(size + 1, message);
         }
         let base = read_base(folder).ok().flatten().map_or(0, |base| base.to_sequence);
-        self.judge_keys(base == 0);
+        let keys = std::mem::replace(&mut self.keys, Keys::new(&[], &[]));
+        self.judge_keys(keys, base);
         if size > 0 && self.signed_size == 0 && self.faults.is_empty() {
             self.fault(1, "no checkpoint is signed by the key of this log: nothing vouches for it".to_owned());
         }
@@ -230,7 +256,7 @@ impl<'a> Walk<'a> {
             }
         }
         self.faults.sort();
-        let Self { tree, signed_size, policy_sequence, faults, .. } = self;
-        Ok(Verification { tree_size: size, root: tree.root(), signed_size, policy_sequence, faults })
+        let Self { tree, signed_size, policy_sequence, policy_changes, faults, .. } = self;
+        Ok(Verification { tree_size: size, root: tree.root(), signed_size, policy_sequence, policy_changes, faults })
     }
 }
