@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use portcullis::proto::v1::mutation::Request;
+use portcullis::proto::v1::policy_object::Object;
 use portcullis::proto::v1::{
     Action, CompareRevisionsRequest, CreateRuleRequest, Decision, DeleteRuleRequest, GetShadowPolicyRequest,
     ListDivergencesRequest, Mutation, PromoteShadowPolicyRequest, RollbackRevisionRequest, Rule,
@@ -133,8 +134,12 @@ async fn a_comparison_names_the_rule_that_only_one_revision_marks() {
         let name_of = |revision: i64| format!("{DEFAULT}/revisions/{revision}");
         let request = CompareRevisionsRequest { base: name_of(base), name: name_of(other) };
         let compared = service.analysis().compare_revisions(request).await.unwrap().into_inner();
-        let named: Vec<String> = compared.changes.into_iter().map(|change| change.name).collect();
-        assert_eq!(named, [name("one")], "{base} {other}");
+        let [change] = compared.changes.as_slice() else { panic!("{:?}", compared.changes) };
+        let marks = [&change.before, &change.after].map(|of| match &of.as_ref().unwrap().object {
+            Some(Object::Rule(rule)) => (rule.name.clone(), rule.expired),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(marks, [(name("one"), base > made), (name("one"), other > made)]);
     }
     service.stop().await;
 }
