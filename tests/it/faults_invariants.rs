@@ -87,7 +87,12 @@ fn compare(model: &Model, asked: &Asked, answer: &Answer, now: Duration) -> Resu
 }
 
 /// §2.8: sequences are dense, what was shown stays, and every decision is recorded at most once. Learns what is new.
-pub(crate) fn sequences_are_dense_and_what_was_shown_stays(model: &mut Model, engine: &Engine, from_the_first: bool) {
+pub(crate) fn sequences_are_dense_and_what_was_shown_stays(
+    model: &mut Model,
+    engine: &Engine,
+    from_the_first: bool,
+    surroundings: &Surroundings,
+) {
     let log = engine.audit();
     let shown = model.log.last_key_value().map_or(0, |(last, _)| *last).max(model.signed);
     assert!(log.newest_sequence() >= shown, "record {shown} was shown, and is gone");
@@ -99,6 +104,7 @@ pub(crate) fn sequences_are_dense_and_what_was_shown_stays(model: &mut Model, en
                 next = first.max(next);
                 continue;
             }
+            Err(_) if surroundings.is_off() => return,
             read => read.unwrap(),
         };
         if records.is_empty() {
@@ -271,6 +277,7 @@ pub(crate) fn the_erased_are_nowhere(model: &Model, engine: &Engine, surrounding
                     next = first;
                     continue;
                 }
+                Err(_) if surroundings.is_off() => return,
                 read => read.unwrap(),
             };
             for record in &records {
