@@ -121,7 +121,8 @@ impl Api {
         let etag = self.given_etag(etag)?;
         let mut read = self.change_reader(options);
         let (id, revision) = read_name("name", &name)?;
-        let organization = self.organization_at(&name, &id, revision).await?;
+        let organization = self.engine()?.restorable(&id, revision).await.map_err(status::history)?;
+        let organization = organization.ok_or_else(|| status::not_found(&name))?;
         if read.options.comment.is_empty() {
             read.options.comment = format!("back to revision {revision}").into();
         }

@@ -7,7 +7,7 @@
 //! Invariant: what is acknowledged when a call begins is in its answer. Reading the journal does not delay the writer.
 //! Not here: going back to a revision, which is a change like any other (`planning`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
@@ -17,9 +17,10 @@ use super::change::ChangeError;
 use crate::audit::policy_change::{Room, changes_within};
 use crate::audit::record::ObjectChange;
 use crate::locks::IgnorePoison;
-use crate::policy::change::{Change, Effect};
+use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
+use crate::policy::rule::Rule;
 use crate::policy::state::{Outcome, PolicyState};
 use crate::policy::time::Timestamp;
 use crate::store::codec::{CodecError, decode_change};
@@ -171,6 +172,20 @@ impl Engine {
 
     /// A revision of an organization; none where there is none.
     pub async fn revision(&self, id: &Id, revision: u64) -> Result<Option<RevisionDetail>, HistoryError> {
+        self.rebuilt(id, revision, false).await
+    }
+
+    /// The policy of a revision as it may be brought back: rules that were marked as expired since are marked.
+    pub async fn restorable(&self, id: &Id, revision: u64) -> Result<Option<Arc<Organization>>, HistoryError> {
+        Ok(self.rebuilt(id, revision, true).await?.and_then(|detail| detail.organization))
+    }
+
+    async fn rebuilt(
+        &self,
+        id: &Id,
+        revision: u64,
+        with_later_marks: bool,
+    ) -> Result<Option<RevisionDetail>, HistoryError> {
         self.index().await?;
         let (entry, first) = {
             let index = self.history.index.lock().ignore_poison();
@@ -182,31 +197,79 @@ impl Engine {
         };
         let records = self.journal_records(first).await??;
         let id = id.clone();
-        let replay = move || replay(&id, entry, records);
+        let replay = move || replay(&id, entry, records, with_later_marks);
         tokio::task::spawn_blocking(replay).await.map_err(|_| ChangeError::ShuttingDown)?
     }
 }
 
-/// Rebuilds the organization, change by change, up to an entry.
-fn replay(id: &Id, entry: RevisionEntry, records: OwnedRecords) -> Result<Option<RevisionDetail>, HistoryError> {
+/// Rules that are on the record as expired, with the expire time that has passed.
+type Marks = HashSet<(Id, Option<Timestamp>)>;
+
+/// Adds the marks that a change set.
+fn add_marks(change: &Change, before: Option<&Organization>, marks: &mut Marks) {
+    let Effect::Organization { deltas, .. } = &change.effect else { return };
+    let mut add = |rule: &Rule| {
+        marks.insert((rule.id.clone(), rule.expire_time));
+    };
+    for delta in deltas {
+        match delta {
+            Delta::ExpireRules { indexes } => {
+                let rules = before.map(|before| before.rules.as_slice()).unwrap_or_default();
+                indexes.iter().filter_map(|index| rules.get(*index as usize)).for_each(|rule| add(rule));
+            }
+            Delta::InsertRule { rule, .. } | Delta::SetRule { rule } if rule.expired => add(rule),
+            Delta::ReplaceRules { rules } => rules.iter().filter(|rule| rule.expired).for_each(&mut add),
+            _ => {}
+        }
+    }
+}
+
+fn with_marks(organization: Arc<Organization>, marks: &Marks) -> Arc<Organization> {
+    if marks.is_empty() {
+        return organization;
+    }
+    let mut organization = (*organization).clone();
+    for rule in Arc::make_mut(&mut organization.rules) {
+        if !rule.expired && marks.contains(&(rule.id.clone(), rule.expire_time)) {
+            Arc::make_mut(rule).expired = true;
+        }
+    }
+    Arc::new(organization)
+}
+
+/// Rebuilds the organization, change by change, up to an entry; with the marks that its rules got later if they are asked
+/// for.
+fn replay(
+    id: &Id,
+    entry: RevisionEntry,
+    records: OwnedRecords,
+    with_later_marks: bool,
+) -> Result<Option<RevisionDetail>, HistoryError> {
     let mut organization: Option<Arc<Organization>> = None;
+    let (mut found, mut marks) = (None, Marks::new());
     for record in records {
         let (sequence, change) = read(record)?;
         if change.effect.organization() != Some(id) {
             continue;
         }
         let outcome = PolicyState::outcome(&change, organization.as_ref());
+        if found.is_some() {
+            add_marks(&change, organization.as_deref(), &mut marks);
+        }
         if sequence == entry.sequence {
             let changes = changes_within(Room::ANSWER, &change, organization.as_deref(), None, &outcome);
-            let organization = match outcome {
-                Outcome::Organization(organization) => Some(organization),
-                Outcome::Cluster(_) | Outcome::Deleted(..) => None,
-            };
-            return Ok(Some(RevisionDetail { entry, changes, organization }));
+            let organization = outcome.organization().cloned();
+            found = Some(RevisionDetail { entry: entry.clone(), changes, organization });
+            if !with_later_marks {
+                break;
+            }
         }
         if let Outcome::Organization(made) = outcome {
             organization = Some(made);
         }
     }
-    Ok(None)
+    Ok(found.map(|found| {
+        let organization = found.organization.map(|organization| with_marks(organization, &marks));
+        RevisionDetail { organization, ..found }
+    }))
 }

@@ -53,11 +53,14 @@ impl Writer {
             return;
         }
         let clock = &self.applier.clock;
+        let (was_settled, passed) = (clock.is_settled(), clock.surely_passed());
+        clock.forget_kept();
         let follow = || self.sessions.follow_correction(clock.moment());
         let Some(correction) = self.applier.audit.correct(clock, follow) else { return };
         correction.log();
         if correction.to < correction.from {
-            self.timekeeping.expired_to = Some(correction.from);
+            // What a clock that had not settled showed is no reason to mark anything.
+            self.timekeeping.expired_to = Some(if was_settled { correction.from } else { passed });
         }
         // What expired between the last pass and the correction, or by the correction.
         self.expire();
@@ -66,7 +69,7 @@ impl Writer {
     /// Marks what has expired; false where something stays unmarked or is about to expire.
     fn is_all_marked(&mut self) -> bool {
         self.expire();
-        let next = self.applier.expiries.next_in(self.applier.clock.now());
+        let next = self.applier.expiries.next_in(self.applier.clock.surely_passed());
         let is_soon = next.is_some_and(|next| next < MARGIN);
         let is_overdue = next.is_some_and(|next| next.is_zero());
         if is_overdue || (is_soon && self.timekeeping.waits < MARGIN_WAITS_MAX) {
@@ -77,9 +80,9 @@ impl Writer {
         true
     }
 
-    /// Marks what has expired. What cannot be written now stays due.
+    /// Marks what has surely expired. What cannot be written now stays due.
     pub(super) fn expire(&mut self) {
-        let now = self.applier.clock.now();
+        let now = self.applier.clock.surely_passed();
         let now = self.timekeeping.expired_to.map_or(now, |before| before.max(now));
         let due = self.applier.expiries.due(now);
         if due.is_empty() {

@@ -79,7 +79,9 @@ fn corrected_since(log: &AuditLog, organization: &Id, revision: u64) -> Result<i
         for record in &page.records {
             let is_its = record.entry.organization.as_ref() == Some(organization);
             match &record.entry.content {
-                Content::ClockChanged(change) => by += change.to_time.micros() - change.from_time.micros(),
+                Content::ClockChanged(change) => {
+                    by = by.saturating_add(change.to_time.micros().saturating_sub(change.from_time.micros()));
+                }
                 Content::PolicyChanged(change) if is_its && change.revision <= revision => return Ok(by),
                 _ => {}
             }

@@ -79,7 +79,9 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
         nat64_prefixes: config.nat64_prefixes.as_slice().to_vec(),
     };
     let file = ClockFile::new(directory.path());
-    let clock = clock.kept(Kept { last: file.read(), write: Box::new(move |text| file.write(text)) });
+    let (last, forgotten) = (file.read(), file.clone());
+    let (write, forget) = (Box::new(move |text: &str| file.write(text)), Box::new(move || forgotten.forget()));
+    let clock = clock.kept(Kept { last, write, forget });
     let engine = Engine::open(stores, options, clock).context("recovering what is stored")?;
     if let Some(previous) = restore::restored_from(directory.path())? {
         engine.record_restored(previous).context("recording the restore")?;

@@ -45,4 +45,16 @@ impl ClockFile {
         fs::write(&unfinished, text)?;
         fs::rename(&unfinished, &self.path)
     }
+
+    /// Removes the text, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be removed.
+    pub fn forget(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
 }

@@ -80,7 +80,12 @@ fn open(data_dir: &Path, hand: &Hand, kept: &Arc<Mutex<Option<String>>>) -> Engi
         *to.lock().unwrap() = Some(text.to_owned());
         Ok(())
     };
-    let clock = hand.clock().kept(Kept { last, write: Box::new(write) });
+    let forgotten = Arc::clone(kept);
+    let forget = move || {
+        *forgotten.lock().unwrap() = None;
+        Ok(())
+    };
+    let clock = hand.clock().kept(Kept { last, write: Box::new(write), forget: Box::new(forget) });
     open_with_policy(Box::new(policy), Arc::new(RealDisk), data_dir, key(1), small_units(), clock)
 }
 

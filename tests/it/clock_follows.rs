@@ -50,7 +50,7 @@ async fn deny_until(service: &Service, id: &str, range: &str, time: Duration) {
     service.firewall().create_rule(request).await.unwrap();
 }
 
-async fn records(service: &Service, types: &[AuditType]) -> Vec<AuditRecord> {
+pub(crate) async fn records(service: &Service, types: &[AuditType]) -> Vec<AuditRecord> {
     let request = ListAuditRecordsRequest {
         parent: "cluster".to_owned(),
         types: types.iter().map(|of| i32::from(*of)).collect(),

@@ -90,6 +90,8 @@ mod clock_expiry;
 mod clock_false;
 /// What jumps of the wall clock do.
 mod clock_follows;
+mod clock_marks;
+mod clock_settles;
 /// Many threads that read one clock.
 mod clock_threads;
 /// Changes that end the waiting of others and wait themselves.

@@ -4,7 +4,7 @@
 //! 2. Write files with what later proofs need of the units: tile roots and counts.
 //! 3. Remove the units' files.
 //!
-//! Invariant: every removal is recorded, nothing younger than the longest session is removed, and every kept record can
+//! Invariant: every removal is recorded, nothing is removed by a clock that has not settled, nothing younger than the longest session is removed, and every kept record can
 //! still be proven. What stays beyond age and size is less than a unit, and the tile that is begun (`unit_limits`).
 //! Not here: when to look (`maintenance`), what is kept of removed units (`removed`).
 
@@ -37,6 +37,9 @@ impl Pruner {
 
     /// Removes the units that retention no longer keeps.
     pub(super) fn prune_if_due(&self) {
+        if !self.clock.is_settled() {
+            return;
+        }
         let due = self.due();
         let Some(last) = due.last() else { return };
         let to_sequence = last.next_sequence() - 1;

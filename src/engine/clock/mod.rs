@@ -12,19 +12,22 @@ mod pace;
 mod source;
 
 use std::io;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub use source::{Source, SystemSource};
 
-use pace::{Line, Pacer, Step, direction, usable};
+use pace::{LASTING, Line, Pacer, SLEW_MAX, Step, direction, usable};
 
 use crate::locks::IgnorePoison;
 use crate::policy::time::Timestamp;
 
 /// A wall clock is not read from where reading both clocks took longer than this many microseconds.
 const READING_MAX: i64 = 1_000;
+
+/// A start warns of a wall clock that is further ahead of the newest record than this many microseconds.
+const WARN_AHEAD: i64 = 3_600_000_000;
 
 /// How often the clock is kept, in microseconds of the steady clock.
 const KEEP_INTERVAL: i64 = 10_000_000;
@@ -38,15 +41,34 @@ struct Inner {
     line: SharedLine,
     /// What the steady time of a [`Moment`] has in addition to the steady clock, in microseconds.
     steady_offset: AtomicI64,
+    /// See [`Clock::is_settled`].
+    settled: AtomicBool,
+    /// What has surely passed is this much ahead of the steady clock, while the clock is not settled.
+    known_offset: AtomicI64,
     pacing: Mutex<Pacing>,
 }
 
 /// What only those need that move the clock.
 struct Pacing {
     pacer: Pacer,
+    /// When the clock is settled, by the steady clock; none where it is.
+    settles_at: Option<i64>,
     kept: Option<Kept>,
     /// When the clock was kept last, by the steady clock.
     kept_at: i64,
+}
+
+impl Pacing {
+    /// Whether the clock settles now. `agrees` tells whether the wall clock shows about the decision time.
+    fn settles(&mut self, steady: i64, agrees: bool) -> bool {
+        match self.settles_at {
+            None => return false,
+            Some(_) if !agrees => self.settles_at = Some(steady.saturating_add(LASTING)),
+            Some(at) if steady >= at => self.settles_at = None,
+            Some(_) => {}
+        }
+        self.settles_at.is_none()
+    }
 }
 
 /// Keeps a text instead of the last one.
@@ -58,6 +80,8 @@ pub struct Kept {
     pub last: Option<String>,
     /// Keeps a text instead of the last one.
     pub write: Box<KeepText>,
+    /// Removes the text, where there is one. Needs no room on a disk.
+    pub forget: Box<dyn Fn() -> io::Result<()> + Send>,
 }
 
 /// A moment by both clocks.
@@ -151,8 +175,10 @@ impl Clock {
         // Where the wall clock shows nothing usable, years remain to the end of what can be recorded.
         let time = usable(wall).unwrap_or_default();
         let line = SharedLine::new(Line { steady, time, slew: 0 });
-        let pacing = Mutex::new(Pacing { pacer: Pacer::default(), kept: None, kept_at: steady });
-        Self(Arc::new(Inner { source, line, steady_offset: AtomicI64::new(time - steady), pacing }))
+        let pacing = Pacing { pacer: Pacer::default(), settles_at: None, kept: None, kept_at: steady };
+        let (settled, known_offset) = (AtomicBool::new(true), AtomicI64::new(0));
+        let (steady_offset, pacing) = (AtomicI64::new(time - steady), Mutex::new(pacing));
+        Self(Arc::new(Inner { source, line, steady_offset, settled, known_offset, pacing }))
     }
 
     /// The operating system's clocks.
@@ -185,11 +211,13 @@ impl Clock {
     }
 
     /// Begins a start: goes on from the clock of the last run if that was on the same boot of the machine, else from the
-    /// wall clock; never from before `newest`, the time of the newest record. Before anything is decided or recorded.
+    /// wall clock, which has to settle then; never from before `newest`, the time of the newest record. Before anything is
+    /// decided or recorded.
     pub fn begin(&self, newest: Option<Timestamp>) {
         let newest = newest.map(Timestamp::micros);
-        let Inner { source, line, steady_offset, .. } = &*self.0;
-        let pacing = self.pacing();
+        let Inner { source, line, steady_offset, settled, known_offset, .. } = &*self.0;
+        let mut ahead = None;
+        let mut pacing = self.pacing();
         let last = pacing.kept.as_ref().and_then(|kept| kept.last.as_deref()).and_then(parse);
         let same_boot = last.filter(|(boot, _)| source.boot().as_ref() == Some(boot)).map(|(_, line)| line);
         line.change(&**source, |_, steady| {
@@ -198,14 +226,45 @@ impl Clock {
             let time = went_on.or(wall).unwrap_or(newest.unwrap_or_default());
             let time = newest.map_or(time, |newest| newest.max(time));
             steady_offset.store(time - steady, Ordering::Relaxed);
+            if let (None, Some(newest)) = (went_on, newest) {
+                known_offset.store(newest.saturating_sub(steady), Ordering::Relaxed);
+                ahead = Some((time.saturating_sub(newest), steady)).filter(|(by, _)| *by > 0);
+            }
             Line { steady, time, slew: 0 }
         });
+        pacing.settles_at = ahead.map(|(_, steady)| steady.saturating_add(LASTING));
+        settled.store(ahead.is_none(), Ordering::Release);
+        drop(pacing);
+        if let Some((by, _)) = ahead.filter(|(by, _)| *by > WARN_AHEAD) {
+            let (seconds, lasting) = (by / 1_000_000, LASTING / 1_000_000);
+            tracing::warn!(
+                "the wall clock is {seconds} s ahead of the newest record: nothing is marked as expired by it, and no record \
+                 removed, before it has stayed so for {lasting} s"
+            );
+        }
+    }
+
+    /// Whether decision time may be the reason for what cannot be undone. Not so after a start from the wall clock, until
+    /// that has shown for a minute what it showed then, or a correction has followed it.
+    pub fn is_settled(&self) -> bool {
+        self.0.settled.load(Ordering::Acquire)
+    }
+
+    /// A time that has surely passed: the decision time, or, while the clock is not settled, the time of the newest record
+    /// before the start and what has passed since the start.
+    pub fn surely_passed(&self) -> Timestamp {
+        let now = self.now();
+        if self.is_settled() {
+            return now;
+        }
+        let known = self.0.source.steady().saturating_add(self.0.known_offset.load(Ordering::Relaxed));
+        now.min(Timestamp::from_micros(known))
     }
 
     /// Compares the decision time with the wall clock, and follows small differences. Some where a large one has lasted, so
     /// that [`Clock::correct`] is to be called. Call it several times a second.
     pub fn follow(&self) -> Option<Due> {
-        let Inner { source, line, .. } = &*self.0;
+        let Inner { source, line, settled, .. } = &*self.0;
         let (step, notice) = {
             let mut pacing = self.pacing();
             let (current, steady) = line.read(&**source);
@@ -214,6 +273,10 @@ impl Clock {
                 return None;
             }
             let (step, notice) = pacing.pacer.look(&current, steady, usable(wall));
+            let ahead = usable(wall).map(|wall| wall.saturating_sub(current.at(steady)));
+            if pacing.settles(steady, ahead.is_some_and(|ahead| ahead.saturating_abs() <= SLEW_MAX)) {
+                settled.store(true, Ordering::Release);
+            }
             if let Step::Slew(slew) = step {
                 line.change(&**source, |before, steady| Line { steady, time: before.at(steady), slew });
             }
@@ -230,7 +293,7 @@ impl Clock {
 
     /// Takes over the wall clock; the caller records and logs it. None where the wall clock shows no usable time.
     pub fn correct(&self) -> Option<Correction> {
-        let Inner { source, line, .. } = &*self.0;
+        let Inner { source, line, settled, .. } = &*self.0;
         let mut correction = None;
         {
             let mut pacing = self.pacing();
@@ -241,11 +304,25 @@ impl Clock {
                 Line { steady, time: wall, slew: 0 }
             });
             pacing.pacer.corrected();
+            if correction.is_some() {
+                pacing.settles_at = None;
+                settled.store(true, Ordering::Release);
+            }
             // A start must not go on from before the correction.
             pacing.kept_at = i64::MIN;
         }
         let (from, to) = correction?;
         Some(Correction { from: Timestamp::from_micros(from), to: Timestamp::from_micros(to) })
+    }
+
+    /// Forgets what is kept, so that a start after a correction never goes on from before it, not even where nothing can be
+    /// kept any more. An error leaves what was kept.
+    pub fn forget_kept(&self) {
+        let Some(kept) = self.pacing().kept.take() else { return };
+        if let Err(error) = (kept.forget)() {
+            tracing::warn!(%error, "the clock of before the correction is still kept: a restart may go on from it");
+        }
+        self.pacing().kept = Some(kept);
     }
 
     /// Keeps the clock across restarts, if it is time or `now`.
