@@ -40,6 +40,17 @@ impl Deadlines {
         Some(Duration::from_micros(micros.unsigned_abs()))
     }
 
+    /// Whether some deadline has passed.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.by_time.first().is_some_and(|(deadline, _)| *deadline <= now)
+    }
+
+    /// The organizations whose deadlines passed first, so many at most.
+    pub(super) fn first_due(&self, now: Timestamp, count_max: usize) -> Vec<Id> {
+        let due = self.by_time.iter().take_while(|(deadline, _)| *deadline <= now);
+        due.take(count_max).map(|(_, id)| id.clone()).collect()
+    }
+
     /// The organizations whose deadline has passed.
     pub(super) fn due(&self, now: Timestamp) -> Vec<Id> {
         self.by_time.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| id.clone()).collect()

@@ -9,6 +9,8 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::audit::{AuditLog, DiskWatch};
 use super::clock::Clock;
 use super::deadlines::Deadlines;
@@ -74,8 +76,11 @@ impl Keeper {
         // What changed before this start may not have been judged.
         let mut pending = vec![Scope::All];
         self.follow_all(&mut expiries);
+        // Until then no expiry is looked at: judging for the last ones took that long.
+        let mut rested = Instant::now();
         loop {
-            let next = expiries.next_in(self.clock.now()).map(|next| next + PAUSE);
+            let rest = rested.saturating_duration_since(Instant::now());
+            let next = expiries.next_in(self.clock.now()).map(|next| (next + PAUSE).max(rest));
             let (changed, stop) = self.inbox.wait(next.map_or(TICK, |next| next.min(TICK)));
             self.audit.watch_disk(&mut watch);
             for scope in changed {
@@ -84,12 +89,18 @@ impl Keeper {
             }
             let moment = self.clock.moment();
             let now = moment.time;
-            for id in expiries.due(now) {
+            let begun = Instant::now();
+            let due = if begun >= rested { expiries.due(now) } else { Vec::new() };
+            let some_expired = !due.is_empty();
+            for id in due {
                 expiries.set(&id, self.next_expiry(&id, now));
                 pending.push(Scope::Organization(id));
             }
             if self.audit.queue().is_writable() {
                 self.revoke(std::mem::take(&mut pending));
+                if some_expired {
+                    rested = Instant::now() + begun.elapsed();
+                }
                 self.sessions.expire(moment, |session: &Session| self.audit.record_end(session));
             }
             if stop {

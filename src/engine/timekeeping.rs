@@ -15,8 +15,18 @@ use super::expiry;
 use super::writer::{Pending, Writer};
 use crate::policy::name::Id;
 
-/// The shortest time between two passes over what has expired: each compiles the policies that it concerns.
+/// The shortest time between the beginnings of two passes over what has expired: each compiles the policies that it
+/// concerns, whole.
 const EXPIRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// A pass takes one part of the policy writer's time in so many at most; the others are for those who change policies.
+const PASS_PARTS: u32 = 3;
+
+/// How many organizations share one sync of the journal.
+const ORGANIZATIONS_MAX: usize = 256;
+
+/// How long a pass goes on; the next one follows at once where some organizations are left.
+const PASS_MAX: Duration = Duration::from_millis(250);
 
 /// No correction leads back while a rule is about to expire within this time.
 const MARGIN: Duration = Duration::from_millis(5);
@@ -27,9 +37,10 @@ const MARGIN_WAITS_MAX: u32 = 50;
 impl Writer {
     /// Looks at the clock, and does what has become due.
     pub(super) fn keep_time(&mut self) {
-        if self.timekeeping.last_pass.is_none_or(|last| last.elapsed() >= EXPIRY_PAUSE) {
-            self.timekeeping.last_pass = Some(Instant::now());
-            self.expire();
+        if self.timekeeping.next_pass.is_none_or(|next| Instant::now() >= next) {
+            let begun = Instant::now();
+            while self.expire_some() && begun.elapsed() < PASS_MAX {}
+            self.timekeeping.next_pass = Some(begun + EXPIRY_PAUSE.max(begun.elapsed() * PASS_PARTS));
         }
         self.undo_unconfirmed();
         self.follow_clock();
@@ -38,6 +49,8 @@ impl Writer {
 
     /// At the start, before anything is answered.
     pub(super) fn catch_up(&mut self) {
+        // A kill of this run must not make the next one begin with a wall clock that is wrong.
+        self.applier.clock.keep(true);
         self.expire();
         self.undo_unconfirmed();
         self.expire();
@@ -81,16 +94,21 @@ impl Writer {
     }
 
     /// Marks what has surely expired. What cannot be written now stays due.
-    pub(super) fn expire(&mut self) {
+    fn expire(&mut self) {
+        while self.expire_some() {}
+    }
+
+    /// Marks what has surely expired in some organizations. True where some are left, and can be written.
+    fn expire_some(&mut self) -> bool {
         let now = self.applier.clock.surely_passed();
         let now = self.timekeeping.expired_to.map_or(now, |before| before.max(now));
-        let due = self.applier.expiries.due(now);
+        let due = self.applier.expiries.first_due(now, ORGANIZATIONS_MAX);
         if due.is_empty() {
             self.timekeeping.expired_to = None;
-            return;
+            return false;
         }
         if !self.writable || self.applier.audit.queue().check_writable().is_err() {
-            return;
+            return false;
         }
         let (mut pending, mut answers) = (Vec::new(), Vec::new());
         for id in due {
@@ -103,12 +121,17 @@ impl Writer {
             answers.push((id, answer));
         }
         self.write(pending);
+        let mut are_written = true;
         for (id, mut answer) in answers {
-            log(&id, answer.try_recv().ok());
+            let answer = answer.try_recv().ok();
+            are_written &= matches!(answer, Some(Ok(_)));
+            log(&id, answer);
         }
-        if self.applier.expiries.due(now).is_empty() {
+        let is_due = self.applier.expiries.is_due(now);
+        if !is_due {
             self.timekeeping.expired_to = None;
         }
+        is_due && are_written
     }
 }
 

@@ -49,8 +49,8 @@ pub(super) const TICK: Duration = Duration::from_millis(200);
 /// What the writer remembers between two looks at the clock.
 #[derive(Default)]
 pub(super) struct Timekeeping {
-    /// When the last pass over what has expired began.
-    pub(super) last_pass: Option<Instant>,
+    /// When the next pass over what has expired begins.
+    pub(super) next_pass: Option<Instant>,
     /// How often a correction waited for a rule that is about to expire.
     pub(super) waits: u32,
     /// After a correction that led back: the time before it. What had expired by then is still to be marked.

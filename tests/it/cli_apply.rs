@@ -282,3 +282,20 @@ async fn a_file_of_many_faults_shows_the_first_hundred_and_the_true_count() {
     }
     service.stop().await;
 }
+
+/// The hazard: a rule whose time has passed is accepted, and its author takes it for one that is in force.
+#[tokio::test]
+async fn a_rule_that_has_expired_already_is_named_when_it_is_applied() {
+    let service = Service::start().await;
+    let file = "rules:\n  - {id: old, action: deny, range: 192.0.2.0/24, expires: 2020-01-01T00:00:00Z}\n";
+    for command in [&["policy", "plan", "-"][..], &["policy", "apply", "-"]] {
+        let output = run(&service, command, file).await;
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert!(told.contains("rules/old") && told.contains("has expired and matches nothing"), "{command:?}: {told}");
+    }
+    let create = ["rules", "create", "--id", "older", "--action", "deny", "--range", "198.51.100.0/24"];
+    let command = [&create[..], &["--expire-time", "2020-01-01T00:00:00Z"]].concat();
+    let (_, told) = ends_with(&service, 0, &command, "").await;
+    assert!(told.contains("rules/older") && told.contains("has expired and matches nothing"), "{told}");
+    service.stop().await;
+}

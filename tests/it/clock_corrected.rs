@@ -66,7 +66,7 @@ async fn a_correction_forwards_removes_no_young_record_over_restarts_either() {
         let newest = engine.audit().newest_sequence();
         correct(&engine, &hand, 365 * DAY).await;
         for _ in 0..2 {
-            hand.advance(Duration::from_secs(3_600));
+            hand.advance(Duration::from_hours(1));
             another_unit(&engine, directory.path()).await;
             looks_of_retention().await;
             assert_eq!(engine.audit().first_sequence(), 1, "they are hours old");
@@ -79,6 +79,26 @@ async fn a_correction_forwards_removes_no_young_record_over_restarts_either() {
         goes(&engine, newest / 2).await;
         engine.close();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wall_clock_a_year_ahead_for_14_seconds_removes_no_record_and_a_month_does() {
+    let (directory, hand) = (tempfile::tempdir().unwrap(), Hand::new());
+    let engine = open_by(directory.path(), key(1), keeps_a_month(), hand.clock());
+    another_unit(&engine, directory.path()).await;
+    let newest = settle(&engine).await;
+    hand.jump(365 * DAY);
+    for _ in 0..2 {
+        hand.advance(Duration::from_secs(7));
+        // What is recorded meanwhile has the time of the records before.
+        another_unit(&engine, directory.path()).await;
+        looks_of_retention().await;
+        assert_eq!(engine.audit().first_sequence(), 1, "they are seconds old");
+    }
+    hand.jump(-365 * DAY);
+    hand.advance(MONTH + Duration::from_secs(1));
+    goes(&engine, newest / 2).await;
+    engine.close();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +172,7 @@ async fn a_renewed_lease_runs_its_time_over_a_correction_and_a_kill() {
     for by in [30 * DAY, -30 * DAY] {
         let (directory, killed, hand) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Hand::new());
         let engine = open_by(directory.path(), key(1), small_units(), hand.clock());
-        let session = shell(&engine, Duration::from_secs(300)).await;
+        let session = shell(&engine, Duration::from_mins(5)).await;
         hand.advance(Duration::from_secs(10));
         let renewed = engine.renew_sessions(&[(organization.clone(), Some(session))], Duration::from_secs(2_000)).await;
         assert_eq!(renewed.unwrap(), [Renewed::Renewed]);

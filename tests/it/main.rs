@@ -86,6 +86,8 @@ mod clock_campaign;
 mod clock_corrected;
 /// Rules that have expired are marked, and stay so.
 mod clock_expiry;
+/// What expiry costs.
+mod clock_expiry_many;
 /// The real binary under a false wall clock.
 mod clock_false;
 /// What jumps of the wall clock do.

@@ -2,25 +2,18 @@
 //!
 //! Invariant: while a reader holds the corrections, decision time is not corrected. So what it reads from the clock, and
 //! the times of records as they are counted now, belong together.
-//! Not here: when the decision time is corrected (`engine::timekeeping`).
+//! Not here: reading and recording them (`correcting`), when the decision time is corrected (`engine::timekeeping`).
 
 use std::collections::VecDeque;
-use std::sync::RwLock;
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::error::AuditError;
-use super::log::AuditLog;
 use super::units::UnitInfo;
-use crate::audit::filter::RecordFilter;
-use crate::audit::record::{ClockChangedRecord, Content, Entry, Record, RecordType};
-use crate::engine::clock::{Clock, Correction};
+use crate::engine::clock::Clock;
 use crate::locks::IgnorePoison;
 use crate::policy::time::Timestamp;
 
 /// The most corrections that are known, the newest ones. There is at most one a minute.
-const CORRECTIONS_MAX: usize = 10_000;
-
-/// How many records are read at a time.
-const PAGE: usize = 1_000;
+pub(super) const CORRECTIONS_MAX: usize = 10_000;
 
 /// The corrections of the decision time, oldest first.
 #[derive(Debug, Default)]
@@ -34,7 +27,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    fn add(&mut self, sequence: u64, by: i64) {
+    pub(super) fn add(&mut self, sequence: u64, by: i64) {
         if self.list.len() >= CORRECTIONS_MAX {
             self.list.pop_front();
         }
@@ -65,56 +58,19 @@ impl Corrections {
         (known.clone(), clock.now())
     }
 
+    /// Held by whoever must not be interrupted by a correction.
+    pub(super) fn hold(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.read().ignore_poison()
+    }
+
+    /// Held by whoever adds some.
+    pub(super) fn change(&self) -> RwLockWriteGuard<'_, Known> {
+        self.0.write().ignore_poison()
+    }
+
     /// Those known now.
     pub(super) fn known(&self) -> Known {
         self.0.read().ignore_poison().clone()
-    }
-}
-
-impl AuditLog {
-    /// Takes in the corrections that are on record. For a log that was just read back.
-    pub(super) fn read_corrections(&self) -> Result<(), AuditError> {
-        let filter = RecordFilter { types: vec![RecordType::ClockChanged], ..RecordFilter::default() };
-        let (mut records, mut before) = (Vec::new(), None);
-        loop {
-            let page = self.list(&filter, before, PAGE)?;
-            records.extend(page.records);
-            before = page.next_before;
-            if before.is_none() || records.len() >= CORRECTIONS_MAX {
-                break;
-            }
-        }
-        let mut known = self.shared.corrections.0.write().ignore_poison();
-        for Record { sequence, entry, .. } in records.iter().rev() {
-            if let Content::ClockChanged(change) = &entry.content {
-                known.add(*sequence, change.to_time.micros().saturating_sub(change.from_time.micros()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Corrects the decision time on the record. `follow` has whatever counts in decision time follow, before anybody
-    /// reads with [`AuditLog::uncorrected`] again; it must not block. None where the clock is not corrected.
-    pub(crate) fn correct(&self, clock: &Clock, follow: impl FnOnce()) -> Option<Correction> {
-        let mut known = self.shared.corrections.0.write().ignore_poison();
-        let correction = clock.correct()?;
-        let Correction { from, to } = correction;
-        let content = Content::ClockChanged(ClockChangedRecord { from_time: from, to_time: to });
-        let sequence = self.queue().push(Entry { time: to, organization: None, content }, None, true);
-        known.add(sequence, to.micros().saturating_sub(from.micros()));
-        follow();
-        Some(correction)
-    }
-
-    /// Runs something short while the decision time is not corrected.
-    pub(crate) fn uncorrected<T>(&self, run: impl FnOnce() -> T) -> T {
-        let _known = self.shared.corrections.0.read().ignore_poison();
-        run()
-    }
-
-    /// By how many microseconds decision time was corrected after a record, forwards in all.
-    pub(crate) fn corrected_since(&self, sequence: u64) -> i64 {
-        self.shared.corrections.0.read().ignore_poison().since(sequence)
     }
 }
 

@@ -13,6 +13,7 @@
 mod checkpoints;
 mod committer;
 mod condition;
+mod correcting;
 mod corrections;
 mod decisions;
 mod decoded;

@@ -109,10 +109,10 @@ impl Pacer {
     /// Looks at the clocks. `wall` is none where the wall clock shows no usable time.
     pub(super) fn look(&mut self, line: &Line, steady: i64, wall: Option<i64>) -> (Step, Option<Notice>) {
         // A wall clock that is wrong now was perhaps wrong when it was followed last.
-        let stop = if line.remaining(steady) == 0 { Step::Nothing } else { Step::Slew(0) };
+        let halt = if line.remaining(steady) == 0 { Step::Nothing } else { Step::Slew(0) };
         let Some(wall) = wall else {
             self.large = None;
-            return (stop, self.said_unusable.replace(()).is_none().then_some(Notice::Unusable));
+            return (halt, self.said_unusable.replace(()).is_none().then_some(Notice::Unusable));
         };
         self.said_unusable = None;
         let difference = wall.saturating_sub(line.at(steady));
@@ -126,11 +126,11 @@ impl Pacer {
             Some((since, first)) if difference.saturating_sub(first).saturating_abs() <= SLEW_MAX => {
                 let has_lasted = steady.saturating_sub(since) >= LASTING;
                 let due = Step::Correct { backwards: difference < 0 };
-                (if has_lasted { due } else { stop }, None)
+                (if has_lasted { due } else { halt }, None)
             }
             _ => {
                 self.large = Some((steady, difference));
-                (stop, self.warning(steady, difference))
+                (halt, self.warning(steady, difference))
             }
         }
     }
