@@ -97,7 +97,7 @@ impl Writer {
     }
 
     /// Marks what has surely expired. What cannot be written now stays due.
-    pub(super) fn expire(&mut self) {
+    fn expire(&mut self) {
         while self.expire_some() {}
     }
 

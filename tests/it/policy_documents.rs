@@ -68,6 +68,15 @@ fn replacement(document: Document, force: bool) -> Mutation {
     Mutation::ReplacePolicy { document: Box::new(document), etag: None, goes_back: false, force }
 }
 
+/// The same with all rules marked that have expired, as planning marks those that a document brings.
+pub(crate) fn marked(mut document: Document) -> Document {
+    for rule in document.rules.iter_mut().flatten() {
+        let has_expired = |time: Option<Timestamp>| time.is_some_and(|time| time <= Timestamp::from_millis(NOW));
+        rule.patch.expired |= rule.patch.expire_time.is_some_and(has_expired);
+    }
+    document
+}
+
 /// Applying a policy without ids makes it, and applying it again changes nothing.
 fn recognize(before: &(Organization, Cluster), after: &Organization) {
     let limits = Limits::default();
@@ -81,7 +90,7 @@ fn recognize(before: &(Organization, Cluster), after: &Organization) {
     let mut made = before.0.clone();
     made.apply(made.revision + 1, planner.now, &deltas);
     assert_eq!(planner.plan(&made, replacement(document.clone(), true), Vec::new()).unwrap(), []);
-    assert_eq!(without_ids(Document::of(&made)).rules, document.rules);
+    assert_eq!(marked(without_ids(Document::of(&made))).rules, marked(document).rules);
     // As many rules are the ones that were there as can be.
     let settings = |organization: &Organization| {
         let mut counts = BTreeMap::<String, usize>::new();
@@ -117,7 +126,8 @@ fn replace_sections(before: &(Organization, Cluster), after: &Organization, sect
     // Every model has the same groups, so nothing can name one that is missing.
     let mut made = before.0.clone();
     made.apply(made.revision + 1, Timestamp::from_millis(NOW), &planned.unwrap());
-    let (made, old) = (Document::of(&made), Document::of(&before.0));
+    let (made, old) = (marked(Document::of(&made)), marked(Document::of(&before.0)));
+    let document = marked(document);
     assert_eq!((&made.own, &made.nodes), if nodes { (&document.own, &document.nodes) } else { (&old.own, &old.nodes) });
     assert_eq!(made.groups, if groups { document.groups } else { old.groups });
     assert_eq!(made.rules, if rules { document.rules } else { old.rules });

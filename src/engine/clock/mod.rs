@@ -228,7 +228,7 @@ impl Clock {
             steady_offset.store(time - steady, Ordering::Relaxed);
             if let (None, Some(newest)) = (went_on, newest) {
                 known_offset.store(newest.saturating_sub(steady), Ordering::Relaxed);
-                ahead = Some((time.saturating_sub(newest), steady)).filter(|(by, _)| *by > 0);
+                ahead = Some((time.saturating_sub(newest), steady)).filter(|(by, _)| *by > SLEW_MAX);
             }
             Line { steady, time, slew: 0 }
         });

@@ -53,7 +53,7 @@ impl Task<'_> {
         let count = self.organization.rules.len() + 1;
         let index = position.map_or(Some(count - 1), |position| self.index(position, count));
         self.check_group("rule.address_group", patch.source.as_ref());
-        let rule = self.new_rule(id, patch, "rule");
+        let rule = self.new_rule(id, patch, None, "rule");
         self.refuse()?;
         self.check_own_limit(LIMITED, count, self.planner.limits.rules_per_organization_max)?;
         Ok(index.zip(rule).map(|(index, rule)| Delta::InsertRule { index, rule }).into_iter().collect())
@@ -157,8 +157,8 @@ impl Task<'_> {
                 self.violation(&format!("{field}[{index}].name"), description);
             }
             self.check_group(&format!("{field}[{index}].address_group"), patch.source.as_ref());
-            let Some(mut rule) = self.new_rule(id, &patch, &format!("{field}[{index}]")) else { continue };
-            self.mark(&mut rule, kept.map(|kept| &**kept));
+            let before = kept.map(|kept| &**kept);
+            let Some(mut rule) = self.new_rule(id, &patch, before, &format!("{field}[{index}]")) else { continue };
             if let Some(kept) = kept {
                 let as_before = Rule { update_time: kept.update_time, changed_at: kept.changed_at, ..rule.clone() };
                 let as_before = Rule { create_time: kept.create_time, ..as_before };
@@ -174,10 +174,11 @@ impl Task<'_> {
     }
 
     /// The rule that a patch makes. What it lacks is a violation, unless the request's reader said so already.
-    fn new_rule(&mut self, id: Id, patch: &RulePatch, field: &str) -> Option<Rule> {
+    /// `before` is the rule that it takes the place of.
+    fn new_rule(&mut self, id: Id, patch: &RulePatch, before: Option<&Rule>, field: &str) -> Option<Rule> {
         let mut rule = patch.to_rule(id, self.planner.now, self.revision);
         if let Some(rule) = &mut rule {
-            self.mark(rule, None);
+            self.mark(rule, before);
         }
         if rule.is_none() && self.violations.is_empty() {
             self.violation(field, "must have an action and a source");
