@@ -74,7 +74,7 @@ pub(super) fn load(
     keys.push(signer.verifier().clone());
     let newest = newest_signer(Arc::clone(disk), directory.audit(), &keys);
     let newest = newest.context("cannot read the checkpoints of the audit log")?;
-    let signed = match newest {
+    let last = match newest {
         NewestSigner::Known(number) => keys.get(number),
         // Without a checkpoint, the file tells who was to sign.
         NewestSigner::Nobody => known.last(),
@@ -85,12 +85,12 @@ pub(super) fn load(
             data_dir.join(PUBLIC_KEY_FILE).display()
         ),
     };
-    match signed {
-        Some(signed) if signed == signer.verifier() && is_new => tracing::warn!(
+    match last {
+        Some(last) if last == signer.verifier() && is_new => tracing::warn!(
             "`--audit-key-new` had no effect, because the key signed already: leave it out, or a lost key would be replaced"
         ),
-        Some(signed) if signed != signer.verifier() && !is_new => bail!(
-            "the audit log is signed by `{signed}`, but the key in `{}` is `{}`: {HOW_TO_GO_ON}",
+        Some(last) if last != signer.verifier() && !is_new => bail!(
+            "the audit log is signed by `{last}`, but the key in `{}` is `{}`: {HOW_TO_GO_ON}",
             path.display(),
             signer.verifier()
         ),
