@@ -277,13 +277,14 @@ impl Model {
         }
     }
 
-    /// The decisions that GAP records admit to be missing.
+    /// The decisions that GAP records admit to be missing. One without a count admits any number.
     pub(crate) fn admitted_missing(&self) -> u64 {
         let gaps = self.log.values().filter_map(|record| match &record.entry.content {
+            Content::Gap(gap) if gap.count == 0 => Some(u64::MAX),
             Content::Gap(gap) => Some(gap.count),
             _ => None,
         });
-        gaps.sum()
+        gaps.fold(0, u64::saturating_add)
     }
 }
 

@@ -33,7 +33,7 @@ fn remove_journal(directory: &Path) {
             removed += 1;
         }
     }
-    assert!(removed > 0, "there is a journal in {directory:?}");
+    assert!(removed > 0, "there is a journal in {}", directory.display());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
