@@ -197,7 +197,7 @@ impl Engine {
         };
         let records = self.journal_records(first).await??;
         let id = id.clone();
-        let replay = move || replay(&id, entry, records, with_later_marks);
+        let replay = move || replay(&id, &entry, records, with_later_marks);
         tokio::task::spawn_blocking(replay).await.map_err(|_| ChangeError::ShuttingDown)?
     }
 }
@@ -241,7 +241,7 @@ fn with_marks(organization: Arc<Organization>, marks: &Marks) -> Arc<Organizatio
 /// for.
 fn replay(
     id: &Id,
-    entry: RevisionEntry,
+    entry: &RevisionEntry,
     records: OwnedRecords,
     with_later_marks: bool,
 ) -> Result<Option<RevisionDetail>, HistoryError> {

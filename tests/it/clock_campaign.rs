@@ -274,6 +274,10 @@ impl Run {
                 at + KEPT_MICROS
             );
         }
+        // After a boot nothing goes for a minute.
+        if !self.engine().clock().is_settled() {
+            return;
+        }
         let is_old = |(sequence, at): &&(u64, i64)| steady - at > KEPT_MICROS + SLEWS && *sequence + TILES < newest;
         if let Some((old, _)) = self.model.records.iter().rev().find(is_old) {
             let goes = async || (first() + TILES > *old).then_some(());
