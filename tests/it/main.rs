@@ -125,6 +125,7 @@ mod moments_bounded;
 mod moments_judged;
 /// The same by every way of changing a policy.
 mod moments_paths;
+mod moments_revoked;
 /// The semantics as a slow, obvious evaluator.
 mod naive;
 /// Address groups patched by streams.
