@@ -189,7 +189,7 @@ fn moments() {
         let guard = (0..100).map(|number| Address::V4((1 << 24) + 256 * number)).collect();
         let gates = Gates { guard, max_revocations: None, refuse_open_to_internet: true };
         let begun = Instant::now();
-        let refusals = gates.refusals(Some(&old), Some(&new), now, &Budget::default());
+        let refusals = gates.refusals(&Gates::default(), Some(&old), Some(&new), now, &Budget::default());
         let judged = begun.elapsed();
         let begun = Instant::now();
         let impact = Impact::new(Some(old), Some(new), now);

@@ -44,9 +44,13 @@ impl Api {
         let test = organization.tests.iter().find(is_it).ok_or_else(|| status::not_found("the policy test"))?;
         // A new test passes, unless it was created with `override_tests`: then the answer shows what is decided instead.
         let published = self.published(&organization.id)?;
-        let cluster = self.engine()?.directory().cluster();
-        let judged = judged(&[test], &version(&published, &cluster), self.now()?);
-        Ok(at_revision(to_test(organization.id.as_str(), test, judged.first()), changed.revision))
+        let (cluster, now) = (self.engine()?.directory().cluster(), self.now()?);
+        let (id, test, revision) = (organization.id.clone(), test.clone(), changed.revision);
+        let answer = move || {
+            let judged = judged(&[&test], &version(&published, &cluster), now);
+            at_revision(to_test(id.as_str(), &test, judged.first()), revision)
+        };
+        self.shared.heavy.run(answer).await
     }
 
     pub(super) async fn list_policy_tests(
@@ -101,19 +105,19 @@ fn page_of_tests(
     at_revision(v1::ListPolicyTestsResponse { policy_tests, next_page_token }, organization.revision)
 }
 
-/// What a version decides about tests from `now` on. Where it takes too long to find out when one fails later, no moment is
-/// told.
+/// What a version decides about tests from `now` on.
 fn judged(tests: &[&PolicyTest], version: &Version<'_>, now: Timestamp) -> Vec<Judged> {
     let failures = failures(tests, version, now);
     let judged = |(test, first): (&&PolicyTest, Result<Option<Moment>, TooCostly>)| {
         let actual = test.actual(version, now);
         let fails_now = actual != test.expected && test.is_on(now);
+        let is_later_unknown = first.is_err() && !fails_now;
         let fail_time = match first.ok().flatten() {
             Some(Moment::At(time)) => Some(time),
             Some(Moment::Now) => Some(now),
             None => fails_now.then_some(now),
         };
-        Judged { actual, fail_time, ended: test.has_ended(now) }
+        Judged { actual, fail_time, is_later_unknown, ended: test.has_ended(now) }
     };
     tests.iter().zip(failures).map(judged).collect()
 }

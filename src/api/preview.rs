@@ -77,7 +77,7 @@ impl Api {
         let (paths, reads): (Vec<String>, Vec<ReadChange>) = self.read_mutations(mutations).await?.into_iter().unzip();
         let (plan, options) = to_plan(owner, reads, &paths)?;
         let (engine, limits) = (Arc::clone(self.engine()?), self.limits);
-        let previewed = self.shared.heavy.run(move || previewed(&engine, plan, options, within, &limits)).await?;
+        let previewed = self.shared.heavy.run(move || previewed(&engine, plan, &options, within, &limits)).await?;
         let answer = previewed.map_err(|(index, error)| refused(paths.get(index), error))??;
         let revision = u64::try_from(answer.revision).unwrap_or_default();
         Ok(at_revision(answer, revision))
@@ -171,14 +171,13 @@ fn to_plan(owner: Option<Id>, reads: Vec<ReadChange>, paths: &[String]) -> Resul
 
 type Planned = Result<Result<v1::PreviewChangeResponse, Status>, (usize, PlanError)>;
 
-fn previewed(engine: &Engine, plan: Plan, mut options: GateOptions, within: Duration, limits: &Limits) -> Planned {
+fn previewed(engine: &Engine, plan: Plan, options: &GateOptions, within: Duration, limits: &Limits) -> Planned {
     let preview = match plan {
         Plan::Organization(id, mutations) => engine.preview(&id, mutations, limits)?,
         Plan::Deletion(id, etag, force) => engine.preview_deletion(&id, etag.as_deref(), force, limits)?,
         Plan::Cluster(patches) => engine.preview_cluster(patches, limits)?,
     };
-    options.gates = options.gates.and(&preview.prospect.own_gates());
-    Ok(answer(engine, &preview, &options, within))
+    Ok(answer(engine, &preview, options, within))
 }
 
 fn answer(

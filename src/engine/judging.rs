@@ -36,9 +36,7 @@ impl Judge<'_> {
             return Ok(());
         }
         let prospect = self.prospect(change, outcome);
-        let gates = options.gates.and(&prospect.own_gates());
-        let options = GateOptions { gates, override_tests: options.override_tests };
-        let (refusals, overridden) = prospect.refusals(&options, self.sessions);
+        let (refusals, overridden) = prospect.refusals(options, self.sessions);
         if !refusals.is_empty() {
             return Err(ChangeError::Gated(refusals));
         }

@@ -152,7 +152,7 @@ impl Prospect {
 
     /// The gates of what the change is about, as they are and as they would be, together: neither those that a change
     /// lifts nor those that it sets are passed over.
-    pub fn own_gates(&self) -> Gates {
+    fn own_gates(&self) -> Gates {
         let of_cluster = [&self.cluster_before, &self.cluster_after].map(|of| Some(Arc::clone(&of.cluster.node.gates)));
         let of_organization = |one: &Prospected| {
             [&one.before, &one.after].map(|of| of.as_ref().map(|compiled| compiled.organization.node.gates.clone()))
@@ -165,13 +165,15 @@ impl Prospect {
         before.unwrap_or_default().and(&after.unwrap_or_default())
     }
 
-    /// What the gates refuse; and the policy tests that break, where the caller overrides them.
+    /// What the caller's gates and those that are kept refuse; and the policy tests that break, where the caller overrides
+    /// them.
     pub fn refusals(&self, options: &GateOptions, sessions: &SessionTable) -> (Vec<Refusal>, Vec<Id>) {
+        let gates = options.gates.and(&self.own_gates());
         let (mut refusals, mut overridden) = (Vec::new(), Vec::new());
         let (for_gates, for_tests) = (Budget::default(), Budget::default());
         for prospected in &self.organizations {
             let (before, after) = (prospected.before(self), prospected.after(self));
-            refusals.extend(options.gates.refusals(before.as_ref(), after.as_ref(), self.now, &for_gates));
+            refusals.extend(gates.refusals(&options.gates, before.as_ref(), after.as_ref(), self.now, &for_gates));
             let Broken { tests, unknown } = broken_tests(before.as_ref(), after.as_ref(), self.now, &for_tests);
             let organization = &prospected.id;
             if options.override_tests {
@@ -185,7 +187,7 @@ impl Prospect {
                 refusals.push(Refusal::CannotJudge { organization: organization.clone(), judged: Judged::Tests });
             }
         }
-        if let Some(max) = options.gates.max_revocations {
+        if let Some(max) = gates.max_revocations {
             let revoked = self.revoked(sessions, 0, &Budget::default());
             let would_be = revoked.count();
             if let Some((from, by_then)) = revoked.exceeds(max) {
@@ -194,6 +196,16 @@ impl Prospect {
                 refusals.push(Refusal::CannotJudge { organization, judged: Judged::Revocations });
             }
         }
+        // Once the steps are used up, nothing is known of the other organizations either, whatever expires there.
+        let mut unjudged = Vec::new();
+        refusals.retain(|refusal| match refusal {
+            Refusal::CannotJudge { judged, .. } => {
+                let is_first = !unjudged.contains(judged);
+                unjudged.push(*judged);
+                is_first
+            }
+            _ => true,
+        });
         (refusals, overridden)
     }
 }

@@ -299,3 +299,24 @@ async fn a_rule_that_has_expired_already_is_named_when_it_is_applied() {
     assert!(told.contains("rules/older") && told.contains("has expired and matches nothing"), "{told}");
     service.stop().await;
 }
+
+/// An export from before there were gates has `gates: {}`, which lifts them.
+#[tokio::test]
+async fn gates_that_a_file_a_rollback_or_a_promotion_lifts_are_told_on_standard_error() {
+    let service = Service::start().await;
+    let (stale, _) = ends_with(&service, 0, &["policy", "export"], "").await;
+    assert!(stale.contains("gates: {}"), "{stale}");
+    let gate = ["nodes", "update", "default", "--gates-refuse-open-to-internet", "--gates-guard-ip", "203.0.113.9"];
+    ends_with(&service, 0, &gate, "").await;
+    let lifted = "note: the gates of organizations/default are now: none";
+    let (_, told) = ends_with(&service, 0, &["policy", "apply", "-"], &stale).await;
+    assert!(told.contains(lifted), "{told}");
+    let (_, told) = ends_with(&service, 0, &["policy", "apply", "-"], &stale).await;
+    assert!(!told.contains("the gates"), "nothing was altered: {told}");
+    ends_with(&service, 0, &gate, "").await;
+    let (_, told) = ends_with(&service, 0, &["policy", "plan", "-"], &stale).await;
+    assert!(told.contains("note: the gates of organizations/default would be: none"), "{told}");
+    let (_, told) = ends_with(&service, 0, &["revisions", "rollback", "1", "--force"], "").await;
+    assert!(told.contains(lifted), "{told}");
+    service.stop().await;
+}

@@ -35,7 +35,7 @@ impl StateStores for Memory {
     }
 }
 
-fn open(journal: impl Journal + 'static, hand: &Hand) -> Engine {
+pub(crate) fn open(journal: impl Journal + 'static, hand: &Hand) -> Engine {
     open_with(journal, MemorySnapshots::new(), hand)
 }
 

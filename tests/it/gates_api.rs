@@ -188,6 +188,10 @@ async fn the_gates_that_a_change_sets_hold_for_it_too() {
     let status = assert_error(refused, Code::FailedPrecondition, "GUARD_VIOLATED");
     assert!(status.message().contains("/projects/-`"), "{status:?}");
     set(&service, gated(ChangeGates::default(), allow_list(&["10.0.0.0/9"])), ChangeOptions::default()).await.unwrap();
+    // Whoever guards the address in this very change, too, means every connection that it has.
+    let asked = ChangeOptions { guard_ips: vec!["10.1.2.3".into()], ..ChangeOptions::default() };
+    let refused = set(&service, required.clone(), asked).await;
+    assert_error(refused, Code::FailedPrecondition, "GUARD_VIOLATED");
     set(&service, required, ChangeOptions::default()).await.unwrap();
     service.stop().await;
 }

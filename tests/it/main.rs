@@ -197,6 +197,7 @@ mod moments_bounded;
 mod moments_judged;
 /// The same by every way of changing a policy.
 mod moments_paths;
+mod moments_revoked;
 /// The semantics as a slow, obvious evaluator.
 mod naive;
 /// Changes of policy whose audit record is not durable.

@@ -16,15 +16,18 @@ use portcullis::policy::gates::Gates;
 use portcullis::policy::group::Group;
 use portcullis::policy::judging::{Judged, Refusal};
 use portcullis::policy::members::MembersCache;
-use portcullis::policy::name::Id;
+use portcullis::policy::name::{Id, NodeKey, NodePath};
 use portcullis::policy::node::{Access, Node};
 use portcullis::policy::organization::{Cluster, Organization};
 use portcullis::policy::policy_test::PolicyTest;
+use portcullis::policy::problems::{self, Code, Examined};
 use portcullis::policy::rule::{Action, ConnectionType, Rule, Source};
 use portcullis::policy::snapshot::{ClusterSnapshot, Snapshot};
 use portcullis::policy::time::Timestamp;
 use portcullis::policy::timeline::Moment;
 use portcullis::policy::version::Version;
+
+use crate::problems::examined;
 
 const RULES: u32 = 20_000;
 const SHELL: ConnectionType = ConnectionType::Shell;
@@ -154,12 +157,15 @@ fn what_takes_too_many_steps_is_refused_with_what_to_do() {
     judged(&before, &shut(&before), |before, after| {
         let (old, new) = (Some(before), Some(after));
         let gates = Gates { guard: vec![narrow(2)], ..Gates::default() };
-        let refused = gates.refusals(old, new, now(), &Budget::new(1_000));
+        let refused = gates.refusals(&Gates::default(), old, new, now(), &Budget::new(1_000));
         assert_eq!(refused, [Refusal::CannotJudge { organization: id("default"), judged: Judged::Guards }]);
         let message = refused[0].to_string();
         assert!(message.contains("`organizations/default`") && message.contains("cannot be judged"), "{message}");
-        assert!(message.contains("let fewer rules expire, or make the change without `guard_ips`"), "{message}");
-        assert!(matches!(&gates.refusals(old, new, now(), &Budget::default())[..], [Refusal::GuardViolated { .. }]));
+        assert!(message.contains("let fewer rules expire, or guard no address: clear `guard_ips`"), "{message}");
+        assert!(matches!(
+            &gates.refusals(&Gates::default(), old, new, now(), &Budget::default())[..],
+            [Refusal::GuardViolated { .. }]
+        ));
         let broken = broken_tests(old, new, now(), &Budget::new(1_000));
         assert_eq!(broken, Broken { tests: Vec::new(), unknown: vec![id("t2"), id("t4")] });
         let last = Moment::At(Timestamp::from_millis(end(RULES - 1)));
@@ -194,9 +200,33 @@ fn many_rules_for_each_of_many_ranges_are_not_judged_for_ever() {
     organization.rules = Arc::new(rules.chain(own).collect());
     judged(&organization, &shut(&organization), |before, after| {
         let gates = Gates { refuse_open_to_internet: true, ..Gates::default() };
-        let refused = gates.refusals(Some(after), Some(before), now(), &Budget::default());
+        let refused = gates.refusals(&Gates::default(), Some(after), Some(before), now(), &Budget::default());
         assert_eq!(refused, [Refusal::CannotJudge { organization: id("default"), judged: Judged::Openness }]);
     });
+    // Nor are they said to have no problem: a test that fails now is named, and what else is wrong is not known.
+    organization.tests = Arc::new(vec![PolicyTest {
+        id: id("fails"),
+        address: Address::V4(10 << 24),
+        connection_type: SHELL,
+        endpoint: "organizations/default".into(),
+        expected: Decision::Allow,
+        description: "".into(),
+        end_time: None,
+    }]);
+    let snapshot = Snapshot::compile(&organization, &mut MembersCache::default());
+    let (cluster, cluster_snapshot) = (Cluster::new(now()), ClusterSnapshot::compile(&Cluster::new(now())));
+    let examined = Examined { now: now(), ..examined(&organization, &snapshot, &cluster, &cluster_snapshot) };
+    let found = problems::of_organization(&examined);
+    let failing: Vec<_> = found.problems.iter().filter(|problem| problem.code == Code::FailingTest).collect();
+    assert!(found.incomplete && failing.len() == 1 && failing[0].from.is_none(), "{failing:?}");
+    assert!(
+        problems::of_node(
+            &examined,
+            &NodeKey::of(&NodePath::parse("organizations/default/projects/web").unwrap()).unwrap()
+        )
+        .incomplete
+    );
+    assert!(!Code::FailingTest.is_always_found() && !Code::OpenToInternet.is_always_found());
 }
 
 #[test]

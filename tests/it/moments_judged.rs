@@ -191,7 +191,13 @@ fn gates(before: &World, after: &World, guarded: u32) {
         first(&all, anywhere)
     };
     let gates = Gates { guard: vec![address], refuse_open_to_internet: true, max_revocations: None };
-    let refusals = gates.refusals(old.version().as_ref(), new.version().as_ref(), time(NOW), &Budget::default());
+    let refusals = gates.refusals(
+        &Gates::default(),
+        old.version().as_ref(),
+        new.version().as_ref(),
+        time(NOW),
+        &Budget::default(),
+    );
     let guard = refusals.iter().find(|refusal| matches!(refusal, Refusal::GuardViolated { .. }));
     assert_eq!(guard.map(Refusal::from), any(&lost), "{refusals:?}");
     let opens = |place: &str, of, at| {

@@ -163,6 +163,14 @@ fn of_gates(message: &str, gates: &Gates) -> String {
         let own = own.map(|_| "raise `--max-revocations`".to_owned());
         let kept = || format!("raise the gate that `{keeper}` keeps ({update} --gates-max-revocations {count}`)");
         ("raise `max_revocations`", own.unwrap_or_else(kept))
+    } else if message.contains("clear `guard_ips`") {
+        let own = (!gates.guarded.is_empty()).then(|| "leave out `--guard-ip`".to_owned());
+        let kept = || format!("remove those that `{keeper}` keeps ({update} --gates-guard-ip none`)");
+        ("clear `guard_ips`", own.unwrap_or_else(kept))
+    } else if message.contains("clear `max_revocations`") {
+        let own = gates.max_revocations.is_some().then(|| "leave out `--max-revocations`".to_owned());
+        let kept = || format!("lift the gate that `{keeper}` keeps ({update} --gates-max-revocations none`)");
+        ("clear `max_revocations`", own.unwrap_or_else(kept))
     } else {
         let own = gates.refuses_open_to_internet.then(|| "leave out `--refuse-open-to-internet`".to_owned());
         let kept = || format!("lift the gate that `{keeper}` keeps ({update} --gates-refuse-open-to-internet=false`)");
@@ -269,6 +277,42 @@ mod tests {
     }
 
     /// The hazard: an advised command that fails, and the wrong gate to blame.
+    #[test]
+    fn what_cannot_be_judged_has_advice_for_the_gate_that_was_typed_or_is_kept() {
+        let typed = Gates {
+            guarded: vec!["192.0.2.1".to_owned()],
+            max_revocations: Some("3".to_owned()),
+            refuses_open_to_internet: true,
+            keeper: "organizations/o".to_owned(),
+        };
+        let kept = Gates { keeper: "organizations/o".to_owned(), ..Gates::default() };
+        for (question, way_out, own, flag) in [
+            ("locks out a guarded address", "guard no address: clear `guard_ips`", "--guard-ip", "guard-ip none"),
+            (
+                "revokes more sessions than may be revoked",
+                "let any number be revoked: clear `max_revocations`",
+                "--max-revocations",
+                "max-revocations none",
+            ),
+            (
+                "opens a node to every address",
+                "clear `refuse_open_to_internet`",
+                "--refuse-open-to-internet",
+                "refuse-open-to-internet=false",
+            ),
+        ] {
+            let message = format!(
+                "whether the change {question} cannot be judged, because too many rules of `organizations/o` expire one \
+                 after the other: let fewer rules expire, or {way_out}"
+            );
+            let told = super::in_words(&message, |_| true, &typed);
+            assert!(told.ends_with(&format!("leave out `{own}`")), "{told}");
+            let told = super::in_words(&message, |_| true, &kept);
+            let command = format!("(`portcullis nodes update organizations/o --gates-{flag}`)");
+            assert!(told.ends_with(&command) && !told.contains('_'), "{told}");
+        }
+    }
+
     #[test]
     fn the_gate_that_refuses_is_the_one_that_is_named() {
         let gates = |guarded: &[&str], max: Option<&str>| Gates {

@@ -12,6 +12,7 @@ use super::difference::Told;
 use super::names::{organization_of, split_node};
 use super::pages::{self, PAGE_SIZE};
 use super::record;
+use super::settings;
 use super::table::clean;
 use portcullis_proto::v1;
 use portcullis_proto::v1::policy_object::Object;
@@ -24,7 +25,17 @@ pub(super) const REQUIRED_PROJECTS: &str =
 pub(super) async fn of_preview(parent: &str, changes: &[v1::ObjectChange], told: Told, client: &Client) -> Vec<String> {
     let denies = denies_nothing(parent, changes, told, client).await.then(|| nothing_denied(parent, told));
     let last = loses_last_project(parent, changes, told, client).await.then(|| no_project_left(parent, told));
-    denies.into_iter().chain(last).collect()
+    gates_altered(changes, told).chain(denies).chain(last).collect()
+}
+
+/// The gates that a change alters: whatever lifts them is told, also where nobody reads the answer itself.
+fn gates_altered(changes: &[v1::ObjectChange], told: Told) -> impl Iterator<Item = String> + '_ {
+    changes.iter().filter_map(move |change| {
+        let after = node(change.after.as_ref())?;
+        let before = node(change.before.as_ref()).and_then(|before| before.change_gates.as_ref());
+        let (before, now) = (settings::gates(before), settings::gates(after.change_gates.as_ref()));
+        (before != now).then(|| settings::gates_told(after, told))
+    })
 }
 
 /// The organizations that require projects only through these changes.

@@ -3,8 +3,9 @@
 //! Invariant: the words are those that the flags take, so that what is shown can be typed.
 //! Not here: which settings a command shows, and where.
 
+use super::difference::Told;
 use super::names::id;
-use super::table;
+use super::table::{self, clean};
 use portcullis_proto::v1;
 
 /// Which addresses a rule is about: a range, or a group by its id.
@@ -33,6 +34,19 @@ pub(super) fn gates(gates: Option<&v1::ChangeGates>) -> String {
     let revoked = max_revocations.map(|max| format!("revokes at most {max}"));
     let open = refuse_open_to_internet.then(|| "opens nothing to the internet".to_owned());
     guarded.into_iter().chain(revoked).chain(open).collect::<Vec<_>>().join(", ")
+}
+
+/// Which gates a node has, or would have, after a change.
+pub(super) fn gates_told(node: &v1::Node, told: Told) -> String {
+    let gates = match gates(node.change_gates.as_ref()) {
+        empty if empty.is_empty() => "none".to_owned(),
+        words => words,
+    };
+    let are = match told {
+        Told::Is => "are now",
+        Told::Would => "would be",
+    };
+    format!("note: the gates of {} {are}: {}", clean(&node.name), clean(&gates))
 }
 
 /// What an entry permits: a range, or a group by its id.

@@ -94,7 +94,7 @@ pub enum Refusal {
     },
     /// Too much happens later, so nobody knows whether the change meets a condition.
     #[error(
-        "whether the change to `organizations/{organization}` {} cannot be judged, because too many rules expire one after \
+        "whether the change {} cannot be judged, because too many rules of `organizations/{organization}` expire one after \
          the other: let fewer rules expire, or {}",
         .judged.question(), .judged.way_out()
     )]
@@ -109,8 +109,8 @@ pub enum Refusal {
 impl Judged {
     fn question(self) -> &'static str {
         match self {
-            Self::Guards => "locks out an address of `guard_ips`",
-            Self::Revocations => "revokes more sessions than `max_revocations`",
+            Self::Guards => "locks out a guarded address",
+            Self::Revocations => "revokes more sessions than may be revoked",
             Self::Openness => "opens a node to every address",
             Self::Tests => "breaks policy tests",
         }
@@ -118,9 +118,9 @@ impl Judged {
 
     fn way_out(self) -> &'static str {
         match self {
-            Self::Guards => "make the change without `guard_ips`",
-            Self::Revocations => "make the change without `max_revocations`",
-            Self::Openness => "make the change without `refuse_open_to_internet`",
+            Self::Guards => "guard no address: clear `guard_ips`",
+            Self::Revocations => "let any number be revoked: clear `max_revocations`",
+            Self::Openness => "clear `refuse_open_to_internet`",
             Self::Tests => "set `override_tests`",
         }
     }
@@ -169,9 +169,11 @@ fn revoked(would_be: u64, by_then: u64, from: &Moment) -> String {
 
 impl Gates {
     /// Why these gates refuse a change from one version to another, from `now` on. None stands for an organization that
-    /// does not exist. `max_revocations` is not judged here, because only the engine knows the sessions.
+    /// does not exist. `asked` are those of them that the caller set, for this change alone. `max_revocations` is not judged
+    /// here, because only the engine knows the sessions.
     pub fn refusals(
         &self,
+        asked: &Gates,
         before: Option<&Version<'_>>,
         after: Option<&Version<'_>>,
         now: Timestamp,
@@ -180,7 +182,7 @@ impl Gates {
         let Some(organization) = before.or(after).map(|version| &version.organization.id) else { return Vec::new() };
         let cannot_judge = |judged| Refusal::CannotJudge { organization: organization.clone(), judged };
         let locked_out =
-            if self.guard.is_empty() { Ok(Vec::new()) } else { self.locked_out(before, after, now, budget) };
+            if self.guard.is_empty() { Ok(Vec::new()) } else { self.locked_out(asked, before, after, now, budget) };
         let mut refusals = locked_out.unwrap_or_else(|TooCostly| vec![cannot_judge(Judged::Guards)]);
         if self.refuse_open_to_internet {
             refusals
@@ -191,6 +193,7 @@ impl Gates {
 
     fn locked_out(
         &self,
+        asked: &Gates,
         before: Option<&Version<'_>>,
         after: Option<&Version<'_>>,
         now: Timestamp,
@@ -203,15 +206,17 @@ impl Gates {
             let losses = losses(ConnectionType::Shell).and_then(|shell| {
                 Ok([(ConnectionType::Shell, shell), (ConnectionType::Preview, losses(ConnectionType::Preview)?)])
             });
-            losses.map(|losses| locked_out(*address, before, after, &losses)).transpose()
+            let is_asked = asked.guard.contains(address);
+            losses.map(|losses| locked_out(*address, is_asked, before, after, &losses)).transpose()
         });
         refused.collect()
     }
 }
 
-/// The first connection that a guarded address loses.
+/// The first connection that a guarded address loses. `is_asked` says that the caller guards it, for this change.
 fn locked_out(
     address: Address,
+    is_asked: bool,
     before: &Version<'_>,
     after: Option<&Version<'_>>,
     losses: &[(ConnectionType, Losses)],
@@ -221,8 +226,9 @@ fn locked_out(
     // Whatever the nodes permit, the firewall before never allows it.
     let any_allowed = losses.iter().any(|(_, losses)| losses.allowed.is_some());
     let classes = any_allowed.then(|| target_classes(before.organization, after.map(|after| after.organization)));
-    // Whoever guards an address and requires projects in one change means the projects that exist.
-    let spares_unregistered = after.is_some_and(|after| sets_guard_and_projects(address, before, after));
+    // Whoever guards an address and requires projects in one change means the projects that exist. Whoever also asks that
+    // this change denies it nothing is asked to be believed.
+    let spares_unregistered = !is_asked && after.is_some_and(|after| sets_guard_and_projects(address, before, after));
     let is_judged = |targets: &TargetClass| !(spares_unregistered && *targets == TargetClass::UnregisteredProject);
     for targets in classes.into_iter().flatten().filter(is_judged) {
         let target = targets.example(before.organization, after.map(|after| after.organization));

@@ -34,6 +34,7 @@ pub(in crate::api) fn read_test(
         actual_decision: _,
         end_time,
         fail_time: _,
+        fail_time_unknown: _,
         ended: _,
     } = test;
     let id = optional_id(read, id_field, id);
@@ -68,6 +69,8 @@ pub(in crate::api) struct Judged {
     pub(in crate::api) actual: Decision,
     /// The first moment from now on at which the test fails.
     pub(in crate::api) fail_time: Option<Timestamp>,
+    /// Whether it takes too long to find out if it fails later.
+    pub(in crate::api) is_later_unknown: bool,
     /// Whether the test has ended.
     pub(in crate::api) ended: bool,
 }
@@ -86,5 +89,6 @@ pub(in crate::api) fn to_test(organization: &str, test: &PolicyTest, judged: Opt
         end_time: end_time.map(to_time),
         fail_time: judged.and_then(|judged| judged.fail_time).map(to_time),
         ended: judged.is_some_and(|judged| judged.ended),
+        fail_time_unknown: judged.is_some_and(|judged| judged.is_later_unknown),
     }
 }

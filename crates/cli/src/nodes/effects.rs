@@ -64,12 +64,7 @@ pub(super) async fn of_update(args: &UpdateArgs, before: &v1::Node, after: &v1::
         of_access(&args.change, before, after, context);
     }
     if args.gates.given() {
-        let gates = match settings::gates(after.change_gates.as_ref()) {
-            empty if empty.is_empty() => "none".to_owned(),
-            words => words,
-        };
-        let are = if args.change.validate_only { "would be" } else { "are now" };
-        context.output.note(&format!("note: the gates of {} {are}: {}", clean(&after.name), clean(&gates)));
+        context.output.note(&settings::gates_told(after, args.change.told()));
         guards::tell(&args.change, before, after, context).await;
     }
 }

@@ -134,6 +134,7 @@ fn outcome(test: &v1::PolicyTest) -> String {
         _ if test.ended => "ended".to_owned(),
         _ if fails(test) => "FAILS".to_owned(),
         Some(time) => format!("passes, will fail at {}", rfc3339(time)),
+        None if test.fail_time_unknown => "passes now, later is not known".to_owned(),
         None => "passes".to_owned(),
     }
 }

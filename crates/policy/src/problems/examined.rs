@@ -54,6 +54,8 @@ pub(super) struct LevelSets {
     pub(super) permitted_from: [TimedSet; 2],
     /// When cluster, firewall and organization permit all of IPv4 and all of IPv6, for each connection type.
     pub(super) open_from: [[Timeline; 2]; 2],
+    /// Whether it takes too long to find out when families are open. Then none is in `open_from`.
+    pub(super) is_open_unknown: bool,
     /// The addresses that the firewall always allows for some connection type.
     pub(super) always_allowed: RangeSet,
 }
@@ -66,15 +68,15 @@ impl LevelSets {
         let firewall = snapshot.firewall();
         let full = RangeSet::full();
         let [of_v4, of_v6] = [full.v4.is_subset(&permitted.v4), full.v6.is_subset(&permitted.v6)];
-        let [(shell, shell_permitted, shell_open), (preview, preview_permitted, preview_open)] =
+        let [(shell, shell_permitted, shell_open, of_shell), (preview, preview_permitted, preview_open, of_preview)] =
             firewall.of_types(|connection_type| {
                 let allowed = firewall.allowed_from(connection_type, *now);
                 let permitted = allowed.within(&permitted);
-                // Where it takes too long to find out, nothing is said to be open.
                 let whole = firewall.whole_families(connection_type, *now);
+                let is_unknown = whole.is_none();
                 let [v4, v6] = whole.unwrap_or([const { false }; 2].map(Timeline::constant));
                 let of = |of_firewall, family| if family { of_firewall } else { Timeline::constant(false) };
-                (allowed, permitted, [of(v4, of_v4), of(v6, of_v6)])
+                (allowed, permitted, [of(v4, of_v4), of(v6, of_v6)], is_unknown)
             });
         Self {
             permitted,
@@ -83,6 +85,7 @@ impl LevelSets {
             allowed_from: [shell, preview],
             permitted_from: [shell_permitted, preview_permitted],
             open_from: [shell_open, preview_open],
+            is_open_unknown: of_shell || of_preview,
         }
     }
 
@@ -94,8 +97,8 @@ impl LevelSets {
         })
     }
 
-    /// Whether nothing is known of what begins after some moment.
-    pub(super) fn has_horizon(&self) -> bool {
-        self.allowed_from.iter().any(|allowed| allowed.horizon().is_some())
+    /// Whether something is not known: what begins after some moment, or when families are open.
+    pub(super) fn are_short(&self) -> bool {
+        self.is_open_unknown || self.allowed_from.iter().any(|allowed| allowed.horizon().is_some())
     }
 }

@@ -38,7 +38,9 @@ pub fn of_organization(examined: &Examined<'_>) -> Found {
     found.problems.extend(whole::locks(&levels));
     found.problems.extend(whole::opened(examined, &levels));
     found.problems.extend(whole::guarded(examined));
-    found.problems.extend(whole::tests(examined));
+    let (tests, is_unknown) = whole::tests(examined);
+    found.problems.extend(tests);
+    found.incomplete |= is_unknown;
     finished(found, &levels, &left)
 }
 
@@ -66,6 +68,6 @@ fn finished(mut found: Found, levels: &LevelSets, left: &Steps) -> Found {
     found
         .problems
         .sort_by(|one, other| (one.code, &one.resource, one.from).cmp(&(other.code, &other.resource, other.from)));
-    found.incomplete |= left.is_short() || levels.has_horizon();
+    found.incomplete |= left.is_short() || levels.are_short();
     found
 }

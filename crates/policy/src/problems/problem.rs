@@ -66,8 +66,6 @@ impl Code {
     pub fn is_always_found(self) -> bool {
         match self {
             Self::GuardedAddressLockedOut
-            | Self::FailingTest
-            | Self::OpenToInternet
             | Self::NoAddresses
             | Self::Ipv4OnlyCatchAll
             | Self::AllowsAll
@@ -75,6 +73,8 @@ impl Code {
             | Self::ExpiredRule
             | Self::UnusedGroup => true,
             Self::LocksEveryoneOut
+            | Self::FailingTest
+            | Self::OpenToInternet
             | Self::ShadowedRule
             | Self::ExceedsOrganization
             | Self::UnreachableEntry

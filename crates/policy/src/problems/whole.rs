@@ -9,6 +9,7 @@ use super::examined::{Examined, LevelSets};
 use super::problem::{Code, Problem, Resource};
 use crate::address::Range;
 use crate::breakage::failures;
+use crate::forecast::TooCostly;
 use crate::name::Name;
 use crate::node::Access;
 use crate::policy_test::PolicyTest;
@@ -104,14 +105,17 @@ pub(super) fn guarded(examined: &Examined<'_>) -> Vec<Problem> {
     gates.guard.iter().copied().flat_map(of_address).collect()
 }
 
-/// The policy tests that fail, now or later.
-pub(super) fn tests(examined: &Examined<'_>) -> Vec<Problem> {
+/// The policy tests that fail, now or later; and whether it takes too long to find out for some when they fail later.
+pub(super) fn tests(examined: &Examined<'_>) -> (Vec<Problem>, bool) {
     let version = examined.version();
     let tests: Vec<&PolicyTest> = examined.organization.tests.iter().collect();
     let failures = failures(&tests, &version, examined.now);
+    let is_unknown = failures.iter().any(Result::is_err);
     let failing = tests.into_iter().zip(failures).filter_map(|(test, first)| {
-        let from = first.ok()??.time();
+        // What it decides now is always known.
+        let fails = test.is_on(examined.now) && test.actual(&version, examined.now) != test.expected;
+        let from = first.unwrap_or_else(|TooCostly| fails.then_some(Moment::Now))?.time();
         Some(Problem { from, ..Problem::new(Code::FailingTest, Resource::Test(test.id.clone())) })
     });
-    failing.collect()
+    (failing.collect(), is_unknown)
 }
