@@ -1,6 +1,7 @@
 //! An hour of a portal's load: does it stay as it was in the first minutes?
 //!
-//! `cargo bench --bench soak -- hour` runs an hour, `-- 300` so many seconds; a plain `cargo bench` runs 20 seconds. The
+//! `cargo bench --bench soak -- hour` runs an hour, `-- 300` so many seconds; a plain `cargo bench` runs 20 seconds. With
+//! `rate=6000` behind it so many Checks are offered each second, for a machine that does other work meanwhile. The
 //! service is the built `portcullis` with its defaults, shells recorded before their answer, previews soon after; only
 //! sessions end after seconds, for this load opens thousands of them each second. First as many Checks as can be answered
 //! are measured, then half of that rate is offered, whatever the answers take. Meanwhile the policy changes every second,
@@ -68,13 +69,18 @@ const ANSWERED_PERCENT: u64 = 98;
 /// How long subscribers may take to come to the end.
 const CATCH_UP: Duration = Duration::from_mins(5);
 
-/// How long to run; none where another bench was meant.
-fn asked() -> Option<Duration> {
+/// How long to run, and Checks a second where they are not measured; none where another bench was meant.
+fn asked() -> Option<(Duration, Option<u64>)> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    match arguments.first().map(String::as_str) {
-        None => Some(SHORT),
-        Some("hour") => Some(HOUR),
-        Some(seconds) => seconds.parse().ok().filter(|seconds| *seconds >= 10).map(Duration::from_secs),
+    let mut arguments = arguments.iter().map(String::as_str);
+    let time = match arguments.next() {
+        None => SHORT,
+        Some("hour") => HOUR,
+        Some(seconds) => seconds.parse().ok().filter(|seconds| *seconds >= 10).map(Duration::from_secs)?,
+    };
+    match arguments.next() {
+        None => Some((time, None)),
+        Some(rate) => Some((time, Some(rate.strip_prefix("rate=")?.parse().ok()?))),
     }
 }
 
@@ -135,14 +141,20 @@ struct Offered {
 }
 
 /// The soak itself: what is offered, and all that goes on meanwhile.
-async fn offer(server: &Server, counts: &Arc<Counts>, records: &AtomicU64, time: Duration) -> Offered {
+async fn offer(
+    server: &Server,
+    counts: &Arc<Counts>,
+    records: &AtomicU64,
+    time: Duration,
+    rate: Option<u64>,
+) -> Offered {
     let requests = load::requests();
     let mut channels = Vec::new();
     for _ in 0..CONNECTIONS {
         channels.push(server.connect().await);
     }
     let peak = load::peak(&channels, &requests, counts, PEAK).await;
-    let rate = peak / 2;
+    let rate = rate.unwrap_or(peak / 2);
     println!("peak {peak} Checks/s; offered {rate}/s for {} s", time.as_secs());
     let done: Arc<Administration> = Arc::default();
     let channel = server.connect().await;
@@ -247,7 +259,7 @@ async fn gather(subscribers: Vec<Subscriber>, counts: &Counts) -> Option<Seen> {
     all
 }
 
-async fn soak(time: Duration) -> ExitCode {
+async fn soak(time: Duration, rate: Option<u64>) -> ExitCode {
     let directory = tempfile::tempdir().unwrap();
     let kept = (time.as_secs() * KEPT_A_SECOND).clamp(KEPT_MIN, KEPT_MAX);
     let mut server = Server::start(directory.path(), &["--audit-retention-bytes", &kept.to_string()]);
@@ -259,7 +271,7 @@ async fn soak(time: Duration) -> ExitCode {
     let (tell, place) = tokio::sync::watch::channel(place);
     let subscribers = subscribe(&place, &records);
 
-    let Offered { rate, samples, done } = offer(&server, &counts, &records, time).await;
+    let Offered { rate, samples, done } = offer(&server, &counts, &records, time, rate).await;
 
     tell.send_modify(|place| place.ending = true);
     let (peak, logged) = (server.memory().peak, server.logged());
@@ -305,10 +317,12 @@ async fn soak(time: Duration) -> ExitCode {
 }
 
 fn main() -> ExitCode {
-    let Some(time) = asked() else {
-        println!("soak: say `hour` or a number of seconds, 10 at least; nothing is done");
+    let Some((time, rate)) = asked() else {
+        println!(
+            "soak: say `hour` or a number of seconds, 10 at least, then `rate=` and Checks a second; nothing is done"
+        );
         return ExitCode::SUCCESS;
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(soak(time))
+    runtime.block_on(soak(time, rate))
 }

@@ -10,9 +10,15 @@ use std::time::Duration;
 
 use portcullis::config::Config;
 use portcullis::engine::clock::{Clock, Source, SystemSource};
+use portcullis::engine::{Engine, Options, Stores};
+use portcullis::policy::rule as core;
 use portcullis::proto::v1::{
     Action, BatchCheckRequest, ConnectionType, CreateRuleRequest, Decision, EraseUserRequest, RenewSessionsRequest,
 };
+use portcullis::store::disk::RealDisk;
+use portcullis::store::journal::{FileJournal, JournalOptions};
+use portcullis::store::state::MemoryState;
+use portcullis::store::{Batch, Keyspace, Page, StateError, StateStore, StateStores};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -20,6 +26,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::audit_api::check_of;
 use crate::audit_disk::Switches;
+use crate::audit_engine::{add_rule, check, key, stores};
 use crate::harness::{Service, rule};
 
 const DEFAULT: &str = "organizations/default";
@@ -56,7 +63,7 @@ impl Switches {
 /// Gives a thread something to do. What the caller is answered, where there is one.
 async fn disturb(service: &Service, switches: &Switches, thread: &str, session: &str) -> Option<Status> {
     match thread {
-        "policy-writer" | "policy-follower" => {
+        "policy-writer" => {
             let request = CreateRuleRequest {
                 parent: DEFAULT.to_owned(),
                 rule: Some(rule(Action::Deny, "198.51.100.0/24")),
@@ -110,15 +117,8 @@ async fn until_not_serving(service: &Service) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thread_that_panics_ends_the_service_and_the_next_start_serves() {
-    for thread in [
-        "policy-writer",
-        "policy-follower",
-        "session-keeper",
-        "audit-writer",
-        "audit-commit",
-        "audit-sealer",
-        "session-journal",
-    ] {
+    for thread in ["policy-writer", "session-keeper", "audit-writer", "audit-commit", "audit-sealer", "session-journal"]
+    {
         let temporary = tempfile::tempdir().unwrap();
         let config = Config::for_data_dir(temporary.path().join("data"));
         let switches = Switches::default();
@@ -154,4 +154,53 @@ async fn a_thread_that_panics_ends_the_service_and_the_next_start_serves() {
         assert_eq!(service.check("192.0.2.1", DEFAULT).await.decision(), Decision::Allow, "{thread}");
         service.stop().await;
     }
+}
+
+/// A copy of the policy whose keeper panics at its first change. It has no clock that could panic for it.
+struct FragileCopy(MemoryState);
+
+impl StateStores for FragileCopy {
+    fn open(&self) -> Result<Box<dyn StateStore>, StateError> {
+        Ok(Box::new(Self(MemoryState::new())))
+    }
+}
+
+impl StateStore for FragileCopy {
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.0.get(keyspace, key)
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<(), StateError> {
+        assert_ne!(std::thread::current().name(), Some("policy-follower"), "as in a test");
+        self.0.apply(batch)
+    }
+
+    fn scan(&self, keyspace: Keyspace, from: &[u8], entries_max: usize) -> Result<Page, StateError> {
+        self.0.scan(keyspace, from, entries_max)
+    }
+
+    fn flush(&self) -> Result<(), StateError> {
+        self.0.flush()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keeper_of_the_copy_that_panics_fails_the_engine_and_every_call_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["policy", "audit", "sessions"] {
+        std::fs::create_dir(directory.path().join(name)).unwrap();
+    }
+    let policy = FileJournal::open(Arc::new(RealDisk), directory.path().join("policy"), JournalOptions::default());
+    let stores = stores(Box::new(policy.unwrap()), Arc::new(RealDisk), directory.path(), key(1));
+    let stores = Stores { state: Box::new(FragileCopy(MemoryState::new())), ..stores };
+    let engine = Engine::open(stores, Options::default(), Clock::system()).unwrap();
+    let mut failure = engine.failure();
+    add_rule(&engine, "any", core::Action::Deny, "198.51.100.0/24").await;
+    let reason = timeout(END, failure.wait_for(Option::is_some)).await.expect("it goes on without its thread").unwrap();
+    assert_eq!(reason.as_deref(), Some("the thread `policy-follower` panicked"));
+    drop(reason);
+    check(&engine, "ada@example.com", "192.0.2.1", core::ConnectionType::Shell, DEFAULT)
+        .await
+        .expect_err("an engine that has failed decides nothing");
+    engine.close();
 }

@@ -260,9 +260,19 @@ async fn every_write_of_a_first_start_may_be_its_last() {
     service.stop().await;
     // The directories are made at once, before anything is in them.
     let parts = ["policy", "sled", "audit", "sessions"];
-    for latest in
-        ["nothing", "BEGUN", "checkpoints", "audit", "sled", "policy", "LINEAGE", "audit.pub", "audit.key", "FORMAT"]
-    {
+    for latest in [
+        "nothing",
+        "clock",
+        "BEGUN",
+        "checkpoints",
+        "audit",
+        "sled",
+        "policy",
+        "LINEAGE",
+        "audit.pub",
+        "audit.key",
+        "FORMAT",
+    ] {
         match latest {
             "checkpoints" => remove(&image.join("audit/checkpoints")),
             "FORMAT" => [latest].iter().chain(&parts).for_each(|name| remove(&image.join(name))),

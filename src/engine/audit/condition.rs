@@ -102,8 +102,9 @@ impl Supervisor for Condition {
     }
 
     fn fail(&self, reason: &str) {
-        self.failure.fail(reason);
+        // First: whoever is told the reason finds every call refused.
         self.set(Obstacle::ThreadEnded, true);
+        self.failure.fail(reason);
     }
 }
 
