@@ -286,7 +286,9 @@ impl Mirror {
     fn store_counters(&self, gathered: Gathered<'_>, durable: &dyn Fn(u64) -> bool) -> Result<bool, StateError> {
         let Gathered { batches, counters, through } = gathered;
         if !durable(through) {
-            counters.iter().for_each(|counter| counter.mark_unsaved());
+            for counter in &counters {
+                counter.mark_unsaved();
+            }
             return Ok(false);
         }
         batches.iter().filter(|batch| !batch.is_empty()).try_for_each(|batch| self.store.apply(batch))?;

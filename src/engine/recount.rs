@@ -67,7 +67,9 @@ fn each(log: &AuditLog, from: u64, mut of: impl FnMut(&Record)) -> Result<(), Au
         let records = log.read(next, RECORDS_MAX)?;
         let Some(last) = records.last() else { break };
         next = last.sequence + 1;
-        records.iter().for_each(|record| of(record));
+        for record in &records {
+            of(record);
+        }
     }
     Ok(())
 }

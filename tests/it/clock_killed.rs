@@ -98,7 +98,7 @@ async fn leases_run_out_on_passing_time_after_a_correction_and_a_kill() {
     for by in [-30 * DAY, 30 * DAY] {
         let mut service = Killed::start();
         let engine = Arc::clone(&service.engine);
-        let lease = Duration::from_secs(300);
+        let lease = Duration::from_mins(5);
         let (before, both) = (shell(&engine, lease).await, shell(&engine, lease).await);
         assert_eq!(service.renew(before, 1_000).await, Renewed::Renewed);
         assert_eq!(service.renew(both, 1_000).await, Renewed::Renewed);

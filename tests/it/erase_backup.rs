@@ -26,8 +26,8 @@ fn email_of(number: usize) -> String {
 fn users_in(bytes: &[u8], found: &mut HashSet<usize>) {
     let text = String::from_utf8_lossy(bytes);
     let numbers = text.match_indices(">@example.com").filter_map(|(end, _)| {
-        let begin = text[..end].rfind('<')? + 1;
-        text[begin..end].parse::<usize>().ok()
+        let (_, number) = text.get(..end)?.rsplit_once('<')?;
+        number.parse::<usize>().ok()
     });
     found.extend(numbers);
 }
@@ -52,7 +52,9 @@ fn examine(copied: &Path, audit_sequence: u64) -> Copied {
         let ErasureMark::Erasures(erasures) = decode_erasure_mark(&std::fs::read(&mark).unwrap()).unwrap() else {
             panic!()
         };
-        erasures.iter().for_each(|erasure| users_in(erasure.name.as_bytes(), &mut marked));
+        for erasure in &erasures {
+            users_in(erasure.name.as_bytes(), &mut marked);
+        }
     }
     let mut held = HashSet::new();
     for path in files(&copied.join("audit")).into_iter().chain(files(&copied.join("sessions"))) {
@@ -91,13 +93,13 @@ async fn whoever_was_erased_before_a_backup_is_not_in_it_or_in_its_mark() {
     let mut copies = Vec::new();
     while !erasing.is_finished() {
         let (engine, to) = (Arc::clone(&engine), directory.path().join("copy"));
-        let copied = tokio::task::spawn_blocking(move || {
+        let examining = tokio::task::spawn_blocking(move || {
             let summary = copy(&engine, &to);
-            let copied = examine(&to, summary.audit_sequence);
+            let found = examine(&to, summary.audit_sequence);
             std::fs::remove_dir_all(to).unwrap();
-            copied
+            found
         });
-        copies.push(copied.await.unwrap());
+        copies.push(examining.await.unwrap());
     }
     erasing.await.unwrap();
     let erased = erased.lock().unwrap();
