@@ -1,15 +1,26 @@
-//! The check of a backup that `portcullis backup` receives.
+//! What `portcullis backup` does to verify what it receives.
 //!
-//! Invariant: it is the check that a restore makes of the file.
+//! Invariant: it is what a restore of the file does.
 //! Not here: the format (`store::backup`), receiving (`portcullis-cli`).
 
-use portcullis_cli::{BackupCheck, BackupSummary};
+use std::fs::File;
+use std::path::Path;
 
-use crate::server::ReceivedBackup;
+use portcullis_cli::{BackupCheck, BackupFormat, BackupSummary};
 
-/// A check of a backup from its first byte on.
-pub(super) fn check() -> Box<dyn BackupCheck> {
-    Box::new(Received(ReceivedBackup::default()))
+use crate::server::{self, ReceivedBackup, WholeBackup};
+
+/// Backups as this program writes and restores them.
+pub(super) struct Format;
+
+impl BackupFormat for Format {
+    fn check(&self) -> Box<dyn BackupCheck> {
+        Box::new(Received(ReceivedBackup::default()))
+    }
+
+    fn rehearse(&self, file: &Path, scratch: &Path) -> anyhow::Result<BackupSummary> {
+        server::rehearse(&mut File::open(file)?, scratch).map(summary)
+    }
 }
 
 struct Received(ReceivedBackup);
@@ -20,12 +31,11 @@ impl BackupCheck for Received {
     }
 
     fn finish(self: Box<Self>) -> anyhow::Result<BackupSummary> {
-        let whole = self.0.finish()?;
-        Ok(BackupSummary {
-            bytes: whole.bytes,
-            lineage: whole.lineage.to_string(),
-            audit_sequence: whole.audit_sequence,
-            policy_sequence: whole.policy_sequence,
-        })
+        self.0.finish().map(summary)
     }
+}
+
+fn summary(whole: WholeBackup) -> BackupSummary {
+    let WholeBackup { bytes, lineage, audit_sequence, policy_sequence } = whole;
+    BackupSummary { bytes, lineage: lineage.to_string(), audit_sequence, policy_sequence }
 }

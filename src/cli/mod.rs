@@ -81,7 +81,7 @@ impl Cli {
             Command::Completions(args) => completions::run(&args, Self::command(), output),
             Command::Restore(args) => restore::run(&args, output),
             Command::Server(command) => {
-                let files = Files { verify: &verify::files, check_backup: &backup::check };
+                let files = Files { verify: &verify::files, backup: &backup::Format };
                 command.run(&self.client, files, output)
             }
         }

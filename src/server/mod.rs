@@ -41,7 +41,7 @@ use crate::store::disk::Disk;
 use crate::store::presence::Presence;
 
 pub use open::{open, open_on};
-pub use restore::{ReceivedBackup, Restored, WholeBackup, restore};
+pub use restore::{ReceivedBackup, Restored, WholeBackup, rehearse, restore};
 pub use verify::verify_audit;
 
 use connections::{Acceptor, Listener};

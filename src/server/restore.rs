@@ -27,7 +27,7 @@ use crate::store::Log;
 use crate::store::backup::{BackupError, Members, Summary, Unpacker};
 use crate::store::disk::RealDisk;
 use crate::store::journal::{FileJournal, JournalOptions};
-use crate::store::restoring::{RESTORED, RestoreDirectory};
+use crate::store::restoring::{self, RESTORED, RestoreDirectory};
 use crate::store::snapshots::FileSnapshots;
 
 /// What is read at a time.
@@ -105,6 +105,29 @@ pub fn restore(input: &mut dyn Read, data_dir: &Path, key: Option<&str>) -> anyh
             Err(error)
         }
     }
+}
+
+/// Restores a backup into `scratch`, as [`restore`] does, and removes what was restored: no server can start on it
+/// meanwhile.
+pub fn rehearse(input: &mut dyn Read, scratch: &Path) -> anyhow::Result<WholeBackup> {
+    restoring::remove_unfinished(scratch)?;
+    let directory = RestoreDirectory::begin(scratch)?;
+    let verified = unpack_and_verify(input, scratch, None, &directory);
+    directory.abandon()?;
+    fs::remove_dir_all(scratch).with_context(|| format!("cannot remove `{}`", scratch.display()))?;
+    let (whole, _) = verified.map_err(|error| {
+        let is_full =
+            |cause: &io::Error| [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&cause.kind());
+        let advice = match error.chain().filter_map(|cause| cause.downcast_ref()).any(is_full) {
+            true => ": make room, or take it with `--checksums-only`",
+            false => "",
+        };
+        error.context(format!(
+            "the backup was restored into `{}` to verify it, and that failed{advice}",
+            scratch.display()
+        ))
+    })?;
+    Ok(whole)
 }
 
 /// What was backed up, and the text of the key that signs its audit log.

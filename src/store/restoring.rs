@@ -73,6 +73,21 @@ impl RestoreDirectory {
     }
 }
 
+/// Removes a directory that an interrupted restore left, and no other.
+///
+/// # Errors
+///
+/// If another process restores into it.
+pub fn remove_unfinished(path: &Path) -> Result<(), DirectoryError> {
+    if !is_restoring(path)? {
+        return Ok(());
+    }
+    let locks = lock_both(path)?;
+    fs::remove_dir_all(path).map_err(|error| io_error("remove", path, error))?;
+    drop(locks);
+    Ok(())
+}
+
 /// Removes a file, durably.
 pub fn remove(directory: &Path, name: &str) -> Result<(), DirectoryError> {
     let path = directory.join(name);

@@ -4,6 +4,7 @@
 //! Not here: files that are no whole backups, and clients that stall or vanish (`backup_faults`).
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -13,8 +14,8 @@ use portcullis::config::Config;
 use portcullis::proto::v1::audit_record::Content;
 use portcullis::proto::v1::maintenance_service_client::MaintenanceServiceClient;
 use portcullis::proto::v1::{
-    Action, AuditRecord, AuditType, BackupRequest, ConnectionType, EraseUserRequest, GetCheckpointRequest,
-    ListAuditRecordsRequest, ListRulesRequest, ListSessionsRequest, SessionState,
+    Action, AuditRecord, AuditType, BackupRequest, BatchCheckRequest, ConnectionType, EraseUserRequest,
+    GetCheckpointRequest, ListAuditRecordsRequest, ListRulesRequest, ListSessionsRequest, SessionState,
 };
 use portcullis::server::verify_audit;
 use tokio::task::JoinHandle;
@@ -321,4 +322,39 @@ async fn the_restore_drill_of_the_operators_manual_works() {
     let counted = service.firewall().list_rules(request).await.unwrap().into_inner().rules.remove(0);
     assert!(counted.match_count_start_time.is_some() && counted.match_count == 0);
     tokio::time::timeout(Duration::from_secs(30), service.stop()).await.unwrap();
+}
+
+/// The hazard: the last good backup makes room for one that nothing can be restored from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_a_damaged_log_never_gets_its_name() {
+    let data = tempfile::tempdir().unwrap();
+    let mut config = Config::for_data_dir(data.path().join("data"));
+    config.record.audit_retention_bytes = Some(1 << 20);
+    let service = Service::with_config(config).await;
+    let preview = check_of("ada@example.com", "10.0.0.1", ConnectionType::Preview, DEFAULT);
+    service.decisions().batch_check(BatchCheckRequest { requests: vec![preview; 600] }).await.unwrap();
+    let audit = service.data_dir().join("audit");
+    let sealed = async || {
+        let names = std::fs::read_dir(&audit).unwrap().map(|entry| entry.unwrap().path());
+        names.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "seg"))
+    };
+    let unit = until("a unit is sealed", sealed).await;
+    let middle = std::fs::metadata(&unit).unwrap().len() / 2;
+    std::fs::OpenOptions::new().write(true).open(&unit).unwrap().write_all_at(b"damaged", middle).unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("portcullis.backup");
+    // What an interrupted verification left is no obstacle.
+    let scratch = directory.path().join("portcullis.backup.verifying");
+    std::fs::create_dir(&scratch).unwrap();
+    std::fs::write(scratch.join("RESTORING"), "").unwrap();
+    let output = command_line(&service, &["backup", path(&file)], "").await;
+    let shown = printed(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("to verify it, and that failed") && !shown.contains("--checksums-only"), "{shown}");
+    assert!(!file.exists() && !scratch.exists());
+    // Checksums show that it is what the server sent, and no more.
+    let output = command_line(&service, &["backup", path(&file), "--checksums-only"], "").await;
+    assert!(output.status.success() && file.exists(), "{}", printed(&output));
+    service.stop().await;
 }

@@ -1,8 +1,8 @@
 //! `portcullis backup`: a backup of a running server, in a file.
 //!
-//! Invariant: a file under the name that was asked for is whole, durable and verified. What is not is called
-//! `….unfinished`.
-//! Not here: the format, which the program that has the service reads (`BackupCheck`).
+//! Invariant: a file under the name that was asked for is whole and durable, and can be restored: it was. What is not is
+//! called `….unfinished`.
+//! Not here: the format, and restoring, which the program does that has the service (`BackupFormat`).
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -22,7 +22,10 @@ use portcullis_proto::v1;
 const WHAT: &str = "The backup shows one moment. It holds the policy with its history, the audit log with its \
                     checkpoints, and the active sessions, with all personal data in them: keep it as safe as the data \
                     directory. It does not hold the key that signs the audit log, which you keep apart, nor the match \
-                    counts of rules. Bring it back with `portcullis restore`.";
+                    counts of rules. Bring it back with `portcullis restore`. To verify it, the command restores it into \
+                    the directory FILE.verifying and removes that again, which takes as much room as the data directory. \
+                    With `--checksums-only`, and for standard output, only checksums are compared: they do not show what \
+                    was damaged before the backup.";
 
 /// What is read back at a time.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -36,6 +39,18 @@ pub(super) struct BackupArgs {
     /// Replace the file if it exists
     #[arg(long)]
     force: bool,
+    /// Compare checksums only, instead of restoring the backup beside the file to verify it
+    #[arg(long)]
+    checksums_only: bool,
+}
+
+/// What reads a backup.
+pub trait BackupFormat {
+    /// A check of a backup from its first byte on.
+    fn check(&self) -> Box<dyn BackupCheck>;
+
+    /// Restores the backup in `file` into the directory `scratch`, as `portcullis restore` would, and removes that again.
+    fn rehearse(&self, file: &Path, scratch: &Path) -> anyhow::Result<BackupSummary>;
 }
 
 /// Checks a backup as it comes.
@@ -48,7 +63,7 @@ pub trait BackupCheck {
 }
 
 /// What a backup is of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupSummary {
     /// The size of the file.
     pub bytes: u64,
@@ -62,7 +77,7 @@ pub struct BackupSummary {
 
 pub(super) async fn run(
     args: &BackupArgs,
-    check: &dyn Fn() -> Box<dyn BackupCheck>,
+    format: &dyn BackupFormat,
     context: &mut Context<'_>,
 ) -> anyhow::Result<Exit> {
     if args.file.as_os_str() == "-" {
@@ -70,7 +85,7 @@ pub(super) async fn run(
             let message = "a backup is no text for a terminal: give a file, or pipe standard output into one";
             return Err(UsageError(message.to_owned()).into());
         }
-        let summary = receive(check(), context, None).await?;
+        let summary = receive(format.check(), context, None).await?;
         context.output.note(&format!("wrote {}", in_words(&summary)));
         return Ok(Exit::Success);
     }
@@ -78,9 +93,13 @@ pub(super) async fn run(
     if !args.force && file.symlink_metadata().is_ok() {
         bail!("`{}` exists: choose another name, or replace it with `--force`", file.display());
     }
-    let mut unfinished = Unfinished { path: unfinished(file), file: None };
-    let summary = receive(check(), context, Some(&mut unfinished)).await.with_context(|| unfinished.advice())?;
-    unfinished.finish(check(), &summary, file).with_context(|| format!("cannot finish `{}`", file.display()))?;
+    let mut unfinished = Unfinished { path: beside(file, ".unfinished"), file: None };
+    let summary = receive(format.check(), context, Some(&mut unfinished)).await.with_context(|| unfinished.advice())?;
+    let read_back = |written: &Path| match args.checksums_only {
+        true => check_file(format.check(), written),
+        false => format.rehearse(written, &beside(file, ".verifying")),
+    };
+    unfinished.finish(read_back, &summary, file).with_context(|| format!("cannot finish `{}`", file.display()))?;
     let rows = [
         ("backup", table::clean(&file.display().to_string())),
         ("bytes", summary.bytes.to_string()),
@@ -134,26 +153,34 @@ impl Unfinished {
     }
 
     /// Gives the file its name once it is durable and was read back.
-    fn finish(self, mut check: Box<dyn BackupCheck>, received: &BackupSummary, name: &Path) -> anyhow::Result<()> {
+    fn finish(
+        self,
+        read_back: impl FnOnce(&Path) -> anyhow::Result<BackupSummary>,
+        received: &BackupSummary,
+        name: &Path,
+    ) -> anyhow::Result<()> {
         let Self { path, file } = self;
         let Some(file) = file else { bail!("nothing has come") };
         file.sync_all()?;
-        let mut written = File::open(&path)?;
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            match written.read(&mut piece)? {
-                0 => break,
-                count => check.push(piece.get(..count).unwrap_or_default())?,
-            }
-        }
-        let BackupSummary { bytes, lineage, audit_sequence, policy_sequence } = check.finish()?;
-        let found = (bytes, &lineage, audit_sequence, policy_sequence);
-        if found != (received.bytes, &received.lineage, received.audit_sequence, received.policy_sequence) {
+        let found = read_back(&path).with_context(|| format!("what has come is in `{}`", path.display()))?;
+        if found != *received {
             bail!("`{}` is not what was received: take the backup again", path.display());
         }
         fs::rename(&path, name)?;
         let directory = name.parent().filter(|directory| !directory.as_os_str().is_empty());
         Ok(File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?)
+    }
+}
+
+/// Compares the checksums of a file.
+fn check_file(mut check: Box<dyn BackupCheck>, path: &Path) -> anyhow::Result<BackupSummary> {
+    let mut written = File::open(path)?;
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match written.read(&mut piece)? {
+            0 => return check.finish(),
+            count => check.push(piece.get(..count).unwrap_or_default())?,
+        }
     }
 }
 
@@ -183,9 +210,10 @@ fn create(path: &Path) -> anyhow::Result<File> {
     }
 }
 
-fn unfinished(file: &Path) -> PathBuf {
+/// The file's name with a suffix.
+fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
-    name.push(".unfinished");
+    name.push(suffix);
     PathBuf::from(name)
 }
 

@@ -59,7 +59,7 @@ use flags::{Flags, Typed};
 use output::Format;
 
 pub use audit::VerifyFiles;
-pub use backup::{BackupCheck, BackupSummary};
+pub use backup::{BackupCheck, BackupFormat, BackupSummary};
 pub use exit::Exit;
 pub use output::Output;
 
@@ -81,8 +81,8 @@ pub struct ClientArgs {
 pub struct Files<'a> {
     /// See [`VerifyFiles`].
     pub verify: VerifyFiles<'a>,
-    /// A check of a backup that is received.
-    pub check_backup: &'a dyn Fn() -> Box<dyn BackupCheck>,
+    /// What reads a backup that is received.
+    pub backup: &'a dyn BackupFormat,
 }
 
 /// A command that asks a server.
@@ -219,7 +219,7 @@ impl Ask {
             Self::Sessions(args) => sessions::run(args, context).await,
             Self::Events(args) => events::run(args, context).await,
             Self::Audit(args) => audit::run(args, context).await,
-            Self::Backup(args) => backup::run(&args, files.check_backup, context).await,
+            Self::Backup(args) => backup::run(&args, files.backup, context).await,
             Self::CheckHealth(args) => check_health::run(args, context).await,
         }
     }
