@@ -12,12 +12,15 @@ use portcullis::config::Config;
 use portcullis::engine::Engine;
 use portcullis::engine::audit::Verification;
 use portcullis::engine::clock::Clock;
+use portcullis::policy::rule::ConnectionType;
 use portcullis::server::{self, verify_audit};
 use portcullis::store::disk::RealDisk;
 use portcullis::store::journal::{FileJournal, JournalOptions};
 use tempfile::TempDir;
 
-use crate::audit_engine::{another_unit, key, open, open_by, small_units, stores};
+use crate::audit_engine::{
+    DEFAULT, another_unit, check, key, open, open_by, signed as head_signed, small_units, stores,
+};
 use crate::audit_watch::signed_size;
 use crate::clock::{Hand, until};
 use crate::harness::Service;
@@ -292,4 +295,30 @@ async fn checkpoints_that_are_lost_in_use_are_written_again() {
         }
     }
     start(directory.path()).unwrap().close();
+}
+
+/// The hazard: a backup that somebody puts in the place of a directory in use gets checkpoints of records that it lacks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_in_the_place_of_the_log_gets_no_checkpoints() {
+    let directory = tempfile::tempdir().unwrap();
+    let (audit, moved) = (directory.path().join("audit"), directory.path().join("moved"));
+    let engine = open(directory.path(), key(1), small_units());
+    let ask = async || {
+        check(&engine, "ada@example.com", "192.0.2.1", ConnectionType::Shell, DEFAULT).await.unwrap();
+        head_signed(&engine).await.size.to_string()
+    };
+    ask().await;
+    fs::rename(&audit, &moved).unwrap();
+    copy(&moved, &audit);
+    let before = contents(&audit);
+    let size = ask().await;
+    assert!(before == contents(&audit), "the copy was written to");
+    assert!(fs::read_to_string(moved.join("checkpoints")).unwrap().lines().any(|line| line == size));
+    fs::remove_dir_all(&audit).unwrap();
+    fs::rename(&moved, &audit).unwrap();
+    ask().await;
+    engine.close();
+    let key = key(1).verifier().to_string();
+    let verified = verify_audit(directory.path(), Some(&key), None, &mut |_, _| true).unwrap();
+    assert_eq!((verified.faults, verified.signed_size), (vec![], verified.tree_size));
 }

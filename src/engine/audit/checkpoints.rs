@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::notes::{Note, read_signed};
+use super::notes::{CHECKPOINTS, Note, read_signed};
 use super::open_error::AuditOpenError;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::merkle::TreeHead;
@@ -19,9 +19,6 @@ use crate::audit::note::{SignerKey, VerifierKey};
 use crate::locks::IgnorePoison;
 use crate::store::disk::{DiskFile, Identity};
 use crate::store::folder::Folder;
-
-/// The name of the file.
-pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// The newest checkpoints, all of which are kept: those of an hour.
 const RECENT_MAX: usize = 3_600;

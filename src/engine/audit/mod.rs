@@ -56,7 +56,6 @@ mod view;
 mod waiting;
 mod writer;
 
-pub(crate) use checkpoints::CHECKPOINTS;
 pub(crate) use condition::{Condition, Obstacle};
 pub(super) use decisions::RecordedDecision;
 pub(crate) use erasing::Erasing;
@@ -65,6 +64,7 @@ pub use log::AuditLog;
 pub(crate) use log::DiskWatch;
 pub(crate) use maintenance::Maintenance;
 pub use newest::Newest;
+pub(crate) use notes::CHECKPOINTS;
 pub use notes::{NewestSigner, newest_signer};
 pub use open_error::AuditOpenError;
 pub use options::{AuditOptions, Durability, OnAuditFailure};

@@ -8,13 +8,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::checkpoints::CHECKPOINTS;
 use super::open_error::AuditOpenError;
 use super::signers::{open_by, size_of};
 use crate::audit::merkle::TreeHead;
 use crate::audit::note::{SignedNote, VerifierKey};
 use crate::store::disk::Disk;
 use crate::store::folder::Folder;
+
+/// The name of the file.
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// What begins a signature's line.
 const SIGNATURE: &str = "\u{2014} ";
