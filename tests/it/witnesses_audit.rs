@@ -28,6 +28,12 @@ use crate::witnesses_history::{contents, copy};
 
 const HOUR: Duration = Duration::from_hours(1);
 
+/// What becomes of a note.
+type Damage = fn(&str) -> String;
+
+/// What somebody does to the file of the checkpoints.
+type Harm = fn(&Path);
+
 fn start_small(data_dir: &Path) -> Result<Engine, String> {
     let policy = FileJournal::open(Arc::new(RealDisk), data_dir.join("policy"), JournalOptions::default()).unwrap();
     let stores = stores(Box::new(policy), Arc::new(RealDisk), data_dir, key(1));
@@ -36,6 +42,18 @@ fn start_small(data_dir: &Path) -> Result<Engine, String> {
 
 fn start(data_dir: &Path) -> Result<Engine, String> {
     server::open(&Config::for_data_dir(data_dir)).map_err(|error| format!("{error:#}"))
+}
+
+/// Another place of a file in a log's directory.
+fn moved(path: &Path, data_dir: &Path) -> PathBuf {
+    data_dir.join("audit").join(path.file_name().unwrap())
+}
+
+/// The files of a log that end so, by their names.
+fn with_extension(data_dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = files(data_dir, |_| true);
+    found.retain(|path| path.extension().is_some_and(|found| found == extension));
+    found
 }
 
 /// The files of a log with a name that fits, by their names.
@@ -68,7 +86,7 @@ async fn a_start_that_is_refused_removes_no_sealed_unit() {
         another_unit(&engine, origin.path()).await;
     }
     engine.close();
-    let segments = files(origin.path(), |name| name.ends_with(".seg"));
+    let segments = with_extension(origin.path(), "seg");
     assert!(segments.len() >= 3, "{segments:?}");
     let others = pruned().await;
     let removed = files(others.path(), |name| name == "base" || name.starts_with("tree-"));
@@ -83,15 +101,22 @@ async fn a_start_that_is_refused_removes_no_sealed_unit() {
     ] {
         let directory = tempfile::tempdir().unwrap();
         copy(origin.path(), directory.path());
-        let at = |path: &PathBuf| directory.path().join("audit").join(path.file_name().unwrap());
-        lost.iter().for_each(|path| fs::remove_file(at(path)).unwrap());
-        foreign.iter().for_each(|path| copy(path, &at(path)));
+        for path in lost {
+            fs::remove_file(moved(path, directory.path())).unwrap();
+        }
+        for path in foreign {
+            copy(path, &moved(path, directory.path()));
+        }
         let before = contents(directory.path());
         let message = start_small(directory.path()).err().expect(case);
         assert!(message.contains("audit log"), "{case}: {message}");
         assert!(before == contents(directory.path()), "{case}: a start that is refused changed a file");
-        foreign.iter().for_each(|path| fs::remove_file(at(path)).unwrap());
-        lost.iter().for_each(|path| copy(path, &at(path)));
+        for path in foreign {
+            fs::remove_file(moved(path, directory.path())).unwrap();
+        }
+        for path in lost {
+            copy(path, &moved(path, directory.path()));
+        }
         let engine = start_small(directory.path()).unwrap_or_else(|message| panic!("{case}: {message}"));
         assert_eq!(engine.audit().verify(None, &mut |_, _| true).unwrap().faults, [], "{case}");
         engine.close();
@@ -105,7 +130,7 @@ async fn a_start_that_serves_removes_what_retention_had_begun_to_remove() {
     let engine = open(directory.path(), key(1), small_units());
     another_unit(&engine, directory.path()).await;
     engine.close();
-    let units = files(directory.path(), |name| name.ends_with(".seg") || name.ends_with(".pii"));
+    let [segment, openings] = ["seg", "pii"].map(|extension| with_extension(directory.path(), extension).remove(0));
     let kept = tempfile::tempdir().unwrap();
     copy(directory.path(), kept.path());
     let mut options = small_units();
@@ -115,18 +140,17 @@ async fn a_start_that_serves_removes_what_retention_had_begun_to_remove() {
     hand.advance(HOUR + Duration::from_secs(61));
     until("the units are removed", async || {
         hand.advance(Duration::from_secs(1));
-        (!units[0].exists() && !units[1].exists()).then_some(())
+        (!segment.exists() && !openings.exists()).then_some(())
     })
     .await;
     engine.close();
     // Both files of one unit, and the second file of another, which is a removal that has got half way.
-    let at = |path: &PathBuf| kept.path().join("audit").join(path.file_name().unwrap());
-    copy(&at(&units[0]), &units[0]);
-    copy(&at(&units[1]), &units[1]);
     let orphan = directory.path().join(format!("audit/{:020}.pii", 900_001));
-    copy(&at(&units[0]), &orphan);
+    for (path, to) in [(&segment, &segment), (&openings, &openings), (&openings, &orphan)] {
+        copy(&moved(path, kept.path()), to);
+    }
     start_small(directory.path()).unwrap().close();
-    assert!(!units[0].exists() && !units[1].exists() && !orphan.exists());
+    assert!(!segment.exists() && !openings.exists() && !orphan.exists());
 }
 
 /// A log with several checkpoints, as a regular stop leaves it.
@@ -155,11 +179,10 @@ fn notes(data_dir: &Path) -> Vec<String> {
 
 /// A note with another letter at a place of a line.
 fn altered(note: &str, line: usize, place: usize) -> String {
-    let mut lines: Vec<String> = note.lines().map(str::to_owned).collect();
-    let place = lines[line].char_indices().nth(place).unwrap().0;
-    let letter = if lines[line][place..].starts_with(['2', 'A']) { "3" } else { "2" };
-    lines[line].replace_range(place..=place, letter);
-    lines.join("\n") + "\n"
+    let mut lines: Vec<Vec<char>> = note.lines().map(|line| line.chars().collect()).collect();
+    let letter = &mut lines[line][place];
+    *letter = if matches!(*letter, '2' | 'A') { '3' } else { '2' };
+    lines.into_iter().flat_map(|line| line.into_iter().chain(['\n'])).collect()
 }
 
 fn verify(data_dir: &Path) -> Verification {
@@ -177,7 +200,7 @@ async fn a_damaged_checkpoint_is_refused_wherever_it_is() {
     let origin = signed().await;
     let whole = notes(origin.path());
     assert!(whole.len() >= 4, "{whole:?}");
-    let damages: [(&str, fn(&str) -> String); 3] = [
+    let damages: [(&str, Damage); 3] = [
         ("its size", |note| altered(note, 1, 0)),
         ("its root", |note| altered(note, 2, 7)),
         ("its signature", |note| altered(note, 4, of_signature(note) + 20)),
@@ -253,7 +276,7 @@ async fn a_checkpoint_by_an_unknown_key_is_kept_and_found() {
 /// What somebody does to the file under a service that has nothing to sign.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checkpoints_that_are_lost_in_use_are_written_again() {
-    let harms: [(&str, fn(&Path)); 4] = [
+    let harms: [(&str, Harm); 4] = [
         ("removed", |path| fs::remove_file(path).unwrap()),
         ("cut off", |path| fs::write(path, "").unwrap()),
         ("replaced by a copy", |path| {
