@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow, bail};
 use sha2::{Digest, Sha256};
 
 use crate::audit::note::{SignerKey, VerifierKey};
-use crate::engine::audit::{NewestSigner, newest_signer};
+use crate::engine::audit::{AuditLog, NewestSigner, newest_signer};
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, RealDisk, write_whole};
 
@@ -28,6 +28,12 @@ pub(super) const PUBLIC_KEY_FILE: &str = "audit.pub";
 /// What is done about a key that is not the one that signed.
 const HOW_TO_GO_ON: &str = "put the key that signed it back from where you keep it; if that is lost, start once with \
                             `--audit-key-new`, which goes on with another key and puts the change on the record";
+
+/// What is done where not even the public key of the one that signed is known.
+const HOW_WITHOUT_PUBLIC_KEY: &str = "put the key that signed it back from where you keep it; if that is lost, put its public key back in `audit.pub`, from a \
+     backup or from whoever verifies the log (every start logs it), and start once with `--audit-key-new`, which goes on \
+     with another key and puts the change on the record; if nobody has the public key, see the section \"Without a \
+     backup\" of docs/operate.md";
 
 /// The keys of a log.
 pub(super) struct Keys {
@@ -61,6 +67,10 @@ pub(super) fn load(
     let (signer, made) = match read(path)? {
         Some(key) => (key, None),
         None if is_new || is_unsigned(disk, directory, &known)? => (draw(known.last())?, Some(path.to_owned())),
+        None if known.is_empty() => bail!(
+            "the audit log is signed, but its key `{}` is missing, and so is `{PUBLIC_KEY_FILE}`: {HOW_WITHOUT_PUBLIC_KEY}",
+            path.display()
+        ),
         None => bail!("the audit log is signed, but its key `{}` is missing: {HOW_TO_GO_ON}", path.display()),
     };
     if path.starts_with(data_dir) {
@@ -78,12 +88,7 @@ pub(super) fn load(
         NewestSigner::Known(number) => keys.get(number),
         // Without a checkpoint, the file tells who was to sign.
         NewestSigner::Nobody => known.last(),
-        NewestSigner::Unknown => bail!(
-            "the newest checkpoint of the audit log is signed neither by the key in `{}` nor by one in `{}`: put the key that \
-             signed it back, and `{PUBLIC_KEY_FILE}` from a backup",
-            path.display(),
-            data_dir.join(PUBLIC_KEY_FILE).display()
-        ),
+        NewestSigner::Unknown => bail!(unknown_signer(path, data_dir, made.is_some())),
     };
     match last {
         Some(last) if last == signer.verifier() && is_new => tracing::warn!(
@@ -101,6 +106,18 @@ pub(super) fn load(
     Ok(Keys { signer, earlier: keys, unwritten })
 }
 
+/// Why nothing is signed on where the newest checkpoint is by a key that is not known. `is_missing`: there is no key.
+fn unknown_signer(path: &Path, data_dir: &Path, is_missing: bool) -> String {
+    let (path, public) = (path.display(), data_dir.join(PUBLIC_KEY_FILE));
+    let public = public.display();
+    let known = if is_missing {
+        format!("by no key in `{public}`, and the key `{path}` is missing")
+    } else {
+        format!("neither by the key in `{path}` nor by one in `{public}`")
+    };
+    format!("the newest checkpoint of the audit log is signed {known}: {HOW_WITHOUT_PUBLIC_KEY}")
+}
+
 impl Unwritten {
     /// Writes a key that was drawn. Called once everything else agrees, before the key signs.
     pub(super) fn write_key(&mut self, signer: &SignerKey) -> io::Result<()> {
@@ -113,18 +130,23 @@ impl Unwritten {
     }
 
     /// Writes the public keys, once the present key has signed the newest checkpoint. Until then they stay as they are: a
-    /// crash must not leave a key there that never signed.
+    /// crash must not leave a key there that never signed. Keys that are only on the record, because the file was lost, are
+    /// written as well.
     pub(super) fn write_public(
         self,
         disk: &Arc<dyn Disk>,
         directory: &DataDirectory,
-        key: &VerifierKey,
+        log: &AuditLog,
     ) -> anyhow::Result<()> {
-        let Self { data_dir, public, .. } = self;
+        let (Self { data_dir, public, .. }, key) = (self, log.verifier());
         tracing::info!(%key, "the audit log is verified with this key");
-        let Some(keys) = public else { return Ok(()) };
+        let Some(mut keys) = public else { return Ok(()) };
         let newest = newest_signer(Arc::clone(disk), directory.audit(), std::slice::from_ref(key));
         if newest.context("cannot read the checkpoints of the audit log")? == NewestSigner::Known(0) {
+            let recorded = log.recorded_keys().context("cannot read the changes of the key of the audit log")?;
+            keys.retain(|key| !recorded.contains(key));
+            let last = keys.pop();
+            keys.extend(recorded.into_iter().chain(last));
             return write_public(&data_dir, &keys);
         }
         tracing::warn!("the key of the audit log could not sign yet: the next start writes `{PUBLIC_KEY_FILE}`");

@@ -63,7 +63,6 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
     };
     let state = Box::new(Sled { path: directory.sled() });
     let Keys { signer: key, earlier, mut unwritten } = keys;
-    let verifier = key.verifier().clone();
     let kept_key = key.clone();
     let session_options = sessions(&config.record, &key);
     let stores = Stores {
@@ -89,7 +88,7 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
     let clock = clock.kept(Kept { last, write, forget });
     let engine = Engine::open_and(stores, options, clock, || unwritten.write_key(&kept_key));
     let engine = engine.context("recovering what is stored")?;
-    unwritten.write_public(disk, &directory, &verifier)?;
+    unwritten.write_public(disk, &directory, &engine.audit())?;
     if let Some(previous) = restored {
         engine.record_restored(previous).context("recording the restore")?;
         restoring::remove(directory.path(), RESTORED)?;

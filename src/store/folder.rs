@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile, read_whole, write_whole};
+use super::disk::{Disk, DiskFile, Identity, read_whole, write_whole};
 
 /// A directory of a disk. It exists.
 #[derive(Clone, Debug)]
@@ -25,6 +25,20 @@ impl Folder {
     /// The names in it, in no order.
     pub fn list(&self) -> io::Result<Vec<String>> {
         self.disk.list(&self.path)
+    }
+
+    /// Which directory is at the path now; none where there is none, or the disk cannot tell.
+    pub fn identity(&self) -> Option<Identity> {
+        self.disk.open(&self.path).ok()?.identity()
+    }
+
+    /// Opens a file for reading; none where there is no such file.
+    pub fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>> {
+        match self.disk.open(&self.path.join(name)) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The bytes of a file; none where there is no such file.

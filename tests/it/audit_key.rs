@@ -6,6 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use portcullis::audit::checkpoint::Checkpoint;
+use portcullis::audit::merkle::{Hash, TreeHead};
+use portcullis::audit::note::SignerKey;
 use portcullis::engine::audit::Verification;
 use portcullis::proto::v1::AuditType;
 use portcullis::proto::v1::audit_record::Content;
@@ -153,7 +156,96 @@ async fn a_new_key_is_on_the_record_and_the_log_of_both_verifies() {
     fs::remove_file(data_dir.join("audit.pub")).unwrap();
     assert_eq!(verify(&data_dir, Some(&keys[1])).faults, []);
     drop(Process::start(&data_dir));
-    assert_eq!(public(&data_dir), [keys[1].clone()]);
+    assert_eq!(public(&data_dir), keys);
+}
+
+/// A checkpoint that a log never had.
+fn forged(key: &SignerKey, size: u64) -> String {
+    let head = TreeHead { size, root: Hash::new([9; 32]) };
+    Checkpoint::new(key.verifier().name(), head).unwrap().sign(key).unwrap().to_string()
+}
+
+/// The hazard: the only copy of what a lost key vouched for is thrown away because the list of keys is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_key_signed_stays_without_the_list_of_keys() {
+    let (directory, data_dir, old) = signed().await;
+    let old: SignerKey = fs::read_to_string(old).unwrap().trim_end().parse().unwrap();
+    let checkpoints = || fs::read_to_string(data_dir.join("audit/checkpoints")).unwrap();
+    let last = |text: &str| text.trim_end().rsplit_once("\n\n").unwrap().1.to_owned();
+    let mut signatures = Vec::new();
+    let (mut kept, mut note) = (Vec::new(), String::new());
+    for change in 0..3 {
+        if change > 0 {
+            fs::remove_file(data_dir.join("audit.key")).unwrap();
+            Service::with_config(new_key(&data_dir)).await.stop().await;
+        }
+        signatures.push(last(&checkpoints()));
+        kept.push(public(&data_dir).pop().unwrap());
+        if change == 0 {
+            // What somebody has kept from before the changes.
+            let service = Service::with_config(Config::for_data_dir(&data_dir)).await;
+            note = String::from_utf8(command_line(&service, &["audit", "checkpoint"], "").await.stdout).unwrap();
+            service.stop().await;
+        }
+    }
+    assert_eq!(public(&data_dir), kept);
+    fs::remove_file(data_dir.join("audit.pub")).unwrap();
+    let file = directory.path().join("kept.note");
+    fs::write(&file, &note).unwrap();
+    let verify_with = |key: Option<&str>, note: &str| verify_audit(&data_dir, key, Some(note), &mut |_, _| true);
+    assert_eq!(verify_with(Some(&kept[2]), &note).unwrap().faults, [], "before the start");
+    // What the old key signed is compared, also where only the records tell that key.
+    for (size, fragment) in [(2, "are not those that were signed at 2"), (10_000, "it was cut off")] {
+        let faults = verify_with(Some(&kept[2]), &forged(&old, size)).unwrap().faults;
+        assert!(faults.iter().any(|(_, fault)| fault.contains(fragment)), "{size}: {faults:?}");
+    }
+
+    let service = Service::with_config(Config::for_data_dir(&data_dir)).await;
+    service.check("192.0.2.99", DEFAULT).await;
+    let output = command_line(&service, &["audit", "verify", "--checkpoint", path(&file)], "").await;
+    assert!(output.status.success(), "{}", printed(&output));
+    service.stop().await;
+    for signature in &signatures {
+        assert!(checkpoints().contains(signature), "what {signature} vouched for is gone");
+    }
+    assert_eq!(public(&data_dir), kept, "the records tell the keys");
+    for key in [None, Some(kept[2].as_str())] {
+        assert_eq!(verify_with(key, &note).unwrap().faults, [], "{key:?}");
+        let refused = verify_with(key, &forged(&crate::audit_engine::key(7), 1)).unwrap_err();
+        assert!(refused.to_string().contains("not signed by any known key"), "{key:?}: {refused}");
+    }
+}
+
+/// The hazard: advice that leads back to where it was given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_lost_both_keys_is_told_how_to_go_on() {
+    let (_directory, data_dir, _) = signed().await;
+    let [old] = &public(&data_dir)[..] else { panic!("one key") };
+    for name in ["audit.key", "audit.pub"] {
+        fs::remove_file(data_dir.join(name)).unwrap();
+    }
+    let with_flag = || {
+        let refused = portcullis::server::open(&new_key(&data_dir)).err().map(|error| format!("{error:#}"));
+        refused.expect("the old key is not known")
+    };
+    for log in [refusal(&data_dir), with_flag()] {
+        for advice in ["public key", "audit.pub", "--audit-key-new", "Without a backup"] {
+            assert!(log.contains(advice), "{advice}: {log}");
+        }
+        assert!(!log.contains("the key in"), "there is none: {log}");
+    }
+    assert!(!data_dir.join("audit.key").exists() && !data_dir.join("audit.pub").exists());
+    // A key that did not sign is no help, and is told to be none.
+    fs::write(data_dir.join("audit.pub"), format!("{}\n", crate::audit_engine::key(7).verifier())).unwrap();
+    let log = with_flag();
+    assert!(log.contains("audit.pub") && log.contains("public key"), "{log}");
+    fs::write(data_dir.join("audit.pub"), format!("{old}\n")).unwrap();
+    let service = Service::with_config(new_key(&data_dir)).await;
+    let changed = records(&service, &[AuditType::KeyChanged]).await;
+    let Some(Content::KeyChange(change)) = &changed[0].content else { panic!("{changed:?}") };
+    assert_eq!(&change.previous_key, old);
+    service.stop().await;
+    assert_eq!(verify(&data_dir, None).faults, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,12 +339,11 @@ async fn a_torn_last_checkpoint_is_not_taken_for_another_keys() {
     let (_directory, data_dir, _) = signed().await;
     let file = data_dir.join("audit/checkpoints");
     let text = fs::read_to_string(&file).unwrap();
-    let head = verify(&data_dir, None).tree_size;
-    // The line of the signature is whole, and what it signs is not.
     let note = text.trim_end().lines().rev().take(5).collect::<Vec<_>>();
     let note = note.into_iter().rev().collect::<Vec<_>>().join("\n");
-    let torn = note.replacen(&head.to_string(), &(head + 1).to_string(), 1);
-    assert_ne!(torn, note);
+    // The line of the signature is whole, and of what it signs a part did not reach the disk.
+    let torn: String =
+        note.char_indices().map(|(at, letter)| if (20..60).contains(&at) { '\0' } else { letter }).collect();
     fs::write(&file, format!("{text}\n{torn}\n")).unwrap();
     Process::start(&data_dir).terminate();
 }

@@ -299,6 +299,8 @@ mod threads;
 mod unix_socket;
 /// Starts on directories of which parts are older, missing, or another's.
 mod witnesses;
+/// Single files of the audit log that are missing, damaged or another log's.
+mod witnesses_audit;
 /// Starts without single files, and what only one witness knows.
 mod witnesses_files;
 /// Data directories to do harm to.

@@ -180,6 +180,20 @@ async fn a_small_file_that_is_missing_or_senseless_is_refused_or_made_again() {
         let message = refusal(harmed("LINEAGE", Some(senseless)).path());
         assert!(message.contains("does not hold a lineage"), "{senseless:?}: {message}");
     }
+    for senseless in ["", "senseless\n", "ü"] {
+        let message = refusal(harmed("audit.pub", Some(senseless)).path());
+        assert!(message.contains("audit.pub"), "{senseless:?}: {message}");
+        assert!(message.contains("restore it from a backup, or remove it"), "{senseless:?}: {message}");
+    }
+    for (name, senseless) in [("BEGUN", "senseless"), ("LOCK", "senseless"), ("ballast", "senseless")] {
+        let engine = open(harmed(name, Some(senseless)).path()).unwrap_or_else(|message| panic!("{name}: {message}"));
+        assert_eq!(count(&engine, RecordType::PolicyChanged), CHANGES, "{name}");
+        engine.close();
+    }
+    let message = refusal(harmed("FORMAT", Some("senseless")).path());
+    assert!(message.contains("FORMAT"), "{message}");
+    let message = refusal(harmed("audit/erasing", Some("senseless")).path());
+    assert!(message.contains("the mark of an erasure"), "{message}");
     let lineage = open(histories.copy_of_the_newest().path()).unwrap().lineage();
     for (name, is_kept) in [("LINEAGE", false), ("BEGUN", true), ("LOCK", true), ("audit.pub", true)] {
         let directory = harmed(name, None);

@@ -2,34 +2,29 @@
 //! lines.
 //!
 //! Invariant: a checkpoint covers durable records only, and is shown only once it is in the file: no power cut takes back
-//! what was shown. Readers never wait for the disk. Sizes never fall, except for checkpoints of the ends of units.
-//! Not here: when one is made (`maintenance`, `sealer`); whether they fit the log (`recovery`, `verify`).
+//! what was shown. What somebody does to the file meanwhile is undone by the next call of one who signs. Readers never wait
+//! for the disk. Sizes never fall, except for checkpoints of the ends of units.
+//! Not here: when one is made (`maintenance`, `sealer`); how the file is read (`notes`); whether they fit the log
+//! (`recovery`, `verify`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::notes::{CHECKPOINTS, Note, read_signed};
 use super::open_error::AuditOpenError;
-use super::signers::{open_by, size_of};
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::merkle::TreeHead;
-use crate::audit::note::{SignedNote, SignerKey, VerifierKey};
+use crate::audit::note::{SignerKey, VerifierKey};
 use crate::locks::IgnorePoison;
-use crate::store::disk::{Disk, DiskFile};
+use crate::store::disk::{DiskFile, Identity};
 use crate::store::folder::Folder;
-
-/// The name of the file.
-pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// The newest checkpoints, all of which are kept: those of an hour.
 const RECENT_MAX: usize = 3_600;
 
-/// A file of this size is rewritten with only the checkpoints that must be kept.
-const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
-
-/// What begins a signature's line.
-const SIGNATURE: &str = "\u{2014} ";
+/// No file that is smaller is rewritten, unless somebody did something to it.
+const REWRITE_BYTES_MIN: u64 = 2 * 1024 * 1024;
 
 /// See the module.
 pub(super) struct Checkpoints {
@@ -51,11 +46,22 @@ struct Shown {
 /// The file, and what it has to hold.
 pub(super) struct CheckpointFile {
     folder: Folder,
-    /// The file being appended to and its length; none where it has to be rewritten.
-    open: Option<(Box<dyn DiskFile>, u64)>,
+    /// Which directory it is in, so that another one at the same path is not written to.
+    directory: Option<Identity>,
+    /// The file that was read or written; none where it has to be rewritten.
+    open: Option<OpenFile>,
+    /// Signed by keys that are not known: by earlier ones, where the list of keys was lost.
+    foreign: Vec<String>,
     recent: VecDeque<String>,
     /// Those of the ends of units.
     ends: BTreeMap<u64, String>,
+}
+
+struct OpenFile {
+    file: Box<dyn DiskFile>,
+    length: u64,
+    /// It is rewritten once it is as long as this, with only the checkpoints that must be kept.
+    length_max: u64,
 }
 
 impl Checkpoints {
@@ -63,7 +69,7 @@ impl Checkpoints {
     ///
     /// # Errors
     ///
-    /// Where there is a file without a checkpoint of these keys: every write leaves one.
+    /// Where one is damaged, and where there is a file without a checkpoint of these keys: every write leaves one.
     pub(super) fn open(
         folder: Folder,
         key: SignerKey,
@@ -71,33 +77,37 @@ impl Checkpoints {
         is_end: impl Fn(u64) -> bool,
     ) -> Result<Self, AuditOpenError> {
         let known = [std::slice::from_ref(key.verifier()), earlier].concat();
-        let (mut recent, mut ends, mut newest) = (VecDeque::new(), BTreeMap::new(), None);
-        let mut newest_signer = None;
-        let io = |source| AuditOpenError::Io { action: "read the checkpoints", source };
-        let notes = read_notes(&folder).map_err(io)?;
-        let is_foreign = notes.iter().any(|note| SignedNote::parse(note.as_bytes()).is_ok());
-        for note in notes {
-            // Signed by another key, or truncated: not usable here. Verifying reads the file itself and reports it.
-            let Ok((checkpoint, signer)) = open_by(&note, &known) else { continue };
-            let head = checkpoint.head();
+        let (mut recent, mut ends, mut foreign) = (VecDeque::new(), BTreeMap::new(), Vec::new());
+        let (mut newest, mut newest_signer) = (None, None);
+        for Note { text, signed } in read_signed(&folder, &known)? {
+            let Some((head, signer)) = signed else {
+                foreign.push(text);
+                continue;
+            };
             if is_end(head.size) {
-                ends.insert(head.size, note.clone());
+                ends.insert(head.size, text.clone());
             }
             if newest.as_ref().is_none_or(|(before, _): &(TreeHead, String)| before.size <= head.size) {
-                newest = Some((head, note.clone()));
+                newest = Some((head, text.clone()));
                 newest_signer = known.get(signer).filter(|signer| *signer != key.verifier()).cloned();
             }
-            recent.push_back(note);
+            recent.push_back(text);
         }
+        let io = |source| AuditOpenError::Io { action: "read the checkpoints", source };
         if newest.is_none() && folder.read(CHECKPOINTS).map_err(io)?.is_some() {
             let key = key.verifier().to_string();
-            return Err(if is_foreign { AuditOpenError::OtherKey { key } } else { AuditOpenError::NoCheckpoint });
+            return Err(if foreign.is_empty() {
+                AuditOpenError::NoCheckpoint
+            } else {
+                AuditOpenError::OtherKey { key }
+            });
         }
         let surplus = recent.len().saturating_sub(RECENT_MAX);
         recent.drain(..surplus);
         let newest = newest.map(|(head, note)| (head, note.into()));
         let shown = Mutex::new(Shown { newest, signer: newest_signer });
-        Ok(Self { key, file: Mutex::new(CheckpointFile { folder, open: None, recent, ends }), shown })
+        let file = CheckpointFile::read(folder, foreign, recent, ends).map_err(io)?;
+        Ok(Self { key, file: Mutex::new(file), shown })
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
@@ -146,6 +156,21 @@ impl Checkpoints {
 }
 
 impl CheckpointFile {
+    /// A file with these notes, to which nothing was written yet.
+    fn read(
+        folder: Folder,
+        foreign: Vec<String>,
+        recent: VecDeque<String>,
+        ends: BTreeMap<u64, String>,
+    ) -> io::Result<Self> {
+        let open = match folder.open(CHECKPOINTS)? {
+            // The last note may be torn, so nothing is appended to it.
+            Some(file) => Some(OpenFile { length: file.size()?, file, length_max: 0 }),
+            None => None,
+        };
+        Ok(Self { directory: folder.identity(), folder, open, foreign, recent, ends })
+    }
+
     fn add(&mut self, size: u64, note: &str, is_newest: bool, is_end: bool) -> io::Result<()> {
         if is_end {
             self.ends.insert(size, note.to_owned());
@@ -161,71 +186,47 @@ impl CheckpointFile {
     }
 
     fn write(&mut self, note: &str) -> io::Result<()> {
-        if let Some((file, length)) = self.open.take_if(|(_, length)| *length < FILE_BYTES_MAX) {
-            let bytes = format!("\n{note}");
-            file.write_at(bytes.as_bytes(), length)?;
-            file.sync()?;
-            self.open = Some((file, length + bytes.len() as u64));
-            return Ok(());
-        }
-        let mut notes: Vec<&str> = self.ends.values().map(String::as_str).collect();
-        notes.extend(self.recent.iter().map(String::as_str));
-        let text = notes.join("\n");
-        self.open = None;
-        self.open = Some((self.folder.write(CHECKPOINTS, text.as_bytes())?, text.len() as u64));
+        let Some(mut open) = self.open.take_if(|open| open.length < open.length_max) else { return self.rewrite() };
+        let bytes = format!("\n{note}");
+        open.file.write_at(bytes.as_bytes(), open.length)?;
+        open.file.sync()?;
+        open.length += bytes.len() as u64;
+        self.open = Some(open);
         Ok(())
     }
-}
 
-/// Who signed the newest checkpoint that lies beside a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NewestSigner {
-    /// There are no checkpoints.
-    Nobody,
-    /// One of the known keys: its number among them.
-    Known(usize),
-    /// None of them.
-    Unknown,
-}
-
-/// Who of the `known` signed the newest checkpoint of the log in `directory`. One that was damaged, as by a crash while it
-/// was written, says nothing: then the one before it counts.
-pub fn newest_signer(disk: Arc<dyn Disk>, directory: PathBuf, known: &[VerifierKey]) -> io::Result<NewestSigner> {
-    let mut notes = read_notes(&Folder::new(disk, directory))?;
-    notes.sort_by_key(|note| size_of(note));
-    let mut signers = notes.iter().rev().filter_map(|note| match open_by(note, known) {
-        Ok((_, number)) => Some(NewestSigner::Known(number)),
-        Err(_) => is_foreign(note, known).then_some(NewestSigner::Unknown),
-    });
-    Ok(signers.next().unwrap_or(NewestSigner::Nobody))
-}
-
-/// Whether a note is whole, and names none of the known keys as the one that signed it.
-fn is_foreign(note: &str, known: &[VerifierKey]) -> bool {
-    let is_known = |name: &str, id| known.iter().any(|key| key.name() == name && key.id() == id);
-    size_of(note).is_some()
-        && SignedNote::parse(note.as_bytes())
-            .is_ok_and(|note| !note.signatures().iter().any(|signature| is_known(signature.name(), signature.id())))
-}
-
-/// The notes in a file, in its order, signed by any key; none where there is no file. A last note is left out that a power
-/// cut has truncated, or that has zeros where a sector did not reach the disk.
-pub(super) fn read_notes(folder: &Folder) -> io::Result<Vec<String>> {
-    let Some(bytes) = folder.read(CHECKPOINTS)? else { return Ok(Vec::new()) };
-    let text = String::from_utf8_lossy(&bytes);
-    let (mut notes, mut note, mut signed) = (Vec::new(), String::new(), false);
-    for line in text.split_inclusive('\n') {
-        let is_signature = line.starts_with(SIGNATURE) && line.ends_with('\n');
-        if signed && !is_signature {
-            notes.push(std::mem::take(&mut note));
-            signed = false;
-            if line == "\n" {
-                continue;
-            }
+    /// Writes the file again where somebody removed it, replaced it or changed its length, which it tells; also where the
+    /// last write failed.
+    pub(super) fn restore(&mut self) -> io::Result<bool> {
+        if self.recent.is_empty() || self.folder.identity() != self.directory {
+            return Ok(false);
         }
-        signed |= is_signature;
-        note.push_str(line);
+        let is_lost = self.open.as_ref().is_some_and(|open| self.is_lost(open));
+        if is_lost || self.open.is_none() {
+            self.rewrite()?;
+        }
+        Ok(is_lost)
     }
-    notes.extend(Some(note).filter(|note| signed && !note.contains('\0')));
-    Ok(notes)
+
+    fn is_lost(&self, open: &OpenFile) -> bool {
+        match self.folder.open(CHECKPOINTS) {
+            Ok(Some(found)) => {
+                found.identity() != open.file.identity() || found.size().is_ok_and(|length| length != open.length)
+            }
+            Ok(None) => true,
+            // Nothing is known of it. Whoever reads it is told.
+            Err(_) => false,
+        }
+    }
+
+    fn rewrite(&mut self) -> io::Result<()> {
+        let notes = self.foreign.iter().chain(self.ends.values()).chain(&self.recent);
+        let notes: Vec<&str> = notes.map(String::as_str).collect();
+        let text = notes.join("\n");
+        self.open = None;
+        let (file, length) = (self.folder.write(CHECKPOINTS, text.as_bytes())?, text.len() as u64);
+        let length_max = REWRITE_BYTES_MIN.max(length.saturating_mul(2));
+        self.open = Some(OpenFile { file, length, length_max });
+        Ok(())
+    }
 }

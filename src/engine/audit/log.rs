@@ -21,13 +21,17 @@ use super::queue::AuditQueue;
 use super::running;
 use super::shared::Shared;
 use super::units::UnitInfo;
+use crate::audit::filter::RecordFilter;
 use crate::audit::note::VerifierKey;
-use crate::audit::record::KeyChangedRecord;
+use crate::audit::record::{Content, KeyChangedRecord, Record, RecordType};
 use crate::locks::IgnorePoison;
 use crate::policy::time::Timestamp;
 
 /// How long a call waits until the files of the log are ready for it.
 const FILES_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// The most changes of the key that are looked at, the newest ones.
+const KEY_CHANGES_MAX: usize = 1_000;
 
 /// How often it looks meanwhile.
 const FILES_POLL: Duration = Duration::from_millis(1);
@@ -64,6 +68,25 @@ impl AuditLog {
             key: checkpoints.verifier().to_string().into(),
             signed_size,
         })
+    }
+
+    /// The keys that signed before the present one, oldest first, as the signed records of their changes tell them.
+    pub(crate) fn recorded_keys(&self) -> Result<Vec<VerifierKey>, AuditError> {
+        let filter = RecordFilter { types: vec![RecordType::KeyChanged], ..RecordFilter::default() };
+        let signed = self.shared.checkpoints.size();
+        let records = self.list(&filter, None, KEY_CHANGES_MAX)?.records;
+        let mut keys = vec![self.verifier.clone()];
+        // Newest first: a record counts where the key that it names as the new one is known.
+        for Record { entry, .. } in records.into_iter().filter(|record| record.sequence <= signed) {
+            let Content::KeyChanged(change) = entry.content else { continue };
+            let is_known = |text: &str| keys.iter().any(|key| key.to_string() == text);
+            if is_known(&change.key) && !is_known(&change.previous_key) {
+                keys.extend(change.previous_key.parse::<VerifierKey>());
+            }
+        }
+        keys.reverse();
+        keys.pop();
+        Ok(keys)
     }
 
     /// The sequence of the newest durable record.

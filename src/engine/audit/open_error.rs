@@ -79,7 +79,25 @@ pub enum AuditOpenError {
     /// The file of the checkpoints holds none.
     #[error("`audit/checkpoints` holds no checkpoint: it was cut off or overwritten; restore it from a backup{ACCEPT}")]
     NoCheckpoint,
+    /// A checkpoint is neither what the key signed nor what a crash leaves of the last one.
+    #[error(
+        "checkpoint {number} of {count} in `audit/checkpoints` is damaged{}: somebody changed it, or the disk did; restore \
+         the files in `audit` from a backup of the same moment{ACCEPT}",
+        and_later(*.others)
+    )]
+    DamagedCheckpoint {
+        /// Which it is, counted from the first.
+        number: usize,
+        /// How many there are.
+        count: usize,
+        /// How many after it are damaged as well.
+        others: usize,
+    },
     /// The operating system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+}
+
+fn and_later(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(", and so are {others} after it") }
 }

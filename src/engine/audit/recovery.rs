@@ -77,6 +77,8 @@ pub(crate) struct ReadBack {
     pub(crate) left: LeftAs,
     /// What is left of erasures that were under way.
     pub(crate) erasing: Erasing,
+    /// Units whose removal a crash interrupted.
+    obsolete: Vec<u64>,
     sink: Sink,
     encoder: Encoder,
     clock: Clock,
@@ -111,13 +113,9 @@ impl AuditLog {
         let removed_policy_sequence = base.summary.policy_sequence;
         let mut policy_sequence = removed_policy_sequence;
         let (mut infos, mut roots, mut next) = (Vec::new(), roots, base.to_sequence + 1);
-        files.clean()?;
-        for first_sequence in files.list()? {
-            if first_sequence <= base.to_sequence {
-                // A crash interrupted its removal.
-                files.remove(first_sequence)?;
-                continue;
-            }
+        let (obsolete, kept): (Vec<u64>, Vec<u64>) =
+            files.list()?.into_iter().partition(|first_sequence| *first_sequence <= base.to_sequence);
+        for first_sequence in kept {
             if first_sequence != next {
                 return Err(AuditOpenError::Missing { expected: next, found: first_sequence });
             }
@@ -143,9 +141,8 @@ impl AuditLog {
         let checkpoints = Checkpoints::open(folder.clone(), key, &options.earlier_keys, is_end)?;
         let units = Units::new(files, infos, base.to_sequence + 1);
         let (clock, sink) = (clock.clone(), (journal, make_room));
-        let parts =
-            Parts { folder, units, replay, checkpoints, sink, options, clock, condition, removed_policy_sequence };
-        parts.compare()
+        Parts { folder, units, obsolete, replay, checkpoints, sink, options, clock, condition, removed_policy_sequence }
+            .compare()
     }
 }
 
@@ -153,6 +150,7 @@ impl AuditLog {
 struct Parts {
     folder: Folder,
     units: Units,
+    obsolete: Vec<u64>,
     replay: Replay,
     checkpoints: Checkpoints,
     sink: Sink,
@@ -166,8 +164,8 @@ struct Parts {
 impl Parts {
     /// Compares the log with what was signed.
     fn compare(self) -> Result<ReadBack, AuditOpenError> {
-        let Self { folder, units, replay, checkpoints, sink, options, clock, condition, removed_policy_sequence } =
-            self;
+        let Self { folder, units, replay, checkpoints, options, condition, removed_policy_sequence, .. } = self;
+        let (obsolete, sink, clock) = (self.obsolete, self.sink, self.clock);
         let Replay { tree, units: tail, organizations, policy_sequence, erased } = replay;
         let size = tree.size();
         let shared = Arc::new(Shared {
@@ -206,15 +204,19 @@ impl Parts {
         let erasing = mark.map(|mark| Erasing::resumed(mark, &log, removed_policy_sequence));
         let erasing = erasing.transpose().map_err(unreadable)?.unwrap_or_default();
         let left = running::left(&log.shared.folder).map_err(io("read the mark of use"))?;
-        Ok(ReadBack { log, policy_sequence, left, erasing, sink, encoder, clock })
+        Ok(ReadBack { log, policy_sequence, left, erasing, obsolete, sink, encoder, clock })
     }
 }
 
 impl ReadBack {
-    /// Marks the log as in use, and starts its writer.
+    /// Finishes what a crash interrupted, marks the log as in use, and starts its writer.
     pub(crate) fn start(self) -> Result<Opened, AuditOpenError> {
-        let Self { log, policy_sequence, left, erasing, sink, encoder, clock } = self;
+        let Self { log, policy_sequence, left, erasing, obsolete, sink, encoder, clock } = self;
         let shared = Arc::clone(&log.shared);
+        // Not before everything was compared: where a unit is lost, these are what is left of it.
+        let files = &shared.units.files;
+        files.clean()?;
+        obsolete.into_iter().try_for_each(|first_sequence| files.remove(first_sequence))?;
         let io = |action| move |source| AuditOpenError::Io { action, source };
         running::begin(&shared.folder, &shared.options, left).map_err(io("mark the use"))?;
         let committer = Committer::new(sink, Arc::clone(&shared), clock.clone(), policy_sequence);

@@ -103,22 +103,30 @@ impl Shared {
         Ok(())
     }
 
-    /// Signs a checkpoint of the log as it is now, if there are new records.
+    /// Signs a checkpoint of the log as it is now, if there are new records. Writes the file again if it is lost.
     pub(super) fn sign(&self) {
         let checkpoints = &self.checkpoints;
         let mut file = checkpoints.file();
+        let restored = file.restore();
         let head = self.tree().head();
-        if checkpoints.newest().is_some_and(|(newest, _)| newest.size >= head.size) {
-            return;
-        }
-        let result = checkpoints.add(&mut file, head, false);
+        let is_new = checkpoints.newest().is_none_or(|(newest, _)| newest.size < head.size);
+        let signed = match &restored {
+            Ok(_) if is_new => checkpoints.add(&mut file, head, false),
+            _ => Ok(()),
+        };
         // Nothing is logged under a lock.
         drop(file);
-        match result {
-            Ok(()) => tracing::debug!(size = head.size, root = %head.root, "audit checkpoint"),
-            Err(error) => {
-                tracing::warn!(%error, "cannot write a checkpoint of the audit log: the next one writes both");
+        match (restored, signed) {
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(%error, "cannot write the checkpoints of the audit log: the next write has all of them");
             }
+            (Ok(true), _) => {
+                tracing::warn!(
+                    "`audit/checkpoints` was removed, replaced or changed while in use: it is written again"
+                );
+            }
+            (Ok(false), _) if is_new => tracing::debug!(size = head.size, root = %head.root, "audit checkpoint"),
+            (Ok(false), _) => {}
         }
     }
 

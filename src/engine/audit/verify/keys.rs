@@ -11,8 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::signers::{open_by, size_of};
+use crate::audit::checkpoint::OpenError;
 use crate::audit::merkle::TreeHead;
-use crate::audit::note::VerifierKey;
+use crate::audit::note::{NoteVerifyError, VerifierKey};
 use crate::audit::record::KeyChangedRecord;
 
 /// See the module.
@@ -29,6 +30,8 @@ pub(super) struct Keys {
 
 /// A note that nobody known signed.
 struct Unknown {
+    /// From whoever asks for the verification, not from beside the log.
+    is_given: bool,
     size: Option<u64>,
     note: String,
     error: String,
@@ -42,6 +45,8 @@ pub(super) struct Judged {
     /// What else was signed by keys that turned out to be entitled.
     pub(super) heads: Vec<TreeHead>,
     pub(super) faults: Vec<(u64, String)>,
+    /// Why the checkpoint that was given is nobody's who is known; none where it is somebody's, or there is none.
+    pub(super) unknown_given: Option<String>,
 }
 
 /// The largest size that each entitled key may have signed.
@@ -55,9 +60,9 @@ impl Keys {
         Self { candidates, trusted, signed: BTreeMap::new(), unknown: Vec::new(), changes: Vec::new() }
     }
 
-    /// The keys that are known before the records are read.
-    pub(super) fn candidates(&self) -> &[VerifierKey] {
-        &self.candidates
+    /// The sizes of the notes that nobody known signed.
+    pub(super) fn unknown_sizes(&self) -> impl Iterator<Item = u64> {
+        self.unknown.iter().filter_map(|unknown| unknown.size)
     }
 
     /// The keys that are trusted.
@@ -65,8 +70,27 @@ impl Keys {
         self.candidates.get(..self.trusted).unwrap_or_default()
     }
 
-    /// Takes a checkpoint from beside the log. None where no candidate signed it.
-    pub(super) fn open(&mut self, note: String) -> Option<TreeHead> {
+    /// Takes the checkpoint that was given. It may be by a key that only the records tell.
+    ///
+    /// # Errors
+    ///
+    /// It is no checkpoint, or a key that is known did not sign it.
+    pub(super) fn open_given(&mut self, note: &str) -> Result<Option<TreeHead>, String> {
+        match open_by(note, &self.candidates) {
+            Err(None | Some(OpenError::Verify(NoteVerifyError::NoKnownSignature(_)))) if size_of(note).is_some() => {}
+            Err(error) => return Err(error.map(|error| error.to_string()).unwrap_or_default()),
+            Ok(_) => {}
+        }
+        Ok(self.open(note.to_owned(), true))
+    }
+
+    /// Takes a checkpoint from beside the log.
+    pub(super) fn open_beside(&mut self, note: String) -> Option<TreeHead> {
+        self.open(note, false)
+    }
+
+    /// None where no candidate signed it.
+    fn open(&mut self, note: String, is_given: bool) -> Option<TreeHead> {
         match open_by(&note, &self.candidates) {
             Ok((checkpoint, number)) => {
                 let head = checkpoint.head();
@@ -76,7 +100,7 @@ impl Keys {
             }
             Err(error) => {
                 let error = error.map(|error| error.to_string()).unwrap_or_default();
-                self.unknown.push(Unknown { size: size_of(&note), note, error });
+                self.unknown.push(Unknown { is_given, size: size_of(&note), note, error });
                 None
             }
         }
@@ -110,7 +134,11 @@ impl Keys {
             }
             judged.faults.extend(self.signed_on(key, most));
         }
-        for Unknown { size, error, .. } in &self.unknown {
+        for Unknown { is_given, size, error, .. } in &self.unknown {
+            if *is_given {
+                judged.unknown_given = Some(error.clone());
+                continue;
+            }
             // One whose size cannot be read counts as one of the present.
             if size.is_none_or(|size| size > base) {
                 let size = size.unwrap_or(1);

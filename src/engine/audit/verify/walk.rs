@@ -6,10 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::checkpoints::read_notes;
 use super::super::error::AuditError;
+use super::super::notes::read_notes;
 use super::super::removed::{read_base, read_removed_roots};
-use super::super::signers::open_by;
 use super::keys::{Judged, Keys};
 use crate::audit::merkle::{Hash, MerkleTree, NoLeaves, TreeHead};
 use crate::policy::name::Id;
@@ -75,6 +74,8 @@ pub(super) struct Walk<'a> {
     pub(super) broken: bool,
     /// Roots that were signed and are still to be compared.
     signed: BTreeMap<u64, Hash>,
+    /// The roots at the sizes of notes by keys that only the records may tell; none where it is not known, or not yet.
+    unjudged: BTreeMap<u64, Option<Hash>>,
     /// The newest checkpoint that fits.
     signed_size: u64,
     pub(super) total: u64,
@@ -114,25 +115,25 @@ impl<'a> Walk<'a> {
             faults,
             broken,
             signed: BTreeMap::new(),
+            unjudged: BTreeMap::new(),
             signed_size: 0,
             total: 0,
             progress,
             stopped: false,
         };
         for note in read_notes(folder).map_err(AuditError::not_readable)? {
-            if let Some(head) = walk.keys.open(note) {
+            if let Some(head) = walk.keys.open_beside(note) {
                 walk.expect_root(head);
             }
         }
         if let Some(note) = note {
-            let (checkpoint, _) = open_by(note, walk.keys.candidates()).map_err(|error| {
-                let description = error.map(|error| error.to_string()).unwrap_or_default();
-                AuditError::Invalid { field: "note", description }
-            })?;
-            walk.expect_root(checkpoint.head());
-            // Also a key that signed nothing that is still beside the log may have signed this.
-            walk.keys.open(note.to_owned());
+            let opened = walk.keys.open_given(note);
+            if let Some(head) = opened.map_err(|description| AuditError::Invalid { field: "note", description })? {
+                walk.expect_root(head);
+            }
         }
+        let removed = |size| walk.tree.root_at(size, &NoLeaves).ok().filter(|_| size <= to_sequence);
+        walk.unjudged = walk.keys.unknown_sizes().map(|size| (size, removed(size))).collect();
         walk.compare_removed();
         Ok(walk)
     }
@@ -179,6 +180,9 @@ impl<'a> Walk<'a> {
     pub(super) fn leaf(&mut self, leaf: Hash) -> Option<Hash> {
         let tile = self.tree.append(leaf);
         let size = self.tree.size();
+        if let Some(root) = self.unjudged.get_mut(&size).filter(|_| !self.broken) {
+            *root = Some(self.tree.root());
+        }
         if let Some(root) = self.signed.remove(&size)
             && !self.broken
         {
@@ -209,11 +213,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Judges who signed. What only a key signed that nobody vouches for does not count as signed.
-    fn judge_keys(&mut self, keys: Keys, base: u64) {
-        let Judged { vouched_size, heads, faults } = keys.judge(base);
+    /// Judges who signed. What only a key signed that nobody vouches for does not count as signed. `base` records were
+    /// removed.
+    fn judge_keys(&mut self, keys: Keys, base: u64) -> Result<(), AuditError> {
+        let Judged { vouched_size, heads, faults, unknown_given } = keys.judge(base);
         for TreeHead { size, root } in &heads {
-            if !self.broken && self.tree.root_at(*size, &NoLeaves).is_ok_and(|computed| computed != *root) {
+            let computed = self.unjudged.get(size).copied().flatten();
+            if *size > self.tree.size() {
+                self.cut_off(*size);
+            } else if computed.is_some_and(|computed| computed != *root) {
                 self.fault(*size, format!("records 1 to {size} are not those that were signed at {size}"));
             }
         }
@@ -221,6 +229,22 @@ impl<'a> Walk<'a> {
         for (sequence, message) in faults {
             self.fault(sequence, message);
         }
+        match unknown_given {
+            Some(description) if self.faults.is_empty() => Err(AuditError::Invalid { field: "note", description }),
+            Some(error) => {
+                self.fault(self.tree.size(), format!("the checkpoint that was given cannot be compared: {error}"));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn cut_off(&mut self, signed: u64) {
+        let size = self.tree.size();
+        self.fault(
+            size + 1,
+            format!("the log ends at record {size}, but {signed} records were signed: it was cut off"),
+        );
     }
 
     pub(super) fn finish(mut self, folder: &Folder) -> Result<Verification, AuditError> {
@@ -228,15 +252,12 @@ impl<'a> Walk<'a> {
             return Err(AuditError::ShuttingDown);
         }
         let size = self.tree.size();
-        if let Some((signed, _)) = self.signed.last_key_value()
-            && *signed > size
-        {
-            let message = format!("the log ends at record {size}, but {signed} records were signed: it was cut off");
-            self.fault(size + 1, message);
+        if let Some(signed) = self.signed.last_key_value().map(|(signed, _)| *signed).filter(|signed| *signed > size) {
+            self.cut_off(signed);
         }
         let base = read_base(folder).ok().flatten().map_or(0, |base| base.to_sequence);
         let keys = std::mem::replace(&mut self.keys, Keys::new(&[], &[]));
-        self.judge_keys(keys, base);
+        self.judge_keys(keys, base)?;
         if size > 0 && self.signed_size == 0 && self.faults.is_empty() {
             self.fault(1, "no checkpoint is signed by the key of this log: nothing vouches for it".to_owned());
         }
