@@ -130,14 +130,11 @@ impl Facts {
             },
             Some(Content::ClockChange(change)) => {
                 let (from, to) = (table::time(change.from_time.as_ref()), table::time(change.to_time.as_ref()));
-                let detail = match change.cause() {
-                    v1::ClockChangeCause::Start => {
-                        format!("a start leapt from {from} to {to}, which nothing confirms yet")
-                    }
-                    v1::ClockChangeCause::Confirmation => format!("the time from {from} to {to} has passed"),
-                    _ => format!("the time was corrected from {from} to {to}"),
-                };
-                Self { detail, ..Self::default() }
+                let what =
+                    if change.cause() == v1::ClockChangeCause::Start { "leapt at a start" } else { "was corrected" };
+                let is_confirmed = change.cause() == v1::ClockChangeCause::Confirmation;
+                let what = if is_confirmed { "has passed" } else { what };
+                Self { detail: format!("the time {what} from {from} to {to}"), ..Self::default() }
             }
             Some(Content::KeyChange(change)) => {
                 let detail = match change.previous_key.as_str() {
