@@ -94,11 +94,13 @@ mod clock_expiry_many;
 mod clock_false;
 /// What jumps of the wall clock do.
 mod clock_follows;
+mod clock_kept;
 mod clock_killed;
 mod clock_marks;
 mod clock_settles;
 /// Many threads that read one clock.
 mod clock_threads;
+mod clock_unsettled;
 /// Changes that end the waiting of others and wait themselves.
 mod confirmations_api;
 /// `kill -9`, and a sled directory that is lost or damaged.

@@ -130,7 +130,11 @@ impl Facts {
             },
             Some(Content::ClockChange(change)) => {
                 let (from, to) = (table::time(change.from_time.as_ref()), table::time(change.to_time.as_ref()));
-                Self { detail: format!("the time was corrected from {from} to {to}"), ..Self::default() }
+                let what =
+                    if change.cause() == v1::ClockChangeCause::Start { "leapt at a start" } else { "was corrected" };
+                let is_confirmed = change.cause() == v1::ClockChangeCause::Confirmation;
+                let what = if is_confirmed { "has passed" } else { what };
+                Self { detail: format!("the time {what} from {from} to {to}"), ..Self::default() }
             }
             Some(Content::KeyChange(change)) => {
                 let detail = match change.previous_key.as_str() {
