@@ -11,6 +11,7 @@ use std::path::Path;
 use super::DirectoryError;
 use super::directory::{DataDirectory, RESTORING, check_format, create, io_error, is_restoring, lock_both};
 use super::disk::{RealDisk, write_whole};
+use crate::audit::lineage::Lineage;
 
 /// The file that holds the lineage of the backup, until the first start has put it on the record.
 pub const RESTORED: &str = "RESTORED";
@@ -49,7 +50,7 @@ impl RestoreDirectory {
     pub fn finish(self, previous: &str) -> Result<u64, DirectoryError> {
         let path = self.directory.path();
         write(path, RESTORED, previous)?;
-        let drawn = getrandom::u64();
+        let drawn = draw_other_ids(previous.trim().parse().ok(), getrandom::u64);
         let lineage = drawn.map_err(|error| io_error("draw", &path.join("LINEAGE"), io::Error::other(error)))?;
         write(path, "LINEAGE", &format!("{lineage:016x}\n"))?;
         remove(path, RESTORING)?;
@@ -70,6 +71,16 @@ impl RestoreDirectory {
             removed.map_err(|error| io_error("remove", &at, error))?;
         }
         remove(path, RESTORING)
+    }
+}
+
+/// Draws a lineage whose ids do not begin as those of another one do.
+fn draw_other_ids<E>(previous: Option<Lineage>, draw: impl Fn() -> Result<u64, E>) -> Result<u64, E> {
+    loop {
+        let lineage = draw()?;
+        if previous.is_none_or(|previous| !Lineage::new(lineage).has_ids_like(previous)) {
+            return Ok(lineage);
+        }
     }
 }
 
@@ -102,4 +113,22 @@ fn refuse_contents(path: &Path) -> Result<(), DirectoryError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::convert::Infallible;
+
+    use super::*;
+
+    #[test]
+    fn a_restored_directory_has_other_ids_than_what_it_was_restored_from() {
+        let drawn = RefCell::new(vec![0xAB12_0000_0000_0003, 0x1234_0000_0000_0002, 0x1234_5678_0000_0001]);
+        let draw = || Ok::<_, Infallible>(drawn.borrow_mut().pop().unwrap());
+        let previous = Lineage::new(0x1234_FFFF_FFFF_FFFF);
+        assert_eq!(draw_other_ids(Some(previous), draw), Ok(0xAB12_0000_0000_0003));
+        assert_eq!(drawn.borrow().len(), 0, "it was drawn until the ids differ");
+        assert_eq!(draw_other_ids(None, || Ok::<_, Infallible>(7)), Ok(7));
+    }
 }
