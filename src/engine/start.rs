@@ -99,6 +99,7 @@ impl Engine {
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
         // The first records are durable before the first answer, and those of changes before matches are counted after them.
         log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
+        log.forget_how_it_was_left();
         recount::recount(&directory, &log, &counters);
         log.sign_first();
         let (sender, commands) = Commands::new();

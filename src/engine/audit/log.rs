@@ -185,6 +185,13 @@ impl AuditLog {
         self.shared.queue.unrecorded(self.shared.newest())
     }
 
+    /// Has the mark of use tell of this run alone. How the last one was left has to be on record.
+    pub(crate) fn forget_how_it_was_left(&self) {
+        if let Err(error) = running::go_on(&self.shared.folder, &self.shared.options) {
+            tracing::warn!(%error, "cannot write the mark of use: after a crash a gap is recorded that may be none");
+        }
+    }
+
     /// Removes the mark of use, if everything that was queued is durable, and so is the record of every change. A change
     /// that the policy journal failed to write may be in it all the same, and one whose thread ended may lack its record.
     pub(crate) fn end(&self) {
