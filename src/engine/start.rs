@@ -74,7 +74,7 @@ impl Engine {
         let mut policy = PolicyFiles { journal: &mut *journal, snapshots: &*snapshots, copies: &*state_stores };
         let Heard { audit, sessions: restored, policy } =
             read_back::hear(audit, &sessions, &mut policy, &clock, options.restored)?;
-        let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
+        let Recovered { state, sequence, last_change, snapshot_sequence, bytes, owed } = policy;
         clock.begin(newest_time(&audit.log, owed.last().map(|(entry, _)| entry.time)));
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
         // The first record that an open session can have.
@@ -82,7 +82,7 @@ impl Engine {
         sessions.restore(restored, &table, &audit.log, oldest, &audit.erasing)?;
         // The policies are compiled while the mirror is compared with them, which takes longer.
         let (compiled, mirror) = while_compiling(&state, &clock, || {
-            let mirror = recovery::open_mirror(&*state_stores, &state, sequence)?;
+            let mirror = recovery::open_mirror(&*state_stores, &state, sequence, audit.log.newest_sequence())?;
             let counters = mirror.as_ref().map(|mirror| mirror.read_counters(&state));
             let counters = counters.unwrap_or_default().if_followed_by(&audit.log);
             Ok::<_, OpenError>((mirror, counters))
@@ -131,6 +131,7 @@ impl Engine {
             snapshots,
             state: state.clone(),
             sequence,
+            last_change,
             snapshot_sequence,
             bytes,
             directory: Arc::clone(&engine.directory),

@@ -18,12 +18,14 @@ use super::newest::Newest;
 use super::options::AuditOptions;
 use super::orders::EraseRequest;
 use super::queue::AuditQueue;
+use super::removed::removed_change;
 use super::running;
 use super::shared::Shared;
 use super::units::UnitInfo;
 use crate::audit::note::VerifierKey;
 use crate::audit::record::KeyChangedRecord;
 use crate::locks::IgnorePoison;
+use crate::policy::change::ChangeIdentity;
 use crate::policy::time::Timestamp;
 
 /// How long a call waits until the files of the log are ready for it.
@@ -69,6 +71,11 @@ impl AuditLog {
     /// The sequence of the newest durable record.
     pub fn newest_sequence(&self) -> u64 {
         self.shared.newest()
+    }
+
+    /// The newest change of the policy whose record was removed, with its sequence in the policy journal.
+    pub(crate) fn removed_change(&self) -> Result<Option<(u64, ChangeIdentity)>, AuditError> {
+        removed_change(&self.shared.folder).map_err(AuditError::not_readable)
     }
 
     /// Follows how many erasures were finished since the start, each before it is answered.
