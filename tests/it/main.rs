@@ -303,3 +303,7 @@ mod witnesses;
 mod witnesses_files;
 /// Data directories to do harm to.
 mod witnesses_history;
+/// The same starts after a kill.
+mod witnesses_killed;
+/// Starts beside another policy, or a snapshot of one.
+mod witnesses_policy;
