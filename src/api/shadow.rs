@@ -179,13 +179,11 @@ async fn feed(
 ) -> Option<Status> {
     let send_all = async {
         loop {
-            match coming.next().await {
-                Some(divergence) => sender.send(Ok(to_divergence(id, &divergence))).await.ok()?,
-                None => {
-                    let message = format!("the shadow policy of `organizations/{id}` is another one, or gone");
-                    return Some(status::error(Code::Aborted, ErrorReason::ListChanged, message));
-                }
-            }
+            let Some(divergence) = coming.next().await else {
+                let message = format!("the shadow policy of `organizations/{id}` is another one, or gone");
+                return Some(status::error(Code::Aborted, ErrorReason::ListChanged, message));
+            };
+            sender.send(Ok(to_divergence(id, &divergence))).await.ok()?;
         }
     };
     let ended = async { drop(draining.wait_for(|draining| *draining).await) };

@@ -11,7 +11,6 @@ use std::path::Path;
 use super::DirectoryError;
 use super::directory::{DataDirectory, RESTORING, check_format, create, io_error, is_restoring, lock_both};
 use super::disk::{RealDisk, write_whole};
-use crate::audit::lineage::Lineage;
 
 /// The file that holds the lineage of the backup, until the first start has put it on the record.
 pub const RESTORED: &str = "RESTORED";
@@ -46,11 +45,12 @@ impl RestoreDirectory {
         check_format(self.directory.path())
     }
 
-    /// Begins a new lineage after `previous` and removes the mark. Returns the number of the new lineage.
-    pub fn finish(self, previous: &str) -> Result<u64, DirectoryError> {
+    /// Begins a new lineage after `previous` and removes the mark. Returns the number of the new lineage, the first one drawn
+    /// that `suits`.
+    pub fn finish(self, previous: &str, suits: impl Fn(u64) -> bool) -> Result<u64, DirectoryError> {
         let path = self.directory.path();
         write(path, RESTORED, previous)?;
-        let drawn = draw_other_ids(previous.trim().parse().ok(), getrandom::u64);
+        let drawn = draw_until(suits, getrandom::u64);
         let lineage = drawn.map_err(|error| io_error("draw", &path.join("LINEAGE"), io::Error::other(error)))?;
         write(path, "LINEAGE", &format!("{lineage:016x}\n"))?;
         remove(path, RESTORING)?;
@@ -74,12 +74,11 @@ impl RestoreDirectory {
     }
 }
 
-/// Draws a lineage whose ids do not begin as those of another one do.
-fn draw_other_ids<E>(previous: Option<Lineage>, draw: impl Fn() -> Result<u64, E>) -> Result<u64, E> {
+fn draw_until<E>(suits: impl Fn(u64) -> bool, draw: impl Fn() -> Result<u64, E>) -> Result<u64, E> {
     loop {
-        let lineage = draw()?;
-        if previous.is_none_or(|previous| !Lineage::new(lineage).has_ids_like(previous)) {
-            return Ok(lineage);
+        let drawn = draw()?;
+        if suits(drawn) {
+            return Ok(drawn);
         }
     }
 }
@@ -123,12 +122,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_restored_directory_has_other_ids_than_what_it_was_restored_from() {
-        let drawn = RefCell::new(vec![0xAB12_0000_0000_0003, 0x1234_0000_0000_0002, 0x1234_5678_0000_0001]);
+    fn a_lineage_is_drawn_until_one_suits() {
+        let drawn = RefCell::new(vec![3, 2, 1]);
         let draw = || Ok::<_, Infallible>(drawn.borrow_mut().pop().unwrap());
-        let previous = Lineage::new(0x1234_FFFF_FFFF_FFFF);
-        assert_eq!(draw_other_ids(Some(previous), draw), Ok(0xAB12_0000_0000_0003));
-        assert_eq!(drawn.borrow().len(), 0, "it was drawn until the ids differ");
-        assert_eq!(draw_other_ids(None, || Ok::<_, Infallible>(7)), Ok(7));
+        assert_eq!(draw_until(|drawn| drawn > 1, draw), Ok(2));
+        assert_eq!(*drawn.borrow(), [3]);
     }
 }

@@ -153,12 +153,12 @@ impl UnitContent {
                 None => drop(self.organizations.insert(organization.clone(), organization_sequence)),
             }
         }
-        if let Content::PolicyChanged(change) = &entry.content {
-            if change.policy_sequence > self.policy_sequence {
-                self.policy_sequence = change.policy_sequence;
-                let (organization, revision) = (entry.organization.clone(), change.revision);
-                self.policy_change = Some(ChangeIdentity { time: entry.time, organization, revision });
-            }
+        if let Content::PolicyChanged(change) = &entry.content
+            && change.policy_sequence > self.policy_sequence
+        {
+            self.policy_sequence = change.policy_sequence;
+            let (organization, revision) = (entry.organization.clone(), change.revision);
+            self.policy_change = Some(ChangeIdentity { time: entry.time, organization, revision });
         }
     }
 
