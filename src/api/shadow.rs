@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tonic::{Code, Response, Status};
 
 use super::caller::Caller;
@@ -21,7 +20,7 @@ use crate::audit::rule_text::RuleText;
 use crate::engine::audit::AuditError;
 use crate::engine::change::{ChangeRequest, ChangeTarget};
 use crate::engine::directory::OrganizationView;
-use crate::engine::shadow::{Divergence, Shadow, ShadowCounts};
+use crate::engine::shadow::{Divergence, Shadow, ShadowCounts, Subscription};
 use crate::policy::decision::Reason;
 use crate::policy::name::{Id, Name};
 use crate::policy::plan::{Mutation, ShadowStep};
@@ -31,8 +30,8 @@ use crate::proto::v1::{self, ErrorReason};
 const GATES_REFUSED: &str = "gates judge a shadow policy when it is promoted: leave `guard_ips`, `max_revocations`, \
                              `refuse_open_to_internet` and `override_tests` out, and give them then";
 
-/// The most divergences buffered for a subscriber.
-const SENT_AHEAD_MAX: usize = 64;
+/// The most divergences buffered for a subscriber: what is buffered is not erased any more.
+const SENT_AHEAD_MAX: usize = 1;
 
 pub(super) type Divergences = Endless<v1::Divergence>;
 
@@ -174,21 +173,17 @@ impl Api {
 /// Sends divergences as they come. Returns why the stream ends, unless the subscriber went away.
 async fn feed(
     id: &Id,
-    mut coming: broadcast::Receiver<Divergence>,
+    mut coming: Subscription,
     sender: &mpsc::Sender<Result<v1::Divergence, Status>>,
     mut draining: watch::Receiver<bool>,
 ) -> Option<Status> {
     let send_all = async {
         loop {
-            match coming.recv().await {
-                Ok(divergence) => sender.send(Ok(to_divergence(id, &divergence))).await.ok()?,
-                // The subscriber sees from the numbers which ones are missing.
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => {
-                    let message = format!("the shadow policy of `organizations/{id}` is another one, or gone");
-                    return Some(status::error(Code::Aborted, ErrorReason::ListChanged, message));
-                }
-            }
+            let Some(divergence) = coming.next().await else {
+                let message = format!("the shadow policy of `organizations/{id}` is another one, or gone");
+                return Some(status::error(Code::Aborted, ErrorReason::ListChanged, message));
+            };
+            sender.send(Ok(to_divergence(id, &divergence))).await.ok()?;
         }
     };
     let ended = async { drop(draining.wait_for(|draining| *draining).await) };

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::Engine;
-use super::audit::{AuditError, RecordedChange, Verification};
+use super::audit::{AuditError, Verification};
 use super::clock::Clock;
 use super::recovery::{self, RecoveryError};
 use super::witnesses::Audited;
@@ -112,9 +112,7 @@ pub fn verify_policy(
     for record in journal.read_from(journal.first_sequence())? {
         let (sequence, bytes) = record?;
         let change = decode_change(&bytes).map_err(|source| RecoveryError::Record { sequence, source })?;
-        let organization = change.effect.organization().cloned();
-        let found = RecordedChange { time: change.time, organization, revision: change.effect.revision() };
-        if audit.policy_changes.get(&sequence).is_some_and(|recorded| *recorded != found) {
+        if audit.policy_changes.get(&sequence).is_some_and(|recorded| *recorded != change.identity()) {
             return Err(RecoveryError::OtherJournal { sequence });
         }
     }

@@ -18,6 +18,7 @@ use super::change::DurableChange;
 use super::directory::Directory;
 use super::mirror::Mirror;
 use crate::locks::IgnorePoison;
+use crate::policy::change::ChangeIdentity;
 use crate::policy::name::Id;
 use crate::policy::organization::Organization;
 use crate::policy::state::{Outcome, PolicyState};
@@ -41,6 +42,7 @@ struct Inbox {
     outcomes: BTreeMap<Option<Id>, Outcome>,
     touched: BTreeSet<EntryKey>,
     sequence: u64,
+    last_change: Option<ChangeIdentity>,
     changes: u64,
     bytes: usize,
     stop: bool,
@@ -60,7 +62,7 @@ impl Follower {
         let mut inbox = self.inbox.lock().ignore_poison();
         inbox.touched.extend(touched_keys(change, before));
         inbox.outcomes.insert(change.effect.organization().cloned(), outcome.clone());
-        inbox.sequence = sequence;
+        (inbox.sequence, inbox.last_change) = (sequence, Some(change.identity()));
         inbox.changes += 1;
         inbox.bytes += bytes;
         self.news.notify_one();
@@ -98,6 +100,8 @@ pub(super) struct Task {
     /// Its own copy of the state, which shares its objects with the one in force.
     pub(super) state: PolicyState,
     pub(super) sequence: u64,
+    /// The change in that record.
+    pub(super) last_change: Option<ChangeIdentity>,
     pub(super) snapshot_sequence: u64,
     /// Bytes of changes since the last snapshot.
     pub(super) bytes: usize,
@@ -116,6 +120,7 @@ impl Task {
                 self.state.set(outcome);
             }
             self.sequence = self.sequence.max(news.sequence);
+            self.last_change = news.last_change.or(self.last_change);
             self.bytes += news.bytes;
             self.follow(&news.touched, news.stop);
             self.snapshot_when_due();
@@ -146,7 +151,7 @@ impl Task {
     }
 
     fn reopen(&mut self) {
-        match Mirror::open(&*self.stores, &self.state, self.sequence) {
+        match Mirror::open(&*self.stores, &self.state, self.sequence, self.audit.newest_sequence()) {
             Ok(mirror) => {
                 tracing::info!("the state store follows the journal again");
                 // It may be another one, which has none of them.
@@ -182,7 +187,8 @@ impl Task {
         }
         // After a failure, too, the next attempt waits for that many changes.
         (self.snapshot_sequence, self.bytes) = (self.sequence, 0);
-        match self.snapshots.write(self.sequence, &encode_snapshot(&self.state)) {
+        let snapshot = encode_snapshot(&self.state, self.last_change.as_ref());
+        match self.snapshots.write(self.sequence, &snapshot) {
             Ok(()) => tracing::info!(sequence = self.sequence, "policy snapshot written"),
             Err(error) => {
                 tracing::warn!(%error, "cannot write a policy snapshot: the next start replays more of the journal");

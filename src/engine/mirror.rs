@@ -3,8 +3,8 @@
 //! The service never reads policy from it: a start reads the snapshots and the journal, and calls read what is published
 //! in memory. The copy is for programs that query the store from outside. Its high-water mark also shows a start that
 //! the journal has lost records. Match counts are kept with the last record of the audit log that they include: a start
-//! counts what the log has after it (`recount`). No decision depends on them, and they start from zero where the store is
-//! lost.
+//! counts what the log has after it (`recount`), and is refused where the log has lost it. No decision depends on them,
+//! and they start from zero where the store is lost.
 //!
 //! It holds no data about persons, because sled's files may keep what was deleted. Anything that may have to be erased,
 //! such as who made a change or whose a session is, must not be put here.
@@ -54,6 +54,12 @@ pub(super) enum MirrorError {
         /// That record.
         seen: u64,
     },
+    /// Match counts include a record that the audit log does not have.
+    #[error("the match counts include record {counted} of the audit log, which is not there any more")]
+    Counted {
+        /// That record.
+        counted: u64,
+    },
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StateError),
@@ -69,15 +75,9 @@ pub(super) struct StoredCounters {
 }
 
 impl StoredCounters {
-    /// They themselves, if the log still has what came after them; else none, and rules count from now on. They may have
-    /// been stored with records that never became durable, whose sequences others get now: the log as it is counts.
+    /// They themselves, if the log still has what came after them; else none, and rules count from now on.
     pub(super) fn if_followed_by(mut self, log: &AuditLog) -> Self {
-        let newest = log.newest_sequence();
-        for (_, through) in self.counters.values_mut() {
-            *through = newest.min(*through);
-        }
-        let Some(counted) = self.counted.map(|counted| newest.min(counted)) else { return self };
-        self.counted = Some(counted);
+        let Some(counted) = self.counted else { return self };
         if counted + 1 >= log.first_sequence() {
             let record = log.read(counted, 1).ok().and_then(|records| records.first().map(Arc::clone));
             let now =
@@ -138,10 +138,17 @@ impl Mirror {
     ///
     /// # Errors
     ///
-    /// [`MirrorError::Ahead`] where the journal has lost records that the store has seen.
-    pub(super) fn open(stores: &dyn StateStores, state: &PolicyState, sequence: u64) -> Result<Self, MirrorError> {
+    /// [`MirrorError::Ahead`] where the journal has lost records that the store has seen, and [`MirrorError::Counted`]
+    /// where the audit log, whose last record is `recorded`, has. The store is as it was then.
+    pub(super) fn open(
+        stores: &dyn StateStores,
+        state: &PolicyState,
+        sequence: u64,
+        recorded: u64,
+    ) -> Result<Self, MirrorError> {
         let attempt = || {
             let mirror = Self { store: stores.open()?, counted: AtomicU64::new(0) };
+            mirror.refuse_ahead(sequence, recorded)?;
             mirror.put_right(state, sequence)?;
             Ok(mirror)
         };
@@ -154,10 +161,37 @@ impl Mirror {
         }
     }
 
+    /// What was written here was durable in the journal, or in the audit log, before.
+    fn refuse_ahead(&self, sequence: u64, recorded: u64) -> Result<(), MirrorError> {
+        if let Some(seen) = self.read_mark()?.filter(|seen| *seen > sequence) {
+            return Err(MirrorError::Ahead { seen });
+        }
+        match self.last_counted()? {
+            counted if counted > recorded => Err(MirrorError::Counted { counted }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The last record of the audit log that match counts include; 0 where there are none.
+    fn last_counted(&self) -> Result<u64, StateError> {
+        let (mut last, mut from) = (self.read_counted()?.unwrap_or_default(), Some(Vec::new()));
+        while let Some(start) = from {
+            let page = self.store.scan(Keyspace::Counters, &start, COUNTERS_PAGE)?;
+            for (key, value) in page.entries {
+                last = decode_counter(&key, &value).map_or(last, |(_, _, through)| last.max(through));
+            }
+            from = page.next;
+        }
+        Ok(last)
+    }
+
+    fn read_counted(&self) -> Result<Option<u64>, StateError> {
+        Ok(self.store.get(Keyspace::Meta, COUNTED_KEY)?.and_then(|bytes| decode_mark(&bytes)))
+    }
+
     /// Brings the store in line with the policy, and logs it where something had to be written.
-    fn put_right(&self, state: &PolicyState, sequence: u64) -> Result<(), MirrorError> {
+    fn put_right(&self, state: &PolicyState, sequence: u64) -> Result<(), StateError> {
         match self.compare(state, sequence)? {
-            Compared { mark: Some(seen), .. } if seen > sequence => Err(MirrorError::Ahead { seen }),
             Compared { written: 0, .. } => Ok(()),
             // A fresh data directory.
             Compared { mark: None, .. } if sequence == PolicyState::FIRST_CHANGES => Ok(()),
@@ -170,13 +204,10 @@ impl Mirror {
         }
     }
 
-    /// Compares every entry with the policy and writes those that differ. A store ahead of the journal is not changed.
+    /// Compares every entry with the policy and writes those that differ.
     fn compare(&self, state: &PolicyState, sequence: u64) -> Result<Compared, StateError> {
         let store = &*self.store;
         let mark = self.read_mark()?;
-        if mark > Some(sequence) {
-            return Ok(Compared { mark, written: 0 });
-        }
         let mut encoder = EntryEncoder::new(state);
         let mut expected: BTreeMap<Vec<u8>, EntryKey> = keys_of(state).map(|key| (key.to_bytes(), key)).collect();
         let (mut differing, mut foreign) = (BTreeSet::new(), Vec::new());
@@ -324,7 +355,7 @@ impl Mirror {
         if let Err(error) = self.store.apply(&leftover) {
             tracing::warn!(%error, "match counts of removed rules stay in the state store");
         }
-        let counted = self.store.get(Keyspace::Meta, COUNTED_KEY).ok().flatten().and_then(|bytes| decode_mark(&bytes));
+        let counted = self.read_counted().ok().flatten();
         StoredCounters { counters, counted, ..StoredCounters::default() }
     }
 

@@ -47,6 +47,10 @@ pub(super) fn hear(
         faults.catch(sessions.saved(&audit.log))
     });
     if let (Some(audit), Some(sessions), true) = (audit, saved, faults.is_empty()) {
+        if files.journal.next_sequence() == 1 {
+            // The first changes are written only where nothing has seen a journal.
+            compare_journal(files, &audited)?;
+        }
         match recovery::recover(&mut *files.journal, files.snapshots, clock, &audited) {
             Ok(policy) => {
                 if !restored {

@@ -14,10 +14,10 @@ use super::clock::Clock;
 use super::mirror::{Mirror, MirrorError};
 use super::witnesses::{Audited, SeenMore};
 use crate::audit::record::{Entry, Identity};
-use crate::policy::change::Change;
+use crate::policy::change::{Change, ChangeIdentity};
 use crate::policy::name::NameError;
 use crate::policy::state::{OutOfOrder, PolicyState};
-use crate::store::codec::{CodecError, decode_change, decode_snapshot, encode_change};
+use crate::store::codec::{CodecError, PolicySnapshot, decode_change, decode_snapshot, encode_change};
 use crate::store::{JournalError, Log, SnapshotError, Snapshots, StateStores};
 
 /// How messages name the witnesses.
@@ -79,6 +79,18 @@ pub enum RecoveryError {
         /// The record.
         sequence: u64,
     },
+    /// The match counts include records that the audit log does not have.
+    #[error(
+        "the audit log ends at record {recorded}, but the match counts in `sled` include record {counted}: records are \
+         missing, or `sled` belongs to another directory; restore the files in `audit`, or move `sled` elsewhere where \
+         it is another's, or accept the loss as the section \"Without a backup\" of docs/operate.md says"
+    )]
+    AuditCutOff {
+        /// The last record there is.
+        recorded: u64,
+        /// The last one that is counted.
+        counted: u64,
+    },
     /// The records between the newest usable snapshot and the journal's first are gone.
     #[error(
         "the policy journal begins at record {first}, but record {needed} is needed: restore the older journal files"
@@ -102,6 +114,8 @@ pub(super) struct Recovered {
     pub(super) state: PolicyState,
     /// The last record; 0 where there is none.
     pub(super) sequence: u64,
+    /// The change in it.
+    pub(super) last_change: Option<ChangeIdentity>,
     pub(super) snapshot_sequence: u64,
     /// Bytes of the records after the snapshot.
     pub(super) bytes: usize,
@@ -122,19 +136,46 @@ pub(super) fn recover(
         journal.append(&changes.each_ref().map(encode_change))?;
         tracing::info!("fresh data directory: created `organizations/default`");
     }
-    let (mut state, snapshot_sequence) = from_snapshot(snapshots)?;
+    let (mut snapshot_sequence, mut snapshot) = newest_snapshot(snapshots)?;
     let last = journal.next_sequence() - 1;
     let mut seen = SeenMore::default();
     seen.note(SNAPSHOT, snapshot_sequence, last);
     seen.note(AUDIT_LOG, audited.sequence, last);
     refuse(seen, last)?;
+    if snapshot_sequence > 0 && snapshot.last.is_none() && journal.first_sequence() == 1 {
+        tracing::info!(
+            sequence = snapshot_sequence,
+            "the policy snapshot does not say which change it is after, as those of earlier versions: replaying the whole \
+             journal"
+        );
+        (snapshot_sequence, snapshot) = no_snapshot();
+    }
     let needed = snapshot_sequence + 1;
     if journal.first_sequence() > needed {
         return Err(RecoveryError::JournalBegins { first: journal.first_sequence(), needed });
     }
+    let recovered = replay(journal, snapshot, snapshot_sequence, audited)?;
+    let known = PolicyState::FIRST_CHANGES.max(audited.sequence);
+    if last > known {
+        tracing::warn!(
+            from = known + 1,
+            to = last,
+            "changes of policy have no audit record, as after a crash: they are recorded now"
+        );
+    }
+    Ok(recovered)
+}
+
+/// Puts the changes after a snapshot into its state, and compares both and the newest audited change with the journal.
+fn replay(
+    journal: &dyn Log,
+    snapshot: PolicySnapshot,
+    snapshot_sequence: u64,
+    audited: &Audited,
+) -> Result<Recovered, RecoveryError> {
+    let PolicySnapshot { mut state, last: mut last_change } = snapshot;
     // The snapshot's last record is read too, if it still exists, to compare both, and the last one that was audited.
-    let from = if snapshot_sequence < journal.first_sequence() { needed } else { snapshot_sequence };
-    let from = from.min(audited.sequence).max(journal.first_sequence());
+    let from = snapshot_sequence.min(audited.sequence).max(journal.first_sequence());
     let (mut bytes_since, mut owed) = (0, Vec::new());
     for record in journal.read_from(from)? {
         let (sequence, bytes) = record?;
@@ -150,8 +191,9 @@ pub(super) fn recover(
             if sequence > audited.sequence {
                 owed.push(durable.entry(&replaced));
             }
+            last_change = Some(change.identity());
         } else {
-            if sequence == snapshot_sequence && !is_result_of(&state, &change) {
+            if sequence == snapshot_sequence && !is_after(&state, last_change.as_ref(), &change) {
                 return Err(RecoveryError::OtherSnapshot { sequence });
             }
             if sequence > audited.sequence {
@@ -160,24 +202,18 @@ pub(super) fn recover(
             }
         }
     }
-    let known = PolicyState::FIRST_CHANGES.max(audited.sequence);
-    if last > known {
-        tracing::warn!(
-            from = known + 1,
-            to = last,
-            "changes of policy have no audit record, as after a crash: they are recorded now"
-        );
-    }
-    Ok(Recovered { state, sequence: last, snapshot_sequence, bytes: bytes_since, owed })
+    let sequence = journal.next_sequence() - 1;
+    Ok(Recovered { state, sequence, last_change, snapshot_sequence, bytes: bytes_since, owed })
 }
 
-/// Whether a state can be what a change left: the last one of its organization, or of the cluster.
-fn is_result_of(state: &PolicyState, change: &Change) -> bool {
+/// Whether a snapshot is of the state after a change. Where it does not say of which, the revision has to be that of the
+/// change.
+fn is_after(state: &PolicyState, last: Option<&ChangeIdentity>, change: &Change) -> bool {
     let revision = match change.effect.organization() {
         Some(id) => state.last_revision(id),
         None => state.cluster.revision,
     };
-    revision == change.effect.revision()
+    revision == change.effect.revision() && last.is_none_or(|last| *last == change.identity())
 }
 
 /// What has seen more of a journal that ends at this record. The mirror is not asked.
@@ -193,31 +229,40 @@ pub(super) fn refuse(seen: SeenMore, journal: u64) -> Result<(), RecoveryError> 
     if seen.is_empty() { Ok(()) } else { Err(RecoveryError::JournalCutOff { journal, seen }) }
 }
 
-fn from_snapshot(snapshots: &dyn Snapshots) -> Result<(PolicyState, u64), RecoveryError> {
+/// The newest snapshot that can be used, with its sequence.
+fn newest_snapshot(snapshots: &dyn Snapshots) -> Result<(u64, PolicySnapshot), RecoveryError> {
     if let Some((sequence, bytes)) = snapshots.newest_valid()? {
         match decode_snapshot(&bytes) {
-            Ok(state) => return Ok((state, sequence)),
+            Ok(snapshot) => return Ok((sequence, snapshot)),
             Err(error) => {
                 tracing::warn!(%error, sequence, "policy snapshot not usable: replaying the whole journal");
             }
         }
     }
-    Ok((PolicyState::empty(), 0))
+    Ok(no_snapshot())
 }
 
-/// Opens the mirror. A store that cannot be opened does not stop the service: the follower tries again.
+/// The state before the first change.
+fn no_snapshot() -> (u64, PolicySnapshot) {
+    (0, PolicySnapshot { state: PolicyState::empty(), last: None })
+}
+
+/// Opens the mirror of a policy whose last record this is, beside an audit log that ends at record `recorded`. A store that
+/// cannot be opened does not stop the service: the follower tries again.
 pub(super) fn open_mirror(
     stores: &dyn StateStores,
     state: &PolicyState,
     sequence: u64,
+    recorded: u64,
 ) -> Result<Option<Mirror>, RecoveryError> {
-    match Mirror::open(stores, state, sequence) {
+    match Mirror::open(stores, state, sequence, recorded) {
         Ok(mirror) => Ok(Some(mirror)),
         Err(MirrorError::Ahead { seen }) => {
             let mut witnesses = SeenMore::default();
             witnesses.note(Mirror::NAME, seen, sequence);
             refuse(witnesses, sequence).map(|()| None)
         }
+        Err(MirrorError::Counted { counted }) => Err(RecoveryError::AuditCutOff { recorded, counted }),
         Err(MirrorError::Store(error)) => {
             tracing::error!(%error, "the state store cannot be used yet: policy and decisions are not affected");
             Ok(None)

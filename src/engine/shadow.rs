@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::question::Question;
 use crate::audit::rule_text::RuleText;
@@ -25,8 +26,8 @@ use crate::policy::time::Timestamp;
 /// Divergences that are kept.
 pub const KEPT_MAX: usize = 1_000;
 
-/// Divergences that a subscriber may be behind.
-const BEHIND_MAX: usize = 1_000;
+/// Divergences that a subscriber may be behind: those that are kept.
+const BEHIND_MAX: usize = KEPT_MAX;
 
 /// A Check that the shadow policy decided otherwise.
 #[derive(Clone)]
@@ -67,8 +68,44 @@ struct Counted {
     checks: AtomicU64,
     denied: AtomicU64,
     permitted: AtomicU64,
-    kept: Mutex<VecDeque<Divergence>>,
-    subscribers: broadcast::Sender<Divergence>,
+    kept: Mutex<Kept>,
+    /// Tells numbers, so that nothing of a person stays here.
+    subscribers: broadcast::Sender<u64>,
+}
+
+/// The newest divergences.
+#[derive(Debug, Default)]
+struct Kept {
+    /// By rising number. Those of erased users are missing.
+    divergences: VecDeque<Divergence>,
+    /// The number of the last one that there was.
+    last: u64,
+}
+
+/// Follows the divergences of a shadow policy.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Without the sender, so that the end of the shadow policy is noticed.
+    counted: Weak<Counted>,
+    numbers: broadcast::Receiver<u64>,
+}
+
+impl Subscription {
+    /// The next divergence that is still kept; none once the shadow policy is another one, or gone. Numbers tell which ones
+    /// a subscriber has missed that is too slow.
+    pub async fn next(&mut self) -> Option<Divergence> {
+        loop {
+            match self.numbers.recv().await {
+                Ok(number) => {
+                    if let Some(divergence) = self.counted.upgrade()?.kept(number) {
+                        return Some(divergence);
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
 }
 
 /// How a shadow policy decided so far.
@@ -98,6 +135,13 @@ impl Counted {
             kept: Mutex::default(),
             subscribers: broadcast::Sender::new(BEHIND_MAX),
         }
+    }
+
+    /// One that is still kept.
+    fn kept(&self, number: u64) -> Option<Divergence> {
+        let kept = self.kept.lock().ignore_poison();
+        let index = kept.divergences.binary_search_by_key(&number, |divergence| divergence.number).ok()?;
+        kept.divergences.get(index).cloned()
     }
 }
 
@@ -146,8 +190,13 @@ impl Shadow {
             (verdict.reason, verdict.rule.map(|(_, rule)| (rule.id.clone(), RuleText::of(rule))))
         };
         let mut kept = counted.kept.lock().ignore_poison();
-        let divergence = Divergence {
-            number: kept.back().map_or(1, |last| last.number + 1),
+        kept.last += 1;
+        let number = kept.last;
+        if kept.divergences.len() >= KEPT_MAX {
+            kept.divergences.pop_front();
+        }
+        kept.divergences.push_back(Divergence {
+            number,
             time: now,
             address: *address,
             email: question.user_email.into(),
@@ -155,13 +204,9 @@ impl Shadow {
             endpoint: question.target.text.into(),
             enforced: said(enforced),
             tried: said(&tried),
-        };
-        if kept.len() >= KEPT_MAX {
-            kept.pop_front();
-        }
-        kept.push_back(divergence.clone());
+        });
         // Sent under the lock, so that subscribers get divergences in order. Without subscribers it is dropped.
-        drop(counted.subscribers.send(divergence));
+        drop(counted.subscribers.send(number));
     }
 
     /// How it decided so far.
@@ -175,17 +220,73 @@ impl Shadow {
     pub fn divergences(&self, before: Option<u64>, count_max: usize) -> Vec<Divergence> {
         let kept = self.counted.kept.lock().ignore_poison();
         let below = |divergence: &&Divergence| before.is_none_or(|before| divergence.number < before);
-        kept.iter().rev().filter(below).take(count_max).cloned().collect()
+        kept.divergences.iter().rev().filter(below).take(count_max).cloned().collect()
     }
 
     /// The divergences from now on.
-    pub fn subscribe(&self) -> broadcast::Receiver<Divergence> {
-        self.counted.subscribers.subscribe()
+    pub fn subscribe(&self) -> Subscription {
+        Subscription { counted: Arc::downgrade(&self.counted), numbers: self.counted.subscribers.subscribe() }
     }
 
-    /// Erases a user from the kept divergences.
+    /// Erases a user from the kept divergences, also from those that a subscriber has not received yet.
     pub(super) fn erase(&self, email: &str) {
         let mut kept = self.counted.kept.lock().ignore_poison();
-        kept.retain(|divergence| *divergence.email != *email);
+        kept.divergences.retain(|divergence| *divergence.email != *email);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::name::NodePath;
+    use crate::policy::node::{Access, Node};
+    use crate::policy::organization::{Cluster, Organization};
+
+    #[tokio::test]
+    async fn a_subscriber_that_lags_gets_nothing_of_somebody_who_is_erased() {
+        let (now, id) = (Timestamp::from_micros(0), Id::parse("default").unwrap());
+        let with = |access| Organization::new(id.clone(), 1, Node::new(access, now, 1));
+        let compiled = Snapshot::compile(&with(Access::AllowAll), &mut MembersCache::default());
+        let policy = ShadowPolicy { revision: 2, time: now, organization: Arc::new(with(Access::nobody())) };
+        let shadow = Shadow::following(Some(&Arc::new(policy)), None, now).unwrap();
+        let cluster = ClusterSnapshot::compile(&Cluster::new(now));
+        let check = |email: &str| {
+            let question = Question {
+                address: "192.0.2.1".parse().unwrap(),
+                connection_type: ConnectionType::Shell,
+                target: NodePath::parse("organizations/default").unwrap(),
+                user_email: email,
+                session_lease: None,
+                request_id: "",
+                min_revision: 0,
+                min_cluster_revision: 0,
+            };
+            let Question { address, connection_type, target, .. } = &question;
+            let enforced = compiled.decide(&cluster, *address, *connection_type, target, now);
+            shadow.evaluate(&cluster, &question, &enforced, now);
+        };
+        let mut coming = shadow.subscribe();
+        for email in ["ada", "bob", "ada", "bob", "ada"] {
+            check(email);
+        }
+        shadow.erase("ada");
+        check("bob");
+        let mut received = Vec::new();
+        for _ in 0..3 {
+            let Divergence { number, email, .. } = coming.next().await.unwrap();
+            received.push((number, email.to_string()));
+        }
+        assert_eq!(received, [(2, "bob".to_owned()), (4, "bob".to_owned()), (6, "bob".to_owned())]);
+        // The numbers go on where none is kept.
+        shadow.erase("bob");
+        check("eve");
+        assert_eq!(coming.next().await.unwrap().number, 7);
+        // What is no longer kept is missed.
+        for _ in 0..2 * KEPT_MAX {
+            check("eve");
+        }
+        assert_eq!(coming.next().await.unwrap().number, 7 + KEPT_MAX as u64 + 1);
+        drop(shadow);
+        while coming.next().await.is_some() {}
     }
 }

@@ -77,7 +77,7 @@ impl Engine {
         let mut policy = PolicyFiles { journal: &mut *journal, snapshots: &*snapshots, copies: &*state_stores };
         let Heard { audit, sessions: restored, policy } =
             read_back::hear(audit, &sessions, &mut policy, &clock, options.restored)?;
-        let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
+        let Recovered { state, sequence, last_change, snapshot_sequence, bytes, owed } = policy;
         let recorded = newest_time(&audit.log);
         let leap = clock.begin(owed.last().map(|(entry, _)| entry.time).max(recorded), audit.log.recorded_clock());
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
@@ -86,7 +86,7 @@ impl Engine {
         sessions.restore(restored, &table, &audit.log, oldest, &audit.erasing)?;
         // The policies are compiled while the mirror is compared with them, which takes longer.
         let (compiled, mirror) = while_compiling(&state, &clock, || {
-            let mirror = recovery::open_mirror(&*state_stores, &state, sequence)?;
+            let mirror = recovery::open_mirror(&*state_stores, &state, sequence, audit.log.newest_sequence())?;
             let counters = mirror.as_ref().map(|mirror| mirror.read_counters(&state));
             let counters = counters.unwrap_or_default().if_followed_by(&audit.log);
             Ok::<_, OpenError>((mirror, counters))
@@ -104,6 +104,7 @@ impl Engine {
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
         // The first records are durable before the first answer, and those of changes before matches are counted after them.
         log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
+        log.forget_how_it_was_left();
         recount::recount(&directory, &log, &counters);
         log.sign_first();
         let (sender, commands) = Commands::new();
@@ -135,6 +136,7 @@ impl Engine {
             snapshots,
             state: state.clone(),
             sequence,
+            last_change,
             snapshot_sequence,
             bytes,
             directory: Arc::clone(&engine.directory),

@@ -1,9 +1,9 @@
 //! What the audit log and the saved sessions have seen, compared at the start with what the journal and the log hold.
 //!
 //! The order of writing makes them witnesses: a change of policy is durable in its journal before the audit log records
-//! it, and a record is durable before the saved sessions include it. So no crash leaves a witness that has seen more than
-//! there is: then somebody cut files back or exchanged them, or a disk lost what it had confirmed. The journal is a witness
-//! of the audit log, too: a regular stop leaves no change without its record, and a crash few.
+//! it, and a record is durable before the saved sessions or stored match counts include it. So no crash leaves a witness
+//! that has seen more than there is: then somebody cut files back or exchanged them, or a disk lost what it had confirmed.
+//! The journal is a witness of the audit log, too: a regular stop leaves no change without its record, and a crash few.
 //!
 //! Invariant: nothing here changes anything, neither files nor sessions.
 //! Not here: reading them back (`read_back`), the log against its own checkpoints (`audit`), and the mirror (`mirror`).
@@ -14,9 +14,7 @@ use super::apply::OWED_MAX;
 use super::audit::{AuditError, AuditLog, LeftAs, ReadBack};
 use crate::audit::filter::RecordFilter;
 use crate::audit::record::{Content, RecordType};
-use crate::policy::change::Change;
-use crate::policy::name::Id;
-use crate::policy::time::Timestamp;
+use crate::policy::change::{Change, ChangeIdentity};
 use crate::store::codec::audit::SessionSnapshot;
 
 /// How to go on where there is no backup.
@@ -27,17 +25,8 @@ const ACCEPT: &str = ", or accept the loss as the section \"Without a backup\" o
 pub(super) struct Audited {
     /// The last record of the policy journal that it has a record of.
     pub(super) sequence: u64,
-    /// That change; none where retention has removed the record.
-    newest: Option<AuditedChange>,
-}
-
-/// What a change of policy and its audit record have in common. No two changes agree in all of it: the clock tells
-/// microseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct AuditedChange {
-    time: Timestamp,
-    organization: Option<Id>,
-    revision: u64,
+    /// That change; none where an earlier version removed the record.
+    newest: Option<ChangeIdentity>,
 }
 
 impl Audited {
@@ -54,7 +43,7 @@ impl Audited {
             let page = log.list(&filter, before, 1)?;
             if let Some(record) = page.records.first() {
                 let newest = match &record.entry.content {
-                    Content::PolicyChanged(change) if change.policy_sequence == sequence => Some(AuditedChange {
+                    Content::PolicyChanged(change) if change.policy_sequence == sequence => Some(ChangeIdentity {
                         time: record.entry.time,
                         organization: record.entry.organization.clone(),
                         revision: change.revision,
@@ -65,19 +54,17 @@ impl Audited {
             }
             match page.next_before {
                 Some(next) => before = Some(next),
-                None => return Ok(Self { sequence, newest: None }),
+                None => break,
             }
         }
+        // Retention has removed the record, and kept what it was of.
+        let removed = log.removed_change()?.filter(|(removed, _)| *removed == sequence);
+        Ok(Self { sequence, newest: removed.map(|(_, change)| change) })
     }
 
     /// Whether the journal's record of the newest audited change is that change.
     pub(super) fn is_of(&self, change: &Change) -> bool {
-        let found = AuditedChange {
-            time: change.time,
-            organization: change.effect.organization().cloned(),
-            revision: change.effect.revision(),
-        };
-        self.newest.as_ref().is_none_or(|newest| *newest == found)
+        self.newest.as_ref().is_none_or(|newest| *newest == change.identity())
     }
 }
 

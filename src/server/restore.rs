@@ -95,7 +95,9 @@ pub fn restore(input: &mut dyn Read, data_dir: &Path, key: Option<&str>) -> anyh
     let directory = RestoreDirectory::begin(data_dir)?;
     match unpack_and_verify(input, data_dir, key, &directory) {
         Ok((whole, key)) => {
-            let lineage = Lineage::new(directory.finish(&format!("{}\n", whole.lineage))?);
+            // Ids have to show which history they belong to.
+            let has_other_ids = |drawn| !Lineage::new(drawn).has_ids_like(whole.lineage);
+            let lineage = Lineage::new(directory.finish(&format!("{}\n", whole.lineage), has_other_ids)?);
             Ok(Restored { whole, lineage, key })
         }
         Err(error) => {

@@ -45,11 +45,12 @@ impl RestoreDirectory {
         check_format(self.directory.path())
     }
 
-    /// Begins a new lineage after `previous` and removes the mark. Returns the number of the new lineage.
-    pub fn finish(self, previous: &str) -> Result<u64, DirectoryError> {
+    /// Begins a new lineage after `previous` and removes the mark. Returns the number of the new lineage, the first one drawn
+    /// that `suits`.
+    pub fn finish(self, previous: &str, suits: impl Fn(u64) -> bool) -> Result<u64, DirectoryError> {
         let path = self.directory.path();
         write(path, RESTORED, previous)?;
-        let drawn = getrandom::u64();
+        let drawn = draw_until(suits, getrandom::u64);
         let lineage = drawn.map_err(|error| io_error("draw", &path.join("LINEAGE"), io::Error::other(error)))?;
         write(path, "LINEAGE", &format!("{lineage:016x}\n"))?;
         remove(path, RESTORING)?;
@@ -88,6 +89,15 @@ pub fn remove_unfinished(path: &Path) -> Result<(), DirectoryError> {
     Ok(())
 }
 
+fn draw_until<E>(suits: impl Fn(u64) -> bool, draw: impl Fn() -> Result<u64, E>) -> Result<u64, E> {
+    loop {
+        let drawn = draw()?;
+        if suits(drawn) {
+            return Ok(drawn);
+        }
+    }
+}
+
 /// Removes a file, durably.
 pub fn remove(directory: &Path, name: &str) -> Result<(), DirectoryError> {
     let path = directory.join(name);
@@ -117,4 +127,20 @@ fn refuse_contents(path: &Path) -> Result<(), DirectoryError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::convert::Infallible;
+
+    use super::*;
+
+    #[test]
+    fn a_lineage_is_drawn_until_one_suits() {
+        let drawn = RefCell::new(vec![3, 2, 1]);
+        let draw = || Ok::<_, Infallible>(drawn.borrow_mut().pop().unwrap());
+        assert_eq!(draw_until(|drawn| drawn > 1, draw), Ok(2));
+        assert_eq!(*drawn.borrow(), [3]);
+    }
 }

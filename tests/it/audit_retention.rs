@@ -21,7 +21,7 @@ use crate::clock::{Hand, until};
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Everything sealed that is older than an hour goes, at once; no more is sealed meanwhile.
-fn short_memory() -> Options {
+pub(crate) fn short_memory() -> Options {
     let mut options = small_units();
     options.audit.retention_age = Some(HOUR);
     options.audit.unit_age_max = 24 * HOUR;

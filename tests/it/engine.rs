@@ -18,11 +18,12 @@ use portcullis::policy::node::NodePatch;
 use portcullis::policy::plan::{Mutation, PlanError};
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source as RuleSource};
 use portcullis::policy::time::Timestamp;
+use portcullis::store::codec::{decode_change, decode_snapshot};
 use portcullis::store::disk::RealDisk;
 use portcullis::store::journal::{FileJournal, JournalOptions, MemoryJournal, Stream};
 use portcullis::store::snapshots::{FileSnapshots, MemorySnapshots};
 use portcullis::store::state::MemoryState;
-use portcullis::store::{Journal, JournalError, Snapshots, StateError, StateStore, StateStores};
+use portcullis::store::{Journal, JournalError, Log, Snapshots, StateError, StateStore, StateStores};
 
 use crate::clock::Hand;
 use crate::store_disk::{Fault, SimulatedDisk};
@@ -262,8 +263,11 @@ async fn after_ten_thousand_changes_there_is_a_snapshot_and_a_start_from_it_know
     }
     engine.close();
     drop(engine);
-    let (sequence, _) = snapshots().newest_valid().unwrap().expect("a snapshot");
+    let (sequence, bytes) = snapshots().newest_valid().unwrap().expect("a snapshot");
     assert!(sequence >= 10_000, "{sequence}");
+    let (_, change) = journal().read_from(sequence).unwrap().next().unwrap().unwrap();
+    let last = decode_change(&change).unwrap().identity();
+    assert_eq!(decode_snapshot(&bytes).unwrap().last, Some(last), "it says which change it is after");
 
     // Set back behind the newest record, which the snapshot may be the last to hold.
     let engine = open_with(journal(), snapshots(), &hand(1));

@@ -307,3 +307,7 @@ mod witnesses_audit;
 mod witnesses_files;
 /// Data directories to do harm to.
 mod witnesses_history;
+/// The same starts after a kill.
+mod witnesses_killed;
+/// Starts beside another policy, or a snapshot of one.
+mod witnesses_policy;

@@ -14,6 +14,7 @@ use portcullis::audit::record::{
 use portcullis::audit::rule_text::RuleText;
 use portcullis::engine::sessions::Scope;
 use portcullis::engine::{Engine, Options};
+use portcullis::policy::change::ChangeIdentity;
 use portcullis::policy::decision::{Decision, Reason};
 use portcullis::policy::name::Id;
 use portcullis::policy::plan::Mutation;
@@ -21,8 +22,9 @@ use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::policy::time::Timestamp;
 use portcullis::server::verify_audit;
 use portcullis::store::codec::audit::{
-    ErasureMark, SessionSnapshot, ShardSessions, UnfinishedErasure, decode_entry, decode_erasure_mark,
-    decode_session_snapshot, encode_entry, encode_erasure_mark, encode_session_snapshot,
+    Base, ErasureMark, SessionSnapshot, ShardSessions, UnfinishedErasure, UnitSummary, decode_base, decode_entry,
+    decode_erasure_mark, decode_session_snapshot, decode_unit_summary, encode_base, encode_entry, encode_erasure_mark,
+    encode_session_snapshot, encode_unit_summary,
 };
 
 use crate::audit_engine::{
@@ -253,4 +255,35 @@ fn signed_sessions() -> SessionSnapshot {
 #[ignore = "writes the golden file of the current version; run by hand when the format gets a new one"]
 fn write_the_golden_sessions_with_a_signed_head() {
     std::fs::write(golden("sessions-v1-signed.bin"), encode_session_snapshot(&signed_sessions())).unwrap();
+}
+
+/// What is kept of sealed and of removed units tells the newest change of the policy.
+#[test]
+fn the_counts_of_version_1_with_a_change_read_as_what_was_written() {
+    let (unit, base) = counts_with_a_change();
+    let [stored_unit, stored_base] = COUNTS.map(|name| std::fs::read(golden(name)).unwrap());
+    assert_eq!(decode_unit_summary(&stored_unit).unwrap(), unit);
+    assert_eq!(decode_base(&stored_base).unwrap(), base);
+    assert_eq!((encode_unit_summary(&unit), encode_base(&base)), (stored_unit, stored_base));
+}
+
+const COUNTS: [&str; 2] = ["audit-unit-v1-change.bin", "audit-base-v1-change.bin"];
+
+fn counts_with_a_change() -> (UnitSummary, Base) {
+    let organization = Id::parse("default").unwrap();
+    let time = Timestamp::from_micros(1_700_000_000_123_456);
+    let of = |organization| ChangeIdentity { time, organization, revision: 7 };
+    let organizations = vec![(organization.clone(), 40)];
+    let change = Some(of(Some(organization)));
+    let unit = UnitSummary { organizations: organizations.clone(), policy_sequence: 9, policy_change: change };
+    let summary = UnitSummary { organizations, policy_sequence: 10, policy_change: Some(of(None)) };
+    (unit, Base { to_sequence: 256, summary })
+}
+
+#[test]
+#[ignore = "writes the golden files of the current version; run by hand when the format gets a new one"]
+fn write_the_golden_counts_with_a_change() {
+    let (unit, base) = counts_with_a_change();
+    let bytes = [encode_unit_summary(&unit), encode_base(&base)];
+    COUNTS.iter().zip(bytes).for_each(|(name, bytes)| std::fs::write(golden(name), bytes).unwrap());
 }

@@ -1,24 +1,18 @@
 //! Witnesses of single losses, and the small files of a data directory.
 //!
 //! Invariant: what is done to the files here is what was seen to be served in silence, or what no crash does.
-//! Not here: parts that are exchanged as a whole (`witnesses`).
+//! Not here: parts that are exchanged as a whole (`witnesses`), what a kill leaves (`witnesses_killed`), and another's
+//! policy (`witnesses_policy`).
 
 use std::path::Path;
-use std::sync::Arc;
 
 use portcullis::audit::filter::RecordFilter;
-use portcullis::audit::record::{Content, RecordType};
-use portcullis::config::{Config, Durability, OnAuditFailure};
+use portcullis::audit::record::RecordType;
+use portcullis::config::Config;
 use portcullis::engine::Engine;
-use portcullis::policy::state::PolicyState;
 use portcullis::proto::v1::Action;
 use portcullis::server;
-use portcullis::store::Snapshots;
-use portcullis::store::codec::{decode_change, encode_snapshot};
 use portcullis::store::directory::DataDirectory;
-use portcullis::store::disk::RealDisk;
-use portcullis::store::journal::{JournalOptions, JournalReader};
-use portcullis::store::snapshots::FileSnapshots;
 use tempfile::TempDir;
 
 use crate::audit_watch::signed_size;
@@ -26,21 +20,21 @@ use crate::harness::Service;
 use crate::process::Process;
 use crate::witnesses_history::{CHANGES, Histories, copy, remove};
 
-fn open(directory: &Path) -> Result<Engine, String> {
+pub(crate) fn open(directory: &Path) -> Result<Engine, String> {
     server::open(&Config::for_data_dir(directory)).map_err(|error| format!("{error:#}"))
 }
 
-fn refusal(directory: &Path) -> String {
+pub(crate) fn refusal(directory: &Path) -> String {
     open(directory).err().expect("the start must be refused")
 }
 
-fn count(engine: &Engine, record_type: RecordType) -> u64 {
+pub(crate) fn count(engine: &Engine, record_type: RecordType) -> u64 {
     let filter = RecordFilter { types: vec![record_type], ..RecordFilter::default() };
     engine.audit().count(&filter).unwrap()
 }
 
 /// What is on the disk while the service runs: what `kill -9` leaves.
-async fn crashed(config: &Config, deny: &str) -> TempDir {
+pub(crate) async fn crashed(config: &Config, deny: &str) -> TempDir {
     let service = Service::with_config(config.clone()).await;
     service.check("192.0.2.1", "organizations/default").await;
     service.add_rule("", Action::Deny, deny).await;
@@ -136,33 +130,6 @@ async fn checkpoints_that_hold_none_are_refused_and_a_torn_last_one_is_what_a_cr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_decided_without_a_record_leaves_a_gap_after_a_crash_and_only_that_does() {
-    for (preview, on_failure, gaps) in [
-        (Durability::Sync, OnAuditFailure::Deny, 0),
-        (Durability::Sync, OnAuditFailure::Allow, 1),
-        (Durability::Async, OnAuditFailure::Deny, 1),
-    ] {
-        let root = tempfile::tempdir().unwrap();
-        let mut config = Config::for_data_dir(root.path().join("data"));
-        (config.record.audit_preview, config.record.on_audit_failure) = (preview, on_failure);
-        let image = crashed(&config, "198.51.100.1").await;
-        let engine = open(image.path()).unwrap();
-        assert_eq!(count(&engine, RecordType::Gap), gaps, "{preview} {on_failure}");
-        let filter = RecordFilter { types: vec![RecordType::Gap], ..RecordFilter::default() };
-        for record in engine.audit().list(&filter, None, 1).unwrap().records {
-            let Content::Gap(gap) = &record.entry.content else { panic!() };
-            // What is decided while nothing can be recorded has no bound.
-            assert_eq!(gap.count == 0, on_failure == OnAuditFailure::Allow, "{gap:?}");
-        }
-        engine.close();
-        // A regular stop leaves none.
-        let engine = open(&config.data_dir).unwrap();
-        assert_eq!(count(&engine, RecordType::Gap), 0, "{preview} {on_failure}");
-        engine.close();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_file_that_is_missing_or_senseless_is_refused_or_made_again() {
     let histories = Histories::write().await;
     let harmed = |name: &str, content: Option<&str>| {
@@ -235,32 +202,6 @@ async fn a_start_that_makes_sessions_and_sled_again_says_so() {
     assert!(log.contains("there are no saved sessions: they are made again from the audit log"), "{log}");
     assert!(log.contains("the state store was rebuilt from the policy journal"), "{log}");
     assert!(process.terminate().0.success());
-}
-
-/// Of a state that the journal does not lead to, though it ends at one of its records.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_policy_snapshot_of_another_history_is_refused() {
-    let histories = Histories::write().await;
-    let journal_state = |directory: &Path| {
-        let mut state = PolicyState::empty();
-        let disk = Arc::new(RealDisk);
-        let journal = JournalReader::open(disk, directory.join("policy"), &JournalOptions::default()).unwrap();
-        for record in journal.read_from(1).unwrap() {
-            let outcome = state.next(&decode_change(&record.unwrap().1).unwrap()).unwrap();
-            state.set(outcome);
-        }
-        encode_snapshot(&state)
-    };
-    for (origin, fits) in [(&histories.newest, true), (&histories.others, false)] {
-        let directory = histories.copy_of_the_newest();
-        let snapshots = FileSnapshots::new(Arc::new(RealDisk), directory.path().join("policy"));
-        snapshots.write(CHANGES, &journal_state(origin)).unwrap();
-        match (open(directory.path()), fits) {
-            (Ok(engine), true) => engine.close(),
-            (Err(message), false) => assert!(message.contains("does not go with the journal"), "{message}"),
-            (outcome, _) => panic!("{fits}: {:?}", outcome.err()),
-        }
-    }
 }
 
 /// A first start is interrupted after each of its writes, latest first.

@@ -1,7 +1,7 @@
 //! Data directories for tests of a start: one history at two moments, and another one.
 //!
-//! Invariant: each was left by a regular stop, so everything in it is as new as everything else.
-//! Not here: what becomes of them (`witnesses`, `witnesses_files`).
+//! Invariant: those of `write` were left by a regular stop, so everything in them is as new as everything else.
+//! Not here: what becomes of them (`witnesses`, `witnesses_files`, `witnesses_killed`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use portcullis::config::Config;
 use portcullis::proto::v1::Action;
 use tempfile::TempDir;
 
+use crate::audit_watch::signed_size;
 use crate::harness::Service;
 
 /// Addresses that an acknowledged rule denies, the first since the earlier moment.
@@ -43,6 +44,40 @@ impl Histories {
         Self { _root: root, earlier, newest, others }
     }
 
+    /// The same, each left by `kill -9`, with nothing that comes later written.
+    pub(crate) async fn write_killed() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let [earlier, newest, others] = ["earlier", "newest", "others"].map(|name| root.path().join(name));
+        let begin = async || Service::with_config(Config::for_data_dir(root.path().join("running"))).await;
+        let service = begin().await;
+        for (denied, records, image) in [("198.51.100.1", 4, &earlier), ("198.51.100.2", 6, &newest)] {
+            deny(&service, denied).await;
+            signed_size(&service.channel, records).await;
+            copy(service.data_dir(), image);
+        }
+        service.stop().await;
+        remove(&root.path().join("running"));
+        let service = begin().await;
+        for denied in ["203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.4"] {
+            deny(&service, denied).await;
+        }
+        signed_size(&service.channel, 10).await;
+        copy(service.data_dir(), &others);
+        service.stop().await;
+        Self { _root: root, earlier, newest, others }
+    }
+
+    /// The newest state after Checks that a rule decided, and nothing else.
+    pub(crate) async fn after_checks(&self) -> TempDir {
+        let directory = self.copy_of_the_newest();
+        let service = Service::with_config(Config::for_data_dir(directory.path())).await;
+        for _ in 0..5 {
+            service.check(ACKNOWLEDGED[0], "organizations/default").await;
+        }
+        service.stop().await;
+        directory
+    }
+
     /// A copy of the newest state, to do harm to.
     pub(crate) fn copy_of_the_newest(&self) -> TempDir {
         let directory = tempfile::tempdir().unwrap();
@@ -52,13 +87,17 @@ impl Histories {
 }
 
 /// Serves on a directory until addresses are denied, with a session opened before each.
-async fn go_on(directory: &Path, denied: &[&str]) {
+pub(crate) async fn go_on(directory: &Path, denied: &[&str]) {
     let service = Service::with_config(Config::for_data_dir(directory)).await;
     for address in denied {
-        service.check("192.0.2.1", "organizations/default").await;
-        service.add_rule("", Action::Deny, address).await;
+        deny(&service, address).await;
     }
     service.stop().await;
+}
+
+async fn deny(service: &Service, address: &str) {
+    service.check("192.0.2.1", "organizations/default").await;
+    service.add_rule("", Action::Deny, address).await;
 }
 
 /// Copies a file or a directory, without the ballast.

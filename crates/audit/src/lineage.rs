@@ -13,6 +13,9 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lineage(u64);
 
+/// The bits of a lineage that ids begin with.
+const ID_BITS: u64 = 0xFFFF << 48;
+
 /// A text is no lineage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a lineage is 16 hexadecimal digits in lower case")]
@@ -29,12 +32,16 @@ impl Lineage {
         self.0
     }
 
+    /// Whether ids of both begin alike, so that they do not show which history they belong to.
+    pub const fn has_ids_like(self, other: Self) -> bool {
+        (self.0 ^ other.0) & ID_BITS == 0
+    }
+
     /// The number of a start of the service, with which all decision ids and session ids of that start begin. It has the
     /// first 16 bits of the lineage, so that an id shows which history it belongs to, and 48 of a random number: a million
     /// starts are alike in one of five hundred cases. It is never 0.
     pub const fn boot(self, random: u64) -> u64 {
-        const LINEAGE_BITS: u64 = 0xFFFF << 48;
-        let boot = (self.0 & LINEAGE_BITS) | (random & !LINEAGE_BITS);
+        let boot = (self.0 & ID_BITS) | (random & !ID_BITS);
         if boot == 0 { 1 } else { boot }
     }
 }
@@ -66,6 +73,8 @@ mod tests {
         let lineage = Lineage::new(0x00ab_cdef_0123_4567);
         assert_eq!(format!("{:016x}", lineage.boot(u64::MAX)), "00abffffffffffff");
         assert_eq!(format!("{:016x}", lineage.boot(1 << 63)), "00ab000000000000");
+        assert!(lineage.has_ids_like(Lineage::new(0x00ab_0000_0000_0000)));
+        assert!(!lineage.has_ids_like(Lineage::new(0x00ac_cdef_0123_4567)));
         assert_eq!(Lineage::new(7).boot(0), 1, "0 stands for none in what is stored");
     }
 

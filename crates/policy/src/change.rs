@@ -33,6 +33,18 @@ pub struct Change {
     pub effect: Effect,
 }
 
+/// What tells a change from others: no two agree in all of it, for the clock tells microseconds. Its audit record and a
+/// snapshot of the policy after it have the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeIdentity {
+    /// When it was made.
+    pub time: Timestamp,
+    /// The organization that it is of; none where it is of the cluster.
+    pub organization: Option<Id>,
+    /// The revision that it made.
+    pub revision: u64,
+}
+
 /// What a change does, and to which part of the policy.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -192,6 +204,12 @@ impl Change {
             overridden_tests: Vec::new(),
             effect,
         }
+    }
+
+    /// What tells it from others.
+    pub fn identity(&self) -> ChangeIdentity {
+        let organization = self.effect.organization().cloned();
+        ChangeIdentity { time: self.time, organization, revision: self.effect.revision() }
     }
 }
 

@@ -18,6 +18,7 @@ use super::newest::Newest;
 use super::options::AuditOptions;
 use super::orders::EraseRequest;
 use super::queue::AuditQueue;
+use super::removed::removed_change;
 use super::running;
 use super::shared::Shared;
 use super::units::UnitInfo;
@@ -25,6 +26,7 @@ use crate::audit::filter::RecordFilter;
 use crate::audit::note::VerifierKey;
 use crate::audit::record::{Content, KeyChangedRecord, Record, RecordType};
 use crate::locks::IgnorePoison;
+use crate::policy::change::ChangeIdentity;
 use crate::policy::time::Timestamp;
 
 /// How long a call waits until the files of the log are ready for it.
@@ -92,6 +94,11 @@ impl AuditLog {
     /// The sequence of the newest durable record.
     pub fn newest_sequence(&self) -> u64 {
         self.shared.newest()
+    }
+
+    /// The newest change of the policy whose record was removed, with its sequence in the policy journal.
+    pub(crate) fn removed_change(&self) -> Result<Option<(u64, ChangeIdentity)>, AuditError> {
+        removed_change(&self.shared.folder).map_err(AuditError::not_readable)
     }
 
     /// Follows how many erasures were finished since the start, each before it is answered.
@@ -206,6 +213,13 @@ impl AuditLog {
     /// log is closed, they are lost.
     pub(crate) fn unrecorded(&self) -> u64 {
         self.shared.queue.unrecorded(self.shared.newest())
+    }
+
+    /// Has the mark of use tell of this run alone. How the last one was left has to be on record.
+    pub(crate) fn forget_how_it_was_left(&self) {
+        if let Err(error) = running::go_on(&self.shared.folder, &self.shared.options) {
+            tracing::warn!(%error, "cannot write the mark of use: after a crash a gap is recorded that may be none");
+        }
     }
 
     /// Removes the mark of use, if everything that was queued is durable, and so is the record of every change. A change

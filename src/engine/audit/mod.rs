@@ -77,4 +77,4 @@ pub use reader::{ListPosition, RecordPage};
 pub(crate) use recovery::ReadBack;
 pub use recovery::{AuditStores, OpenJournal, Opened};
 pub use running::LeftAs;
-pub use verify::{LogFiles, Progress, ReadTail, RecordedChange, Verification, verify_files};
+pub use verify::{LogFiles, Progress, ReadTail, Verification, verify_files};

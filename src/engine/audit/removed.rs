@@ -9,6 +9,7 @@ use std::io;
 
 use super::units::Units;
 use crate::audit::merkle::{Hash, MerkleTree, TILE_LEAVES};
+use crate::policy::change::ChangeIdentity;
 use crate::store::codec::audit::{Base, UnitSummary, decode_base, decode_unit_summary, encode_base};
 use crate::store::folder::Folder;
 
@@ -30,17 +31,25 @@ pub(super) fn write_removed(folder: &Folder, units: &Units, tree: &MerkleTree, t
         roots.extend_from_slice(root.as_bytes());
     }
     write_checked(folder, &format!("{TREE_PREFIX}{first_tile:020}"), roots)?;
-    let mut organizations: BTreeMap<_, _> = before.summary.organizations.into_iter().collect();
-    let mut policy_sequence = before.summary.policy_sequence;
+    let UnitSummary { organizations, mut policy_sequence, mut policy_change } = before.summary;
+    let mut organizations: BTreeMap<_, _> = organizations.into_iter().collect();
     for unit in units.list().iter().filter(|unit| unit.next_sequence() <= to_sequence + 1) {
         let sealed = units.open(unit.first_sequence).map_err(io::Error::other)?;
         let attachment = sealed.attachment().map_err(io::Error::other)?;
         let summary = decode_unit_summary(&attachment).map_err(io::Error::other)?;
         organizations.extend(summary.organizations);
-        policy_sequence = policy_sequence.max(summary.policy_sequence);
+        if summary.policy_sequence > policy_sequence {
+            (policy_sequence, policy_change) = (summary.policy_sequence, summary.policy_change);
+        }
     }
-    let summary = UnitSummary { organizations: organizations.into_iter().collect(), policy_sequence };
+    let summary = UnitSummary { organizations: organizations.into_iter().collect(), policy_sequence, policy_change };
     write_checked(folder, BASE, encode_base(&Base { to_sequence, summary }))
+}
+
+/// The newest change of the policy that a removed record was of, with its sequence in the policy journal.
+pub(super) fn removed_change(folder: &Folder) -> io::Result<Option<(u64, ChangeIdentity)>> {
+    let summary = read_base(folder)?.unwrap_or_default().summary;
+    Ok(summary.policy_change.map(|change| (summary.policy_sequence, change)))
 }
 
 /// The content of the file `base`; none where nothing was ever removed.

@@ -44,20 +44,36 @@ pub(super) fn left(folder: &Folder) -> io::Result<LeftAs> {
 
 /// Marks the log, which was left like this, as in use.
 pub(super) fn begin(folder: &Folder, options: &AuditOptions, left: LeftAs) -> io::Result<()> {
+    // Keep the note of missing decisions until a record says so.
+    folder.write(RUNNING, text(by(options).max(left))).map(drop)
+}
+
+/// Marks the log as it is used by these settings, once a record says how it was left before.
+pub(super) fn go_on(folder: &Folder, options: &AuditOptions) -> io::Result<()> {
+    let text = text(by(options));
+    match folder.read(RUNNING)? {
+        Some(bytes) if bytes == text => Ok(()),
+        _ => folder.write(RUNNING, text).map(drop),
+    }
+}
+
+/// What a crash leaves of a log that is used by these settings.
+fn by(options: &AuditOptions) -> LeftAs {
     let all_sync = options.shell == Durability::Sync && options.preview == Durability::Sync;
-    let own = match options.on_failure {
+    match options.on_failure {
         // What is decided unrecorded is only counted in memory, and a disk that takes no record takes no mark either.
         OnAuditFailure::Allow => LeftAs::UncleanUnrecorded,
         OnAuditFailure::Deny if all_sync => LeftAs::Unclean,
         OnAuditFailure::Deny => LeftAs::UncleanAsync,
-    };
-    // Keep the note of missing decisions until a record says so.
-    let text = match own.max(left) {
+    }
+}
+
+fn text(left: LeftAs) -> &'static [u8] {
+    match left {
         LeftAs::UncleanUnrecorded => UNRECORDED,
         LeftAs::UncleanAsync => ASYNC,
         LeftAs::Unclean | LeftAs::Clean => SYNC,
-    };
-    folder.write(RUNNING, text).map(drop)
+    }
 }
 
 /// Notes a clean shutdown.

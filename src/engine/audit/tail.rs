@@ -15,6 +15,7 @@ use crate::audit::merkle::TILE_LEAVES;
 use crate::audit::record::{Content, Entry, ErasedUnit, Identity};
 use crate::audit::terms::for_each_term;
 use crate::locks::IgnorePoison;
+use crate::policy::change::ChangeIdentity;
 use crate::policy::name::Id;
 use crate::store::codec::audit::{TailOpening, UnitSummary};
 use crate::store::sealed::TileSummary;
@@ -60,6 +61,8 @@ pub(super) struct UnitContent {
     term: Vec<u8>,
     organizations: HashMap<Id, u64, RandomState>,
     pub(super) policy_sequence: u64,
+    /// The change in that record of the policy journal.
+    policy_change: Option<ChangeIdentity>,
     /// No more records will come.
     pub(super) ended: bool,
 }
@@ -150,8 +153,12 @@ impl UnitContent {
                 None => drop(self.organizations.insert(organization.clone(), organization_sequence)),
             }
         }
-        if let Content::PolicyChanged(change) = &entry.content {
-            self.policy_sequence = self.policy_sequence.max(change.policy_sequence);
+        if let Content::PolicyChanged(change) = &entry.content
+            && change.policy_sequence > self.policy_sequence
+        {
+            self.policy_sequence = change.policy_sequence;
+            let (organization, revision) = (entry.organization.clone(), change.revision);
+            self.policy_change = Some(ChangeIdentity { time: entry.time, organization, revision });
         }
     }
 
@@ -160,7 +167,8 @@ impl UnitContent {
         let mut organizations: Vec<(Id, u64)> =
             self.organizations.iter().map(|(id, count)| (id.clone(), *count)).collect();
         organizations.sort_unstable();
-        UnitSummary { organizations, policy_sequence: self.policy_sequence }
+        let policy_change = self.policy_change.clone();
+        UnitSummary { organizations, policy_sequence: self.policy_sequence, policy_change }
     }
 }
 

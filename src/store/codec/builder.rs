@@ -81,6 +81,8 @@ impl StateBuilder {
                 let organization = shadow.organization.clone();
                 self.parts(&organization)?.shadow = Some(from_shadow(shadow)?);
             }
+            // It is no object of the state.
+            Entry::Change(_) => return Err(CodecError::Invalid("entry")),
         }
         Ok(())
     }

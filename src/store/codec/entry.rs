@@ -11,8 +11,8 @@ use prost::Message;
 
 use super::builder::StateBuilder;
 use super::error::CodecError;
-use super::object::{to_named_node, to_node, to_ranges, to_rule, to_test, to_time};
-use crate::policy::change::{Change, Delta, Effect};
+use super::object::{from_identity, to_identity, to_named_node, to_node, to_ranges, to_rule, to_test, to_time};
+use crate::policy::change::{Change, ChangeIdentity, Delta, Effect};
 use crate::policy::group::Group;
 use crate::policy::name::{Id, NodeKey};
 use crate::policy::organization::{Organization, Pending, ShadowPolicy};
@@ -264,21 +264,34 @@ fn to_group(of: &Id, group: &Group) -> stored::GroupEntry {
     }
 }
 
-/// A whole state as bytes.
-pub fn encode_snapshot(state: &PolicyState) -> Vec<u8> {
+/// A whole state, and which change it is the state after.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicySnapshot {
+    /// The state.
+    pub state: PolicyState,
+    /// That change; none where an earlier version wrote the snapshot.
+    pub last: Option<ChangeIdentity>,
+}
+
+/// A whole state as bytes, and the change that it is the state after.
+pub fn encode_snapshot(state: &PolicyState, last: Option<&ChangeIdentity>) -> Vec<u8> {
     let (mut bytes, mut encoder) = (Vec::new(), EntryEncoder::new(state));
-    for entry in keys_of(state).filter_map(|key| encoder.encode(&key)) {
+    let last = last.map(|last| stored::StateEntry { entry: Some(Entry::Change(to_identity(last))) }.encode_to_vec());
+    for entry in last.into_iter().chain(keys_of(state).filter_map(|key| encoder.encode(&key))) {
         prost::encoding::encode_varint(entry.len() as u64, &mut bytes);
         bytes.extend_from_slice(&entry);
     }
     bytes
 }
 
-/// The state that the bytes of a snapshot are.
-pub fn decode_snapshot(mut bytes: &[u8]) -> Result<PolicyState, CodecError> {
-    let mut builder = StateBuilder::default();
+/// What the bytes of a snapshot are.
+pub fn decode_snapshot(mut bytes: &[u8]) -> Result<PolicySnapshot, CodecError> {
+    let (mut builder, mut last) = (StateBuilder::default(), None);
     while !bytes.is_empty() {
-        builder.add(stored::StateEntry::decode_length_delimited(&mut bytes)?)?;
+        match stored::StateEntry::decode_length_delimited(&mut bytes)? {
+            stored::StateEntry { entry: Some(Entry::Change(change)) } => last = Some(from_identity(change)?),
+            entry => builder.add(entry)?,
+        }
     }
-    builder.finish()
+    Ok(PolicySnapshot { state: builder.finish()?, last })
 }

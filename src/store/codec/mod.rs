@@ -18,5 +18,5 @@ mod object;
 
 pub use change::{decode_change, encode_change, erase_actor};
 pub use counter::{CounterKey, decode_counter, decode_mark, encode_counter, encode_mark};
-pub use entry::{EntryEncoder, EntryKey, decode_snapshot, encode_snapshot, keys_of, touched_keys};
+pub use entry::{EntryEncoder, EntryKey, PolicySnapshot, decode_snapshot, encode_snapshot, keys_of, touched_keys};
 pub use error::CodecError;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::error::{CodecError, Decoded};
 use crate::policy::address::{Address, Block, Range};
+use crate::policy::change::ChangeIdentity;
 use crate::policy::decision::Decision;
 use crate::policy::gates::Gates;
 use crate::policy::name::{Id, NodeKey, NodePath};
@@ -41,6 +42,18 @@ pub(super) fn to_time(time: Timestamp) -> stored::Time {
 pub(super) fn from_time(time: Option<stored::Time>) -> Decoded<Timestamp> {
     let stored::Time { seconds, nanos } = required(time, "time")?;
     required(Timestamp::new(seconds, nanos), "time")
+}
+
+pub(super) fn to_identity(identity: &ChangeIdentity) -> stored::ChangeIdentity {
+    let ChangeIdentity { time, organization, revision } = identity;
+    let organization = organization.as_ref().map(ToString::to_string).unwrap_or_default();
+    stored::ChangeIdentity { time: Some(to_time(*time)), organization, revision: *revision }
+}
+
+pub(super) fn from_identity(identity: stored::ChangeIdentity) -> Decoded<ChangeIdentity> {
+    let stored::ChangeIdentity { time, organization, revision } = identity;
+    let organization = if organization.is_empty() { None } else { Some(id(&organization)?) };
+    Ok(ChangeIdentity { time: from_time(time)?, organization, revision })
 }
 
 /// An address as bytes in network order: none, 4 or 16.

@@ -27,7 +27,7 @@ use keys::Keys;
 use unit::{Records, UnitCheck};
 use walk::Walk;
 
-pub use walk::{Progress, RecordedChange, Verification};
+pub use walk::{Progress, Verification};
 
 /// Reads the records of the journal from a sequence on, up to the first fault.
 pub type ReadTail<'a> = Box<dyn FnOnce(u64) -> Vec<Result<(u64, Vec<u8>), JournalError>> + 'a>;

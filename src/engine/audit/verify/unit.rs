@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use super::super::openings;
 use super::super::tail::UnitContent;
-use super::walk::{RecordedChange, Walk};
+use super::walk::Walk;
 use crate::audit::commitment::{Commitment, record_hash};
 use crate::audit::merkle::{Hash, TILE_LEAVES};
 use crate::audit::record::{Content, Entry};
 use crate::audit::terms::for_each_term;
+use crate::policy::change::ChangeIdentity;
 use crate::store::codec::audit::{StoredEntry, decode_entry};
 use crate::store::sealed::{IndexSet, Openings, SealedError, SealedFiles, SealedUnit, Tile};
 
@@ -203,7 +204,7 @@ impl<'a, 'b, 'c> UnitCheck<'a, 'b, 'c> {
                 self.walk.policy_sequence = self.walk.policy_sequence.max(change.policy_sequence);
                 if self.walk.notes_changes {
                     let organization = entry.organization.clone();
-                    let recorded = RecordedChange { time: entry.time, organization, revision: change.revision };
+                    let recorded = ChangeIdentity { time: entry.time, organization, revision: change.revision };
                     self.walk.policy_changes.insert(change.policy_sequence, recorded);
                 }
             }

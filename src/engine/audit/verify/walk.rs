@@ -11,8 +11,7 @@ use super::super::notes::read_notes;
 use super::super::removed::{read_base, read_removed_roots};
 use super::keys::{Judged, Keys};
 use crate::audit::merkle::{Hash, MerkleTree, NoLeaves, TreeHead};
-use crate::policy::name::Id;
-use crate::policy::time::Timestamp;
+use crate::policy::change::ChangeIdentity;
 use crate::store::codec::audit::Base;
 use crate::store::folder::Folder;
 
@@ -31,20 +30,9 @@ pub struct Verification {
     /// The newest record of the policy journal that it has a record of; 0 where there is none.
     pub policy_sequence: u64,
     /// The changes of the policy that it has records of, by their sequence in the policy journal. Empty for a log in use.
-    pub policy_changes: BTreeMap<u64, RecordedChange>,
+    pub policy_changes: BTreeMap<u64, ChangeIdentity>,
     /// The faults, by rising sequence: the first sequence affected and a description.
     pub faults: Vec<(u64, String)>,
-}
-
-/// What a change of the policy and its record have in common, whoever made it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecordedChange {
-    /// When it was made.
-    pub time: Timestamp,
-    /// Of what; none of the cluster.
-    pub organization: Option<Id>,
-    /// The revision that it made.
-    pub revision: u64,
 }
 
 /// Called with how many records were read, and of how many. False stops the verification.
@@ -66,7 +54,7 @@ pub(super) struct Walk<'a> {
     pub(super) policy_sequence: u64,
     /// Whether the changes of the policy are noted, which takes memory.
     pub(super) notes_changes: bool,
-    pub(super) policy_changes: BTreeMap<u64, RecordedChange>,
+    pub(super) policy_changes: BTreeMap<u64, ChangeIdentity>,
     /// Removals on record.
     pub(super) removals: Vec<(u64, Hash)>,
     pub(super) faults: Vec<(u64, String)>,
