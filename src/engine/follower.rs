@@ -109,7 +109,7 @@ pub(super) struct Task {
 
 impl Task {
     /// Follows until told to stop.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         loop {
             let news = self.follower.take();
             for outcome in news.outcomes.into_values() {
@@ -168,8 +168,8 @@ impl Task {
         Ok(())
     }
 
-    fn finish(self) {
-        if let Some(mirror) = self.mirror
+    fn finish(&self) {
+        if let Some(mirror) = &self.mirror
             && let Err(error) = mirror.flush()
         {
             tracing::warn!(%error, "the state store could not be flushed; it is checked at the next start");

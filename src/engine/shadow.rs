@@ -67,8 +67,16 @@ struct Counted {
     checks: AtomicU64,
     denied: AtomicU64,
     permitted: AtomicU64,
-    kept: Mutex<VecDeque<Divergence>>,
+    kept: Mutex<Kept>,
     subscribers: broadcast::Sender<Divergence>,
+}
+
+/// The newest divergences.
+#[derive(Debug, Default)]
+struct Kept {
+    divergences: VecDeque<Divergence>,
+    /// The number of the newest one, which may be erased by now.
+    last: u64,
 }
 
 /// How a shadow policy decided so far.
@@ -146,8 +154,9 @@ impl Shadow {
             (verdict.reason, verdict.rule.map(|(_, rule)| (rule.id.clone(), RuleText::of(rule))))
         };
         let mut kept = counted.kept.lock().ignore_poison();
+        kept.last += 1;
         let divergence = Divergence {
-            number: kept.back().map_or(1, |last| last.number + 1),
+            number: kept.last,
             time: now,
             address: *address,
             email: question.user_email.into(),
@@ -156,10 +165,10 @@ impl Shadow {
             enforced: said(enforced),
             tried: said(&tried),
         };
-        if kept.len() >= KEPT_MAX {
-            kept.pop_front();
+        if kept.divergences.len() >= KEPT_MAX {
+            kept.divergences.pop_front();
         }
-        kept.push_back(divergence.clone());
+        kept.divergences.push_back(divergence.clone());
         // Sent under the lock, so that subscribers get divergences in order. Without subscribers it is dropped.
         drop(counted.subscribers.send(divergence));
     }
@@ -171,11 +180,16 @@ impl Shadow {
         ShadowCounts { checks: of(checks), denied: of(denied), permitted: of(permitted) }
     }
 
+    /// What tells its divergences from those of another policy, or of another start, whose numbers begin anew.
+    pub fn list_state(&self) -> String {
+        format!("{}-{}", self.policy.organization.revision, self.since.micros())
+    }
+
     /// The kept divergences, newest first, at most `count_max`; where `before` is given, those with lower numbers.
     pub fn divergences(&self, before: Option<u64>, count_max: usize) -> Vec<Divergence> {
         let kept = self.counted.kept.lock().ignore_poison();
         let below = |divergence: &&Divergence| before.is_none_or(|before| divergence.number < before);
-        kept.iter().rev().filter(below).take(count_max).cloned().collect()
+        kept.divergences.iter().rev().filter(below).take(count_max).cloned().collect()
     }
 
     /// The divergences from now on.
@@ -186,6 +200,6 @@ impl Shadow {
     /// Erases a user from the kept divergences.
     pub(super) fn erase(&self, email: &str) {
         let mut kept = self.counted.kept.lock().ignore_poison();
-        kept.retain(|divergence| *divergence.email != *email);
+        kept.divergences.retain(|divergence| *divergence.email != *email);
     }
 }
