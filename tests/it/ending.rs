@@ -169,10 +169,10 @@ async fn a_start_that_hangs_or_fails_while_it_is_told_to_stop_is_an_error() {
     let switches = Switches::default();
     switches.slow.store(50, Ordering::SeqCst);
     fs::create_dir(&data_dir).unwrap();
-    fs::write(data_dir.join("LINEAGE"), "senseless").unwrap();
+    fs::write(data_dir.join("something"), "else").unwrap();
     let ended = stopped_while_it_starts(&data_dir, Arc::new(switches)).await;
     let error = format!("{:#}", ended.expect_err("it ended as if all went well"));
-    assert!(error.contains("LINEAGE"), "{error}");
+    assert!(error.contains("no FORMAT file"), "{error}");
 
     // One that succeeds leaves nothing behind.
     let data_dir = temporary.path().join("good");
