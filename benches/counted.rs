@@ -171,7 +171,8 @@ const USERS: usize = 1_024;
 
 /// The service without the network, over an engine in a directory of its own.
 struct Service {
-    direct: DirectCheck,
+    /// As the calls of a connection share it.
+    direct: Arc<DirectCheck>,
     engine: Arc<Engine>,
     _directory: tempfile::TempDir,
 }
@@ -202,7 +203,7 @@ impl Service {
         Caller::connected(Connection::Unix).attach(request.extensions_mut());
         runtime.block_on(FirewallService::create_rule(&api, request)).unwrap();
         let admission = Admission::new(config.requests_in_flight_max, Duration::from_mins(10));
-        let direct = DirectCheck::new(api, admission, config.request_bytes_max);
+        let direct = Arc::new(DirectCheck::new(api, admission, config.request_bytes_max));
         Self { direct, engine, _directory: directory }
     }
 
@@ -217,7 +218,8 @@ impl Service {
     fn begin(&self, call: Call) -> Waiting {
         assert!(DirectCheck::takes(&call));
         let Progress::Waiting(check) = self.direct.begin(call) else { panic!("a Check waits for nothing") };
-        Box::pin(async { check.answer().await })
+        let direct = Arc::clone(&self.direct);
+        Box::pin(async move { direct.answer_durable(check).await })
     }
 }
 

@@ -47,8 +47,7 @@ impl Drop for Lifeline {
     }
 }
 
-/// Notes that a thread ends. For one whose destructors wait: its lifeline would tell only after them.
-pub(crate) fn note_end(whose: &str, supervisor: &dyn Supervisor) {
+fn note_end(whose: &str, supervisor: &dyn Supervisor) {
     if std::thread::panicking() {
         supervisor.fail(&format!("{whose} panicked"));
     } else if !supervisor.is_ending() {
@@ -57,13 +56,18 @@ pub(crate) fn note_end(whose: &str, supervisor: &dyn Supervisor) {
 }
 
 /// Starts a thread that holds a lifeline.
+///
+/// What `run` has captured is dropped after the supervisor was told: closing it may wait for a disk. An `FnMut` cannot move
+/// it into its own frame, where a panic would drop it before.
 pub(crate) fn spawn<S: Supervisor + 'static>(
     name: &str,
     supervisor: &Arc<S>,
-    run: impl FnOnce() + Send + 'static,
+    run: impl FnMut() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let (whose, supervisor) = (format!("the thread `{name}`"), Arc::clone(supervisor));
     Builder::new().name(name.to_owned()).spawn(move || {
+        let mut run = run;
+        // Declared after it, so dropped before it.
         let _lifeline = Lifeline::new(whose, &supervisor);
         run();
     })
@@ -113,9 +117,39 @@ impl Supervisor for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::*;
 
-    fn run(failure: &Arc<Failure>, work: impl FnOnce() + Send + 'static) {
+    /// Its drop waits for a while until the failure is known.
+    struct SlowToClose(Arc<Failure>, Arc<AtomicBool>);
+
+    impl Drop for SlowToClose {
+        fn drop(&mut self) {
+            let dropped = Instant::now();
+            while self.0.reason().is_none() && dropped.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            self.1.store(self.0.reason().is_some(), Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn a_failure_is_known_before_what_the_thread_owns_is_closed() {
+        for panics in [true, false] {
+            let (failure, was_known) = (Arc::new(Failure::none()), Arc::new(AtomicBool::new(false)));
+            let owned = SlowToClose(Arc::clone(&failure), Arc::clone(&was_known));
+            run(&failure, move || {
+                let _owned = &owned;
+                assert!(!panics, "as in a test");
+            });
+            assert!(was_known.load(Ordering::Acquire), "panics: {panics}");
+        }
+    }
+
+    fn run(failure: &Arc<Failure>, work: impl FnMut() + Send + 'static) {
         drop(spawn("worker", failure, work).unwrap().join());
     }
 

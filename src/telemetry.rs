@@ -11,7 +11,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::Duration;
 
@@ -30,6 +31,10 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait before writing again to a standard error that was set to refuse instead of waiting.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
+/// How often, and at which interval, a thread that panics tries to log. It may hold the lock itself.
+const PANIC_ATTEMPTS: u32 = 100;
+const PANIC_PAUSE: Duration = Duration::from_millis(1);
+
 /// The log of the process. What is written to it is a line of its own in the log. Dropping it waits, for a bounded time,
 /// until the last lines are written.
 pub struct Logs {
@@ -44,6 +49,8 @@ struct LogQueue {
     arrived: Condvar,
     /// The thread has nothing left to do.
     idle: Condvar,
+    /// Lines of threads that panicked while they held the lock.
+    unheard: AtomicU64,
 }
 
 #[derive(Default)]
@@ -127,10 +134,26 @@ impl LogQueue {
         self.waiting.lock().ignore_poison()
     }
 
+    /// For a thread that panics, maybe while it holds the lock: none where the lock does not become free soon.
+    fn waiting_for_a_while(&self) -> Option<MutexGuard<'_, Waiting>> {
+        for _ in 0..PANIC_ATTEMPTS {
+            match self.waiting.try_lock() {
+                Ok(waiting) => return Some(waiting),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => thread::sleep(PANIC_PAUSE),
+            }
+        }
+        None
+    }
+
     /// Takes a line, or counts it as dropped where there is no room. After that, lines are dropped until half of the room
     /// is free again, so that what is missing is told once and in its place.
     fn push(&self, line: &[u8]) {
-        let mut waiting = self.waiting();
+        let locked = if thread::panicking() { self.waiting_for_a_while() } else { Some(self.waiting()) };
+        let Some(mut waiting) = locked else {
+            self.unheard.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
         if waiting.dropped > 0 || waiting.bytes + line.len() > QUEUE_BYTES_MAX {
             waiting.dropped += 1;
         } else {
@@ -146,6 +169,7 @@ impl LogQueue {
         let mut waiting = self.waiting();
         waiting.busy = false;
         loop {
+            waiting.dropped += self.unheard.swap(0, Ordering::Relaxed);
             if waiting.dropped > 0 && waiting.bytes <= QUEUE_BYTES_MAX / 2 {
                 waiting.busy = true;
                 return Work::TellDropped(std::mem::take(&mut waiting.dropped));
@@ -277,6 +301,34 @@ mod tests {
         queue.push(b"lost");
         queue.push(b"written");
         assert_eq!(lines.recv().unwrap(), b"written");
+    }
+
+    #[test]
+    fn a_panic_of_a_thread_that_holds_the_log_is_dropped_and_counted() {
+        /// Logs while its thread panics, as the hook does.
+        struct Logging<'a>(&'a LogQueue);
+
+        impl Drop for Logging<'_> {
+            fn drop(&mut self) {
+                self.0.push(b"lost");
+            }
+        }
+
+        let queue = Arc::new(LogQueue::default());
+        let (tell, told) = channel();
+        let held = Arc::clone(&queue);
+        thread::spawn(move || {
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                let _waiting = held.waiting();
+                let _logging = Logging(&held);
+                panic!("as in a test");
+            }));
+            tell.send(panicked.is_err()).unwrap();
+        });
+        assert!(told.recv_timeout(Duration::from_secs(30)).expect("it waits for itself"));
+        queue.push(b"written");
+        assert!(matches!(queue.next(), Work::TellDropped(1)));
+        assert!(matches!(queue.next(), Work::Write(line) if *line == *b"written"));
     }
 
     #[test]

@@ -58,12 +58,13 @@ impl Refusals {
         if matches!(status.code(), Code::Ok | Code::Cancelled) {
             return;
         }
+        // Made before the lock is taken: while it is held, the others have no time to count theirs.
+        let kind = Kind::of(path, status);
         let mut counted = match self.counted.try_lock() {
             Ok(counted) => counted,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return self.note_other(),
         };
-        let kind = Kind::of(path, status);
         if let Some(count) = counted.kinds.get_mut(&kind) {
             *count += 1;
         } else if counted.kinds.len() < KINDS_MAX {
@@ -95,8 +96,7 @@ impl Refusals {
 
 impl Kind {
     fn of(path: &str, status: &Status) -> Self {
-        let known = METHODS.iter().find(|method| method.path == path);
-        let method = known.and_then(|method| method.path.rsplit('/').next()).unwrap_or("another method");
+        let method = method_name(path);
         let details = status.get_error_details();
         let reason = details.error_info().map_or_else(|| format!("{:?}", status.code()), |info| info.reason.clone());
         let field = details.bad_request().and_then(|request| request.field_violations.first());
@@ -108,6 +108,12 @@ impl Kind {
         let Self { method, reason, field } = self;
         if field.is_empty() { format!("{method} {reason}") } else { format!("{method} {reason} `{field}`") }
     }
+}
+
+/// The name of the method with this path. The path of an unknown one is the caller's text, which is never logged.
+pub(super) fn method_name(path: &str) -> &'static str {
+    let known = METHODS.iter().find(|method| method.path == path);
+    known.and_then(|method| method.path.rsplit('/').next()).unwrap_or("another method")
 }
 
 /// A path of fields without what is in brackets; empty where it is no such path.

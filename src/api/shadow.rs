@@ -135,6 +135,7 @@ impl Api {
         let v1::ListDivergencesRequest { parent, page_size, page_token } = request;
         let (id, page) = self.page_of_organization("divergences", &parent, page_size, &page_token)?;
         let shadow = self.shadow(&id)?;
+        let page = page.of_state(shadow.list_state())?;
         let before = match page.cursor.as_deref().map(str::parse) {
             None => None,
             Some(Ok(before)) => Some(before),

@@ -179,7 +179,9 @@ enum Pending {
     /// An answer that waits only for those before it.
     Unsent(Unsent<Arc<Engine>>, Bytes),
     /// An answer that waits for the sync of its record.
-    Waiting(Held<Bytes>),
+    Waiting(Held<Result<Bytes, Status>>),
+    /// A Check that is refused.
+    Refused(Status),
 }
 
 impl Stream for Answers {
@@ -224,6 +226,10 @@ impl Answers {
         loop {
             if let Some(first) = self.pending.front_mut() {
                 if let Poll::Ready(answer) = first.poll(context) {
+                    let answer = answer.unwrap_or_else(|status| {
+                        self.refusals.note(STREAM_CHECK, &status);
+                        refusal(&status)
+                    });
                     if let Some(Pending::Unsent(unsent, _)) = self.pending.pop_front() {
                         unsent.leave();
                     }
@@ -252,7 +258,7 @@ impl Answers {
                 return Poll::Ready(None);
             };
             let behind = !self.pending.is_empty();
-            match message.and_then(|message| Ok((decide(&self.engine, &self.refusals, &message, behind)?, message))) {
+            match message.and_then(|message| Ok((decide(&self.engine, &message, behind)?, message))) {
                 Ok((Some(decided), _)) => return Poll::Ready(Some(Ok(decided))),
                 Ok((None, message)) => self.delayed = Some(Box::pin(decide_later(Arc::clone(&self.engine), message))),
                 Err(status) => return Poll::Ready(Some(Err(transport::explained(status)))),
@@ -266,10 +272,11 @@ impl Answers {
 }
 
 impl Pending {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
         match self {
-            Self::Ready(answer) | Self::Unsent(_, answer) => Poll::Ready(std::mem::take(answer)),
+            Self::Ready(answer) | Self::Unsent(_, answer) => Poll::Ready(Ok(std::mem::take(answer))),
             Self::Waiting(answer) => answer.as_mut().poll(context),
+            Self::Refused(status) => Poll::Ready(Err(status.clone())),
         }
     }
 
@@ -289,21 +296,18 @@ impl Pending {
                 unsent.leave();
                 Self::Ready(answer)
             }
-            Err(error) => Self::Ready(refusal(&status::check(error))),
+            Err(error) => Self::Refused(status::check(error)),
         }
     }
 }
 
 /// Decides the request in a message, if the queue has room for the record; none where it is full. An error where the
 /// message does not decode.
-fn decide(engine: &Arc<Engine>, refusals: &Refusals, message: &[u8], behind: bool) -> Result<Option<Pending>, Status> {
+fn decide(engine: &Arc<Engine>, message: &[u8], behind: bool) -> Result<Option<Pending>, Status> {
     let mut decoded = CheckRequest::default();
     Ok(match question(read(message, &mut decoded)?) {
         Ok(question) => engine.room_now().map(|room| Pending::of(room, &question, engine, behind)),
-        Err(status) => {
-            refusals.note(STREAM_CHECK, &status);
-            Some(Pending::Ready(refusal(&status)))
-        }
+        Err(status) => Some(Pending::Refused(status)),
     })
 }
 
@@ -312,19 +316,15 @@ async fn decide_later(engine: Arc<Engine>, message: Bytes) -> Pending {
     let mut decoded = CheckRequest::default();
     match read(&message, &mut decoded).and_then(question) {
         Ok(question) => Pending::of(engine.room().await, &question, &engine, true),
-        Err(status) => Pending::Ready(refusal(&status)),
+        Err(status) => Pending::Refused(status),
     }
 }
 
 /// A stream whose client does not read is not polled when woken, so it waits apart from the groups.
-async fn wait(waiting: Waiting<Arc<Engine>>, answer: Bytes, since: Instant) -> Bytes {
-    match waiting.durable_apart(since).await {
-        Ok(unsent) => {
-            unsent.leave();
-            answer
-        }
-        Err(error) => refusal(&status::check(error)),
-    }
+async fn wait(waiting: Waiting<Arc<Engine>>, answer: Bytes, since: Instant) -> Result<Bytes, Status> {
+    let unsent = waiting.durable_apart(since).await.map_err(status::check)?;
+    unsent.leave();
+    Ok(answer)
 }
 
 /// The request that a message is. One that cannot be read in place is decoded into `decoded`.

@@ -18,6 +18,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::refusals::method_name;
 use super::{Refusals, status};
 use crate::proto::v1::ErrorReason;
 
@@ -112,7 +113,7 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
-        let method = request.uri().path().to_owned();
+        let path = request.uri().path().to_owned();
         let refusals = Arc::clone(&self.refusals);
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -120,15 +121,15 @@ where
             // Only an answer that consists of an error has its status in the headers.
             let status = Status::from_header_map(answer.headers());
             let Some(status) = status.filter(|status| status.code() != Code::Ok) else { return Ok(answer) };
-            // Never log the message: it repeats what the caller sent, addresses included.
+            // Never log the message, nor the path: they repeat what the caller sent, addresses included.
             if !status.details().is_empty() {
-                tracing::debug!(method, code = ?status.code(), "call refused");
-                refusals.note(&method, &status);
+                tracing::debug!(method = method_name(&path), code = ?status.code(), "call refused");
+                refusals.note(&path, &status);
                 return Ok(answer);
             }
             let status = explained(status);
-            tracing::debug!(method, code = ?status.code(), "call refused by the transport");
-            refusals.note(&method, &status);
+            tracing::debug!(method = method_name(&path), code = ?status.code(), "call refused by the transport");
+            refusals.note(&path, &status);
             Ok(status.into_http())
         })
     }

@@ -9,6 +9,7 @@ mod examples;
 mod reference;
 mod restore;
 mod serve;
+mod signals;
 mod usage;
 mod verify;
 

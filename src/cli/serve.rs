@@ -1,26 +1,17 @@
 //! `portcullis serve`: reads the configuration, starts the runtime and runs the server until a signal ends it.
 //!
-//! Invariant: nothing is opened or bound before the whole configuration is valid. After a signal the process ends within
-//! `drain_timeout` and ten seconds, whatever hangs.
-//! Not here: what a setting means (`config`), and what a server consists of (`server`).
+//! Invariant: nothing is opened or bound before the whole configuration is valid.
+//! Not here: what a setting means (`config`), what a server consists of (`server`), and a process that hangs (`signals`).
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
 
+use super::signals::Signals;
 use crate::config::{Config, ServeArgs};
 use crate::{server, telemetry};
 use portcullis_cli::{Exit, Output};
-
-/// How long all may take after a signal and `drain_timeout`. The server gives up what hangs half a second earlier.
-const END_TIMEOUT: Duration = Duration::from_millis(9_500);
-
-/// How long the log gets for its last line.
-const LAST_LINE_PAUSE: Duration = Duration::from_millis(300);
 
 pub(super) fn run(args: &ServeArgs, output: &mut Output) -> anyhow::Result<Exit> {
     let file = match &args.config {
@@ -39,12 +30,13 @@ pub(super) fn run(args: &ServeArgs, output: &mut Output) -> anyhow::Result<Exit>
     // An error that ends the service, too, is not to wait for the reader of standard error. The last lines are written when
     // the output ends, after that error.
     output.redirect_notes(logs);
-    let drain = config.drain_timeout;
-    let shutdown = stop_signal(drain).context("cannot install the signal handlers")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime of the server")?;
+    let signals = Signals::start(config.drain_timeout, runtime.handle().clone());
+    let mut signals = signals.context("cannot install the signal handlers")?;
+    let shutdown = signals.told();
     let ended = runtime.block_on(async {
         let listener = TcpListener::bind(config.listen)
             .await
@@ -53,40 +45,5 @@ pub(super) fn run(args: &ServeArgs, output: &mut Output) -> anyhow::Result<Exit>
     });
     // Dropping it would wait for calls that hang.
     runtime.shutdown_background();
-    ended.map(|()| Exit::Success)
-}
-
-/// Completes when SIGTERM or SIGINT arrives. The handlers are installed before this returns, so that a signal during the
-/// start is not lost.
-///
-/// It has a thread and a runtime of its own, so that it works whatever the server's threads wait for. If the process has
-/// not ended by itself within the bound, that thread ends it.
-fn stop_signal(drain: Duration) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) = {
-        let _entered = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
-    };
-    let (tell, told) = oneshot::channel();
-    let watch = async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        tracing::info!(signal = name, "told to stop");
-        // Nobody waits for it where the server has ended already.
-        let _ = tell.send(());
-        tokio::time::sleep(drain + END_TIMEOUT).await;
-        tracing::error!("the process did not end in time, because its threads hang: it is ended now");
-        // For the last line of the log.
-        tokio::time::sleep(LAST_LINE_PAUSE).await;
-        std::process::exit(1);
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(watch))?;
-    Ok(async {
-        // An error means that the thread has ended. Without it no signal would end the service any more.
-        if told.await.is_err() {
-            tracing::error!("the thread `signals` ended, and the service with it");
-        }
-    })
+    ended.and_then(|()| signals.check()).map(|()| Exit::Success)
 }

@@ -21,7 +21,7 @@ const STEPS: i32 = 5;
 pub(super) fn spawn<S: Supervisor + 'static>(
     name: &str,
     supervisor: &Arc<S>,
-    run: impl FnOnce() + Send + 'static,
+    mut run: impl FnMut() + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     lifeline::spawn(name, supervisor, move || {
         lower_priority();

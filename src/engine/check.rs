@@ -133,7 +133,7 @@ impl Engine {
         let now = self.clock.now();
         if room == Room(Recording::Missed) {
             let decided = self.decide(question, now, Counting::Always, None)?;
-            self.audit.queue().miss(now);
+            self.audit.miss(decided.reason, now);
             return Ok(Outcome::new(self, self.answer(&decided, None), None, None));
         }
         // A Check that is allowed is decided again below, and counted then.

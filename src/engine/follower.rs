@@ -113,14 +113,14 @@ pub(super) struct Task {
 
 impl Task {
     /// Follows until told to stop.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         loop {
             let news = self.follower.take();
             for outcome in news.outcomes.into_values() {
                 self.state.set(outcome);
             }
             self.sequence = self.sequence.max(news.sequence);
-            self.last_change = news.last_change.or(self.last_change);
+            self.last_change = news.last_change.or(self.last_change.take());
             self.bytes += news.bytes;
             self.follow(&news.touched, news.stop);
             self.snapshot_when_due();
@@ -173,8 +173,8 @@ impl Task {
         Ok(())
     }
 
-    fn finish(self) {
-        if let Some(mirror) = self.mirror
+    fn finish(&self) {
+        if let Some(mirror) = &self.mirror
             && let Err(error) = mirror.flush()
         {
             tracing::warn!(%error, "the state store could not be flushed; it is checked at the next start");

@@ -69,7 +69,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn run(self) {
+    pub(super) fn run(&self) {
         // When the next rule of each organization expires.
         let mut expiries = Deadlines::default();
         let mut watch = DiskWatch::new();

@@ -155,9 +155,9 @@ pub(super) struct Renewals {
 
 impl Renewals {
     /// The journal with what its thread runs.
-    pub(super) fn new(journal: Box<dyn Segments>) -> (Arc<Self>, impl FnOnce() + Send) {
+    pub(super) fn new(mut journal: Box<dyn Segments>) -> (Arc<Self>, impl FnMut() + Send) {
         let (sender, commands) = sync_channel(RENEWALS_WAITING_MAX);
-        (Arc::new(Self { commands: Mutex::new(Some(sender)) }), move || write(journal, &commands))
+        (Arc::new(Self { commands: Mutex::new(Some(sender)) }), move || write(&mut *journal, &commands))
     }
 
     /// Returns when a renewal is durable.
@@ -181,7 +181,7 @@ impl Renewals {
     }
 }
 
-fn write(mut journal: Box<dyn Segments>, commands: &Receiver<Command>) {
+fn write(journal: &mut dyn Segments, commands: &Receiver<Command>) {
     while let Ok(first) = commands.recv() {
         let more = std::iter::from_fn(|| commands.try_recv().ok()).take(BATCH_MAX - 1);
         let (mut records, mut replies) = (Vec::new(), Vec::new());
@@ -199,7 +199,7 @@ fn write(mut journal: Box<dyn Segments>, commands: &Receiver<Command>) {
                 }
             }
         }
-        let result = append(&mut *journal, &records);
+        let result = append(journal, &records);
         for reply in replies {
             drop(reply.send(result.clone()));
         }

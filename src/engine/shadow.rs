@@ -216,6 +216,11 @@ impl Shadow {
         ShadowCounts { checks: of(checks), denied: of(denied), permitted: of(permitted) }
     }
 
+    /// What tells its divergences from those of another policy, or of another start, whose numbers begin anew.
+    pub fn list_state(&self) -> String {
+        format!("{}-{}", self.policy.organization.revision, self.since.micros())
+    }
+
     /// The kept divergences, newest first, at most `count_max`; where `before` is given, those with lower numbers.
     pub fn divergences(&self, before: Option<u64>, count_max: usize) -> Vec<Divergence> {
         let kept = self.counted.kept.lock().ignore_poison();

@@ -185,10 +185,10 @@ impl Engine {
     /// Starts the threads. Returns once overdue unconfirmed changes are undone.
     fn start(
         &self,
-        follower: follower::Task,
-        (writer, commands): (Writer, Receiver<Command>),
-        maintenance: Maintenance,
-        write_renewals: impl FnOnce() + Send + 'static,
+        mut follower: follower::Task,
+        (mut writer, commands): (Writer, Receiver<Command>),
+        mut maintenance: Maintenance,
+        write_renewals: impl FnMut() + Send + 'static,
     ) -> Result<(), OpenError> {
         let keeper = Keeper {
             inbox: Arc::clone(&self.keeper),

@@ -78,7 +78,7 @@ pub(super) struct Pending {
 
 impl Writer {
     /// Serves commands until the senders are gone. Signals `ready` once overdue changes are undone.
-    pub(super) fn run(mut self, commands: &Receiver<Command>, ready: &SyncSender<()>) {
+    pub(super) fn run(&mut self, commands: &Receiver<Command>, ready: &SyncSender<()>) {
         self.catch_up();
         if ready.send(()).is_err() {
             return;

@@ -86,8 +86,10 @@ impl Acceptor {
             let lifeline = Lifeline::new("a listener", failure);
             let accept = accept_from(listener, Arc::clone(&permits), Arc::clone(&cores));
             accepting.spawn(async move {
+                let accept = std::pin::pin!(accept);
+                // Declared after it, so dropped before it.
+                let _lifeline = lifeline;
                 accept.await;
-                drop(lifeline);
             });
         }
         Ok(Self { accepting, cores, permits, permits_max })

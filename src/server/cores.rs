@@ -59,12 +59,18 @@ impl Core {
         let (sender, accepted) = unbounded_channel();
         let (started, starting) = std::sync::mpsc::sync_channel(1);
         // Built on its thread: a runtime must not be dropped within another.
-        let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => {
-                drop(started);
-                runtime.block_on(work(accepted));
+        let mut begun = Some((started, work, accepted));
+        let mut kept = None;
+        let run = move || {
+            let Some((started, work, accepted)) = begun.take() else { return };
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    drop(started);
+                    // Kept beyond this call: dropping it waits for work that blocks.
+                    kept.insert(runtime).block_on(work(accepted));
+                }
+                Err(error) => drop(started.send(error)),
             }
-            Err(error) => drop(started.send(error)),
         };
         let thread = spawn(&format!("check-{number}"), failure, run)?;
         if let Ok(error) = starting.recv() {

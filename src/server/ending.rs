@@ -2,14 +2,16 @@
 //!
 //! Invariant: after a signal the service ends within `drain_timeout` and [`END_TIMEOUT`], after the end of a thread within
 //! [`FAILED_DRAIN_TIMEOUT`] and [`FAILED_END_TIMEOUT`], whatever hangs. What hangs is named, and is an error.
-//! Not here: signals, and the bound on the process (`cli::serve`).
+//! Not here: signals, and the bound on the process (`cli::signals`).
 
 use std::future::Future;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
-use tokio::sync::watch;
+use anyhow::{Context, anyhow, bail};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::http2::Phase;
@@ -84,9 +86,9 @@ impl Ending {
             drop(timeout(CUT_OFF_TIMEOUT, ended.as_mut()).await);
         }
         // Dropping it ends the threads that answer Checks: nothing may be decided while the engine closes.
-        match timeout(CORES_TIMEOUT, tokio::task::spawn_blocking(move || drop(ended))).await {
+        match timeout(CORES_TIMEOUT, apart("connections-end", move || drop(ended))).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the threads that answer checks did not end cleanly"),
+            Ok(Err(error)) => tracing::error!("the threads that answer checks did not end cleanly: {error}"),
             Err(_) => tracing::error!("a thread that answers checks does not end: it is left behind"),
         }
     }
@@ -98,16 +100,19 @@ impl Ending {
     /// Where that takes too long or is not possible, the data directory is gone, or a thread has ended before.
     pub(super) async fn close(&self, engine: &Arc<Engine>) -> anyhow::Result<()> {
         let closing = Arc::clone(engine);
-        match timeout_at(self.deadline, tokio::task::spawn_blocking(move || closing.close())).await {
-            Ok(closed) => closed.map_err(|error| anyhow!("the engine did not close: {error}"))?,
+        let closed = timeout_at(self.deadline, apart("engine-end", move || closing.close())).await;
+        let failure = engine.failure().borrow().clone();
+        match closed {
+            Ok(closed) => closed.context("the engine did not close")?,
             Err(_) => bail!(
-                "the service did not end in time, because the thread `{}` does not end: it is given up; changes and \
+                "the service did not end in time{}, because the thread `{}` does not end: it is given up; changes and \
                  decisions whose answer waits for the disk are durable, the newest others may be lost, and the next start \
                  repairs what was under way",
+                failure.map(|reason| format!(" after {reason}")).unwrap_or_default(),
                 engine.awaited()
             ),
         }
-        if let Some(reason) = engine.failure().borrow().as_deref() {
+        if let Some(reason) = failure {
             bail!("the service ended because {reason}: the log says where and why; start it again");
         }
         if engine.is_directory_gone() {
@@ -125,6 +130,20 @@ impl Ending {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Does work that may block, on a thread of its own: the runtime's may all wait for a disk.
+async fn apart(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let (done, ended) = oneshot::channel();
+    let runtime = Handle::current();
+    let work = move || {
+        let _entered = runtime.enter();
+        work();
+        // Nobody waits any more where it took too long.
+        let _ = done.send(());
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(work).context("no thread for it")?;
+    ended.await.map_err(|_| anyhow!("it panicked"))
 }
 
 /// Waits for a reason.

@@ -168,7 +168,8 @@ impl Future for Answering {
             match calls.begin(request) {
                 Progress::Answered(response) => return Poll::Ready(Ok(response.map(ServedBody::Direct))),
                 Progress::Waiting(check) => {
-                    *self = Self::Waiting(Box::pin(async { check.answer().await.map(ServedBody::Direct) }));
+                    let answering = async move { calls.direct.answer_durable(check).await.map(ServedBody::Direct) };
+                    *self = Self::Waiting(Box::pin(answering));
                     // It becomes a task (`at_once`), which polls it first: timer and waker are registered only there.
                     context.waker().wake_by_ref();
                     return Poll::Pending;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: it says it is serving only while it decides by the recovered policy and can make changes durable. When it
 //! ends, everything acknowledged is durable.
-//! Not here: what it serves (`api`), its end (`ending`), and how a process is told to end (`cli::serve`).
+//! Not here: what it serves (`api`), its end (`ending`), and how a process is told to end (`cli::signals`).
 
 mod accepted;
 mod at_once;
@@ -142,11 +142,16 @@ async fn open_data(
             tracing::info!("told to stop before serving");
             let ending = Ending::told(Duration::ZERO);
             match tokio::time::timeout(END_TIMEOUT, opening).await {
-                Ok(Ok(Ok((engine, _)))) => ending.close(&Arc::new(engine)).await?,
-                Ok(_) => {}
-                Err(_) => tracing::warn!("the data directory is still being opened: the next start takes this for a crash"),
+                Ok(opened) => {
+                    let (engine, _) = opened.context("opening the data directory")??;
+                    ending.close(&Arc::new(engine)).await?;
+                    Ok(None)
+                }
+                Err(_) => bail!(
+                    "the service did not end in time, because the data directory is still being opened: its disk does not \
+                     answer, or there is much to read; the next start takes this for a crash"
+                ),
             }
-            Ok(None)
         }
     }
 }
@@ -159,8 +164,10 @@ fn watched<T: Future<Output = ()>>(
 ) -> impl Future<Output = ()> + use<T> {
     let lifeline = Lifeline::new(whose, failure);
     async move {
+        let task = std::pin::pin!(task);
+        // Declared after it, so dropped before it.
+        let _lifeline = lifeline;
         task.await;
-        drop(lifeline);
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::engine::audit::OnAuditFailure;
 use crate::store::presence::Presence;
 
 /// How often to look.
@@ -26,17 +25,10 @@ pub(super) async fn watch(presence: Presence, engine: Arc<Engine>) {
         match missing {
             Some(path) if is_new => tracing::error!(
                 "`{path}` was removed or replaced while in use: {} until the same one is back",
-                consequence(&engine)
+                engine.audit().options().on_failure.consequence()
             ),
             None if is_new => tracing::info!("the data directory is whole again"),
             _ => {}
         }
-    }
-}
-
-fn consequence(engine: &Engine) -> &'static str {
-    match engine.audit().options().on_failure {
-        OnAuditFailure::Deny => "changes and Checks are refused",
-        OnAuditFailure::Allow => "changes are refused, and Checks are decided without a record",
     }
 }

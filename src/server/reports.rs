@@ -18,15 +18,28 @@ const WARNING_INTERVAL: Duration = Duration::from_hours(1);
 pub(super) async fn run(api: Api, address: SocketAddr) {
     let mut ticks = interval(tally::INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut warned = Instant::now();
-    warn_if_open(address);
+    let mut warning = Warning::default();
     loop {
         ticks.tick().await;
         api.refusals().tell();
-        if warned.elapsed() >= WARNING_INTERVAL {
-            warned = Instant::now();
+        if warning.is_due(Instant::now()) {
             warn_if_open(address);
         }
+    }
+}
+
+/// When the warning was given last.
+#[derive(Default)]
+struct Warning(Option<Instant>);
+
+impl Warning {
+    /// At once, and then every hour: whoever is told gives it.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.0.is_none_or(|last| now.saturating_duration_since(last) >= WARNING_INTERVAL);
+        if is_due {
+            self.0 = Some(now);
+        }
+        is_due
     }
 }
 
@@ -38,5 +51,17 @@ fn warn_if_open(address: SocketAddr) {
             "there is neither TLS nor authentication (`--insecure`): everybody who reaches this address can read and \
              change every policy"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_warning_is_given_at_once_and_then_every_hour() {
+        let (mut warning, begin) = (Warning::default(), Instant::now());
+        let given = (0..=180).filter(|minute| warning.is_due(begin + Duration::from_mins(*minute)));
+        assert_eq!(given.collect::<Vec<_>>(), [0, 60, 120, 180]);
     }
 }

@@ -79,6 +79,12 @@ impl Way {
         }
     }
 
+    /// Decides now; the future waits for the answer.
+    fn answer(&self, timeout: &'static str) -> impl Future<Output = Response<AnswerBody>> + use<> {
+        let (direct, check) = (self.direct.clone(), self.waiting(timeout));
+        async move { direct.answer_durable(check).await }
+    }
+
     fn hang(&self, hangs: bool) {
         self.disk.hangs.store(hangs, Ordering::SeqCst);
     }
@@ -109,7 +115,7 @@ fn status(answer: &Response<AnswerBody>) -> &str {
 async fn it_is_answered_when_its_record_is_on_the_disk_and_counts_as_under_way_until_then() {
     let way = Way::new();
     way.hang(true);
-    let waiting = tokio::spawn(way.waiting("1M").answer());
+    let waiting = tokio::spawn(way.answer("1M"));
     for connection_type in [ConnectionType::Shell, ConnectionType::Preview] {
         let Progress::Answered(refused) = way.begin(connection_type, "1M") else { panic!("let in") };
         assert_eq!(status(&refused), "14", "there is room for one call");
@@ -123,7 +129,7 @@ async fn it_is_answered_when_its_record_is_on_the_disk_and_counts_as_under_way_u
     assert_eq!(body.trailers().unwrap().get("grpc-status").unwrap(), "0");
     let message = CheckResponse::decode(body.to_bytes().slice(5..)).unwrap();
     assert_eq!((message.decision(), message.session.is_empty()), (Decision::Allow, false));
-    drop(way.waiting("1M").answer().await);
+    drop(way.answer("1M").await);
     assert_eq!((way.ended().await, way.decisions()), (Vec::new(), 2), "each was decided and recorded once");
     assert_eq!(way.engine.sessions().len(), 2);
 }
@@ -132,7 +138,7 @@ async fn it_is_answered_when_its_record_is_on_the_disk_and_counts_as_under_way_u
 async fn it_ends_at_the_clients_deadline_and_its_session_is_abandoned() {
     let way = Way::new();
     way.hang(true);
-    let answer = way.waiting("50m").answer().await;
+    let answer = way.answer("50m").await;
     assert_eq!(status(&answer), "4");
     way.hang(false);
     assert_eq!((way.ended().await, way.decisions()), (vec![EndReason::Abandoned], 1));
@@ -145,10 +151,10 @@ async fn where_its_client_goes_away_its_session_is_abandoned_and_another_call_is
     way.hang(true);
     // Gone before it waits, and while it waits.
     drop(way.waiting("1M"));
-    let mut waiting = Box::pin(way.waiting("1M").answer());
+    let mut waiting = Box::pin(way.answer("1M"));
     assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err());
     drop(waiting);
-    let waiting = tokio::spawn(way.waiting("1M").answer());
+    let waiting = tokio::spawn(way.answer("1M"));
     way.hang(false);
     assert_eq!(status(&waiting.await.unwrap()), "0");
     assert_eq!((way.ended().await, way.decisions()), (vec![EndReason::Abandoned; 2], 3));

@@ -6,12 +6,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use portcullis::config::Config;
+use portcullis::engine::clock::Clock;
 use portcullis::proto::v1::audit_service_client::AuditServiceClient;
 use portcullis::proto::v1::decision_service_client::DecisionServiceClient;
 use portcullis::proto::v1::firewall_service_client::FirewallServiceClient;
 use portcullis::proto::v1::{Action, CheckResponse, ConnectionType, CreateRuleRequest, Decision, EraseUserRequest};
+use portcullis::server;
+use portcullis::store::disk::{Disk, RealDisk};
+use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -19,6 +26,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::audit_api::check_of;
+use crate::audit_disk::Switches;
 use crate::harness::{assert_error, rule};
 use crate::process::Process;
 
@@ -136,4 +144,37 @@ async fn threads_that_hang_do_not_hold_up_the_end() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("because the thread `policy-writer` does not end"), "{log}");
     assert!(erasing.await.unwrap().is_err());
+}
+
+/// Tells a service to stop while it starts; how it ends.
+async fn stopped_while_it_starts(data_dir: &Path, disk: Arc<dyn Disk>) -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let told = sleep(Duration::from_millis(1));
+    let ended = server::run_on(Config::for_data_dir(data_dir), listener, told, Clock::system(), disk);
+    timeout(BOUND, ended).await.expect("it does not end")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_hangs_or_fails_while_it_is_told_to_stop_is_an_error() {
+    let temporary = tempfile::tempdir().unwrap();
+    let switches = Switches::default();
+    switches.hangs.store(true, Ordering::SeqCst);
+    let ended = stopped_while_it_starts(&temporary.path().join("data"), Arc::new(switches.clone())).await;
+    switches.hangs.store(false, Ordering::SeqCst);
+    let error = format!("{:#}", ended.expect_err("it ended as if all went well"));
+    assert!(error.contains("because the data directory is still being opened"), "{error}");
+
+    // Slow enough that it fails after the service was told.
+    let data_dir = temporary.path().join("damaged");
+    let switches = Switches::default();
+    switches.slow.store(50, Ordering::SeqCst);
+    fs::create_dir(&data_dir).unwrap();
+    fs::write(data_dir.join("something"), "else").unwrap();
+    let ended = stopped_while_it_starts(&data_dir, Arc::new(switches)).await;
+    let error = format!("{:#}", ended.expect_err("it ended as if all went well"));
+    assert!(error.contains("no FORMAT file"), "{error}");
+
+    // One that succeeds leaves nothing behind.
+    let data_dir = temporary.path().join("good");
+    stopped_while_it_starts(&data_dir, Arc::new(RealDisk)).await.unwrap();
 }

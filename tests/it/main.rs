@@ -172,6 +172,8 @@ mod lineage_table;
 mod lists_api;
 /// A load of changes whose acknowledgements are remembered.
 mod load;
+/// The log while the audit log cannot be written.
+mod log_failures;
 /// What an operator finds in the log.
 mod log_lines;
 /// The log and its reader.

@@ -55,7 +55,9 @@ impl Process {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self, (ExitStatus, String)> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        let mut child = Command::new("sh")
+            // A write beyond the limit of `limit_files` is then an error, and not the end.
+            .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_portcullis")])
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
             .arg(data_dir)
             .args(arguments)
@@ -99,6 +101,12 @@ impl Process {
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// Has every further write to a file fail.
+    pub(crate) fn limit_files(&self) {
+        let limited = Command::new("prlimit").args(["--fsize=1", "--pid", &self.child.id().to_string()]).status();
+        assert!(limited.unwrap().success());
     }
 
     /// Ends it at once, as a crash would.

@@ -131,13 +131,51 @@ async fn a_candidate_survives_a_restart_and_forgets_erased_users() {
     assert_eq!(divergences(&service, 100).await.len(), 2);
     let request =
         EraseUserRequest { parent: DEFAULT.to_owned(), user_email: "ann@example.com".to_owned(), ..Default::default() };
-    service.audit().erase_user(request).await.unwrap();
+    service.audit().erase_user(request.clone()).await.unwrap();
     let left = divergences(&service, 100).await;
     assert_eq!(left.iter().map(|of| of.user_email.as_str()).collect::<Vec<_>>(), ["bob@example.com"]);
+    // Nor is a number given out again.
+    let request = EraseUserRequest { parent: DEFAULT.to_owned(), user_email: "bob@example.com".to_owned(), ..request };
+    service.audit().erase_user(request).await.unwrap();
+    check(&service, "eve@example.com", "10.0.0.3").await;
+    assert_eq!(divergences(&service, 100).await.iter().map(|of| of.number).collect::<Vec<_>>(), [3]);
 
     let delete = DeleteShadowPolicyRequest { parent: DEFAULT.to_owned(), options: None };
     service.analysis().delete_shadow_policy(delete.clone()).await.unwrap();
     assert_error(service.analysis().delete_shadow_policy(delete).await, Code::NotFound, "NOT_FOUND");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_of_a_list_of_another_candidate_or_of_another_start_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = || portcullis::config::Config::for_data_dir(directory.path().join("data"));
+    let service = Service::with_config(config()).await;
+    let diverge = async |service: &Service| {
+        for ip in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+            check(service, "ann@example.com", ip).await;
+        }
+    };
+    let list = async |service: &Service, page_token: &str| {
+        let (parent, page_token) = (DEFAULT.to_owned(), page_token.to_owned());
+        let request = ListDivergencesRequest { parent, page_size: 1, page_token };
+        service.analysis().list_divergences(request).await.map(tonic::Response::into_inner)
+    };
+    set(&service, Action::Deny, "10.0.0.0/8").await.unwrap();
+    diverge(&service).await;
+    let token = list(&service, "").await.unwrap().next_page_token;
+    // More of the same candidate is no other list.
+    diverge(&service).await;
+    assert_eq!(list(&service, &token).await.unwrap().divergences[0].number, 2);
+    set(&service, Action::Deny, "10.0.0.0/9").await.unwrap();
+    diverge(&service).await;
+    assert_error(list(&service, &token).await, Code::Aborted, "LIST_CHANGED");
+    let token = list(&service, "").await.unwrap().next_page_token;
+    service.stop().await;
+
+    let service = Service::with_config(config()).await;
+    diverge(&service).await;
+    assert_error(list(&service, &token).await, Code::Aborted, "LIST_CHANGED");
     service.stop().await;
 }
 

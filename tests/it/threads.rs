@@ -4,8 +4,10 @@
 //! and starts again on the same directory.
 //! Not here: threads whose death only a unit test can bring about (`server::cores`).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use portcullis::config::Config;
@@ -156,51 +158,124 @@ async fn a_thread_that_panics_ends_the_service_and_the_next_start_serves() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_does_not_end_after_a_thread_says_which_one_it_was() {
+    let temporary = tempfile::tempdir().unwrap();
+    let switches = Switches::default();
+    let clock = Clock::new(Arc::new(Fragile(switches.clone())));
+    let config = Config::for_data_dir(temporary.path().join("data"));
+    let service = Service::with_disk(config, clock, Arc::new(switches.clone())).await;
+    switches.hangs.store(true, Ordering::SeqCst);
+    // Its record is written while the engine closes.
+    let preview = check_of("ada@example.com", "192.0.2.1", ConnectionType::Preview, DEFAULT);
+    service.decisions().check(preview).await.unwrap();
+    *switches.panics.lock().unwrap() = Some("audit-sealer");
+    let ended = tokio::spawn(timeout(END, service.ended()));
+    let ended = ended.await.unwrap().expect("the service lives on");
+    switches.hangs.store(false, Ordering::SeqCst);
+    let error = format!("{:#}", ended.expect_err("it ended as if it had been told to"));
+    assert!(error.contains("the thread `audit-sealer` panicked"), "{error}");
+    assert!(error.contains("does not end"), "{error}");
+}
+
 /// A copy of the policy whose keeper panics at its first change. It has no clock that could panic for it.
-struct FragileCopy(MemoryState);
+#[derive(Clone, Default)]
+struct FragileCopy {
+    copy: Arc<MemoryState>,
+    /// Closing it waits meanwhile, as for a disk that does not answer.
+    held: Arc<AtomicBool>,
+}
+
+impl Drop for FragileCopy {
+    fn drop(&mut self) {
+        while self.held.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
 
 impl StateStores for FragileCopy {
     fn open(&self) -> Result<Box<dyn StateStore>, StateError> {
-        Ok(Box::new(Self(MemoryState::new())))
+        Ok(Box::new(self.clone()))
     }
 }
 
 impl StateStore for FragileCopy {
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        self.0.get(keyspace, key)
+        self.copy.get(keyspace, key)
     }
 
     fn apply(&self, batch: &Batch) -> Result<(), StateError> {
         assert_ne!(std::thread::current().name(), Some("policy-follower"), "as in a test");
-        self.0.apply(batch)
+        self.copy.apply(batch)
     }
 
     fn scan(&self, keyspace: Keyspace, from: &[u8], entries_max: usize) -> Result<Page, StateError> {
-        self.0.scan(keyspace, from, entries_max)
+        self.copy.scan(keyspace, from, entries_max)
     }
 
     fn flush(&self) -> Result<(), StateError> {
-        self.0.flush()
+        self.copy.flush()
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_keeper_of_the_copy_that_panics_fails_the_engine_and_every_call_is_refused() {
+async fn a_keeper_of_the_copy_that_panics_fails_the_engine_at_once_and_every_call_is_refused() {
+    let held = Arc::new(AtomicBool::new(false));
     let directory = tempfile::tempdir().unwrap();
     for name in ["policy", "audit", "sessions"] {
         std::fs::create_dir(directory.path().join(name)).unwrap();
     }
     let policy = FileJournal::open(Arc::new(RealDisk), directory.path().join("policy"), JournalOptions::default());
     let stores = stores(Box::new(policy.unwrap()), Arc::new(RealDisk), directory.path(), key(1));
-    let stores = Stores { state: Box::new(FragileCopy(MemoryState::new())), ..stores };
+    let copy = FragileCopy { copy: Arc::default(), held: Arc::clone(&held) };
+    let stores = Stores { state: Box::new(copy), ..stores };
     let engine = Engine::open(stores, Options::default(), Clock::system()).unwrap();
     let mut failure = engine.failure();
+    held.store(true, Ordering::SeqCst);
     add_rule(&engine, "any", core::Action::Deny, "198.51.100.0/24").await;
-    let reason = timeout(END, failure.wait_for(Option::is_some)).await.expect("it goes on without its thread").unwrap();
+    let reason = timeout(END, failure.wait_for(Option::is_some)).await;
+    let reason = reason.unwrap_or_else(|_| {
+        held.store(false, Ordering::SeqCst);
+        panic!("it goes on without its thread")
+    });
+    let reason = reason.unwrap();
     assert_eq!(reason.as_deref(), Some("the thread `policy-follower` panicked"));
     drop(reason);
     check(&engine, "ada@example.com", "192.0.2.1", core::ConnectionType::Shell, DEFAULT)
         .await
         .expect_err("an engine that has failed decides nothing");
+    held.store(false, Ordering::SeqCst);
     engine.close();
+}
+
+/// A wall clock that panics when it is read for the second time.
+#[derive(Default)]
+struct FragileWall(AtomicU64);
+
+impl Source for FragileWall {
+    fn wall(&self) -> i64 {
+        assert_ne!(self.0.fetch_add(1, Ordering::SeqCst), 1, "as in a test");
+        SystemSource.wall()
+    }
+
+    fn steady(&self) -> i64 {
+        SystemSource.steady()
+    }
+
+    fn boot(&self) -> Option<String> {
+        None
+    }
+}
+
+#[test]
+fn a_panic_while_the_clock_is_corrected_stops_nobody_who_reads_it() {
+    let clock = Clock::new(Arc::new(FragileWall::default()));
+    catch_unwind(AssertUnwindSafe(|| clock.correct())).unwrap_err();
+    let (tell, told) = channel();
+    let reader = clock.clone();
+    // Detached: it would never end.
+    std::thread::spawn(move || tell.send(reader.now()));
+    told.recv_timeout(END).expect("the clock cannot be read any more");
+    assert!(clock.correct().is_some());
 }

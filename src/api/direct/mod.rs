@@ -81,18 +81,6 @@ pub struct WaitingCheck {
     permit: Option<Permit>,
 }
 
-impl WaitingCheck {
-    /// Waits for the sync of the record, and answers. Must be polled when woken (`engine::audit`).
-    pub async fn answer(self) -> Response<AnswerBody> {
-        let Self { waiting, message, limit, permit: _permit } = self;
-        match waiting.durable_until(limit).await {
-            Some(Ok(unsent)) => response(message, unsent.leave().revision),
-            Some(Err(error)) => refusal(&status::check(error)),
-            None => refusal(&too_late()),
-        }
-    }
-}
-
 impl DirectCheck {
     /// Shares `admission` with the service behind.
     pub fn new(api: Api, admission: Admission, request_bytes_max: usize) -> Self {
@@ -178,6 +166,16 @@ impl DirectCheck {
                 Err(request)
             }
             Err(_) => Ok(self.refused(&too_late())),
+        }
+    }
+
+    /// Waits for the sync of a Check's record, and answers. Must be polled when woken (`engine::audit`).
+    pub async fn answer_durable(&self, check: WaitingCheck) -> Response<AnswerBody> {
+        let WaitingCheck { waiting, message, limit, permit: _permit } = check;
+        match waiting.durable_until(limit).await {
+            Some(Ok(unsent)) => response(message, unsent.leave().revision),
+            Some(Err(error)) => self.refused(&status::check(error)),
+            None => self.refused(&too_late()),
         }
     }
 

@@ -86,7 +86,8 @@ impl Committer {
                 Ok(()) => break,
                 Err(error) if failed => tracing::debug!(%error, "the audit log still cannot be written"),
                 Err(error) => {
-                    tracing::error!(%error, "the audit log cannot be written: connections are not let through until it can");
+                    let consequence = self.shared.options.on_failure.consequence();
+                    tracing::error!(%error, "the audit log cannot be written: {consequence} until it can");
                     failed = true;
                     self.shared.set_failed(true);
                 }
@@ -149,7 +150,9 @@ impl Committer {
                     let EncodedRecord { entry, body, leaf, slot, opening, organization_sequence } = record;
                     let root = tree.append(leaf).map(Into::into);
                     let body = bytes.get(body).unwrap_or_default();
-                    self.shared.denials.note(&entry.content);
+                    if let Content::Decision(decision) = &entry.content {
+                        self.shared.denials.note(decision.reason);
+                    }
                     content.push(&TailRecord { body, entry: &entry, slot, organization_sequence, root });
                     content.openings.extend(opening);
                 }

@@ -75,12 +75,14 @@ impl Condition {
     /// An error where a record pushed now would not be written soon.
     pub(super) fn check_recordable(&self) -> Result<(), AuditError> {
         let obstacles = self.obstacles.load(Ordering::Acquire) & !(Obstacle::PolicyFailed as u8);
-        if obstacles == 0 { Ok(()) } else { Err(self.refusal()) }
+        if obstacles == 0 { Ok(()) } else { Err(self.refusal(obstacles)) }
     }
 
+    /// Why a record is refused. By the obstacles that were found: meanwhile they may have gone.
     #[cold]
-    fn refusal(&self) -> AuditError {
-        if self.has(Obstacle::ThreadEnded) {
+    fn refusal(&self, obstacles: u8) -> AuditError {
+        let stands = |obstacle| obstacles & obstacle as u8 != 0;
+        if stands(Obstacle::ThreadEnded) {
             return AuditError::Failed(self.failure.reason().unwrap_or_default());
         }
         for (obstacle, reason) in [
@@ -88,7 +90,7 @@ impl Condition {
             (Obstacle::AuditStuck, "the disk does not answer"),
             (Obstacle::AuditFailed, "the last write failed"),
         ] {
-            if self.has(obstacle) {
+            if stands(obstacle) {
                 return AuditError::not_writable(reason);
             }
         }
@@ -111,6 +113,16 @@ impl Supervisor for Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_obstacle_that_goes_meanwhile_is_the_reason_all_the_same() {
+        let condition = Condition::new();
+        let text = |obstacle| condition.refusal(obstacle as u8).to_string();
+        assert!(text(Obstacle::DirectoryGone).contains("removed or replaced"));
+        assert!(text(Obstacle::AuditStuck).contains("does not answer"));
+        assert!(text(Obstacle::AuditFailed).contains("the last write failed"));
+        assert_eq!(condition.refusal(Obstacle::Closed as u8), AuditError::ShuttingDown);
+    }
 
     #[test]
     fn it_is_writable_while_nothing_stands_in_the_way() {

@@ -1,15 +1,14 @@
 //! Denials by their reasons, told in the log once a minute.
 //!
-//! They are counted as their records become durable, so a Check does nothing for it.
+//! They are counted as their records become durable, so a Check does nothing for it, except where it goes unrecorded.
 //!
-//! Invariant: every recorded denial is told once, within a minute or at the end.
+//! Invariant: every denial that is on record, or was decided without a record, is told once, within a minute or at the end.
 //! Not here: the form of the line (`tally`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-use crate::audit::record::Content;
 use crate::policy::decision::{Decision, Reason};
 use crate::tally;
 
@@ -32,11 +31,10 @@ pub(super) struct DenialLog {
 }
 
 impl Denials {
-    /// Counts a record, if it is a denial.
-    pub(super) fn note(&self, content: &Content) {
-        let Content::Decision(decision) = content else { return };
-        if decision.reason.decision() == Decision::Deny
-            && let Some(at) = REASONS.iter().position(|reason| *reason == decision.reason)
+    /// Counts a decision, if it is a denial.
+    pub(super) fn note(&self, decided: Reason) {
+        if decided.decision() == Decision::Deny
+            && let Some(at) = REASONS.iter().position(|reason| *reason == decided)
             && let Some(count) = self.0.get(at)
         {
             count.fetch_add(1, Ordering::Relaxed);

@@ -27,6 +27,7 @@ use crate::audit::note::VerifierKey;
 use crate::audit::record::{Content, KeyChangedRecord, Record, RecordType};
 use crate::locks::IgnorePoison;
 use crate::policy::change::ChangeIdentity;
+use crate::policy::decision::Reason;
 use crate::policy::time::Timestamp;
 
 /// How long a call waits until the files of the log are ready for it.
@@ -154,7 +155,8 @@ impl AuditLog {
         if self.shared.queue.set_stuck(stuck) {
             if stuck {
                 tracing::error!(
-                    "a write of the audit log takes too long: connections are not let through until it ends"
+                    "a write of the audit log takes too long: {} until it ends",
+                    self.shared.options.on_failure.consequence()
                 );
             } else {
                 tracing::info!("writes of the audit log are fast enough again");
@@ -207,6 +209,12 @@ impl AuditLog {
         let layout = self.shared.layout.hold_within(FILES_WAIT_MAX);
         let _layout = layout.ok_or_else(|| AuditError::not_writable("a file of the log was not ready in time"))?;
         Ok(note())
+    }
+
+    /// Counts a decision that is not recorded.
+    pub(crate) fn miss(&self, reason: Reason, now: Timestamp) {
+        self.shared.denials.note(reason);
+        self.shared.queue.miss(now);
     }
 
     /// How many records are not durable: queued ones, and decisions that were made while none could be queued. Once the

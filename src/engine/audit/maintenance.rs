@@ -114,7 +114,7 @@ impl Maintenance {
     }
 
     /// Works until the log has ended, then signs its last checkpoint.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(&mut self) {
         let mut checkpoint = Timer::new(self.shared.options.checkpoint_interval);
         let mut sessions = Timer::new(SESSIONS_INTERVAL);
         let mut retention = Timer::new(self.shared.options.retention_interval);

@@ -28,6 +28,16 @@ pub enum OnAuditFailure {
     Allow,
 }
 
+impl OnAuditFailure {
+    /// What is done meanwhile, for the log.
+    pub fn consequence(self) -> &'static str {
+        match self {
+            Self::Deny => "changes and Checks are refused",
+            Self::Allow => "changes are refused, and Checks are decided without a record",
+        }
+    }
+}
+
 /// How the audit log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditOptions {

@@ -45,7 +45,7 @@ impl Pipeline {
         let (done, written) = sync_channel(WAITING_MAX + 2);
         let shared = Arc::clone(&committer);
         let work = move || {
-            for mut frame in waiting {
+            while let Ok(mut frame) = waiting.recv() {
                 // Returning drops both channels, which tells the writer that this thread gave up.
                 if !lock(&shared).commit(&mut frame) || done.send(frame).is_err() {
                     return;

@@ -221,7 +221,7 @@ impl ReadBack {
         running::begin(&shared.folder, &shared.options, left).map_err(io("mark the use"))?;
         let committer = Committer::new(sink, Arc::clone(&shared), clock.clone(), policy_sequence);
         let pipeline = Pipeline::start(committer, &shared.condition).map_err(AuditOpenError::Thread)?;
-        let writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
+        let mut writer = AuditWriter { shared: Arc::clone(&shared), clock, encoder, pipeline };
         let thread = spawn("audit-writer", &shared.condition, move || writer.run()).map_err(AuditOpenError::Thread)?;
         *log.writer.lock().ignore_poison() = Some(thread);
         Ok(Opened { log, left, shared, erasing })

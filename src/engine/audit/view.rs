@@ -172,14 +172,14 @@ impl Shared {
         self.unless_removed(sequence, body.and_then(|body| body.map(|body| self.decode(view, &body)).transpose()))
     }
 
-    /// The indexes of the records that may pass a filter and have the terms of `more`; none where no record can, or the
-    /// unit was removed.
     /// When a record was made, in microseconds; none where it cannot be read.
     pub(super) fn time_of(&self, sequence: u64) -> Option<i64> {
         let record = self.record(&self.view_of(sequence)?, sequence);
         record.ok().flatten().map(|record| record.entry.time.micros())
     }
 
+    /// The indexes of the records that may pass a filter and have the terms of `more`; none where no record can, or the
+    /// unit was removed.
     pub(super) fn candidates(
         &self,
         view: &UnitView,

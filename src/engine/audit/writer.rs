@@ -19,7 +19,6 @@ use super::shared::Shared;
 use super::tail::SlotKey;
 use crate::audit::record::{Content, Entry, Identity};
 use crate::engine::clock::Clock;
-use crate::lifeline::note_end;
 use crate::policy::name::Id;
 
 /// What the writer thread owns.
@@ -32,7 +31,7 @@ pub(super) struct AuditWriter {
 
 impl AuditWriter {
     /// Writes until the queue is closed and empty. An order may queue a record, so the last batch has neither.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         let gather = self.shared.options.async_interval;
         loop {
             let Batch { mut records, orders, closed } = self.shared.queue.take(gather, FRAME_RECORDS_MAX);
@@ -136,8 +135,6 @@ impl AuditWriter {
 impl Drop for AuditWriter {
     /// Also after a panic: without a writer nothing can be recorded, and no order is carried out.
     fn drop(&mut self) {
-        // At once: below this waits for the pipeline.
-        note_end("the thread `audit-writer`", &*self.shared.condition);
         self.shared.queue.end();
         self.shared.set_failed(true);
         self.pipeline.end();

@@ -48,11 +48,21 @@ impl SharedLine {
     pub(super) fn change(&self, source: &dyn Source, next: impl FnOnce(Line, i64) -> Line) {
         let (line, _) = self.read(source);
         self.version.fetch_add(1, Ordering::Relaxed);
+        let _even = EvenAgain(&self.version);
         fence(Ordering::SeqCst);
+        // Nothing is stored before it returns: a panic leaves the line as it was.
         let Line { steady, time, slew } = next(line, source.steady());
         self.steady.store(steady, Ordering::Relaxed);
         self.time.store(time, Ordering::Relaxed);
         self.slew.store(slew, Ordering::Relaxed);
-        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Ends a change of the line, also by a panic: readers wait for it.
+struct EvenAgain<'a>(&'a AtomicU64);
+
+impl Drop for EvenAgain<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
     }
 }
