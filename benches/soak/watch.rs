@@ -24,7 +24,7 @@ const WATCH: &str = "/portcullis.v1.AuditService/WatchEvents";
 const KINDS: usize = 8;
 
 /// Records of a sealed unit: where units begin, what was seen so far is noted.
-const UNIT: u64 = 65_536;
+const TILE: u64 = 256;
 
 /// How long the slow one reads, and then does not.
 const READS_FOR: Duration = Duration::from_secs(4);
@@ -87,7 +87,7 @@ pub(crate) struct Seen {
     /// Sums of sequences.
     sums: [u128; KINDS],
     /// Decisions up to the end of each unit.
-    decisions_by_unit: Vec<u64>,
+    decisions_by_tile: Vec<u64>,
     /// The last record that retention removed.
     pub(crate) removed: u64,
     pub(crate) streams: u64,
@@ -112,8 +112,8 @@ impl Seen {
     pub(crate) fn decisions_through(&self, sequence: u64) -> Option<u64> {
         match sequence {
             0 => Some(0),
-            _ if !sequence.is_multiple_of(UNIT) => None,
-            _ => self.decisions_by_unit.get(usize::try_from(sequence / UNIT - 1).unwrap()).copied(),
+            _ if !sequence.is_multiple_of(TILE) => None,
+            _ => self.decisions_by_tile.get(usize::try_from(sequence / TILE - 1).unwrap()).copied(),
         }
     }
 
@@ -129,8 +129,8 @@ impl Seen {
         if let Some(pruned) = &head.pruned {
             self.removed = u64::try_from(pruned.to_sequence).unwrap();
         }
-        if is_dense && sequence.is_multiple_of(UNIT) {
-            self.decisions_by_unit.push(self.count(AuditType::Decision));
+        if is_dense && sequence.is_multiple_of(TILE) {
+            self.decisions_by_tile.push(self.count(AuditType::Decision));
         }
         Ok(())
     }
