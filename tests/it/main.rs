@@ -130,6 +130,8 @@ mod erase_crash;
 mod erase_kill;
 /// Erasures beside checks.
 mod erase_race;
+/// What an erasure tells, and the sessions without a user.
+mod erase_told;
 /// Erasures that are interrupted twice.
 mod erase_twice;
 /// Why a decision is what it is.

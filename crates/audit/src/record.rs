@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::log_record::{
-    ClockChangedRecord, ErasedRecord, ErasedUnit, GapRecord, KeyChangedRecord, PrunedRecord, RestoredRecord,
+    ClockChangedRecord, ErasedRecord, ErasedUnit, GapRecord, KeyChangedRecord, PrunedRecord, RestoredRecord, slots_of,
 };
 use super::rule_text::RuleText;
 use super::session::{SessionId, SessionRecord};
