@@ -297,6 +297,8 @@ mod strategies;
 mod terminal;
 /// Threads of the service that panic.
 mod threads;
+/// What is said about files that are damaged, lost or moved.
+mod told_faults;
 /// The Unix socket for sidecars.
 mod unix_socket;
 /// Starts on directories of which parts are older, missing, or another's.

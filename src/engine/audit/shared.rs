@@ -117,7 +117,7 @@ impl Shared {
         match result {
             Ok(()) => tracing::debug!(size = head.size, root = %head.root, "audit checkpoint"),
             Err(error) => {
-                tracing::warn!(%error, "cannot write a checkpoint of the audit log: the next one writes both");
+                tracing::warn!(%error, "cannot write a checkpoint of the audit log: the next one is written with it, and covers all that it covers");
             }
         }
     }

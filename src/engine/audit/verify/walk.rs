@@ -228,11 +228,13 @@ impl<'a> Walk<'a> {
             return Err(AuditError::ShuttingDown);
         }
         let size = self.tree.size();
+        // Records that cannot be read are not in the tree, and not cut off either.
+        let last = self.expected - 1;
         if let Some((signed, _)) = self.signed.last_key_value()
-            && *signed > size
+            && *signed > last
         {
-            let message = format!("the log ends at record {size}, but {signed} records were signed: it was cut off");
-            self.fault(size + 1, message);
+            let message = format!("the log ends at record {last}, but {signed} records were signed: it was cut off");
+            self.fault(last + 1, message);
         }
         let base = read_base(folder).ok().flatten().map_or(0, |base| base.to_sequence);
         let keys = std::mem::replace(&mut self.keys, Keys::new(&[], &[]));
