@@ -141,10 +141,10 @@ impl Writer {
 fn log(id: &Id, answer: Option<Result<Changed, ChangeError>>) {
     let organization = id.as_str();
     match answer {
-        Some(Ok(changed)) => tracing::info!(organization, revision = changed.revision, "rules have expired"),
         Some(Err(error)) => {
             tracing::error!(organization, %error, "expired rules cannot be marked yet: they match nothing meanwhile");
         }
-        None => {}
+        // The change itself is logged.
+        Some(Ok(_)) | None => {}
     }
 }
