@@ -94,9 +94,7 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
     let engine = engine.context("recovering what is stored")?;
     unwritten.write_public(disk, &directory, &verifier)?;
     if let Some(previous) = restored {
-        engine.record_restored(previous).context("recording the restore")?;
-        restoring::remove(directory.path(), RESTORED)?;
-        tracing::warn!(%previous, lineage = %engine.lineage(), "this is restored from a backup: what came after it is lost");
+        record_restore(&engine, previous, &directory)?;
     }
     begun.mark(engine.audit().signed().is_some())?;
     remains.tell(&directory);
@@ -105,6 +103,14 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
         tracing::warn!(%error, "cannot write the ballast: a later start on a full disk may fail");
     }
     Ok((engine, presence))
+}
+
+/// Puts a restore on the record, once.
+fn record_restore(engine: &Engine, previous: Lineage, directory: &DataDirectory) -> anyhow::Result<()> {
+    engine.record_restored(previous).context("recording the restore")?;
+    restoring::remove(directory.path(), RESTORED)?;
+    tracing::warn!(%previous, lineage = %engine.lineage(), "this is restored from a backup: what came after it is lost");
+    Ok(())
 }
 
 /// What a directory that was in use must have, and has not. After the first start there are changes in the policy journal,

@@ -234,8 +234,7 @@ impl Eraser {
     }
 
     fn await_record(&mut self, at: usize) -> Result<Progress, AuditError> {
-        let Self { erasures, .. } = self;
-        let Some(erasure) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
+        let Some(erasure) = self.erasures.get_mut(at) else { return Ok(Progress::Idle) };
         let Stage::Record { sealed, answer } = &mut erasure.stage else { return Ok(Progress::Going) };
         let recorded = match answer.try_recv() {
             Ok(recorded) => recorded?,
@@ -365,9 +364,7 @@ impl Eraser {
         }
         self.shared.erased.send_modify(|count| *count += 1);
         let answer = finished.answer;
-        // What is listed is all, also where an earlier start recorded it.
-        let openings = slots_of(&finished.listed);
-        tracing::info!(openings, record = finished.before, "an erasure is finished");
+        tracing::info!(openings = slots_of(&finished.listed), record = finished.before, "an erasure is finished");
         finished.answer(Ok(answer));
         Ok(Progress::Going)
     }
