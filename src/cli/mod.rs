@@ -70,8 +70,9 @@ impl Cli {
         // Those that ask no server refuse the flags of those that do, and do not offer them.
         let is_refused = |flag: &&Arg| CLIENT_FLAGS.contains(&flag.get_id().as_str());
         let hidden: Vec<_> = command.get_arguments().filter(is_refused).map(|flag| flag.clone().hide(true)).collect();
-        let hide = |command: clap::Command, name| command.mut_subcommand(name, |local| local.args(&hidden));
-        examples::attach(["serve", "restore", "completions"].into_iter().fold(command, hide), "")
+        let is_local = |name: &str| ["serve", "restore", "completions"].contains(&name);
+        let hide = |of: clap::Command| if is_local(of.get_name()) { of.args(&hidden) } else { of };
+        examples::attach(command.mut_subcommands(hide), "")
     }
 
     /// Runs the command, on the standard streams of the process.
