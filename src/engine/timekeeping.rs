@@ -138,13 +138,10 @@ impl Writer {
     }
 }
 
+/// The change itself is logged as every other.
 fn log(id: &Id, answer: Option<Result<Changed, ChangeError>>) {
-    let organization = id.as_str();
-    match answer {
-        Some(Err(error)) => {
-            tracing::error!(organization, %error, "expired rules cannot be marked yet: they match nothing meanwhile");
-        }
-        // The change itself is logged.
-        Some(Ok(_)) | None => {}
+    if let Some(Err(error)) = answer {
+        let organization = id.as_str();
+        tracing::error!(organization, %error, "expired rules cannot be marked yet: they match nothing meanwhile");
     }
 }

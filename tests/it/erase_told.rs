@@ -105,7 +105,7 @@ async fn a_change_revokes_each_session_for_its_own_reason() {
     assert_eq!((erased.opening_count, erased.session_count), (Some(3), Some(3)));
     service.add_rule("bad", Action::Deny, "192.0.2.9").await;
     let mut reasons: Vec<Reason> = revocations(&service.channel, 4).await.iter().map(reason).collect();
-    reasons.sort_by_key(|reason| reason.as_str_name());
+    reasons.sort_by_key(Reason::as_str_name);
     assert_eq!(reasons, [Reason::AddressErased, Reason::AddressErased, Reason::AddressErased, Reason::DenyRule]);
     let again = service.audit().erase_user(request).await.unwrap().into_inner();
     assert_eq!((again.opening_count, again.session_count), (Some(0), Some(0)), "what is revoked is not told again");
