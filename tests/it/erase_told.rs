@@ -79,7 +79,7 @@ async fn sessions_without_a_user_are_told_and_revoked_with_the_true_reason() {
     let told = "note: 3 active sessions have no user now, and will be revoked by the next change or restart\n";
     assert_eq!(notes(&erased), told);
     let (status, log) = process.terminate();
-    assert!(status.success() && !log.contains("sessions are revoked"), "{log}");
+    assert!(status.success(), "{log}");
     let finished = log.lines().find(|line| line.contains("an erasure is finished")).unwrap_or_else(|| panic!("{log}"));
     assert!(finished.contains("\"openings\":3"), "{finished}");
 
@@ -88,8 +88,9 @@ async fn sessions_without_a_user_are_told_and_revoked_with_the_true_reason() {
     assert_eq!(revoked.iter().map(reason).collect::<Vec<_>>(), [Reason::AddressErased; 3]);
     let (status, restarted) = process.terminate();
     assert!(status.success());
-    let line = restarted.lines().find(|line| line.contains("sessions are revoked"));
-    let line = line.unwrap_or_else(|| panic!("{restarted}"));
+    // The first look of the first start may come after the erasure.
+    let mut lines = log.lines().chain(restarted.lines());
+    let line = lines.find(|line| line.contains("sessions are revoked")).unwrap_or_else(|| panic!("{log}{restarted}"));
     assert!(line.contains("\"sessions\":3") && line.contains("\"erased\":3"), "{line}");
     assert!(!log.contains(PERSON) && !restarted.contains(PERSON));
 }
