@@ -17,7 +17,7 @@ use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use portcullis_cli::{ClientArgs, Files, Output, ServerCommand, report};
 
 use crate::config::ServeArgs;
@@ -67,7 +67,13 @@ impl Cli {
 
     /// The description of the whole command line, for completions, the reference and tests.
     pub fn command() -> clap::Command {
-        examples::attach(<Self as CommandFactory>::command(), "")
+        let command = <Self as CommandFactory>::command();
+        // Those that ask no server refuse the flags of those that do, and do not offer them.
+        let is_refused = |flag: &&Arg| CLIENT_FLAGS.contains(&flag.get_id().as_str());
+        let hidden: Vec<_> = command.get_arguments().filter(is_refused).map(|flag| flag.clone().hide(true)).collect();
+        let is_local = |name: &str| ["serve", "restore", "completions"].contains(&name);
+        let hide = |of: clap::Command| if is_local(of.get_name()) { of.args(&hidden) } else { of };
+        examples::attach(command.mut_subcommands(hide), "")
     }
 
     /// Runs the command, on the standard streams of the process.

@@ -14,7 +14,7 @@ use crate::server;
 use portcullis_cli::{Exit, Output};
 
 const NEXT: &str = "The directory gets a new lineage: etags, page tokens and positions in the event stream that were given \
-                    out after the backup are refused from then on. The first start records the restore. Sessions are \
+                    out before the restore are refused from then on, also those from before the backup. The first start records the restore. Sessions are \
                     those that were active at the moment of the backup. Put the key that signs the audit log back before \
                     the first start, or, if it is lost, start once with `portcullis serve --audit-key-new`. An erasure \
                     that was made after the backup has to be repeated.";

@@ -24,12 +24,14 @@ pub(super) fn run(args: &ServeArgs, output: &mut Output) -> anyhow::Result<Exit>
     let config = Config::resolve(args, file.as_deref())?;
     if args.check_config {
         output.text(&config.to_toml())?;
+        config.warnings().iter().for_each(|warning| output.note(&format!("warning: {warning}")));
         return Ok(Exit::Success);
     }
     let logs = telemetry::init(&config.log).context("cannot start the log")?;
     // An error that ends the service, too, is not to wait for the reader of standard error. The last lines are written when
     // the output ends, after that error.
     output.redirect_notes(logs);
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -84,6 +84,19 @@ impl Config {
         if faults.is_empty() { Ok(config) } else { Err(ConfigErrors { faults }) }
     }
 
+    /// What is valid and has not the effect that it seems to have.
+    pub fn warnings(&self) -> Vec<String> {
+        let RecordConfig { audit_retention_age, session_max_age, .. } = &self.record;
+        let short = audit_retention_age.filter(|age| age < session_max_age);
+        let warning = short.map(|age| {
+            format!(
+                "`audit_retention_age` is {age:?} and `session_max_age` {session_max_age:?}: no record is removed that is \
+                 younger than the longest session, so shorten `session_max_age` too, or expect records to stay that long"
+            )
+        });
+        warning.into_iter().collect()
+    }
+
     /// The configuration as a file that resolves to it.
     pub fn to_toml(&self) -> String {
         let mut tables: BTreeMap<&str, String> = BTreeMap::new();

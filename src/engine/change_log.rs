@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::expiry::ACTOR as EXPIRY;
 use crate::policy::change::{Change, Delta, Effect};
 use crate::policy::name::Id;
 
@@ -23,6 +24,8 @@ pub(super) fn log(change: &Change) {
         kind = kind_of(&change.effect),
         actor = actor_to_tell(&change.actor),
         via = via(&change.actor),
+        // What callers write as a comment may be about persons.
+        comment = (*change.actor == *EXPIRY).then_some(&*change.comment),
         unconfirmed = change.confirm_until.map(|_| true),
         "policy changed"
     );

@@ -16,7 +16,7 @@ use crate::policy::time::Timestamp;
 use crate::store::codec::encode_change;
 
 /// Who makes these changes.
-const ACTOR: &str = "expiry";
+pub(super) const ACTOR: &str = "expiry";
 
 /// When the next rules expire.
 pub(super) fn deadlines(state: &PolicyState) -> Deadlines {

@@ -18,7 +18,7 @@ use super::directory::Directory;
 use super::sessions::{JudgedSession, Scope, Session, SessionTable};
 use crate::audit::record::{Content, Entry, Identity, Subject};
 use crate::audit::rule_text::RuleText;
-use crate::audit::session::Revocation;
+use crate::audit::session::{Revocation, RevokeReason};
 use crate::locks::IgnorePoison;
 use crate::policy::decision::{Decision, Reason};
 use crate::policy::name::{Id, NodePath};
@@ -160,7 +160,40 @@ impl Keeper {
                     is_sure.then_some(revocation)
                 }
             };
-            self.sessions.revoke(&scope, room, judge, |session: &Session| self.audit.record_revocation(session));
+            let mut told = Told::default();
+            self.sessions.revoke(&scope, room, judge, |session: &Session| {
+                told.note(session);
+                self.audit.record_revocation(session);
+            });
+            told.tell(&scope);
+        }
+    }
+}
+
+/// How many sessions were revoked, for the log.
+#[derive(Default)]
+struct Told {
+    sessions: u64,
+    /// Those of them whose user was erased.
+    erased: u64,
+}
+
+impl Told {
+    fn note(&mut self, session: &Session) {
+        self.sessions += 1;
+        let reason = session.record.revocation.as_ref().map(|revocation| revocation.reason);
+        self.erased += u64::from(reason == Some(RevokeReason::AddressErased));
+    }
+
+    fn tell(&self, scope: &Scope) {
+        let Self { sessions, erased } = *self;
+        let organization = match scope {
+            Scope::All => None,
+            Scope::Organization(id) | Scope::Subtree(id, _) => Some(id.as_str()),
+        };
+        let erased = (erased > 0).then_some(erased);
+        if sessions > 0 {
+            tracing::info!(organization, sessions, erased, "sessions are revoked");
         }
     }
 }
@@ -206,12 +239,15 @@ fn judge(directory: &Directory, session: &JudgedSession<'_>, now: Timestamp) -> 
                 let snapshot = &published.snapshot;
                 snapshot.decide(&cluster.snapshot, address, session.connection_type, &target, now)
             }
-            // Its address was erased, so nothing shows that it would be allowed.
-            _ => unknown_organization(),
+            (None, _) => unknown_organization(),
+            (Some(_), None) => {
+                let reason = RevokeReason::AddressErased;
+                return Some(Revocation { time: now, reason, rule: None, rule_text: None, level: None, revision });
+            }
         };
         (verdict.decision() == Decision::Deny).then(|| Revocation {
             time: now,
-            reason: verdict.reason,
+            reason: RevokeReason::Denied(verdict.reason),
             rule: verdict.rule.map(|(_, rule)| rule.id.clone()),
             rule_text: verdict.rule.map(|(_, rule)| Arc::new(RuleText::of(rule))),
             level: verdict.level,

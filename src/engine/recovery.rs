@@ -17,6 +17,7 @@ use crate::audit::record::{Entry, Identity};
 use crate::policy::change::{Change, ChangeIdentity};
 use crate::policy::name::NameError;
 use crate::policy::state::{OutOfOrder, PolicyState};
+use crate::store::advice::{FROM_COPY, OR_ACCEPT};
 use crate::store::codec::{CodecError, PolicySnapshot, decode_change, decode_snapshot, encode_change};
 use crate::store::{JournalError, Log, SnapshotError, Snapshots, StateStores};
 
@@ -34,7 +35,9 @@ pub enum RecoveryError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// A record of the journal is intact, but does not decode as a change of policy.
-    #[error("record {sequence} of the policy journal: {source}; use the version that wrote it, or restore a backup")]
+    #[error(
+        "record {sequence} of the policy journal: {source}; use the version that wrote it, or restore the journal {FROM_COPY}"
+    )]
     Record {
         /// Its sequence.
         sequence: u64,
@@ -42,7 +45,7 @@ pub enum RecoveryError {
         source: CodecError,
     },
     /// A record does not follow the one before it.
-    #[error("record {sequence} of the policy journal does not follow: {source}; restore the journal from a backup")]
+    #[error("record {sequence} of the policy journal does not follow: {source}; restore the journal {FROM_COPY}")]
     Order {
         /// Its sequence.
         sequence: u64,
@@ -52,8 +55,8 @@ pub enum RecoveryError {
     /// The journal ends before a record that something else includes.
     #[error(
         "the policy journal ends at record {journal}, but {seen}: acknowledged changes are missing, and going on would \
-         decide without them; restore the newest files in `policy` from a backup, or accept the loss as the section \
-         \"Without a backup\" of docs/operate.md says"
+         decide without them; restore the newest files in `policy` {FROM_COPY}{}",
+        or_accept(*journal)
     )]
     JournalCutOff {
         /// The last record there is.
@@ -64,7 +67,8 @@ pub enum RecoveryError {
     /// The journal has another change than the audit log at the same place.
     #[error(
         "record {sequence} of the policy journal is not the change that the audit log has there: one of `policy` and \
-         `audit` belongs to another directory or another time; put both back from the same backup"
+         `audit` belongs to another directory or another time; put both back \
+         {FROM_COPY}"
     )]
     OtherJournal {
         /// The record.
@@ -82,8 +86,8 @@ pub enum RecoveryError {
     /// The match counts include records that the audit log does not have.
     #[error(
         "the audit log ends at record {recorded}, but the match counts in `sled` include record {counted}: records are \
-         missing, or `sled` belongs to another directory; restore the files in `audit`, or move `sled` elsewhere where \
-         it is another's, or accept the loss as the section \"Without a backup\" of docs/operate.md says"
+         missing, or `sled` belongs to another directory; restore the files in `audit` {FROM_COPY}, or move `sled` \
+         elsewhere where it is another's{OR_ACCEPT}"
     )]
     AuditCutOff {
         /// The last record there is.
@@ -93,7 +97,8 @@ pub enum RecoveryError {
     },
     /// The records between the newest usable snapshot and the journal's first are gone.
     #[error(
-        "the policy journal begins at record {first}, but record {needed} is needed: restore the older journal files"
+        "the policy journal begins at record {first}, but record {needed} is needed: restore the older journal files \
+         {FROM_COPY}"
     )]
     JournalBegins {
         /// The first record there is.
@@ -107,6 +112,15 @@ pub enum RecoveryError {
     /// A constant of this program is wrong.
     #[error("the first organization cannot be named: {0}")]
     FirstChanges(#[from] NameError),
+}
+
+/// How to go on with a policy journal that ends at this record. Where none of the policy is left, not at all.
+fn or_accept(journal: u64) -> &'static str {
+    if journal > PolicyState::FIRST_CHANGES {
+        OR_ACCEPT
+    } else {
+        "; no policy is left, and without one everybody is allowed"
+    }
 }
 
 /// The recovered policy.

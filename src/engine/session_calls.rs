@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::audit::{AuditError, EraseRequest, ListPosition};
+use super::audit::{AuditError, EraseRequest, Erased, ListPosition};
 use super::sessions::{Renewed, Session};
 use crate::audit::filter::{RecordFilter, SessionFilter, SessionState};
 use crate::audit::record::{Record, RecordType};
@@ -213,8 +213,8 @@ impl Engine {
         })
     }
 
-    /// Erases a user. Answers the number of openings that were erased, and the sequence of the record of the erasure.
-    pub async fn erase_user(&self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
+    /// Erases a user.
+    pub async fn erase_user(&self, request: EraseRequest) -> Result<Erased, AuditError> {
         self.audit.erase(request).await
     }
 }

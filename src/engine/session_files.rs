@@ -251,8 +251,8 @@ impl SessionFiles for SessionSaver {
         Ok(())
     }
 
-    fn erase(&mut self, organization: Option<&Id>, email: &str, record: &mut dyn FnMut()) {
-        self.table.erase(organization, email, record);
+    fn erase(&mut self, organization: Option<&Id>, email: &str, record: &mut dyn FnMut()) -> usize {
+        let erased = self.table.erase(organization, email, record);
         for published in self.directory.organizations_after(None, usize::MAX) {
             let concerned = organization.is_none_or(|of| published.view.organization.id == *of);
             if let Some(shadow) = published.shadow.as_ref().filter(|_| concerned) {
@@ -260,6 +260,7 @@ impl SessionFiles for SessionSaver {
                 shadow.erase(email);
             }
         }
+        erased
     }
 
     fn max_age(&self) -> Duration {

@@ -163,13 +163,10 @@ impl Writer {
     }
 }
 
+/// The change itself is logged as every other.
 fn log(id: &Id, answer: Option<Result<Changed, ChangeError>>) {
-    let organization = id.as_str();
-    match answer {
-        Some(Ok(changed)) => tracing::info!(organization, revision = changed.revision, "rules have expired"),
-        Some(Err(error)) => {
-            tracing::error!(organization, %error, "expired rules cannot be marked yet: they match nothing meanwhile");
-        }
-        None => {}
+    if let Some(Err(error)) = answer {
+        let organization = id.as_str();
+        tracing::error!(organization, %error, "expired rules cannot be marked yet: they match nothing meanwhile");
     }
 }

@@ -15,10 +15,8 @@ use super::audit::{AuditError, AuditLog, LeftAs, ReadBack};
 use crate::audit::filter::RecordFilter;
 use crate::audit::record::{Content, RecordType};
 use crate::policy::change::{Change, ChangeIdentity};
+use crate::store::advice::{FROM_COPY, OR_ACCEPT};
 use crate::store::codec::audit::SessionSnapshot;
-
-/// How to go on where there is no backup.
-const ACCEPT: &str = ", or accept the loss as the section \"Without a backup\" of docs/operate.md says";
 
 /// What the audit log has seen of the policy journal.
 #[derive(Clone, Debug, Default)]
@@ -98,12 +96,12 @@ impl fmt::Display for SessionsDisagree {
             Self::LogCutOff { records, seen } => write!(
                 f,
                 "the audit log ends at record {records}, but the saved sessions include record {seen}: records are \
-                 missing; restore the files in `audit`{ACCEPT}"
+                 missing; restore the files in `audit` {FROM_COPY}{OR_ACCEPT}"
             ),
             Self::CheckpointsCutOff { signed, seen } => write!(
                 f,
                 "the newest checkpoint of the audit log covers {signed} records, but one of {seen} was written: \
-                 checkpoints are missing; restore `audit/checkpoints`{ACCEPT}"
+                 checkpoints are missing; restore `audit/checkpoints` {FROM_COPY}{OR_ACCEPT}"
             ),
             Self::OtherLog { seen } => write!(
                 f,
@@ -158,7 +156,10 @@ impl fmt::Display for AuditBehind {
             LeftAs::Clean => f.write_str("and a regular stop leaves none without its record")?,
             _ => write!(f, "and a crash leaves at most {OWED_MAX} without theirs")?,
         }
-        write!(f, ": it is older than the policy, and records are missing; restore the newest files in `audit`{ACCEPT}")
+        write!(
+            f,
+            ": it is older than the policy, and records are missing; restore the newest files in `audit` {FROM_COPY}{OR_ACCEPT}"
+        )
     }
 }
 

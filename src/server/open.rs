@@ -17,6 +17,7 @@ use crate::engine::audit::{self, AuditOptions, AuditStores, CHECKPOINTS};
 use crate::engine::clock::{Clock, Kept};
 use crate::engine::sessions::SessionOptions;
 use crate::engine::{Engine, Options, SessionStores, Stores};
+use crate::store::advice::{FROM_COPY, OR_ACCEPT};
 use crate::store::backup::DirectoryFiles;
 use crate::store::clock_file::ClockFile;
 use crate::store::directory::DataDirectory;
@@ -45,11 +46,13 @@ pub(super) fn real_disk() -> Arc<dyn Disk> {
 
 /// The same with another clock than the operating system's; tells also where the directory is.
 pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> anyhow::Result<(Engine, Presence)> {
+    let was_used = config.data_dir.join("FORMAT").exists();
     let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
     let snapshots = FileSnapshots::new(Arc::clone(disk), directory.policy());
     let begun = directory.begun();
     let restored = restore::restored_from(directory.path())?;
     let mut presence = Presence::of(&directory)?;
+    let remains = Remains::of(&directory, was_used)?;
     let mut faults: Vec<anyhow::Error> = missing(&directory)?.into_iter().map(anyhow::Error::msg).collect();
     let mut keep = |error: anyhow::Error| faults.push(error);
     let journal = FileJournal::open(Arc::clone(disk), directory.policy(), JournalOptions::default())
@@ -90,16 +93,23 @@ pub(super) fn open_with(config: &Config, disk: &Arc<dyn Disk>, clock: Clock) -> 
     let engine = engine.context("recovering what is stored")?;
     unwritten.write_public(disk, &directory, &engine.audit())?;
     if let Some(previous) = restored {
-        engine.record_restored(previous).context("recording the restore")?;
-        restoring::remove(directory.path(), RESTORED)?;
-        tracing::warn!(%previous, lineage = %engine.lineage(), "this is restored from a backup: what came after it is lost");
+        record_restore(&engine, previous, &directory)?;
     }
     begun.mark(engine.audit().signed().is_some())?;
+    remains.tell(&directory);
     // Last: on a full disk, opening needs the room that the ballast gave up.
     if let Err(error) = directory.restore_ballast() {
         tracing::warn!(%error, "cannot write the ballast: a later start on a full disk may fail");
     }
     Ok((engine, presence))
+}
+
+/// Puts a restore on the record, once.
+fn record_restore(engine: &Engine, previous: Lineage, directory: &DataDirectory) -> anyhow::Result<()> {
+    engine.record_restored(previous).context("recording the restore")?;
+    restoring::remove(directory.path(), RESTORED)?;
+    tracing::warn!(%previous, lineage = %engine.lineage(), "this is restored from a backup: what came after it is lost");
+    Ok(())
 }
 
 /// What a directory that was in use must have, and has not. After the first start there are changes in the policy journal,
@@ -111,27 +121,54 @@ fn missing(directory: &DataDirectory) -> anyhow::Result<Vec<String>> {
         return Ok(faults);
     }
     let (policy, audit) = (directory.policy(), directory.audit());
-    let advice = "restore it from a backup of the same moment, or accept the loss as the section \"Without a backup\" of \
-                  docs/operate.md says";
     if !holds_any(&policy, &[".wal"])? {
         faults.push(format!(
-            "the policy journal in `{}` is missing, though the directory was in use, and without a policy everything is \
-             allowed: {advice}",
+            "the policy journal in `{}` is missing, though the directory was in use, and without a policy everybody is \
+             allowed: restore it {FROM_COPY}",
             policy.display()
         ));
     }
     if !holds_any(&audit, &[".wal", ".seg"])? {
         faults.push(format!(
-            "the audit log in `{}` is missing, though the directory was in use: {advice}",
+            "the audit log in `{}` is missing, though the directory was in use: restore it {FROM_COPY}{OR_ACCEPT}",
             audit.display()
         ));
     } else if begun.is_signed()? && !audit.join(CHECKPOINTS).try_exists()? {
         faults.push(format!(
-            "the checkpoints of the audit log, `{}`, are missing, so nothing shows whether the log is whole: {advice}",
+            "the checkpoints of the audit log, `{}`, are missing, so nothing shows whether the log is whole: restore them {FROM_COPY}{OR_ACCEPT}",
             audit.join(CHECKPOINTS).display()
         ));
     }
     Ok(faults)
+}
+
+/// What a directory held before a start made it whole.
+struct Remains {
+    was_used: bool,
+    has_policy: bool,
+    is_begun: bool,
+}
+
+impl Remains {
+    fn of(directory: &DataDirectory, was_used: bool) -> anyhow::Result<Self> {
+        let has_policy = holds_any(&directory.policy(), &[".wal"])?;
+        Ok(Self { was_used, has_policy, is_begun: directory.begun().is_marked()? })
+    }
+
+    /// Tells what the start made anew that a directory in use has.
+    fn tell(&self, directory: &DataDirectory) {
+        let Self { was_used, has_policy, is_begun } = *self;
+        let path = directory.path().display();
+        if was_used && !has_policy {
+            tracing::warn!(
+                %path,
+                "the directory was in use and has no policy any more: the service begins with one that allows everybody; \
+                 import a policy before portals ask"
+            );
+        } else if has_policy && !is_begun {
+            tracing::warn!(%path, "the file `BEGUN` was missing and is made again");
+        }
+    }
 }
 
 fn holds_any(directory: &Path, suffixes: &[&str]) -> std::io::Result<bool> {

@@ -5,7 +5,9 @@
 //! Not here: gRPC codes; the edge picks them by [`JournalError::is_transient`] and its like.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::advice::FROM_COPY;
 
 /// Why the journal could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +30,7 @@ pub enum JournalError {
     },
     /// A file does not hold what was written to it.
     #[error(
-        "journal file `{}` is damaged at byte {offset} (sequence {sequence}): {detail}; restore the file from a backup, or cut it off there by removing the journal files after this one and `truncate -s {offset}` of it; the next start names what else has seen the records from this sequence on",
+        "journal file `{}` is damaged at byte {offset} (sequence {sequence}): {detail}; stop the service if it runs, and restore the file {FROM_COPY}",
         path.display()
     )]
     Damaged {
@@ -43,7 +45,7 @@ pub enum JournalError {
     },
     /// A segment is missing between two others.
     #[error(
-        "records {expected} to {} are missing in `{}`: restore the journal files between from a backup",
+        "records {expected} to {} are missing in `{}`: restore the journal files between {FROM_COPY}",
         found.saturating_sub(1),
         directory.display()
     )]
@@ -97,6 +99,19 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// The same about a file that was read under another name.
+    #[must_use]
+    pub fn of_file(mut self, name: &Path) -> Self {
+        match &mut self {
+            Self::Io { path, .. }
+            | Self::Damaged { path, .. }
+            | Self::NewerFormat { path, .. }
+            | Self::Foreign { path, .. } => name.clone_into(path),
+            Self::Failed { .. } | Self::Missing { .. } | Self::TooLarge { .. } | Self::OutOfRange { .. } => {}
+        }
+        self
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Io { .. } | Self::Failed { .. })

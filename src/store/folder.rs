@@ -72,7 +72,8 @@ impl Folder {
         &*self.disk
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }

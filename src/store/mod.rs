@@ -10,6 +10,7 @@
 //!
 //! Not here: threads, clocks, retries, policy. Which adapters are used is decided where the server is put together.
 
+pub mod advice;
 pub mod backup;
 pub mod clock_file;
 pub mod codec;

@@ -14,7 +14,7 @@ use portcullis::audit::record::{
     Subject,
 };
 use portcullis::audit::rule_text::RuleText;
-use portcullis::audit::session::{EndReason, Revocation, SessionEnd, SessionId, SessionRecord};
+use portcullis::audit::session::{EndReason, Revocation, RevokeReason, SessionEnd, SessionId, SessionRecord};
 use portcullis::audit::terms::{TermQuery, for_each_term};
 use portcullis::policy::address::{Address, Range};
 use portcullis::policy::decision::{Decision, Level, Reason};
@@ -125,7 +125,8 @@ fn decision(organization: String) -> BoxedStrategy<Content> {
 fn session(organization: String) -> BoxedStrategy<SessionRecord> {
     let shape = (session_id(), connection_type(), endpoint(organization), 1..1_000_u64, proptest::option::of(id()));
     let times = (time(), time(), proptest::option::of(time()), any::<u64>());
-    let revoked = (time(), reason(), proptest::option::of(id()), rule_text(), level(), any::<u64>());
+    let why = prop_oneof![reason().prop_map(RevokeReason::Denied), Just(RevokeReason::AddressErased)];
+    let revoked = (time(), why, proptest::option::of(id()), rule_text(), level(), any::<u64>());
     let revocation = proptest::option::of(revoked);
     let end = proptest::option::of((
         time(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::record::{Actor, RecordType, Subject};
 use portcullis::engine::Engine;
-use portcullis::engine::audit::{AuditError, EraseRequest, OnAuditFailure};
+use portcullis::engine::audit::{AuditError, EraseRequest, Erased, OnAuditFailure};
 use portcullis::engine::clock::Clock;
 use portcullis::policy::name::Id;
 use portcullis::policy::rule::ConnectionType;
@@ -48,8 +48,8 @@ async fn a_policy_journal_that_cannot_be_written_holds_up_only_the_erasure_of_ac
     let mark = data_dir.join("audit/erasing");
     assert!(mark.exists());
     another_unit(&engine, data_dir).await;
-    let (count, _) = engine.erase_user(erasure("ada@example.com", "somebody")).await.unwrap();
-    assert_eq!(count, 1, "a user is erased meanwhile");
+    let erased = engine.erase_user(erasure("ada@example.com", "somebody")).await.unwrap();
+    assert_eq!(erased.openings, 1, "a user is erased meanwhile");
     let refused = engine.erase_user(with_actor()).await;
     assert!(matches!(refused, Err(AuditError::NotWritable(_))), "{refused:?}");
     assert!(mark.exists(), "the actor is left over");
@@ -143,7 +143,7 @@ async fn an_erasure_asked_for_just_before_the_shutdown_never_holds_it_up() {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         assert_closes(&engine).await;
         let erased = tokio::time::timeout(Duration::from_secs(10), erasing).await.expect("it is answered").unwrap();
-        assert!(!matches!(erased, Ok((0, _))), "{erased:?}");
+        assert!(!matches!(erased, Ok(Erased { openings: 0, .. })), "{erased:?}");
         drop(engine);
         // What was begun is finished by the next start.
         let engine = open(directory.path(), &Switches::default(), OnAuditFailure::Deny);
@@ -168,7 +168,7 @@ async fn with_units(data_dir: &Path, count: usize) -> (Arc<Engine>, Switches) {
 /// One of the users of [`another_unit`].
 const PERSON: &str = "user-3@example.com";
 
-fn erase_person(engine: &Arc<Engine>) -> tokio::task::JoinHandle<Result<(u64, u64), AuditError>> {
+fn erase_person(engine: &Arc<Engine>) -> tokio::task::JoinHandle<Result<Erased, AuditError>> {
     let engine = Arc::clone(engine);
     tokio::spawn(async move { engine.erase_user(erasure(PERSON, "somebody")).await })
 }

@@ -351,3 +351,17 @@ fn prefixes_of_translators_are_each_taken_once_and_all_wrong_ones_are_named() {
     assert_eq!(advice(&many.join(",")), "has 17 prefixes: give at most 16");
     assert_eq!(prefixes(&many[..16].join(",")).map(|(texts, _)| texts.len()), Ok(16));
 }
+
+/// The hazard: retention that was set and removes nothing for a day.
+#[test]
+fn a_retention_that_the_longest_session_overrules_is_warned_about() {
+    let checked = |args: &[&str]| {
+        let checked = check_config(args, &[]);
+        assert!(checked.status.success() && !checked.stdout.is_empty());
+        String::from_utf8(checked.stderr).unwrap()
+    };
+    let warned = checked(&["--audit-retention-age", "5s"]);
+    assert!(warned.starts_with("warning: `audit_retention_age` is 5s and `session_max_age` 86400s"), "{warned}");
+    assert_eq!(checked(&["--audit-retention-age", "1h", "--session-max-age", "1h"]), "");
+    assert_eq!(checked(&[]), "");
+}

@@ -260,3 +260,25 @@ async fn what_was_exported_can_be_applied() {
     assert!(status == Some(2) && told.contains("`rules: []`") && !told.contains("leave the line out"), "{told}");
     service.stop().await;
 }
+
+/// The hazard: a flag that the help offers and the command refuses.
+#[test]
+fn the_help_of_what_asks_no_server_offers_no_flag_of_a_client() {
+    let help = |name: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args([name, "--help"]).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for local in ["serve", "restore", "completions"] {
+        let help = help(local);
+        assert!(!help.contains("--server") && !help.contains("--output") && !help.contains("Client options"), "{help}");
+    }
+    assert!(help("check").contains("--server"));
+    let refused = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["restore", "x", "--data-dir", "y", "--output", "json"])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("`--output` is for commands that ask a server, and `restore` does not"), "{told}");
+}

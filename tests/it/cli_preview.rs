@@ -4,8 +4,10 @@
 //! Invariant: a preview and the change that follows name the same objects and the same settings.
 //! Not here: that a preview is exact (`impact`, `preview_api`).
 
+use portcullis::proto::v1::Action;
+
 use crate::cli_edit::run;
-use crate::harness::Service;
+use crate::harness::{Service, command_line};
 
 /// The positions of parts of a text, which must all be there.
 #[track_caller]
@@ -125,5 +127,19 @@ async fn every_setting_that_an_update_loses_is_named() {
         &shown,
         &["organizations/default: access allow-all -> allow-list, + entry 192.0.2.0/24", "most IPv4 addresses"],
     );
+    service.stop().await;
+}
+
+/// The hazard: an empty place is taken for "nothing was compared".
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comparison_says_where_nobody_gains_or_loses_access() {
+    let service = Service::start().await;
+    service.add_rule("office", Action::Allow, "203.0.113.0/24").await;
+    let update = ["rules", "update", "office", "--description", "the office"];
+    assert!(command_line(&service, &update, "").await.status.success());
+    let compare = ["revisions", "compare", "2", "3", "--output", "table"];
+    let compared = command_line(&service, &compare, "").await;
+    let text = String::from_utf8(compared.stdout).unwrap();
+    assert!(text.contains("description") && text.ends_with("nobody gains or loses access from now on\n"), "{text}");
     service.stop().await;
 }

@@ -111,6 +111,9 @@ async fn a_data_directory_that_is_back_serves_again() {
     assert_eq!(check(&channel).await.unwrap().decision(), Decision::Allow);
     let (status, log) = service.terminate_within(Duration::from_secs(30)).await;
     assert_eq!(status.code(), Some(0), "{log}");
+    let told = log.lines().filter(|line| line.contains("removed or replaced while in use"));
+    let another = told.filter(|line| line.contains("another one is there now, and a copy is not the same"));
+    assert_eq!(another.count(), 1, "{log}");
 }
 
 /// Whoever opens it waits for ever.

@@ -85,7 +85,7 @@ async fn whoever_was_erased_before_a_backup_is_not_in_it_or_in_its_mark() {
         let (engine, erased) = (Arc::clone(&engine), Arc::clone(&erased));
         tokio::spawn(async move {
             for number in 0..users {
-                let (_, sequence) = engine.erase_user(erasure(&email_of(number), "somebody")).await.unwrap();
+                let sequence = engine.erase_user(erasure(&email_of(number), "somebody")).await.unwrap().sequence;
                 erased.lock().unwrap().push((number, sequence));
             }
         })

@@ -196,7 +196,7 @@ async fn a_power_cut_at_any_step_leaves_an_erasure_that_the_next_start_finishes(
         } else {
             // Nothing of it happened.
             assert!(records_of(&engine, PERSON).len() > 4, "{case}");
-            engine.erase_user(erasure(PERSON, "somebody")).await.unwrap().1
+            engine.erase_user(erasure(PERSON, "somebody")).await.unwrap().sequence
         };
         assert_eq!(records_of(&engine, OTHER).len(), others, "{case}");
         assert_erased(&site, &engine, first, &later, &case);

@@ -119,13 +119,13 @@ async fn load(channel: Channel) {
     while decisions.check(check_of(OTHER, "203.0.113.7", ConnectionType::Shell, DEFAULT)).await.is_ok() {}
 }
 
-/// Ends the process in the regular way; how long that took.
-async fn terminate(process: Process) -> Duration {
+/// Ends the process in the regular way; how long that took, and its log.
+async fn terminate(process: Process) -> (Duration, String) {
     let begun = Instant::now();
     let ending = tokio::task::spawn_blocking(|| process.terminate());
     let (status, log) = tokio::time::timeout(END_MAX, ending).await.expect("the process does not end").unwrap();
     assert!(status.success(), "{log}");
-    begun.elapsed()
+    (begun.elapsed(), log)
 }
 
 /// How an erasure is interrupted.
@@ -180,7 +180,11 @@ async fn interrupt(template: &Path, end: End, pause: Duration, figures: &mut Fig
     tokio::time::sleep(pause).await;
     match end {
         End::Kill => process.kill(),
-        End::Sigterm => figures.longest_end = figures.longest_end.max(terminate(process).await),
+        End::Sigterm => {
+            let (took, log) = terminate(process).await;
+            figures.longest_end = figures.longest_end.max(took);
+            assert_eq!(log.contains("erasures are unfinished: the next start goes on"), mark.exists(), "{log}");
+        }
     }
     let answered = erasing.await.unwrap().is_ok();
     for other in others {
@@ -188,7 +192,8 @@ async fn interrupt(template: &Path, end: End, pause: Duration, figures: &mut Fig
     }
     assert!(verify_offline(&data_dir).faults.is_empty(), "{:?}", verify_offline(&data_dir).faults);
     figures.finished_before += usize::from(answered);
-    figures.left_over += usize::from(mark.exists());
+    let is_left_over = mark.exists();
+    figures.left_over += usize::from(is_left_over);
     assert!(!answered || !mark.exists(), "an erasure is answered and not finished");
 
     let process = Process::start_with(&data_dir, &["--drain-timeout", "1s"]);
@@ -203,7 +208,10 @@ async fn interrupt(template: &Path, end: End, pause: Duration, figures: &mut Fig
     assert_eq!(counts(&channel, PERSON).await, (0, 0), "{end:?} after {pause:?}");
     let after = counts(&channel, OTHER).await;
     assert!(after.0 >= before.0 && after.1 >= before.1, "another user is touched: {before:?}, {after:?}");
-    figures.longest_end = figures.longest_end.max(terminate(process).await);
+    let (took, log) = terminate(process).await;
+    figures.longest_end = figures.longest_end.max(took);
+    assert_eq!(log.contains("erasures that were unfinished go on"), is_left_over, "{log}");
+    assert!(!is_left_over || log.contains("an erasure is finished"), "{log}");
     assert_nowhere(&data_dir, PERSON);
     assert!(verify_offline(&data_dir).faults.is_empty(), "{:?}", verify_offline(&data_dir).faults);
 }

@@ -107,7 +107,8 @@ async fn a_person_who_is_erased_during_checks_is_erased_before_the_record_and_ne
         let clients: Vec<_> =
             (0..6).map(|client| tokio::spawn(load(Arc::clone(&engine), Arc::clone(&stop), client * 1_000))).collect();
         tokio::time::sleep(Duration::from_millis(60 + round * 37 % 150)).await;
-        let (count, first) = engine.erase_user(erasure(PERSON, "somebody")).await.unwrap();
+        let portcullis::engine::audit::Erased { openings: count, sequence: first, .. } =
+            engine.erase_user(erasure(PERSON, "somebody")).await.unwrap();
         assert!(count > 0, "{case}");
         tokio::time::sleep(Duration::from_millis(40)).await;
         stop.store(true, Ordering::SeqCst);

@@ -241,7 +241,7 @@ impl Campaign {
         let erased = self.answered("an erasure", erasing).await.map(Result::unwrap);
         let unused = meanwhile.iter().all(|asked| asked.user != user);
         match erased {
-            Some(Ok((_, sequence))) => {
+            Some(Ok(portcullis::engine::audit::Erased { sequence, .. })) => {
                 self.model.erased.insert(email.clone(), Erased { sequence, unused });
             }
             Some(Err(error)) => assert!(self.may_refuse(), "{error}"),

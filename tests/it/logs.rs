@@ -141,7 +141,7 @@ async fn answers(channel: &Channel) {
         let request =
             EraseUserRequest { parent: DEFAULT.to_owned(), user_email: email.to_owned(), ..Default::default() };
         let erased = timeout(PATIENCE, audit.erase_user(request)).await.expect("no answer to `EraseUser`");
-        assert_eq!(erased.unwrap().into_inner().opening_count, 1);
+        assert_eq!(erased.unwrap().into_inner().opening_count, Some(1));
     }
 }
 

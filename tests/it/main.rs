@@ -132,6 +132,8 @@ mod erase_crash;
 mod erase_kill;
 /// Erasures beside checks.
 mod erase_race;
+/// What an erasure tells, and the sessions without a user.
+mod erase_told;
 /// Erasures that are interrupted twice.
 mod erase_twice;
 /// Why a decision is what it is.
@@ -299,6 +301,8 @@ mod strategies;
 mod terminal;
 /// Threads of the service that panic.
 mod threads;
+/// What is said about files that are damaged, lost or moved.
+mod told_faults;
 /// The Unix socket for sidecars.
 mod unix_socket;
 /// Starts on directories of which parts are older, missing, or another's.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portcullis::audit::record::{Person, Subject};
 use portcullis::audit::rule_text::RuleText;
-use portcullis::audit::session::{EndReason, Revocation, SessionEnd, SessionId};
+use portcullis::audit::session::{EndReason, Revocation, RevokeReason, SessionEnd, SessionId};
 use portcullis::engine::sessions::{
     AdmissionKey, Admitted, JudgedSession, Renewed, Scope, Session, SessionOptions, SessionTable, TooManySessions,
 };
@@ -90,7 +90,7 @@ pub(crate) fn revocation(time: Timestamp) -> Revocation {
     let text = RuleText { source: Source::Group(id("bad")), description: "known attackers".into() };
     Revocation {
         time,
-        reason: Reason::DenyRule,
+        reason: RevokeReason::Denied(Reason::DenyRule),
         rule: Some(id("no")),
         rule_text: Some(Arc::new(text)),
         level: None,
@@ -293,7 +293,7 @@ impl Model {
                     let is_users = matches!(&session.subject, Subject::Person(p) if &*p.email == EMAILS[*user]);
                     if is_users && organization.as_ref().is_none_or(|id| session.organization == *id) {
                         session.subject = Subject::Erased;
-                        count += 1;
+                        count += usize::from(session.record.revocation.is_none());
                     }
                 }
                 assert_eq!(table.erase(organization.as_ref(), EMAILS[*user], || ()), count);

@@ -186,7 +186,7 @@ fn a_message_about_damage_says_where_it_is_and_what_to_do() {
     let message = open(directory.path()).unwrap_err().to_string();
     assert!(message.contains(path.to_str().unwrap()), "{message}");
     assert!(message.contains("at byte 64 (sequence 3)"), "{message}");
-    assert!(message.contains("restore the file from a backup"), "{message}");
+    assert!(message.contains("restore the file from a copy"), "{message}");
 }
 
 /// A file cut short in the middle of the journal is no torn tail.

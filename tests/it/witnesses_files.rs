@@ -92,6 +92,10 @@ async fn all_faults_are_told_at_once() {
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("(1) the policy journal in"), "{log}");
     assert!(log.contains("(2) the audit log in"), "{log}");
+    // The way out without a backup is named where a policy is left, and `portcullis restore` always.
+    let (policy, audit) = log.split_once("(2) ").unwrap();
+    assert!(policy.contains("with `portcullis restore`") && !policy.contains("Without a backup"), "{log}");
+    assert!(audit.contains("with `portcullis restore`") && audit.contains("Without a backup"), "{log}");
     let directory = histories.copy_of_the_newest();
     for part in ["policy", "audit"] {
         let kept = std::fs::read(directory.path().join("audit/checkpoints")).unwrap();
@@ -281,6 +285,25 @@ async fn a_loss_is_accepted_by_moving_the_witnesses_away_and_is_another_history_
             "{lost}: the new log has the changes that are kept"
         );
         engine.close();
+    }
+}
+
+/// The section "Without a backup", where no policy is left either: it begins with one that allows everybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_tells_what_it_makes_anew_in_a_directory_that_was_in_use() {
+    const NO_POLICY: &str = "has no policy any more: the service begins with one that allows everybody";
+    const NOT_BEGUN: &str = "the file `BEGUN` was missing and is made again";
+    let histories = Histories::write().await;
+    let fresh = tempfile::tempdir().unwrap();
+    let (emptied, unmarked) = (histories.copy_of_the_newest(), histories.copy_of_the_newest());
+    for witness in ["policy", "audit", "sessions", "sled", "BEGUN", "LINEAGE", "audit.key", "audit.pub"] {
+        remove(&emptied.path().join(witness));
+    }
+    remove(&unmarked.path().join("BEGUN"));
+    for (directory, told) in [(&fresh, [false, false]), (&emptied, [true, false]), (&unmarked, [false, true])] {
+        let (status, log) = Process::start(directory.path()).terminate();
+        assert!(status.success(), "{log}");
+        assert_eq!([log.contains(NO_POLICY), log.contains(NOT_BEGUN)], told, "{log}");
     }
 }
 

@@ -39,6 +39,18 @@ pub struct ErasedRecord {
     pub units: Vec<ErasedUnit>,
 }
 
+impl ErasedRecord {
+    /// How many went with this record.
+    pub fn slots(&self) -> u64 {
+        slots_of(&self.units)
+    }
+}
+
+/// How many openings these are.
+pub fn slots_of(units: &[ErasedUnit]) -> u64 {
+    units.iter().map(|unit| unit.slots.len() as u64).sum()
+}
+
 /// Openings of one unit of the log that were erased.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErasedUnit {

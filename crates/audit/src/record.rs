@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use super::log_record::{
     ClockChangeCause, ClockChangedRecord, ErasedRecord, ErasedUnit, GapRecord, KeyChangedRecord, PrunedRecord,
-    RestoredRecord,
+    RestoredRecord, slots_of,
 };
 use super::rule_text::RuleText;
 use super::session::{SessionId, SessionRecord};

@@ -49,13 +49,13 @@ pub struct SessionRecord {
     pub end: Option<SessionEnd>,
 }
 
-/// A change made the session one that would be denied.
+/// A change made the session one that would be denied, or that nothing shows to be allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
     /// When.
     pub time: Timestamp,
-    /// Why it would be denied.
-    pub reason: Reason,
+    /// Why.
+    pub reason: RevokeReason,
     /// The rule that now denies.
     pub rule: Option<Id>,
     /// What that rule was; none in records that older versions wrote.
@@ -64,6 +64,15 @@ pub struct Revocation {
     pub level: Option<Level>,
     /// The revision that did it: the cluster's where the cluster refuses, else the organization's; 0 where that is gone.
     pub revision: u64,
+}
+
+/// Why an active session is revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevokeReason {
+    /// A Check of it would be denied now, for this reason.
+    Denied(Reason),
+    /// Its user and address were erased, so nothing shows that it would be allowed.
+    AddressErased,
 }
 
 /// The end of a session.

@@ -47,6 +47,7 @@ const PHRASES: &[Phrase] = &[
         own: "export it with `--omit-ranges`",
         otherwise: "use `portcullis policy export --omit-ranges`",
     },
+    Phrase { said: "begin again without a page token", flag: "", own: "", otherwise: "run the command again" },
     Phrase { said: "leave out `include_policy`", flag: "", own: "", otherwise: "leave out the policy" },
     Phrase {
         said: "give a `range` or an `address_group`",

@@ -68,5 +68,6 @@ fn record(response: &v1::CheckResponse) -> String {
         ("revision", response.revision.to_string()),
         ("cluster revision", response.cluster_revision.to_string()),
         ("decision id", response.decision_id.clone()),
+        ("sequence", if response.sequence == 0 { String::new() } else { response.sequence.to_string() }),
     ])
 }

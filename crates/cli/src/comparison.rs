@@ -63,6 +63,9 @@ pub(super) fn revisions(compared: &v1::CompareRevisionsResponse, colors: Colors)
         text.push("nothing differs\n".to_owned());
     }
     text.push(difference::text(&compared.differences, Told::Is, colors));
+    if compared.differences.is_empty() && !compared.truncated && !compared.changes.is_empty() {
+        text.push("\nnobody gains or loses access from now on\n".to_owned());
+    }
     if compared.truncated {
         text.push(
             "\nthe server left something out, because the answer would be too large: there is more than this\n".into(),

@@ -205,6 +205,13 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Says a note on the standard error, if there is one.
+    pub(super) fn note_if_any(&mut self, note: Option<String>) {
+        if let Some(note) = note {
+            self.output.note(&note);
+        }
+    }
+
     /// Says problems on the standard error, the worst first.
     pub(super) fn note_problems(&mut self, problems: &[v1::Problem]) {
         for problem in problems.iter().take(PROBLEMS_NOTED) {

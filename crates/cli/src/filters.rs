@@ -11,6 +11,7 @@ use super::names::{Parent, ParentArgs};
 use super::table::clean;
 use super::times::parse_moment;
 use super::words::{ConnectionType, Decision};
+use portcullis_policy::name::CLUSTER;
 use portcullis_proto::v1;
 
 /// The filters of both lists. A session or record must match all that are given.
@@ -99,6 +100,11 @@ impl FilterArgs {
 }
 
 impl RecordFilterArgs {
+    /// What to say about these filters for a parent.
+    pub(super) fn note(&self, parent: &str) -> Option<String> {
+        note_of_types(&self.types, parent)
+    }
+
     /// The request for the first page of records.
     pub(super) fn records(&self, parent: &ParentArgs) -> Result<v1::ListAuditRecordsRequest, UsageError> {
         let filters = self.filters.sessions(parent)?;
@@ -117,6 +123,27 @@ impl RecordFilterArgs {
             types: audit_types(&self.types),
         })
     }
+}
+
+/// What to say where records of a type are asked of an organization that only the cluster has.
+pub(super) fn note_of_types(types: &[AuditType], parent: &str) -> Option<String> {
+    use AuditType::{ClockChanged, Erased, Gap, KeyChanged, Pruned, Restored};
+    if parent == CLUSTER {
+        return None;
+    }
+    let word = |given: &AuditType| given.to_possible_value().map(|value| format!("`{}`", value.get_name()));
+    let only = types.iter().filter(|given| matches!(given, Gap | Pruned | ClockChanged | KeyChanged | Restored));
+    let only: Vec<_> = only.filter_map(word).collect();
+    if !only.is_empty() {
+        return Some(format!(
+            "note: records of the type {} belong to no organization: ask for them with `cluster` as PARENT",
+            only.join(", ")
+        ));
+    }
+    types.contains(&Erased).then(|| {
+        "note: erasures in all organizations (`--parent cluster`) are not among these: ask for them with `cluster` as PARENT"
+            .to_owned()
+    })
 }
 
 /// A connection type as a request has it.

@@ -135,7 +135,7 @@ impl Output {
     }
 
     /// Writes a line for people to standard error. A failure is ignored: there is no other place to report it.
-    pub(super) fn note(&mut self, line: &str) {
+    pub fn note(&mut self, line: &str) {
         let _ = self.notes.write_all(format!("{line}\n").as_bytes());
     }
 }

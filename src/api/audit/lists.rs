@@ -182,8 +182,12 @@ impl Api {
         let organization = parent.organization().cloned();
         let asked_by = Actor { name: caller.actor() };
         let request = EraseRequest { organization, email: user_email, including_actor, asked_by };
-        let (count, sequence) = self.engine()?.erase_user(request).await.map_err(status::audit)?;
-        Ok(Response::new(v1::EraseUserResponse { opening_count: to_i64(count), sequence: to_i64(sequence) }))
+        let erased = self.engine()?.erase_user(request).await.map_err(status::audit)?;
+        Ok(Response::new(v1::EraseUserResponse {
+            opening_count: Some(to_i64(erased.openings)),
+            sequence: to_i64(erased.sequence),
+            session_count: Some(to_i64(erased.sessions)),
+        }))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: what was erased is shown empty, never in part.
 //! Not here: which of them are shown (`api::audit`).
 
-use super::decision::{self, node_name, to_connection_type, to_reason};
+use super::decision::{self, node_name, to_connection_type, to_reason, to_revoke_reason};
 use super::node::to_node;
 use super::policy_test::to_test;
 use super::rule::rule_message;
@@ -48,7 +48,7 @@ pub(in crate::api) fn to_record(etags: Etags, record: &Record) -> v1::AuditRecor
             root_hash: pruned.root.as_bytes().to_vec(),
         }),
         Content::Erased(erased) => {
-            ContentMessage::Erased(v1::Erasure { actor: actor(subject), opening_count: to_i64(erased.opening_count) })
+            ContentMessage::Erased(v1::Erasure { actor: actor(subject), opening_count: to_i64(erased.slots()) })
         }
         Content::ClockChanged(changed) => ContentMessage::ClockChange(v1::ClockChange {
             from_time: Some(to_time(changed.from_time)),
@@ -231,7 +231,7 @@ fn session_message(session: &SessionRecord, organization: Option<&Id>, subject: 
         revision: to_i64(*revision),
         lease_expire_time: lease_expire_time.map(to_time),
         revoke_time: revoked.map(|revoked| to_time(revoked.time)),
-        revoke_reason: revoked.map_or(v1::Reason::Unspecified, |revoked| to_reason(revoked.reason)).into(),
+        revoke_reason: revoked.map_or(v1::Reason::Unspecified, |revoked| to_revoke_reason(revoked.reason)).into(),
         revoke_rule: rule_name(organization, revoked.and_then(|revoked| revoked.rule.as_ref())),
         revoke_node: node_at(revoked.and_then(|revoked| revoked.level), endpoint),
         revoke_revision: to_i64(revoked.map(|revoked| revoked.revision).unwrap_or_default()),

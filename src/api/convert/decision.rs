@@ -4,6 +4,7 @@
 //! Not here: whole answers (`api::decision`) and records (`audit`).
 
 use super::Faults;
+use crate::audit::session::RevokeReason;
 use crate::policy::decision::{Decision, Level, Reason};
 use crate::policy::name::{CLUSTER, NodePath};
 use crate::policy::rule::{Action, ConnectionType};
@@ -19,6 +20,14 @@ same_variants!(
         AllowRule DefaultAllow UnknownEndpoint OutsideCluster DenyRule OutsideOrganization OutsideEndpoint
     }
 );
+
+/// Why a session was revoked.
+pub(in crate::api) fn to_revoke_reason(reason: RevokeReason) -> v1::Reason {
+    match reason {
+        RevokeReason::Denied(reason) => to_reason(reason),
+        RevokeReason::AddressErased => v1::Reason::AddressErased,
+    }
+}
 
 impl Faults {
     /// A connection type that must be given.

@@ -17,7 +17,7 @@ use super::orders::{EraseOrder, EraseRequest, ErasurePlace, RecordedErasure};
 use super::ports::{MakeRoom, Sink};
 use super::shared::Shared;
 use super::tail::{TailRecord, TailUnit};
-use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit};
+use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit, slots_of};
 use crate::engine::clock::Clock;
 use crate::store::codec::audit::{Secret, TailOpening, erase_tail_opening};
 use crate::store::{Journal, JournalError};
@@ -300,10 +300,6 @@ impl Committer {
         }
         self.journal.redact_part(part, &mut |sequence, bytes| holders.contains(&sequence) && erase_tail_opening(bytes))
     }
-}
-
-fn slots_of(units: &[ErasedUnit]) -> u64 {
-    units.iter().map(|unit| unit.slots.len() as u64).sum()
 }
 
 /// Splits the units so that each part fits one record. Without units there is one empty part.

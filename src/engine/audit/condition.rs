@@ -86,7 +86,10 @@ impl Condition {
             return AuditError::Failed(self.failure.reason().unwrap_or_default());
         }
         for (obstacle, reason) in [
-            (Obstacle::DirectoryGone, "the data directory or a file in it was removed or replaced"),
+            (
+                Obstacle::DirectoryGone,
+                "the data directory or a file in it was removed or replaced, which the log of the service names: put it back",
+            ),
             (Obstacle::AuditStuck, "the disk does not answer"),
             (Obstacle::AuditFailed, "the last write failed"),
         ] {

@@ -30,7 +30,7 @@ use super::inbox::EraseTask;
 use super::orders::{EraseOrder, ErasurePlace, Order, RecordedErasure, RedactOrder};
 use super::ports::{ActorFiles, ErasedPart, SessionFiles};
 use super::shared::Shared;
-use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit};
+use crate::audit::record::{Content, Entry, ErasedRecord, ErasedUnit, slots_of};
 use crate::engine::clock::Clock;
 use crate::store::codec::audit::{ErasureMark, decode_erasure_mark, encode_erasure_mark};
 use crate::store::folder::Folder;
@@ -68,6 +68,9 @@ pub(super) struct Eraser {
 impl Eraser {
     pub(super) fn new(shared: Arc<Shared>, clock: Clock, actors: Box<dyn ActorFiles>, erasing: Erasing) -> Self {
         let erasures = erasing.erasures;
+        if !erasures.is_empty() {
+            tracing::info!(erasures = erasures.len(), "erasures that were unfinished go on");
+        }
         Self { shared, clock, actors, waiting: VecDeque::new(), erasures, is_mark_stale: false }
     }
 
@@ -80,6 +83,14 @@ impl Eraser {
             } else {
                 self.waiting.push_back(task);
             }
+        }
+    }
+
+    /// Tells what the next start has to finish.
+    pub(super) fn tell_unfinished(&self) {
+        let erasures = self.erasures.len();
+        if erasures > 0 {
+            tracing::warn!(erasures, "erasures are unfinished: the next start goes on with them");
         }
     }
 
@@ -208,7 +219,7 @@ impl Eraser {
             shared.queue.order(order(ErasurePlace::Durable(before)));
         } else {
             let mut order = Some(order);
-            sessions.erase(request.organization.as_ref(), &request.email, &mut || {
+            let erased = sessions.erase(request.organization.as_ref(), &request.email, &mut || {
                 let content = Content::Erased(ErasedRecord { opening_count: 0, units: Vec::new() });
                 let entry = Entry { time: clock.now(), organization: request.organization.clone(), content };
                 if let Some(order) = order.take() {
@@ -216,14 +227,14 @@ impl Eraser {
                     shared.queue.push_with(entry, request.recorded_actor(), order);
                 }
             });
+            erasure.answer.sessions = erased as u64;
         }
         erasure.stage = Stage::Record { sealed, answer };
         Progress::Waiting
     }
 
     fn await_record(&mut self, at: usize) -> Result<Progress, AuditError> {
-        let Self { erasures, .. } = self;
-        let Some(erasure) = erasures.get_mut(at) else { return Ok(Progress::Idle) };
+        let Some(erasure) = self.erasures.get_mut(at) else { return Ok(Progress::Idle) };
         let Stage::Record { sealed, answer } = &mut erasure.stage else { return Ok(Progress::Going) };
         let recorded = match answer.try_recv() {
             Ok(recorded) => recorded?,
@@ -231,7 +242,7 @@ impl Eraser {
             Err(TryRecvError::Closed) => return Err(AuditError::ShuttingDown),
         };
         let RecordedErasure { first, sequence, count, tail, policy_sequence } = recorded;
-        erasure.answer = (count, sequence);
+        (erasure.answer.openings, erasure.answer.sequence) = (count, sequence);
         if erasure.before.is_none() {
             erasure.policy_sequence = policy_sequence;
             erasure.before = Some(first);
@@ -353,6 +364,7 @@ impl Eraser {
         }
         self.shared.erased.send_modify(|count| *count += 1);
         let answer = finished.answer;
+        tracing::info!(openings = slots_of(&finished.listed), record = finished.before, "an erasure is finished");
         finished.answer(Ok(answer));
         Ok(Progress::Going)
     }

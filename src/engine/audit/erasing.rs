@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::error::AuditError;
 use super::log::AuditLog;
-use super::orders::{EraseRequest, RecordedErasure};
+use super::orders::{EraseRequest, Erased, RecordedErasure};
 use super::ports::ActorAnswer;
 use crate::audit::filter::RecordFilter;
 use crate::audit::record::{Actor, Content, ErasedUnit, Record, RecordType, Subject};
@@ -22,8 +22,8 @@ use crate::store::codec::audit::{ErasureMark, UnfinishedErasure};
 /// Records in one read when the records of erasures are looked for.
 const PAGE: usize = 100;
 
-/// Where the answer to a request goes: the number of openings and the sequence of the record.
-pub(super) type EraseReply = oneshot::Sender<Result<(u64, u64), AuditError>>;
+/// Where the answer to a request goes.
+pub(super) type EraseReply = oneshot::Sender<Result<Erased, AuditError>>;
 
 /// An erasure that is under way.
 pub(super) struct Erasure {
@@ -39,7 +39,7 @@ pub(super) struct Erasure {
     pub(super) policy_sequence: u64,
     pub(super) stage: Stage,
     /// What the caller is answered once it is finished.
-    pub(super) answer: (u64, u64),
+    pub(super) answer: Erased,
     pub(super) reply: Option<EraseReply>,
 }
 
@@ -80,7 +80,7 @@ impl Erasure {
             listed: Vec::new(),
             policy_sequence: 0,
             stage: Stage::Find { from: 0, found: Vec::new() },
-            answer: (0, 0),
+            answer: Erased { openings: 0, sequence: 0, sessions: 0 },
             reply,
         }
     }
@@ -102,7 +102,7 @@ impl Erasure {
         self.request.email.is_empty()
     }
 
-    pub(super) fn answer(&mut self, answer: Result<(u64, u64), AuditError>) {
+    pub(super) fn answer(&mut self, answer: Result<Erased, AuditError>) {
         if let Some(reply) = self.reply.take() {
             drop(reply.send(answer));
         }

@@ -10,14 +10,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::error::AuditError;
-use super::orders::EraseRequest;
+use super::orders::{EraseRequest, Erased};
 use crate::locks::IgnorePoison;
 
 /// Asks to erase a user.
 pub(super) struct EraseTask {
     pub(super) request: EraseRequest,
-    /// Answers the number of openings and the sequence of the record.
-    pub(super) reply: oneshot::Sender<Result<(u64, u64), AuditError>>,
+    pub(super) reply: oneshot::Sender<Result<Erased, AuditError>>,
 }
 
 /// See the module.

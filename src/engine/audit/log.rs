@@ -16,7 +16,7 @@ use super::error::AuditError;
 use super::inbox::EraseTask;
 use super::newest::Newest;
 use super::options::AuditOptions;
-use super::orders::EraseRequest;
+use super::orders::{EraseRequest, Erased};
 use super::queue::AuditQueue;
 use super::removed::removed_change;
 use super::running;
@@ -178,8 +178,8 @@ impl AuditLog {
         old.map_or(self.first_sequence(), UnitInfo::next_sequence)
     }
 
-    /// Erases a user. Answers how many openings were erased, and the sequence of the record.
-    pub(crate) async fn erase(&self, request: EraseRequest) -> Result<(u64, u64), AuditError> {
+    /// Erases a user.
+    pub(crate) async fn erase(&self, request: EraseRequest) -> Result<Erased, AuditError> {
         let (reply, answer) = oneshot::channel();
         self.shared.queue.check_writable()?;
         self.shared.inbox.send(EraseTask { request, reply });

@@ -139,6 +139,7 @@ impl Maintenance {
             }
             denials.tell(&self.shared.denials, ended);
             if ended {
+                self.eraser.tell_unfinished();
                 self.save_sessions();
                 return;
             }

@@ -68,7 +68,7 @@ pub(crate) use notes::CHECKPOINTS;
 pub use notes::{NewestSigner, newest_signer};
 pub use open_error::AuditOpenError;
 pub use options::{AuditOptions, Durability, OnAuditFailure};
-pub use orders::EraseRequest;
+pub use orders::{EraseRequest, Erased};
 pub use ports::MakeRoom;
 pub(crate) use ports::{ActorAnswer, ActorFiles, ErasedPart, SessionFiles};
 pub use proofs::InclusionProof;

@@ -8,11 +8,9 @@ use std::io;
 use thiserror::Error;
 
 use crate::store::JournalError;
+use crate::store::advice::{FROM_COPY, OR_ACCEPT};
 use crate::store::codec::CodecError;
 use crate::store::sealed::SealedError;
-
-/// How to go on where there is no backup.
-const ACCEPT: &str = ", or accept the loss as the section \"Without a backup\" of docs/operate.md says";
 
 /// Why the log cannot be opened.
 #[derive(Debug, Error)]
@@ -32,7 +30,9 @@ pub enum AuditOpenError {
         source: io::Error,
     },
     /// A record is intact, but does not decode.
-    #[error("record {sequence} of the audit log: {source}; use the version that wrote it, or restore a backup")]
+    #[error(
+        "record {sequence} of the audit log: {source}; use the version that wrote it, or restore its file {FROM_COPY}"
+    )]
     Record {
         /// Its sequence.
         sequence: u64,
@@ -40,7 +40,11 @@ pub enum AuditOpenError {
         source: CodecError,
     },
     /// Records are missing between what is sealed and what is in the journal.
-    #[error("records {expected} to {} of the audit log are missing: restore its files from a backup", found.saturating_sub(1))]
+    #[error(
+        "records {expected} to {} of the audit log are missing: restore what begins with them in `audit`, \
+         `{expected:020}.seg` or a journal file, {FROM_COPY}",
+        found.saturating_sub(1)
+    )]
     Missing {
         /// The first that is missing.
         expected: u64,
@@ -50,7 +54,7 @@ pub enum AuditOpenError {
     /// The log has fewer records than were signed.
     #[error(
         "the audit log ends at record {records}, but the newest checkpoint covers {signed}: somebody cut it off, or the \
-         disk lost what it had confirmed; restore the files in `audit` from a backup of the same moment{ACCEPT}"
+         disk lost what it had confirmed; restore the files in `audit` {FROM_COPY}{OR_ACCEPT}"
     )]
     CutOff {
         /// How many records there are.
@@ -61,7 +65,7 @@ pub enum AuditOpenError {
     /// The log differs from what was signed.
     #[error(
         "the audit log is not what its newest checkpoint, of {size} records, says: run `portcullis audit verify \
-         --data-dir`, and restore the files in `audit`"
+         --data-dir`, and restore the files in `audit` {FROM_COPY}"
     )]
     Changed {
         /// The size that was signed.
@@ -77,12 +81,14 @@ pub enum AuditOpenError {
         key: String,
     },
     /// The file of the checkpoints holds none.
-    #[error("`audit/checkpoints` holds no checkpoint: it was cut off or overwritten; restore it from a backup{ACCEPT}")]
+    #[error(
+        "`audit/checkpoints` holds no checkpoint: it was cut off or overwritten; restore it {FROM_COPY}{OR_ACCEPT}"
+    )]
     NoCheckpoint,
     /// A checkpoint is neither what the key signed nor what a crash leaves of the last one.
     #[error(
         "checkpoint {number} of {count} in `audit/checkpoints` is damaged{}: somebody changed it, or the disk did; restore \
-         the files in `audit` from a backup of the same moment{ACCEPT}",
+         the files in `audit` {FROM_COPY}{OR_ACCEPT}",
         and_later(*.others)
     )]
     DamagedCheckpoint {

@@ -73,6 +73,17 @@ pub(super) struct RecordedErasure {
     pub(super) policy_sequence: u64,
 }
 
+/// What an erasure did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Erased {
+    /// How many openings it removed.
+    pub openings: u64,
+    /// The sequence of its record, the last one where it has several.
+    pub sequence: u64,
+    /// How many active sessions, not revoked yet, have no user any more.
+    pub sessions: u64,
+}
+
 /// Whom to erase.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EraseRequest {

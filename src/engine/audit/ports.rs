@@ -17,8 +17,9 @@ pub(crate) trait SessionFiles: Send {
     fn save(&mut self) -> Result<(), AuditError>;
 
     /// Erases a user from what is in memory: from the sessions whose opening is queued before what `record` queues, and
-    /// from all else that was noted by then. `record` is called once, while no session can be opened or ended.
-    fn erase(&mut self, organization: Option<&Id>, email: &str, record: &mut dyn FnMut());
+    /// from all else that was noted by then. `record` is called once, while no session can be opened or ended. Returns
+    /// how many active sessions, not revoked yet, have no user any more.
+    fn erase(&mut self, organization: Option<&Id>, email: &str, record: &mut dyn FnMut()) -> usize;
 
     /// The longest time that a session is open.
     fn max_age(&self) -> Duration;

@@ -10,6 +10,7 @@ use std::io;
 use super::units::Units;
 use crate::audit::merkle::{Hash, MerkleTree, TILE_LEAVES};
 use crate::policy::change::ChangeIdentity;
+use crate::store::advice::FROM_COPY;
 use crate::store::codec::audit::{Base, UnitSummary, decode_base, decode_unit_summary, encode_base};
 use crate::store::folder::Folder;
 
@@ -59,8 +60,10 @@ pub(super) fn read_base(folder: &Folder) -> io::Result<Option<Base>> {
 
 /// The tile roots of the removed units up to a record.
 pub(super) fn read_removed_roots(folder: &Folder, to_sequence: u64) -> io::Result<Vec<Hash>> {
-    let mut names: Vec<String> =
-        folder.list()?.into_iter().filter(|name| name.starts_with(TREE_PREFIX) && !name.contains('.')).collect();
+    let cannot_list =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot list `{}`: {error}", folder.path().display()));
+    let names = folder.list().map_err(cannot_list)?.into_iter();
+    let mut names: Vec<String> = names.filter(|name| name.starts_with(TREE_PREFIX) && !name.contains('.')).collect();
     names.sort_unstable();
     let tiles = usize::try_from(to_sequence).unwrap_or(usize::MAX) / TILE_LEAVES;
     let mut roots = Vec::new();
@@ -88,9 +91,11 @@ fn write_checked(folder: &Folder, name: &str, mut bytes: Vec<u8>) -> io::Result<
 
 /// A file without the checksum at its end, which has to match; none where there is no such file.
 fn read_checked(folder: &Folder, name: &str) -> io::Result<Option<Vec<u8>>> {
-    let Some(mut bytes) = folder.read(name)? else { return Ok(None) };
-    let damaged =
-        || io::Error::other(format!("`{}` is damaged: restore it from a backup", folder.file(name).display()));
+    let cannot_read = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot read `{}`: {error}", folder.file(name).display()))
+    };
+    let Some(mut bytes) = folder.read(name).map_err(cannot_read)? else { return Ok(None) };
+    let damaged = || io::Error::other(format!("`{}` is damaged: restore it {FROM_COPY}", folder.file(name).display()));
     let length = bytes.len().checked_sub(CRC_BYTES).ok_or_else(damaged)?;
     let crc = bytes.split_off(length);
     if crc == crc32c::crc32c(&bytes).to_le_bytes() { Ok(Some(bytes)) } else { Err(damaged()) }

@@ -76,7 +76,7 @@ impl Sealer {
         // Nothing is logged under a lock.
         drop(layout);
         if let Err(error) = signed {
-            tracing::warn!(%error, "cannot write the checkpoint of a sealed unit: the next one writes both");
+            tracing::warn!(%error, "cannot write the checkpoint of a sealed unit: it is written with the next one");
         }
         tracing::debug!(first_sequence, records = info.count, bytes = info.bytes, "a unit of the audit log is sealed");
         Ok(())

@@ -23,12 +23,14 @@ pub(super) struct Erasure {
     user: Arc<ErasedUser>,
     /// How many sessions this start had opened in the shard: later ones are a new person's.
     opened: u64,
+    /// How many sessions, not revoked yet, it has concerned.
+    pub(super) count: usize,
 }
 
 impl Erasure {
     /// An erasure that begins when a shard has opened so many sessions.
     pub(super) fn new(user: &Arc<ErasedUser>, opened: u64) -> Self {
-        Self { user: Arc::clone(user), opened }
+        Self { user: Arc::clone(user), opened, count: 0 }
     }
 
     pub(super) fn is_of(&self, user: &Arc<ErasedUser>) -> bool {

@@ -291,29 +291,31 @@ impl Shard {
         self.erasures.push(Erasure::new(user, self.opened));
     }
 
-    /// Erases the user from the sessions that are left; returns how many.
+    /// Erases the user from the sessions that are left; returns how many it concerned in all that were not revoked yet.
     pub(super) fn finish_erasure(&mut self, user: &Arc<ErasedUser>) -> usize {
         let Some(at) = self.erasures.iter().position(|erasure| erasure.is_of(user)) else { return 0 };
-        let erasure = self.erasures.swap_remove(at);
+        let mut erasure = self.erasures.swap_remove(at);
         let mut slots = Vec::new();
         for (slot, active) in self.slab.iter_mut() {
             if erasure.concerns(&active.session) {
                 active.session.subject = Subject::Erased;
+                erasure.count += usize::from(active.session.record.revocation.is_none());
                 slots.push(slot);
             }
         }
         for slot in &slots {
             self.unfold(*slot);
         }
-        slots.len()
+        erasure.count
     }
 
     /// Erases the user of a session that is come across; tells whether it did.
     pub(super) fn erase_at(&mut self, slot: u32) -> bool {
         let Some(active) = self.slab.at_mut(slot) else { return false };
-        if !self.erasures.iter().any(|erasure| erasure.concerns(&active.session)) {
+        let Some(erasure) = self.erasures.iter_mut().find(|erasure| erasure.concerns(&active.session)) else {
             return false;
-        }
+        };
+        erasure.count += usize::from(active.session.record.revocation.is_none());
         active.session.subject = Subject::Erased;
         self.unfold(slot);
         true

@@ -166,8 +166,8 @@ impl SessionTable {
         }
     }
 
-    /// Erases a user from their sessions, in one organization or all; returns how many. They stay active, and no further
-    /// check belongs to them. `record` queues the record of the erasure. It is called while all shards are locked, so
+    /// Erases a user from their sessions, in one organization or all; returns how many of them are not revoked yet. They
+    /// stay active, and no further check belongs to them. `record` queues the record of the erasure. It is called while all shards are locked, so
     /// exactly the sessions whose opening was queued before that record are erased. What is queued about them afterwards
     /// has no user.
     pub fn erase(&self, organization: Option<&Id>, email: &str, record: impl FnOnce()) -> usize {

@@ -163,8 +163,10 @@ impl Staging<'_> {
         let mut segments = self.link_all(directory, &|name| segment_sequence(name).is_some())?;
         segments.sort_by(|one, other| one.name.cmp(&other.name));
         let mut next_sequence = 0;
-        if let Some(Member { content: Content::File { path, bytes }, .. }) = segments.last_mut() {
-            let frames = whole_frames(&RealDisk, path, stream, keeps_room)?;
+        if let Some(Member { name, content: Content::File { path, bytes } }) = segments.last_mut() {
+            // An error names the file itself: the link is gone when somebody looks.
+            let frames = whole_frames(&RealDisk, path, stream, keeps_room);
+            let frames = frames.map_err(|error| error.of_file(&self.directory.join(&*name)))?;
             (next_sequence, *bytes) = (frames.next_sequence, frames.valid_bytes);
         }
         self.members.append(&mut segments);

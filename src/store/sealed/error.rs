@@ -7,6 +7,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::super::advice::FROM_COPY;
+
 /// Why a sealed unit could not be written, read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SealedError {
@@ -22,7 +24,7 @@ pub enum SealedError {
     },
     /// A file does not hold what was written to it.
     #[error(
-        "sealed file `{}` is damaged at byte {offset} (records from sequence {sequence} on): {detail}; restore the file from a backup",
+        "sealed file `{}` is damaged at byte {offset} (records from sequence {sequence} on): {detail}; restore the file {FROM_COPY}",
         path.display()
     )]
     Damaged {
@@ -49,7 +51,7 @@ pub enum SealedError {
         supported: u16,
     },
     /// A file of a unit is not there.
-    #[error("sealed file `{}` is missing: restore it from a backup", path.display())]
+    #[error("sealed file `{}` is missing: restore it {FROM_COPY}", path.display())]
     Missing {
         /// The file.
         path: PathBuf,

@@ -92,7 +92,10 @@ impl SealedFiles {
     pub fn bytes(&self, first_sequence: u64) -> Result<u64, SealedError> {
         let size = |path: PathBuf| {
             let size = self.folder.disk().open(&path).and_then(|file| file.size());
-            size.map_err(|error| io_error("read the size of", &path, error))
+            size.map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => SealedError::Missing { path },
+                _ => io_error("read the size of", &path, error),
+            })
         };
         Ok(size(self.segment(first_sequence))? + size(self.openings_path(first_sequence))?)
     }

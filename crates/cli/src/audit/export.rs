@@ -60,6 +60,8 @@ enum Target<'a> {
 }
 
 pub(super) async fn run(args: &ExportArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
+    let asked = args.filters.records(&args.parent)?;
+    context.note_if_any(args.filters.note(&asked.parent));
     let (client, output) = (context.client.audit(), &mut *context.output);
     if output.asked().is_some() {
         let message = "`--output` does not apply to an export: use `--format` alone";
@@ -74,7 +76,7 @@ pub(super) async fn run(args: &ExportArgs, context: &mut Context<'_>) -> anyhow:
     };
     let progress = Progress::new("exporting {bar:40} {human_pos}/{human_len} records", 0);
     let mut written = 0;
-    let result = write(client, args, &mut target, &progress, &mut written).await;
+    let result = write(client, asked, args.format, &mut target, &progress, &mut written).await;
     progress.finish();
     result.with_context(|| format!("the export is incomplete, it ends after {written} records"))?;
     if let (Target::File(_), Some(path)) = (target, &args.file) {
@@ -85,14 +87,14 @@ pub(super) async fn run(args: &ExportArgs, context: &mut Context<'_>) -> anyhow:
 
 async fn write(
     mut client: AuditServiceClient<Channel>,
-    args: &ExportArgs,
+    asked: v1::ListAuditRecordsRequest,
+    format: Form,
     target: &mut Target<'_>,
     progress: &Progress,
     written: &mut usize,
 ) -> anyhow::Result<()> {
-    let mut request =
-        v1::ListAuditRecordsRequest { page_size: pages::PAGE_SIZE, ..args.filters.records(&args.parent)? };
-    if args.format == Form::Csv && target.write(&csv::header())? == Reader::Gone {
+    let mut request = v1::ListAuditRecordsRequest { page_size: pages::PAGE_SIZE, ..asked };
+    if format == Form::Csv && target.write(&csv::header())? == Reader::Gone {
         return Ok(());
     }
     let mut newest = None;
@@ -100,7 +102,7 @@ async fn write(
         let page = answer(client.list_audit_records(request.clone()).await)?;
         let mut text = String::new();
         for record in &page.audit_records {
-            match args.format {
+            match format {
                 Form::Csv => text += &csv::row(record),
                 Form::Jsonl => {
                     text += &serde_json::to_string(&to_json(record))?;

@@ -11,7 +11,8 @@ mod view;
 pub use verify::VerifyFiles;
 
 use clap::{Args, Subcommand};
-use portcullis_client::answer;
+use portcullis_client::{CallError, answer};
+use tonic::Code;
 
 use super::context::Context;
 use super::error::UsageError;
@@ -55,7 +56,9 @@ struct ListArgs {
 
 const ERASED: &str = "The records and all proofs stay valid: only the openings of their commitments are removed. \
                       The erasure is itself recorded, without the email. What the user changed as an administrator \
-                      keeps their name, unless you say `--including-actor`.";
+                      keeps their name, unless you say `--including-actor`. Active sessions of the user go on without user and \
+                      address until the next change or restart of the server revokes them: end them first \
+                      (`portcullis sessions list --user`, `portcullis sessions end`).";
 
 #[derive(Args, Debug)]
 #[command(after_help = ERASED)]
@@ -102,6 +105,7 @@ impl AuditArgs {
 
 async fn list(args: &ListArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let first = args.filters.records(&args.parent)?;
+    context.note_if_any(args.filters.note(&first.parent));
     let mut client = context.client.audit();
     let fetch = async |page_size, page_token| {
         client.list_audit_records(v1::ListAuditRecordsRequest { page_size, page_token, ..first.clone() }).await
@@ -129,12 +133,56 @@ async fn erase_user(args: EraseUserArgs, context: &mut Context<'_>) -> anyhow::R
         return Err(UsageError(message).into());
     }
     let EraseUserArgs { user_email, including_actor, .. } = args;
-    let request = v1::EraseUserRequest { parent, user_email, including_actor };
-    let erased = answer(context.client.audit().erase_user(request).await)?;
+    let request = v1::EraseUserRequest { parent: parent.clone(), user_email, including_actor };
+    let erased = match answer(context.client.audit().erase_user(request).await) {
+        Ok(erased) => erased,
+        Err(error) => {
+            if may_go_on(&error) {
+                let parent = table::clean(&parent);
+                context.output.note(&format!(
+                    "note: an erasure that was begun goes on, if the server has ended at its next start: see `portcullis \
+                     audit list {parent} --type erased`"
+                ));
+            }
+            return Err(error.into());
+        }
+    };
     context.show(&erased, |erased| {
         table::record([
-            ("openings removed", erased.opening_count.to_string()),
+            ("openings removed", erased.opening_count().to_string()),
             ("recorded as", format!("#{}", erased.sequence)),
         ])
-    })
+    })?;
+    for note in notes_of(&erased) {
+        context.output.note(&note);
+    }
+    Ok(Exit::Success)
+}
+
+/// Whether what a call that failed has begun may go on.
+fn may_go_on(error: &CallError) -> bool {
+    match error {
+        CallError::Unreachable { .. } => false,
+        CallError::Broken { .. } => true,
+        CallError::Refused(refusal) => {
+            matches!(refusal.code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        }
+    }
+}
+
+/// What is to be known of an erasure besides.
+fn notes_of(erased: &v1::EraseUserResponse) -> Vec<String> {
+    let mut notes = Vec::new();
+    if erased.opening_count() == 0 {
+        let warning =
+            "warning: nobody of that name is on the record: nothing was removed; give the email as it was recorded";
+        notes.push(warning.to_owned());
+    }
+    let revoked = "and will be revoked by the next change or restart";
+    match erased.session_count() {
+        0 => {}
+        1 => notes.push(format!("note: 1 active session has no user now, {revoked}")),
+        count => notes.push(format!("note: {count} active sessions have no user now, {revoked}")),
+    }
+    notes
 }

@@ -129,8 +129,10 @@ impl Follower<'_> {
         let v1::WatchEventsRequest { after_sequence, lineage, .. } = &self.request;
         let lineage = if lineage.is_empty() { String::new() } else { format!(" --lineage {lineage}") };
         Err(match (first_kept(&error), *after_sequence) {
+            // What the server says of it, in the words of the command.
             (Some(first), _) => anyhow!(
-                "{text}; the first event that is still kept is {first}: start there with `--after-sequence {}{lineage}`",
+                "events before sequence {first} have been removed by retention: start with the first that is kept by \
+                 `--after-sequence {}{lineage}`, or without it for new events",
                 first.saturating_sub(1)
             ),
             (None, Some(sequence)) if self.connected => {
@@ -154,7 +156,8 @@ impl Follower<'_> {
         anyhow!(
             "the service was restored from a backup, or is another one: events of lineage {lineage} that came after the \
              backup are lost, and their sequences are given out again{seen}; start again without `--after-sequence` and \
-             `--lineage` for new events, or with `--after-sequence 0` for all"
+             `--lineage` for new events, or with `--after-sequence 0` for all that no \
+             retention has removed"
         )
     }
 }

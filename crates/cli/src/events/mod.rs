@@ -11,7 +11,7 @@ use clap::Args;
 use super::color::{ColorArgs, Colors};
 use super::context::Context;
 use super::exit::Exit;
-use super::filters::{AuditType, audit_types, connection_type};
+use super::filters::{AuditType, audit_types, connection_type, note_of_types};
 use super::names::{Parent, ParentArgs};
 use super::output::Reader;
 use super::pages;
@@ -35,7 +35,8 @@ pub(super) struct EventsArgs {
     /// Print new events as they are made, until interrupted
     #[arg(long, short)]
     follow: bool,
-    /// Start after this sequence; 0 starts with the first event
+    /// Start after this sequence; 0 starts with the first event. Refused where retention has removed what comes next: the
+    /// error names the first that is kept
     #[arg(long, value_name = "SEQUENCE", requires = "follow", value_parser = clap::value_parser!(i64).range(0..))]
     after_sequence: Option<i64>,
     /// Refuse to go on where the service was restored from a backup since the sequence was seen: the lineage that it had
@@ -57,6 +58,8 @@ pub(super) struct EventsArgs {
 
 pub(super) async fn run(args: EventsArgs, context: &mut Context<'_>) -> anyhow::Result<Exit> {
     let lines = Lines::of(context.output, Colors::of(args.color.color, context.output));
+    let parent = args.parent.parent()?.name;
+    context.note_if_any(note_of_types(&args.types, &parent));
     if !args.follow {
         return newest(&args, lines, context).await;
     }

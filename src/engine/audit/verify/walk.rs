@@ -208,7 +208,7 @@ impl<'a> Walk<'a> {
         for TreeHead { size, root } in &heads {
             let computed = self.unjudged.get(size).copied().flatten();
             if *size > self.tree.size() {
-                self.cut_off(*size);
+                self.note_end(*size);
             } else if computed.is_some_and(|computed| computed != *root) {
                 self.fault(*size, format!("records 1 to {size} are not those that were signed at {size}"));
             }
@@ -227,12 +227,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn cut_off(&mut self, signed: u64) {
-        let size = self.tree.size();
-        self.fault(
-            size + 1,
-            format!("the log ends at record {size}, but {signed} records were signed: it was cut off"),
-        );
+    /// Tells where the log ends before what was signed. Records that cannot be read are not in the tree, and not cut off
+    /// either.
+    fn note_end(&mut self, signed: u64) {
+        let last = self.expected - 1;
+        if signed > last {
+            let message = format!("the log ends at record {last}, but {signed} records were signed: it was cut off");
+            self.fault(last + 1, message);
+        }
     }
 
     pub(super) fn finish(mut self, folder: &Folder) -> Result<Verification, AuditError> {
@@ -240,8 +242,8 @@ impl<'a> Walk<'a> {
             return Err(AuditError::ShuttingDown);
         }
         let size = self.tree.size();
-        if let Some(signed) = self.signed.last_key_value().map(|(signed, _)| *signed).filter(|signed| *signed > size) {
-            self.cut_off(signed);
+        if let Some(signed) = self.signed.last_key_value().map(|(signed, _)| *signed) {
+            self.note_end(signed);
         }
         let base = read_base(folder).ok().flatten().map_or(0, |base| base.to_sequence);
         let keys = std::mem::replace(&mut self.keys, Keys::new(&[], &[]));

@@ -7,11 +7,41 @@ use super::super::error::Decoded;
 use super::super::object::{from_source, id, to_source};
 use crate::audit::record::ClockChangeCause;
 use crate::audit::rule_text::RuleText;
+use crate::audit::session::RevokeReason;
 use crate::policy::decision::{Level, Reason};
 use crate::policy::name::Id;
 use crate::policy::rule::ConnectionType;
 use crate::proto::same_variants;
 use crate::proto::storage as stored;
+
+/// The reason of a decision.
+pub(super) fn from_reason(reason: stored::AuditReason) -> Option<Reason> {
+    match from_revoke_reason(reason)? {
+        RevokeReason::Denied(reason) => Some(reason),
+        RevokeReason::AddressErased => None,
+    }
+}
+
+pub(super) fn to_revoke_reason(reason: RevokeReason) -> stored::AuditReason {
+    match reason {
+        RevokeReason::Denied(reason) => to_reason(reason),
+        RevokeReason::AddressErased => stored::AuditReason::AddressErased,
+    }
+}
+
+pub(super) fn from_revoke_reason(reason: stored::AuditReason) -> Option<RevokeReason> {
+    Some(RevokeReason::Denied(match reason {
+        stored::AuditReason::Unspecified => return None,
+        stored::AuditReason::AddressErased => return Some(RevokeReason::AddressErased),
+        stored::AuditReason::AllowRule => Reason::AllowRule,
+        stored::AuditReason::DefaultAllow => Reason::DefaultAllow,
+        stored::AuditReason::UnknownEndpoint => Reason::UnknownEndpoint,
+        stored::AuditReason::OutsideCluster => Reason::OutsideCluster,
+        stored::AuditReason::DenyRule => Reason::DenyRule,
+        stored::AuditReason::OutsideOrganization => Reason::OutsideOrganization,
+        stored::AuditReason::OutsideEndpoint => Reason::OutsideEndpoint,
+    }))
+}
 
 pub(super) fn optional_id(text: &str) -> Decoded<Option<Id>> {
     if text.is_empty() { Ok(None) } else { id(text).map(Some) }
@@ -27,7 +57,7 @@ pub(super) fn from_rule_text(text: stored::AuditRuleText) -> Decoded<RuleText> {
 }
 
 same_variants!(
-    pub(super) to_reason, from_reason: Reason => stored::AuditReason {
+    pub(super) to_reason: Reason => stored::AuditReason {
         AllowRule DefaultAllow UnknownEndpoint OutsideCluster DenyRule OutsideOrganization OutsideEndpoint
     }
 );

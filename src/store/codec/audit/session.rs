@@ -11,8 +11,8 @@ use prost::Message;
 use super::super::error::{CodecError, Decoded};
 use super::super::object::{address_bytes, address_from, id, required};
 use super::parts::{
-    from_connection_type, from_level, from_reason, from_rule_text, optional_id, to_connection_type, to_level,
-    to_reason, to_rule_text,
+    from_connection_type, from_level, from_revoke_reason, from_rule_text, optional_id, to_connection_type, to_level,
+    to_revoke_reason, to_rule_text,
 };
 use crate::audit::merkle::{Hash, TreeHead};
 use crate::audit::record::{Person, Subject};
@@ -218,7 +218,9 @@ fn without_text(record: &SessionRecord) -> stored::AuditSession {
         lease_expire_micros: lease_expire_time.map(Timestamp::micros),
         end: end.map_or(End::Unspecified, |end| to_end(end.reason)).into(),
         end_micros: end.map(|end| end.time.micros()).unwrap_or_default(),
-        revoke_reason: revoked.map_or(stored::AuditReason::Unspecified, |revoked| to_reason(revoked.reason)).into(),
+        revoke_reason: revoked
+            .map_or(stored::AuditReason::Unspecified, |revoked| to_revoke_reason(revoked.reason))
+            .into(),
         revoke_micros: revoked.map(|revoked| revoked.time.micros()).unwrap_or_default(),
         revoke_rule: revoked.and_then(|revoked| revoked.rule.as_ref()).map(name).unwrap_or_default(),
         revoke_level: revoked.and_then(|revoked| revoked.level).map(to_level).unwrap_or_default().into(),
@@ -250,7 +252,7 @@ pub(super) fn from_session(session: stored::AuditSession) -> Decoded<SessionReco
         revoke_revision,
         revoke_rule_text,
     } = session;
-    let revocation = match from_reason(reason) {
+    let revocation = match from_revoke_reason(reason) {
         None => None,
         Some(reason) => Some(Revocation {
             time: Timestamp::from_micros(revoke_micros),
