@@ -96,9 +96,13 @@ mod clock_false;
 mod clock_follows;
 mod clock_killed;
 mod clock_marks;
+/// What decision time must be.
+mod clock_model;
 mod clock_settles;
 /// Many threads that read one clock.
 mod clock_threads;
+/// What must hold of time.
+mod clock_truth;
 /// Changes that end the waiting of others and wait themselves.
 mod confirmations_api;
 /// `kill -9`, and a sled directory that is lost or damaged.
