@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use portcullis::audit::record::Content;
 use portcullis::engine::clock::{Clock, Kept, Source};
 
 use crate::clock::Hand;
@@ -61,6 +62,23 @@ impl Times {
     /// The decision time, in microseconds since 1970.
     pub(crate) fn now(&self) -> i64 {
         self.began + self.even + self.decision
+    }
+
+    /// By how much that is ahead of the true time.
+    pub(crate) fn ahead(&self) -> i64 {
+        self.decision
+    }
+
+    /// By how many seconds the wall clock is ahead of the decision time.
+    pub(crate) fn differs(&self) -> i64 {
+        (self.wall - self.decision) / SECOND
+    }
+
+    /// Decision time is what it was once, and the wall clock shows it. Returns by how many seconds that has to jump.
+    pub(crate) fn go_back_to(&mut self, times: &Self) -> i64 {
+        let by = (times.decision - self.wall) / SECOND;
+        (self.wall, self.decision, self.large, self.unsettled) = (times.decision, times.decision, None, None);
+        by
     }
 
     /// The latest time that the service may hold to have surely passed.
@@ -134,6 +152,12 @@ impl Times {
         };
         self.decision - before
     }
+}
+
+/// By how much decision time was corrected, where a record says that it was.
+pub(crate) fn correction(content: &Content) -> Option<i64> {
+    let Content::ClockChanged(change) = content else { return None };
+    Some(change.to_time.micros() - change.from_time.micros())
 }
 
 /// A deadline that runs evenly: it comes no earlier and no later, by the true time.

@@ -17,7 +17,7 @@ use portcullis::policy::name::Id;
 use crate::audit_engine::settle;
 use crate::clock::{Hand, until};
 use crate::clock_campaign::Run;
-use crate::clock_model::{Made, SECOND, Span, TOLERANCE, Times};
+use crate::clock_model::{Made, SECOND, Span, TOLERANCE, Times, correction};
 
 /// How long records are kept, and how old a session becomes.
 pub(crate) const KEPT: Duration = Duration::from_hours(2);
@@ -152,6 +152,8 @@ impl Run {
         let (first, last) = self.model.between;
         for record in records {
             let time = record.entry.time.micros();
+            // An end has the time at which the session was due.
+            let first = if matches!(record.entry.content, Content::SessionEnded(_)) { i64::MIN / 2 } else { first };
             let is_between = (first - TOLERANCE..=last + TOLERANCE).contains(&time);
             assert!(is_between, "{}: a record not from {first} to {last}: {record:?}", self.context());
             self.reached.prunes += usize::from(matches!(record.entry.content, Content::Pruned(_)));
@@ -160,8 +162,8 @@ impl Run {
 
     fn take_over(&mut self, records: &[Arc<Record>]) {
         for record in records {
-            if let Content::ClockChanged(change) = &record.entry.content {
-                self.corrected(change.to_time.micros() - change.from_time.micros());
+            if let Some(by) = correction(&record.entry.content) {
+                self.corrected(by);
             }
         }
     }

@@ -150,10 +150,14 @@ mod faults_engine;
 mod faults_invariants;
 /// What was acknowledged, and what may have happened.
 mod faults_model;
+/// Policies in the campaign over faults.
+mod faults_policy;
 /// The built service, whatever surrounds it.
 mod faults_process;
 /// Many schedules at a time, each by its seed.
 mod faults_schedules;
+/// Time in the campaign over faults.
+mod faults_time;
 /// Gates and policy tests through the API.
 mod gates_api;
 /// Address groups through the API.
