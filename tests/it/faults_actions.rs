@@ -302,9 +302,9 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
         3 => nth.clone().prop_map(|nth| Action::End { nth }),
         2 => (nth, 5..100_u64).prop_map(|(nth, lease)| Action::Renew { nth, lease }),
         2 => (0..USERS, vec(asked(), 0..4)).prop_map(|(user, meanwhile)| Action::Erase { user, meanwhile }),
-        4 => (prop_oneof![4 => 1..90_u64, 1 => Just(700), 1 => Just(4_000)], any::<bool>())
+        4 => (prop_oneof![3 => 1..90_u64, 2 => Just(61), 1 => Just(700), 1 => Just(4_000)], prop::bool::weighted(0.7))
             .prop_map(|(seconds, stays)| Action::Advance { seconds, stays }),
-        2 => select(&JUMPS[..]).prop_map(Action::Jump),
+        4 => select(&JUMPS[..]).prop_map(Action::Jump),
         3 => (store.clone(), trouble()).prop_map(|(store, trouble)| Action::Trouble { store, trouble }),
         1 => store.prop_map(|store| Action::Stall { store }),
         4 => Just(Action::Heal),

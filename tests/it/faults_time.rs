@@ -4,6 +4,7 @@
 //! other ways are those of `clock_campaign`.
 //! Not here: what decision time must be (`clock_model`).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use portcullis::audit::filter::RecordFilter;
@@ -12,6 +13,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock_model::{KeptText, Times, correction};
 use crate::faults_engine::{Campaign, LIMIT};
+
+/// Corrections and boots, over all schedules.
+pub(crate) static REACHED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -93,6 +97,7 @@ impl Campaign {
         for record in records.iter().rev().filter(|record| record.sequence > known) {
             if let Some(by) = correction(&record.entry.content) {
                 self.times.corrected(by, "while nothing fails");
+                REACHED[0].fetch_add(1, Ordering::SeqCst);
                 self.model.scales.insert(record.sequence, self.times.ahead());
                 self.model.judge(self.now());
             }
@@ -105,6 +110,7 @@ impl Campaign {
     pub(crate) fn boot(&mut self) {
         self.jump_back();
         self.hand.boot();
+        REACHED[1].fetch_add(1, Ordering::SeqCst);
     }
 
     /// A copy is put back in another place: nothing is known there of the clock, nor of corrections since.

@@ -99,6 +99,8 @@ mod clock_marks;
 /// What decision time must be.
 mod clock_model;
 mod clock_settles;
+/// What happens to clocks.
+mod clock_steps;
 /// Many threads that read one clock.
 mod clock_threads;
 /// What must hold of time.
@@ -150,6 +152,8 @@ mod faults_engine;
 mod faults_invariants;
 /// What was acknowledged, and what may have happened.
 mod faults_model;
+/// A small disk.
+mod faults_place;
 /// Policies in the campaign over faults.
 mod faults_policy;
 /// The built service, whatever surrounds it.
