@@ -114,7 +114,7 @@ settings! {
         /// 256 of the oldest records or 1/256 of all, and the newest up to 255
         audit_retention_age: Option<Duration> = None, unset "never";
         /// Remove the oldest records while all take more than this, on the record; what is younger than the longest session
-        /// stays, and the newest up to 255
+        /// stays, and up to 256 of the oldest records or 1/256 of all, and the newest up to 255
         audit_retention_bytes: Option<u64> = None, "BYTES", max INTEGER, unset "no limit";
         /// End a preview session for which no check has come for this long
         session_idle: Duration = Duration::from_mins(30), max DAY;

@@ -73,6 +73,7 @@ impl Keeper {
         // When the next rule of each organization expires.
         let mut expiries = Deadlines::default();
         let mut watch = DiskWatch::new();
+        let mut is_settled = self.clock.is_settled();
         // What changed before this start may not have been judged.
         let mut pending = vec![Scope::All];
         self.follow_all(&mut expiries);
@@ -86,6 +87,10 @@ impl Keeper {
             for scope in changed {
                 self.follow(&scope, &mut expiries);
                 pending.push(scope);
+            }
+            if !std::mem::replace(&mut is_settled, self.clock.is_settled()) && is_settled {
+                // What seemed to have expired has.
+                pending.push(Scope::All);
             }
             let moment = self.clock.moment();
             let now = moment.time;
@@ -145,8 +150,15 @@ impl Keeper {
                 }
             };
             let judge = |_shard: usize| {
-                let now = self.clock.now();
-                move |session: &JudgedSession<'_>| judge(&self.directory, session, now)
+                // Asked first: a correction may come between.
+                let is_settled = self.clock.is_settled();
+                let (now, passed) = (self.clock.now(), self.clock.surely_passed());
+                move |session: &JudgedSession<'_>| {
+                    let revocation = judge(&self.directory, session, now)?;
+                    // What only a clock shows that has not settled ends nothing.
+                    let is_sure = is_settled || judge(&self.directory, session, passed).is_some();
+                    is_sure.then_some(revocation)
+                }
             };
             self.sessions.revoke(&scope, room, judge, |session: &Session| self.audit.record_revocation(session));
         }

@@ -9,7 +9,7 @@
 
 use super::audit::{AuditError, AuditLog};
 use crate::audit::filter::RecordFilter;
-use crate::audit::record::{ClockChangedRecord, Content, RecordType};
+use crate::audit::record::{ClockChangeCause, ClockChangedRecord, Content, RecordType};
 use crate::policy::time::Timestamp;
 
 /// Records that are read at a time.
@@ -42,7 +42,9 @@ impl Scales {
         loop {
             let page = log.list(&filter, before, PAGE)?;
             for record in page.records {
-                if let Content::ClockChanged(change) = record.entry.content {
+                if let Content::ClockChanged(change) = record.entry.content
+                    && change.cause == ClockChangeCause::Correction
+                {
                     corrections.push((record.sequence, change));
                 }
             }
@@ -59,7 +61,7 @@ impl Scales {
     /// The time of a record as it is counted at its place in the log; none where it is counted so already.
     pub(super) fn in_place(&self, sequence: u64, time: Timestamp) -> Option<Timestamp> {
         let later = self.corrections.partition_point(|(of, _)| *of < sequence);
-        let (of, ClockChangedRecord { from_time, to_time }) = self.corrections.get(later.checked_sub(1)?)?;
+        let (of, ClockChangedRecord { from_time, to_time, .. }) = self.corrections.get(later.checked_sub(1)?)?;
         let (from, to, time) = (from_time.micros(), to_time.micros(), time.micros());
         let is_near = sequence - of <= RECORDS_MAX && (from.saturating_sub(AGE_MAX)..=from).contains(&time);
         is_near.then(|| Timestamp::from_micros(time.saturating_add(to.saturating_sub(from))))
@@ -75,7 +77,8 @@ mod tests {
     }
 
     fn scales(corrections: &[(u64, i64, i64)]) -> Scales {
-        let change = |from, to| ClockChangedRecord { from_time: at(from), to_time: at(to) };
+        let cause = ClockChangeCause::Correction;
+        let change = |from, to| ClockChangedRecord { from_time: at(from), to_time: at(to), cause };
         Scales { corrections: corrections.iter().map(|(of, from, to)| (*of, change(*from, *to))).collect() }
     }
 

@@ -18,7 +18,7 @@ use super::directory::Directory;
 use super::scales::Scales;
 use super::sessions::{SHARDS, Session, SessionTable, ShardState};
 use super::witnesses;
-use crate::audit::record::{Record, Subject};
+use crate::audit::record::{ClockChangeCause, Content, Record, Subject};
 use crate::locks::IgnorePoison;
 use crate::policy::name::Id;
 use crate::policy::time::Timestamp;
@@ -95,6 +95,7 @@ impl SessionStores {
             let records = log.read(from, usize::MAX)?;
             for record in &records {
                 let Record { sequence, entry, subject, .. } = &**record;
+                replay_confirmation(table, log, record);
                 let organization = entry.organization.as_ref();
                 let is_erased = organization.is_some_and(|of| erasing.is_erased(*sequence, of, subject));
                 match (is_erased, scales.in_place(*sequence, entry.time)) {
@@ -129,6 +130,13 @@ impl SessionStores {
             }
         }
         Ok(())
+    }
+}
+
+/// Repeats what the confirmation of a leap did, where the record is one.
+fn replay_confirmation(table: &SessionTable, log: &AuditLog, record: &Record) {
+    if matches!(&record.entry.content, Content::ClockChanged(of) if of.cause == ClockChangeCause::Confirmation) {
+        table.confirm(record.sequence, &log.confirmed_by(record.sequence));
     }
 }
 

@@ -18,7 +18,7 @@ use super::apply::Applier;
 use super::audit::{AuditLog, Condition, LeftAs, Maintenance, Opened};
 use super::background;
 use super::check::DecisionIds;
-use super::clock::Clock;
+use super::clock::{Clock, Correction};
 use super::commands::{Command, Commands};
 use super::counters::{RuleCounter, RuleCounters};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
@@ -75,10 +75,11 @@ impl Engine {
         let Heard { audit, sessions: restored, policy } =
             read_back::hear(audit, &sessions, &mut policy, &clock, options.restored)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
-        clock.begin(newest_time(&audit.log, owed.last().map(|(entry, _)| entry.time)));
+        let recorded = newest_time(&audit.log);
+        let leap = clock.begin(owed.last().map(|(entry, _)| entry.time).or(recorded), audit.log.recorded_clock());
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
         // The first record that an open session can have.
-        let oldest = audit.log.first_since(before(clock.now(), max_age));
+        let oldest = audit.log.first_since(before(leap.map_or(clock.now(), |leap| leap.from), max_age));
         sessions.restore(restored, &table, &audit.log, oldest, &audit.erasing)?;
         // The policies are compiled while the mirror is compared with them, which takes longer.
         let (compiled, mirror) = while_compiling(&state, &clock, || {
@@ -91,11 +92,12 @@ impl Engine {
         agreed().map_err(OpenError::Write)?;
         // Everything agrees: from here on the log is in use.
         let Opened { log, left, shared, erasing } = audit.start().map_err(recovery_error)?;
-        note_unclean(&log, left, &clock);
-        note_key_change(&log, &clock);
         for (entry, actor) in owed {
             log.queue().push(entry, actor, true);
         }
+        note_leap(&log, leap, &table);
+        note_unclean(&log, left, recorded, &clock);
+        note_key_change(&log, &clock);
         let (directory, lists) = publish_all(&state, compiled, &counters, &clock);
         // The first records are durable before the first answer, and those of changes before matches are counted after them.
         log.wait_durable(log.queue().last_sequence(), log.options().deadline)?;
@@ -206,12 +208,11 @@ impl Engine {
     }
 }
 
-/// The time of the newest record: the one that the log still owes, or else its last. Times may go back after a correction,
-/// so it is not the latest of all.
-fn newest_time(log: &AuditLog, owed: Option<Timestamp>) -> Option<Timestamp> {
+/// The time of the newest record. Times may go back after a correction, so it is not the latest of all.
+fn newest_time(log: &AuditLog) -> Option<Timestamp> {
     let newest = log.newest_sequence();
     let read = || log.read(newest, 1).ok()?.first().map(|record| record.entry.time);
-    owed.or_else(|| read().filter(|_| newest > 0))
+    read().filter(|_| newest > 0)
 }
 
 /// The moment `age` before `now`.
@@ -224,20 +225,22 @@ fn recovery_error(error: super::audit::AuditOpenError) -> OpenError {
     OpenError::Recovery(error.into())
 }
 
-/// Records of answered decisions may be missing.
-fn note_unclean(log: &AuditLog, left: LeftAs, clock: &Clock) {
-    let newest = log.newest_sequence();
+/// Decision time leapt ahead at this start. What was owed is from before it; all else that this start records is not.
+fn note_leap(log: &AuditLog, leap: Option<Correction>, table: &SessionTable) {
+    if let Some((sequence, change)) = leap.map(|leap| log.record_leap(leap)) {
+        table.replay_correction(sequence, &change);
+    }
+}
+
+/// Records of answered decisions may be missing after the newest record that was found, which has the time `last`.
+fn note_unclean(log: &AuditLog, left: LeftAs, last: Option<Timestamp>, clock: &Clock) {
     let count = match left {
         LeftAs::UncleanAsync => log.options().queue_records_max as u64,
         LeftAs::UncleanUnrecorded => 0,
         LeftAs::Clean | LeftAs::Unclean => return,
     };
-    if newest == 0 {
-        return;
-    }
-    let now = clock.now();
-    let last = log.read(newest, 1).ok().and_then(|records| records.first().map(|record| record.entry.time));
-    let gap = GapRecord { from_time: last.unwrap_or(now), to_time: now, count };
+    let (Some(last), now) = (last, clock.now()) else { return };
+    let gap = GapRecord { from_time: last, to_time: now, count };
     tracing::warn!(
         "the service was not shut down cleanly: decisions of its last moments may be missing from the audit log"
     );

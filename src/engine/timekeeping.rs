@@ -10,9 +10,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::apply::Applier;
 use super::change::{ChangeError, Changed};
+use super::clock::Due;
 use super::expiry;
+use super::unconfirmed::Unconfirmed;
 use super::writer::{Pending, Writer};
+use crate::audit::record::ClockChangedRecord;
 use crate::policy::name::Id;
 
 /// The shortest time between the beginnings of two passes over what has expired: each compiles the policies that it
@@ -44,19 +48,24 @@ impl Writer {
         }
         self.undo_unconfirmed();
         self.follow_clock();
-        // A start must not go on from a correction that is not on the record.
-        if self.applier.audit.last_correction() <= self.applier.audit.newest_sequence() {
-            self.applier.clock.keep(false);
-        }
+        self.keep_clock(false);
     }
 
     /// At the start, before anything is answered.
     pub(super) fn catch_up(&mut self) {
         // A kill of this run must not make the next one begin with a wall clock that is wrong.
-        self.applier.clock.keep(true);
+        self.keep_clock(true);
         self.expire();
         self.undo_unconfirmed();
         self.expire();
+    }
+
+    /// Keeps the clock across restarts, unless a start would go on from a correction that is not on the record.
+    pub(super) fn keep_clock(&self, now: bool) {
+        let correction = self.applier.audit.last_correction();
+        if correction <= self.applier.audit.newest_sequence() {
+            self.applier.clock.keep(now, correction);
+        }
     }
 
     /// Follows the wall clock.
@@ -65,8 +74,10 @@ impl Writer {
         if self.applier.audit.queue().check_writable().is_err() {
             return;
         }
-        if due.backwards && !self.is_all_marked() {
-            return;
+        match due {
+            Due::Confirmation => return self.confirm_start(),
+            Due::Correction { backwards: true } if !self.is_all_marked() => return,
+            Due::Correction { .. } => {}
         }
         let clock = &self.applier.clock;
         let (was_settled, passed) = (clock.is_settled(), clock.surely_passed());
@@ -79,6 +90,20 @@ impl Writer {
             self.timekeeping.expired_to = Some(if was_settled { correction.from } else { passed });
         }
         // What expired between the last pass and the correction, or by the correction.
+        self.expire();
+    }
+
+    /// The time by which the clock leapt ahead at starts has passed: what was due meanwhile is done.
+    fn confirm_start(&mut self) {
+        let Applier { clock, audit, state, .. } = &self.applier;
+        let follow = |sequence, starts: &[ClockChangedRecord]| self.sessions.confirm(sequence, starts);
+        let Some(confirmed) = audit.confirm(clock, follow) else { return };
+        let seconds = confirmed.by() / 1_000_000;
+        tracing::info!("the wall clock has stayed: the {seconds} s before the start count as passed");
+        match Unconfirmed::of(state, clock.moment(), audit) {
+            Ok(unconfirmed) => self.applier.unconfirmed = unconfirmed,
+            Err(error) => tracing::error!(%error, "changes that wait for a confirmation wait longer than they should"),
+        }
         self.expire();
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Unconfirmed {
 }
 
 impl Unconfirmed {
-    /// Those of a state, at the start. Where the log has corrections of the clock that were made since, the deadlines follow
+    /// Those of a state, at the start, and where the leap of a start is confirmed. Where the log has corrections of the clock that were made since, the deadlines follow
     /// them.
     pub(super) fn of(state: &PolicyState, now: Moment, log: &AuditLog) -> Result<Self, AuditError> {
         let mut unconfirmed = Self::default();
@@ -67,27 +67,27 @@ impl Unconfirmed {
     }
 }
 
-/// By how many microseconds decision time was corrected since a revision was made.
+/// By how many microseconds decision time was corrected since a revision was made. The leap of a start counts as a
+/// correction until it is confirmed.
 fn corrected_since(log: &AuditLog, organization: &Id, revision: u64) -> Result<i64, AuditError> {
     let of = |types: &[RecordType]| RecordFilter { types: types.to_vec(), ..RecordFilter::default() };
     if log.last_correction() == 0 {
         return Ok(0);
     }
-    let (filter, mut by, mut before) = (of(&[RecordType::ClockChanged, RecordType::PolicyChanged]), 0_i64, None);
+    let (filter, mut before) = (of(&[RecordType::PolicyChanged]), None);
     loop {
         let page = log.list(&filter, before, PAGE)?;
         for record in &page.records {
             let is_its = record.entry.organization.as_ref() == Some(organization);
             match &record.entry.content {
-                Content::ClockChanged(change) => {
-                    by = by.saturating_add(change.to_time.micros().saturating_sub(change.from_time.micros()));
+                Content::PolicyChanged(change) if is_its && change.revision <= revision => {
+                    return Ok(log.corrected_since(record.sequence));
                 }
-                Content::PolicyChanged(change) if is_its && change.revision <= revision => return Ok(by),
                 _ => {}
             }
         }
         match page.next_before {
-            None => return Ok(by),
+            None => return Ok(log.corrected_since(0)),
             next => before = next,
         }
     }

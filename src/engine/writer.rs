@@ -101,7 +101,7 @@ impl Writer {
             let requests: Vec<_> = commands.filter_map(|command| self.answer_or_request(command)).collect();
             self.serve(requests);
         }
-        self.applier.clock.keep(true);
+        self.keep_clock(true);
     }
 
     /// Answers commands that change no policy. A request for a change is handed back.

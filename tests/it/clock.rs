@@ -4,7 +4,7 @@
 //! Not here: timeouts and how often the service looks, which are the runtime's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portcullis::engine::clock::{Clock, Source};
@@ -27,10 +27,15 @@ struct Hands {
     /// The number of boots; another hand is another machine.
     boots: AtomicU64,
     machine: u64,
+    /// Nobody can tell which boot this is.
+    boot_is_hidden: AtomicBool,
+    /// How often the wall clock was read.
+    readings: AtomicU64,
 }
 
 impl Source for Hand {
     fn wall(&self) -> i64 {
+        self.0.readings.fetch_add(1, Ordering::SeqCst);
         self.0.wall.load(Ordering::SeqCst)
     }
 
@@ -39,7 +44,8 @@ impl Source for Hand {
     }
 
     fn boot(&self) -> Option<String> {
-        Some(format!("machine-{}-boot-{}", self.0.machine, self.0.boots.load(Ordering::SeqCst)))
+        let is_known = !self.0.boot_is_hidden.load(Ordering::SeqCst);
+        is_known.then(|| format!("machine-{}-boot-{}", self.0.machine, self.0.boots.load(Ordering::SeqCst)))
     }
 }
 
@@ -63,7 +69,8 @@ impl Hand {
         static MACHINES: AtomicU64 = AtomicU64::new(0);
         let machine = MACHINES.fetch_add(1, Ordering::SeqCst);
         let (wall, steady) = (AtomicI64::new(wall), AtomicI64::new(1_000_000_000));
-        Self(Arc::new(Hands { wall, steady, boots: AtomicU64::new(1), machine }))
+        let (boots, readings, boot_is_hidden) = (AtomicU64::new(1), AtomicU64::new(0), AtomicBool::new(false));
+        Self(Arc::new(Hands { wall, steady, boots, machine, boot_is_hidden, readings }))
     }
 
     /// At the present moment of the operating system, for data that was written by its clock.
@@ -94,6 +101,16 @@ impl Hand {
     pub(crate) fn boot(&self) {
         self.0.boots.fetch_add(1, Ordering::SeqCst);
         self.0.steady.store(1_000_000, Ordering::SeqCst);
+    }
+
+    /// Whether nobody can tell which boot this is, as where no file can be opened.
+    pub(crate) fn hide_boot(&self, hide: bool) {
+        self.0.boot_is_hidden.store(hide, Ordering::SeqCst);
+    }
+
+    /// How often the service has looked at the wall clock.
+    pub(crate) fn readings(&self) -> u64 {
+        self.0.readings.load(Ordering::SeqCst)
     }
 
     /// What the wall clock shows, since 1970.

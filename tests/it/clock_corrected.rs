@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis::audit::filter::RecordFilter;
-use portcullis::audit::record::RecordType;
+use portcullis::audit::record::{ClockChangeCause, Content, RecordType};
 use portcullis::audit::session::SessionId;
 use portcullis::engine::sessions::Renewed;
 use portcullis::engine::{Engine, Options};
@@ -22,7 +22,7 @@ use crate::clock_follows::A_LOOK;
 const DAY: i64 = 86_400;
 const MONTH: Duration = Duration::from_hours(24 * 30);
 
-fn keeps_a_month() -> Options {
+pub(crate) fn keeps_a_month() -> Options {
     let mut options = small_units();
     options.audit.retention_age = Some(MONTH);
     options
@@ -37,7 +37,14 @@ fn keeps_a_byte() -> Options {
 /// The wall clock is set, and followed.
 pub(crate) async fn correct(engine: &Engine, hand: &Hand, seconds: i64) {
     let filter = RecordFilter { types: vec![RecordType::ClockChanged], ..RecordFilter::default() };
-    let corrections = || engine.audit().list(&filter, None, 100).unwrap().records.len();
+    let is_correction = |content: &Content| match content {
+        Content::ClockChanged(change) => change.cause == ClockChangeCause::Correction,
+        _ => false,
+    };
+    let corrections = || {
+        let records = engine.audit().list(&filter, None, 100).unwrap().records;
+        records.iter().filter(|record| is_correction(&record.entry.content)).count()
+    };
     let before = corrections();
     hand.jump(seconds);
     for _ in 0..3 {
@@ -48,11 +55,11 @@ pub(crate) async fn correct(engine: &Engine, hand: &Hand, seconds: i64) {
 }
 
 /// Long enough for retention to be looked at several times.
-async fn looks_of_retention() {
+pub(crate) async fn looks_of_retention() {
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
-async fn goes(engine: &Engine, sequence: u64) {
+pub(crate) async fn goes(engine: &Engine, sequence: u64) {
     let log = engine.audit();
     until(&format!("record {sequence} goes"), async || (log.first_sequence() > sequence).then_some(())).await;
 }

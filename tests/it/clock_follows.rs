@@ -8,8 +8,8 @@ use std::time::Duration;
 use portcullis::config::Config;
 use portcullis::proto::v1::audit_record::Content;
 use portcullis::proto::v1::{
-    Action, AuditRecord, AuditType, CheckRequest, ConnectionType, CreateRuleRequest, Decision, ListAuditRecordsRequest,
-    ListSessionsRequest, Rule, SessionState,
+    Action, AuditRecord, AuditType, CheckRequest, ClockChangeCause, ConnectionType, CreateRuleRequest, Decision,
+    ListAuditRecordsRequest, ListSessionsRequest, Rule, SessionState,
 };
 use prost_types::Timestamp;
 
@@ -60,7 +60,7 @@ pub(crate) async fn records(service: &Service, types: &[AuditType]) -> Vec<Audit
 }
 
 /// The time of the newest decision, in seconds since 1970.
-async fn newest_decision(service: &Service) -> i64 {
+pub(crate) async fn newest_decision(service: &Service) -> i64 {
     // Of an unknown organization: it opens no session.
     service.check("203.0.113.9", "organizations/nobody").await;
     records(service, &[AuditType::Decision]).await[0].time.unwrap().seconds
@@ -70,13 +70,16 @@ async fn newest_decision(service: &Service) -> i64 {
 pub(crate) async fn corrections(service: &Service) -> Vec<(i64, i64)> {
     let changed = records(service, &[AuditType::ClockChanged]).await;
     let times = |record: AuditRecord| match record.content {
-        Some(Content::ClockChange(change)) => (change.from_time.unwrap().seconds, change.to_time.unwrap().seconds),
+        Some(Content::ClockChange(change)) if change.cause() == ClockChangeCause::Correction => {
+            Some((change.from_time.unwrap().seconds, change.to_time.unwrap().seconds))
+        }
+        Some(Content::ClockChange(_)) => None,
         other => panic!("{other:?}"),
     };
-    changed.into_iter().map(times).collect()
+    changed.into_iter().filter_map(times).collect()
 }
 
-async fn open_shell(service: &Service, lease: u64) -> String {
+pub(crate) async fn open_shell(service: &Service, lease: u64) -> String {
     let request = CheckRequest {
         ip: "203.0.113.7".to_owned(),
         connection_type: ConnectionType::Shell.into(),
@@ -87,7 +90,7 @@ async fn open_shell(service: &Service, lease: u64) -> String {
     service.decisions().check(request).await.unwrap().into_inner().session
 }
 
-async fn active(service: &Service) -> Vec<String> {
+pub(crate) async fn active(service: &Service) -> Vec<String> {
     let request = ListSessionsRequest {
         parent: DEFAULT.to_owned(),
         state: SessionState::Active.into(),

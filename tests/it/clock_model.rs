@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portcullis::audit::record::Content;
+use portcullis::audit::record::{ClockChangeCause, Content};
 use portcullis::engine::clock::{Clock, Kept, Source};
 
 use crate::clock::Hand;
@@ -157,72 +157,41 @@ impl Times {
 /// By how much decision time was corrected, where a record says that it was.
 pub(crate) fn correction(content: &Content) -> Option<i64> {
     let Content::ClockChanged(change) = content else { return None };
-    Some(change.to_time.micros() - change.from_time.micros())
+    (change.cause == ClockChangeCause::Correction).then(|| change.by())
 }
 
-/// A deadline that runs evenly: it comes no earlier and no later, by the true time.
+/// A deadline that runs evenly: it comes no earlier and no later, by the true time. What decision time leaps ahead at a boot
+/// counts once that has settled, and never where a correction comes instead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
-    pub(crate) first: i64,
-    pub(crate) last: i64,
+    at: i64,
     pending: i64,
 }
 
 impl Span {
     pub(crate) fn new(at: i64) -> Self {
-        Self { first: at, last: at, pending: 0 }
+        Self { at, pending: 0 }
+    }
+
+    /// Whether it may have come, and whether it must have.
+    pub(crate) fn has_come(&self, times: &Times) -> (bool, bool) {
+        let pending = if times.may_be_settled() { self.pending } else { 0 };
+        (times.even > self.at - pending - TOLERANCE, times.even > self.at + TOLERANCE)
     }
 
     /// Decision time leaps over it by a boot; perhaps the clock is wrong.
     pub(crate) fn leap(&mut self, by: i64) {
-        self.first -= by;
         self.pending += by;
     }
 
     /// The clock of the boot has settled: what it showed has passed.
     pub(crate) fn settled(&mut self) {
-        self.last -= std::mem::take(&mut self.pending);
+        self.at -= std::mem::take(&mut self.pending);
     }
 
     /// The clock of the boot was corrected.
     pub(crate) fn corrected(&mut self) {
         self.pending = 0;
-    }
-}
-
-/// When a record was made by the true time, and by how much older it may be held to be, and must be, after boots.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Made {
-    at: i64,
-    older: (i64, i64),
-    pending: i64,
-}
-
-impl Made {
-    pub(crate) fn new(at: i64) -> Self {
-        Self { at, older: (0, 0), pending: 0 }
-    }
-
-    /// The age that it must have, and the one that it may have.
-    pub(crate) fn age(&self, times: &Times) -> (i64, i64) {
-        let pending = if times.may_be_settled() { self.pending } else { 0 };
-        let age = times.even - self.at;
-        (age + self.older.0, age + self.older.1 + pending)
-    }
-
-    pub(crate) fn leap(&mut self, by: i64) {
-        self.pending += by;
-    }
-
-    pub(crate) fn settled(&mut self) {
-        let pending = std::mem::take(&mut self.pending);
-        self.older = (self.older.0 + pending, self.older.1 + pending);
-    }
-
-    pub(crate) fn corrected(&mut self, by: i64) {
-        let pending = std::mem::take(&mut self.pending);
-        self.older.0 += pending.min(pending + by).max(0);
-        self.older.1 += (pending + by).max(0);
     }
 }
 

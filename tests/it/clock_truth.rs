@@ -17,7 +17,7 @@ use portcullis::policy::name::Id;
 use crate::audit_engine::settle;
 use crate::clock::{Hand, until};
 use crate::clock_campaign::Run;
-use crate::clock_model::{Made, SECOND, Span, TOLERANCE, Times, correction};
+use crate::clock_model::{SECOND, Span, TOLERANCE, Times, correction};
 
 /// How long records are kept, and how old a session becomes.
 pub(crate) const KEPT: Duration = Duration::from_hours(2);
@@ -56,7 +56,8 @@ pub(crate) struct Model {
     pub(crate) sessions: Vec<(SessionId, Span)>,
     /// A change that waits: the address that it denies, and when it is undone.
     pub(crate) waiting: Option<(String, Span)>,
-    records: Vec<(u64, Made)>,
+    /// Records, each with when it is too old to be kept.
+    records: Vec<(u64, Span)>,
     /// The newest record that was read.
     read: u64,
     /// The decision times between which the next records were made.
@@ -86,11 +87,9 @@ impl Model {
     }
 
     fn spans(&mut self) -> impl Iterator<Item = &mut Span> {
-        self.sessions.iter_mut().map(|(_, span)| span).chain(self.waiting.iter_mut().map(|(_, span)| span))
-    }
-
-    fn made(&mut self) -> impl Iterator<Item = &mut Made> {
-        self.records.iter_mut().map(|(_, made)| made)
+        let sessions = self.sessions.iter_mut().map(|(_, span)| span);
+        let records = self.records.iter_mut().map(|(_, span)| span);
+        sessions.chain(records).chain(self.waiting.iter_mut().map(|(_, span)| span))
     }
 }
 
@@ -110,7 +109,6 @@ impl Run {
         let newest = times.max().unwrap_or(self.model.between.0).min(now);
         let leap = self.model.times.started(goes_on, newest);
         self.model.spans().for_each(|span| span.leap(leap));
-        self.model.made().for_each(|made| made.leap(leap));
         if self.model.times.is_settled() {
             self.settled();
         }
@@ -120,7 +118,6 @@ impl Run {
 
     fn settled(&mut self) {
         self.model.spans().for_each(Span::settled);
-        self.model.made().for_each(Made::settled);
     }
 
     /// The records that are new.
@@ -173,7 +170,6 @@ impl Run {
         self.model.times.corrected(by, &context);
         let model = &mut self.model;
         model.spans().for_each(Span::corrected);
-        model.made().for_each(|made| made.corrected(by));
         self.hold();
         *(if by > 0 { &mut self.reached.forwards } else { &mut self.reached.backwards }) += 1;
         self.reached.boots_corrected += usize::from(!was_settled);
@@ -244,11 +240,11 @@ impl Run {
 
     async fn look_at_deadlines(&mut self, context: &str) {
         let organization = Id::parse("default").unwrap();
-        let even = self.model.times.even;
         for (id, span) in self.model.sessions.clone() {
             let is_active = || self.engine().sessions().get(&organization, id).is_some();
-            assert!(is_active() || even > span.first - TOLERANCE, "{context}: a session ended at {even}: {span:?}");
-            if even > span.last + TOLERANCE {
+            let (may, must) = span.has_come(&self.model.times);
+            assert!(is_active() || may, "{context}: a session ended early: {span:?}, {:?}", self.model.times);
+            if must {
                 until(&format!("{context}: the end of a session"), async || (!is_active()).then_some(())).await;
             }
             if !is_active() {
@@ -258,8 +254,9 @@ impl Run {
         }
         let Some((ip, span)) = self.model.waiting.clone() else { return };
         let waits = async || self.ask(&ip, None).await.0.decision() == Decision::Deny;
-        assert!(waits().await || even > span.first - TOLERANCE, "{context}: a change was undone at {even}: {span:?}");
-        if even > span.last + TOLERANCE && !self.journal_fails {
+        let (may, must) = span.has_come(&self.model.times);
+        assert!(waits().await || may, "{context}: a change was undone early: {span:?}, {:?}", self.model.times);
+        if must && !self.journal_fails {
             until(&format!("{context}: the undoing"), async || (!waits().await).then_some(())).await;
         }
         if !waits().await {
@@ -273,16 +270,15 @@ impl Run {
         let newest = settle(self.engine()).await;
         let first = || self.engine().audit().first_sequence();
         let Model { times, records, .. } = &self.model;
-        for (sequence, made) in records {
-            let is_young = made.age(times).1 < KEPT_MICROS - TOLERANCE;
-            assert!(!is_young || first() <= *sequence, "{context}: record {sequence} went early: {made:?}, {times:?}");
+        for (sequence, span) in records {
+            let is_kept = first() <= *sequence;
+            assert!(is_kept || span.has_come(times).0, "{context}: record {sequence} went early: {span:?}, {times:?}");
         }
-        let is_old =
-            |(sequence, made): &&(u64, Made)| made.age(times).0 > KEPT_MICROS + TOLERANCE && *sequence + TILES < newest;
+        let is_old = |(sequence, span): &&(u64, Span)| span.has_come(times).1 && *sequence + TILES < newest;
         if let Some((old, _)) = records.iter().rev().find(is_old).filter(|_| times.is_settled()) {
             let goes = async || (first() + TILES > *old).then_some(());
             until(&format!("{context}: record {old} goes"), goes).await;
         }
-        self.model.records.push((newest, Made::new(self.model.times.even)));
+        self.model.records.push((newest, Span::new(self.model.times.even + KEPT_MICROS)));
     }
 }

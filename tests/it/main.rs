@@ -94,6 +94,7 @@ mod clock_expiry_many;
 mod clock_false;
 /// What jumps of the wall clock do.
 mod clock_follows;
+mod clock_kept;
 mod clock_killed;
 mod clock_marks;
 /// What decision time must be.
@@ -105,6 +106,7 @@ mod clock_steps;
 mod clock_threads;
 /// What must hold of time.
 mod clock_truth;
+mod clock_unsettled;
 /// Changes that end the waiting of others and wait themselves.
 mod confirmations_api;
 /// `kill -9`, and a sled directory that is lost or damaged.

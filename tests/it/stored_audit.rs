@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use portcullis::audit::filter::RecordFilter;
 use portcullis::audit::merkle::{Hash, TreeHead};
-use portcullis::audit::record::{Actor, Content, Record, RecordType, Subject};
+use portcullis::audit::record::{
+    Actor, ClockChangeCause, ClockChangedRecord, Content, Entry, Record, RecordType, Subject,
+};
 use portcullis::audit::rule_text::RuleText;
 use portcullis::engine::sessions::Scope;
 use portcullis::engine::{Engine, Options};
@@ -16,10 +18,11 @@ use portcullis::policy::decision::{Decision, Reason};
 use portcullis::policy::name::Id;
 use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
+use portcullis::policy::time::Timestamp;
 use portcullis::server::verify_audit;
 use portcullis::store::codec::audit::{
-    ErasureMark, SessionSnapshot, ShardSessions, UnfinishedErasure, decode_erasure_mark, decode_session_snapshot,
-    encode_erasure_mark, encode_session_snapshot,
+    ErasureMark, SessionSnapshot, ShardSessions, UnfinishedErasure, decode_entry, decode_erasure_mark,
+    decode_session_snapshot, encode_entry, encode_erasure_mark, encode_session_snapshot,
 };
 
 use crate::audit_engine::{
@@ -77,6 +80,22 @@ fn marks_of_erasures_read_as_what_was_written() {
     let recorded = [UnfinishedErasure { recorded: Some(9), ..first }, second];
     assert_eq!(encode_erasure_mark(&recorded), read("recorded"));
     assert_eq!(decode_erasure_mark(&read("recorded")).unwrap(), ErasureMark::Erasures(recorded.into()));
+}
+
+#[test]
+fn records_about_the_clock_read_as_what_was_written() {
+    let at = Timestamp::from_micros;
+    for (name, sequence, cause, from, to) in [
+        ("start", 300, ClockChangeCause::Start, 1_800_000_000_000_000, 1_831_536_000_000_000),
+        ("correction", 301, ClockChangeCause::Correction, 1_831_536_060_000_000, 1_800_000_060_000_000),
+        ("confirmation", 7, ClockChangeCause::Confirmation, 1_800_000_000_000_000, 1_800_000_090_000_001),
+    ] {
+        let content = Content::ClockChanged(ClockChangedRecord { from_time: at(from), to_time: at(to), cause });
+        let entry = Entry { time: at(to), organization: None, content };
+        let stored = std::fs::read(golden("audit-v1-clock").join(name)).unwrap();
+        assert_eq!(decode_entry(&stored).unwrap().entry, entry, "{name}");
+        assert_eq!(encode_entry(sequence, 0, None, &entry), stored, "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -48,13 +48,35 @@ pub struct ErasedUnit {
     pub slots: Vec<u32>,
 }
 
-/// The decision time was corrected (design.md §2.2). The record has the time after the correction.
+/// The decision time made a step, or a step of a start was confirmed (design.md §2.2). The record has the time after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockChangedRecord {
-    /// The decision time just before.
+    /// The decision time just before; in a confirmation the time that had surely passed until then.
     pub from_time: Timestamp,
     /// The decision time just after; earlier where the clock had been ahead.
     pub to_time: Timestamp,
+    /// Why.
+    pub cause: ClockChangeCause,
+}
+
+impl ClockChangedRecord {
+    /// By how many microseconds it leads forwards.
+    pub fn by(&self) -> i64 {
+        self.to_time.micros().saturating_sub(self.from_time.micros())
+    }
+}
+
+/// Why there is a record about the decision time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockChangeCause {
+    /// The wall clock had shown something else for a minute.
+    Correction,
+    /// The service started from the wall clock, which is ahead of the newest record. Whether so much time has passed is not
+    /// known before a confirmation: until then, and for ever where a correction comes instead, it counts as none.
+    Start,
+    /// The wall clock has shown for a minute what it showed at the starts since the last correction or confirmation: so much
+    /// time has passed.
+    Confirmation,
 }
 
 /// From this record on another key signs the checkpoints.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::log_record::{
-    ClockChangedRecord, ErasedRecord, ErasedUnit, GapRecord, KeyChangedRecord, PrunedRecord, RestoredRecord,
+    ClockChangeCause, ClockChangedRecord, ErasedRecord, ErasedUnit, GapRecord, KeyChangedRecord, PrunedRecord,
+    RestoredRecord,
 };
 use super::rule_text::RuleText;
 use super::session::{SessionId, SessionRecord};

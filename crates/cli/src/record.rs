@@ -130,7 +130,14 @@ impl Facts {
             },
             Some(Content::ClockChange(change)) => {
                 let (from, to) = (table::time(change.from_time.as_ref()), table::time(change.to_time.as_ref()));
-                Self { detail: format!("the time was corrected from {from} to {to}"), ..Self::default() }
+                let detail = match change.cause() {
+                    v1::ClockChangeCause::Start => {
+                        format!("a start leapt from {from} to {to}, which nothing confirms yet")
+                    }
+                    v1::ClockChangeCause::Confirmation => format!("the time from {from} to {to} has passed"),
+                    _ => format!("the time was corrected from {from} to {to}"),
+                };
+                Self { detail, ..Self::default() }
             }
             Some(Content::KeyChange(change)) => {
                 let detail = match change.previous_key.as_str() {

@@ -12,8 +12,8 @@ use crate::api::to_i64;
 use crate::audit::filter::SessionState;
 use crate::audit::policy_change;
 use crate::audit::record::{
-    Content, DecisionRecord, DigestRecord, GroupRecord, Object, ObjectChange, Person, PolicyChangeRecord, Record,
-    RecordType, Subject,
+    ClockChangeCause, Content, DecisionRecord, DigestRecord, GroupRecord, Object, ObjectChange, Person,
+    PolicyChangeRecord, Record, RecordType, Subject,
 };
 use crate::audit::rule_text::RuleText;
 use crate::audit::session::{EndReason, SessionRecord};
@@ -53,6 +53,7 @@ pub(in crate::api) fn to_record(etags: Etags, record: &Record) -> v1::AuditRecor
         Content::ClockChanged(changed) => ContentMessage::ClockChange(v1::ClockChange {
             from_time: Some(to_time(changed.from_time)),
             to_time: Some(to_time(changed.to_time)),
+            cause: to_clock_cause(changed.cause).into(),
         }),
         Content::KeyChanged(changed) => ContentMessage::KeyChange(v1::KeyChange {
             previous_key: changed.previous_key.to_string(),
@@ -108,6 +109,7 @@ same_variants!(
     }
 );
 same_variants!(pub(in crate::api) to_state, from_state: SessionState => v1::SessionState { Active Ended });
+same_variants!(to_clock_cause: ClockChangeCause => v1::ClockChangeCause { Correction Start Confirmation });
 same_variants!(to_end_reason: EndReason => v1::EndReason { Closed LeaseExpired Idle MaxAge Revoked Abandoned });
 
 fn rule_name(organization: Option<&Id>, rule: Option<&Id>) -> String {

@@ -4,8 +4,9 @@
 //! 2. Write files with what later proofs need of the units: tile roots and counts.
 //! 3. Remove the units' files.
 //!
-//! Invariant: every removal is recorded, nothing is removed by a clock that has not settled, nothing younger than the longest session is removed, and every kept record can
-//! still be proven. What stays beyond age and size is less than a unit, and the tile that is begun (`unit_limits`).
+//! Invariant: every removal is recorded, nothing younger than the longest session is removed, and every kept record can
+//! still be proven. Ages count no time that only a clock shows which has not settled (`corrections`). What stays beyond age
+//! and size is less than a unit, and the tile that is begun (`unit_limits`).
 //! Not here: when to look (`maintenance`), what is kept of removed units (`removed`).
 
 use std::sync::Arc;
@@ -39,7 +40,7 @@ impl Pruner {
     /// Removes the units that retention no longer keeps.
     pub(super) fn prune_if_due(&self) {
         // A record of it might come after the writer's end.
-        if self.shared.is_closing() || !self.clock.is_settled() {
+        if self.shared.is_closing() {
             return;
         }
         let due = self.due();

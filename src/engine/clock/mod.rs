@@ -8,17 +8,21 @@
 //! Not here: timeouts and intervals, which are the runtime's; who looks at the wall clock and records corrections
 //! (`timekeeping`).
 
+mod kept;
 mod pace;
+mod shared_line;
 mod source;
 
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+pub use kept::{KeepText, Kept};
 pub use source::{Source, SystemSource};
 
+use kept::KeptLine;
 use pace::{LASTING, Line, Pacer, SLEW_MAX, Step, direction, usable};
+use shared_line::SharedLine;
 
 use crate::locks::IgnorePoison;
 use crate::policy::time::Timestamp;
@@ -41,10 +45,9 @@ struct Inner {
     line: SharedLine,
     /// What the steady time of a [`Moment`] has in addition to the steady clock, in microseconds.
     steady_offset: AtomicI64,
-    /// See [`Clock::is_settled`].
-    settled: AtomicBool,
-    /// What has surely passed is this much ahead of the steady clock, while the clock is not settled.
-    known_offset: AtomicI64,
+    /// By how many microseconds decision time leapt ahead at starts that nothing has confirmed yet; 0 where the clock has
+    /// settled.
+    unconfirmed: AtomicI64,
     pacing: Mutex<Pacing>,
 }
 
@@ -59,29 +62,13 @@ struct Pacing {
 }
 
 impl Pacing {
-    /// Whether the clock settles now. `agrees` tells whether the wall clock shows about the decision time.
-    fn settles(&mut self, steady: i64, agrees: bool) -> bool {
-        match self.settles_at {
-            None => return false,
-            Some(_) if !agrees => self.settles_at = Some(steady.saturating_add(LASTING)),
-            Some(at) if steady >= at => self.settles_at = None,
-            Some(_) => {}
+    /// Whether the wall clock has shown about the decision time for long enough. `agrees` tells whether it does now.
+    fn has_settled(&mut self, steady: i64, agrees: bool) -> bool {
+        if !agrees && self.settles_at.is_some() {
+            self.settles_at = Some(steady.saturating_add(LASTING));
         }
-        self.settles_at.is_none()
+        self.settles_at.is_some_and(|at| steady >= at)
     }
-}
-
-/// Keeps a text instead of the last one.
-pub type KeepText = dyn Fn(&str) -> io::Result<()> + Send;
-
-/// Where the clock is kept across restarts. Its loss is harmless.
-pub struct Kept {
-    /// What was kept last; none where nothing was.
-    pub last: Option<String>,
-    /// Keeps a text instead of the last one.
-    pub write: Box<KeepText>,
-    /// Removes the text, where there is one. Needs no room on a disk.
-    pub forget: Box<dyn Fn() -> io::Result<()> + Send>,
 }
 
 /// A moment by both clocks.
@@ -94,14 +81,19 @@ pub struct Moment {
     pub steady: Timestamp,
 }
 
-/// A large difference has lasted.
+/// What a look at the wall clock asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// The correction leads to an earlier time.
-    pub backwards: bool,
+pub enum Due {
+    /// A large difference has lasted: [`Clock::correct`].
+    Correction {
+        /// It leads to an earlier time.
+        backwards: bool,
+    },
+    /// The clock has settled: [`Clock::confirm`].
+    Confirmation,
 }
 
-/// A correction of the decision time.
+/// A step of the decision time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Correction {
     /// The decision time just before.
@@ -110,61 +102,26 @@ pub struct Correction {
     pub to: Timestamp,
 }
 
+/// What is on the record about the clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// The last record that is about it; 0 where there is none.
+    pub sequence: u64,
+    /// By how many microseconds decision time leapt ahead at starts that no record after them confirms.
+    pub unconfirmed: i64,
+}
+
 impl Correction {
+    /// By how many microseconds it leads forwards.
+    pub fn by(self) -> i64 {
+        self.to.micros().saturating_sub(self.from.micros())
+    }
+
     /// Warns of it.
     pub(super) fn log(self) {
-        let by = self.to.micros().saturating_sub(self.from.micros());
+        let by = self.by();
         let (seconds, direction) = (by.unsigned_abs() / 1_000_000, direction(by));
         tracing::warn!("the wall clock stayed {seconds} s {direction} the decision time: it is followed now");
-    }
-}
-
-/// The line in force. Readers take no lock; there is one writer at a time.
-struct SharedLine {
-    /// Odd while the line is changed.
-    version: AtomicU64,
-    steady: AtomicI64,
-    time: AtomicI64,
-    slew: AtomicI64,
-}
-
-impl SharedLine {
-    fn new(line: Line) -> Self {
-        let Line { steady, time, slew } = line;
-        let version = AtomicU64::new(0);
-        Self { version, steady: AtomicI64::new(steady), time: AtomicI64::new(time), slew: AtomicI64::new(slew) }
-    }
-
-    /// The line, and the steady clock while it was in force: a later line begins later.
-    fn read(&self, source: &dyn Source) -> (Line, i64) {
-        loop {
-            let version = self.version.load(Ordering::Acquire);
-            let line = Line {
-                steady: self.steady.load(Ordering::Relaxed),
-                time: self.time.load(Ordering::Relaxed),
-                slew: self.slew.load(Ordering::Relaxed),
-            };
-            let steady = source.steady();
-            fence(Ordering::Acquire);
-            if version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version {
-                return (line, steady);
-            }
-            // The line is changed a few times a day, within a microsecond.
-            std::thread::yield_now();
-        }
-    }
-
-    /// Replaces the line by the one that `next` makes of it and of the steady clock. The caller holds the lock of
-    /// `Pacing`.
-    fn change(&self, source: &dyn Source, next: impl FnOnce(Line, i64) -> Line) {
-        let (line, _) = self.read(source);
-        self.version.fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let Line { steady, time, slew } = next(line, source.steady());
-        self.steady.store(steady, Ordering::Relaxed);
-        self.time.store(time, Ordering::Relaxed);
-        self.slew.store(slew, Ordering::Relaxed);
-        self.version.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -176,9 +133,8 @@ impl Clock {
         let time = usable(wall).unwrap_or_default();
         let line = SharedLine::new(Line { steady, time, slew: 0 });
         let pacing = Pacing { pacer: Pacer::default(), settles_at: None, kept: None, kept_at: steady };
-        let (settled, known_offset) = (AtomicBool::new(true), AtomicI64::new(0));
-        let (steady_offset, pacing) = (AtomicI64::new(time - steady), Mutex::new(pacing));
-        Self(Arc::new(Inner { source, line, steady_offset, settled, known_offset, pacing }))
+        let (steady_offset, unconfirmed) = (AtomicI64::new(time - steady), AtomicI64::new(0));
+        Self(Arc::new(Inner { source, line, steady_offset, unconfirmed, pacing: Mutex::new(pacing) }))
     }
 
     /// The operating system's clocks.
@@ -211,61 +167,63 @@ impl Clock {
     }
 
     /// Begins a start: goes on from the clock of the last run if that was on the same boot of the machine, else from the
-    /// wall clock, which has to settle then; never from before `newest`, the time of the newest record. Before anything is
-    /// decided or recorded.
-    pub fn begin(&self, newest: Option<Timestamp>) {
+    /// wall clock; never from before `newest`, the time of the newest record. `recorded` is what the log says of the clock
+    /// before. Before anything is decided or recorded.
+    ///
+    /// Some where decision time leaps ahead of the newest record: nothing but the wall clock says that this time has passed.
+    /// It leads to the moment just before the start. The caller records it before anything that is timed since.
+    pub fn begin(&self, newest: Option<Timestamp>, recorded: Recorded) -> Option<Correction> {
         let newest = newest.map(Timestamp::micros);
-        let Inner { source, line, steady_offset, settled, known_offset, .. } = &*self.0;
-        let mut ahead = None;
+        let Inner { source, line, steady_offset, unconfirmed, .. } = &*self.0;
+        let mut leap = None;
         let mut pacing = self.pacing();
-        let last = pacing.kept.as_ref().and_then(|kept| kept.last.as_deref()).and_then(parse);
-        let same_boot = last.filter(|(boot, _)| source.boot().as_ref() == Some(boot)).map(|(_, line)| line);
+        let last = pacing.kept.as_ref().and_then(|kept| kept.last.as_deref()).and_then(KeptLine::parse);
+        // One that does not know of the last correction is from before it.
+        let known = last.filter(|kept| kept.sequence >= recorded.sequence);
+        let same_boot = known.filter(|kept| source.boot().as_ref() == Some(&kept.boot)).map(|kept| kept.line);
+        let mut began = 0;
         line.change(&**source, |_, steady| {
             let wall = usable(source.wall());
             let went_on = same_boot.filter(|line| line.steady <= steady).and_then(|line| usable(line.at(steady)));
             let time = went_on.or(wall).unwrap_or(newest.unwrap_or_default());
             let time = newest.map_or(time, |newest| newest.max(time));
             steady_offset.store(time - steady, Ordering::Relaxed);
-            if let (None, Some(newest)) = (went_on, newest) {
-                known_offset.store(newest.saturating_sub(steady), Ordering::Relaxed);
-                ahead = Some((time.saturating_sub(newest), steady)).filter(|(by, _)| *by > SLEW_MAX);
-            }
+            leap = newest.filter(|newest| went_on.is_none() && time.saturating_sub(*newest) > SLEW_MAX).map(|newest| {
+                Correction { from: Timestamp::from_micros(newest), to: Timestamp::from_micros(time - 1) }
+            });
+            began = steady;
             Line { steady, time, slew: 0 }
         });
-        pacing.settles_at = ahead.map(|(_, steady)| steady.saturating_add(LASTING));
-        settled.store(ahead.is_none(), Ordering::Release);
+        let ahead = recorded.unconfirmed.saturating_add(leap.map_or(0, Correction::by));
+        pacing.settles_at = (ahead > 0).then(|| began.saturating_add(LASTING));
+        unconfirmed.store(ahead, Ordering::Release);
         drop(pacing);
-        if let Some((by, _)) = ahead.filter(|(by, _)| *by > WARN_AHEAD) {
-            let (seconds, lasting) = (by / 1_000_000, LASTING / 1_000_000);
+        if ahead > WARN_AHEAD {
+            let (seconds, lasting) = (ahead / 1_000_000, LASTING / 1_000_000);
             tracing::warn!(
-                "the wall clock is {seconds} s ahead of the newest record: nothing is marked as expired by it, and no record \
-                 removed, before it has stayed so for {lasting} s"
+                "the wall clock is {seconds} s ahead of the newest record that it had confirmed: nothing ends, is marked as \
+                 expired or removed by it before it has stayed so for {lasting} s"
             );
         }
+        leap
     }
 
     /// Whether decision time may be the reason for what cannot be undone. Not so after a start from the wall clock, until
     /// that has shown for a minute what it showed then, or a correction has followed it.
     pub fn is_settled(&self) -> bool {
-        self.0.settled.load(Ordering::Acquire)
+        self.0.unconfirmed.load(Ordering::Acquire) == 0
     }
 
-    /// A time that has surely passed: the decision time, or, while the clock is not settled, the time of the newest record
-    /// before the start and what has passed since the start.
+    /// A time that has surely passed: the decision time, without what it leapt ahead at a start that nothing has confirmed.
     pub fn surely_passed(&self) -> Timestamp {
-        let now = self.now();
-        if self.is_settled() {
-            return now;
-        }
-        let known = self.0.source.steady().saturating_add(self.0.known_offset.load(Ordering::Relaxed));
-        now.min(Timestamp::from_micros(known))
+        let unconfirmed = self.0.unconfirmed.load(Ordering::Acquire);
+        Timestamp::from_micros(self.now().micros().saturating_sub(unconfirmed))
     }
 
-    /// Compares the decision time with the wall clock, and follows small differences. Some where a large one has lasted, so
-    /// that [`Clock::correct`] is to be called. Call it several times a second.
+    /// Compares the decision time with the wall clock, and follows small differences. Call it several times a second.
     pub fn follow(&self) -> Option<Due> {
-        let Inner { source, line, settled, .. } = &*self.0;
-        let (step, notice) = {
+        let Inner { source, line, .. } = &*self.0;
+        let (step, notice, has_settled) = {
             let mut pacing = self.pacing();
             let (current, steady) = line.read(&**source);
             let wall = source.wall();
@@ -274,24 +232,24 @@ impl Clock {
             }
             let (step, notice) = pacing.pacer.look(&current, steady, usable(wall));
             let ahead = usable(wall).map(|wall| wall.saturating_sub(current.at(steady)));
-            if pacing.settles(steady, ahead.is_some_and(|ahead| ahead.saturating_abs() <= SLEW_MAX)) {
-                settled.store(true, Ordering::Release);
-            }
+            let agrees = ahead.is_some_and(|ahead| ahead.saturating_abs() <= SLEW_MAX);
+            let has_settled = pacing.has_settled(steady, agrees);
             if let Step::Slew(slew) = step {
                 line.change(&**source, |before, steady| Line { steady, time: before.at(steady), slew });
             }
-            (step, notice)
+            (step, notice, has_settled)
         };
         if let Some(notice) = notice {
             notice.log();
         }
         match step {
-            Step::Nothing | Step::Slew(_) => None,
-            Step::Correct { backwards } => Some(Due { backwards }),
+            Step::Nothing | Step::Slew(_) => has_settled.then_some(Due::Confirmation),
+            Step::Correct { backwards } => Some(Due::Correction { backwards }),
         }
     }
 
-    /// Takes over the wall clock; the caller logs it. None where the wall clock shows no usable time.
+    /// Takes over the wall clock; the caller logs it. None where the wall clock does not show any more what has lasted:
+    /// it may be long since that was seen.
     pub fn correct(&self) -> Option<Correction> {
         self.correct_noting(|_| ())
     }
@@ -299,27 +257,48 @@ impl Clock {
     /// As [`Clock::correct`]. `note` puts it on the record before anybody can read the time that it leads to: readers wait
     /// for it, so it must neither block nor read the clock.
     pub(super) fn correct_noting(&self, note: impl FnOnce(Correction)) -> Option<Correction> {
-        let Inner { source, line, settled, .. } = &*self.0;
+        let Inner { source, line, unconfirmed, .. } = &*self.0;
         let mut correction = None;
         {
             let mut pacing = self.pacing();
             line.change(&**source, |before, steady| {
                 let from = before.at(steady);
                 let Some(wall) = usable(source.wall()) else { return before };
+                if !pacing.pacer.has_lasted(steady, wall.saturating_sub(from)) {
+                    return before;
+                }
                 let (from, to) = (Timestamp::from_micros(from), Timestamp::from_micros(wall));
                 correction = Some(Correction { from, to });
                 note(Correction { from, to });
                 Line { steady, time: wall, slew: 0 }
             });
-            pacing.pacer.corrected();
             if correction.is_some() {
+                pacing.pacer.corrected();
                 pacing.settles_at = None;
-                settled.store(true, Ordering::Release);
+                unconfirmed.store(0, Ordering::Release);
             }
             // A start must not go on from before the correction.
             pacing.kept_at = i64::MIN;
         }
         correction
+    }
+
+    /// Takes the time that decision time leapt ahead at starts as passed. None where there is none.
+    pub fn confirm(&self) -> Option<Correction> {
+        self.confirm_noting(|_| ())
+    }
+
+    /// As [`Clock::confirm`]. `note` puts it on the record, from what had surely passed to the decision time, before anybody
+    /// goes by it.
+    pub(super) fn confirm_noting(&self, note: impl FnOnce(Correction)) -> Option<Correction> {
+        let mut pacing = self.pacing();
+        pacing.settles_at.take()?;
+        let to = self.now();
+        let ahead = self.0.unconfirmed.load(Ordering::Acquire);
+        let confirmed = Correction { from: Timestamp::from_micros(to.micros().saturating_sub(ahead)), to };
+        note(confirmed);
+        self.0.unconfirmed.store(0, Ordering::Release);
+        Some(confirmed)
     }
 
     /// Forgets what is kept, so that a start after a correction never goes on from before it, not even where nothing can be
@@ -332,32 +311,27 @@ impl Clock {
         self.pacing().kept = Some(kept);
     }
 
-    /// Keeps the clock across restarts, if it is time or `now`.
-    pub fn keep(&self, now: bool) {
+    /// Keeps the clock across restarts, if it is time or `now`. `sequence` is the last record that is about the clock.
+    pub fn keep(&self, now: bool, sequence: u64) {
         let Inner { source, line, .. } = &*self.0;
         let (line, steady) = line.read(&**source);
+        if !now && steady.saturating_sub(self.pacing().kept_at) < KEEP_INTERVAL {
+            return;
+        }
+        // Where it cannot be read, as without a free file descriptor, the next look tries again.
+        let Some(boot) = source.boot() else { return };
         let kept = {
             let mut pacing = self.pacing();
-            if !now && steady.saturating_sub(pacing.kept_at) < KEEP_INTERVAL {
-                return;
-            }
             pacing.kept_at = steady;
             pacing.kept.take()
         };
-        let (Some(kept), Some(boot)) = (kept, source.boot()) else { return };
-        if let Err(error) = (kept.write)(&format!("{boot} {steady} {}\n", line.at(steady))) {
+        let Some(kept) = kept else { return };
+        let text = KeptLine { boot, line: Line { steady, time: line.at(steady), slew: 0 }, sequence }.to_string();
+        if let Err(error) = (kept.write)(&text) {
             tracing::debug!(%error, "the clock cannot be kept: a restart begins with the wall clock");
         }
         self.pacing().kept = Some(kept);
     }
-}
-
-/// Reads what [`Clock::keep`] wrote: the boot, and the line at that moment.
-fn parse(text: &str) -> Option<(String, Line)> {
-    let mut words = text.strip_suffix('\n')?.split(' ');
-    let (boot, steady, time) = (words.next()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    let line = Line { steady, time: usable(time)?, slew: 0 };
-    words.next().is_none().then(|| (boot.to_owned(), line))
 }
 
 impl From<Timestamp> for Moment {

@@ -123,16 +123,22 @@ impl Pacer {
             return (step, notice);
         }
         match self.large {
-            Some((since, first)) if difference.saturating_sub(first).saturating_abs() <= SLEW_MAX => {
-                let has_lasted = steady.saturating_sub(since) >= LASTING;
+            Some((_, first)) if difference.saturating_sub(first).saturating_abs() <= SLEW_MAX => {
                 let due = Step::Correct { backwards: difference < 0 };
-                (if has_lasted { due } else { halt }, None)
+                (if self.has_lasted(steady, difference) { due } else { halt }, None)
             }
             _ => {
                 self.large = Some((steady, difference));
                 (halt, self.warning(steady, difference))
             }
         }
+    }
+
+    /// Whether a difference is the large one that was seen last, and has lasted.
+    pub(super) fn has_lasted(&self, steady: i64, difference: i64) -> bool {
+        self.large.is_some_and(|(since, first)| {
+            steady.saturating_sub(since) >= LASTING && difference.saturating_sub(first).saturating_abs() <= SLEW_MAX
+        })
     }
 
     /// The difference was taken over.

@@ -11,7 +11,9 @@ use super::shard::Shard;
 use super::slab::Active;
 use super::table::SessionTable;
 use super::{SHARDS, SHARDS_IN_ID, Session};
-use crate::audit::record::{ClockChangedRecord, Content, DecisionRecord, Entry, Person, Record, Subject};
+use crate::audit::record::{
+    ClockChangeCause, ClockChangedRecord, Content, DecisionRecord, Entry, Person, Record, Subject,
+};
 use crate::audit::session::{SessionId, SessionRecord};
 use crate::engine::clock::Moment;
 use crate::policy::decision::Decision;
@@ -71,9 +73,10 @@ impl SessionTable {
         }
     }
 
-    /// Repeats what a correction of the clock did, unless a snapshot includes it already.
-    fn replay_correction(&self, sequence: u64, change: &ClockChangedRecord) {
-        let by = change.to_time.micros().saturating_sub(change.from_time.micros());
+    /// Repeats what a correction of the clock did, or the leap of a start, unless a snapshot includes it already. As long as
+    /// the leap of a start is not confirmed, sessions are as old as if no time had passed.
+    pub fn replay_correction(&self, sequence: u64, change: &ClockChangedRecord) {
+        let by = change.by();
         for mut shard in self.shards() {
             if sequence <= shard.sequence {
                 continue;
@@ -88,11 +91,32 @@ impl SessionTable {
         }
     }
 
-    /// Applies a record of the log, unless the snapshot includes it already. Records must come in their order.
+    /// The time by which `starts` leapt ahead, newest first, has passed: sessions of before are so much older. Once for each
+    /// sequence.
+    pub fn confirm(&self, sequence: u64, starts: &[ClockChangedRecord]) {
+        for mut shard in self.shards() {
+            if sequence <= shard.sequence {
+                continue;
+            }
+            shard.sequence = sequence;
+            let mut slots = Vec::new();
+            for (slot, active) in shard.slab.iter_mut() {
+                starts.iter().for_each(|start| count_passed(&mut active.session.record, &mut active.life, start));
+                slots.push(slot);
+            }
+            slots.into_iter().for_each(|slot| shard.requeue(slot));
+        }
+    }
+
+    /// Applies a record of the log, unless the snapshot includes it already. Records must come in their order. Not what
+    /// confirms the leaps of starts ([`SessionTable::confirm`]).
     pub fn replay(&self, record: &Record) {
         let Record { sequence, subject, entry, .. } = record;
         if let Content::ClockChanged(change) = &entry.content {
-            return self.replay_correction(*sequence, change);
+            if change.cause != ClockChangeCause::Confirmation {
+                self.replay_correction(*sequence, change);
+            }
+            return;
         }
         let Entry { time, organization: Some(organization), content } = entry else { return };
         let id = match content {
@@ -195,6 +219,21 @@ fn count_as(record: &mut SessionRecord, life: &Life, now: Moment) {
     record.start_time = now.time_at(life.start);
     record.last_seen_time = now.time_at(life.seen);
     record.lease_expire_time = life.lease_expire.map(|expire| now.time_at(expire));
+}
+
+/// Takes back that the leap of a start made those times of a session later which are from before it.
+fn count_passed(record: &mut SessionRecord, life: &mut Life, leap: &ClockChangedRecord) {
+    let by = leap.by();
+    let earlier = |time: &mut Timestamp| *time = Timestamp::from_micros(time.micros().saturating_sub(by));
+    if record.last_seen_time <= leap.to_time {
+        earlier(&mut record.last_seen_time);
+        earlier(&mut life.seen);
+        record.lease_expire_time.iter_mut().chain(&mut life.lease_expire).for_each(earlier);
+    }
+    if record.start_time <= leap.to_time {
+        earlier(&mut record.start_time);
+        earlier(&mut life.start);
+    }
 }
 
 /// Makes the times of a session later.

@@ -254,7 +254,7 @@ impl Shard {
     }
 
     /// Queues the session again if its deadline is earlier now.
-    fn requeue(&mut self, slot: u32) {
+    pub(super) fn requeue(&mut self, slot: u32) {
         let Some(active) = self.slab.at(slot) else { return };
         let deadline = self.lifetimes.deadline(active.session.record.connection_type, &active.life).0.micros();
         if deadline < active.queued {

@@ -11,7 +11,9 @@ use prost::Message;
 use super::super::error::{CodecError, Decoded};
 use super::super::field;
 use super::super::object::required;
-use super::parts::{from_connection_type, from_level, from_reason, from_rule_text, optional_id};
+use super::parts::{
+    from_clock_cause, from_connection_type, from_level, from_reason, from_rule_text, optional_id, to_clock_cause,
+};
 use super::{policy_change, session, wire};
 use crate::audit::commitment::COMMITMENTS_FIELD;
 use crate::audit::lineage::Lineage;
@@ -85,10 +87,11 @@ pub fn append_entry(out: &mut Vec<u8>, sequence: u64, organization_sequence: u64
             StoredContent::Pruned(stored::AuditPruned { to_sequence: *to_sequence, root: root.as_bytes().to_vec() })
         }
         Content::Erased(erased) => StoredContent::Erased(to_erased(erased)),
-        Content::ClockChanged(ClockChangedRecord { from_time, to_time }) => {
+        Content::ClockChanged(ClockChangedRecord { from_time, to_time, cause }) => {
             StoredContent::ClockChanged(stored::AuditClockChanged {
                 from_micros: from_time.micros(),
                 to_micros: to_time.micros(),
+                cause: to_clock_cause(*cause).into(),
             })
         }
         Content::KeyChanged(KeyChangedRecord { previous_key, key, signed_size }) => {
@@ -136,10 +139,11 @@ pub fn decode_entry(bytes: &[u8]) -> Result<StoredEntry, CodecError> {
             Content::Pruned(PrunedRecord { to_sequence, root })
         }
         StoredContent::Erased(erased) => Content::Erased(from_erased(erased)),
-        StoredContent::ClockChanged(stored::AuditClockChanged { from_micros, to_micros }) => {
+        StoredContent::ClockChanged(changed @ stored::AuditClockChanged { from_micros, to_micros, .. }) => {
             Content::ClockChanged(ClockChangedRecord {
                 from_time: Timestamp::from_micros(from_micros),
                 to_time: Timestamp::from_micros(to_micros),
+                cause: from_clock_cause(changed.cause()).ok_or(CodecError::Invalid("cause"))?,
             })
         }
         StoredContent::KeyChanged(stored::AuditKeyChanged { previous_key, key, signed_size }) => {

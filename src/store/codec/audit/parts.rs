@@ -5,6 +5,7 @@
 
 use super::super::error::Decoded;
 use super::super::object::{from_source, id, to_source};
+use crate::audit::record::ClockChangeCause;
 use crate::audit::rule_text::RuleText;
 use crate::policy::decision::{Level, Reason};
 use crate::policy::name::Id;
@@ -32,6 +33,11 @@ same_variants!(
 );
 same_variants!(
     pub(super) to_level, from_level: Level => stored::AuditLevel { Cluster Organization Project Workspace Endpoint }
+);
+same_variants!(
+    pub(super) to_clock_cause, from_clock_cause: ClockChangeCause => stored::AuditClockCause {
+        Correction Start Confirmation
+    }
 );
 same_variants!(
     pub(super) to_connection_type, from_connection_type: ConnectionType => stored::AuditConnectionType { Shell Preview }
