@@ -19,15 +19,13 @@ use portcullis::policy::name::{Id, NodePath};
 use portcullis::policy::plan::Mutation;
 use portcullis::policy::rule::{Action, ConnectionType, RulePatch, Source};
 use portcullis::policy::time::Timestamp;
-use tokio::task::JoinHandle;
 
-use crate::audit_engine::{DEFAULT, check, settle, small_units};
+use crate::audit_engine::{DEFAULT, small_units};
 use crate::campaign::{any_seed, rounds, seed};
-use crate::clock::{Hand, until};
-use crate::clock_model::{KeptText, LASTING, SECOND, SMALL, Span, Watched};
-use crate::clock_truth::{KEPT, Model, Ruled, micros};
-use crate::faults_disk::{Store, Surroundings};
-use crate::store_disk::{Fault, Survival, Trouble};
+use crate::clock::Hand;
+use crate::clock_model::{KeptText, Watched};
+use crate::clock_truth::{KEPT, Model};
+use crate::faults_disk::Surroundings;
 
 const STEPS: usize = 12;
 /// More than is slewed.

@@ -58,13 +58,16 @@ impl Campaign {
 
     pub(crate) async fn advance(&mut self, seconds: u64, stays: bool) {
         let by = Duration::from_secs(seconds);
-        let stays = stays && self.is_quiet();
-        if !stays {
+        let stays = stays && self.is_quiet() && self.times.differs() != 0;
+        if stays {
+            // Also after a start: from now on it counts how long it has lasted.
+            self.is_looked_at().await;
+        } else {
             self.jump_back();
         }
         self.hand.advance(by);
         self.times.advance(by);
-        if !stays || self.times.differs() == 0 {
+        if !stays {
             self.times.looked();
             self.model.judge(self.now());
             return;
