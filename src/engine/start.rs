@@ -52,6 +52,9 @@ use crate::policy::time::Timestamp;
 use crate::store::codec::CounterKey;
 use crate::store::{Redaction, Snapshots};
 
+/// So many of the newest records are looked at for the latest time.
+const NEWEST_RECORDS: u64 = 1_000;
+
 impl Engine {
     /// Recovers policy, audit log and sessions from the stores, and starts the threads that keep them.
     pub fn open(stores: Stores, options: Options, clock: Clock) -> Result<Self, OpenError> {
@@ -76,7 +79,7 @@ impl Engine {
             read_back::hear(audit, &sessions, &mut policy, &clock, options.restored)?;
         let Recovered { state, sequence, snapshot_sequence, bytes, owed } = policy;
         let recorded = newest_time(&audit.log);
-        let leap = clock.begin(owed.last().map(|(entry, _)| entry.time).or(recorded), audit.log.recorded_clock());
+        let leap = clock.begin(owed.last().map(|(entry, _)| entry.time).max(recorded), audit.log.recorded_clock());
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
         // The first record that an open session can have.
         let oldest = audit.log.first_since(before(leap.map_or(clock.now(), |leap| leap.from), max_age));
@@ -208,11 +211,19 @@ impl Engine {
     }
 }
 
-/// The time of the newest record. Times may go back after a correction, so it is not the latest of all.
+/// The latest time of the newest records. Those of before the last record about the clock say nothing, for a correction may
+/// have led back; the end of a session has the time when it was due, so that the very newest record does not suffice.
 fn newest_time(log: &AuditLog) -> Option<Timestamp> {
-    let newest = log.newest_sequence();
-    let read = || log.read(newest, 1).ok()?.first().map(|record| record.entry.time);
-    read().filter(|_| newest > 0)
+    let (newest, clock) = (log.newest_sequence(), log.recorded_clock());
+    let mut next = newest.saturating_sub(NEWEST_RECORDS - 1).max(clock.sequence).max(log.first_sequence());
+    let mut latest = clock.time;
+    while next <= newest {
+        let records = log.read(next, usize::MAX).unwrap_or_default();
+        let Some(last) = records.last() else { break };
+        next = last.sequence + 1;
+        latest = records.iter().map(|record| record.entry.time).chain(latest).max();
+    }
+    latest
 }
 
 /// The moment `age` before `now`.

@@ -90,7 +90,7 @@ pub(crate) async fn open_shell(service: &Service, lease: u64) -> String {
     service.decisions().check(request).await.unwrap().into_inner().session
 }
 
-pub(crate) async fn active(service: &Service) -> Vec<String> {
+async fn active(service: &Service) -> Vec<String> {
     let request = ListSessionsRequest {
         parent: DEFAULT.to_owned(),
         state: SessionState::Active.into(),

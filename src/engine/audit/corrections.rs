@@ -55,7 +55,9 @@ impl Known {
     pub(super) fn recorded(&self) -> Recorded {
         let starts = self.list.iter().rev().take_while(|step| step.is_start());
         let unconfirmed = starts.fold(0_i64, |sum, step| sum.saturating_add(step.by));
-        Recorded { sequence: self.list.back().map_or(0, |step| step.sequence), unconfirmed }
+        let last = self.list.back();
+        let time = last.map(|step| step.change.to_time);
+        Recorded { sequence: last.map_or(0, |step| step.sequence), time, unconfirmed }
     }
 
     /// The starts that a confirmation is about, newest first.
@@ -132,7 +134,10 @@ mod tests {
         known.add(20, change(700, ClockChangeCause::Start));
         known.add(30, change(80, ClockChangeCause::Start));
         assert_eq!([5, 15, 25, 30].map(|of| known.since(of)), [785, 780, 80, 0]);
-        assert_eq!(known.recorded(), Recorded { sequence: 30, unconfirmed: 780 });
+        assert_eq!(
+            known.recorded(),
+            Recorded { sequence: 30, time: Some(Timestamp::from_micros(80)), unconfirmed: 780 }
+        );
         let mut corrected = known.clone();
         corrected.add(40, change(-780, ClockChangeCause::Correction));
         assert_eq!([5, 15, 25, 35].map(|of| corrected.since(of)), [5, 0, -700, -780]);
@@ -141,7 +146,10 @@ mod tests {
         assert_eq!([15, 45, 55].map(|of| corrected.since(of)), [0, 0, 0]);
         known.add(40, change(780, ClockChangeCause::Confirmation));
         assert_eq!([5, 15, 25, 35].map(|of| known.since(of)), [5, 0, 0, 0]);
-        assert_eq!(known.recorded(), Recorded { sequence: 40, unconfirmed: 0 });
+        assert_eq!(
+            known.recorded(),
+            Recorded { sequence: 40, time: Some(Timestamp::from_micros(780)), unconfirmed: 0 }
+        );
         assert_eq!(known.confirmed_by(40).iter().map(ClockChangedRecord::by).collect::<Vec<_>>(), [80, 700]);
     }
 

@@ -107,6 +107,8 @@ pub struct Correction {
 pub struct Recorded {
     /// The last record that is about it; 0 where there is none.
     pub sequence: u64,
+    /// The decision time just after that.
+    pub time: Option<Timestamp>,
     /// By how many microseconds decision time leapt ahead at starts that no record after them confirms.
     pub unconfirmed: i64,
 }
@@ -201,8 +203,8 @@ impl Clock {
         if ahead > WARN_AHEAD {
             let (seconds, lasting) = (ahead / 1_000_000, LASTING / 1_000_000);
             tracing::warn!(
-                "the wall clock is {seconds} s ahead of the newest record that it had confirmed: nothing ends, is marked as \
-                 expired or removed by it before it has stayed so for {lasting} s"
+                "the wall clock is {seconds} s ahead of the newest record: nothing ends, is marked as expired or removed \
+                 by it before it has stayed so for {lasting} s"
             );
         }
         leap
