@@ -269,7 +269,7 @@ pub(crate) fn every_acknowledged_end_is_recorded(model: &Model, engine: &Engine)
     }
     for (id, known) in model.sessions.iter().filter(|(_, known)| known.state == State::Ended) {
         assert!(
-            model.ended.contains(id),
+            model.ended.contains_key(id),
             "the end of session {id} was acknowledged, and is not on the record: {known:?}"
         );
     }

@@ -40,9 +40,9 @@ pub(crate) struct Model {
     /// Decisions that no record will be shown of.
     pub(crate) lost: u64,
     pub(crate) sessions: BTreeMap<SessionId, Known>,
-    /// The sessions whose end is on the record, and whose revocation.
-    pub(crate) ended: BTreeSet<SessionId>,
-    revoked: BTreeSet<SessionId>,
+    /// The records of the ends of sessions, and of revocations.
+    pub(crate) ended: BTreeMap<SessionId, u64>,
+    revoked: BTreeMap<SessionId, u64>,
     /// By how many microseconds decision time is ahead of the true time, from which record on.
     pub(crate) scales: BTreeMap<u64, i64>,
     /// Where the opening of each session is recorded.
@@ -137,8 +137,8 @@ impl Model {
             answered: HashMap::new(),
             lost: 0,
             sessions: BTreeMap::new(),
-            ended: BTreeSet::new(),
-            revoked: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            revoked: BTreeMap::new(),
             scales: BTreeMap::new(),
             opened: BTreeMap::new(),
             generations: [0; USERS],
@@ -278,16 +278,24 @@ impl Model {
                 }
             }
             Content::SessionEnded(session) => {
-                assert!(self.ended.insert(session.id), "a session ends twice: {record:?}");
+                let before = self.ended.insert(session.id, record.sequence);
+                self.is_the_only_one(before, record);
                 self.note(session.id, State::Ended);
             }
             Content::SessionRevoked(session) => {
-                assert!(self.revoked.insert(session.id), "a session is revoked twice: {record:?}");
-                assert!(!self.ended.contains(&session.id), "a session is revoked after its end: {record:?}");
+                let before = self.revoked.insert(session.id, record.sequence);
+                self.is_the_only_one(before, record);
+                assert!(!self.ended.contains_key(&session.id), "a session is revoked after its end: {record:?}");
                 self.note(session.id, State::Revoked);
             }
             _ => {}
         }
+    }
+
+    /// One record of each kind for each session; retention may have removed the first, and a crash the knowledge of it.
+    fn is_the_only_one(&self, before: Option<u64>, record: &Record) {
+        let is_kept = before.is_some_and(|before| self.log.contains_key(&before));
+        assert!(!is_kept, "record {before:?} says the same of that session: {record:?}");
     }
 
     /// When a record was made, by the true time.
