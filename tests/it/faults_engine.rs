@@ -366,8 +366,8 @@ impl Campaign {
         );
         invariants::every_session_was_opened_on_the_record(&self.model, &engine);
         if !self.may_refuse() {
-            self.until_settled().await;
             invariants::the_history_is_dense(&self.model, &engine, &self.surroundings).await;
+            self.until_settled().await;
             self.settle().await;
         }
     }
