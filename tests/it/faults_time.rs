@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock_model::{KeptText, Times, correction};
 use crate::faults_engine::{Campaign, LIMIT};
+use crate::faults_invariants as invariants;
 
 /// Corrections and boots, over all schedules.
 pub(crate) static REACHED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
@@ -94,6 +95,9 @@ impl Campaign {
             }
         }
         self.everything_is_recorded(&engine).await;
+        // What had expired before a correction is marked, and stays so; what expires by it may be.
+        let latest = since_1970(self.times.now() + self.times.due().unwrap_or(0).max(0));
+        invariants::every_acknowledged_change_is_there_and_nothing_else(&mut self.model, &engine, false, latest);
         let known = self.model.scales.last_key_value().map_or(0, |(sequence, _)| *sequence);
         let filter = RecordFilter { types: vec![RecordType::ClockChanged], ..RecordFilter::default() };
         let records = engine.audit().list(&filter, None, 1_000).unwrap().records;
