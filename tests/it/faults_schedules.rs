@@ -110,6 +110,6 @@ fn whatever_happens_what_was_acknowledged_holds() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     let [corrections, boots] = [0, 1].map(|at| REACHED[at].load(Ordering::SeqCst));
     println!("{corrections} corrections of the clock, {boots} boots");
-    assert!(schedules == 1 || corrections.min(boots) > 0, "something is never reached");
+    assert!(schedules < 1_000 || corrections.min(boots) > 0, "something is never reached");
     println!("{schedules} schedules in {:?}, from seed {first} on", begun.elapsed());
 }
