@@ -44,12 +44,12 @@ pub(super) fn has_same_rules(one: &Organization, other: &Organization) -> bool {
         && is_same(one.pending.as_ref(), other.pending.as_ref())
 }
 
-/// The change that marks the rules of an organization which have expired; none where none has.
-pub(super) fn plan(before: &Arc<Organization>, now: Timestamp) -> Option<Planned> {
-    let rules: Vec<(u32, &Id)> = before.due_rules(now).collect();
+/// The change that marks the rules of an organization which have expired by `passed`; none where none has. It is made `now`.
+pub(super) fn plan(before: &Arc<Organization>, passed: Timestamp, now: Timestamp) -> Option<Planned> {
+    let rules: Vec<(u32, &Id)> = before.due_rules(passed).collect();
     let comment = match rules.as_slice() {
         [] => {
-            let (_, id) = before.kept_versions().flat_map(|version| version.due_rules(now)).next()?;
+            let (_, id) = before.kept_versions().flat_map(|version| version.due_rules(passed)).next()?;
             format!("rule {id} expired, which the policy does not have")
         }
         [(_, id)] => format!("rule {id} expired"),

@@ -18,7 +18,7 @@ use super::apply::Applier;
 use super::audit::{AuditLog, Condition, LeftAs, Maintenance, Opened};
 use super::background;
 use super::check::DecisionIds;
-use super::clock::{Clock, Correction};
+use super::clock::{Clock, Correction, Recorded};
 use super::commands::{Command, Commands};
 use super::counters::{RuleCounter, RuleCounters};
 use super::directory::{Directory, OrganizationView, Published, PublishedCluster};
@@ -79,7 +79,9 @@ impl Engine {
             read_back::hear(audit, &sessions, &mut policy, &clock, options.restored)?;
         let Recovered { state, sequence, last_change, snapshot_sequence, bytes, owed } = policy;
         let recorded = newest_time(&audit.log);
-        let leap = clock.begin(owed.last().map(|(entry, _)| entry.time).max(recorded), audit.log.recorded_clock());
+        // A change that the log still owes may be from after a correction that is not on the record.
+        let newest = owed.last().map(|(entry, _)| entry.time).max(recorded);
+        let leap = clock.begin(newest, Recorded { time: recorded, ..audit.log.recorded_clock() });
         let (table, max_age) = (SessionTable::new(boot, &options.sessions), options.sessions.max_age);
         // The first record that an open session can have.
         let oldest = audit.log.first_since(before(leap.map_or(clock.now(), |leap| leap.from), max_age));

@@ -126,6 +126,12 @@ impl Writer {
         while self.expire_some() {}
     }
 
+    /// Whether a correction is in force that is not on the record yet. A crash may undo it, and must not leave its marks.
+    fn is_unrecorded(&self) -> bool {
+        let Applier { clock, audit, .. } = &self.applier;
+        clock.is_settled() && audit.last_correction() > audit.newest_sequence()
+    }
+
     /// Marks what has surely expired in some organizations. True where some are left, and can be written.
     fn expire_some(&mut self) -> bool {
         let now = self.applier.clock.surely_passed();
@@ -135,12 +141,13 @@ impl Writer {
             self.timekeeping.expired_to = None;
             return false;
         }
-        if !self.writable || self.applier.audit.queue().check_writable().is_err() {
+        if !self.writable || self.applier.audit.queue().check_writable().is_err() || self.is_unrecorded() {
             return false;
         }
-        let (mut pending, mut answers) = (Vec::new(), Vec::new());
+        let (time, mut pending, mut answers) = (self.applier.clock.now(), Vec::new(), Vec::new());
         for id in due {
-            let Some(planned) = self.applier.state.organizations.get(&id).and_then(|of| expiry::plan(of, now)) else {
+            let Some(planned) = self.applier.state.organizations.get(&id).and_then(|of| expiry::plan(of, now, time))
+            else {
                 self.applier.expiries.set(&id, None);
                 continue;
             };

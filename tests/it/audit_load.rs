@@ -49,6 +49,16 @@ pub(crate) struct Model {
     pub(crate) lost_within: Duration,
 }
 
+impl Model {
+    /// What must be in something that came about between then and `later`: what was answered then. A session whose end was
+    /// asked for meanwhile may have ended.
+    pub(crate) fn perhaps_with(mut self, later: &Self) -> Self {
+        let ends = |session: &String| later.ending.contains(session) || later.ended.contains(session);
+        self.ending.extend(self.open.extract_if(.., |session| ends(session)));
+        self
+    }
+}
+
 /// Clients that check, half of them for shells, which they also end, until the service is gone.
 pub(crate) fn start(channel: &Channel, model: &Arc<Mutex<Model>>) -> Vec<JoinHandle<()>> {
     (0..CLIENTS)

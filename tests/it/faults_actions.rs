@@ -27,7 +27,7 @@ pub(crate) const NODES: [&str; 4] = ["", "/projects/a", "/projects/a/workspaces/
 const RANGES: [&str; 7] =
     ["10.0.0.0/8", "10.0.0.1", "192.0.2.0/24", "203.0.113.0/24", "any", "2001:db8::/32", "0.0.0.0/0"];
 const RULES: [&str; 4] = ["r0", "r1", "r2", "r3"];
-/// In seconds: more than a clock follows bit by bit, so that a passing jump changes nothing.
+/// In seconds: more than a clock follows bit by bit, so that a jump changes nothing before it has lasted.
 const JUMPS: [i64; 6] = [-31_536_000, -2_592_000, -3_600, 3_600, 2_592_000, 31_536_000];
 const GROUPS: [&str; 2] = ["g0", "g1"];
 
@@ -46,9 +46,9 @@ pub(crate) enum Action {
     Renew { nth: usize, lease: u64 },
     /// A user is erased, while these ask.
     Erase { user: usize, meanwhile: Vec<Asked> },
-    /// Time passes, in seconds.
-    Advance(u64),
-    /// The wall clock jumps by so many seconds, until time passes or the service starts again.
+    /// Time passes, in seconds. Where the wall clock is wrong and stays so, it may be followed.
+    Advance { seconds: u64, stays: bool },
+    /// The wall clock jumps by so many seconds.
     Jump(i64),
     /// A store begins to fail.
     Trouble { store: Store, trouble: Trouble },
@@ -56,7 +56,7 @@ pub(crate) enum Action {
     Stall { store: Store },
     /// Everything works again, and nothing else happens until everything is done.
     Heal,
-    /// The service dies, and with a survival the machine as well. A mirror that is `lost` is empty afterwards.
+    /// The service dies, and with a survival the machine as well, which is booted. A mirror that is `lost` is empty afterwards.
     Crash { survival: Option<Survival>, lost: bool },
     /// The same, at the so many-th operation of the disk from now on.
     CutAfter { operations: usize, survival: Option<Survival>, lost: bool },
@@ -157,6 +157,23 @@ impl List {
 }
 
 impl Edit {
+    /// The rule, the group and the node that it names; an empty node is the organization itself.
+    pub(crate) fn named(&self) -> (Option<&'static str>, Option<&'static str>, Option<&'static str>) {
+        match self {
+            Self::CreateRule { id, .. } | Self::UpdateRule { id, .. } | Self::DeleteRule { id } => {
+                (Some(id), None, None)
+            }
+            Self::CreateGroup { id, .. } | Self::ReplaceRanges { id, .. } | Self::DeleteGroup { id } => {
+                (None, Some(id), None)
+            }
+            Self::CreateNode { node, .. } | Self::UpdateNode { node, .. } | Self::DeleteNode { node } => {
+                (None, None, Some(node))
+            }
+            Self::RequireProjects(_) => (None, None, Some("")),
+            Self::Cluster(_) | Self::CreateOrganization | Self::DeleteOrganization => (None, None, None),
+        }
+    }
+
     /// What is asked of the service at this moment.
     pub(crate) fn target(&self, organization: &str, now: Duration) -> ChangeTarget {
         let key = |node: &str| NodeKey::of(&NodePath::parse(&format!("organizations/default{node}")).unwrap());
@@ -285,8 +302,9 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
         3 => nth.clone().prop_map(|nth| Action::End { nth }),
         2 => (nth, 5..100_u64).prop_map(|(nth, lease)| Action::Renew { nth, lease }),
         2 => (0..USERS, vec(asked(), 0..4)).prop_map(|(user, meanwhile)| Action::Erase { user, meanwhile }),
-        4 => prop_oneof![4 => 1..90_u64, 1 => Just(700), 1 => Just(4_000)].prop_map(Action::Advance),
-        2 => select(&JUMPS[..]).prop_map(Action::Jump),
+        4 => (prop_oneof![3 => 1..90_u64, 2 => Just(61), 1 => Just(700), 1 => Just(4_000)], prop::bool::weighted(0.7))
+            .prop_map(|(seconds, stays)| Action::Advance { seconds, stays }),
+        4 => select(&JUMPS[..]).prop_map(Action::Jump),
         3 => (store.clone(), trouble()).prop_map(|(store, trouble)| Action::Trouble { store, trouble }),
         1 => store.prop_map(|store| Action::Stall { store }),
         4 => Just(Action::Heal),

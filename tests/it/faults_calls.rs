@@ -49,7 +49,7 @@ impl Campaign {
         let judged = ChangeRequest { validate_only: true, ..request.clone() };
         let Some(judged) = self.answered("a change to be judged", engine.change(judged)).await else { return };
         let expected = match judged {
-            Ok(Changed { outcome, .. }) => self.model.with(&outcome),
+            Ok(Changed { outcome, .. }) => self.model.with(&outcome, edit, self.now()),
             Err(ChangeError::Refused(_) | ChangeError::Gated(_)) => return,
             Err(error) => {
                 assert!(self.may_refuse(), "{error}");
@@ -58,7 +58,7 @@ impl Campaign {
         };
         match self.answered("a change", engine.change(request)).await {
             Some(Ok(changed)) => {
-                let (made, now) = (self.model.with(&changed.outcome), self.now());
+                let (made, now) = (self.model.with(&changed.outcome, edit, self.now()), self.now());
                 let same = self.model.explains(&expected.policy, &made.policy, now);
                 assert!(same, "judged as\n{:#?}\nand made as\n{:#?}", expected.policy, made.policy);
                 self.model.adopt(made, now);
@@ -73,12 +73,32 @@ impl Campaign {
         }
     }
 
+    /// The revisions that were acknowledged: what a Check that begins now may ask for.
+    fn least(&self) -> [u64; 3] {
+        let policy = &self.model.policy;
+        let of = |id: &str| policy.organizations.get(id).map_or(0, |organization| organization.revision);
+        [of(ORGANIZATIONS[0]), of(ORGANIZATIONS[1]), policy.cluster_revision].map(|of| u64::try_from(of).unwrap())
+    }
+
+    /// §2.5: a Check that asks for a revision which nobody has made yet gets no answer from an older one.
+    pub(crate) async fn ask_for_more(&self, asked: &Asked) {
+        let mut least = self.least();
+        least.iter_mut().for_each(|of| *of += 1);
+        let answer = timeout(LIMIT, ask(self.engine(), asked.clone(), self.model.email(asked.user), least)).await;
+        match answer.expect("a check is never answered") {
+            Err(CheckError::RevisionNotReached { .. } | CheckError::ClusterRevisionNotReached { .. }) => {}
+            Err(error) => assert!(self.may_refuse(), "revisions {least:?} are asked for: {error}"),
+            Ok(answer) => panic!("revisions {least:?} are asked for: {answer:?}"),
+        }
+    }
+
     pub(crate) async fn check(&mut self, asked: &[Asked]) {
         let mut unrecordable = self.unrecordable;
+        let least = self.least();
         let answers: Vec<_> = asked
             .iter()
             .map(|asked| (asked.clone(), self.model.email(asked.user)))
-            .map(|(asked, email)| tokio::spawn(ask(self.engine(), asked, email)))
+            .map(|(asked, email)| tokio::spawn(ask(self.engine(), asked, email, least)))
             .collect();
         for (asked, answer) in asked.iter().zip(answers) {
             let answer = timeout(LIMIT, answer).await.expect("a check is never answered").unwrap();
@@ -91,9 +111,12 @@ impl Campaign {
 
     /// Holds an answer against the model. True if it shows that nothing can be recorded any more.
     fn acknowledge(&mut self, asked: &Asked, email: String, answer: Result<Answer, CheckError>) -> bool {
-        let (now, is_sync) = (self.now(), self.is_sync(asked.connection_type));
+        let (now, even, is_sync) = (self.now(), self.even(), self.is_sync(asked.connection_type));
         let answer = match answer {
             Ok(answer) => answer,
+            Err(error @ (CheckError::RevisionNotReached { .. } | CheckError::ClusterRevisionNotReached { .. })) => {
+                panic!("{asked:?}: what was acknowledged does not answer: {error}");
+            }
             Err(error) => {
                 assert!(self.may_refuse(), "{asked:?}: {error}");
                 let fails_for_good = matches!(self.audit_trouble, Some(Trouble::Always(_)));
@@ -104,22 +127,24 @@ impl Campaign {
         let engine = self.engine();
         invariants::a_check_is_decided_by_what_was_acknowledged(&mut self.model, &engine, asked, &answer, now);
         assert!(self.given.insert(answer.decision_id), "decision {} is given out twice", answer.decision_id);
+        // Where the log may be left unwritten, an answer leaves after the wait for its record has failed.
+        let has_waited = is_sync && answer.sequence > 0 && (!self.setup.lets_go || !self.may_refuse());
         if !self.model.recorded.contains(&answer.decision_id) {
-            self.model.answered.insert(answer.decision_id, is_sync);
+            self.model.answered.insert(answer.decision_id, (answer.sequence, has_waited));
         }
         let Some(session) = answer.session else {
             let is_denied = answer.reason.decision() == Decision::Deny;
             assert!(is_denied || self.setup.lets_go, "{asked:?} is allowed without a session");
             return false;
         };
-        let lease = asked.lease.map(|lease| now + Duration::from_secs(lease));
+        let lease = asked.lease.map(|lease| even + Duration::from_secs(lease));
         let known = Known {
             email,
             ip: asked.ip,
             endpoint: asked.endpoint(),
             connection_type: asked.connection_type,
-            start: now,
-            seen: (now, now),
+            start: even,
+            seen: (even, even),
             lease: lease.map(|lease| (lease, lease)),
             state: State::Active,
             durable: (is_sync && !self.setup.lets_go) || self.model.opened.contains_key(&session),
@@ -132,9 +157,9 @@ impl Campaign {
                 let same = (&folded.email, folded.ip, &folded.endpoint) == (&known.email, known.ip, &known.endpoint);
                 assert!(same && asked.connection_type == ConnectionType::Preview, "{session} is given out twice");
                 assert!(matches!(folded.state, State::Active | State::Ending), "{folded:?} goes on");
-                folded.seen.1 = now;
+                folded.seen.1 = even;
                 if is_sync && !self.setup.lets_go {
-                    folded.seen.0 = now;
+                    folded.seen.0 = even;
                 }
             }
         }
@@ -151,7 +176,8 @@ impl Campaign {
         for asked in asked.chunks(32) {
             let answers: Vec<_> = asked
                 .iter()
-                .map(|asked| tokio::spawn(ask(Arc::clone(&engine), asked.clone(), "traffic@example.com".to_owned())))
+                .map(|asked| (asked.clone(), "traffic@example.com".to_owned()))
+                .map(|(asked, email)| tokio::spawn(ask(Arc::clone(&engine), asked, email, [0; 3])))
                 .collect();
             for (asked, answer) in asked.iter().zip(answers) {
                 let answer = timeout(LIMIT, answer).await.expect("a check is never answered").unwrap();
@@ -180,7 +206,7 @@ impl Campaign {
         let known = self.model.sessions[&session].clone();
         let organization = id(known.endpoint.split('/').nth(1).unwrap());
         let ended = self.answered("the end of a session", engine.end_session(&organization, session)).await;
-        let now = self.now();
+        let now = self.even();
         let state = match ended {
             Some(Ok(Some(_))) => State::Ended,
             Some(Ok(None)) => {
@@ -198,7 +224,7 @@ impl Campaign {
 
     pub(crate) async fn renew(&mut self, nth: usize, lease: u64) {
         let Some(session) = self.nth(nth, Some(ConnectionType::Shell)) else { return };
-        let (engine, now, lease) = (self.engine(), self.now(), Duration::from_secs(lease));
+        let (engine, now, lease) = (self.engine(), self.even(), Duration::from_secs(lease));
         let known = self.model.sessions[&session].clone();
         let organization = id(known.endpoint.split('/').nth(1).unwrap());
         let named = [(organization, Some(session))];
@@ -267,7 +293,8 @@ pub(crate) fn traffic(number: usize) -> Asked {
     }
 }
 
-async fn ask(engine: Arc<Engine>, asked: Asked, email: String) -> Result<Answer, CheckError> {
+/// `least` has the oldest revision of each organization that may answer, and then that of the cluster.
+async fn ask(engine: Arc<Engine>, asked: Asked, email: String, least: [u64; 3]) -> Result<Answer, CheckError> {
     let endpoint = asked.endpoint();
     let question = Question {
         address: asked.ip.parse().unwrap(),
@@ -276,8 +303,8 @@ async fn ask(engine: Arc<Engine>, asked: Asked, email: String) -> Result<Answer,
         user_email: &email,
         session_lease: asked.lease.map(Duration::from_secs),
         request_id: "",
-        min_revision: 0,
-        min_cluster_revision: 0,
+        min_revision: least[asked.organization],
+        min_cluster_revision: least[2],
     };
     engine.check(&question).await
 }

@@ -20,6 +20,7 @@ use proptest::prelude::*;
 use tokio::time::{Instant, timeout};
 
 use crate::clock::Hand;
+use crate::clock_model::{KeptText, Times, Watched};
 use crate::faults_actions::{ADDRESSES, Action, Asked, Edit};
 use crate::faults_calls::traffic;
 use crate::faults_disk::{Store, Surroundings};
@@ -77,15 +78,19 @@ pub(crate) struct Campaign {
     engine: Option<Arc<Engine>>,
     pub(crate) model: Model,
     /// What was put aside, and what was acknowledged by then.
-    copy: Option<(Surroundings, Model)>,
+    copy: Option<(Surroundings, Model, Times)>,
     /// The decisions of all lineages.
     pub(crate) given: HashSet<DecisionId>,
     /// What becomes of the disk when a cut comes.
     armed: (Option<Survival>, bool),
     /// The audit log fails for good, and the engine knows.
     pub(crate) unrecordable: bool,
-    /// By how many seconds the wall clock is ahead.
-    jumped: i64,
+    /// What decision time must be.
+    pub(crate) times: Times,
+    pub(crate) kept: KeptText,
+    pub(crate) watched: Arc<Watched>,
+    /// The machine goes off after some operations.
+    pub(crate) is_armed: bool,
     /// What the audit log fails with.
     pub(crate) audit_trouble: Option<Trouble>,
     /// Engines that have died and are still ending.
@@ -102,7 +107,9 @@ impl Drop for Campaign {
 impl Campaign {
     pub(crate) async fn run(setup: Setup, schedule: &[Action]) {
         let (surroundings, hand) = (Surroundings::default(), Hand::new());
-        let engine = Engine::open(surroundings.stores().unwrap(), setup.options(), hand.clock()).unwrap();
+        let (kept, watched, times) = (KeptText::default(), Watched::new(&hand), Times::new(&hand));
+        let clock = kept.clock(watched.clone());
+        let engine = Engine::open(surroundings.stores().unwrap(), setup.options(), clock).unwrap();
         let model = Model::of(&engine);
         let mut campaign = Self {
             setup,
@@ -114,7 +121,10 @@ impl Campaign {
             given: HashSet::new(),
             armed: (None, false),
             unrecordable: false,
-            jumped: 0,
+            times,
+            kept,
+            watched,
+            is_armed: false,
             audit_trouble: None,
             ending: Vec::new(),
         };
@@ -142,16 +152,6 @@ impl Campaign {
         Arc::clone(self.engine.as_ref().unwrap())
     }
 
-    /// The decision time: a passing jump of the wall clock does not move it.
-    pub(crate) fn now(&self) -> Duration {
-        let ahead = i128::from(self.jumped) * 1_000_000_000;
-        Duration::from_nanos_u128((self.hand.now().as_nanos().cast_signed() - ahead).cast_unsigned())
-    }
-
-    fn jump_back(&mut self) {
-        self.hand.jump(-std::mem::take(&mut self.jumped));
-    }
-
     /// Whether something may be refused now.
     pub(crate) fn may_refuse(&self) -> bool {
         self.surroundings.is_troubled() || self.surroundings.is_off()
@@ -165,15 +165,8 @@ impl Campaign {
             Action::End { nth } => self.end(*nth).await,
             Action::Renew { nth, lease } => self.renew(*nth, *lease).await,
             Action::Erase { user, meanwhile } => self.erase(*user, meanwhile).await,
-            Action::Jump(seconds) => {
-                self.hand.jump(*seconds);
-                self.jumped += seconds;
-            }
-            Action::Advance(seconds) => {
-                self.jump_back();
-                self.hand.advance(Duration::from_secs(*seconds));
-                self.model.judge(self.now());
-            }
+            Action::Jump(seconds) => self.jump(*seconds).await,
+            Action::Advance { seconds, stays } => self.advance(*seconds, *stays).await,
             Action::Trouble { store, trouble } => {
                 self.surroundings.trouble(*store, *trouble);
                 if *store == Store::Audit {
@@ -186,6 +179,7 @@ impl Campaign {
             Action::Crash { survival, lost } => self.crash((*survival, *lost)).await,
             Action::CutAfter { operations, survival, lost } => {
                 self.armed = (*survival, *lost);
+                self.is_armed = true;
                 self.surroundings.cut_after(*operations);
             }
             Action::Restart => self.restart(false).await,
@@ -218,7 +212,8 @@ impl Campaign {
         let begun = Instant::now();
         loop {
             self.look(false);
-            let faults = invariants::sessions_that_are_not_what_they_must_be(&self.model, &engine, self.now());
+            let faults =
+                invariants::sessions_that_are_not_what_they_must_be(&self.model, &engine, self.now(), self.even());
             if faults.is_empty() || self.surroundings.is_off() {
                 break;
             }
@@ -239,13 +234,17 @@ impl Campaign {
         );
         invariants::every_change_has_one_record_and_revisions_are_dense(model, &engine);
         invariants::the_erased_are_nowhere(model, &engine, &self.surroundings);
+        if !lets_go {
+            invariants::every_acknowledged_end_is_recorded(model, &engine);
+        }
         let address = ADDRESSES[self.model.log.len() % ADDRESSES.len()];
         let shell = Asked { ip: address, connection_type: ConnectionType::Shell, ..traffic(0) };
-        self.check(&[Asked { user: 0, ..shell }]).await;
+        self.check(&[Asked { user: 0, ..shell.clone() }]).await;
+        self.ask_for_more(&shell).await;
     }
 
     /// Waits until everything that was queued is durable.
-    async fn everything_is_recorded(&self, engine: &Engine) {
+    pub(crate) async fn everything_is_recorded(&self, engine: &Engine) {
         let begun = Instant::now();
         while engine.audit().newest_sequence() < engine.audit().queue().last_sequence() {
             if self.surroundings.is_off() {
@@ -269,20 +268,22 @@ impl Campaign {
     }
 
     /// What holds at every moment.
-    fn look(&mut self, after_a_crash: bool) {
-        let (engine, now) = (self.engine(), self.now());
+    pub(crate) fn look(&mut self, after_a_crash: bool) {
+        let (engine, now, even) = (self.engine(), self.now(), self.even());
         let model = &mut self.model;
         invariants::every_acknowledged_change_is_there_and_nothing_else(model, &engine, after_a_crash, now);
         invariants::sequences_are_dense_and_what_was_shown_stays(model, &engine, after_a_crash, &self.surroundings);
-        invariants::nothing_younger_than_the_longest_session_was_removed(model, &engine, now);
+        invariants::nothing_younger_than_the_longest_session_was_removed(model, &engine, even);
         invariants::checkpoints_cover_only_what_is_durable(model, &engine);
-        let gone = self.model.answered.values().any(|waited| *waited);
-        assert!(self.setup.lets_go || !gone, "an answer had waited for a record that is not shown");
+        let gone = self.model.answered.values().any(|(_, waited)| *waited);
+        assert!(!gone, "an answer had waited for a record that is not shown");
     }
 
     async fn crash(&mut self, (survival, lost): (Option<Survival>, bool)) {
-        self.jump_back();
-        self.surroundings.crash(survival, lost);
+        self.die(survival, lost);
+        if survival.is_some() {
+            self.boot();
+        }
         self.abandon();
         self.model.crashed();
         invariants::the_log_verifies_and_older_checkpoints_hold(&self.model, &self.surroundings);
@@ -301,16 +302,15 @@ impl Campaign {
     }
 
     async fn put_back(&mut self) {
-        let Some((copy, model)) = self.copy.take() else { return };
-        self.jump_back();
+        let Some((copy, model, times)) = self.copy.take() else { return };
         self.surroundings.put_back(copy);
         self.abandon();
         self.model = model;
+        self.go_back_to(&times);
         self.start().await;
     }
 
     async fn restart(&mut self, copies: bool) {
-        self.jump_back();
         // A disk that does not answer holds the end up: that is what the bound of the server is for.
         self.surroundings.answer();
         let engine = self.engine.take().unwrap();
@@ -323,7 +323,7 @@ impl Campaign {
         timeout(LIMIT, closed).await.expect("the engine does not close").unwrap();
         if self.surroundings.is_off() {
             let (survival, lost) = self.armed;
-            self.surroundings.crash(survival, lost);
+            self.die(survival, lost);
             self.audit_trouble = None;
             self.unrecordable = false;
             self.model.crashed();
@@ -332,7 +332,7 @@ impl Campaign {
             self.model.crashed();
         }
         if copies && !self.may_refuse() {
-            self.copy = Some((self.surroundings.copy(), self.model.clone()));
+            self.copy = Some((self.surroundings.copy(), self.model.clone(), self.times.clone()));
         }
         self.start().await;
     }
@@ -345,7 +345,7 @@ impl Campaign {
                 Err(error) => {
                     assert!(self.may_refuse(), "a crash keeps the service from starting: {error}");
                     let survival = if self.surroundings.is_off() { self.armed.0 } else { None };
-                    self.surroundings.crash(survival, self.armed.1);
+                    self.die(survival, self.armed.1);
                     self.audit_trouble = None;
                     self.unrecordable = false;
                     self.model.crashed();
@@ -353,6 +353,7 @@ impl Campaign {
             }
         };
         self.engine = Some(Arc::new(engine));
+        self.times.started(true, 0);
         self.look(true);
         self.model.maybe.clear();
         self.model.judge(self.now());
@@ -366,12 +367,20 @@ impl Campaign {
         invariants::every_session_was_opened_on_the_record(&self.model, &engine);
         if !self.may_refuse() {
             invariants::the_history_is_dense(&self.model, &engine, &self.surroundings).await;
+            self.until_settled().await;
             self.settle().await;
         }
     }
 
-    fn open(&self) -> Result<Engine, OpenError> {
+    fn open(&mut self) -> Result<Engine, OpenError> {
         let stores = self.surroundings.stores()?;
-        Engine::open(stores, self.setup.options(), self.hand.clock())
+        self.watched = Watched::new(&self.hand);
+        Engine::open(stores, self.setup.options(), self.kept.clock(self.watched.clone()))
+    }
+
+    /// The process dies, at one moment for its disk and its clock.
+    fn die(&mut self, survival: Option<Survival>, lost: bool) {
+        self.is_armed = false;
+        self.kept.die(|| self.surroundings.crash(survival, lost));
     }
 }

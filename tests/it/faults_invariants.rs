@@ -18,7 +18,8 @@ use portcullis::policy::decision::Level;
 
 use crate::faults_actions::{Asked, id};
 use crate::faults_disk::{Surroundings, key};
-use crate::faults_model::{MAX_AGE, Maybe, Model, State, email_of, has_expiring, policy_of, since_1970};
+use crate::faults_model::{MAX_AGE, Maybe, Model, State, email_of};
+use crate::faults_policy::{has_expiring, policy_of};
 use crate::naive;
 
 /// §2.5: a mutation becomes durable, then visible, then acknowledged. What is in force is what was acknowledged; a change
@@ -184,8 +185,8 @@ pub(crate) fn every_acknowledged_decision_is_recorded_or_in_a_gap(
         return;
     }
     assert!(after_a_crash || lets_go, "answered, and not on the record: {missing:?}");
-    let waited = missing.values().filter(|waited| **waited).count();
-    assert!(lets_go || waited == 0, "{waited} decisions had waited for their records, which are gone");
+    let waited: Vec<_> = missing.iter().filter(|(_, (_, waited))| *waited).collect();
+    assert!(waited.is_empty(), "decisions had waited for their records, which are gone: {waited:?}");
     let count = missing.len() as u64;
     model.lost += count;
     let admitted = model.admitted_missing();
@@ -224,13 +225,19 @@ pub(crate) fn nothing_younger_than_the_longest_session_was_removed(model: &mut M
     });
     assert!(is_said, "records up to {last} are removed, and no record says so");
     for record in removed.values() {
-        assert!(since_1970(record) + MAX_AGE <= now, "record {} was removed too early", record.sequence);
+        assert!(model.true_time(record) + MAX_AGE <= now, "record {} was removed too early", record.sequence);
     }
 }
 
 /// §2.7: sessions survive; each ends by its end, its deadline or the maximum age, and not before; revocation is final; an
 /// address that is denied now has no session that is not revoked. What is not so, if anything: threads may need a moment.
-pub(crate) fn sessions_that_are_not_what_they_must_be(model: &Model, engine: &Engine, now: Duration) -> Vec<String> {
+/// Deadlines go by the `even`, true time, and decisions by the decision time.
+pub(crate) fn sessions_that_are_not_what_they_must_be(
+    model: &Model,
+    engine: &Engine,
+    now: Duration,
+    even: Duration,
+) -> Vec<String> {
     let active: BTreeMap<_, Session> = engine
         .sessions()
         .list(None, &|_, _| true, None, usize::MAX)
@@ -241,17 +248,31 @@ pub(crate) fn sessions_that_are_not_what_they_must_be(model: &Model, engine: &En
     for (id, known) in &model.sessions {
         let is_revoked = active.get(id).map(|session| session.record.revocation.is_some());
         let fault = match is_revoked {
-            None if known.is_active(now) => "is not there any more",
+            None if known.is_active(even) => "is not there any more",
             Some(true) if !known.may_be_revoked => "is revoked, and was never denied",
             Some(false) if known.state == State::Revoked => "is not revoked any more",
             Some(_) if known.state == State::Ended => "has ended, and is there again",
-            Some(_) if now >= known.due().1 => "is due",
+            Some(_) if even >= known.due().1 => "is due",
             Some(false) if model.denies(known, now) => "would be denied, and is not revoked",
             _ => continue,
         };
         faults.push(format!("session {id} {fault}: {known:?}"));
     }
     faults
+}
+
+/// §2.7: an end that was acknowledged is on the record; that it is there once is found when records are shown.
+pub(crate) fn every_acknowledged_end_is_recorded(model: &Model, engine: &Engine) {
+    // What retention has removed was perhaps never shown.
+    if engine.audit().first_sequence() > 1 {
+        return;
+    }
+    for (id, known) in model.sessions.iter().filter(|(_, known)| known.state == State::Ended) {
+        assert!(
+            model.ended.contains_key(id),
+            "the end of session {id} was acknowledged, and is not on the record: {known:?}"
+        );
+    }
 }
 
 /// §2.8: what is shown is durable. A session that is there after a crash was opened on the record.

@@ -11,20 +11,15 @@ use std::time::Duration;
 use portcullis::audit::record::{Content, DecisionId, Record, Subject};
 use portcullis::audit::session::SessionId;
 use portcullis::engine::Engine;
-use portcullis::policy::node;
-use portcullis::policy::organization::Organization;
-use portcullis::policy::rule::{self, ConnectionType};
+use portcullis::policy::rule::ConnectionType;
 use portcullis::policy::state::Outcome;
-use portcullis::policy::time::Timestamp;
 
-use crate::faults_actions::{Asked, USERS};
+use crate::faults_actions::{Asked, Edit, USERS};
+use crate::faults_policy::{access, all_marked, changes_beside, has_expiring, keeps_marks, naive_of, policy_of};
 use crate::naive;
 
 pub(crate) const IDLE: Duration = Duration::from_mins(1);
 pub(crate) const MAX_AGE: Duration = Duration::from_mins(10);
-
-/// When a rule expires that is marked as expired: before every moment.
-const MARKED: i64 = i64::MIN;
 
 /// See the module.
 #[derive(Clone)]
@@ -39,11 +34,17 @@ pub(crate) struct Model {
     pub(crate) log: BTreeMap<u64, Arc<Record>>,
     /// Records of which decisions were shown.
     pub(crate) recorded: HashSet<DecisionId>,
-    /// Answered decisions whose records were not shown yet; whether they waited for their records.
-    pub(crate) answered: HashMap<DecisionId, bool>,
+    /// Answered decisions whose records were not shown yet, with where the record is to be, and whether the answer waited
+    /// for it.
+    pub(crate) answered: HashMap<DecisionId, (u64, bool)>,
     /// Decisions that no record will be shown of.
     pub(crate) lost: u64,
     pub(crate) sessions: BTreeMap<SessionId, Known>,
+    /// The records of the ends of sessions, and of revocations.
+    pub(crate) ended: BTreeMap<SessionId, u64>,
+    revoked: BTreeMap<SessionId, u64>,
+    /// By how many microseconds decision time is ahead of the true time, from which record on.
+    pub(crate) scales: BTreeMap<u64, i64>,
     /// Where the opening of each session is recorded.
     pub(crate) opened: BTreeMap<SessionId, u64>,
     /// How often each user was erased, or may have been.
@@ -118,7 +119,7 @@ impl Known {
         (first.min(age), last.min(age))
     }
 
-    /// Whether it must be there.
+    /// Whether it must be there at a true time.
     pub(crate) fn is_active(&self, now: Duration) -> bool {
         self.state == State::Active && now < self.due().0
     }
@@ -136,6 +137,9 @@ impl Model {
             answered: HashMap::new(),
             lost: 0,
             sessions: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            scales: BTreeMap::new(),
             opened: BTreeMap::new(),
             generations: [0; USERS],
             erased: BTreeMap::new(),
@@ -173,7 +177,7 @@ impl Model {
         !self.decide_of(known.ip, known.connection_type, &known.endpoint, now).allow
     }
 
-    /// Notes which sessions may be revoked at this moment.
+    /// Notes which sessions may be revoked at this decision time.
     pub(crate) fn judge(&mut self, now: Duration) {
         let denied: Vec<SessionId> =
             self.sessions.iter().filter(|(_, known)| self.denies(known, now)).map(|(id, _)| *id).collect();
@@ -182,8 +186,8 @@ impl Model {
         }
     }
 
-    /// The policy with an outcome in it.
-    pub(crate) fn with(&self, outcome: &Outcome) -> Maybe {
+    /// The policy with an outcome in it, which must be what the edit asks for.
+    pub(crate) fn with(&self, outcome: &Outcome, edit: &Edit, now: Duration) -> Maybe {
         let (mut policy, mut deleted) = (self.policy.clone(), self.deleted.clone());
         match outcome {
             Outcome::Cluster(cluster) => {
@@ -204,6 +208,10 @@ impl Model {
                     "{revision}, {next}"
                 );
                 after.revision = revision;
+                if let Some(before) = before {
+                    let beside = changes_beside(before, &after, edit, now);
+                    assert!(beside.is_none(), "{edit:?} changes {beside:?} too:\n{before:#?}\nand then\n{after:#?}");
+                }
                 deleted.remove(&id);
                 policy.organizations.insert(id, after);
             }
@@ -215,14 +223,17 @@ impl Model {
         Maybe { policy, deleted, late: false }
     }
 
-    /// Whether a policy is this one, perhaps with rules marked whose time has passed: one revision for each organization.
+    /// Whether a policy is this one, perhaps with rules marked whose time has passed: one revision for each organization. No
+    /// mark goes.
     pub(crate) fn explains(&self, policy: &naive::Policy, found: &naive::Policy, now: Duration) -> bool {
         let same = (&policy.cluster, policy.cluster_revision) == (&found.cluster, found.cluster_revision);
         same && policy.organizations.keys().eq(found.organizations.keys())
             && policy.organizations.iter().zip(found.organizations.values()).all(|((id, of), found)| {
                 let expiring = has_expiring(of) || self.policy.organizations.get(id).is_some_and(has_expiring);
                 let marked = found.revision - of.revision;
-                of == found || (expiring && (0..=1).contains(&marked) && all_marked(of, now) == all_marked(found, now))
+                let is_marked =
+                    || expiring && (0..=1).contains(&marked) && all_marked(of, now) == all_marked(found, now);
+                of == found || (is_marked() && keeps_marks(of, found, None))
             })
     }
 
@@ -249,11 +260,14 @@ impl Model {
     /// Learns from a record that was not shown before.
     pub(crate) fn learn(&mut self, record: &Arc<Record>) {
         self.log.insert(record.sequence, Arc::clone(record));
-        let time = since_1970(record);
+        let time = self.true_time(record);
         match &record.entry.content {
             Content::Decision(decision) => {
                 assert!(self.recorded.insert(decision.id), "a decision is recorded twice: {record:?}");
-                self.answered.remove(&decision.id);
+                if let Some((sequence, _)) = self.answered.remove(&decision.id) {
+                    let is_there = sequence == 0 || sequence == record.sequence;
+                    assert!(is_there, "it was answered to be record {sequence}: {record:?}");
+                }
                 let Some(id) = decision.session else { return };
                 if decision.session_opened {
                     assert_eq!(self.opened.insert(id, record.sequence), None, "a session is opened twice: {record:?}");
@@ -263,10 +277,31 @@ impl Model {
                     known.seen.0 = known.seen.0.max(time);
                 }
             }
-            Content::SessionEnded(session) => self.note(session.id, State::Ended),
-            Content::SessionRevoked(session) => self.note(session.id, State::Revoked),
+            Content::SessionEnded(session) => {
+                let before = self.ended.insert(session.id, record.sequence);
+                self.is_the_only_one(before, record);
+                self.note(session.id, State::Ended);
+            }
+            Content::SessionRevoked(session) => {
+                let before = self.revoked.insert(session.id, record.sequence);
+                self.is_the_only_one(before, record);
+                assert!(!self.ended.contains_key(&session.id), "a session is revoked after its end: {record:?}");
+                self.note(session.id, State::Revoked);
+            }
             _ => {}
         }
+    }
+
+    /// One record of each kind for each session; retention may have removed the first, and a crash the knowledge of it.
+    fn is_the_only_one(&self, before: Option<u64>, record: &Record) {
+        let is_kept = before.is_some_and(|before| self.log.contains_key(&before));
+        assert!(!is_kept, "record {before:?} says the same of that session: {record:?}");
+    }
+
+    /// When a record was made, by the true time.
+    pub(crate) fn true_time(&self, record: &Record) -> Duration {
+        let ahead = self.scales.range(..=record.sequence).next_back().map_or(0, |(_, ahead)| *ahead);
+        Duration::from_micros(u64::try_from(record.entry.time.micros() - ahead).unwrap())
     }
 
     fn note(&mut self, id: SessionId, state: State) {
@@ -288,103 +323,10 @@ impl Model {
     }
 }
 
-pub(crate) fn since_1970(record: &Record) -> Duration {
-    Duration::from_micros(u64::try_from(record.entry.time.micros()).unwrap())
-}
-
 /// The email that a record or a session names.
 pub(crate) fn email_of(subject: &Subject) -> Option<&str> {
     match subject {
         Subject::Person(person) => Some(&person.email),
         Subject::Nobody | Subject::Actor(_) | Subject::Erased => None,
-    }
-}
-
-/// The policy in force.
-pub(crate) fn policy_of(engine: &Engine) -> naive::Policy {
-    let cluster = engine.directory().cluster();
-    let organizations = engine.directory().organizations_after(None, usize::MAX);
-    let organizations = organizations.iter().map(|published| {
-        let organization = &published.view.organization;
-        (organization.id.to_string(), naive_of(organization))
-    });
-    naive::Policy {
-        cluster: access(&cluster.cluster.node.access),
-        cluster_revision: revision(cluster.cluster.revision),
-        organizations: organizations.collect(),
-    }
-}
-
-/// Whether rules of it may be marked as expired at some time, or are.
-pub(crate) fn has_expiring(organization: &naive::Organization) -> bool {
-    organization.rules.iter().any(|rule| rule.expire_time_ms.is_some())
-}
-
-/// An organization with every rule marked whose time has passed, and without its revision.
-fn all_marked(organization: &naive::Organization, now: Duration) -> naive::Organization {
-    let (mut marked, now) = (organization.clone(), i64::try_from(now.as_millis()).unwrap());
-    marked.revision = 0;
-    for rule in &mut marked.rules {
-        rule.expire_time_ms = rule.expire_time_ms.map(|time| if time <= now { MARKED } else { time });
-    }
-    marked
-}
-
-fn revision(revision: u64) -> i64 {
-    i64::try_from(revision).unwrap()
-}
-
-fn naive_of(organization: &Organization) -> naive::Organization {
-    let name = format!("organizations/{}", organization.id);
-    let ranges = |group: &portcullis::policy::group::Group| {
-        let mut ranges: Vec<String> = group.ranges().iter().map(|range| range.to_string()).collect();
-        ranges.sort();
-        ranges
-    };
-    naive::Organization {
-        revision: revision(organization.revision),
-        require_projects: organization.node.require_projects,
-        access: access(&organization.node.access),
-        rules: organization.rules.iter().map(|rule| rule_of(rule)).collect(),
-        groups: organization.groups.iter().map(|(id, group)| (id.to_string(), ranges(group))).collect(),
-        nodes: organization.nodes.iter().map(|(key, node)| (format!("{name}/{key}"), access(&node.access))).collect(),
-    }
-}
-
-fn rule_of(rule: &rule::Rule) -> naive::Rule {
-    naive::Rule {
-        id: rule.id.to_string(),
-        action: match rule.action {
-            rule::Action::Allow => naive::Action::Allow,
-            rule::Action::Deny => naive::Action::Deny,
-        },
-        source: source(&rule.source),
-        connection_types: rule
-            .connection_types
-            .iter()
-            .map(|connection_type| match connection_type {
-                ConnectionType::Shell => naive::ConnectionType::Shell,
-                ConnectionType::Preview => naive::ConnectionType::Preview,
-            })
-            .collect(),
-        disabled: rule.disabled,
-        expire_time_ms: if rule.expired { Some(MARKED) } else { rule.expire_time.map(Timestamp::millis) },
-    }
-}
-
-fn source(source: &rule::Source) -> naive::Source {
-    match source {
-        rule::Source::Range(range) => naive::Source::Range(range.to_string()),
-        rule::Source::Group(id) => naive::Source::Group(id.to_string()),
-    }
-}
-
-fn access(access: &node::Access) -> naive::Access {
-    match access {
-        node::Access::Inherit => naive::Access::Inherit,
-        node::Access::AllowAll => naive::Access::AllowAll,
-        node::Access::AllowList(entries) => {
-            naive::Access::AllowList(entries.iter().map(|entry| source(&entry.source)).collect())
-        }
     }
 }

@@ -33,11 +33,11 @@ use crate::audit_load;
 use crate::audit_watch::signed_size;
 use crate::backup::{offline, path, printed, restore};
 use crate::campaign::{any_seed, rounds, seed};
+use crate::faults_place::Place;
 use crate::load;
-use crate::process::skipped;
 
-/// Lives of the service in the short form and in the long one.
-const LIVES: (usize, usize) = (5, 150);
+/// Random lives of the service in the short form and in the long one, after those that reach everything once.
+const LIVES: (usize, usize) = (1, 150);
 
 /// How long a call may take on a disk that has room, whatever becomes of the log.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -47,8 +47,6 @@ const END: Duration = Duration::from_secs(20);
 
 /// How long it may take to serve, and to recover.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-const DISK_BYTES: usize = 48 << 20;
 
 /// What happens in a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +59,8 @@ enum Event {
     CloseLog,
     /// Somebody else takes all room on the disk, and gives it back later.
     FillDisk,
+    /// A backup is taken under load. After the end of this life it is restored elsewhere, and what came after it is lost.
+    Backup,
 }
 
 /// How a life ends.
@@ -73,11 +73,9 @@ enum End {
     TerminateFull,
 }
 
-/// What happens, and how it ends. Where `copied`, a backup is taken first, and afterwards it is restored elsewhere: what
-/// came after it is lost.
+/// What happens, and how it ends.
 #[derive(Clone, Debug)]
 struct Life {
-    copied: bool,
     events: Vec<Event>,
     end: End,
 }
@@ -88,65 +86,22 @@ fn life() -> impl Strategy<Value = Life> {
         2 => Just(Event::StallLog),
         2 => Just(Event::CloseLog),
         1 => Just(Event::FillDisk),
+        1 => Just(Event::Backup),
     ];
     let end = select(vec![End::Kill, End::Kill, End::Terminate, End::KillFull, End::TerminateFull]);
-    let whole = (prop::bool::weighted(0.3), vec(event, 0..4), end);
-    whole.prop_map(|(copied, events, end)| Life { copied, events, end })
+    (vec(event, 0..4), end).prop_map(|(events, end)| Life { events, end })
 }
 
-/// A small file system of the test's own, where one may be mounted.
-struct Place {
-    data_dir: PathBuf,
-    /// Where it is mounted.
-    disk: Option<PathBuf>,
-}
-
-impl Place {
-    fn new(directory: &Path) -> Self {
-        let disk = directory.join("disk");
-        std::fs::create_dir(&disk).unwrap();
-        let options = format!("size={DISK_BYTES}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&disk).output();
-        let is_mounted = mounted.is_ok_and(|output| output.status.success());
-        if !is_mounted {
-            skipped("full disks of the campaign over processes", "needs root and tmpfs");
-        }
-        Self { data_dir: disk.join("data"), disk: is_mounted.then_some(disk) }
-    }
-
-    /// Takes all room. False where that is not to be done.
-    fn fill(&self) -> bool {
-        let Some(disk) = &self.disk else { return false };
-        let (mut size, filler) = (DISK_BYTES, disk.join("filler"));
-        while size > 4_096 && std::fs::write(&filler, vec![1; size]).is_err() {
-            size -= size / 8;
-        }
-        // What is left, in small pieces.
-        for piece in 0.. {
-            if std::fs::write(disk.join(format!("filler-{piece}")), vec![1; 4_096]).is_err() {
-                return true;
-            }
-        }
-        true
-    }
-
-    fn free(&self) {
-        let Some(disk) = &self.disk else { return };
-        for entry in std::fs::read_dir(disk).unwrap() {
-            let path = entry.unwrap().path();
-            if path.file_name().unwrap().to_str().unwrap().starts_with("filler") {
-                std::fs::remove_file(path).unwrap();
-            }
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(disk) = &self.disk {
-            let _ = Command::new("umount").arg("-l").arg(disk).status();
-        }
-    }
+/// Every event and every end, and the pairs of which one may hide the other.
+fn first_lives() -> [Life; 5] {
+    use Event::{Backup, CloseLog, FillDisk, Load, StallLog};
+    [
+        Life { events: vec![Load(50), Backup, Load(20)], end: End::Kill },
+        Life { events: vec![StallLog, FillDisk], end: End::Terminate },
+        Life { events: vec![CloseLog, Load(50)], end: End::KillFull },
+        Life { events: vec![FillDisk, Backup, StallLog], end: End::TerminateFull },
+        Life { events: vec![StallLog, CloseLog, FillDisk], end: End::Kill },
+    ]
 }
 
 /// The service; killed when dropped.
@@ -286,12 +241,13 @@ struct Copy {
 }
 
 impl Copy {
-    /// Nobody changes anything meanwhile.
+    /// While the clients go on: what was acknowledged before it began is in it, what was acknowledged meanwhile may be.
     async fn take(served: &Served, file: PathBuf, clients: &Clients) -> Self {
+        let before = (clients.changes.lock().unwrap().clone(), clients.checks.lock().unwrap().clone());
         let taken = offline(&["backup", path(&file), "--server", &served.address]).await;
         assert!(taken.status.success(), "{}", printed(&taken));
-        let changes = clients.changes.lock().unwrap().clone();
-        let checks = clients.checks.lock().unwrap().clone();
+        let changes = before.0.perhaps_with(&clients.changes.lock().unwrap());
+        let checks = before.1.perhaps_with(&clients.checks.lock().unwrap());
         Self { file, lineage: served.lineage().await, changes, checks }
     }
 
@@ -308,11 +264,12 @@ impl Copy {
     }
 }
 
-async fn live(place: &Place, served: Served, clients: &mut Clients, life: &Life) {
-    let Life { copied: _, events, end } = life;
+/// Returns the backup that was taken, if any.
+async fn live(place: &Place, served: Served, clients: &mut Clients, life: &Life, backup: &Path) -> Option<Copy> {
+    let Life { events, end } = life;
     let mut served = served;
     clients.start(&served.channel);
-    let mut stalled = None;
+    let (mut stalled, mut copy) = (None, None);
     for event in events {
         match event {
             Event::Load(millis) => sleep(Duration::from_millis(*millis)).await,
@@ -325,6 +282,8 @@ async fn live(place: &Place, served: Served, clients: &mut Clients, life: &Life)
                 clients.go_on(&served.channel);
             }
             Event::FillDisk => {}
+            Event::Backup if copy.is_none() => copy = Some(Copy::take(&served, backup.to_owned(), clients).await),
+            Event::Backup => {}
         }
         // Nobody who reads the log decides whether connections are let through.
         assert!(served.lets_through().await && served.is_serving().await, "after {event:?}");
@@ -335,6 +294,7 @@ async fn live(place: &Place, served: Served, clients: &mut Clients, life: &Life)
     served.end(if matches!(end, End::Kill | End::KillFull) { "KILL" } else { "TERM" }).await;
     clients.gone().await;
     place.free();
+    copy
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -342,8 +302,8 @@ async fn whatever_surrounds_the_process_what_it_acknowledged_is_there() {
     let first = seed().unwrap_or_else(any_seed);
     let config = ProptestConfig { rng_seed: RngSeed::Fixed(first), ..ProptestConfig::default() };
     let mut runner = TestRunner::new(config);
-    let lives = rounds(LIVES.0, LIVES.1);
-    let lives: Vec<Life> = vec(life(), lives).new_tree(&mut runner).unwrap().current();
+    let random = vec(life(), rounds(LIVES.0, LIVES.1)).new_tree(&mut runner).unwrap().current();
+    let lives: Vec<Life> = first_lives().into_iter().chain(random).collect();
     let directory = tempfile::tempdir().unwrap();
     let place = Place::new(directory.path());
     let (mut clients, mut lost) = (Clients::default(), None);
@@ -363,11 +323,7 @@ async fn whatever_surrounds_the_process_what_it_acknowledged_is_there() {
             if let Some(lost) = lost.take() {
                 assert_ne!(served.lineage().await, lost, "a restored directory goes on in the lineage of the lost one");
             }
-            let mut copy = None;
-            if life.copied {
-                copy = Some(Copy::take(&served, directory.path().join("backup"), &clients).await);
-            }
-            live(&place, served, &mut clients, life).await;
+            let copy = live(&place, served, &mut clients, life, &directory.path().join("backup")).await;
             let faults = audit_load::verify_offline(&place.data_dir).faults;
             assert!(faults.is_empty(), "{faults:?}");
             if let Some(copy) = copy {

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::campaign::{any_seed, rounds, seed};
 use crate::faults_actions::action;
 use crate::faults_engine::{Campaign, setup};
+use crate::faults_time::REACHED;
 
 /// Schedules in the short form and in the long one.
 const SCHEDULES: (u64, u64) = (48, 4_000);
@@ -107,5 +108,8 @@ fn whatever_happens_what_was_acknowledged_holds() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    let [corrections, boots] = [0, 1].map(|at| REACHED[at].load(Ordering::SeqCst));
+    println!("{corrections} corrections of the clock, {boots} boots");
+    assert!(schedules < 1_000 || corrections.min(boots) > 0, "something is never reached");
     println!("{schedules} schedules in {:?}, from seed {first} on", begun.elapsed());
 }

@@ -38,6 +38,22 @@ pub(crate) struct Acknowledged {
     next: usize,
 }
 
+impl Acknowledged {
+    /// What must be in something that came about between then and `later`: what was acknowledged then. What was asked for
+    /// meanwhile may be in it.
+    pub(crate) fn perhaps_with(self, later: &Self) -> Self {
+        let meanwhile = later.revisions.len() - self.revisions.len();
+        let deleted = later.deleted.difference(&self.deleted).chain(&later.perhaps_deleted);
+        let perhaps_deleted = self.perhaps_deleted.iter().chain(deleted).cloned().collect();
+        Self {
+            unanswered: self.unanswered.max(later.unanswered) + meanwhile,
+            perhaps_deleted,
+            next: later.next,
+            ..self
+        }
+    }
+}
+
 /// Prepares a fresh service for the load.
 pub(crate) async fn prepare(channel: Channel) {
     let request = CreateAddressGroupRequest {

@@ -97,9 +97,15 @@ mod clock_follows;
 mod clock_kept;
 mod clock_killed;
 mod clock_marks;
+/// What decision time must be.
+mod clock_model;
 mod clock_settles;
+/// What happens to clocks.
+mod clock_steps;
 /// Many threads that read one clock.
 mod clock_threads;
+/// What must hold of time.
+mod clock_truth;
 mod clock_unsettled;
 /// Changes that end the waiting of others and wait themselves.
 mod confirmations_api;
@@ -150,10 +156,16 @@ mod faults_engine;
 mod faults_invariants;
 /// What was acknowledged, and what may have happened.
 mod faults_model;
+/// A small disk.
+mod faults_place;
+/// Policies in the campaign over faults.
+mod faults_policy;
 /// The built service, whatever surrounds it.
 mod faults_process;
 /// Many schedules at a time, each by its seed.
 mod faults_schedules;
+/// Time in the campaign over faults.
+mod faults_time;
 /// Gates and policy tests through the API.
 mod gates_api;
 /// Address groups through the API.

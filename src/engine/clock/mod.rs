@@ -107,7 +107,7 @@ pub struct Correction {
 pub struct Recorded {
     /// The last record that is about it; 0 where there is none.
     pub sequence: u64,
-    /// The decision time just after that.
+    /// The decision time just after that; at a start the latest that is on the record.
     pub time: Option<Timestamp>,
     /// By how many microseconds decision time leapt ahead at starts that no record after them confirms.
     pub unconfirmed: i64,
@@ -176,6 +176,7 @@ impl Clock {
     /// It leads to the moment just before the start. The caller records it before anything that is timed since.
     pub fn begin(&self, newest: Option<Timestamp>, recorded: Recorded) -> Option<Correction> {
         let newest = newest.map(Timestamp::micros);
+        let recorded_time = recorded.time.map(Timestamp::micros).or(newest);
         let Inner { source, line, steady_offset, unconfirmed, .. } = &*self.0;
         let mut leap = None;
         let mut pacing = self.pacing();
@@ -190,9 +191,9 @@ impl Clock {
             let time = went_on.or(wall).unwrap_or(newest.unwrap_or_default());
             let time = newest.map_or(time, |newest| newest.max(time));
             steady_offset.store(time - steady, Ordering::Relaxed);
-            leap = newest.filter(|newest| went_on.is_none() && time.saturating_sub(*newest) > SLEW_MAX).map(|newest| {
-                Correction { from: Timestamp::from_micros(newest), to: Timestamp::from_micros(time - 1) }
-            });
+            leap = recorded_time
+                .filter(|known| went_on.is_none() && time.saturating_sub(*known) > SLEW_MAX)
+                .map(|known| Correction { from: Timestamp::from_micros(known), to: Timestamp::from_micros(time - 1) });
             began = steady;
             Line { steady, time, slew: 0 }
         });
