@@ -106,7 +106,7 @@ impl Keeper {
                 if some_expired {
                     rested = Instant::now() + begun.elapsed();
                 }
-                self.sessions.expire(moment, |session: &Session| self.audit.record_end(session));
+                self.sessions.expire(moment, |session: &Session| self.audit.record_end(session, self.clock.now()));
             }
             if stop {
                 return;
@@ -199,11 +199,10 @@ impl Told {
 }
 
 impl AuditLog {
-    /// Records the end of a session.
-    pub(super) fn record_end(&self, session: &Session) {
-        if let Some(end) = session.record.end {
-            self.record_session(session, end.time, Content::SessionEnded);
-        }
+    /// Records `now` that a session has ended. When it ended the session tells, which may be long ago: an old record would
+    /// make those before it seem old to retention.
+    pub(super) fn record_end(&self, session: &Session, now: Timestamp) {
+        self.record_session(session, now, Content::SessionEnded);
     }
 
     fn record_revocation(&self, session: &Session) {

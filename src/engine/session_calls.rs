@@ -108,7 +108,7 @@ impl Engine {
     }
 
     pub(super) fn record_end(&self, session: &Session) {
-        self.audit.record_end(session);
+        self.audit.record_end(session, self.clock.now());
     }
 
     /// Extends leases, counted from now. Answers what became of each session, in the order given; an id that cannot be

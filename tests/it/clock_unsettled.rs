@@ -91,6 +91,27 @@ async fn the_time_that_a_machine_was_off_counts_once_the_clock_has_settled() {
     engine.close();
 }
 
+/// The hazard: a session that was due long ago makes what was recorded a moment before its end seem as old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_session_that_was_due_long_ago_makes_no_record_old() {
+    let (directory, hand) = (tempfile::tempdir().unwrap(), Hand::new());
+    let engine = open_by(directory.path(), key(1), keeps_a_month(), hand.clock());
+    let session = shell(&engine, Duration::from_secs(600)).await;
+    another_unit(&engine, directory.path()).await;
+    let old = settle(&engine).await;
+    engine.close();
+    let engine = boot(directory.path(), keeps_a_month(), &hand, 40 * DAY);
+    another_unit(&engine, directory.path()).await;
+    a_minute(&hand).await;
+    until("the session ends", async || (!is_active(&engine, session)).then_some(())).await;
+    settle(&engine).await;
+    goes(&engine, old / 2).await;
+    looks_of_retention().await;
+    let first = engine.audit().first_sequence();
+    assert!(first <= old + 1, "{first}: the records since {old} are a minute old");
+    engine.close();
+}
+
 fn is_active(engine: &Engine, session: SessionId) -> bool {
     engine.sessions().get(&Id::parse("default").unwrap(), session).is_some()
 }
