@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -249,18 +249,23 @@ async fn a_keeper_of_the_copy_that_panics_fails_the_engine_at_once_and_every_cal
     engine.close();
 }
 
-/// A wall clock that panics when it is read for the second time.
+/// A machine whose wall clock panics once it is told to.
 #[derive(Default)]
-struct FragileWall(AtomicU64);
+struct FragileWall {
+    /// In microseconds.
+    steady: AtomicI64,
+    ahead: AtomicI64,
+    panics: AtomicBool,
+}
 
 impl Source for FragileWall {
     fn wall(&self) -> i64 {
-        assert_ne!(self.0.fetch_add(1, Ordering::SeqCst), 1, "as in a test");
-        SystemSource.wall()
+        assert!(!self.panics.load(Ordering::SeqCst), "as in a test");
+        self.steady() + self.ahead.load(Ordering::SeqCst)
     }
 
     fn steady(&self) -> i64 {
-        SystemSource.steady()
+        self.steady.load(Ordering::SeqCst)
     }
 
     fn boot(&self) -> Option<String> {
@@ -270,12 +275,18 @@ impl Source for FragileWall {
 
 #[test]
 fn a_panic_while_the_clock_is_corrected_stops_nobody_who_reads_it() {
-    let clock = Clock::new(Arc::new(FragileWall::default()));
+    let source = Arc::new(FragileWall::default());
+    let clock = Clock::new(Arc::clone(&source) as Arc<dyn Source>);
+    source.ahead.store(3_600_000_000, Ordering::SeqCst);
+    assert!(clock.follow().is_none(), "it has not lasted");
+    source.steady.store(61_000_000, Ordering::SeqCst);
+    source.panics.store(true, Ordering::SeqCst);
     catch_unwind(AssertUnwindSafe(|| clock.correct())).unwrap_err();
     let (tell, told) = channel();
     let reader = clock.clone();
     // Detached: it would never end.
     std::thread::spawn(move || tell.send(reader.now()));
     told.recv_timeout(END).expect("the clock cannot be read any more");
+    source.panics.store(false, Ordering::SeqCst);
     assert!(clock.correct().is_some());
 }
