@@ -120,10 +120,8 @@ pub fn rehearse(input: &mut dyn Read, scratch: &Path) -> anyhow::Result<WholeBac
     let (whole, _) = verified.map_err(|error| {
         let is_full =
             |cause: &io::Error| [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&cause.kind());
-        let advice = match error.chain().filter_map(|cause| cause.downcast_ref()).any(is_full) {
-            true => ": make room, or take it with `--checksums-only`",
-            false => "",
-        };
+        let is_full = error.chain().filter_map(|cause| cause.downcast_ref()).any(is_full);
+        let advice = if is_full { ": make room, or take it with `--checksums-only`" } else { "" };
         error.context(format!(
             "the backup was restored into `{}` to verify it, and that failed{advice}",
             scratch.display()

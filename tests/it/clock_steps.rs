@@ -40,11 +40,11 @@ impl Run {
                 let by = self.random.one_of(&[1_u64, 12, 61, 130, 4_100]);
                 self.advance(by);
             }
-            7 => self.start_again(End::Regular, false).await,
-            8 => self.start_again(End::Killed, false).await,
+            7 => self.start_again(End::Regular, false),
+            8 => self.start_again(End::Killed, false),
             9..11 => {
                 let end = self.any_end();
-                self.start_again(end, true).await;
+                self.start_again(end, true);
             }
             11 => self.load(None).await,
             12..14 => {
@@ -119,7 +119,7 @@ impl Run {
     }
 
     /// The service ends, perhaps with the machine, and starts again.
-    async fn start_again(&mut self, end: End, is_booted: bool) {
+    fn start_again(&mut self, end: End, is_booted: bool) {
         self.says(format!("{}{end:?}", if is_booted { "boot after " } else { "" }));
         let ended = self.engine.take().unwrap();
         match end {
@@ -212,7 +212,7 @@ impl Run {
         let by = self.random.one_of(&JUMPS);
         self.jump(by);
         let end = self.any_end();
-        self.start_again(end, true).await;
+        self.start_again(end, true);
         self.look().await;
         let seconds = self.random.one_of(&[1, 13, 45]);
         self.advance(seconds);
@@ -223,7 +223,7 @@ impl Run {
         }
         if is_again {
             let end = if is_booted { self.any_end() } else { self.random.one_of(&[End::Regular, End::Killed]) };
-            self.start_again(end, is_booted).await;
+            self.start_again(end, is_booted);
             self.look().await;
         }
         if !is_first {
@@ -248,7 +248,7 @@ impl Run {
         self.hold();
         self.reached.interrupted += 1;
         let end = if self.random.flip() { End::Regular } else { End::Killed };
-        self.start_again(end, false).await;
+        self.start_again(end, false);
     }
 
     /// A correction comes due while the audit log fails, perhaps unknown to the service; then it is mended, or a start comes.
@@ -275,8 +275,8 @@ impl Run {
                 self.says("mended");
                 self.mend().await;
             }
-            1 => self.start_again(End::Regular, false).await,
-            _ => self.start_again(End::Killed, false).await,
+            1 => self.start_again(End::Regular, false),
+            _ => self.start_again(End::Killed, false),
         }
     }
 }

@@ -96,7 +96,7 @@ async fn the_time_that_a_machine_was_off_counts_once_the_clock_has_settled() {
 async fn the_end_of_a_session_that_was_due_long_ago_makes_no_record_old() {
     let (directory, hand) = (tempfile::tempdir().unwrap(), Hand::new());
     let engine = open_by(directory.path(), key(1), keeps_a_month(), hand.clock());
-    let session = shell(&engine, Duration::from_secs(600)).await;
+    let session = shell(&engine, Duration::from_mins(10)).await;
     another_unit(&engine, directory.path()).await;
     let old = settle(&engine).await;
     engine.close();
@@ -121,14 +121,14 @@ async fn a_wall_clock_ahead_at_a_boot_ends_no_session_over_restarts_either() {
     for restarts in 0..3 {
         let (directory, hand) = (tempfile::tempdir().unwrap(), Hand::new());
         let engine = open_by(directory.path(), key(1), small_units(), hand.clock());
-        let session = shell(&engine, Duration::from_secs(600)).await;
+        let session = shell(&engine, Duration::from_mins(10)).await;
         settle(&engine).await;
         engine.close();
         let mut engine = boot(directory.path(), small_units(), &hand, 365 * DAY);
         hand.advance(Duration::from_secs(13));
         tokio::time::sleep(A_LOOK).await;
         assert!(is_active(&engine, session), "{restarts}");
-        let opened = shell(&engine, Duration::from_secs(600)).await;
+        let opened = shell(&engine, Duration::from_mins(10)).await;
         settle(&engine).await;
         if restarts == 1 {
             engine.close();
@@ -163,7 +163,7 @@ async fn sessions_that_were_over_at_a_boot_end_once_the_clock_has_settled() {
         settle(&engine).await;
         engine.close();
         let mut engine = boot(directory.path(), small_units(), &hand, 2 * 3_600);
-        let opened = shell(&engine, Duration::from_secs(3_000)).await;
+        let opened = shell(&engine, Duration::from_mins(50)).await;
         tokio::time::sleep(A_LOOK).await;
         assert!(is_active(&engine, short), "its PEP may be about to renew it");
         a_minute(&hand).await;
@@ -181,7 +181,7 @@ async fn sessions_that_were_over_at_a_boot_end_once_the_clock_has_settled() {
         hand.advance(Duration::from_secs(9));
         until(&format!("{restarts}: the lease runs out"), async || (!is_active(&engine, opened)).then_some(())).await;
         assert!(is_active(&engine, long), "{restarts}: ten minutes of three hours are left");
-        hand.advance(Duration::from_secs(600));
+        hand.advance(Duration::from_mins(10));
         until(&format!("{restarts}: the lease runs out"), async || (!is_active(&engine, long)).then_some(())).await;
         engine.close();
     }

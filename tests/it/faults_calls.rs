@@ -82,8 +82,7 @@ impl Campaign {
 
     /// §2.5: a Check that asks for a revision which nobody has made yet gets no answer from an older one.
     pub(crate) async fn ask_for_more(&self, asked: &Asked) {
-        let mut least = self.least();
-        least.iter_mut().for_each(|of| *of += 1);
+        let least = self.least().map(|of| of + 1);
         let answer = timeout(LIMIT, ask(self.engine(), asked.clone(), self.model.email(asked.user), least)).await;
         match answer.expect("a check is never answered") {
             Err(CheckError::RevisionNotReached { .. } | CheckError::ClusterRevisionNotReached { .. }) => {}

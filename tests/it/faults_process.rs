@@ -281,9 +281,8 @@ async fn live(place: &Place, served: Served, clients: &mut Clients, life: &Life,
                 served.until_lets_through(true).await;
                 clients.go_on(&served.channel);
             }
-            Event::FillDisk => {}
             Event::Backup if copy.is_none() => copy = Some(Copy::take(&served, backup.to_owned(), clients).await),
-            Event::Backup => {}
+            Event::FillDisk | Event::Backup => {}
         }
         // Nobody who reads the log decides whether connections are let through.
         assert!(served.lets_through().await && served.is_serving().await, "after {event:?}");

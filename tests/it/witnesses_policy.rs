@@ -84,10 +84,10 @@ async fn a_policy_snapshot_that_does_not_say_its_change_is_not_used() {
 }
 
 /// A journal with the first changes, made at a time.
-fn first_changes(time: Timestamp) -> Box<MemoryJournal> {
+fn first_changes(time: Timestamp) -> MemoryJournal {
     let mut journal = MemoryJournal::new();
     journal.append(&PolicyState::first_changes(time).unwrap().each_ref().map(encode_change)).unwrap();
-    Box::new(journal)
+    journal
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,7 +99,11 @@ async fn a_policy_of_another_history_is_refused_where_retention_removed_the_reco
     }
     let begun = hand.clock().now();
     let open = |policy: Timestamp, options: Options| {
-        Engine::open(stores(first_changes(policy), Arc::new(RealDisk), data_dir, key(1)), options, hand.clock())
+        Engine::open(
+            stores(Box::new(first_changes(policy)), Arc::new(RealDisk), data_dir, key(1)),
+            options,
+            hand.clock(),
+        )
     };
     let engine = open(begun, small_units()).unwrap();
     another_unit(&engine, data_dir).await;

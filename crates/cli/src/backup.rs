@@ -95,9 +95,12 @@ pub(super) async fn run(
     }
     let mut unfinished = Unfinished { path: beside(file, ".unfinished"), file: None };
     let summary = receive(format.check(), context, Some(&mut unfinished)).await.with_context(|| unfinished.advice())?;
-    let read_back = |written: &Path| match args.checksums_only {
-        true => check_file(format.check(), written),
-        false => format.rehearse(written, &beside(file, ".verifying")),
+    let read_back = |written: &Path| {
+        if args.checksums_only {
+            check_file(format.check(), written)
+        } else {
+            format.rehearse(written, &beside(file, ".verifying"))
+        }
     };
     unfinished.finish(read_back, &summary, file).with_context(|| format!("cannot finish `{}`", file.display()))?;
     let rows = [

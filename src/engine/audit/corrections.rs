@@ -124,7 +124,9 @@ mod tests {
 
     fn known(list: &[(u64, i64)]) -> Known {
         let mut known = Known::default();
-        list.iter().for_each(|(of, by)| known.add(*of, change(*by, ClockChangeCause::Correction)));
+        for (of, by) in list {
+            known.add(*of, change(*by, ClockChangeCause::Correction));
+        }
         known
     }
 

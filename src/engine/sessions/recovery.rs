@@ -101,10 +101,14 @@ impl SessionTable {
             shard.sequence = sequence;
             let mut slots = Vec::new();
             for (slot, active) in shard.slab.iter_mut() {
-                starts.iter().for_each(|start| count_passed(&mut active.session.record, &mut active.life, start));
+                for start in starts {
+                    count_passed(&mut active.session.record, &mut active.life, start);
+                }
                 slots.push(slot);
             }
-            slots.into_iter().for_each(|slot| shard.requeue(slot));
+            for slot in slots {
+                shard.requeue(slot);
+            }
         }
     }
 
