@@ -127,19 +127,19 @@ impl Times {
         self.unsettled = None;
     }
 
-    /// The service starts. `newest` is the time of the newest record of before. Returns by how much decision time leaps:
-    /// nothing is known of the time between.
-    pub(crate) fn started(&mut self, goes_on: bool, newest: i64) -> i64 {
+    /// The service starts. `newest` is the time of the newest record of before. Returns by how much decision time leaps, and
+    /// how long before that record tells: nothing is known of the time between.
+    pub(crate) fn started(&mut self, goes_on: bool, newest: i64) -> (i64, i64) {
         self.large = None;
         let settles = self.even + LASTING;
         if goes_on {
             if let Some(unsettled) = &mut self.unsettled {
                 unsettled.last = settles;
             }
-            return 0;
+            return (0, 0);
         }
-        let lags = self.now() - newest;
-        let newest = self.decision - if lags > TOLERANCE { lags } else { 0 };
+        let lags = Some(self.now() - newest).filter(|lags| *lags > TOLERANCE).unwrap_or_default();
+        let newest = self.decision - lags;
         let sure = self.unsettled.map_or(newest, |of| of.sure.min(newest));
         let before = self.decision;
         // Never from before the newest record.
@@ -150,7 +150,7 @@ impl Times {
             // A record that was lost may have been needed to know it.
             Some(Unsettled { sure, first: self.even, last: settles }).filter(|_| self.wall == before)
         };
-        self.decision - before
+        (self.decision - before, lags)
     }
 }
 
@@ -166,27 +166,31 @@ pub(crate) fn correction(content: &Content) -> Option<i64> {
 pub(crate) struct Span {
     at: i64,
     pending: i64,
+    /// What truly passed before a boot and no record tells: it counts with the leap only.
+    unknown: i64,
 }
 
 impl Span {
     pub(crate) fn new(at: i64) -> Self {
-        Self { at, pending: 0 }
+        Self { at, pending: 0, unknown: 0 }
     }
 
     /// Whether it may have come, and whether it must have.
     pub(crate) fn has_come(&self, times: &Times) -> (bool, bool) {
         let pending = if times.may_be_settled() { self.pending } else { 0 };
-        (times.even > self.at - pending - TOLERANCE, times.even > self.at + TOLERANCE)
+        (times.even > self.at - pending - TOLERANCE, times.even > self.at + self.unknown + TOLERANCE)
     }
 
     /// Decision time leaps over it by a boot; perhaps the clock is wrong.
-    pub(crate) fn leap(&mut self, by: i64) {
+    pub(crate) fn leap(&mut self, by: i64, unknown: i64) {
         self.pending += by;
+        self.unknown += unknown;
     }
 
     /// The clock of the boot has settled: what it showed has passed.
     pub(crate) fn settled(&mut self) {
         self.at -= std::mem::take(&mut self.pending);
+        self.unknown = 0;
     }
 
     /// The clock of the boot was corrected.

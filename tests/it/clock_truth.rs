@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::audit::record::{Content, Record};
+use portcullis::audit::filter::RecordFilter;
+use portcullis::audit::record::{ClockChangeCause, Content, Record};
 use portcullis::audit::session::SessionId;
 use portcullis::engine::audit::AuditError;
 use portcullis::policy::decision::Decision;
@@ -105,10 +106,22 @@ impl Run {
         // What the last process had put on the record is so; what it had not, is not.
         self.take_over(&records);
         let (until, now) = (self.model.between.1 + TOLERANCE, self.model.times.now());
-        let times = records.iter().map(|record| record.entry.time.micros()).filter(|time| *time <= until);
+        // The leap of this start is its first record.
+        let is_leap = |content: &Content| match content {
+            Content::ClockChanged(change) => change.cause == ClockChangeCause::Start,
+            _ => false,
+        };
+        let before = records.iter().rposition(|record| is_leap(&record.entry.content)).unwrap_or(records.len());
+        let times = records[..before].iter().map(|record| record.entry.time.micros()).filter(|time| *time <= until);
         let newest = times.max().unwrap_or(self.model.between.0).min(now);
-        let leap = self.model.times.started(goes_on, newest);
-        self.model.spans().for_each(|span| span.leap(leap));
+        let (leap, unknown) = self.model.times.started(goes_on, newest);
+        for span in self.model.spans() {
+            span.leap(leap, unknown);
+        }
+        // Nothing tells what passed since the newest record, and no rule was marked meanwhile.
+        for rule in self.model.rules.iter_mut().filter(|_| !goes_on) {
+            rule.must = false;
+        }
         if self.model.times.is_settled() {
             self.settled();
         }
@@ -226,7 +239,13 @@ impl Run {
             assert!(!(is_denied && is_over), "{context}: {rule:?} matches at {now}");
             assert!(is_denied || !is_live, "{context}: {rule:?} does not match at {now}");
             let mut is_marked = self.is_marked(&rule.id);
-            assert!(!is_marked || rule.may, "{context}: {rule:?} is marked at {now}: {:?}", self.model.times);
+            if is_marked && !rule.may {
+                let log = self.engine().audit().list(&RecordFilter::default(), None, 1_000).unwrap().records;
+                let changes = log.iter().filter(|record| !matches!(record.entry.content, Content::Decision(_)));
+                let told: Vec<_> =
+                    changes.map(|record| (record.sequence, record.entry.time, &record.entry.content)).collect();
+                panic!("{context}: {rule:?} is marked at {now}: {:?}; {told:?}", self.model.times);
+            }
             assert!(is_marked || !rule.marked, "{context}: {rule:?} is no longer marked");
             if rule.must && !is_marked && !self.journal_fails {
                 let marked = async || self.is_marked(&rule.id).then_some(());
@@ -257,7 +276,10 @@ impl Run {
         let (may, must) = span.has_come(&self.model.times);
         assert!(waits().await || may, "{context}: a change was undone early: {span:?}, {:?}", self.model.times);
         if must && !self.journal_fails {
-            until(&format!("{context}: the undoing"), async || (!waits().await).then_some(())).await;
+            until(&format!("{context}: the undoing: {span:?}, {:?}", self.model.times), async || {
+                (!waits().await).then_some(())
+            })
+            .await;
         }
         if !waits().await {
             self.reached.undone += 1;
