@@ -24,7 +24,12 @@ pub(crate) fn seed() -> Option<u64> {
     Some(seed.parse().unwrap_or_else(|_| panic!("PORTCULLIS_CAMPAIGN_SEED is `{seed}`: set it to a number")))
 }
 
-/// Another seed in every run.
+/// The first seed of many: the same one for every change, so that one fails by what it changes; another in every long run.
+pub(crate) fn first_seed() -> u64 {
+    rounds(1, any_seed())
+}
+
+/// Another number each time.
 pub(crate) fn any_seed() -> u64 {
     std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) >> 16
 }
