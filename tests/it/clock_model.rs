@@ -127,9 +127,10 @@ impl Times {
         self.unsettled = None;
     }
 
-    /// The service starts. `newest` is the time of the newest record of before. Returns by how much decision time leaps, and
-    /// how long before that record tells: nothing is known of the time between.
-    pub(crate) fn started(&mut self, goes_on: bool, newest: i64) -> (i64, i64) {
+    /// The service starts. `newest` is the time of the newest record of before, `recorded` without those of changes that the
+    /// start itself records: these may come from a clock that nothing else tells of. Returns by how much decision time leaps,
+    /// and how long before that `recorded` is: nothing is known of the time between.
+    pub(crate) fn started(&mut self, goes_on: bool, newest: i64, recorded: i64) -> (i64, i64) {
         self.large = None;
         let settles = self.even + LASTING;
         if goes_on {
@@ -138,9 +139,10 @@ impl Times {
             }
             return (0, 0);
         }
-        let lags = Some(self.now() - newest).filter(|lags| *lags > TOLERANCE).unwrap_or_default();
-        let newest = self.decision - lags;
-        let sure = self.unsettled.map_or(newest, |of| of.sure.min(newest));
+        let lag = |of: i64| Some(self.now() - of).filter(|lags| *lags > TOLERANCE).unwrap_or_default();
+        let (newest, lags) = (self.decision - lag(newest), lag(recorded));
+        let recorded = self.decision - lags;
+        let sure = self.unsettled.map_or(recorded, |of| of.sure.min(recorded));
         let before = self.decision;
         // Never from before the newest record.
         self.decision = self.wall.max(newest);

@@ -112,9 +112,16 @@ impl Run {
             _ => false,
         };
         let before = records.iter().rposition(|record| is_leap(&record.entry.content)).unwrap_or(records.len());
-        let times = records[..before].iter().map(|record| record.entry.time.micros()).filter(|time| *time <= until);
-        let newest = times.max().unwrap_or(self.model.between.0).min(now);
-        let (leap, unknown) = self.model.times.started(goes_on, newest);
+        let is_change = |content: &Content| matches!(content, Content::PolicyChanged(_));
+        let owed =
+            records[..before].iter().rposition(|record| !is_change(&record.entry.content)).map_or(0, |at| at + 1);
+        let owed = if before < records.len() { owed } else { before };
+        let newest = |of: &[Arc<Record>]| {
+            let times = of.iter().map(|record| record.entry.time.micros()).filter(|time| *time <= until);
+            times.max().unwrap_or(self.model.between.0).min(now)
+        };
+        let (newest, recorded) = (newest(&records[..before]), newest(&records[..owed]));
+        let (leap, unknown) = self.model.times.started(goes_on, newest, recorded);
         for span in self.model.spans() {
             span.leap(leap, unknown);
         }

@@ -353,7 +353,7 @@ impl Campaign {
             }
         };
         self.engine = Some(Arc::new(engine));
-        self.times.started(true, 0);
+        self.times.started(true, 0, 0);
         self.look(true);
         self.model.maybe.clear();
         self.model.judge(self.now());
