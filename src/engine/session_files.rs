@@ -69,6 +69,19 @@ impl SessionStores {
         Ok(saved)
     }
 
+    /// The time of the newest renewal that is kept, as decision time is counted now.
+    pub(super) fn newest_renewal(&self, log: &AuditLog) -> Result<Option<Timestamp>, OpenError> {
+        let mut newest = None;
+        for record in self.journal.read_from(self.journal.first_sequence())? {
+            // One that cannot be read is told when the sessions are restored.
+            if let Ok(renewal) = decode_renewal(&record?.1) {
+                let by = log.corrected_since(renewal.as_of);
+                newest = newest.max(Some(Timestamp::from_micros(renewal.time.micros().saturating_add(by))));
+            }
+        }
+        Ok(newest)
+    }
+
     /// Restores the sessions that were active: those that were saved, brought up to date by the log. Without them the log
     /// is read from `oldest` on, the first record that an open session can have. Erasures whose record is durable are
     /// repeated: the saved ones may be older, and their openings may still be there.
@@ -230,7 +243,7 @@ pub(super) struct SessionSaver {
 }
 
 impl SessionFiles for SessionSaver {
-    fn save(&mut self) -> Result<(), AuditError> {
+    fn save(&mut self) -> Result<u64, AuditError> {
         // Note the end of the journal first: later renewals stay in it.
         let (reply, answer) = oneshot::channel();
         let marked = self.renewals.send(Command::Mark(reply)).is_ok();
@@ -241,6 +254,7 @@ impl SessionFiles for SessionSaver {
             |shard| self.audit.uncorrected(|| self.table.snapshot_shard(shard, self.clock.moment(), last_sequence));
         let shards: Vec<_> = (0..SHARDS).map(|shard| to_stored(snapshot(shard))).collect();
         let sequence = shards.iter().map(|shard| shard.sequence).max().unwrap_or_default();
+        let includes = shards.iter().map(|shard| shard.sequence).min().unwrap_or_default();
         self.audit.wait_durable(sequence, DURABLE_TIMEOUT)?;
         let snapshot = SessionSnapshot { shards, signed: self.audit.signed() };
         let written = self.snapshots.write(sequence, &encode_session_snapshot(&snapshot));
@@ -248,7 +262,7 @@ impl SessionFiles for SessionSaver {
         if let Some(mark) = mark {
             drop(self.renewals.send(Command::Truncate(mark)));
         }
-        Ok(())
+        Ok(includes)
     }
 
     fn erase(&mut self, organization: Option<&Id>, email: &str, record: &mut dyn FnMut()) -> usize {

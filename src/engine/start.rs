@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::actors::PolicyActors;
 use super::apply::Applier;
-use super::audit::{AuditLog, Condition, LeftAs, Maintenance, Opened};
+use super::audit::{AuditError, AuditLog, Condition, LeftAs, Maintenance, Opened};
 use super::background;
 use super::check::DecisionIds;
 use super::clock::{Clock, Correction, Recorded};
@@ -31,13 +31,14 @@ use super::parallel;
 use super::read_back::{self, Heard, PolicyFiles};
 use super::recount;
 use super::recovery::{self, Recovered};
+use super::scales::Scales;
 use super::session_files::{Renewals, SessionSaver};
 use super::sessions::SessionTable;
 use super::shadow::Shadow;
 use super::unconfirmed::Unconfirmed;
 use super::writer::{Timekeeping, Writer};
 use super::{Closing, Engine, OpenError, Options, Stores};
-use crate::audit::record::{Content, Entry, GapRecord};
+use crate::audit::record::{Content, Entry, GapRecord, Record};
 use crate::lifeline::spawn;
 use crate::locks::IgnorePoison;
 use crate::policy::cow_map::CowMap;
@@ -78,7 +79,8 @@ impl Engine {
         let Heard { audit, sessions: restored, policy } =
             read_back::hear(audit, &sessions, &mut policy, &clock, options.restored)?;
         let Recovered { state, sequence, last_change, snapshot_sequence, bytes, owed } = policy;
-        let recorded = newest_time(&audit.log);
+        // Renewals are in no record of the audit log.
+        let recorded = newest_time(&audit.log)?.max(sessions.newest_renewal(&audit.log)?);
         // A change that the log still owes may be from after a correction that is not on the record.
         let newest = owed.last().map(|(entry, _)| entry.time).max(recorded);
         let leap = clock.begin(newest, Recorded { time: recorded, ..audit.log.recorded_clock() });
@@ -215,19 +217,22 @@ impl Engine {
     }
 }
 
-/// The latest time of the newest records. Those of before the last record about the clock say nothing, for a correction may
-/// have led back; the end of a session has the time when it was due, so that the very newest record does not suffice.
-fn newest_time(log: &AuditLog) -> Option<Timestamp> {
-    let (newest, clock) = (log.newest_sequence(), log.recorded_clock());
+/// The latest time of the newest records, each as it is counted at its place. Those of before the last record about the
+/// clock say nothing, for a correction may have led back. In a log of an earlier version the end of a session has the time
+/// when it was due, so that the very newest record does not suffice.
+fn newest_time(log: &AuditLog) -> Result<Option<Timestamp>, AuditError> {
+    let (newest, clock, scales) = (log.newest_sequence(), log.recorded_clock(), Scales::of(log)?);
     let mut next = newest.saturating_sub(NEWEST_RECORDS - 1).max(clock.sequence).max(log.first_sequence());
     let mut latest = clock.time;
     while next <= newest {
         let records = log.read(next, usize::MAX).unwrap_or_default();
         let Some(last) = records.last() else { break };
         next = last.sequence + 1;
-        latest = records.iter().map(|record| record.entry.time).chain(latest).max();
+        let in_place =
+            |record: &Record| scales.in_place(record.sequence, record.entry.time).unwrap_or(record.entry.time);
+        latest = records.iter().map(|record| in_place(record)).chain(latest).max();
     }
-    latest
+    Ok(latest)
 }
 
 /// The moment `age` before `now`.

@@ -17,7 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::audit_key;
 use super::verify::verify_audit;
@@ -32,6 +32,9 @@ use crate::store::snapshots::FileSnapshots;
 
 /// What is read at a time.
 const PIECE_BYTES: usize = 256 * 1024;
+
+/// What a backup that is verified leaves free at least.
+const FREE_BYTES_LEFT: u64 = 64 << 20;
 
 /// A whole backup.
 #[derive(Clone, Copy, Debug)]
@@ -110,23 +113,26 @@ pub fn restore(input: &mut dyn Read, data_dir: &Path, key: Option<&str>) -> anyh
 }
 
 /// Restores a backup into `scratch`, as [`restore`] does, and removes what was restored: no server can start on it
-/// meanwhile.
-pub fn rehearse(input: &mut dyn Read, scratch: &Path) -> anyhow::Result<WholeBackup> {
+/// meanwhile. Not where it would leave the file system full: a service may be writing there.
+pub fn rehearse(file: &mut File, scratch: &Path) -> anyhow::Result<WholeBackup> {
     restoring::remove_unfinished(scratch)?;
+    let is_new = !scratch.try_exists()?;
     let directory = RestoreDirectory::begin(scratch)?;
-    let verified = unpack_and_verify(input, scratch, None, &directory);
-    directory.abandon()?;
-    fs::remove_dir_all(scratch).with_context(|| format!("cannot remove `{}`", scratch.display()))?;
-    let (whole, _) = verified.map_err(|error| {
-        let is_full =
-            |cause: &io::Error| [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&cause.kind());
-        let is_full = error.chain().filter_map(|cause| cause.downcast_ref()).any(is_full);
-        let advice = if is_full { ": make room, or take it with `--checksums-only`" } else { "" };
-        error.context(format!(
-            "the backup was restored into `{}` to verify it, and that failed{advice}",
-            scratch.display()
-        ))
-    })?;
+    let needed = file.metadata()?.len().saturating_add(FREE_BYTES_LEFT);
+    let verified = match directory.free_bytes()? {
+        free if free < needed => Err(anyhow!(
+            "that takes {needed} bytes, with {FREE_BYTES_LEFT} to spare, and {free} are free: make room, or take it with \
+             `--checksums-only`"
+        )),
+        _ => unpack_and_verify(file, scratch, None, &directory),
+    };
+    let removed = directory.abandon();
+    let (whole, _) =
+        verified.with_context(|| format!("the backup cannot be restored into `{}` to verify it", scratch.display()))?;
+    removed?;
+    if is_new {
+        fs::remove_dir_all(scratch).with_context(|| format!("cannot remove `{}`", scratch.display()))?;
+    }
     Ok(whole)
 }
 

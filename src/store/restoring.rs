@@ -45,6 +45,11 @@ impl RestoreDirectory {
         check_format(self.directory.path())
     }
 
+    /// The bytes that can still be written there.
+    pub fn free_bytes(&self) -> Result<u64, DirectoryError> {
+        self.directory.free_bytes()
+    }
+
     /// Begins a new lineage after `previous` and removes the mark. Returns the number of the new lineage, the first one drawn
     /// that `suits`.
     pub fn finish(self, previous: &str, suits: impl Fn(u64) -> bool) -> Result<u64, DirectoryError> {
@@ -84,6 +89,10 @@ pub fn remove_unfinished(path: &Path) -> Result<(), DirectoryError> {
         return Ok(());
     }
     let locks = lock_both(path)?;
+    // Another process may have finished meanwhile.
+    if !is_restoring(path)? {
+        return Ok(());
+    }
     fs::remove_dir_all(path).map_err(|error| io_error("remove", path, error))?;
     drop(locks);
     Ok(())

@@ -220,6 +220,10 @@ impl CheckpointFile {
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
+        // What is at the path now may be a copy, of which these checkpoints say what it does not hold.
+        if self.folder.identity() != self.directory {
+            return Err(io::Error::other("another directory is in its place"));
+        }
         let notes = self.foreign.iter().chain(self.ends.values()).chain(&self.recent);
         let notes: Vec<&str> = notes.map(String::as_str).collect();
         let text = notes.join("\n");

@@ -42,6 +42,8 @@ pub(crate) struct Maintenance {
     sealer: Sealer,
     pruner: Pruner,
     retries: Retries,
+    /// The last record that the saved sessions include, of those that this run has saved.
+    saved: u64,
 }
 
 /// The kinds of work that rest after a failure, each for itself.
@@ -110,7 +112,7 @@ impl Maintenance {
         let eraser = Eraser::new(Arc::clone(&shared), clock.clone(), actors, erasing);
         let sealer = Sealer::new(Arc::clone(&shared), clock.clone());
         let pruner = Pruner::new(Arc::clone(&shared), clock, sessions.max_age());
-        Self { shared, sessions, eraser, sealer, pruner, retries: Retries::default() }
+        Self { shared, sessions, eraser, sealer, pruner, retries: Retries::default(), saved: 0 }
     }
 
     /// Works until the log has ended, then signs its last checkpoint.
@@ -131,7 +133,7 @@ impl Maintenance {
             pause = if self.erase() { Duration::ZERO } else { TICK };
             match self.seal() {
                 Some(true) => pause = Duration::ZERO,
-                Some(false) if retention.is_due() => self.pruner.prune_if_due(),
+                Some(false) if retention.is_due() => self.prune_if_due(),
                 Some(false) | None => {}
             }
             if sessions.is_due() {
@@ -191,9 +193,22 @@ impl Maintenance {
         done.then_some(has_sealed)
     }
 
+    /// Removes what retention no longer keeps. Not the end of a session that was saved as an active one: the next start
+    /// would take it for that.
+    fn prune_if_due(&mut self) {
+        let Some(to_sequence) = self.pruner.due_to() else { return };
+        if self.saved < to_sequence {
+            self.save_sessions();
+        }
+        if self.saved >= to_sequence {
+            self.pruner.prune_to(to_sequence);
+        }
+    }
+
     fn save_sessions(&mut self) {
-        if let Err(error) = self.sessions.save() {
-            tracing::warn!(%error, "cannot save the active sessions: the next start takes longer");
+        match self.sessions.save() {
+            Ok(sequence) => self.saved = sequence,
+            Err(error) => tracing::warn!(%error, "cannot save the active sessions: the next start takes longer"),
         }
     }
 }

@@ -13,8 +13,9 @@ use crate::store::Journal;
 
 /// What the log asks of the sessions.
 pub(crate) trait SessionFiles: Send {
-    /// Saves the active sessions. A session of an erased user is saved without the user.
-    fn save(&mut self) -> Result<(), AuditError>;
+    /// Saves the active sessions. A session of an erased user is saved without the user. Returns the last record that all
+    /// of what was saved includes.
+    fn save(&mut self) -> Result<u64, AuditError>;
 
     /// Erases a user from what is in memory: from the sessions whose opening is queued before what `record` queues, and
     /// from all else that was noted by then. `record` is called once, while no session can be opened or ended. Returns

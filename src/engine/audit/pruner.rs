@@ -37,15 +37,17 @@ impl Pruner {
         Self { shared, clock, session_age_max }
     }
 
-    /// Removes the units that retention no longer keeps.
-    pub(super) fn prune_if_due(&self) {
+    /// The last record that retention no longer keeps; none where it keeps all.
+    pub(super) fn due_to(&self) -> Option<u64> {
         // A record of it might come after the writer's end.
         if self.shared.is_closing() {
-            return;
+            return None;
         }
-        let due = self.due();
-        let Some(last) = due.last() else { return };
-        let to_sequence = last.next_sequence() - 1;
+        self.due().last().map(|last| last.next_sequence() - 1)
+    }
+
+    /// Removes the units up to a record.
+    pub(super) fn prune_to(&self, to_sequence: u64) {
         if let Err(error) = self.prune(to_sequence) {
             tracing::warn!(%error, to_sequence, "cannot remove old records of the audit log: it is tried again later");
         }
