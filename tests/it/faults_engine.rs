@@ -231,6 +231,7 @@ impl Campaign {
             false,
             lets_go,
             QUEUE_RECORDS_MAX as u64,
+            engine.audit().first_sequence(),
         );
         invariants::every_change_has_one_record_and_revisions_are_dense(model, &engine);
         invariants::the_erased_are_nowhere(model, &engine, &self.surroundings);
@@ -363,6 +364,7 @@ impl Campaign {
             true,
             self.setup.lets_go,
             QUEUE_RECORDS_MAX as u64,
+            engine.audit().first_sequence(),
         );
         invariants::every_session_was_opened_on_the_record(&self.model, &engine);
         if !self.may_refuse() {

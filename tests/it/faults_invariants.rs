@@ -179,8 +179,11 @@ pub(crate) fn every_acknowledged_decision_is_recorded_or_in_a_gap(
     after_a_crash: bool,
     lets_go: bool,
     queue_records_max: u64,
+    first_kept: u64,
 ) {
-    let missing = std::mem::take(&mut model.answered);
+    let mut missing = std::mem::take(&mut model.answered);
+    // What became durable late was perhaps removed by retention before it was shown.
+    missing.retain(|_, (sequence, _)| *sequence == 0 || *sequence >= first_kept);
     if missing.is_empty() {
         return;
     }
