@@ -69,14 +69,22 @@ impl SessionStores {
         Ok(saved)
     }
 
-    /// The time of the newest renewal that is kept, as decision time is counted now.
-    pub(super) fn newest_renewal(&self, log: &AuditLog) -> Result<Option<Timestamp>, OpenError> {
+    /// When a session was last heard of, as decision time is counted now. Renewals are in no record of the audit log.
+    pub(super) fn last_seen(
+        &self,
+        saved: Option<&SessionSnapshot>,
+        log: &AuditLog,
+    ) -> Result<Option<Timestamp>, OpenError> {
+        let counted = |time: Timestamp, by: i64| Timestamp::from_micros(time.micros().saturating_add(by));
         let mut newest = None;
+        for shard in saved.iter().flat_map(|saved| &saved.shards) {
+            let last = shard.sessions.iter().map(|session| session.record.last_seen_time).max();
+            newest = newest.max(last.map(|time| counted(time, log.corrected_since(shard.sequence))));
+        }
         for record in self.journal.read_from(self.journal.first_sequence())? {
             // One that cannot be read is told when the sessions are restored.
             if let Ok(renewal) = decode_renewal(&record?.1) {
-                let by = log.corrected_since(renewal.as_of);
-                newest = newest.max(Some(Timestamp::from_micros(renewal.time.micros().saturating_add(by))));
+                newest = newest.max(Some(counted(renewal.time, log.corrected_since(renewal.as_of))));
             }
         }
         Ok(newest)

@@ -79,8 +79,7 @@ impl Engine {
         let Heard { audit, sessions: restored, policy } =
             read_back::hear(audit, &sessions, &mut policy, &clock, options.restored)?;
         let Recovered { state, sequence, last_change, snapshot_sequence, bytes, owed } = policy;
-        // Renewals are in no record of the audit log.
-        let recorded = newest_time(&audit.log)?.max(sessions.newest_renewal(&audit.log)?);
+        let recorded = newest_time(&audit.log)?.max(sessions.last_seen(restored.as_ref(), &audit.log)?);
         // A change that the log still owes may be from after a correction that is not on the record.
         let newest = owed.last().map(|(entry, _)| entry.time).max(recorded);
         let leap = clock.begin(newest, Recorded { time: recorded, ..audit.log.recorded_clock() });

@@ -15,6 +15,7 @@ use portcullis::policy::name::Id;
 use portcullis::proto::v1::{Action, AuditType, ChangeOptions, CreateRuleRequest, Decision};
 
 use crate::audit_engine::{another_unit, key, open_by, settle, small_units};
+use crate::audit_tamper::copy as copy_files;
 use crate::clock::{Hand, until};
 use crate::clock_corrected::{correct, goes, keeps_a_month, looks_of_retention, shell};
 use crate::clock_expiry::{add, decision, newest};
@@ -89,6 +90,32 @@ async fn the_time_that_a_machine_was_off_counts_once_the_clock_has_settled() {
     a_minute(&hand).await;
     goes(&engine, newest / 2).await;
     engine.close();
+}
+
+/// The hazard: no record tells of renewals, so the time until them seems not to have passed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_renewed_before_a_boot_ends_when_its_lease_does() {
+    for is_killed in [false, true] {
+        let (directory, hand) = (tempfile::tempdir().unwrap(), Hand::new());
+        let engine = open_by(directory.path(), key(1), small_units(), hand.clock());
+        let session = shell(&engine, Duration::from_mins(30)).await;
+        settle(&engine).await;
+        hand.advance(Duration::from_secs(1_000));
+        let renewed = [(Id::parse("default").unwrap(), Some(session))];
+        engine.renew_sessions(&renewed, Duration::from_secs(80)).await.unwrap();
+        hand.advance(Duration::from_secs(60));
+        let image = tempfile::tempdir().unwrap();
+        if is_killed {
+            copy_files(directory.path(), image.path());
+        }
+        engine.close();
+        let left = if is_killed { image.path() } else { directory.path() };
+        let engine = boot(left, small_units(), &hand, 0);
+        assert!(is_active(&engine, session), "{is_killed}");
+        a_minute(&hand).await;
+        until("the session ends", async || (!is_active(&engine, session)).then_some(())).await;
+        engine.close();
+    }
 }
 
 /// The hazard: a session that was due long ago makes what was recorded a moment before its end seem as old.
