@@ -14,16 +14,23 @@ use crate::tally;
 /// How often the warning about an open address is repeated.
 const WARNING_INTERVAL: Duration = Duration::from_hours(1);
 
-/// Reports until it is dropped.
-pub(super) async fn run(api: Api, address: SocketAddr) {
-    let mut ticks = interval(tally::INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Gives the warning, and reports until it is dropped.
+pub(super) fn run(api: Api, address: SocketAddr) -> impl Future<Output = ()> {
     let mut warning = Warning::default();
-    loop {
-        ticks.tick().await;
-        api.refusals().tell();
+    let mut warn = move || {
         if warning.is_due(Instant::now()) {
             warn_if_open(address);
+        }
+    };
+    // Now: the service may end before the task has run.
+    warn();
+    async move {
+        let mut ticks = interval(tally::INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            api.refusals().tell();
+            warn();
         }
     }
 }

@@ -103,7 +103,7 @@ async fn a_session_that_was_renewed_before_a_boot_ends_when_its_lease_does() {
         hand.advance(Duration::from_secs(1_000));
         let renewed = [(Id::parse("default").unwrap(), Some(session))];
         engine.renew_sessions(&renewed, Duration::from_secs(80)).await.unwrap();
-        hand.advance(Duration::from_secs(60));
+        hand.advance(Duration::from_mins(1));
         let image = tempfile::tempdir().unwrap();
         if is_killed {
             copy_files(directory.path(), image.path());
