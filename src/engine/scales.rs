@@ -27,7 +27,7 @@ const AGE_MAX: i64 = 5_000_000;
 /// The corrections on record.
 #[derive(Debug, Default)]
 pub(super) struct Scales {
-    /// Oldest first, each with its sequence.
+    /// Oldest first, each with its sequence. The leaps of starts among them: what follows one is of another process.
     corrections: Vec<(u64, ClockChangedRecord)>,
 }
 
@@ -43,7 +43,7 @@ impl Scales {
             let page = log.list(&filter, before, PAGE)?;
             for record in page.records {
                 if let Content::ClockChanged(change) = record.entry.content
-                    && change.cause == ClockChangeCause::Correction
+                    && change.cause != ClockChangeCause::Confirmation
                 {
                     corrections.push((record.sequence, change));
                 }
@@ -61,7 +61,10 @@ impl Scales {
     /// The time of a record as it is counted at its place in the log; none where it is counted so already.
     pub(super) fn in_place(&self, sequence: u64, time: Timestamp) -> Option<Timestamp> {
         let later = self.corrections.partition_point(|(of, _)| *of < sequence);
-        let (of, ClockChangedRecord { from_time, to_time, .. }) = self.corrections.get(later.checked_sub(1)?)?;
+        let (of, ClockChangedRecord { from_time, to_time, cause, .. }) = self.corrections.get(later.checked_sub(1)?)?;
+        if *cause != ClockChangeCause::Correction {
+            return None;
+        }
         let (from, to, time) = (from_time.micros(), to_time.micros(), time.micros());
         let is_near = sequence - of <= RECORDS_MAX && (from.saturating_sub(AGE_MAX)..=from).contains(&time);
         is_near.then(|| Timestamp::from_micros(time.saturating_add(to.saturating_sub(from))))
