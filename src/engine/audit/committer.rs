@@ -6,11 +6,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::condition::Obstacle;
 use super::encoder::{EncodedRecord, Frame};
 use super::error::AuditError;
 use super::orders::{EraseOrder, EraseRequest, ErasurePlace, RecordedErasure};
@@ -92,6 +93,7 @@ impl Committer {
                     self.shared.set_failed(true);
                 }
             }
+            self.no_longer_stuck();
             if !self.may_try_again() {
                 return false;
             }
@@ -99,11 +101,20 @@ impl Committer {
                 tracing::debug!(%error, "the journal of the audit log cannot be recovered yet");
             }
         }
+        self.no_longer_stuck();
         if failed {
             tracing::info!("the audit log is writable again");
             self.shared.set_failed(false);
         }
         true
+    }
+
+    /// A write has ended. Whoever watches the disk would notice only at the next look (`AuditLog::watch_disk`).
+    fn no_longer_stuck(&self) {
+        fence(Ordering::SeqCst);
+        if self.shared.condition.has(Obstacle::AuditStuck) {
+            self.shared.queue.set_stuck(false);
+        }
     }
 
     /// Waits for a while after a failure. False once the service shuts down and there is no more time to try.

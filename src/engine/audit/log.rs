@@ -3,7 +3,7 @@
 //! Invariant: a record that is reported as durable is synced and visible to every reader.
 //! Not here: how it is opened (`recovery`), read (`reader`, `ended`, `decisions`), proven (`proofs`) and verified (`verify`).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -145,14 +145,22 @@ impl AuditLog {
         self.shared.wait_durable(sequence, Some(timeout))
     }
 
-    /// Marks the queue as stuck while one write takes longer than the deadline. Call it every [`DiskWatch::INTERVAL`].
+    /// Marks the queue as stuck while one write takes longer than the deadline; the write that ends takes the mark away.
+    /// Call it every [`DiskWatch::INTERVAL`].
     pub(crate) fn watch_disk(&self, watch: &mut DiskWatch) {
-        let commits = self.shared.commits.load(Ordering::Acquire);
+        let Shared { commits: counter, queue, .. } = &*self.shared;
+        let commits = counter.load(Ordering::Acquire);
         if commits != watch.commits || commits.is_multiple_of(2) {
-            *watch = DiskWatch { commits, since: Instant::now() };
+            (watch.commits, watch.since) = (commits, Instant::now());
         }
         let stuck = watch.since.elapsed() >= self.shared.options.deadline;
-        if self.shared.queue.set_stuck(stuck) {
+        queue.set_stuck(stuck);
+        // It may have ended before it was marked: one of both sides sees the other.
+        fence(Ordering::SeqCst);
+        if stuck && counter.load(Ordering::Acquire) != commits {
+            queue.set_stuck(false);
+        }
+        if std::mem::replace(&mut watch.is_stuck, stuck) != stuck {
             if stuck {
                 tracing::error!(
                     "a write of the audit log takes too long: {} until it ends",
@@ -262,6 +270,8 @@ impl AuditLog {
 pub(crate) struct DiskWatch {
     commits: u64,
     since: Instant,
+    /// It took too long at the last look.
+    is_stuck: bool,
 }
 
 impl DiskWatch {
@@ -269,7 +279,7 @@ impl DiskWatch {
     pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
 
     pub(crate) fn new() -> Self {
-        Self { commits: 0, since: Instant::now() }
+        Self { commits: 0, since: Instant::now(), is_stuck: false }
     }
 }
 

@@ -280,12 +280,10 @@ impl AuditQueue {
         self.room.notify_waiters();
     }
 
-    /// Notes whether a write takes longer than the deadline. True if that is new.
-    pub(super) fn set_stuck(&self, stuck: bool) -> bool {
-        let is_new = self.condition.set(Obstacle::AuditStuck, stuck);
-        if is_new {
+    /// Notes whether a write takes longer than the deadline.
+    pub(super) fn set_stuck(&self, stuck: bool) {
+        if self.condition.set(Obstacle::AuditStuck, stuck) {
             self.room.notify_waiters();
         }
-        is_new
     }
 }
